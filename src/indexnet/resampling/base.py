@@ -1,0 +1,187 @@
+"""The contract: coupled x2 downsampling and upsampling, one stage per encoder resolution.
+
+A *stage* serves one resolution of an encoder-decoder network: :meth:`ResamplingStage.down` halves an encoder map,
+:meth:`ResamplingStage.up` doubles the decoder map of the same resolution, and a *guide* is whatever the first must
+hand to the second (nothing, max-pooling indices, an index map). A *resampling* owns the stages of one network and
+what they share.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+from torch import Tensor, nn
+
+from indexnet.errors import UserError
+
+
+class Downsampled(NamedTuple):
+    """What :meth:`ResamplingStage.down` returns.
+
+    Attributes:
+        features: the halved map, (N, C, ceil(H/2), ceil(W/2)).
+        skip: what a decoder may fuse at full resolution, (N, C, H, W).
+        guide: what the same stage's ``up`` needs: None, a tensor, or integer indices. Opaque to networks.
+        size: (H, W) of the input, the target size of ``up``.
+    """
+
+    features: Tensor
+    skip: Tensor
+    guide: Tensor | None
+    size: tuple[int, int]
+
+
+class ResamplingStage(nn.Module, ABC):
+    """One coupled x2 downsampling / upsampling pair for encoder maps of ``channels`` channels.
+
+    Args:
+        channels: channels of the encoder map that ``down`` halves.
+        decoder_channels: channels of the decoder map that ``up`` doubles; default ``channels``.
+    """
+
+    def __init__(self, channels: int, decoder_channels: int | None = None) -> None:
+        super().__init__()
+        self.channels = channels
+        self.decoder_channels = channels if decoder_channels is None else decoder_channels
+
+    @abstractmethod
+    def down(self, x: Tensor) -> Downsampled:
+        """Halve an encoder map (N, C, H, W), floating point, any H, W >= 2; odd sizes round up."""
+
+    @abstractmethod
+    def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
+        """Double a decoder map (N, C', h, w) to (N, C', *size), with the guide and size that ``down`` returned."""
+
+    def paper_macs(self, height: int, width: int) -> int:
+        """Multiply-adds of this pair for a (height, width) encoder map, by the papers' counting rule.
+
+        The rule: convolutions only, without bias, and without the batch axis, so that what is shared by all channels
+        counts once. Zero for operators without convolutions.
+        """
+        return 0
+
+    def true_macs(self, height: int, width: int) -> int:
+        """Multiply-adds that the convolutions really cost for one image; differs where channels share weights."""
+        return self.paper_macs(height, width)
+
+    def index_maps(self, guide: Tensor | None) -> Tensor | None:
+        """Return the decoder index map to look at, (N, C or 1, 2h, 2w) in [0, 1]; None where there is none."""
+        return None
+
+
+@dataclass(frozen=True)
+class OperatorInfo:
+    """Facts about one operator.
+
+    Attributes:
+        name: registry name.
+        title: a person's name for it.
+        paper: where it was published.
+        equation: what it computes, in one line of plain text.
+        learned: whether any variant of it has weights.
+        guided: whether ``up`` uses what ``down`` saw.
+        equal_widths: whether the decoder width must equal the encoder width at each stage.
+        downsampling: what halves the map (options separated by ``|``).
+        parameters: parameter count per stage as a formula in the encoder width C and decoder width D.
+    """
+
+    name: str
+    title: str
+    paper: str
+    equation: str
+    learned: bool
+    guided: bool
+    equal_widths: bool
+    downsampling: str
+    parameters: str
+
+
+class Resampling(nn.Module):
+    """The stages of one network and what they share.
+
+    Subclasses set ``info`` and implement :meth:`create_stage`; keyword arguments after ``decoder_channels`` are the
+    operator's options, and their names, types and defaults are its configuration schema.
+
+    Args:
+        channels: encoder width at each stage, from full resolution down.
+        decoder_channels: widths that ``up`` receives, same order; default ``channels``.
+    """
+
+    info: ClassVar[OperatorInfo]
+
+    def __init__(self, channels: Sequence[int], decoder_channels: Sequence[int] | None = None) -> None:
+        super().__init__()
+        self.channels = tuple(int(c) for c in channels)
+        self.decoder_channels = self.channels if decoder_channels is None else tuple(int(c) for c in decoder_channels)
+        if not self.channels or min(self.channels + self.decoder_channels) < 1:
+            raise UserError(f"resampling {self.info.name!r}: channels must be positive integers, got {channels}.")
+        if len(self.channels) != len(self.decoder_channels):
+            raise UserError(
+                f"resampling {self.info.name!r}: channels has {len(self.channels)} stages but decoder_channels has "
+                f"{len(self.decoder_channels)}; give one decoder width per stage."
+            )
+        self.stages = nn.ModuleList()
+
+    def _build_stages(self) -> None:
+        """Fill ``stages``; called at the end of a subclass's ``__init__``."""
+        for index, (channels, decoder_channels) in enumerate(zip(self.channels, self.decoder_channels, strict=True)):
+            self.stages.append(self.create_stage(index, channels, decoder_channels))
+
+    def create_stage(self, index: int, channels: int, decoder_channels: int) -> ResamplingStage:
+        """Build stage ``index``."""
+        raise NotImplementedError(type(self).__name__)
+
+
+_REGISTRY: dict[str, type[Resampling]] = {}
+_R = TypeVar("_R", bound=type[Resampling])
+
+
+def register_resampling(cls: _R) -> _R:
+    """Class decorator: make a :class:`Resampling` known under ``cls.info.name``."""
+    name = cls.info.name
+    if name in _REGISTRY:
+        raise RuntimeError(f"resampling {name!r} is registered twice")
+    _REGISTRY[name] = cls
+    return cls
+
+
+def get_resampling(name: str) -> type[Resampling]:
+    """Return the class registered as ``name``.
+
+    Raises:
+        UserError: the name is unknown; the message lists the nearest.
+    """
+    from indexnet._names import unknown_name
+
+    if name not in _REGISTRY:
+        raise unknown_name("resampling", name, _REGISTRY)
+    return _REGISTRY[name]
+
+
+def create_resampling(
+    name: str, channels: Sequence[int], decoder_channels: Sequence[int] | None = None, **options: Any
+) -> Resampling:
+    """Build the stages of one network.
+
+    Args:
+        name: registry name, see :func:`list_resampling`.
+        channels: encoder width at each stage, from full resolution down.
+        decoder_channels: widths that ``up`` receives, same order; default ``channels``.
+        **options: the operator's own options.
+
+    Raises:
+        UserError: unknown name or option, or widths that the operator cannot serve.
+    """
+    from indexnet._names import check_options
+
+    cls = get_resampling(name)
+    check_options(f"resampling {name!r}", cls, options, skip=("channels", "decoder_channels"))
+    return cls(channels, decoder_channels, **options)
+
+
+def list_resampling() -> list[OperatorInfo]:
+    """Facts of every registered operator, by name."""
+    return [_REGISTRY[name].info for name in sorted(_REGISTRY)]
