@@ -9,7 +9,8 @@ what they share.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -185,3 +186,32 @@ def create_resampling(
 def list_resampling() -> list[OperatorInfo]:
     """Facts of every registered operator, by name."""
     return [_REGISTRY[name].info for name in sorted(_REGISTRY)]
+
+
+@contextmanager
+def watch_stages(resampling: Resampling) -> Iterator[list[list[Downsampled]]]:
+    """Collect what every stage's ``down`` returns while the block runs, for cost counts and index-map pictures.
+
+    Yields:
+        One list per stage, filled by forward passes inside the block.
+    """
+    seen: list[list[Downsampled]] = [[] for _ in resampling.stages]
+
+    def watched(stage: ResamplingStage, results: list[Downsampled]) -> Callable[[Tensor], Downsampled]:
+        down = stage.down
+
+        def call(x: Tensor) -> Downsampled:
+            result = down(x)
+            results.append(result)
+            return result
+
+        return call
+
+    stages = [stage for stage in resampling.stages if isinstance(stage, ResamplingStage)]
+    try:
+        for stage, results in zip(stages, seen, strict=True):
+            stage.down = watched(stage, results)  # type: ignore[method-assign]
+        yield seen
+    finally:
+        for stage in stages:
+            vars(stage).pop("down", None)

@@ -1,0 +1,26 @@
+"""Shared by all tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import indexnet  # noqa: F401  first: see indexnet._torchvision
+
+SHARED = Path(__file__).resolve().parents[1] / ".." / "shared"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference values and real data sets beside the project; tests that want it skip without it."""
+    if not SHARED.is_dir():
+        pytest.skip("the folder ../shared with reference values and data sets is not here")
+    return SHARED
