@@ -210,7 +210,7 @@ def watch_stages(resampling: Resampling) -> Iterator[list[list[Downsampled]]]:
     stages = [stage for stage in resampling.stages if isinstance(stage, ResamplingStage)]
     try:
         for stage, results in zip(stages, seen, strict=True):
-            stage.down = watched(stage, results)  # type: ignore[method-assign]
+            stage.down = watched(stage, results)  # type: ignore[method-assign, assignment]
         yield seen
     finally:
         for stage in stages:

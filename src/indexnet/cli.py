@@ -1,0 +1,75 @@
+"""The console command ``indexnet``: finds the subcommand, turns a person's mistakes into one sentence."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+
+from indexnet import __version__
+from indexnet.errors import UserError
+
+# Each module has HELP, configure(parser) and main(args) -> exit code, and imports nothing heavy at its top.
+COMMANDS = {
+    "train": "indexnet.run.train",
+    "evaluate": "indexnet.run.evaluate",
+    "predict": "indexnet.run.predict",
+    "compare": "indexnet.run.compare",
+    "report": "indexnet.report.command",
+    "costs": "indexnet.run.costs",
+    "convert": "indexnet.run.convert",
+    "list": "indexnet.run.list",
+    "job": "indexnet.run.job",
+}
+_HIDDEN = {"job"}  # launched by `train`, once per run
+
+_EPILOG = "exit codes: 0 all done; 2 a mistake in what was given, nothing done; 3 partly done, the rest is listed"
+
+
+def _parser(commands: list[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="indexnet",
+        description="Train, compare and use coupled downsampling and upsampling operators for dense prediction.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument("--version", action="version", version=f"indexnet {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name in commands:
+        module = importlib.import_module(COMMANDS[name])
+        text = argparse.SUPPRESS if name in _HIDDEN and len(commands) > 1 else module.HELP
+        if text is argparse.SUPPRESS:
+            continue
+        subparser = subparsers.add_parser(name, help=text, description=text, epilog=_EPILOG)
+        module.configure(subparser)
+        subparser.set_defaults(main=module.main)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the console command and return its exit code.
+
+    Args:
+        argv: arguments without the program's name; default those of the process.
+
+    Returns:
+        0 all done; 2 a person's mistake, nothing done; 3 partly done. Bugs keep their traceback.
+    """
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    selected = [arguments[0]] if arguments and arguments[0] in COMMANDS else list(COMMANDS)
+    try:
+        if arguments[:1] == ["train"]:  # Hydra reads the rest
+            from indexnet.run.train import train
+
+            return train(arguments[1:])
+        args = _parser(selected).parse_args(arguments)
+        return int(args.main(args))
+    except UserError as error:
+        print(f"indexnet: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("indexnet: interrupted; the same command goes on where this one stopped.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, `indexnet list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

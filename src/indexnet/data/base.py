@@ -1,0 +1,229 @@
+"""Data sets: what a sample is, what a split is, and the registry of names.
+
+A *data set* (:class:`Data`) owns up to three *splits* (:class:`Dataset`). A split gives samples: dictionaries of
+``float32`` tensors (labels are ``int64``) without a batch axis, plus the sample's name. The keys depend on the task:
+
+==============  ====================================================================================================
+task            keys
+==============  ====================================================================================================
+matting         ``image`` (3, H, W) in [0, 1], the composite; ``alpha`` (1, H, W) in [0, 1]; ``trimap`` (1, H, W) in
+                {0, 128/255, 1}; ``fg`` and ``bg`` (3, H, W) in [0, 1], absent for photographs without known layers
+reconstruction  ``image`` (C, H, W) in [0, 1]
+denoising       ``image`` (C, H, W) in [0, 1], clean: noise is the task's business
+segmentation    ``image`` (3, H, W) in [0, 1]; ``label`` (H, W) int64
+depth           ``image`` (3, H, W) in [0, 1]; ``depth`` (1, H, W) in metres
+==============  ====================================================================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from indexnet._names import check_options, unknown_name
+from indexnet.errors import UserError
+
+Sample = dict[str, Tensor | str]
+UInt8 = npt.NDArray[np.uint8]
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """Facts about one data set.
+
+    Attributes:
+        name: registry name.
+        title: a person's name for it.
+        tasks: tasks it has targets for.
+        source: where it comes from and under what terms.
+        layout: the files that are expected under ``root``; empty for a data set that needs none.
+    """
+
+    name: str
+    title: str
+    tasks: tuple[str, ...]
+    source: str
+    layout: str = ""
+
+
+class Dataset(ABC):
+    """One split of a data set.
+
+    Instances are picklable, so that loader workers can hold them.
+
+    Attributes:
+        split: ``"train"``, ``"validation"`` or ``"test"``.
+    """
+
+    split: str
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of samples."""
+
+    @abstractmethod
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        """Return one sample.
+
+        Args:
+            index: 0 <= index < len(self).
+            rng: source of all augmentation in a training split; other splits ignore it, so that their samples never
+                change.
+        """
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """Return the name of one sample: unique in the split, fit for a file name."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Return a SHA-256 over what the samples are made from (parameters, file names, sizes); cheap to compute."""
+
+    def _check_index(self, index: int) -> None:
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index} of a split of {len(self)}")
+
+
+class Data(ABC):
+    """One data set for one task.
+
+    Subclasses set ``info``; their keyword arguments are the data set's options.
+
+    Args:
+        task: the task whose targets the samples carry.
+
+    Raises:
+        UserError: the data set has no targets for this task.
+    """
+
+    info: ClassVar[DataInfo]
+
+    def __init__(self, task: str) -> None:
+        if task not in self.info.tasks:
+            raise UserError(
+                f"data set {self.info.name!r} has no targets for the task {task!r}; it serves: "
+                f"{', '.join(self.info.tasks)}."
+            )
+        self.task = task
+
+    @property
+    def name(self) -> str:
+        """The registry name."""
+        return self.info.name
+
+    @abstractmethod
+    def train(self) -> Dataset:
+        """Return the training split.
+
+        Raises:
+            UserError: the data set has none, or its files are missing.
+        """
+
+    def validation(self) -> Dataset | None:
+        """Return the validation split, or None where none is configured."""
+        return None
+
+    @abstractmethod
+    def test(self) -> Dataset:
+        """Return the test split.
+
+        Raises:
+            UserError: files are missing.
+        """
+
+
+_REGISTRY: dict[str, type[Data]] = {}
+_D = TypeVar("_D", bound=type[Data])
+
+
+def register_data(cls: _D) -> _D:
+    """Class decorator: make a :class:`Data` known under ``cls.info.name``."""
+    name = cls.info.name
+    if name in _REGISTRY:
+        raise RuntimeError(f"data set {name!r} is registered twice")
+    _REGISTRY[name] = cls
+    return cls
+
+
+def get_data(name: str) -> type[Data]:
+    """Return the class registered as ``name``.
+
+    Raises:
+        UserError: the name is unknown; the message names the nearest.
+    """
+    if name not in _REGISTRY:
+        raise unknown_name("data set", name, _REGISTRY)
+    return _REGISTRY[name]
+
+
+def create_data(name: str, **options: Any) -> Data:
+    """Build a data set.
+
+    Args:
+        name: registry name, see :func:`list_data`.
+        **options: the data set's own options.
+
+    Raises:
+        UserError: unknown name or option, or an option's value that the data set cannot serve.
+    """
+    cls = get_data(name)
+    check_options(f"data set {name!r}", cls, options)
+    return cls(**options)
+
+
+def list_data() -> list[DataInfo]:
+    """Facts of every registered data set, by name."""
+    return [_REGISTRY[name].info for name in sorted(_REGISTRY)]
+
+
+def digest(*parts: Any) -> str:
+    """Return the SHA-256, in hexadecimal, of plain data."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def planes(image: UInt8) -> Tensor:
+    """Turn an 8-bit image (H, W) or (H, W, C) into a float32 tensor (1 or C, H, W) in [0, 1]."""
+    stacked = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
+    return torch.from_numpy(np.ascontiguousarray(stacked)).to(torch.float32).div_(255)
+
+
+def check_size(what: str, size: Any, smallest: int = 8) -> int:
+    """Return ``size`` as an int of at least ``smallest`` pixels.
+
+    Raises:
+        UserError: it is not one.
+    """
+    if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < smallest:
+        raise UserError(f"{what} must be a whole number of pixels, at least {smallest}; got {size!r}.")
+    return int(size)
+
+
+def check_count(what: str, count: Any) -> int:
+    """Return ``count`` as a positive int.
+
+    Raises:
+        UserError: it is not one.
+    """
+    if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
+        raise UserError(f"{what} must be a positive whole number; got {count!r}.")
+    return int(count)
+
+
+def check_choice(what: str, value: Any, choices: Sequence[Any]) -> None:
+    """Refuse a value that is none of ``choices``.
+
+    Raises:
+        UserError: it is none of them.
+    """
+    if value not in choices:
+        raise UserError(f"{what} must be one of {', '.join(map(str, choices))}; got {value!r}.")

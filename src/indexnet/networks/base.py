@@ -1,0 +1,161 @@
+"""What every network is: a plain module over one resampling, found by name."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+from indexnet.errors import UserError
+from indexnet.resampling.base import Resampling, ResamplingStage
+
+if TYPE_CHECKING:
+    from indexnet.networks.encoders import Encoder
+
+Spec = str | Mapping[str, Any]
+"""How a part is named in a configuration: its registry name, or a mapping with ``name`` and its options."""
+
+
+@dataclass(frozen=True)
+class NetworkInfo:
+    """Facts about one network.
+
+    Attributes:
+        name: registry name.
+        title: a person's name for it.
+        paper: where it was published.
+        description: its layers, in one or two sentences.
+        tasks: the tasks it was made for.
+    """
+
+    name: str
+    title: str
+    paper: str
+    description: str
+    tasks: tuple[str, ...]
+
+
+class Network(nn.Module, ABC):
+    """A network for dense prediction: images (N, in_channels, H, W) to maps (N, out_channels, H, W), float.
+
+    Attributes:
+        info: facts, one record per class.
+        resampling: the coupled downsampling/upsampling stages that it runs on.
+        encoder: the pre-trainable part, or None.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        size_multiple: height and width that published results use are multiples of this; 1 where any size does.
+    """
+
+    info: ClassVar[NetworkInfo]
+    resampling: Resampling
+    encoder: Encoder | None
+    in_channels: int
+    out_channels: int
+    size_multiple: int
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, out_channels, H, W)."""
+
+    def encoder_parameters(self) -> Iterator[Parameter]:
+        """Parameters that a training with pre-trained weights gives the reduced learning rate; empty if none."""
+        if self.encoder is not None:
+            yield from self.encoder.parameters()
+
+    @property
+    def freeze_bn(self) -> bool:
+        """Whether the encoder's batch normalisation keeps its running statistics, also under ``train()``."""
+        return self.encoder is not None and self.encoder.freeze_bn
+
+    @freeze_bn.setter
+    def freeze_bn(self, value: bool) -> None:
+        if self.encoder is None:
+            if value:
+                raise UserError(f"network {self.info.name!r} has no encoder whose batch normalisation could be frozen.")
+            return
+        self.encoder.freeze_bn = value
+        self.encoder.train(self.encoder.training)
+
+    def stage(self, index: int) -> ResamplingStage:
+        """Return stage ``index`` of the resampling."""
+        stage = self.resampling.stages[index]
+        assert isinstance(stage, ResamplingStage)
+        return stage
+
+
+def split_spec(kind: str, spec: Spec) -> tuple[str, dict[str, Any]]:
+    """Split the specification of a part into its name and its options.
+
+    Raises:
+        UserError: it is neither a name nor a mapping with a ``name``.
+    """
+    if isinstance(spec, str):
+        return spec, {}
+    if isinstance(spec, Mapping) and isinstance(spec.get("name"), str):
+        return spec["name"], {str(key): value for key, value in spec.items() if key != "name"}
+    raise UserError(f"{kind} must be a name or a mapping with the key 'name' and options, got {spec!r}.")
+
+
+_REGISTRY: dict[str, type[Network]] = {}
+_N = TypeVar("_N", bound=type[Network])
+
+
+def register_network(cls: _N) -> _N:
+    """Class decorator: make a :class:`Network` known under ``cls.info.name``."""
+    name = cls.info.name
+    if name in _REGISTRY:
+        raise RuntimeError(f"network {name!r} is registered twice")
+    _REGISTRY[name] = cls
+    return cls
+
+
+def get_network(name: str) -> type[Network]:
+    """Return the class registered as ``name``.
+
+    Raises:
+        UserError: the name is unknown; the message lists the nearest.
+    """
+    from indexnet._names import unknown_name
+
+    if name not in _REGISTRY:
+        raise unknown_name("network", name, _REGISTRY)
+    return _REGISTRY[name]
+
+
+def create_network(name: str, **options: Any) -> Network:
+    """Build a network.
+
+    Args:
+        name: registry name, see :func:`list_networks`.
+        **options: the network's own options, plain values; ``resampling`` and ``encoder`` are names or mappings with
+            ``name`` and options.
+
+    Raises:
+        UserError: unknown name or option, or parts that do not fit together.
+    """
+    from indexnet._names import check_options
+
+    cls = get_network(name)
+    check_options(f"network {name!r}", cls, options)
+    return cls(**options)
+
+
+def list_networks() -> list[NetworkInfo]:
+    """Facts of every registered network, by name."""
+    return [_REGISTRY[name].info for name in sorted(_REGISTRY)]
+
+
+def without_pretrained(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a network's options with ``encoder.pretrained`` switched off.
+
+    For a network whose state dict is loaded anyway: building it must not look for ImageNet weights.
+    """
+    result = dict(options)
+    if isinstance(result.get("encoder"), Mapping) and "pretrained" in result["encoder"]:
+        result["encoder"] = {**result["encoder"], "pretrained": False}
+    return result

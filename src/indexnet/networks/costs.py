@@ -1,0 +1,103 @@
+"""Parameters and multiply-adds of a network, by the papers' counting rule and in truth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from indexnet.networks.base import Network
+from indexnet.resampling.base import ResamplingStage, watch_stages
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a network costs.
+
+    Attributes:
+        parameters: learnable numbers, all of them (shared ones once).
+        resampling_parameters: those of the resampling.
+        paper_macs: multiply-adds by the papers' rule: convolutions only, without bias and without the batch axis, so that
+            a convolution that all channels share counts once.
+        true_macs: multiply-adds that the convolutions really cost for one image.
+        paper_gflops: ``paper_macs / 1024**3``, the unit in which the papers print "GFLOPs".
+        true_gmacs: ``true_macs / 1e9``.
+    """
+
+    parameters: int
+    resampling_parameters: int
+    paper_macs: int
+    true_macs: int
+
+    @property
+    def paper_gflops(self) -> float:
+        """Multiply-adds by the papers' rule over 1024**3."""
+        return self.paper_macs / 1024**3
+
+    @property
+    def true_gmacs(self) -> float:
+        """True multiply-adds over 1e9."""
+        return self.true_macs / 1e9
+
+
+def _count(parameters: Iterable[nn.Parameter]) -> int:
+    return sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+
+
+def count_costs(network: Network, input_size: tuple[int, int, int] | None = None) -> Costs:
+    """Count a network's parameters and multiply-adds for one image.
+
+    The forward pass runs on the meta device (shapes only), whatever device the network is on; build the network under
+    ``torch.device("meta")`` to need no memory either. Convolutions outside the resampling are counted as they run, the
+    stages by their own formulas.
+
+    Args:
+        network: the network, in either mode; it is not changed.
+        input_size: (C, H, W) of the image; default (its input channels, 224, 224), as the papers.
+    """
+    size = input_size or (network.in_channels, 224, 224)
+    macs = 0
+
+    def count(layer: nn.Module, _: Any, output: Tensor) -> None:
+        nonlocal macs
+        weight = layer.weight
+        assert isinstance(weight, Tensor)
+        if isinstance(layer, nn.Linear):
+            macs += weight.numel() * (output.numel() // output.shape[-1])
+        else:
+            macs += weight.numel() * math.prod(output.shape[2:])
+
+    in_stages = set(network.resampling.modules())
+    counted = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear) and m not in in_stages]
+    modes = {module: module.training for module in network.modules()}
+    handles = [layer.register_forward_hook(count) for layer in counted]
+    try:
+        network.eval()
+        state = {name: value.to("meta") for name, value in chain(network.named_parameters(), network.named_buffers())}
+        dtype = next(network.parameters()).dtype
+        with torch.no_grad(), watch_stages(network.resampling) as seen:
+            functional_call(network, state, (torch.empty(1, *size, device="meta", dtype=dtype),))
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, mode in modes.items():
+            module.training = mode
+
+    paper = true = macs
+    for stage, results in zip(network.resampling.stages, seen, strict=True):
+        assert isinstance(stage, ResamplingStage)
+        for result in results:
+            paper += stage.paper_macs(*result.size)
+            true += stage.true_macs(*result.size)
+    return Costs(
+        parameters=_count(network.parameters()),
+        resampling_parameters=_count(network.resampling.parameters()),
+        paper_macs=paper,
+        true_macs=true,
+    )

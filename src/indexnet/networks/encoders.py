@@ -1,0 +1,254 @@
+"""Encoders whose halvings a resampling takes over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from indexnet.errors import UserError
+from indexnet.networks import mobilenetv2_released, timm_encoders
+from indexnet.networks.layers import initialize_weights
+from indexnet.networks.weights import match_state, read_checkpoint, state_dict_of
+from indexnet.resampling.base import ResamplingStage
+
+RELEASED = "mobilenetv2_released"
+
+
+class Level(NamedTuple):
+    """What one unit of an encoder leaves for the decoder.
+
+    Attributes:
+        skip: the map to fuse, (N, C, H, W): the unit's output, or what the stage after it gives as skip.
+        guide: what that stage's ``up`` needs.
+        size: (H, W) of ``skip``.
+        stage: index of the stage after the unit, or None.
+    """
+
+    skip: Tensor
+    guide: Tensor | None
+    size: tuple[int, int]
+    stage: int | None
+
+
+class Encoder(nn.Module):
+    """A chain of units, each at one resolution.
+
+    Args:
+        name: the name it was created by.
+        units: groups of layers, in order.
+        widths: channels of each unit's output.
+        halves: whether the resolution halves after each unit (``downsampling="stage"``) or in it (``"stride"``).
+        in_channels: channels of the image.
+        downsampling: who halves.
+        output_stride: the total reduction.
+        freeze_bn: whether batch normalisation keeps its running statistics, also under ``train()``. Scale and shift
+            (the affine parameters) stay trainable, as in the released code's parameter groups.
+        width: the width factor, 1 for timm models.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        units: Sequence[nn.Module],
+        widths: Sequence[int],
+        halves: Sequence[bool],
+        *,
+        in_channels: int,
+        downsampling: Literal["stage", "stride"],
+        output_stride: int = 32,
+        freeze_bn: bool = False,
+        width: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.units = nn.ModuleList(units)
+        self.widths = tuple(widths)
+        self.halves = tuple(halves)
+        self.in_channels = in_channels
+        self.downsampling = downsampling
+        self.output_stride = output_stride
+        self.freeze_bn = freeze_bn
+        self.width = width
+        self.train()
+
+    @property
+    def stage_channels(self) -> tuple[int, ...]:
+        """Widths of the maps that stages halve, from full resolution down."""
+        return tuple(width for width, halves in zip(self.widths, self.halves, strict=True) if halves)
+
+    def train(self, mode: bool = True) -> Encoder:
+        """Set the mode; frozen batch normalisation stays in evaluation mode."""
+        super().train(mode)
+        if self.freeze_bn:
+            for layer in self.modules():
+                if isinstance(layer, _BatchNorm):
+                    layer.eval()
+        return self
+
+    def forward(self, x: Tensor, stages: Sequence[nn.Module] | nn.ModuleList = ()) -> tuple[Tensor, list[Level]]:
+        """Run the units, with a stage after each unit that is halved.
+
+        Args:
+            x: images, (N, in_channels, H, W).
+            stages: one :class:`ResamplingStage` per entry of :attr:`stage_channels`; none for an encoder that strides.
+
+        Returns:
+            What comes out at the end, and what every unit leaves for a decoder.
+        """
+        levels: list[Level] = []
+        index = 0
+        for unit, halves in zip(self.units, self.halves, strict=True):
+            x = unit(x)
+            if halves and self.downsampling == "stage":
+                stage = stages[index]
+                assert isinstance(stage, ResamplingStage)
+                down = stage.down(x)
+                levels.append(Level(down.skip, down.guide, down.size, index))
+                x = down.features
+                index += 1
+            else:
+                levels.append(Level(x, None, (x.shape[2], x.shape[3]), None))
+        return x, levels
+
+
+def create_encoder(
+    name: str,
+    in_channels: int = 3,
+    downsampling: Literal["stage", "stride"] = "stage",
+    *,
+    width: float = 1.0,
+    pretrained: bool | str | Path = False,
+    freeze_bn: bool = False,
+    output_stride: int = 32,
+) -> Encoder:
+    """Build an encoder.
+
+    Args:
+        name: ``mobilenetv2_released`` (the variant of the released matting code), or any timm model whose features come
+            from a chain of convolutional layers, such as ``mobilenetv2_100``, ``resnet34``, ``vgg16_bn``.
+        in_channels: channels of the image.
+        downsampling: ``"stage"``: every halving is left to a :class:`ResamplingStage`, the strided convolutions run at
+            stride 1; ``"stride"``: the encoder halves by itself, as its authors built it.
+        width: width factor, for ``mobilenetv2_released``; timm's names carry theirs (``mobilenetv2_140``).
+        pretrained: False: random weights; True: ImageNet weights through timm; a path: a state dict by the model's own
+            names (for ``mobilenetv2_released`` also those of the CSAIL file and torchvision). Input channels beyond the
+            weights' own start at zero. On the meta device nothing is loaded.
+        freeze_bn: keep the running statistics of batch normalisation, also under ``train()``; its affine parameters stay
+            trainable.
+        output_stride: the total reduction, 32 or 16 (the last halving is left out, what follows is dilated by 2).
+
+    Raises:
+        UserError: unknown name, an encoder that cannot be opened at its strides, weights that cannot be reached or do not
+            fit, or a width or output stride that it does not have.
+    """
+    if downsampling not in ("stage", "stride"):
+        raise UserError(f"downsampling of an encoder is 'stage' or 'stride', got {downsampling!r}.")
+    if output_stride not in (32, 16):
+        raise UserError(f"output_stride of an encoder is 32 or 16, got {output_stride!r}.")
+    if not isinstance(pretrained, bool | str | Path):
+        raise UserError(f"encoder.pretrained is true, false or the path of a file, got {pretrained!r}.")
+    build = _create_released if name == RELEASED else _create_timm
+    return build(name, in_channels, downsampling, float(width), pretrained, freeze_bn, output_stride)
+
+
+def list_encoders() -> list[str]:
+    """Names of encoders that are known to work; every other timm model that is a chain of convolutions does, too."""
+    return [
+        RELEASED,
+        "efficientnet_b0",
+        "mobilenetv1_100",
+        "mobilenetv2_100",
+        "mobilenetv2_140",
+        "resnet34",
+        "resnet50",
+    ] + ["vgg16_bn"]
+
+
+def _create_released(
+    name: str,
+    in_channels: int,
+    downsampling: Literal["stage", "stride"],
+    width: float,
+    pretrained: bool | str | Path,
+    freeze_bn: bool,
+    output_stride: int,
+) -> Encoder:
+    if width < 0.0625:  # int(16 * width) is the narrowest layer
+        raise UserError(f"encoder.width of {name!r} must be at least 0.0625, got {width}.")
+    layers, widths, halves = mobilenetv2_released.released_layers(
+        in_channels, width, output_stride, strided=downsampling == "stride"
+    )
+    encoder = Encoder(
+        name,
+        layers,
+        widths,
+        halves,
+        in_channels=in_channels,
+        downsampling=downsampling,
+        output_stride=output_stride,
+        freeze_bn=freeze_bn,
+        width=width,
+    )
+    initialize_weights(encoder)
+    if pretrained is not False and not _is_meta(encoder):
+        if pretrained is True:
+            source, given = "timm's mobilenetv2_100", mobilenetv2_released.imagenet_state(width)
+        else:
+            source = str(pretrained)
+            given = state_dict_of(read_checkpoint(source), source)
+        given = mobilenetv2_released.released_names(given, source)
+        encoder.load_state_dict(match_state(encoder.state_dict(), given, "units.0.0.weight", name, source))
+    return encoder
+
+
+def _create_timm(
+    name: str,
+    in_channels: int,
+    downsampling: Literal["stage", "stride"],
+    width: float,
+    pretrained: bool | str | Path,
+    freeze_bn: bool,
+    output_stride: int,
+) -> Encoder:
+    if width != 1.0:
+        raise UserError(
+            f"encoder.width is an option of {RELEASED!r}; timm's names carry the width (mobilenetv2_050, mobilenetv2_140), "
+            f"so leave it at 1 for {name!r}."
+        )
+    model = timm_encoders.create_timm_model(name, in_channels, output_stride)
+    chain = timm_encoders.chain_of(model, name)
+    if pretrained is not False and not _is_meta(model):
+        source = f"timm's {name}" if pretrained is True else str(pretrained)
+        expected = model.state_dict()
+        given = (
+            timm_encoders.pretrained_state(name, name)
+            if pretrained is True
+            else state_dict_of(read_checkpoint(source), source)
+        )
+        given = timm_encoders.same_names(expected, given)
+        model.load_state_dict(match_state(expected, given, next(iter(expected)), name, source))
+    units = timm_encoders.cut_units(chain, name, in_channels, strided=downsampling == "stride")
+    reduction = 2 ** sum(unit.halves for unit in units)
+    if reduction != output_stride:
+        raise UserError(
+            f"encoder {name!r} divides the resolution by {reduction}, output_stride={output_stride} was asked for; "
+            f"choose an encoder of that stride, {timm_encoders.ADVICE}."
+        )
+    return Encoder(
+        name,
+        [nn.Sequential(unit.layers) for unit in units],
+        [unit.width for unit in units],
+        [unit.halves for unit in units],
+        in_channels=in_channels,
+        downsampling=downsampling,
+        output_stride=output_stride,
+        freeze_bn=freeze_bn,
+    )
+
+
+def _is_meta(module: nn.Module) -> bool:
+    return any(parameter.is_meta for parameter in module.parameters())

@@ -1,0 +1,136 @@
+"""The matting network of the index-network papers, over any encoder and any resampling."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from indexnet.errors import UserError
+from indexnet.networks.base import Network, NetworkInfo, Spec, register_network, split_spec
+from indexnet.networks.encoders import RELEASED, Encoder, create_encoder
+from indexnet.networks.layers import ASPP, conv_bn_relu6, initialize_weights
+from indexnet.resampling import create_resampling
+
+ASPP_RATES = {32: (2, 4, 8), 16: (6, 12, 18)}
+
+
+def build_encoder(spec: Spec, in_channels: int, output_stride: int = 32) -> Encoder:
+    """Build the encoder of a network from its specification; its options are those of :func:`create_encoder`.
+
+    Raises:
+        UserError: an option that belongs to the network, or is unknown.
+    """
+    from indexnet._names import check_options
+
+    name, options = split_spec("encoder", spec)
+    check_options("encoder", create_encoder, options, skip=("name", "in_channels", "downsampling", "output_stride"))
+    return create_encoder(name, in_channels, "stage", output_stride=output_stride, **options)
+
+
+@register_network
+class MattingUNet(Network):
+    """Encoder, context module and a decoder that meets every unit of the encoder again (Lu et al., TPAMI 2020, Sec. 5).
+
+    The encoder's units run one after another; where its resolution halves, a stage of the resampling does it. The last
+    unit's output goes through the context module to the width of the unit before it. Then, from the last but one unit
+    back to the first: where that unit was halved, the stage's ``up`` doubles the decoder map; the map is fused with what
+    the unit left (concatenation, sum, or nothing), and a convolution, batch normalisation and ReLU6 bring it to the width
+    of the unit before (the first keeps its own). Where a halving is the encoder's last step, its output is what the
+    context module sees, and every unit has its decoder layer. With the default encoder this is the published network
+    layer by layer; every other encoder follows the same rule.
+
+    The head is a convolution to ``out_channels``, batch normalisation, ReLU6 and one more convolution, without an output
+    activation: alpha is not clamped.
+
+    Rows of the papers' tables: B5 ``fusion=none, context=none``; B6 the same with ``bilinear``; B7 ``fusion=none,
+    context=aspp``; B8 ``fusion=skip, context=none``; B9 ``skip, aspp``; B10 ``concat, none``; B11 ``concat, aspp``
+    (all with ``max_unpool``); HMI, B11-carafe and the index networks are B11 with another resampling.
+
+    Args:
+        encoder: name, or mapping with ``name`` and options of :func:`indexnet.networks.create_encoder`.
+        resampling: name, or mapping with ``name`` and the operator's options.
+        fusion: ``concat``, ``skip`` (element-wise sum) or ``none``.
+        context: ``aspp`` (separable, rates 1, 2, 4, 8, or 1, 6, 12, 18 at output stride 16) or ``none`` (1x1 convolution).
+        output_stride: total reduction, 32 or 16.
+        decoder_kernel: odd kernel size of decoder and head.
+        in_channels: channels of the input: RGB and trimap.
+        out_channels: channels of the output.
+
+    Raises:
+        UserError: an unknown value, or parts that do not fit.
+    """
+
+    info = NetworkInfo(
+        name="matting_unet",
+        title="IndexNet matting network",
+        paper="Lu et al., Indices Matter (ICCV 2019); Index Networks (TPAMI 2020), Tables 2-4",
+        description="MobileNetV2 (or any convolutional timm encoder), ASPP, 5x5 decoder that fuses every encoder unit.",
+        tasks=("matting",),
+    )
+
+    def __init__(
+        self,
+        encoder: Spec = RELEASED,
+        resampling: Spec = "max_unpool",
+        fusion: Literal["concat", "skip", "none"] = "concat",
+        context: Literal["aspp", "none"] = "aspp",
+        output_stride: int = 32,
+        decoder_kernel: int = 5,
+        in_channels: int = 4,
+        out_channels: int = 1,
+    ) -> None:
+        super().__init__()
+        if fusion not in ("concat", "skip", "none"):
+            raise UserError(f"fusion of matting_unet is 'concat', 'skip' or 'none', got {fusion!r}.")
+        if context not in ("aspp", "none"):
+            raise UserError(f"context of matting_unet is 'aspp' or 'none', got {context!r}.")
+        if decoder_kernel < 1 or decoder_kernel % 2 == 0:
+            raise UserError(f"decoder_kernel of matting_unet must be odd and positive, got {decoder_kernel}.")
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.size_multiple = output_stride
+        self.fusion = fusion
+        self.encoder: Encoder = build_encoder(encoder, in_channels, output_stride)
+        name, options = split_spec("resampling", resampling)
+        self.resampling = create_resampling(name, self.encoder.stage_channels, **options)
+
+        widths = self.encoder.widths
+        met = widths if self.encoder.halves[-1] else widths[:-1]
+        self.context: nn.Module = (
+            ASPP(widths[-1], met[-1], ASPP_RATES[output_stride], hidden=int(256 * self.encoder.width))
+            if context == "aspp"
+            else conv_bn_relu6(widths[-1], met[-1])
+        )
+        factor = 2 if fusion == "concat" else 1
+        self.decoder = nn.ModuleList(
+            conv_bn_relu6(factor * width, met[max(unit - 1, 0)], decoder_kernel) for unit, width in enumerate(met)
+        )
+        self.head = nn.Sequential(
+            conv_bn_relu6(met[0], out_channels, decoder_kernel),
+            nn.Conv2d(out_channels, out_channels, decoder_kernel, padding=decoder_kernel // 2, bias=False),
+        )
+        for part in (self.context, self.decoder, self.head):
+            initialize_weights(part)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Predict (N, out_channels, H, W), unclamped, from (N, in_channels, H, W), float.
+
+        Height and width are multiples of :attr:`size_multiple` in published results; others work where the resampling
+        takes odd sizes.
+
+        Raises:
+            UserError: a batch of one sample in training mode with ``context="aspp"``.
+        """
+        x, levels = self.encoder(x, self.resampling.stages)
+        x = self.context(x)
+        for unit in reversed(range(len(self.decoder))):
+            skip, guide, size, stage = levels[unit]
+            if stage is not None:
+                x = self.stage(stage).up(x, guide, size)
+            if self.fusion == "concat":
+                x = torch.cat([x, skip], dim=1)
+            elif self.fusion == "skip":
+                x = x + skip
+            x = self.decoder[unit](x)
+        return self.head(x)  # type: ignore[no-any-return]

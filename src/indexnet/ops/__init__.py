@@ -1,0 +1,32 @@
+"""Pure functions on tensors that the operators are made of.
+
+A *cell* is a 2x2 block of a map; its four positions are always ordered top-left, top-right, bottom-left,
+bottom-right. A *packed* map holds the four positions of each cell in a dimension of its own, (N, 4, C, h, w), at half
+the resolution of the map (N, C, 2h, 2w) that it stands for.
+"""
+
+from indexnet.ops.cells import crop_to, pack_cells, pad_to_even, unpack_cells
+from indexnet.ops.holistic import holistic_max_pool, holistic_max_unpool
+from indexnet.ops.indexed import (
+    NORMALIZATIONS,
+    indexed_pool,
+    indexed_upsample,
+    normalise_indices,
+    pool_with_logits,
+)
+from indexnet.ops.reassembly import reassemble
+
+__all__ = [
+    "NORMALIZATIONS",
+    "crop_to",
+    "holistic_max_pool",
+    "holistic_max_unpool",
+    "indexed_pool",
+    "indexed_upsample",
+    "normalise_indices",
+    "pack_cells",
+    "pad_to_even",
+    "pool_with_logits",
+    "reassemble",
+    "unpack_cells",
+]

@@ -1,0 +1,313 @@
+"""Inline SVG figures without any library: a dot plot, cost against quality, learning curves.
+
+Every function returns one ``<svg>`` element as text. Colours are CSS variables (``--c0`` ... ``--c7``, ``--ink``,
+``--muted``, ``--grid``), so one figure serves light and dark pages; marks carry ``<title>`` elements for pointers.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from indexnet.report.numbers import count, fixed, significant, spread
+
+COLOURS = 8
+"""Number of distinct series colours; more series than that share them and are told apart by their numbers."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One table row in a figure.
+
+    Attributes:
+        number: its number in the table, 1-based; also picks the colour.
+        label: its name.
+        values: one value per seed.
+        mean: over seeds.
+        sd: over seeds, None for one seed.
+        best: drawn with emphasis.
+    """
+
+    number: int
+    label: str
+    values: Sequence[float]
+    mean: float
+    sd: float | None
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A numeric axis from ``low`` to ``high`` in data units, drawn between two pixel positions."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+
+    def __call__(self, value: float) -> float:
+        """Return the pixel position of a value."""
+        low, high, at = (math.log10(v) if self.log else v for v in (self.low, self.high, value))
+        return self.start + (at - low) / (high - low) * (self.end - self.start)
+
+    def ticks(self, about: int = 5) -> list[float]:
+        """Return round values inside the axis."""
+        if self.log:
+            return _log_ticks(self.low, self.high, about)
+        step = _nice((self.high - self.low) / max(about, 1))
+        first = math.ceil(self.low / step - 1e-9)
+        last = math.floor(self.high / step + 1e-9)
+        return [round(k * step, 12) for k in range(first, last + 1)]
+
+
+def _nice(value: float) -> float:
+    power: float = 10.0 ** math.floor(math.log10(value))
+    return min((m * power for m in (1, 2, 2.5, 5, 10)), key=lambda v: (v < value * 0.999, v))
+
+
+def _log_ticks(low: float, high: float, about: int) -> list[float]:
+    found: list[float] = []
+    for mantissas in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)):
+        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        found = [m * 10.0**p for p in powers for m in mantissas if low * 0.999 <= m * 10.0**p <= high * 1.001]
+        if len(found) >= 3:
+            break
+    every = max(1, math.ceil(len(found) / max(about + 1, 1)))
+    return found[::every]
+
+
+def fit_axis(values: Sequence[float], start: float, end: float, *, log: bool = False, margin: float = 0.06) -> Axis:
+    """Return an axis that holds all values with a margin (a share of the range) on both sides."""
+    low, high = min(values), max(values)
+    if log:
+        ratio = max(high / low, 1.2) ** margin
+        return Axis(low / ratio, high * ratio, start, end, True)
+    room = (high - low) * margin or abs(high) * 0.05 or 1.0
+    return Axis(low - room, high + room, start, end)
+
+
+def tick_text(value: float, ticks: Sequence[float]) -> str:
+    """Write a tick with as many decimals as the tick spacing needs."""
+    steps = [b - a for a, b in itertools.pairwise(ticks)]
+    step = min(steps, default=abs(value) or 1.0)
+    return fixed(value, max(0, min(6, -math.floor(math.log10(step) + 1e-9) + (not _one_digit(step)))))
+
+
+def _one_digit(step: float) -> bool:
+    return math.isclose(step / 10 ** math.floor(math.log10(step) + 1e-9) % 1, 0.0, abs_tol=1e-6)
+
+
+def _svg(width: float, height: float, label: str, body: Sequence[str], css: str = "") -> str:
+    return (
+        f'<svg class="{css}" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}" '
+        f'role="img" aria-label="{escape(label)}">{"".join(body)}</svg>'
+    )
+
+
+def _text(x: float, y: float, text: str, css: str = "tick", anchor: str = "start", extra: str = "") -> str:
+    return f'<text class="{css}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{extra}>{escape(text)}</text>'
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, css: str) -> str:
+    return f'<line class="{css}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
+
+
+def _group(series: Series, body: Sequence[str]) -> str:
+    return f'<g style="--s:var(--c{(series.number - 1) % COLOURS})">{"".join(body)}</g>'
+
+
+def _shorten(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+
+
+def dot_plot(series: Sequence[Series], title: str, digits: int, *, width: int = 860, narrow: bool = False) -> str:
+    """Draw one line per row: every seed a ring, the mean a disc, one standard deviation to each side a bar.
+
+    Args:
+        series: rows from top to bottom; at least one.
+        title: the metric with its unit, and which way is better.
+        digits: decimals of the written means.
+        width: in pixels.
+        narrow: labels stand above their line instead of left of it (phones).
+    """
+    pitch = 46 if narrow else 32
+    left = 14 if narrow else min(300, 34 + max(len(s.label) for s in series) * 7.4)
+    right = width - (14 if narrow else 128)
+    top, bottom = 8, 8 + pitch * len(series)
+    reach = [v for s in series for v in (*s.values, s.mean - (s.sd or 0), s.mean + (s.sd or 0))]
+    axis = fit_axis(reach, left, right, margin=0.05)
+    ticks = axis.ticks(4 if narrow else 7)
+    body = [_line(axis(t), top, axis(t), bottom, "grid") for t in ticks]
+    body += [_text(axis(t), bottom + 17, tick_text(t, ticks), anchor="middle") for t in ticks]
+    body.append(_text((left + right) / 2, bottom + 37, title, "axis", "middle"))
+    for index, s in enumerate(series):
+        y = top + pitch * index + (32 if narrow else pitch / 2)
+        text, css = spread(s.mean, s.sd, digits), "label strong" if s.best else "label"
+        marks = [f"<title>{escape(f'{s.label}: {text}')}</title>", _line(left, y, right, y, "rail")]
+        if s.sd is not None:
+            marks.append(_line(axis(s.mean - s.sd), y, axis(s.mean + s.sd), y, "sd"))
+        marks += [f'<circle class="ring" cx="{axis(v):.1f}" cy="{y:.1f}" r="4.2"/>' for v in s.values]
+        marks.append(f'<circle class="disc" cx="{axis(s.mean):.1f}" cy="{y:.1f}" r="{6.5 if s.best else 5}"/>')
+        if narrow:
+            marks.append(_text(left, y - 13, _shorten(f"{s.number}  {s.label}", 30), css))
+            marks.append(_text(right, y - 13, text, css + " number", "end"))
+        else:
+            marks.append(_text(20, y + 4.5, str(s.number), "tick", "end"))
+            marks.append(_text(28, y + 4.5, _shorten(s.label, int((left - 34) / 7.2)), css))
+            marks.append(_text(width - 4, y + 4.5, text, css + " number", "end"))
+        body.append(_group(s, marks))
+    means = "; ".join(f"{s.label} {spread(s.mean, s.sd, digits)}" for s in series)
+    return _svg(width, bottom + 46, f"{title}. {means}", body, "narrow" if narrow else "wide")
+
+
+def scatter(points: Sequence[tuple[Series, float]], x_title: str, y_title: str, digits: int) -> str:
+    """Draw quality against cost: one numbered disc per row, one standard deviation as a bar, names where they fit.
+
+    Args:
+        points: (row, cost), cost > 0; at least one. Costs that span more than a factor of 8 get a logarithmic axis.
+        x_title: the cost with its unit.
+        y_title: the metric with its unit.
+        digits: decimals of the written means.
+    """
+    width, height, left, right, top, bottom = 470, 360, 52, 456, 14, 306
+    costs = [cost for _, cost in points]
+    x_axis = fit_axis(costs, left, right, log=max(costs) / min(costs) > 8, margin=0.1)
+    reach = [v for s, _ in points for v in (s.mean - (s.sd or 0), s.mean + (s.sd or 0))]
+    y_axis = fit_axis(reach, bottom, top, margin=0.1)
+    ticks, x_ticks = y_axis.ticks(5), x_axis.ticks(4)
+    body = [_line(left, y_axis(t), right, y_axis(t), "grid") for t in ticks]
+    body += [_text(left - 7, y_axis(t) + 4, tick_text(t, ticks), anchor="end") for t in ticks]
+    body += [_line(x_axis(t), top, x_axis(t), bottom, "grid") for t in x_ticks]
+    body += [_text(x_axis(t), bottom + 17, _cost(t), anchor="middle") for t in x_ticks]
+    body.append(
+        _text((left + right) / 2, height - 14, x_title + (" (logarithmic)" if x_axis.log else ""), "axis", "middle")
+    )
+    middle = (top + bottom) / 2
+    body.append(_text(13, middle, y_title, "axis", "middle", f' transform="rotate(-90 13 {middle:.0f})"'))
+    placed = [(x_axis(cost) - 10, y_axis(s.mean) - 10, x_axis(cost) + 10, y_axis(s.mean) + 10) for s, cost in points]
+    for s, cost in sorted(points, key=lambda point: point[0].best):
+        x, y = x_axis(cost), y_axis(s.mean)
+        what = f"{s.label}: {spread(s.mean, s.sd, digits)} at {_cost(cost)}"
+        marks = [f"<title>{escape(what)}</title>"]
+        if s.sd is not None:
+            marks.append(_line(x, y_axis(s.mean - s.sd), x, y_axis(s.mean + s.sd), "sd thin"))
+        marks.append(f'<circle class="disc" cx="{x:.1f}" cy="{y:.1f}" r="9"/>')
+        marks.append(_text(x, y + 3.8, str(s.number), "inside", "middle"))
+        box = _place(x, y, len(s.label) * 6.1, placed, (left, top, right, bottom)) if len(points) <= 12 else None
+        if box:
+            placed.append(box)
+            marks.append(_text(box[0], box[3] - 3, s.label, "label small strong" if s.best else "label small"))
+        body.append(_group(s, marks))
+    label = f"{y_title} against {x_title}. " + "; ".join(
+        f"{s.label}: {_cost(c)}, {fixed(s.mean, digits)}" for s, c in points
+    )
+    return _svg(width, height, label, body)
+
+
+Box = tuple[float, float, float, float]
+
+
+def _place(x: float, y: float, width: float, placed: Sequence[Box], frame: Box) -> Box | None:
+    """Find room for a label beside a disc: right, left, above, below; None where all are taken."""
+    high = 13.0
+    spots = ((x + 13, y - 7), (x - 13 - width, y - 7), (x - width / 2, y - 25), (x - width / 2, y + 12))
+    aslant = ((x + 9, y - 20), (x + 9, y + 8), (x - 9 - width, y - 20), (x - 9 - width, y + 8))
+    for a, b in (*spots, *aslant):
+        box = (a, b, a + width, b + high)
+        inside = box[0] >= frame[0] and box[2] <= frame[2] and box[1] >= frame[1] and box[3] <= frame[3]
+        if inside and not any(_overlap(box, other) for other in placed):
+            return box
+    return None
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _cost(value: float) -> str:
+    return count(value) if value >= 100 else significant(value)
+
+
+Curve = Sequence[tuple[int, float]]
+
+
+def thin(curve: Curve, points: int = 120) -> list[tuple[int, float]]:
+    """Shorten a curve to at most ``points`` bins of equal step width: (last step, mean value) of each."""
+    if len(curve) <= points:
+        return list(curve)
+    first, last = curve[0][0], curve[-1][0]
+    bins: list[list[tuple[int, float]]] = [[] for _ in range(points)]
+    for step, value in curve:
+        bins[min(points - 1, (step - first) * points // max(1, last - first))].append((step, value))
+    return [(kept[-1][0], math.fsum(v for _, v in kept) / len(kept)) for kept in bins if kept]
+
+
+def average(curves: Sequence[Curve]) -> list[tuple[int, float]]:
+    """Return the mean of several curves at the steps that all of them have."""
+    tables = [dict(curve) for curve in curves]
+    steps = sorted(set.intersection(*(set(table) for table in tables))) if tables else []
+    return [(step, math.fsum(table[step] for table in tables) / len(tables)) for step in steps]
+
+
+def learning_curves(rows: Sequence[tuple[Series, Sequence[Curve]]], *, width: int = 860, narrow: bool = False) -> str:
+    """Draw the training loss of every row over its steps: the mean over seeds strong, single seeds faint.
+
+    The loss axis is logarithmic where all losses are positive and span more than a factor of 5.
+
+    Args:
+        rows: (row, one curve per seed); at least one curve with two points. The means of ``Series`` are not used.
+        width: in pixels.
+        narrow: no names at the ends of the lines.
+    """
+    thinned = [(s, [thin(curve) for curve in curves if len(curve) > 1]) for s, curves in rows]
+    values = [v for _, curves in thinned for curve in curves for _, v in curve]
+    steps = [step for _, curves in thinned for curve in curves for step, _ in curve]
+    left, right = 52, width - (12 if narrow else 30 + max(len(s.label) for s, _ in thinned) * 6.1)
+    height, top = (300, 10) if narrow else (360, 10)
+    bottom = height - 46
+    log = min(values) > 0 and max(values) / min(values) > 5
+    y_axis = fit_axis(values, bottom, top, log=log, margin=0.03)
+    x_axis = Axis(0, max(steps), left, right) if max(steps) > 0 else Axis(-1, 1, left, right)
+    ticks, x_ticks = y_axis.ticks(5), x_axis.ticks(4 if narrow else 6)
+    body = [_line(left, y_axis(t), right, y_axis(t), "grid") for t in ticks]
+    body += [
+        _text(left - 7, y_axis(t) + 4, significant(t) if log else tick_text(t, ticks), anchor="end") for t in ticks
+    ]
+    body += [_text(x_axis(t), bottom + 17, count(t), anchor="middle") for t in x_ticks]
+    title = "training step; loss" + (" on a logarithmic axis" if log else "")
+    body.append(_text((left + right) / 2, height - 8, title, "axis", "middle"))
+    ends: list[tuple[float, Series]] = []
+    for s, curves in thinned:
+        if not curves:
+            continue
+        centre = average(curves) or curves[0]
+        paths = [_path(curve, x_axis, y_axis, "faint") for curve in curves] if len(curves) > 1 else []
+        paths.append(_path(centre, x_axis, y_axis, "curve"))
+        body.append(_group(s, [f"<title>{escape(s.label)}</title>", *paths]))
+        ends.append((y_axis(centre[-1][1]), s))
+    if not narrow:
+        body += [
+            _group(s, [_text(right + 8, y + 4, f"{s.number} {s.label}", "coloured small")]) for y, s in _spaced(ends)
+        ]
+    label = "Training loss over steps for " + ", ".join(s.label for s, _ in thinned)
+    return _svg(width, height, label, body, "narrow" if narrow else "wide")
+
+
+def _path(curve: Curve, x_axis: Axis, y_axis: Axis, css: str) -> str:
+    points = " ".join(f"{x_axis(step):.1f},{y_axis(value):.1f}" for step, value in curve)
+    return f'<polyline class="{css}" points="{points}"/>'
+
+
+def _spaced(ends: Sequence[tuple[float, Series]], gap: float = 14.0) -> list[tuple[float, Series]]:
+    """Move labels apart to at least ``gap`` pixels, keeping their order and their centre of gravity roughly."""
+    placed: list[tuple[float, Series]] = []
+    for y, s in sorted(ends, key=lambda end: end[0]):
+        placed.append((max(y, placed[-1][0] + gap) if placed else y, s))
+    if not placed:
+        return placed
+    shift = math.fsum(y for y, _ in ends) / len(ends) - math.fsum(y for y, _ in placed) / len(placed)
+    return [(y + shift, s) for y, s in placed]

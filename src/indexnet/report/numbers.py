@@ -1,0 +1,54 @@
+"""Numbers as people read them: printed cells to values, and values to short text."""
+
+from __future__ import annotations
+
+import math
+import re
+
+MINUS = "\N{MINUS SIGN}"
+_SUFFIX = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
+_PRINTED = re.compile(r"([+-]?)(\d+(?:\.\d+)?)\s*([KMG]?)")
+
+
+def parse_number(text: str) -> float | None:
+    """Return the value of a printed cell: ``"50.2"``, ``"3.75M"``, ``"+4.99K"``; None for anything else or nothing."""
+    match = _PRINTED.fullmatch(text.strip().replace(MINUS, "-"))
+    if not match:
+        return None
+    value = float(match[2]) * _SUFFIX[match[3]]
+    return -value if match[1] == "-" else value
+
+
+def count(value: float | None) -> str:
+    """Write a count with three significant digits: 16, 4.99K, 3.75M, 131M; "" for None."""
+    if value is None:
+        return ""
+    for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "K")):
+        if abs(value) >= limit * 0.9995:
+            return f"{significant(value / limit)}{suffix}"
+    return f"{value:.0f}"
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """Write a number with ``digits`` significant digits, without an exponent and with a proper minus."""
+    if value == 0 or not math.isfinite(value):
+        return "0" if value == 0 else str(value)
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return fixed(value, decimals)
+
+
+def fixed(value: float | None, digits: int) -> str:
+    """Write a number with a fixed number of decimals and a proper minus; "" for None."""
+    return "" if value is None else f"{value:.{digits}f}".replace("-", MINUS)
+
+
+def signed(value: float | None, digits: int) -> str:
+    """Write a difference with its sign: +0.12, -0.30 (proper minus); "" for None."""
+    return "" if value is None else f"{value:+.{digits}f}".replace("-", MINUS)
+
+
+def spread(mean: float | None, sd: float | None, digits: int) -> str:
+    """Write ``mean ± sd``; the mean alone where there is no sd; "" where there is no mean."""
+    if mean is None:
+        return ""
+    return fixed(mean, digits) if sd is None else f"{fixed(mean, digits)} ± {fixed(sd, digits)}"

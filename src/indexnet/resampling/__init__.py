@@ -1,0 +1,44 @@
+"""Coupled x2 downsampling and upsampling operators behind one contract.
+
+:func:`create_resampling` builds the stages of one network; :func:`list_resampling` gives the facts of every operator.
+"""
+
+from indexnet.resampling.base import (
+    Downsampled,
+    OperatorInfo,
+    Resampling,
+    ResamplingStage,
+    create_resampling,
+    get_resampling,
+    list_resampling,
+    register_resampling,
+    watch_stages,
+)
+from indexnet.resampling.columns import fuse_columns, split_columns
+from indexnet.resampling.indexnet import IndexNet, IndexNetStage
+from indexnet.resampling.indices import HolisticMaxIndex, MaxUnpool
+from indexnet.resampling.interpolation import Bilinear, Nearest
+from indexnet.resampling.learned import Carafe, Deconv, PixelShuffle
+
+__all__ = [
+    "Bilinear",
+    "Carafe",
+    "Deconv",
+    "Downsampled",
+    "HolisticMaxIndex",
+    "IndexNet",
+    "IndexNetStage",
+    "MaxUnpool",
+    "Nearest",
+    "OperatorInfo",
+    "PixelShuffle",
+    "Resampling",
+    "ResamplingStage",
+    "create_resampling",
+    "fuse_columns",
+    "get_resampling",
+    "list_resampling",
+    "register_resampling",
+    "split_columns",
+    "watch_stages",
+]

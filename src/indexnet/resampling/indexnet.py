@@ -1,0 +1,222 @@
+"""Index networks: index maps predicted from the encoder map, which pool it and later upsample the decoder map.
+
+Source: H. Lu, Y. Dai, C. Shen, S. Xu, "Index Networks", TPAMI 2022 (first in ICCV 2019).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from indexnet.ops import NORMALIZATIONS, crop_to, indexed_upsample, pad_to_even, pool_with_logits, unpack_cells
+from indexnet.resampling._options import check_choice
+from indexnet.resampling.base import Downsampled, OperatorInfo, Resampling, ResamplingStage, register_resampling
+from indexnet.resampling.indices import require_equal_widths
+from indexnet.resampling.pooling import half
+
+FAMILIES = ("hin", "o2o_modelwise", "o2o_shared", "o2o_unshared", "m2o")
+SKIPS = ("indexed", "raw")
+_SHARED = ("o2o_modelwise", "o2o_shared")
+
+
+class IndexNetwork(nn.Module):
+    """Predicts the packed index logits of an encoder map, all four positions of a cell by one convolution per layer.
+
+    Linear: one convolution with stride 2. Nonlinear: convolution, batch normalisation, ReLU6, 1x1 convolution. Kernel
+    2x2, with context 4x4 and padding 1. No biases. Weights start from N(0, 2 / (kernel area * output channels of one
+    column)), groups ignored, as in the released code.
+
+    Args:
+        channels: width C of the encoder map; ignored by the shared families.
+        family: ``hin``, ``o2o_modelwise``, ``o2o_shared``, ``o2o_unshared`` or ``m2o``.
+        nonlinear: whether there is a hidden layer.
+        context: whether the kernel reaches one pixel beyond the cell.
+        expansion: hidden width over C; 2 for ``hin`` whatever is given.
+    """
+
+    def __init__(
+        self, channels: int, family: str = "m2o", nonlinear: bool = True, context: bool = True, expansion: int = 2
+    ) -> None:
+        super().__init__()
+        self.family, self.nonlinear, self.shared = family, nonlinear, family in _SHARED
+        self.kernel, self.padding = (4, 1) if context else (2, 0)
+        expansion = 2 if family == "hin" else expansion
+        width = 1 if self.shared else channels
+        outputs = 4 if family == "hin" else 4 * width
+        columns = 1 if family == "hin" else 4
+        hidden = columns * expansion * width if nonlinear else outputs
+        first_groups = width if family.startswith("o2o") else 1
+        # One group per column and, where columns see one channel alone, per channel.
+        second_groups = columns * first_groups
+        self.first = nn.Conv2d(
+            width, hidden, self.kernel, stride=2, padding=self.padding, groups=first_groups, bias=False
+        )
+        nn.init.normal_(self.first.weight, std=math.sqrt(2 / (self.kernel**2 * hidden / columns)))
+        if nonlinear:
+            self.norm = nn.BatchNorm3d(hidden) if self.shared else nn.BatchNorm2d(hidden)
+            self.second = nn.Conv2d(hidden, outputs, 1, groups=second_groups, bias=False)
+            nn.init.normal_(self.second.weight, std=math.sqrt(2 / (outputs / columns)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (N, 4, C or 1, h, w) of an encoder map (N, C, 2h, 2w)."""
+        if self.shared:
+            return self._forward_shared(x)
+        out = self.first(x)
+        if self.nonlinear:
+            out = self.second(F.relu6(self.norm(out), inplace=True))
+        n, c, h, w = out.shape
+        if self.family == "o2o_unshared":
+            return out.reshape(n, c // 4, 4, h, w).transpose(1, 2)
+        return out.reshape(n, 4, c // 4, h, w)
+
+    def _forward_shared(self, x: Tensor) -> Tensor:
+        out = F.conv3d(
+            x.unsqueeze(1), self.first.weight.unsqueeze(2), stride=(1, 2, 2), padding=(0, self.padding, self.padding)
+        )
+        if self.nonlinear:
+            hidden = F.relu6(self.norm(out), inplace=True)
+            out = F.conv3d(hidden, self.second.weight.unsqueeze(2), groups=4)
+        return out
+
+    def weights(self) -> int:
+        """Return the number of convolution weights, each used once per 2x2 cell (and channel, where shared)."""
+        return sum(p.numel() for p in self.parameters() if p.ndim == 4)
+
+
+class IndexNetStage(ResamplingStage):
+    """Indexed pooling and indexed upsampling with the maps of one index network.
+
+    The guide is the decoder index map, packed at low resolution: (N, 4, C or 1, ceil(H/2), ceil(W/2)).
+
+    Args:
+        channels: encoder width C.
+        decoder_channels: decoder width, default C.
+        network: predicts the logits.
+        normalization: one of :data:`indexnet.ops.NORMALIZATIONS`.
+        skip: ``indexed`` (weighted with the encoder index map) or ``raw`` (the input).
+        owned: False where the network belongs to the whole resampling, which then holds its weights.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        decoder_channels: int | None,
+        network: IndexNetwork,
+        normalization: str = NORMALIZATIONS[0],
+        skip: str = "indexed",
+        owned: bool = True,
+    ) -> None:
+        super().__init__(channels, decoder_channels)
+        self.normalization = normalization
+        self.skip = skip
+        # A tuple hides a network that is owned elsewhere, so that its weights have one name in the state dict.
+        self._network: tuple[IndexNetwork, ...] = () if owned else (network,)
+        if owned:
+            self.network = network
+
+    @property
+    def index_network(self) -> IndexNetwork:
+        """The network that predicts this stage's logits."""
+        return self._network[0] if self._network else self.network
+
+    def down(self, x: Tensor) -> Downsampled:
+        """Predict the index maps of (N, C, H, W) and pool it with them."""
+        size = (x.shape[-2], x.shape[-1])
+        even = pad_to_even(x)
+        features, weighted, decoder = pool_with_logits(even, self.index_network(even), self.normalization)
+        return Downsampled(features, crop_to(weighted, size) if self.skip == "indexed" else x, decoder, size)
+
+    def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
+        """Upsample (N, C', h, w) with the decoder index map."""
+        assert guide is not None
+        return crop_to(indexed_upsample(x, guide), size)
+
+    def paper_macs(self, height: int, width: int) -> int:
+        """Convolution weights times low-resolution positions; a shared network counts for one channel."""
+        return self.index_network.weights() * half(height) * half(width)
+
+    def true_macs(self, height: int, width: int) -> int:
+        """As :meth:`paper_macs`, with a shared network counted for each channel."""
+        return self.paper_macs(height, width) * (self.channels if self.index_network.shared else 1)
+
+    def index_maps(self, guide: Tensor | None) -> Tensor | None:
+        """Return the decoder index map at full resolution, (N, C or 1, 2h, 2w) in (0, 1)."""
+        return None if guide is None else unpack_cells(guide)
+
+
+@register_resampling
+class IndexNet(Resampling):
+    """Index networks: learned indices that guide pooling and upsampling.
+
+    Args:
+        channels: encoder width at each stage, from full resolution down.
+        decoder_channels: widths that ``up`` receives; must equal ``channels`` unless ``family`` is ``hin``.
+        family: which channels an index looks at. ``hin``: all channels give one map for all (holistic). ``m2o``: all
+            channels give one map per channel. One channel gives its own map, by weights that are shared by all stages
+            (``o2o_modelwise``), by the channels of one stage (``o2o_shared``), or by none (``o2o_unshared``).
+        nonlinear: whether the index network has a hidden layer.
+        context: whether its kernel is 4x4 (padding 1) instead of 2x2.
+        expansion: hidden width over C, 1 or 2. 2 reproduces the printed parameter counts, 1 is the released depthwise
+            code. ``hin`` is always 2; linear networks have no hidden layer.
+        normalization: encoder/decoder pair, one of :data:`indexnet.ops.NORMALIZATIONS`. The decoder half of the fourth
+            pair is unreadable in the source and assumed to be sigmoid.
+        skip: what a decoder fuses: the map weighted with the encoder indices (``indexed``) or itself (``raw``).
+
+    Raises:
+        UserError: an option has an unknown value, or widths differ where there is an index per channel.
+    """
+
+    info = OperatorInfo(
+        name="indexnet",
+        title="Index network",
+        paper="H. Lu, Y. Dai, C. Shen, S. Xu, Index Networks, TPAMI 2022",
+        equation="down(x) = sum over a cell of softmax(sigmoid(f(x))) x; up(d)[2i+a, 2j+b] = sigmoid(f(x))[2i+a, 2j+b] d[i, j]",
+        learned=True,
+        guided=True,
+        equal_widths=True,
+        downsampling="indexed pooling",
+        parameters=(
+            "linear / nonlinear / nonlinear + context: hin 16C / 8C^2+12C / 32C^2+12C; o2o shared (a stage) and "
+            "modelwise (a model) 16 / 56 / 152; o2o unshared 16C / 56C / 152C; m2o 16C^2 / 40C^2+16C / 136C^2+16C"
+        ),
+    )
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        decoder_channels: Sequence[int] | None = None,
+        *,
+        family: str = "m2o",
+        nonlinear: bool = True,
+        context: bool = True,
+        expansion: int = 2,
+        normalization: str = NORMALIZATIONS[0],
+        skip: str = "indexed",
+    ) -> None:
+        super().__init__(channels, decoder_channels)
+        check_choice("indexnet", "family", family, FAMILIES)
+        check_choice("indexnet", "nonlinear", nonlinear, (True, False))
+        check_choice("indexnet", "context", context, (True, False))
+        check_choice("indexnet", "expansion", expansion, (1, 2))
+        check_choice("indexnet", "normalization", normalization, NORMALIZATIONS)
+        check_choice("indexnet", "skip", skip, SKIPS)
+        self.family, self.nonlinear, self.context, self.expansion = family, nonlinear, context, expansion
+        self.normalization, self.skip = normalization, skip
+        if family == "o2o_modelwise":
+            self.network = self._create_network(1)
+        self._build_stages()
+
+    def _create_network(self, channels: int) -> IndexNetwork:
+        return IndexNetwork(channels, self.family, self.nonlinear, self.context, self.expansion)
+
+    def create_stage(self, index: int, channels: int, decoder_channels: int) -> IndexNetStage:
+        """Build stage ``index``."""
+        if self.family != "hin":
+            remedy = "give it the encoder's width or choose family='hin', whose one map serves any width."
+            require_equal_widths("indexnet", index, channels, decoder_channels, remedy)
+        owned = self.family != "o2o_modelwise"
+        network = self._create_network(channels) if owned else self.network
+        return IndexNetStage(channels, decoder_channels, network, self.normalization, self.skip, owned)

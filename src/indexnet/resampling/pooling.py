@@ -1,0 +1,63 @@
+"""The unguided halves that several operators share: maximum, average or strided convolution."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from indexnet.ops import pad_to_even
+from indexnet.resampling._options import check_choice
+from indexnet.resampling.base import Downsampled, ResamplingStage
+
+POOLINGS = ("max", "avg", "conv")
+
+
+class PooledStage(ResamplingStage):
+    """A stage whose ``down`` pools and whose skip is its input.
+
+    ``max`` and ``avg`` work on 2x2 cells, with the last row or column repeated where a size is odd. ``conv`` is a 3x3
+    convolution of its own, stride 2, padding 1, with bias, C -> C.
+
+    Args:
+        channels: encoder width C.
+        decoder_channels: decoder width, default C.
+        pooling: ``max``, ``avg`` or ``conv``.
+    """
+
+    def __init__(self, channels: int, decoder_channels: int | None = None, pooling: str = "max") -> None:
+        super().__init__(channels, decoder_channels)
+        self.pooling = pooling
+        if pooling == "conv":
+            self.reduce = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def down(self, x: Tensor) -> Downsampled:
+        """Halve a map (N, C, H, W); skip is ``x``, there is no guide."""
+        size = (x.shape[-2], x.shape[-1])
+        even = pad_to_even(x)
+        if self.pooling == "max":
+            features = F.max_pool2d(even, 2)
+        elif self.pooling == "avg":
+            features = F.avg_pool2d(even, 2)
+        else:
+            features = self.reduce(even)
+        return Downsampled(features, x, None, size)
+
+    def paper_macs(self, height: int, width: int) -> int:
+        """Multiply-adds of the strided convolution, 9*C*C a low-resolution position; 0 for the other poolings."""
+        if self.pooling != "conv":
+            return 0
+        return 9 * self.channels**2 * half(height) * half(width)
+
+
+def half(size: int) -> int:
+    """Return the size of a map after one stage: half, rounded up."""
+    return (size + 1) // 2
+
+
+def check_pooling(operator: str, pooling: str) -> None:
+    """Refuse an unknown pooling.
+
+    Raises:
+        UserError: it is none of :data:`POOLINGS`.
+    """
+    check_choice(operator, "pooling", pooling, POOLINGS)

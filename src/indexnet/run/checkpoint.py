@@ -1,0 +1,213 @@
+"""Checkpoints: plain data and tensors in one file, from which a network is rebuilt without anything else.
+
+A checkpoint is a dict that ``torch.load(weights_only=True)`` reads::
+
+    {"indexnet": {"version": 1, "task": {"name": ..}, "network": {"name": ..}, "config": {..}, "notice": "", "source": ""},
+     "state_dict": {"network.<key>": tensor, ..}}
+
+Training adds Lightning's own keys beside these two; nothing here reads them.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from indexnet.errors import UserError
+from indexnet.files import atomic_write
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from indexnet.networks import Network
+
+VERSION = 1
+"""Version of the ``"indexnet"`` entry; raised when its meaning changes."""
+
+_PREFIX = "network."
+
+
+def checkpoint_meta(
+    task: Mapping[str, Any], network: Mapping[str, Any], config: Mapping[str, Any], notice: str = "", source: str = ""
+) -> dict[str, Any]:
+    """Build the ``"indexnet"`` entry of a checkpoint.
+
+    Args:
+        task: the task's ``name`` and options.
+        network: ``name`` and options for :func:`indexnet.networks.create_network`, resampling and encoder included.
+        config: the frozen configuration of the run, or an empty mapping.
+        notice: what whoever uses the weights must know, such as their licence.
+        source: where the weights come from, in words.
+
+    Returns:
+        Plain data only (dict, list, str, int, float, bool, None), copied.
+
+    Raises:
+        TypeError: a value is not plain data, so that ``weights_only=True`` could not read it back.
+    """
+    meta = {
+        "version": VERSION,
+        "task": dict(task),
+        "network": dict(network),
+        "config": dict(config),
+        "notice": notice,
+        "source": source,
+    }
+    for key in ("task", "network"):
+        if not isinstance(meta[key].get("name"), str):  # type: ignore[attr-defined]
+            raise TypeError(f"checkpoint entry {key!r} has no name: {meta[key]!r}")
+    plain = _plain(meta, "indexnet")
+    assert isinstance(plain, dict)
+    return plain
+
+
+def save_checkpoint(path: str | Path, meta: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> None:
+    """Write a checkpoint, atomically.
+
+    Args:
+        path: the file; an existing one is replaced, so whoever calls checks first.
+        meta: what :func:`checkpoint_meta` built.
+        state_dict: the network's own ``state_dict()``; the prefix ``network.`` is added here.
+    """
+    import torch
+
+    tensors = {f"{_PREFIX}{key}": tensor.detach().cpu() for key, tensor in state_dict.items()}
+    buffer = io.BytesIO()
+    torch.save({"indexnet": _plain(meta, "indexnet"), "state_dict": tensors}, buffer)
+    atomic_write(path, buffer.getvalue())
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint of this program, onto the CPU. No code of the file is run.
+
+    Returns:
+        The whole dict; ``["indexnet"]`` and ``["state_dict"]`` are there and have the right types.
+
+    Raises:
+        UserError: there is no such file, it cannot be read, or it is a checkpoint of something else.
+    """
+    import torch
+
+    path = Path(path)
+    if path.is_dir():
+        inside = path / "checkpoints" / "last.ckpt"
+        hint = f"; its last checkpoint is {inside}" if inside.is_file() else ""
+        raise UserError(f"{path} is a folder, but a checkpoint file (.ckpt) is needed{hint}.")
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint {path}; give the path of a .ckpt file that `indexnet train` wrote.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error}); check its permissions.") from error
+    except pickle.UnpicklingError as error:
+        # torch words both "needs arbitrary code" and "not a pickle" this way; only the first names weights_only
+        if "Weights only load failed" in str(error) and ("Unsupported" in str(error) or "GLOBAL" in str(error)):
+            raise UserError(
+                f"{path} holds Python objects beside tensors and is not opened, because loading such a file can run "
+                "code; give a checkpoint of this program, or `indexnet convert` a file with tensors only."
+            ) from error
+        raise UserError(f"{path} is no checkpoint file; give a .ckpt that `indexnet train` wrote.") from error
+    except (RuntimeError, ValueError, EOFError, KeyError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path} is no complete checkpoint file (damaged, cut off or something else); "
+            "copy it again or give a .ckpt that `indexnet train` wrote."
+        ) from error
+    _check_content(path, content)
+    assert isinstance(content, dict)
+    return content
+
+
+def load_network(path: str | Path) -> tuple[Network, dict[str, Any]]:
+    """Rebuild a trained network from its checkpoint alone.
+
+    Returns:
+        The network on the CPU in eval mode, and the checkpoint's ``"indexnet"`` entry.
+
+    Raises:
+        UserError: as :func:`load_checkpoint`, or the weights do not fit the network that the file describes.
+    """
+    from indexnet.networks import create_network
+
+    content = load_checkpoint(path)
+    meta: dict[str, Any] = content["indexnet"]
+    options = {key: value for key, value in meta["network"].items() if key != "name"}
+    encoder = options.get("encoder")
+    if isinstance(encoder, Mapping) and "pretrained" in encoder:
+        options["encoder"] = {**encoder, "pretrained": False}  # the weights are in the file; fetch no others
+    network = create_network(meta["network"]["name"], **options)
+    state = {k.removeprefix(_PREFIX): v for k, v in content["state_dict"].items() if k.startswith(_PREFIX)}
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:]] or [str(error)]
+        raise UserError(
+            f"{path}: its weights do not fit the network {meta['network']['name']!r} that it describes "
+            f"({_shorten(lines[0])}); it was written by another version of this program or changed by hand."
+        ) from error
+    network.eval()
+    return network, meta
+
+
+def resampling_title(meta: Mapping[str, Any]) -> str:
+    """Name a checkpoint for a person: the label of its experiment's row, or its resampling operator and options."""
+    experiment = meta.get("config", {}).get("experiment") or {}
+    if experiment.get("label") or experiment.get("row"):
+        return str(experiment.get("label") or experiment["row"])
+    resampling = meta["network"].get("resampling")
+    if not isinstance(resampling, Mapping):
+        return str(resampling or meta["network"]["name"])
+    words = [str(resampling.get("family") or resampling.get("name"))]
+    words += [f"{key}" for key in ("nonlinear", "context") if resampling.get(key)]
+    words += [f"{resampling['pooling']} pooling"] if resampling.get("pooling") else []
+    return ", ".join(words)
+
+
+def _check_content(path: Path, content: Any) -> None:
+    meta = content.get("indexnet") if isinstance(content, dict) else None
+    if not isinstance(meta, dict) or not isinstance(content.get("state_dict"), dict):
+        state = content.get("state_dict", content) if isinstance(content, dict) else {}
+        names = [str(key).removeprefix("module.") for key in state] if isinstance(state, dict) else []
+        if any(name.startswith(("layer0.", "dconv_pp.", "decoder_layer")) for name in names):
+            raise UserError(
+                f"{path} is a checkpoint of the released matting code; `indexnet convert {path} OUTPUT.ckpt` makes "
+                "one for this program."
+            )
+        raise UserError(
+            f"{path} is a checkpoint of something else: it lacks the entry 'indexnet'; "
+            "give a .ckpt that `indexnet train` or `indexnet convert` wrote."
+        )
+    version = meta.get("version")
+    if version != VERSION:
+        raise UserError(
+            f"{path} has checkpoint format {version!r} but this program reads format {VERSION}; "
+            "use the version of indexnet that wrote it."
+        )
+    for key in ("task", "network"):
+        if not isinstance(meta.get(key), dict) or not isinstance(meta[key].get("name"), str):
+            raise UserError(f"{path} is damaged: its entry indexnet.{key} has no name; copy or train it again.")
+    for key, default in (("config", {}), ("notice", ""), ("source", "")):
+        meta.setdefault(key, default)
+
+
+def _plain(value: Any, where: str) -> Any:
+    if isinstance(value, Mapping):
+        return {_plain_key(key, where): _plain(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
+    if value is None or type(value) in (str, int, float, bool):
+        return value
+    raise TypeError(f"{where} is a {type(value).__name__}; checkpoints hold plain data only")
+
+
+def _plain_key(key: Any, where: str) -> str:
+    if type(key) is not str:
+        raise TypeError(f"{where} has the key {key!r}; checkpoints have text keys only")
+    return key
+
+
+def _shorten(text: str, length: int = 160) -> str:
+    return text if len(text) <= length else text[: length - 3] + "..."

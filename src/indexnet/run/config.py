@@ -1,0 +1,256 @@
+"""Configuration: composed by Hydra, frozen into plain checked data, and plain data from there on.
+
+Only this module and the sweep plugins see a ``DictConfig``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from indexnet._names import check_options, nearest, unknown_name
+from indexnet.errors import UserError
+
+PLACE_KEYS = ("paths", "logger")
+"""Groups that say where results go, not what they are: left out of the hash."""
+
+_TOP = frozenset(
+    (
+        *("task", "network", "encoder", "resampling", "data", "optimizer", "schedule", "training", "trainer"),
+        *("logger", "budget", "debug", "paths", "experiment", "seed", "rows", "seeds", "fail_fast"),
+    )
+)
+_TRAINING = frozenset(("epochs", "steps", "batch_size", "size", "validate_every"))
+
+
+def data_root() -> Path:
+    """Return the folder that holds ``conf/`` and ``experiments/``: the checkout, or the installed package's data."""
+    checkout = Path(__file__).resolve().parents[3]
+    if (checkout / "conf" / "config.yaml").is_file() and (checkout / "pyproject.toml").is_file():
+        return checkout
+    return Path(__file__).resolve().parents[1] / "_data"
+
+
+def conf_dir() -> Path:
+    """Return the folder of the config groups."""
+    return data_root() / "conf"
+
+
+def experiments_dir() -> Path:
+    """Return the folder of the experiment files."""
+    return data_root() / "experiments"
+
+
+def compose(overrides: Sequence[str]) -> DictConfig:
+    """Compose the configuration with Hydra.
+
+    Args:
+        overrides: Hydra overrides, ``group=option`` or ``group.key=value``.
+
+    Raises:
+        UserError: an override does not fit; the message names the nearest key or option.
+    """
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+
+    try:
+        if GlobalHydra.instance().is_initialized():  # inside a command that Hydra started
+            return hydra.compose("config", list(overrides))
+        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            return hydra.compose("config", list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain(error, overrides) from error
+
+
+def explain(error: Exception, overrides: Iterable[str]) -> UserError:
+    """Turn Hydra's complaint about an override into one sentence with the nearest valid key."""
+    text = str(error)
+    if match := re.search(r"Could not find '([\w@/.-]+)'", text):
+        group, _, option = match[1].rpartition("/")
+        options = re.search(r"Available options in '[^']*':\n((?:\t.*\n?)+)", text)
+        known = [line.strip() for line in options[1].splitlines()] if options else _options(group)
+        return unknown_name(f"{group or 'config group'} option", option, known)
+    if match := re.search(r"Could not override '([\w@/.]+)'", text):
+        key = match[1]
+        guess = nearest(key, _known_keys(overrides, key))
+        hint = f" Did you mean {guess!r}?" if guess else " `indexnet train --cfg job` shows every key."
+        return UserError(f"unknown config key {key!r}.{hint}")
+    first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+    return UserError(f"the configuration cannot be composed: {first}")
+
+
+def _options(group: str) -> list[str]:
+    root = experiments_dir().parent if group.startswith("experiments") else conf_dir()
+    folder = root / group
+    return [path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")]
+
+
+def _known_keys(overrides: Iterable[str], bad: str) -> list[str]:
+    """Return dotted keys and group names of the config composed without the override that names ``bad``."""
+    rest = [o for o in overrides if not o.lstrip("+~").startswith(bad)]
+    groups = [path.name for path in conf_dir().iterdir() if path.is_dir()] + ["experiments"]
+    try:
+        import hydra
+        from hydra.core.global_hydra import GlobalHydra
+
+        if GlobalHydra.instance().is_initialized():
+            cfg = hydra.compose("config", [o for o in rest if "," not in o])
+        else:
+            with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+                cfg = hydra.compose("config", [o for o in rest if "," not in o])
+    except Exception:  # the other overrides may be wrong too; the group names still help
+        return groups
+    return groups + list(_flatten(OmegaConf.to_container(cfg, resolve=False)))
+
+
+def _flatten(node: Any, prefix: str = "") -> Iterable[str]:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield f"{prefix}{key}"
+            yield from _flatten(value, f"{prefix}{key}.")
+
+
+def freeze(cfg: DictConfig) -> dict[str, Any]:
+    """Resolve, check and cap a composed configuration into the plain data that one run needs.
+
+    The experiment node is reduced to where the run belongs (name, row, label), the budget's caps are applied to
+    ``training`` and ``data``, and every name and option is checked against what it configures.
+
+    Raises:
+        UserError: an unknown name, key or option, or a value that cannot work.
+    """
+    try:
+        config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"the configuration cannot be resolved: {str(error).splitlines()[0]}") from error
+    assert isinstance(config, dict)
+    config.pop("hydra", None)
+    plain: dict[str, Any] = json.loads(json.dumps(config))  # str, int, float, bool, None, list and dict only
+    for key in plain:
+        if key not in _TOP:
+            raise unknown_name("config key", key, _TOP)
+    for key in plain["training"]:
+        if key not in _TRAINING:
+            raise unknown_name("config key", f"training.{key}", [f"training.{name}" for name in _TRAINING])
+    experiment = plain["experiment"]
+    plain["experiment"] = {key: experiment.get(key) for key in ("name", "row", "label")}
+    for key in ("rows", "seeds", "fail_fast"):
+        plain.pop(key, None)
+    if not isinstance(plain["seed"], int) or isinstance(plain["seed"], bool) or plain["seed"] < 0:
+        raise UserError(f"seed={plain['seed']!r} must be an integer of at least 0.")
+    _apply_budget(plain)
+    _check(plain)
+    return plain
+
+
+def _apply_budget(config: dict[str, Any]) -> None:
+    budget, training = config["budget"], config["training"]
+    for key in ("batch_size", "size"):
+        value, cap = training.get(key), budget.get(f"max_{key}")
+        if value is not None and cap is not None:
+            training[key] = min(value, cap)
+    if config["data"].get("test_count") is not None and budget.get("max_test") is not None:
+        config["data"]["test_count"] = min(config["data"]["test_count"], budget["max_test"])
+
+
+def _check(config: dict[str, Any]) -> None:
+    from indexnet.data import get_data
+    from indexnet.networks import get_network
+    from indexnet.resampling import get_resampling
+    from indexnet.tasks import get_task
+
+    task = get_task(config["task"]["name"])
+    check_options(
+        f"task {config['task']['name']!r}",
+        task.__init__,
+        _options_of(config["task"], "costs_size"),
+        skip=("network", "optimizer", "schedule"),
+    )
+    resampling = config["resampling"]
+    check_options(
+        f"resampling {resampling['name']!r}",
+        get_resampling(resampling["name"]),
+        _options_of(resampling),
+        skip=("channels", "decoder_channels"),
+    )
+    network = config["network"]
+    check_options(
+        f"network {network['name']!r}",
+        get_network(network["name"]),
+        _options_of(network),
+        skip=("resampling", "encoder"),
+    )
+    data = config["data"]
+    check_options(f"data {data['name']!r}", get_data(data["name"]), _options_of(data))
+    training = config["training"]
+    for key in ("batch_size", "size"):
+        value = training.get(key)
+        if not isinstance(value, int) or value < 1:
+            raise UserError(f"training.{key}={value!r} must be a positive integer.")
+    if training.get("steps") is None and training.get("epochs") is None:
+        raise UserError("training.steps and training.epochs are both null; give one of them.")
+    for key in ("steps", "epochs"):
+        value = training.get(key)
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise UserError(f"training.{key}={value!r} must be a positive integer or null.")
+    trainer = config["trainer"]
+    devices, nodes, accumulate = trainer["devices"], trainer["num_nodes"], trainer["accumulate"]
+    for key, value in (("devices", devices), ("num_nodes", nodes), ("accumulate", accumulate)):
+        if not isinstance(value, int) or value < 1:
+            raise UserError(f"trainer.{key}={value!r} must be a positive integer.")
+    parts = devices * nodes * accumulate
+    if training["batch_size"] % parts:
+        raise UserError(
+            f"training.batch_size={training['batch_size']} is the global batch and cannot be split evenly over "
+            f"{devices} devices x {nodes} nodes x {accumulate} accumulated batches; give a multiple of {parts}."
+        )
+
+
+def _options_of(node: Mapping[str, Any], *skip: str) -> dict[str, Any]:
+    return {key: value for key, value in node.items() if key not in ("name", *skip)}
+
+
+def network_spec(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what :func:`indexnet.networks.create_network` needs: name and options, resampling and encoder included.
+
+    ``freeze_bn: auto`` is settled here: frozen with pretrained weights, not frozen without. A frozen batch norm at
+    mean 0 and variance 1 beside a hundredth of the learning rate could not train.
+    """
+    from indexnet._names import option_names
+    from indexnet.networks import get_network
+
+    spec = dict(config["network"])
+    spec["resampling"] = dict(config["resampling"])
+    if "encoder" in option_names(get_network(spec["name"])) and config["encoder"].get("name") is not None:
+        encoder = dict(config["encoder"])
+        if encoder.get("freeze_bn") == "auto":
+            encoder["freeze_bn"] = bool(encoder.get("pretrained"))
+        spec["encoder"] = encoder
+    return spec
+
+
+def data_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options for :func:`indexnet.data.create_data`: the data group, the task, and the size of a crop."""
+    from indexnet._names import option_names
+    from indexnet.data import get_data
+
+    options = dict(config["data"])
+    options["task"] = config["task"]["name"]
+    if "size" in option_names(get_data(options["name"])):
+        options.setdefault("size", config["training"]["size"])
+    return options
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Return 12 hexadecimal digits that name a frozen configuration, wherever its results go."""
+    content = {key: value for key, value in config.items() if key not in PLACE_KEYS}
+    content["trainer"] = {k: v for k, v in config["trainer"].items() if k not in ("num_workers", "progress_bar")}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,148 @@
+"""The folder of one run: its path is built from names, its config never changes, one process at a time writes to it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from indexnet.errors import UserError
+from indexnet.files import atomic_write, read_json
+from indexnet.run.config import config_hash
+
+Status = Literal["new", "running", "done", "failed", "diverged"]
+
+
+def run_path(config: Mapping[str, Any]) -> Path:
+    """Return where a frozen configuration's results belong.
+
+    ``<runs>/<experiment>/<data>-<budget>/<row>/seed=<n>``, or ``<runs>/single/<task>-<hash>`` without an experiment.
+    """
+    runs, experiment = Path(config["paths"]["runs"]), config["experiment"]
+    if experiment["name"] is None:
+        return runs / "single" / f"{config['task']['name']}-{config_hash(config)}"
+    if experiment["row"] is None:
+        raise UserError(
+            f"experiments={experiment['name']} describes a table of several runs; launch it with -m "
+            f"(`indexnet train -m experiments={experiment['name']}`), with rows=NAME for one of its rows."
+        )
+    setting = f"{config['data']['name']}-{config['budget']['name']}"
+    return runs / experiment["name"] / setting / experiment["row"] / f"seed={config['seed']}"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run's folder: ``config.yaml``, ``record.json``, ``per_image.csv``, ``checkpoints/``, logs, ``pictures/``."""
+
+    path: Path
+
+    def config(self) -> dict[str, Any]:
+        """Read the frozen configuration.
+
+        Raises:
+            UserError: the folder holds none.
+        """
+        file = self.path / "config.yaml"
+        try:
+            config = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"{self.path} is no run folder: it has no config.yaml.") from None
+        except yaml.YAMLError as error:
+            raise UserError(f"{file} is not valid YAML: {str(error).splitlines()[0]}.") from error
+        assert isinstance(config, dict)
+        return config
+
+    def record(self) -> dict[str, Any] | None:
+        """Read the record, or return None where there is none yet."""
+        try:
+            record = read_json(self.path / "record.json")
+        except FileNotFoundError:
+            return None
+        except json.JSONDecodeError as error:
+            raise UserError(f"{self.path / 'record.json'} is not JSON ({error}); delete it to run again.") from error
+        assert isinstance(record, dict)
+        return record
+
+    def status(self) -> Status:
+        """Return how far the run is; ``running`` also where it was killed, see :meth:`locked`."""
+        record = self.record()
+        if record is None:
+            return "new"
+        status: Status = record["status"]
+        return status
+
+    def checkpoint(self) -> Path:
+        """Return the path of the last checkpoint, whether it exists or not."""
+        return self.path / "checkpoints" / "last.ckpt"
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for this process; the kernel lets go when the process ends, however it ends.
+
+        Raises:
+            UserError: another process holds it.
+        """
+        with exclusive(self.path / ".lock", f"{self.path} is in use by another process; wait for it or stop it."):
+            yield
+
+    def locked(self) -> bool:
+        """Return whether a process is at work here."""
+        try:
+            with self.lock():
+                return False
+        except UserError:
+            return True
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, message: str) -> Iterator[None]:
+    """Hold an advisory lock on a file, or raise ``UserError(message)`` where another process holds it."""
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(message) from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def prepare(config: Mapping[str, Any]) -> RunFolder:
+    """Create the folder of a frozen configuration, or find it.
+
+    Raises:
+        UserError: the folder exists with another configuration.
+    """
+    folder = RunFolder(run_path(config))
+    file = folder.path / "config.yaml"
+    if file.is_file():
+        there = folder.config()
+        if config_hash(there) != config_hash(config):
+            raise UserError(
+                f"{folder.path} holds a run with another configuration ({_difference(there, config)}); "
+                "give paths.runs=ANOTHER_FOLDER, or move or delete that folder."
+            )
+        return folder
+    atomic_write(file, yaml.safe_dump(dict(config), sort_keys=False))
+    return folder
+
+
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str:
+    for key in [*old, *(k for k in new if k not in old)]:
+        a, b = old.get(key), new.get(key)
+        if a == b or (not prefix and key in ("paths", "logger")):
+            continue
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            return _difference(a, b, f"{prefix}{key}.")
+        return f"{prefix}{key} is {a!r} there and {b!r} here"
+    return "the difference is in keys that do not matter"

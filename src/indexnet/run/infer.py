@@ -1,0 +1,172 @@
+"""A trained network at work on samples or files: one place for ``evaluate``, ``predict`` and ``compare``.
+
+How a task uses its network, and with which metrics, is the task's own business (:mod:`indexnet.tasks`); so a number in
+a run's record and the same number from ``evaluate`` come from the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from indexnet.data.base import planes
+from indexnet.errors import UserError
+from indexnet.metrics import PerImageMetric, create_metric
+from indexnet.networks import Network
+from indexnet.tasks import get_task
+
+Sample = Mapping[str, Any]
+"""One sample of a data set, without batch axis; keys and ranges by task, see :mod:`indexnet.data`."""
+
+UInt8 = npt.NDArray[np.uint8]
+
+
+def predict_sample(task: str, network: Network, sample: Sample, device: torch.device | str | None = None) -> Tensor:
+    """Run a trained network on one sample of any size.
+
+    Args:
+        task: the task's name.
+        network: in eval mode and already on ``device``.
+        sample: needs ``image`` (C, H, W) in [0, 1], and for matting ``trimap`` (1, H, W) in {0, 128/255, 1}.
+        device: where the network is; default: where its parameters are.
+
+    Returns:
+        float32 on the CPU; matting: (1, H, W) in [0, 1], cut to 8 bit; reconstruction: (C, H, W) in [0, 1].
+
+    Raises:
+        UserError: the task is unknown.
+    """
+    return predict_batch(task, network, default_collate([dict(sample)]), device)[0]
+
+
+def predict_batch(task: str, network: Network, batch: Sample, device: torch.device | str | None = None) -> Tensor:
+    """Run a trained network on samples of one size; as :func:`predict_sample`, with a batch axis everywhere."""
+    if device is None:
+        parameter = next(network.parameters(), None)
+        device = "cpu" if parameter is None else parameter.device
+    moved = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+    with torch.inference_mode():
+        return get_task(task).infer(network, moved).float().cpu()
+
+
+def score_sample(task: str, prediction: Tensor, sample: Sample) -> dict[str, float]:
+    """Compute one image's metrics, in the order in which tables show them.
+
+    Args:
+        task: the task's name.
+        prediction: what :func:`predict_sample` returned.
+        sample: the sample; for matting with ``alpha`` and ``trimap``.
+
+    Raises:
+        UserError: the task is unknown, or the image is too small for a metric.
+    """
+    return score_batch(task, prediction[None], default_collate([dict(sample)]))[0]
+
+
+def score_batch(task: str, prediction: Tensor, batch: Sample) -> list[dict[str, float]]:
+    """Compute the metrics of each image of a batch; as :func:`score_sample`."""
+    inputs = get_task(task).metric_inputs(prediction, batch)
+    with torch.inference_mode():
+        columns = {name: _metric(name).per_image(*inputs).tolist() for name in metric_names(task)}
+    return [{name: values[i] for name, values in columns.items()} for i in range(len(prediction))]
+
+
+def metric_names(task: str) -> tuple[str, ...]:
+    """Return the names of a task's metrics."""
+    return get_task(task).metric_names
+
+
+def needs_trimap(task: str) -> bool:
+    """Return whether a task reads a trimap beside the image."""
+    return "trimap" in get_task(task).needs
+
+
+def image_sample(task: str, network: Network, image: UInt8, trimap: UInt8 | None = None, name: str = "") -> Sample:
+    """Make a sample of an image from anywhere.
+
+    Args:
+        task: the task's name.
+        network: takes ``in_channels`` channels; a network for gray images gets the luma (ITU-R BT.601).
+        image: uint8 (H, W, 3), RGB.
+        trimap: uint8 (H, W) in {0, 128, 255}.
+        name: the sample's name.
+    """
+    sample: dict[str, Any] = {"name": name}
+    gray = network.in_channels == 1 and not needs_trimap(task)
+    sample["image"] = planes(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8) if gray else image)
+    if trimap is not None:
+        sample["trimap"] = planes(trimap)
+    return sample
+
+
+def check_channels(task: str, network: Network, sample: Sample) -> None:
+    """Refuse a data set whose images have another number of channels than the network takes.
+
+    Raises:
+        UserError: they differ.
+    """
+    channels = int(sample["image"].shape[0])
+    expected = network.in_channels - (1 if needs_trimap(task) else 0)
+    if channels != expected:
+        raise UserError(
+            f"the data set's images have {channels} channels but the network takes {expected}; "
+            f"give data.channels={expected} where the data set has that option, or another data set."
+        )
+
+
+def to_uint8_image(prediction: Tensor) -> UInt8:
+    """Round a prediction (K, H, W) in [0, 1] to the 8 bits of a file: uint8 (H, W) for K = 1, (H, W, 3) for K = 3."""
+    levels = prediction.detach().cpu().clamp(0, 1).mul(255).round().to(torch.uint8).numpy()
+    return np.ascontiguousarray(levels[0] if levels.shape[0] == 1 else levels.transpose(1, 2, 0))
+
+
+def pick_device(name: str) -> torch.device:
+    """Settle ``--device``: ``auto`` is the first GPU where there is one, else the CPU.
+
+    Raises:
+        UserError: no such device, or this machine does not have it.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"--device {name} is unknown; give auto, cpu, cuda or cuda:N.") from error
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise UserError(f"--device {name}: this machine shows {count} CUDA devices; give --device cpu or auto.")
+    if device.type not in ("cpu", "cuda", "mps") or (device.type == "mps" and not torch.backends.mps.is_available()):
+        raise UserError(f"--device {name} cannot be used here; give auto, cpu, cuda or cuda:N.")
+    return device
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that an image was too large for the memory of the device or the machine."""
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("allocate memory" in text or "not enough memory" in text)
+
+
+def as_samples(batch: Sequence[Sample]) -> list[list[Sample]]:
+    """Split samples into runs of one image size each, in order, so that each run can be collated."""
+    groups: list[list[Sample]] = []
+    for sample in batch:
+        if groups and groups[-1][0]["image"].shape == sample["image"].shape:
+            groups[-1].append(sample)
+        else:
+            groups.append([sample])
+    return groups
+
+
+@cache
+def _metric(name: str) -> PerImageMetric:
+    return create_metric(name)

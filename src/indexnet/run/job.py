@@ -1,0 +1,347 @@
+"""``indexnet job FOLDER``: one frozen configuration, from data to record. Knows nothing of Hydra."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from indexnet.errors import UserError
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+    from indexnet.data import Data, Dataset
+    from indexnet.run.folder import RunFolder
+    from indexnet.tasks import Task
+
+HELP = "run the frozen configuration of a run folder (what `train` starts for each run)"
+DIVERGED = 5
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a run folder with its config.yaml")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run with parsed arguments."""
+    return run_job(args.folder)
+
+
+def run_job(path: Path) -> int:
+    """Run the frozen configuration of a folder, or return at once where it is done.
+
+    Returns:
+        0 done; 5 diverged. A person's mistake raises UserError, a bug its own exception; both are recorded.
+    """
+    from indexnet.files import write_json
+    from indexnet.run import record as records
+    from indexnet.run.callbacks import DivergedError
+    from indexnet.run.config import config_hash
+    from indexnet.run.folder import RunFolder
+
+    folder = RunFolder(path.resolve())
+    config = folder.config()
+    if _rank() != 0:  # a DDP sibling: rank 0 holds the lock and writes the record
+        _execute(folder, config, {})
+        return 0
+    with folder.lock():
+        if folder.status() in ("done", "diverged"):
+            return _finished(folder)
+        record = records.start(config, config_hash(config))
+        write_json(path / "record.json", record)
+        begun = time.monotonic()
+        code = 0
+        try:
+            _execute(folder, config, record)
+            record["status"] = "done"
+        except DivergedError as error:
+            record["status"], record["error"] = "diverged", str(error)
+            print(f"indexnet: {path}: {error}; a smaller optimizer.lr usually helps.", file=sys.stderr)
+            code = DIVERGED
+        except KeyboardInterrupt:
+            raise  # stays "running": the same command goes on
+        except BaseException as error:
+            record["status"], record["error"] = "failed", f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            if record["status"] != "running":
+                record["finished"] = records.now()
+                record["wall_time_s"] = round(time.monotonic() - begun, 2)
+                record.pop("pid", None)
+                write_json(path / "record.json", record)
+                (path / "progress.json").unlink(missing_ok=True)
+    if code == 0 and sys.stdout.isatty():
+        _finished(folder)
+    return code
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", os.environ.get("LOCAL_RANK", "0"))))
+
+
+def _finished(folder: RunFolder) -> int:
+    record = folder.record()
+    assert record is not None
+    if record["status"] == "diverged":
+        print(f"indexnet: {folder.path}: {record['error']}.", file=sys.stderr)
+        return DIVERGED
+    metrics = ", ".join(f"{name} {value:.4g}" for name, value in record["metrics"].items())
+    print(f"done: {folder.path}: {metrics} (on {record['test_count']} images)")
+    return 0
+
+
+def _execute(folder: RunFolder, config: dict[str, Any], record: dict[str, Any]) -> None:
+    """Fit, test and fill the record."""
+    import pytorch_lightning as pl
+    import torch
+
+    from indexnet.data import create_data
+    from indexnet.run import record as records
+    from indexnet.run.callbacks import Progress
+    from indexnet.run.config import data_options
+    from indexnet.run.loader import StepStream, evaluation_loader, total_steps, train_loader, worker_count
+
+    settings, training, seed = config["trainer"], config["training"], config["seed"]
+    accelerator = _accelerator(settings)
+    torch.manual_seed(seed)
+    options = data_options(config)
+    data = create_data(options.pop("name"), **options)
+    train_set, test_set = data.train(), data.test()
+    _check_samples(config, train_set)
+    steps = total_steps(training, config["budget"], len(train_set))
+    task = _build_task(config, steps)
+    record.update(_describe(config, task, data, train_set, test_set, steps))
+
+    progress = Progress(folder.path / "progress.json", steps, training["batch_size"])
+    trainer = _trainer(folder, config, accelerator, steps, progress)
+    workers = worker_count(settings["num_workers"])
+    resume, start = _resume(folder)
+    if start < steps:
+        stream = StepStream(
+            len(train_set), training["batch_size"], steps, seed, start=start, accumulate=settings["accumulate"],
+            rank=trainer.global_rank, world=trainer.world_size, overfit=config["debug"]["overfit"],
+        )  # fmt: skip
+        if settings["compile"]:
+            task.network.compile()
+        trainer.fit(task, train_loader(train_set, stream, workers), ckpt_path=resume)
+    else:
+        task.load_state_dict(torch.load(str(resume), weights_only=True, map_location="cpu")["state_dict"])
+    limit = config["budget"].get("max_test")
+    loader = evaluation_loader(
+        test_set, task.test_batch_size, workers, rank=trainer.global_rank, world=trainer.world_size, limit=limit
+    )
+    collector = _collector(task)
+    trainer.callbacks.append(collector)  # type: ignore[attr-defined]
+    trainer.test(task, loader, verbose=False)
+    expected = len(test_set) if limit is None else min(limit, len(test_set))
+    rows = collector.rows
+    if len({row["name"] for row in rows}) != expected or len(rows) != expected:
+        raise RuntimeError(f"{len(rows)} of {expected} test images were evaluated; the metrics would be wrong")
+    if not trainer.is_global_zero:
+        return
+    record["metrics"] = {
+        key.removeprefix("test/"): float(value) for key, value in trainer.callback_metrics.items() if "test/" in key
+    }
+    record["test_count"] = len(rows)
+    record["train_samples_per_s"] = None if progress.samples_per_s is None else round(progress.samples_per_s, 3)
+    record["peak_memory_mb"] = round(records.peak_memory_mb(trainer.strategy.root_device), 1)
+    record["device"] = records.device_name(trainer.strategy.root_device)
+    _write_rows(folder.path / "per_image.csv", rows)
+    from indexnet.run.gallery import write_gallery
+
+    task.to(trainer.strategy.root_device)
+    write_gallery(folder.path / "pictures", task, test_set, limit=limit)
+    if isinstance(trainer.logger, pl.loggers.Logger):
+        trainer.logger.finalize("success")
+
+
+def _accelerator(settings: dict[str, Any]) -> str:
+    """Settle the accelerator, and refuse what this machine does not have."""
+    import torch
+
+    gpus = torch.cuda.device_count()
+    wanted = settings["accelerator"]
+    if wanted not in ("auto", "cpu", "gpu", "mps"):
+        raise UserError(f"trainer.accelerator={wanted!r} is unknown; give auto, cpu, gpu or mps.")
+    if wanted == "gpu" and gpus == 0:
+        raise UserError("trainer.accelerator=gpu but this machine shows no CUDA device; give trainer.accelerator=cpu.")
+    accelerator = ("gpu" if gpus else "cpu") if wanted == "auto" else str(wanted)
+    if accelerator == "gpu" and settings["devices"] > gpus:
+        raise UserError(
+            f"trainer.devices={settings['devices']} but this machine has {gpus} GPU{'s' if gpus > 1 else ''}; "
+            f"give trainer.devices={gpus}, or trainer.accelerator=cpu for processes on the CPU."
+        )
+    if accelerator == "cpu":
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(max(1, cores // settings["devices"]))
+    return accelerator
+
+
+def _check_samples(config: dict[str, Any], train_set: Dataset) -> None:
+    import numpy as np
+
+    from indexnet.tasks import get_task
+
+    task = config["task"]["name"]
+    missing = get_task(task).missing_keys(train_set.sample(0, np.random.default_rng(0)))
+    if missing:
+        raise UserError(
+            f"data={config['data']['name']} gives no {', '.join(missing)}, which training task={task} needs; "
+            "choose another data set."
+        )
+
+
+def _build_task(config: dict[str, Any], steps: int) -> Task:
+    from indexnet.run.config import network_spec
+    from indexnet.tasks import get_task
+
+    schedule = dict(config["schedule"])
+    if schedule["name"] == "multistep":
+        epochs = config["training"]["epochs"]
+        if epochs is None:
+            raise UserError("schedule=multistep counts in epochs; give training.epochs, or schedule=constant.")
+        schedule["milestones"] = [round(steps * epoch / epochs) for epoch in schedule["milestones"]]
+    options = {key: value for key, value in config["task"].items() if key not in ("name", "costs_size")}
+    task = get_task(config["task"]["name"])(
+        network=network_spec(config), optimizer=config["optimizer"], schedule=schedule, **options
+    )
+    task.config = config
+    return task
+
+
+def _describe(
+    config: dict[str, Any], task: Task, data: Data, train_set: Dataset, test_set: Dataset, steps: int
+) -> dict[str, Any]:
+    """Return the part of the record that is known before training."""
+    from indexnet.networks.costs import count_costs
+
+    side = config["task"]["costs_size"]
+    size = (task.network.in_channels, side, side)
+    costs = count_costs(task.configure_network(task.network_spec | _random_weights(task.network_spec)), size)
+    return {
+        "steps": steps,
+        "data": {
+            "name": data.name,
+            "train": {"count": len(train_set), "fingerprint": train_set.fingerprint()},
+            "test": {"count": len(test_set), "fingerprint": test_set.fingerprint()},
+        },
+        "parameters": costs.parameters,
+        "resampling_parameters": costs.resampling_parameters,
+        "paper_gflops": costs.paper_gflops,
+        "true_gmacs": costs.true_gmacs,
+        "costs_input": list(size),
+    }
+
+
+def _random_weights(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of a network's description that keeps a second copy from reading pretrained weights again."""
+    encoder = spec.get("encoder")
+    return {"encoder": {**encoder, "pretrained": False}} if isinstance(encoder, dict) else {}
+
+
+def _trainer(
+    folder: RunFolder, config: dict[str, Any], accelerator: str, steps: int, progress: pl.Callback
+) -> pl.Trainer:
+    import warnings
+
+    import pytorch_lightning as pl
+
+    from indexnet.run.callbacks import AtomicCheckpointIO, Checkpoints, StepSeed
+    from indexnet.run.loggers import create_loggers
+
+    settings = config["trainer"]
+    every = settings["checkpoint_every"]
+    if every == "auto":
+        every = max(1, min(1000, steps // 20))
+    devices = settings["devices"] * settings["num_nodes"]
+    show = sys.stderr.isatty() if settings["progress_bar"] == "auto" else bool(settings["progress_bar"])
+    # Lightning cannot see that the order of the data follows from the step
+    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*`Trainer.fit` stopped.*")
+    import logging
+
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    return pl.Trainer(
+        accelerator=accelerator,
+        devices=settings["devices"],
+        num_nodes=settings["num_nodes"],
+        strategy="ddp" if devices > 1 else "auto",
+        precision=settings["precision"],
+        max_epochs=1,  # the stream of batches is the whole run
+        max_steps=steps,
+        accumulate_grad_batches=settings["accumulate"],
+        gradient_clip_val=settings["gradient_clip"],
+        sync_batchnorm=settings["sync_batchnorm"],
+        use_distributed_sampler=False,
+        logger=create_loggers(folder, config),
+        log_every_n_steps=max(1, min(50, steps // 100)),
+        callbacks=[
+            StepSeed(config["seed"]),
+            progress,
+            Checkpoints(folder.checkpoint(), every, steps),
+        ],
+        plugins=[AtomicCheckpointIO()],
+        enable_checkpointing=False,
+        enable_progress_bar=show,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        default_root_dir=folder.path,
+    )
+
+
+def _resume(folder: RunFolder) -> tuple[Path | None, int]:
+    """Return the checkpoint to go on from and its step, or None and 0."""
+    import torch
+
+    path = folder.checkpoint()
+    if not path.is_file():
+        return None, 0
+    checkpoint = torch.load(path, weights_only=True, map_location="cpu")
+    return path, int(checkpoint["global_step"])
+
+
+def _collector(task: Task) -> Any:
+    """Return a callback that gathers the per-image values of all ranks."""
+    import pytorch_lightning as pl
+    import torch.distributed as dist
+
+    class Collector(pl.Callback):
+        def __init__(self) -> None:
+            self.rows: list[dict[str, Any]] = []
+
+        def on_test_batch_end(
+            self, trainer: Any, module: Any, outputs: Any, batch: Any, index: int, loader: int = 0
+        ) -> None:
+            columns = {
+                name: metric.latest.tolist() for name, metric in task.test_metrics.items() if hasattr(metric, "latest")
+            }
+            for i, name in enumerate(batch["name"]):
+                self.rows.append({"name": name, **{key: values[i] for key, values in columns.items()}})
+
+        def on_test_epoch_end(self, trainer: Any, module: Any) -> None:
+            if trainer.world_size > 1:
+                gathered: list[Any] = [None] * trainer.world_size
+                dist.all_gather_object(gathered, self.rows)
+                self.rows = [row for rows in gathered for row in rows]
+            self.rows.sort(key=lambda row: str(row["name"]))
+
+    return Collector()
+
+
+def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    from indexnet.files import atomic_write
+
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    atomic_write(path, text.getvalue())

@@ -1,0 +1,139 @@
+"""Batches whose content follows from (seed, epoch, index) alone.
+
+Training is one stream of batches. The order of an epoch comes from (seed, epoch), a sample's randomness from (seed,
+epoch, index); so a resumed run skips what is done, and the number of workers, devices or accumulated batches changes
+nothing of what a step sees.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Dataset as TorchDataset
+
+from indexnet.data import Dataset
+
+Key = tuple[int, int]
+
+
+class Keyed(TorchDataset[dict[str, Any]]):
+    """A data set whose items are asked for by (epoch, index) and drawn from their own random stream."""
+
+    def __init__(self, dataset: Dataset, seed: int) -> None:
+        self.dataset, self.seed = dataset, seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: Key) -> dict[str, Tensor | str]:
+        epoch, index = key
+        return self.dataset.sample(index, np.random.default_rng((self.seed, epoch, index)))
+
+
+class StepStream(Sampler[list[Key]]):
+    """The batches of a whole training run, for one rank.
+
+    Epochs follow each other without a gap and without a short last batch. The samples of one optimizer step are the
+    same however they are split over accumulated batches and ranks.
+
+    Args:
+        count: samples in the data set.
+        batch_size: samples of one optimizer step, over all ranks and accumulated batches.
+        steps: optimizer steps of the run.
+        seed: of the run.
+        start: optimizer steps that are done already.
+        accumulate: batches per optimizer step.
+        rank: of this process, below ``world``.
+        world: number of processes.
+        overfit: give the first step's samples again and again.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        steps: int,
+        seed: int,
+        *,
+        start: int = 0,
+        accumulate: int = 1,
+        rank: int = 0,
+        world: int = 1,
+        overfit: bool = False,
+    ) -> None:
+        self.count, self.batch_size, self.steps, self.seed = count, batch_size, steps, seed
+        self.start, self.accumulate, self.rank, self.world = start, accumulate, rank, world
+        self.overfit = overfit
+        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return self.steps * self.accumulate  # of the whole run, also when it is resumed: Lightning counts on from there
+
+    def _key(self, position: int) -> Key:
+        epoch, offset = divmod(position, self.count)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, np.random.default_rng((self.seed, epoch)).permutation(self.count)
+        return epoch, int(self._order[offset])
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        part = self.batch_size // self.accumulate
+        for step in range(self.start, self.steps):
+            first = 0 if self.overfit else step * self.batch_size
+            keys = [self._key(first + i) for i in range(self.batch_size)]
+            for k in range(self.accumulate):
+                yield keys[k * part : (k + 1) * part][self.rank :: self.world]
+
+
+def total_steps(training: dict[str, Any], budget: dict[str, Any], count: int) -> int:
+    """Return the optimizer steps of a run: ``steps``, or ``epochs`` over ``count`` samples, within the budget."""
+    steps = training["steps"] or max(1, round(training["epochs"] * count / training["batch_size"]))
+    cap = budget.get("max_steps")
+    return min(steps, cap) if cap else int(steps)
+
+
+def worker_count(setting: int | str) -> int:
+    """Return the number of loader processes: as given, or for ``auto`` none on two cores or fewer, else up to 8."""
+    if setting != "auto":
+        return int(setting)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 0 if cores <= 2 else min(8, cores - 1)
+
+
+def train_loader(dataset: Dataset, stream: StepStream, workers: int) -> DataLoader[dict[str, Any]]:
+    """Build the loader of a training stream."""
+    return DataLoader(
+        Keyed(dataset, stream.seed),
+        batch_sampler=stream,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_one_thread,
+    )
+
+
+def evaluation_loader(
+    dataset: Dataset, batch_size: int, workers: int, *, rank: int = 0, world: int = 1, limit: int | None = None
+) -> DataLoader[dict[str, Any]]:
+    """Build the loader of a test set: each rank its share, every sample exactly once."""
+    count = len(dataset) if limit is None else min(limit, len(dataset))
+    keys = [(0, index) for index in range(rank, count, world)]
+    batches: Sequence[list[Key]] = [keys[i : i + batch_size] for i in range(0, len(keys), batch_size)]
+    return DataLoader(
+        Keyed(dataset, 0),
+        batch_sampler=batches,  # type: ignore[arg-type]
+        num_workers=workers if len(batches) > workers else 0,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_one_thread,
+    )
+
+
+def _one_thread(worker: int) -> None:
+    import cv2
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)  # the workers are the parallelism

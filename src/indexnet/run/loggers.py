@@ -1,0 +1,49 @@
+"""Loggers: CSV and TensorBoard by default, W&B where asked for."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+
+from indexnet.run.config import config_hash
+from indexnet.run.folder import RunFolder
+
+
+def create_loggers(folder: RunFolder, config: dict[str, Any]) -> list[Logger] | bool:
+    """Build the loggers of a run; every one writes below the run's folder.
+
+    Returns:
+        The loggers, or False for none.
+    """
+    settings, loggers = config["logger"], []
+    if settings["csv"]:
+        loggers.append(CSVLogger(folder.path, name="", version="csv"))
+    if settings["tensorboard"]:
+        loggers.append(TensorBoardLogger(folder.path, name="", version="tensorboard"))
+    if settings["wandb"]:
+        loggers.append(_wandb(folder, config))
+    return loggers or False
+
+
+def _wandb(folder: RunFolder, config: dict[str, Any]) -> Logger:
+    """One W&B run per (configuration, seed), grouped by experiment and row, offline unless the person is logged in."""
+    import wandb
+    from pytorch_lightning.loggers import WandbLogger
+
+    os.environ.setdefault("WANDB_SILENT", "true")
+    experiment = config["experiment"]
+    mode = os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
+    return WandbLogger(
+        project=config["logger"]["project"],
+        name=f"{experiment['row'] or config['resampling']['name']}-seed{config['seed']}",
+        id=config_hash(config),
+        save_dir=folder.path,
+        group=experiment["name"] or config["task"]["name"],
+        job_type=experiment["row"] or "single",
+        tags=[config["task"]["name"], config["resampling"]["name"], config["budget"]["name"]],
+        config=config,
+        mode=mode,
+        resume="allow",
+    )

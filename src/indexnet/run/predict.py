@@ -1,0 +1,84 @@
+"""``indexnet predict``: a trained network on a person's own images."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from indexnet.errors import UserError
+from indexnet.run.inputs import (
+    Item,
+    add_image_arguments,
+    check_output,
+    do_each,
+    find_items,
+    list_failures,
+    read_item,
+)
+
+HELP = "run a trained network on a folder of images (exit code 0 only if every result was written now)"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument("checkpoint", type=Path, metavar="CKPT", help="a .ckpt that train or convert wrote")
+    add_image_arguments(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Write ``<output>/<image name>.png`` for each image: 8-bit alpha for matting, an 8-bit image otherwise.
+
+    Returns:
+        0 every result was written by this command; 3 some were not (unreadable, without trimap, or there already
+        without ``--overwrite``), each named on stderr; 2 none was.
+
+    Raises:
+        UserError: the checkpoint, the folders or the device cannot be used.
+    """
+    from indexnet.run.checkpoint import load_network
+
+    network, meta = load_network(args.checkpoint)
+    from indexnet.data.images import write_png
+    from indexnet.run.infer import needs_trimap, pick_device, predict_sample, to_uint8_image
+
+    task = meta["task"]["name"]
+    items = find_items(args.images, args.trimaps, task, needs_trimap(task))
+    device = pick_device(args.device)
+    check_output(args.output, args.images, args.trimaps)
+    kept = [] if args.overwrite else [item for item in items if not item.problem and _result(args.output, item).exists()]
+    if len(kept) == len(items):
+        raise UserError(
+            f"all {len(items)} results exist in {args.output}; give --overwrite to replace them, or another --output."
+        )
+    network.to(device)
+    touched: list[int] = []
+
+    def work(item: Item) -> str | None:
+        sample, snapped = read_item(item, task, network)
+        prediction = predict_sample(task, network, sample, device)
+        write_png(_result(args.output, item), to_uint8_image(prediction), overwrite=args.overwrite)
+        if not snapped:
+            return None
+        touched.append(snapped)
+        return f"{item.trimap}: {snapped} pixels were neither 0, 128 nor 255 and were snapped to them."
+
+    begun = time.monotonic()
+    todo = [item for item in items if item not in kept]
+    outcome = do_each(todo, work, "predicting")
+    took = time.monotonic() - begun
+    if outcome.done:
+        print(f"{len(outcome.done)} of {len(items)} written to {args.output} in {took:.1f} s on {device}")
+    if touched:
+        print(f"{len(touched)} trimaps had other values than 0, 128 and 255: {sum(touched)} pixels snapped.")
+    if kept:
+        names = ", ".join(_result(args.output, item).name for item in kept)
+        print(f"{len(kept)} results existed and were kept ({names}); --overwrite replaces them.", file=sys.stderr)
+    list_failures(outcome, len(items))
+    code = outcome.exit_code()
+    return 3 if kept and code == 0 else code
+
+
+def _result(output: Path, item: Item) -> Path:
+    return output / f"{item.stem}.png"

@@ -1,0 +1,109 @@
+"""The record of a run: everything that a report needs, in one JSON file."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+SCHEMA = 1
+_PACKAGES = ("indexnet", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "hydra-core", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that numbers depend on."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_revision() -> str | None:
+    """Return the revision of the checkout that runs, with ``-dirty`` where it has changes; None outside a checkout."""
+    root = Path(__file__).resolve().parents[3]
+    if not (root / ".git").exists():
+        return None
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def device_name(device: torch.device) -> str:
+    """Return what a person calls the device, with the threads or memory that matter."""
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        return f"{properties.name} ({properties.total_memory / 2**30:.0f} GiB)"
+    return f"{_cpu_model()} ({torch.get_num_threads()} threads)"
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Return the peak of this process: allocated device memory on CUDA, resident memory on the CPU, in MiB."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def now() -> str:
+    """Return the time in UTC, ISO 8601, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def start(config: dict[str, Any], config_digest: str) -> dict[str, Any]:
+    """Return the record of a run that begins."""
+    experiment, trainer = config["experiment"], config["trainer"]
+    devices = trainer["devices"] * trainer["num_nodes"]
+    batch = config["training"]["batch_size"]
+    return {
+        "schema": SCHEMA,
+        "status": "running",
+        "experiment": experiment["name"],
+        "row": experiment["row"],
+        "label": experiment["label"],
+        "task": config["task"]["name"],
+        "seed": config["seed"],
+        "budget": config["budget"]["name"],
+        "training": config["training"],
+        "resampling": config["resampling"],
+        "batch": {
+            "global": batch,
+            "devices": devices,
+            "accumulate": trainer["accumulate"],
+            "per_device": batch // (devices * trainer["accumulate"]),
+        },
+        "metrics": {},
+        "versions": versions(),
+        "git": git_revision(),
+        "config_hash": config_digest,
+        "started": now(),
+        "pid": os.getpid(),
+        "error": None,
+    }

@@ -1,0 +1,62 @@
+"""Image matting: from an RGB image and a trimap to alpha (Lu et al., TPAMI 2020, section 5.2)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from indexnet.data.pictures import error_map, to_picture
+from indexnet.losses import matting_loss
+from indexnet.networks import Network
+from indexnet.networks.inference import infer_alpha, prepare_input, to_uint8
+from indexnet.tasks.base import Batch, Picture, Task, register_task
+
+
+@register_task
+class MattingTask(Task):
+    """Alpha and composition loss over the unknown region; SAD and MSE of the 8-bit result, as the paper measures.
+
+    Batch keys: ``image``, ``fg``, ``bg`` (N, 3, H, W) and ``alpha`` (N, 1, H, W), float32 in [0, 1]; ``trimap``
+    (N, 1, H, W) float32 in {0, 128/255, 1}; ``name``. Evaluation needs neither ``fg`` nor ``bg``.
+    """
+
+    name: ClassVar[str] = "matting"
+    metric_names: ClassVar[tuple[str, ...]] = ("sad", "mse")
+    needs: ClassVar[tuple[str, ...]] = ("image", "alpha", "trimap", "fg", "bg")
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return ``loss`` = (alpha + composition) / 2 and its two parts."""
+        prediction = self.network(prepare_input(batch["image"], batch["trimap"]))
+        return matting_loss(
+            prediction, batch["alpha"], batch["trimap"], fg=batch["fg"], bg=batch["bg"], image=batch["image"]
+        )
+
+    @classmethod
+    def infer(cls, network: Network, batch: Batch) -> Tensor:
+        """Return alpha (N, 1, H, W) in [0, 1], resized, clipped, pasted and cut to 8 bit as in the released code."""
+        device = batch["image"].device
+        alphas = []
+        for image, trimap in zip(batch["image"], batch["trimap"], strict=True):
+            rgb = (image * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+            known = (trimap[0] * 255).round().byte().cpu().numpy()
+            alphas.append(torch.from_numpy(to_uint8(infer_alpha(network, rgb, known, device=device))))
+        return torch.stack(alphas)[:, None].to(device).float() / 255
+
+    @classmethod
+    def metric_inputs(cls, prediction: Tensor, batch: Batch) -> tuple[Tensor, ...]:
+        """Return prediction, alpha and trimap."""
+        return prediction, batch["alpha"], batch["trimap"]
+
+    @classmethod
+    def pictures(cls, prediction: Tensor, batch: Batch) -> list[Picture]:
+        """Return image, trimap, true alpha, predicted alpha and their difference."""
+        truth = batch["alpha"][0]
+        return [
+            Picture("input", to_picture(batch["image"][0]), "image"),
+            Picture("trimap", to_picture(batch["trimap"][0]), "trimap"),
+            Picture("target", to_picture(truth), "true alpha"),
+            Picture("output", to_picture(prediction[0]), "predicted alpha"),
+            Picture("error", error_map(prediction[0], truth), "absolute error"),
+        ]

@@ -1,0 +1,53 @@
+"""Image reconstruction through an autoencoder: what an operator pair keeps of its input (thesis, tables 3.2, 4.1)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from indexnet.data.pictures import error_map, to_picture
+from indexnet.networks import Network
+from indexnet.tasks.base import Batch, Picture, Task, register_task
+
+
+@register_task
+class ReconstructionTask(Task):
+    """l1 loss; PSNR, SSIM, MAE and RMSE per image of the clipped output.
+
+    Batch keys: ``image`` (N, C, H, W) float32 in [0, 1], which is input and target; ``name``.
+    """
+
+    name: ClassVar[str] = "reconstruction"
+    metric_names: ClassVar[tuple[str, ...]] = ("psnr", "ssim", "mae", "rmse")
+    test_batch_size: ClassVar[int] = 64
+    needs: ClassVar[tuple[str, ...]] = ("image",)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the l1 loss."""
+        return {"loss": F.l1_loss(self.network(batch["image"]), batch["image"])}
+
+    @classmethod
+    def infer(cls, network: Network, batch: Batch) -> Tensor:
+        """Return the reconstruction (N, C, H, W), clipped to [0, 1]; any size, by replicate padding."""
+        image = batch["image"]
+        height, width = image.shape[-2:]
+        bottom, right = -height % network.size_multiple, -width % network.size_multiple
+        output: Tensor = network(F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image)
+        return output[..., :height, :width].clamp(0, 1)
+
+    @classmethod
+    def metric_inputs(cls, prediction: Tensor, batch: Batch) -> tuple[Tensor, ...]:
+        """Return prediction and image."""
+        return prediction, batch["image"]
+
+    @classmethod
+    def pictures(cls, prediction: Tensor, batch: Batch) -> list[Picture]:
+        """Return input, reconstruction and their difference."""
+        image = batch["image"][0]
+        return [
+            Picture("input", to_picture(image), "input"),
+            Picture("output", to_picture(prediction[0]), "reconstruction"),
+            Picture("error", error_map(prediction[0], image), "absolute error"),
+        ]

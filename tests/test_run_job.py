@@ -1,0 +1,173 @@
+"""One run, end to end: record, per-image results, checkpoint, exact resume, divergence, several processes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from indexnet.errors import UserError
+from indexnet.run import callbacks
+from indexnet.run.config import compose, freeze
+from indexnet.run.folder import RunFolder, prepare
+from indexnet.run.job import DIVERGED, run_job
+
+RECONSTRUCTION = [
+    "task=reconstruction",
+    "network.widths=[4,8]",
+    "training.steps=6",
+    "training.batch_size=4",
+    "data.train_count=10",
+    "data.test_count=5",
+    "trainer.accelerator=cpu",
+    "trainer.num_workers=0",
+    "schedule.milestones=[50]",
+]
+MATTING = [
+    "task=matting",
+    "encoder.width=0.25",
+    "training.steps=4",
+    "training.batch_size=4",
+    "training.size=64",
+    "data.train_count=6",
+    "data.test_count=2",
+    "trainer.accelerator=cpu",
+    "trainer.num_workers=0",
+]
+
+
+def _prepare(tmp_path, *overrides):
+    return prepare(freeze(compose([*overrides, f"paths.runs={tmp_path}"])))
+
+
+def _weights(folder):
+    return torch.load(folder.checkpoint(), weights_only=True)["state_dict"]
+
+
+def _same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_a_run_leaves_a_record(tmp_path):
+    folder = _prepare(tmp_path, *RECONSTRUCTION, "resampling.family=hin")
+    assert run_job(folder.path) == 0
+    record = folder.record()
+    assert record["status"] == "done"
+    assert record["error"] is None
+    assert record["steps"] == 6
+    assert record["test_count"] == 5
+    assert record["batch"] == {"global": 4, "devices": 1, "accumulate": 1, "per_device": 4}
+    assert record["data"]["train"]["count"] == 10
+    assert record["parameters"] > record["resampling_parameters"] > 0
+    with (folder.path / "per_image.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 5
+    for name, value in record["metrics"].items():
+        assert value == pytest.approx(sum(float(row[name]) for row in rows) / 5, rel=1e-6)
+    pictures = json.loads((folder.path / "pictures" / "pictures.json").read_text())
+    assert {"input", "output", "error", "index"} <= {entry["kind"] for entry in pictures}
+    assert all((folder.path / "pictures" / entry["file"]).is_file() for entry in pictures)
+    assert (folder.path / "csv" / "metrics.csv").is_file()
+    assert not (folder.path / "progress.json").exists()
+    before = (folder.path / "record.json").read_bytes()
+    assert run_job(folder.path) == 0  # done: returns at once
+    assert (folder.path / "record.json").read_bytes() == before
+
+
+class _Stop(callbacks.Progress):
+    at = 0
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, index):
+        super().on_train_batch_end(trainer, module, outputs, batch, index)
+        if trainer.global_step == self.at:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("overrides", "stop", "every"),
+    [
+        (RECONSTRUCTION, 3, 1),
+        (RECONSTRUCTION, 3, 2),
+        (RECONSTRUCTION, 1, 4),
+        (RECONSTRUCTION, 6, 5),
+        ([*RECONSTRUCTION, "trainer.accumulate=2"], 4, 1),
+        pytest.param(MATTING, 2, 1, marks=pytest.mark.long),
+    ],
+)
+def test_a_killed_run_ends_as_if_it_had_not_been(tmp_path, monkeypatch, overrides, stop, every):
+    whole = _prepare(tmp_path / "whole", *overrides)
+    run_job(whole.path)
+    folder = _prepare(tmp_path / "cut", *overrides, f"trainer.checkpoint_every={every}")
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks, "Progress", _Stop)
+        patch.setattr(_Stop, "at", stop)
+        try:
+            run_job(folder.path)
+        except (KeyboardInterrupt, SystemExit):
+            pass
+    assert folder.status() == "running"
+    assert run_job(folder.path) == 0
+    assert _same(_weights(whole), _weights(folder))
+    assert whole.record()["metrics"] == folder.record()["metrics"]
+
+
+def test_divergence_is_a_result_not_a_failure(tmp_path, capfd):
+    folder = _prepare(tmp_path, *RECONSTRUCTION, "optimizer.lr=1e30", "schedule=constant", "resampling=bilinear")
+    assert run_job(folder.path) == DIVERGED
+    record = folder.record()
+    assert record["status"] == "diverged"
+    assert "step" in record["error"]
+    assert run_job(folder.path) == DIVERGED  # deterministic: not run again
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_mistake_is_recorded(tmp_path):
+    folder = _prepare(tmp_path, *RECONSTRUCTION, "data=mnist", f"paths.data={tmp_path}/nowhere", "~data.train_count")
+    with pytest.raises(UserError, match="nowhere"):
+        run_job(folder.path)
+    assert folder.record()["status"] == "failed"
+    assert "nowhere" in folder.record()["error"]
+
+
+def test_too_many_gpus_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    folder = _prepare(tmp_path, *RECONSTRUCTION, "trainer.devices=2", "trainer.accelerator=gpu")
+    with pytest.raises(UserError, match="this machine has 1 GPU; give trainer.devices=1"):
+        run_job(folder.path)
+
+
+def test_matting_trains(tmp_path):
+    folder = _prepare(tmp_path, *MATTING, "training.steps=1", "resampling.family=o2o_shared")
+    assert run_job(folder.path) == 0
+    metrics = folder.record()["metrics"]
+    assert set(metrics) == {"sad", "mse"}
+    assert 0 < metrics["mse"] < 1
+
+
+def _process(folder):
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "indexnet", "job", str(folder.path)], env=env, capture_output=True, text=True
+    )
+
+
+@pytest.mark.long
+def test_two_processes_see_every_test_image_once(tmp_path):
+    one = _prepare(tmp_path / "one", *RECONSTRUCTION, "resampling=bilinear")
+    two = _prepare(tmp_path / "two", *RECONSTRUCTION, "resampling=bilinear", "trainer.devices=2")
+    for folder in (one, two):
+        result = _process(folder)
+        assert result.returncode == 0, result.stderr
+    record = two.record()
+    assert record["test_count"] == 5
+    assert record["batch"] == {"global": 4, "devices": 2, "accumulate": 1, "per_device": 2}
+    # batch norm sees half of the batch in each process, so weights differ a little; the data does not
+    assert record["metrics"]["psnr"] == pytest.approx(one.record()["metrics"]["psnr"], abs=1.5)
+    evaluated = [list(csv.DictReader((f.path / "per_image.csv").open())) for f in (one, two)]
+    assert [r["name"] for r in evaluated[0]] == [r["name"] for r in evaluated[1]]
+    assert isinstance(RunFolder(two.path).config(), dict)
