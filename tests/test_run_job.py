@@ -49,6 +49,11 @@ def _weights(folder):
     return torch.load(folder.checkpoint(), weights_only=True)["state_dict"]
 
 
+def _losses(folder):
+    with (folder.path / "csv" / "metrics.csv").open() as file:
+        return [(row["step"], row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+
+
 def _same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
@@ -114,6 +119,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(tmp_path, monkeypatch, override
     assert run_job(folder.path) == 0
     assert _same(_weights(whole), _weights(folder))
     assert whole.record()["metrics"] == folder.record()["metrics"]
+    assert _losses(whole) == _losses(folder)
 
 
 def test_divergence_is_a_result_not_a_failure(tmp_path, capfd):
@@ -127,7 +133,7 @@ def test_divergence_is_a_result_not_a_failure(tmp_path, capfd):
 
 
 def test_a_mistake_is_recorded(tmp_path):
-    folder = _prepare(tmp_path, *RECONSTRUCTION, "data=mnist", f"paths.data={tmp_path}/nowhere", "~data.train_count")
+    folder = _prepare(tmp_path, "task=reconstruction", "data=mnist", f"paths.data={tmp_path}/nowhere")
     with pytest.raises(UserError, match="nowhere"):
         run_job(folder.path)
     assert folder.record()["status"] == "failed"

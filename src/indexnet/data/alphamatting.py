@@ -117,7 +117,7 @@ class AlphaMatting(Data):
             UserError: always; the data set is for testing.
         """
         raise UserError(
-            "data set 'alphamatting' is for testing only (27 photographs without foreground colours); train on "
+            "data set 'alphamatting' is for testing only (few photographs, no foreground colours); train on "
             "another, for example data=scenes."
         )
 

@@ -125,8 +125,8 @@ class IdxData(Data):
         root: folder of the idx files (or of ``raw/`` with them).
         task: ``"reconstruction"``.
         size: side of the samples in pixels.
-        fit: how 28 becomes ``size``: ``"resize"``, bilinear, fills the frame, as in the printed protocols; ``"pad"``, zeros
-            on all sides, keeps the pixels as they are.
+        fit: how 28 becomes ``size``: ``"resize"``, bilinear, fills the frame, as in the printed protocols; ``"pad"``,
+            zeros on all sides, keeps the pixels as they are.
 
     Raises:
         UserError: an option's value is impossible.

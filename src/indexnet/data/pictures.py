@@ -45,7 +45,7 @@ _TABLES = {"heat": _lookup(_HEAT), "cool": _lookup(_COOL)}
 def _array(values: ArrayLike) -> NDArray[Any]:
     if isinstance(values, np.ndarray):
         return values
-    return values.detach().cpu().numpy()  # type: ignore[no-any-return]
+    return np.asarray(values.detach().cpu())
 
 
 def _image(values: ArrayLike, what: str) -> NDArray[np.float64]:
@@ -171,6 +171,6 @@ def label_map(labels: ArrayLike, classes: int, ignore: int | None = 255) -> Pixe
         raise ValueError(f"labels must be in 0..{classes - 1}, got {array[wrong].flat[0]}")
     base = _rgb(_LABELS)
     table = np.concatenate([base * 0.75 ** (start // len(base)) for start in range(0, max(classes, 1), len(base))])
-    pixels = np.rint(table[np.where(counted, array, 0)]).astype(np.uint8)
+    pixels: Pixels = np.rint(table[np.where(counted, array, 0)]).astype(np.uint8)
     pixels[~counted] = _rgb((_IGNORED,))[0]
     return pixels

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -31,9 +33,36 @@ def trimap_from_alpha(alpha: npt.NDArray[np.floating] | UInt8, distance: int) ->
         uint8 (H, W) in {0, 128, 255}.
     """
     matte = quantise(alpha)
-    known = (matte == 0) | (matte == 255)
     trimap = np.where(matte == 255, np.uint8(255), np.uint8(0))
-    if known.all():
-        return trimap
-    trimap[cv2.distanceTransform(known.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= distance] = 128
+    mixed = (matte != 0) & (matte != 255)
+    if mixed.any():
+        trimap[_dilated(mixed, distance)] = 128
     return trimap
+
+
+def _dilated(mask: npt.NDArray[np.bool_], distance: int) -> npt.NDArray[np.bool_]:
+    """Dilate by an exact disc: all pixels at a Euclidean distance of at most ``distance`` from the mask.
+
+    A disc is a stack of rows, so that the mask is widened pixel by pixel and laid down at the heights where the disc is
+    as wide. The mask is one long integer, a bit a pixel with ``distance`` empty columns after each row, so that a shift
+    moves the whole image; a small disc takes a quarter of the time of an exact distance transform.
+    """
+    height, width = mask.shape
+    if distance > 64:
+        far = cv2.distanceTransform((~mask).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        return np.asarray(far <= distance)
+    stride = width + distance
+    packed = np.packbits(np.pad(mask, ((0, 0), (0, distance))))
+    spare = 8 * packed.size - height * stride  # bits that fill the last byte
+    wide = int.from_bytes(packed.tobytes(), "big") >> spare
+    result = wide
+    half_widths = [math.isqrt(distance * distance - dy * dy) for dy in range(distance + 1)]
+    for half in range(distance + 1):
+        if half:
+            wide |= (wide << 1) | (wide >> 1)
+        for dy in range(distance + 1):
+            if half_widths[dy] == half:
+                result |= (wide << dy * stride) | (wide >> dy * stride)
+    result &= (1 << height * stride) - 1
+    unpacked = np.frombuffer((result << spare).to_bytes(packed.size, "big"), np.uint8)
+    return np.unpackbits(unpacked, count=height * stride).reshape(height, stride)[:, :width].view(np.bool_)

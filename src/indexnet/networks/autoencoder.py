@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from indexnet.errors import UserError
 from indexnet.networks.base import Network, NetworkInfo, Spec, register_network, split_spec
-from indexnet.networks.layers import initialize_weights
 from indexnet.resampling import create_resampling
 
 
@@ -25,8 +24,8 @@ class Autoencoder(Network):
     """Convolutional autoencoder without skip connections (the thesis' image reconstruction, its Tables 3.2 and 4.1).
 
     One 3x3 convolution, batch normalisation and ReLU before each halving and one after the last; the mirror image of it
-    with doublings; a 3x3 convolution to the image, without an activation. The thesis prints no layer list, so layers and
-    widths are a free choice here: only differences between resamplings can be compared with its tables.
+    with doublings; a 3x3 convolution to the image, without an activation. The thesis prints no layer list, so layers
+    and widths are a free choice here: only differences between resamplings can be compared with its tables.
 
     Args:
         resampling: name, or mapping with ``name`` and the operator's options.
@@ -61,8 +60,6 @@ class Autoencoder(Network):
         self.bottom = _layer(widths[-1], widths[-1])
         self.expanding = nn.ModuleList(_layer(width, widths[max(stage - 1, 0)]) for stage, width in enumerate(widths))
         self.head = nn.Conv2d(widths[0], in_channels, 3, padding=1)
-        for part in (self.contracting, self.bottom, self.expanding, self.head):
-            initialize_weights(part)
 
     def forward(self, x: Tensor) -> Tensor:
         """Reconstruct images (N, in_channels, H, W), float; any size that leaves 2 pixels before each halving."""

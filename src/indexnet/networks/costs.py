@@ -23,8 +23,8 @@ class Costs:
     Attributes:
         parameters: learnable numbers, all of them (shared ones once).
         resampling_parameters: those of the resampling.
-        paper_macs: multiply-adds by the papers' rule: convolutions only, without bias and without the batch axis, so that
-            a convolution that all channels share counts once.
+        paper_macs: multiply-adds by the papers' rule: convolutions only, without bias and without the batch axis, so
+            that a convolution that all channels share counts once.
         true_macs: multiply-adds that the convolutions really cost for one image.
         paper_gflops: ``paper_macs / 1024**3``, the unit in which the papers print "GFLOPs".
         true_gmacs: ``true_macs / 1e9``.

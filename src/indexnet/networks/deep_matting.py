@@ -53,8 +53,8 @@ class DeepMatting(Network):
         self.encoder: Encoder = build_encoder(encoder, in_channels)
         if not all(self.encoder.halves):
             raise UserError(
-                f"deep_matting halves after every unit of its encoder, {self.encoder.name!r} has others between; use a VGG "
-                f"such as vgg16_bn, or network matting_unet."
+                f"deep_matting halves after every unit of its encoder, {self.encoder.name!r} has others between; use a "
+                f"VGG such as vgg16_bn, or network matting_unet."
             )
         widths = self.encoder.stage_channels
         self.size_multiple = 2 ** len(widths)

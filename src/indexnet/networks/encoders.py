@@ -137,13 +137,13 @@ def create_encoder(
         pretrained: False: random weights; True: ImageNet weights through timm; a path: a state dict by the model's own
             names (for ``mobilenetv2_released`` also those of the CSAIL file and torchvision). Input channels beyond the
             weights' own start at zero. On the meta device nothing is loaded.
-        freeze_bn: keep the running statistics of batch normalisation, also under ``train()``; its affine parameters stay
-            trainable.
+        freeze_bn: keep the running statistics of batch normalisation, also under ``train()``; its affine parameters
+            stay trainable.
         output_stride: the total reduction, 32 or 16 (the last halving is left out, what follows is dilated by 2).
 
     Raises:
-        UserError: unknown name, an encoder that cannot be opened at its strides, weights that cannot be reached or do not
-            fit, or a width or output stride that it does not have.
+        UserError: unknown name, an encoder that cannot be opened at its strides, weights that cannot be reached or do
+            not fit, or a width or output stride that it does not have.
     """
     if downsampling not in ("stage", "stride"):
         raise UserError(f"downsampling of an encoder is 'stage' or 'stride', got {downsampling!r}.")
@@ -157,15 +157,8 @@ def create_encoder(
 
 def list_encoders() -> list[str]:
     """Names of encoders that are known to work; every other timm model that is a chain of convolutions does, too."""
-    return [
-        RELEASED,
-        "efficientnet_b0",
-        "mobilenetv1_100",
-        "mobilenetv2_100",
-        "mobilenetv2_140",
-        "resnet34",
-        "resnet50",
-    ] + ["vgg16_bn"]
+    timm_names = "efficientnet_b0 mobilenetv1_100 mobilenetv2_100 mobilenetv2_140 resnet34 resnet50 vgg11_bn vgg16_bn"
+    return [RELEASED, *timm_names.split()]
 
 
 def _create_released(
@@ -216,8 +209,8 @@ def _create_timm(
 ) -> Encoder:
     if width != 1.0:
         raise UserError(
-            f"encoder.width is an option of {RELEASED!r}; timm's names carry the width (mobilenetv2_050, mobilenetv2_140), "
-            f"so leave it at 1 for {name!r}."
+            f"encoder.width is an option of {RELEASED!r}; timm's names carry the width (mobilenetv2_050, "
+            f"mobilenetv2_140), so leave it at 1 for {name!r}."
         )
     model = timm_encoders.create_timm_model(name, in_channels, output_stride)
     chain = timm_encoders.chain_of(model, name)

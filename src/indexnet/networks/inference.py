@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -43,8 +43,8 @@ def _check(network: nn.Module, image: NDArray[np.uint8], trimap: NDArray[np.uint
         raise UserError(f"the trimap must be uint8 of shape (H, W), got {trimap.dtype} of shape {trimap.shape}.")
     if image.shape[:2] != trimap.shape:
         raise UserError(
-            f"the image is {image.shape[1]}x{image.shape[0]} and its trimap {trimap.shape[1]}x{trimap.shape[0]} pixels; "
-            f"they must have the same size."
+            f"the image is {image.shape[1]}x{image.shape[0]} and its trimap {trimap.shape[1]}x{trimap.shape[0]} "
+            f"pixels; they must have the same size."
         )
 
 
@@ -68,8 +68,9 @@ def aligned_input(
     height, width = trimap.shape
     size = (math.ceil(width / multiple) * multiple, math.ceil(height / multiple) * multiple)
     # the same float32 operations as prepare_input
-    rgb = (image.astype(np.float32) / 255.0 - np.float32(IMAGENET_MEAN)) / np.float32(IMAGENET_STD)
-    fourth = trimap.astype(np.float32) / 255.0
+    mean, std = np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_STD, np.float32)
+    rgb: NDArray[Any] = (image.astype(np.float32) / np.float32(255) - mean) / std
+    fourth: NDArray[Any] = trimap.astype(np.float32) / np.float32(255)
     if size != (width, height):
         rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_CUBIC)
         fourth = cv2.resize(fourth, size, interpolation=cv2.INTER_NEAREST)
@@ -85,8 +86,8 @@ def infer_alpha(
 ) -> NDArray[np.float32]:
     """Predict alpha by the protocol of the released matting code.
 
-    Normalise, resize to multiples of 32, run the network in evaluation mode, resize back bicubically, clip, and take the
-    trimap's word where it is not 128.
+    Normalise, resize to multiples of 32, run the network in evaluation mode, resize back bicubically, clip, and take
+    the trimap's word where it is not 128.
 
     Args:
         network: a matting network of 4 input channels; its mode is restored afterwards.

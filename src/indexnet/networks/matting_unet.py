@@ -35,13 +35,14 @@ class MattingUNet(Network):
 
     The encoder's units run one after another; where its resolution halves, a stage of the resampling does it. The last
     unit's output goes through the context module to the width of the unit before it. Then, from the last but one unit
-    back to the first: where that unit was halved, the stage's ``up`` doubles the decoder map; the map is fused with what
-    the unit left (concatenation, sum, or nothing), and a convolution, batch normalisation and ReLU6 bring it to the width
-    of the unit before (the first keeps its own). Where a halving is the encoder's last step, its output is what the
-    context module sees, and every unit has its decoder layer. With the default encoder this is the published network
-    layer by layer; every other encoder follows the same rule.
+    back to the first: where that unit was halved, the stage's ``up`` doubles the decoder map; the map is fused with
+    what the unit left (concatenation, sum, or nothing), and a convolution, batch normalisation and ReLU6 bring it to
+    the width of the unit before (the first keeps its own). Where a halving is the encoder's last step, its output is
+    what the context module sees, and every unit has its decoder layer. With the default encoder this is the published
+    network layer by layer; every other encoder follows the same rule.
 
-    The head is a convolution to ``out_channels``, batch normalisation, ReLU6 and one more convolution, without an output
+    The head is a convolution to ``out_channels``, batch normalisation, ReLU6 and one more convolution, without an
+    output
     activation: alpha is not clamped.
 
     Rows of the papers' tables: B5 ``fusion=none, context=none``; B6 the same with ``bilinear``; B7 ``fusion=none,
@@ -52,7 +53,8 @@ class MattingUNet(Network):
         encoder: name, or mapping with ``name`` and options of :func:`indexnet.networks.create_encoder`.
         resampling: name, or mapping with ``name`` and the operator's options.
         fusion: ``concat``, ``skip`` (element-wise sum) or ``none``.
-        context: ``aspp`` (separable, rates 1, 2, 4, 8, or 1, 6, 12, 18 at output stride 16) or ``none`` (1x1 convolution).
+        context: ``aspp`` (separable, rates 1, 2, 4, 8, or 1, 6, 12, 18 at output stride 16) or ``none`` (1x1
+            convolution).
         output_stride: total reduction, 32 or 16.
         decoder_kernel: odd kernel size of decoder and head.
         in_channels: channels of the input: RGB and trimap.

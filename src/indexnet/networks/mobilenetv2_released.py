@@ -2,8 +2,8 @@
 
 Two things set it apart from the usual one. Zeros are padded to the *input* of an inverted residual, before its 1x1
 expansion, so that at the border the depthwise convolution sees what batch normalisation and ReLU6 make of zero, and the
-expansion runs on the larger map (the printed 4.08 GFLOPs need that). And widths are scaled by truncation, not rounded to
-multiples of eight.
+expansion runs on the larger map (the printed 4.08 GFLOPs need that). And widths are scaled by truncation, not rounded
+to multiples of eight.
 """
 
 from __future__ import annotations
@@ -146,8 +146,8 @@ def released_names(given: Mapping[str, Tensor], source: str) -> dict[str, Tensor
             result[name] = value
     if not result:
         raise UserError(
-            f"{source} holds no MobileNetV2 weights by names of the CSAIL file, torchvision, timm or the released matting "
-            f"code (first name: {next(iter(given), 'none')!r})."
+            f"{source} holds no MobileNetV2 weights by names of the CSAIL file, torchvision, timm or the released "
+            f"matting code (first name: {next(iter(given), 'none')!r})."
         )
     return result
 
@@ -162,8 +162,8 @@ def imagenet_state(width: float) -> dict[str, Tensor]:
 
     if width != 1.0:
         raise UserError(
-            f"encoder 'mobilenetv2_released' has no ImageNet weights at width {width} (timm rounds its widths to multiples "
-            f"of eight); give pretrained=PATH with a file of this width, or pretrained=false."
+            f"encoder 'mobilenetv2_released' has no ImageNet weights at width {width} (timm rounds its widths to "
+            f"multiples of eight); give pretrained=PATH with a file of this width, or pretrained=false."
         )
     with torch.no_grad():
         return pretrained_state("mobilenetv2_100", "mobilenetv2_released")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from torch import Tensor, nn
@@ -44,21 +48,44 @@ def create_timm_model(name: str, in_channels: int, output_stride: int = 32, pret
 
 
 def pretrained_state(name: str, encoder: str) -> dict[str, Tensor]:
-    """Fetch timm's ImageNet weights for 3 input channels.
+    """Fetch timm's ImageNet weights for 3 input channels, from its cache or the network.
+
+    Args:
+        name: of the timm model.
+        encoder: of the encoder that asks, for the message.
 
     Raises:
         UserError: they do not exist or cannot be reached.
     """
     try:
-        return dict(create_timm_model(name, 3, pretrained=True).state_dict())
+        with _offline_where_unreachable():
+            return dict(create_timm_model(name, 3, pretrained=True).state_dict())
     except UserError:
         raise
     except Exception as error:  # whatever the hub's client raises: no network, no such file, no such weights
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].split(". ")[0].rstrip(".")
         raise UserError(
-            f"the ImageNet weights of encoder {encoder!r} cannot be reached ({reason[:160].rstrip('.')}); give a file with "
+            f"the ImageNet weights of encoder {encoder!r} cannot be reached ({reason}); give a file with "
             f"encoder.pretrained=PATH, or train from scratch with encoder.pretrained=false."
         ) from error
+
+
+@contextmanager
+def _offline_where_unreachable() -> Iterator[None]:
+    """Keep the hub's client to its cache where its host has no address: it would retry for most of a minute."""
+    from huggingface_hub import constants
+
+    host = urlsplit(constants.ENDPOINT).hostname
+    offline = constants.HF_HUB_OFFLINE
+    if not offline and not getproxies():
+        try:
+            socket.getaddrinfo(host, 443)
+        except OSError:
+            constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = offline
 
 
 def chain_of(model: nn.Module, name: str) -> list[tuple[str, nn.Module]]:
@@ -75,8 +102,9 @@ def chain_of(model: nn.Module, name: str) -> list[tuple[str, nn.Module]]:
         blocks = model.get_submodule("blocks")
         return stem + [(f"blocks_{key}", layer) for key, layer in blocks.named_children()]
     raise UserError(
-        f"encoder {name!r} cannot be opened at its strides: its features do not come from a chain of convolutional layers "
-        f"that halve the resolution step by step (transformers work on one grid of patches); choose one that does, {ADVICE}."
+        f"encoder {name!r} cannot be opened at its strides: its features do not come from a chain of convolutional "
+        f"layers that halve the resolution step by step (transformers work on one grid of patches); choose one that "
+        f"does, {ADVICE}."
     )
 
 
@@ -126,8 +154,8 @@ def cut_units(chain: list[tuple[str, nn.Module]], name: str, in_channels: int, s
     """Group a chain of layers in units and, unless ``strided``, make every unit keep its resolution.
 
     A stage of timm (several convolutions) is a unit; single layers (a stem's convolution, norm and activation) join to
-    one. Where a convolution halves, its unit runs at full size and is halved after its end, as in the matting network of
-    the paper; a pooling layer of its own is left out and halved in its place.
+    one. Where a convolution halves, its unit runs at full size and is halved after its end, as in the matting network
+    of the paper; a pooling layer of its own is left out and halved in its place.
 
     Raises:
         UserError: a layer divides the resolution by more than 2, or cannot run at stride 1.
@@ -138,10 +166,11 @@ def cut_units(chain: list[tuple[str, nn.Module]], name: str, in_channels: int, s
         y = _probe(layer, x)
         reduction = 0 if y is None or x.shape[2] % y.shape[2] else x.shape[2] // y.shape[2]
         if y is None or reduction not in (1, 2) or y.shape[3] * reduction != x.shape[3]:
+            fault = f"divides the resolution by {reduction}" if reduction > 2 else "gives no map of full or half size"
             raise UserError(
-                f"encoder {name!r} cannot be opened at its strides: its layer {key!r} divides the resolution by "
-                f"{reduction or 'something else'}, where a stage halves it (a patch embedding does that); choose an encoder "
-                f"that halves step by step, {ADVICE}."
+                f"encoder {name!r} cannot be opened at its strides: its layer {key!r} {fault} (patch embeddings of "
+                f"transformers and unpadded convolutions do that), where a stage halves step by step; choose an "
+                f"encoder {ADVICE}."
             )
         convolutions = sum(isinstance(part, nn.Conv2d) for part in layer.modules())
         last = units[-1] if units else None
@@ -169,13 +198,11 @@ def cut_units(chain: list[tuple[str, nn.Module]], name: str, in_channels: int, s
             last.halves = last.halves or reduction == 2
             if reduction == 2 and not strided:
                 _run_at_stride_one(layer)
-                if isinstance(layer, nn.MaxPool2d | nn.AvgPool2d):
-                    last.layers[key] = nn.Identity()
-                again = _probe(last.layers[key], x)
+                again = _probe(layer, x)
                 if again is None or again.shape[2:] != x.shape[2:]:
                     raise UserError(
-                        f"encoder {name!r} cannot be opened at its strides: its layer {key!r} does not keep the size of a "
-                        f"map at stride 1 (an even kernel); choose an encoder with odd kernels, {ADVICE}."
+                        f"encoder {name!r} cannot be opened at its strides: its layer {key!r} does not keep the size "
+                        f"of a map at stride 1 (an even kernel); choose an encoder with odd kernels, {ADVICE}."
                     )
         x = y
     return units

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -39,28 +40,37 @@ def crop_to(x: Tensor, size: tuple[int, int]) -> Tensor:
     return x[..., :height, :width]
 
 
+def is_channels_last(x: Tensor) -> bool:
+    """Whether a map (N, C, H, W) lies in memory channels-last and not channels-first."""
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
 def pack_cells(x: Tensor) -> Tensor:
-    """Gather the four positions of each 2x2 cell: a space-to-depth with the position before the channel.
+    """Gather the four positions of each 2x2 cell: space-to-depth with the position in a dimension of its own.
 
     Args:
         x: (N, C, 2h, 2w).
 
     Returns:
-        (N, 4, C, h, w), positions in the order top-left, top-right, bottom-left, bottom-right.
+        (N, C, 4, h, w), positions in the order top-left, top-right, bottom-left, bottom-right.
     """
     n, c, height, width = x.shape
-    cells = x.reshape(n, c, height // 2, 2, width // 2, 2).permute(0, 3, 5, 1, 2, 4)
-    return cells.reshape(n, 4, c, height // 2, width // 2)
+    h, w = height // 2, width // 2
+    return x.reshape(n, c, h, 2, w, 2).permute(0, 1, 3, 5, 2, 4).reshape(n, c, 4, h, w)
 
 
-def unpack_cells(packed: Tensor) -> Tensor:
+def unpack_cells(packed: Tensor, channels_last: bool = False) -> Tensor:
     """Put packed positions back to full resolution, the inverse of :func:`pack_cells`.
 
     Args:
-        packed: (N, 4, C, h, w).
+        packed: (N, C, 4, h, w).
+        channels_last: memory format of the result; either way it is written once.
 
     Returns:
         (N, C, 2h, 2w).
     """
-    n, _, c, h, w = packed.shape
-    return packed.reshape(n, 2, 2, c, h, w).permute(0, 3, 4, 1, 5, 2).reshape(n, c, 2 * h, 2 * w)
+    n, c, _, h, w = packed.shape
+    cells = packed.reshape(n, c, 2, 2, h, w)
+    if channels_last:
+        return cells.permute(0, 4, 2, 5, 3, 1).reshape(n, 2 * h, 2 * w, c).permute(0, 3, 1, 2)
+    return cells.permute(0, 1, 4, 2, 5, 3).reshape(n, c, 2 * h, 2 * w)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from indexnet.ops.cells import is_channels_last
+
 
 def holistic_max_pool(x: Tensor) -> tuple[Tensor, Tensor]:
     """Pool every channel at the position where the maximum over channels is largest in the 2x2 cell.
@@ -17,14 +19,17 @@ def holistic_max_pool(x: Tensor) -> tuple[Tensor, Tensor]:
         x: (N, C, H, W), floating point, without NaN.
 
     Returns:
-        Pooled map (N, C, ceil(H/2), ceil(W/2)), and int64 flat positions in the H*W plane, (N, 1, ceil(H/2), ceil(W/2)).
+        Pooled map (N, C, h, w), in the memory format of ``x``, and int64 flat positions in the H*W plane, (N, 1, h, w),
+        where h = ceil(H/2) and w = ceil(W/2).
     """
     squeezed = x.detach().amax(1, keepdim=True)
     _, indices = F.max_pool2d(squeezed, 2, ceil_mode=True, return_indices=True)
     n, c = x.shape[:2]
     flat = indices.reshape(n, 1, -1).expand(-1, c, -1)
-    pooled = x.reshape(n, c, -1).gather(2, flat)
-    return pooled.reshape(n, c, *indices.shape[-2:]), indices
+    pooled = x.reshape(n, c, -1).gather(2, flat).reshape(n, c, *indices.shape[-2:])
+    if is_channels_last(x):
+        pooled = pooled.contiguous(memory_format=torch.channels_last)
+    return pooled, indices
 
 
 def holistic_max_unpool(x: Tensor, indices: Tensor, size: tuple[int, int]) -> Tensor:
@@ -36,10 +41,11 @@ def holistic_max_unpool(x: Tensor, indices: Tensor, size: tuple[int, int]) -> Te
         size: (H, W) of the map that was pooled.
 
     Returns:
-        (N, C, H, W).
+        (N, C, H, W), in the memory format of ``x``.
     """
     n, c = x.shape[:2]
     height, width = size
     flat = indices.reshape(n, 1, -1).expand(-1, c, -1)
     plane = torch.zeros((n, c, height * width), dtype=x.dtype, device=x.device)
-    return plane.scatter(2, flat, x.reshape(n, c, -1)).reshape(n, c, height, width)
+    out = plane.scatter(2, flat, x.reshape(n, c, -1)).reshape(n, c, height, width)
+    return out.contiguous(memory_format=torch.channels_last) if is_channels_last(x) else out

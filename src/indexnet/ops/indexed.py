@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from indexnet.ops.cells import pack_cells, unpack_cells
+from indexnet.ops.cells import is_channels_last, pack_cells, unpack_cells
 
 NORMALIZATIONS = (
     "sigmoid+softmax/sigmoid",
@@ -25,51 +25,54 @@ def normalise_indices(logits: Tensor, normalization: str = NORMALIZATIONS[0]) ->
     Softmax runs over the four positions of a cell, sigmoid over each value alone.
 
     Args:
-        logits: packed, (N, 4, C, h, w), floating point.
+        logits: packed, (N, C, 4, h, w), floating point.
         normalization: one of :data:`NORMALIZATIONS`.
 
     Returns:
         Encoder and decoder map, both packed, in (0, 1).
     """
     if normalization == "softmax/softmax":
-        both = torch.softmax(logits, 1)
+        both = torch.softmax(logits, 2)
         return both, both
     decoder = torch.sigmoid(logits)
     if normalization == "sigmoid+softmax/sigmoid":
-        return torch.softmax(decoder, 1), decoder
+        return torch.softmax(decoder, 2), decoder
     if normalization == "softmax+sigmoid/sigmoid":
-        return torch.sigmoid(torch.softmax(logits, 1)), decoder
+        return torch.sigmoid(torch.softmax(logits, 2)), decoder
     return decoder, decoder
 
 
-def indexed_pool(x: Tensor, encoder: Tensor) -> tuple[Tensor, Tensor]:
+def indexed_pool(x: Tensor, encoder: Tensor) -> Tensor:
     """Weight a map with an encoder index map and sum over each 2x2 cell.
 
     Args:
         x: (N, C, 2h, 2w).
-        encoder: packed index map, (N, 4, C or 1, h, w).
+        encoder: packed index map, (N, C or 1, 4, h, w).
 
     Returns:
-        The sums, (N, C, h, w), and the weighted map, (N, C, 2h, 2w).
+        (N, C, h, w), in the memory format of ``x``.
     """
-    weighted = encoder * pack_cells(x)
-    return weighted.sum(1), unpack_cells(weighted)
+    return _sum_cells(encoder * pack_cells(x), is_channels_last(x))
 
 
-def pool_with_logits(x: Tensor, logits: Tensor, normalization: str = NORMALIZATIONS[0]) -> tuple[Tensor, ...]:
-    """Normalise index logits and pool with them.
+def indexed_pool_with_skip(x: Tensor, encoder: Tensor) -> tuple[Tensor, Tensor]:
+    """As :func:`indexed_pool`, and return the weighted map too; both come from one product.
 
     Args:
         x: (N, C, 2h, 2w).
-        logits: packed, (N, 4, C or 1, h, w).
-        normalization: one of :data:`NORMALIZATIONS`.
+        encoder: packed index map, (N, C or 1, 4, h, w).
 
     Returns:
-        Pooled map (N, C, h, w), weighted map (N, C, 2h, 2w), decoder index map (N, 4, C or 1, h, w).
+        The sums, (N, C, h, w), and the weighted map, (N, C, 2h, 2w), in the memory format of ``x``.
     """
-    encoder, decoder = normalise_indices(logits, normalization)
-    features, weighted = indexed_pool(x, encoder)
-    return features, weighted, decoder
+    channels_last = is_channels_last(x)
+    weighted = encoder * pack_cells(x)
+    return _sum_cells(weighted, channels_last), unpack_cells(weighted, channels_last)
+
+
+def _sum_cells(packed: Tensor, channels_last: bool) -> Tensor:
+    out = packed.sum(2)
+    return out.contiguous(memory_format=torch.channels_last) if channels_last else out
 
 
 def indexed_upsample(x: Tensor, decoder: Tensor) -> Tensor:
@@ -77,9 +80,9 @@ def indexed_upsample(x: Tensor, decoder: Tensor) -> Tensor:
 
     Args:
         x: (N, C, h, w).
-        decoder: packed index map, (N, 4, C or 1, h, w).
+        decoder: packed index map, (N, C or 1, 4, h, w).
 
     Returns:
-        (N, C, 2h, 2w).
+        (N, C, 2h, 2w), in the memory format of ``x``.
     """
-    return unpack_cells(decoder * x.unsqueeze(1))
+    return unpack_cells(decoder * x.unsqueeze(2), is_channels_last(x))

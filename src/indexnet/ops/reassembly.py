@@ -5,8 +5,11 @@ Source: J. Wang et al., "CARAFE: Content-Aware ReAssembly of FEatures", ICCV 201
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from indexnet.ops.cells import is_channels_last
 
 
 def reassemble(x: Tensor, kernels: Tensor, k: int, groups: int = 1, scale: int = 2) -> Tensor:
@@ -22,19 +25,16 @@ def reassemble(x: Tensor, kernels: Tensor, k: int, groups: int = 1, scale: int =
         scale: integer upsampling factor.
 
     Returns:
-        (N, C, scale*h, scale*w).
+        (N, C, scale*h, scale*w), in the memory format of ``x``.
     """
     n, c, h, w = x.shape
-    s = scale
-    # (N, g, taps, h, s, w, s): the s*s outputs of one source value share its neighbourhood, which is read at low
-    # resolution instead of being repeated s*s times.
-    taps = kernels.reshape(n, groups, k * k, h, s, w, s)
-    padded = F.pad(x, (k // 2,) * 4).reshape(n, groups, c // groups, h + k - 1, w + k - 1)
-    out: Tensor | None = None
-    for tap in range(k * k):
-        row, column = divmod(tap, k)
-        source = padded[..., row : row + h, column : column + w].reshape(n, groups, -1, h, 1, w, 1)
-        term = source * taps[:, :, tap].unsqueeze(2)
-        out = term if out is None else out + term
-    assert out is not None
-    return out.reshape(n, c, s * h, s * w)
+    s, taps = scale, k * k
+    # One product for each source position, (channels x taps)(taps x s*s): the s*s outputs of a source value share its
+    # neighbourhood, which is therefore read at low resolution and never repeated.
+    patches = F.unfold(x, k, padding=k // 2).reshape(n, groups, c // groups, taps, h * w).permute(0, 1, 4, 2, 3)
+    weights = kernels.reshape(n, groups, taps, h, s, w, s).permute(0, 1, 3, 5, 2, 4, 6)
+    out = torch.matmul(patches, weights.reshape(n, groups, h * w, taps, s * s))
+    out = out.reshape(n, groups, h, w, c // groups, s, s)
+    if is_channels_last(x):
+        return out.permute(0, 2, 5, 3, 6, 1, 4).reshape(n, s * h, s * w, c).permute(0, 3, 1, 2)
+    return out.permute(0, 1, 4, 2, 5, 3, 6).reshape(n, c, s * h, s * w)

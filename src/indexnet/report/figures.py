@@ -124,7 +124,7 @@ def _shorten(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
-def dot_plot(series: Sequence[Series], title: str, digits: int, *, width: int = 860, narrow: bool = False) -> str:
+def dot_plot(series: Sequence[Series], title: str, digits: int, *, width: int = 980, narrow: bool = False) -> str:
     """Draw one line per row: every seed a ring, the mean a disc, one standard deviation to each side a bar.
 
     Args:
@@ -164,7 +164,9 @@ def dot_plot(series: Sequence[Series], title: str, digits: int, *, width: int = 
     return _svg(width, bottom + 46, f"{title}. {means}", body, "narrow" if narrow else "wide")
 
 
-def scatter(points: Sequence[tuple[Series, float]], x_title: str, y_title: str, digits: int) -> str:
+def scatter(
+    points: Sequence[tuple[Series, float]], x_title: str, y_title: str, digits: int, *, narrow: bool = False
+) -> str:
     """Draw quality against cost: one numbered disc per row, one standard deviation as a bar, names where they fit.
 
     Args:
@@ -172,8 +174,10 @@ def scatter(points: Sequence[tuple[Series, float]], x_title: str, y_title: str, 
         x_title: the cost with its unit.
         y_title: the metric with its unit.
         digits: decimals of the written means.
+        narrow: a smaller frame without names (phones).
     """
-    width, height, left, right, top, bottom = 470, 360, 52, 456, 14, 306
+    width, height = (340, 300) if narrow else (540, 380)
+    left, right, top, bottom = 52, width - 14, 14, height - 54
     costs = [cost for _, cost in points]
     x_axis = fit_axis(costs, left, right, log=max(costs) / min(costs) > 8, margin=0.1)
     reach = [v for s, _ in points for v in (s.mean - (s.sd or 0), s.mean + (s.sd or 0))]
@@ -182,7 +186,7 @@ def scatter(points: Sequence[tuple[Series, float]], x_title: str, y_title: str, 
     body = [_line(left, y_axis(t), right, y_axis(t), "grid") for t in ticks]
     body += [_text(left - 7, y_axis(t) + 4, tick_text(t, ticks), anchor="end") for t in ticks]
     body += [_line(x_axis(t), top, x_axis(t), bottom, "grid") for t in x_ticks]
-    body += [_text(x_axis(t), bottom + 17, _cost(t), anchor="middle") for t in x_ticks]
+    body += [_text(x_axis(t), bottom + 17, _round(t), anchor="middle") for t in x_ticks]
     body.append(
         _text((left + right) / 2, height - 14, x_title + (" (logarithmic)" if x_axis.log else ""), "axis", "middle")
     )
@@ -197,7 +201,8 @@ def scatter(points: Sequence[tuple[Series, float]], x_title: str, y_title: str, 
             marks.append(_line(x, y_axis(s.mean - s.sd), x, y_axis(s.mean + s.sd), "sd thin"))
         marks.append(f'<circle class="disc" cx="{x:.1f}" cy="{y:.1f}" r="9"/>')
         marks.append(_text(x, y + 3.8, str(s.number), "inside", "middle"))
-        box = _place(x, y, len(s.label) * 6.1, placed, (left, top, right, bottom)) if len(points) <= 12 else None
+        named = not narrow and len(points) <= 12
+        box = named and _place(x, y, len(s.label) * (7.6 if s.best else 6.9), placed, (left, top, right, bottom))
         if box:
             placed.append(box)
             marks.append(_text(box[0], box[3] - 3, s.label, "label small strong" if s.best else "label small"))
@@ -205,7 +210,7 @@ def scatter(points: Sequence[tuple[Series, float]], x_title: str, y_title: str, 
     label = f"{y_title} against {x_title}. " + "; ".join(
         f"{s.label}: {_cost(c)}, {fixed(s.mean, digits)}" for s, c in points
     )
-    return _svg(width, height, label, body)
+    return _svg(width, height, label, body, "narrow" if narrow else "wide")
 
 
 Box = tuple[float, float, float, float]
@@ -232,6 +237,13 @@ def _cost(value: float) -> str:
     return count(value) if value >= 100 else significant(value)
 
 
+def _round(value: float) -> str:
+    """Write a round number without trailing zeros: 0.03, 1M."""
+    text = _cost(value)
+    digits, suffix = (text[:-1], text[-1]) if text[-1] in "KMG" else (text, "")
+    return (digits.rstrip("0").rstrip(".") if "." in digits else digits) + suffix
+
+
 Curve = Sequence[tuple[int, float]]
 
 
@@ -253,7 +265,7 @@ def average(curves: Sequence[Curve]) -> list[tuple[int, float]]:
     return [(step, math.fsum(table[step] for table in tables) / len(tables)) for step in steps]
 
 
-def learning_curves(rows: Sequence[tuple[Series, Sequence[Curve]]], *, width: int = 860, narrow: bool = False) -> str:
+def learning_curves(rows: Sequence[tuple[Series, Sequence[Curve]]], *, width: int = 980, narrow: bool = False) -> str:
     """Draw the training loss of every row over its steps: the mean over seeds strong, single seeds faint.
 
     The loss axis is logarithmic where all losses are positive and span more than a factor of 5.
@@ -266,7 +278,7 @@ def learning_curves(rows: Sequence[tuple[Series, Sequence[Curve]]], *, width: in
     thinned = [(s, [thin(curve) for curve in curves if len(curve) > 1]) for s, curves in rows]
     values = [v for _, curves in thinned for curve in curves for _, v in curve]
     steps = [step for _, curves in thinned for curve in curves for step, _ in curve]
-    left, right = 52, width - (12 if narrow else 30 + max(len(s.label) for s, _ in thinned) * 6.1)
+    left, right = 52, width - (12 if narrow else 30 + max(len(s.label) for s, _ in thinned) * 6.9)
     height, top = (300, 10) if narrow else (360, 10)
     bottom = height - 46
     log = min(values) > 0 and max(values) / min(values) > 5
@@ -274,10 +286,8 @@ def learning_curves(rows: Sequence[tuple[Series, Sequence[Curve]]], *, width: in
     x_axis = Axis(0, max(steps), left, right) if max(steps) > 0 else Axis(-1, 1, left, right)
     ticks, x_ticks = y_axis.ticks(5), x_axis.ticks(4 if narrow else 6)
     body = [_line(left, y_axis(t), right, y_axis(t), "grid") for t in ticks]
-    body += [
-        _text(left - 7, y_axis(t) + 4, significant(t) if log else tick_text(t, ticks), anchor="end") for t in ticks
-    ]
-    body += [_text(x_axis(t), bottom + 17, count(t), anchor="middle") for t in x_ticks]
+    body += [_text(left - 7, y_axis(t) + 4, _round(t) if log else tick_text(t, ticks), anchor="end") for t in ticks]
+    body += [_text(x_axis(t), bottom + 17, _round(t), anchor="middle") for t in x_ticks]
     title = "training step; loss" + (" on a logarithmic axis" if log else "")
     body.append(_text((left + right) / 2, height - 8, title, "axis", "middle"))
     ends: list[tuple[float, Series]] = []
@@ -295,6 +305,31 @@ def learning_curves(rows: Sequence[tuple[Series, Sequence[Curve]]], *, width: in
         ]
     label = "Training loss over steps for " + ", ".join(s.label for s, _ in thinned)
     return _svg(width, height, label, body, "narrow" if narrow else "wide")
+
+
+def curve_panels(rows: Sequence[tuple[Series, Sequence[Curve]]]) -> list[str]:
+    """Draw one small frame per row with its training loss, all frames with the same axes, for tables of many rows.
+
+    Args:
+        rows: as for :func:`learning_curves`.
+    """
+    thinned = [(s, [thin(curve, 60) for curve in curves if len(curve) > 1]) for s, curves in rows]
+    values = [v for _, curves in thinned for curve in curves for _, v in curve]
+    last = max(step for _, curves in thinned for curve in curves for step, _ in curve)
+    width, height, left, bottom = 320, 190, 46, 164
+    log = min(values) > 0 and max(values) / min(values) > 5
+    y_axis = fit_axis(values, bottom, 8, log=log, margin=0.03)
+    x_axis = Axis(0, max(last, 1), left, width - 14)
+    ticks, x_ticks = y_axis.ticks(4), x_axis.ticks(4)
+    frame = [_line(left, y_axis(t), width - 14, y_axis(t), "grid") for t in ticks]
+    frame += [_text(left - 6, y_axis(t) + 4, _round(t) if log else tick_text(t, ticks), anchor="end") for t in ticks]
+    frame += [_text(x_axis(t), bottom + 17, _round(t), anchor="middle") for t in x_ticks]
+    panels = []
+    for s, curves in thinned:
+        paths = [_path(curve, x_axis, y_axis, "faint") for curve in curves] if len(curves) > 1 else []
+        paths.append(_path(average(curves) or curves[0], x_axis, y_axis, "curve"))
+        panels.append(_svg(width, height, f"Training loss over steps: {s.label}", [*frame, _group(s, paths)]))
+    return panels
 
 
 def _path(curve: Curve, x_axis: Axis, y_axis: Axis, css: str) -> str:

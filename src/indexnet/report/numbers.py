@@ -33,8 +33,8 @@ def significant(value: float, digits: int = 3) -> str:
     """Write a number with ``digits`` significant digits, without an exponent and with a proper minus."""
     if value == 0 or not math.isfinite(value):
         return "0" if value == 0 else str(value)
-    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
-    return fixed(value, decimals)
+    exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])  # of the rounded value: 0.9996 has that of 1.00
+    return fixed(value, max(0, digits - 1 - exponent))
 
 
 def fixed(value: float | None, digits: int) -> str:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from indexnet._names import nearest
 from indexnet.errors import UserError
@@ -117,7 +117,7 @@ class RunSet:
         return max(times, default="")
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether a value is a finite number (and not a truth value)."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -178,12 +178,12 @@ def read_run(folder: Path) -> Run:
         reason = f"record.json has schema {schema}, this version of indexnet reads up to {SCHEMA}: update indexnet"
         return Run(folder, row, seed, "unreadable", reason)
     status = str(record["status"])
-    error = " ".join(str(record.get("error") or "").split())
+    message = " ".join(str(record.get("error") or "").split())
     reasons = {
         "done": "",
         "running": _progress(folder) or "started, no result yet",
-        "failed": error or "failed; console.log in the run folder says more",
-        "diverged": error or "the loss became NaN or infinite",
+        "failed": message or "failed; console.log in the run folder says more",
+        "diverged": message or "the loss became NaN or infinite",
     }
     return Run(folder, row, seed, status, reasons[status], record)
 

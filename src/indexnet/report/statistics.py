@@ -109,10 +109,12 @@ def _matrix(scores: Scores, seeds: Sequence[int], images: Sequence[str]) -> NDAr
     return np.array([[scores[seed][image] for image in images] for seed in seeds], dtype=np.float64)
 
 
-def _replicates(table: NDArray[np.float64], images: NDArray[np.float32], seeds: NDArray[np.float32]) -> NDArray:  # type: ignore[type-arg]
+def _replicates(
+    table: NDArray[np.float64], images: NDArray[np.float32], seeds: NDArray[np.float32]
+) -> NDArray[np.float64]:
     """Means of a (seeds, images) table under every pair of resampled images and seeds: (replicates,)."""
     per_seed = images @ table.T.astype(np.float32) / table.shape[1]
-    return (per_seed * seeds).sum(axis=1, dtype=np.float64) / table.shape[0]
+    return np.asarray((per_seed * seeds).sum(axis=1, dtype=np.float64) / table.shape[0])
 
 
 def paired_bootstrap(

@@ -229,12 +229,7 @@ def _row(number: int, row: Row, experiment: Experiment, by_row: Mapping[str, Seq
 
 def _comparable(experiment: Experiment, runs: RunSet | None) -> bool:
     """Whether measured and printed numbers may be subtracted: the printed data set, and nothing scaled down."""
-    return runs is not None and runs.budget == FULL_BUDGET and runs.data in _printed_data(experiment)
-
-
-def _printed_data(experiment: Experiment) -> Sequence[str]:
-    found = getattr(experiment, "printed_data", ())  # an experiment file that does not say is never comparable
-    return (found,) if isinstance(found, str) else tuple(found or ())
+    return runs is not None and runs.budget == FULL_BUDGET and runs.data in experiment.printed_data
 
 
 def _measure(rows: Sequence[TableRow], column: Column, ranked: bool, comparable: bool) -> None:
@@ -306,15 +301,19 @@ def _warnings(rows: Sequence[TableRow]) -> Iterable[str]:
                 if row.label not in labels:
                     labels.append(row.label)
         if len(groups) > 1:
-            listed = "; ".join(f"{value}: {', '.join(labels)}" for value, labels in groups.items())
+            listed = "; ".join(f"{value}: {_some(labels)}" for value, labels in groups.items())
             yield f"The runs differ in their {what} ({listed}), so their numbers are not on equal terms."
     counts: dict[int, list[str]] = {}
     for row in rows:
         if row.done:
             counts.setdefault(len(row.done), []).append(row.label)
     if len(counts) > 1:
-        listed = "; ".join(f"{count}: {', '.join(labels)}" for count, labels in sorted(counts.items()))
+        listed = "; ".join(f"{count}: {_some(labels)}" for count, labels in sorted(counts.items()))
         yield f"The rows have different numbers of finished seeds ({listed})."
+
+
+def _some(labels: Sequence[str]) -> str:
+    return ", ".join(labels) if len(labels) <= 4 else f"{len(labels)} rows"
 
 
 def facts(table: Table) -> list[tuple[str, str]]:
@@ -337,7 +336,7 @@ def facts(table: Table) -> list[tuple[str, str]]:
     versions = [f"{name} {distinct(run.nested('versions', name) for run in runs)}" for name in ("indexnet", "torch")]
     found = [
         ("Data", ": ".join(filter(None, [table.runs.data, ", ".join(filter(None, sizes))]))),
-        ("Budget", table.runs.budget + (" (the printed protocol)" if table.runs.budget == FULL_BUDGET else "")),
+        ("Budget", table.runs.budget + (" (the full protocol)" if table.runs.budget == FULL_BUDGET else "")),
         ("Training", ", ".join(filter(None, training))),
         ("Seeds", ", ".join(map(str, table.seeds))),
         ("Runs finished", f"{table.done} of {table.expected}"),

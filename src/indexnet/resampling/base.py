@@ -115,16 +115,26 @@ class Resampling(nn.Module):
 
     def __init__(self, channels: Sequence[int], decoder_channels: Sequence[int] | None = None) -> None:
         super().__init__()
-        self.channels = tuple(int(c) for c in channels)
-        self.decoder_channels = self.channels if decoder_channels is None else tuple(int(c) for c in decoder_channels)
-        if not self.channels or min(self.channels + self.decoder_channels) < 1:
-            raise UserError(f"resampling {self.info.name!r}: channels must be positive integers, got {channels}.")
+        self.channels = self._widths("channels", channels)
+        self.decoder_channels = (
+            self.channels if decoder_channels is None else self._widths("decoder_channels", decoder_channels)
+        )
         if len(self.channels) != len(self.decoder_channels):
             raise UserError(
                 f"resampling {self.info.name!r}: channels has {len(self.channels)} stages but decoder_channels has "
                 f"{len(self.decoder_channels)}; give one decoder width per stage."
             )
         self.stages = nn.ModuleList()
+
+    def _widths(self, option: str, values: Sequence[int]) -> tuple[int, ...]:
+        # bool is an int to Python, and never a width to a person.
+        if isinstance(values, Sequence) and not isinstance(values, str) and values:
+            widths = tuple(values)
+            if all(isinstance(width, int) and not isinstance(width, bool) and width > 0 for width in widths):
+                return widths
+        raise UserError(
+            f"resampling {self.info.name!r}: {option} must be a list of positive integers, one a stage, got {values!r}."
+        )
 
     def _build_stages(self) -> None:
         """Fill ``stages``; called at the end of a subclass's ``__init__``."""

@@ -8,10 +8,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from indexnet.ops import NORMALIZATIONS, crop_to, indexed_upsample, pad_to_even, pool_with_logits, unpack_cells
+from indexnet.ops import (
+    NORMALIZATIONS,
+    crop_to,
+    indexed_pool,
+    indexed_pool_with_skip,
+    indexed_upsample,
+    normalise_indices,
+    pad_to_even,
+    unpack_cells,
+)
 from indexnet.resampling._options import check_choice
 from indexnet.resampling.base import Downsampled, OperatorInfo, Resampling, ResamplingStage, register_resampling
 from indexnet.resampling.indices import require_equal_widths
@@ -56,30 +66,28 @@ class IndexNetwork(nn.Module):
         )
         nn.init.normal_(self.first.weight, std=math.sqrt(2 / (self.kernel**2 * hidden / columns)))
         if nonlinear:
-            self.norm = nn.BatchNorm3d(hidden) if self.shared else nn.BatchNorm2d(hidden)
+            self.norm = nn.BatchNorm2d(hidden)
             self.second = nn.Conv2d(hidden, outputs, 1, groups=second_groups, bias=False)
             nn.init.normal_(self.second.weight, std=math.sqrt(2 / (outputs / columns)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (N, 4, C or 1, h, w) of an encoder map (N, C, 2h, 2w)."""
-        if self.shared:
-            return self._forward_shared(x)
-        out = self.first(x)
+        """Return packed logits, (N, C or 1, 4, h, w), of an encoder map (N, C, 2h, 2w)."""
+        n, c, height, width = x.shape
+        h, w = height // 2, width // 2
+        # Channels that share weights are groups with equal weights, not images of one channel.
+        copies = c if self.shared else 1
+        weight = self.first.weight.repeat(copies, 1, 1, 1) if self.shared else self.first.weight
+        groups = self.first.groups * copies
+        out = F.conv2d(x, weight, stride=2, padding=self.padding, groups=groups)
         if self.nonlinear:
-            out = self.second(F.relu6(self.norm(out), inplace=True))
-        n, c, h, w = out.shape
-        if self.family == "o2o_unshared":
-            return out.reshape(n, c // 4, 4, h, w).transpose(1, 2)
-        return out.reshape(n, 4, c // 4, h, w)
-
-    def _forward_shared(self, x: Tensor) -> Tensor:
-        out = F.conv3d(
-            x.unsqueeze(1), self.first.weight.unsqueeze(2), stride=(1, 2, 2), padding=(0, self.padding, self.padding)
-        )
-        if self.nonlinear:
-            hidden = F.relu6(self.norm(out), inplace=True)
-            out = F.conv3d(hidden, self.second.weight.unsqueeze(2), groups=4)
-        return out
+            # Only the statistics of shared weights run over channels too.
+            hidden = F.relu6(self.norm(out.reshape(n * copies, -1, h, w)), inplace=True)
+            # The 1x1 convolution as matrix products, one for each group: faster than a grouped convolution.
+            second = self.second.weight.reshape(self.second.groups, -1, self.second.weight.shape[1])
+            out = torch.matmul(second, hidden.reshape(n * copies, self.second.groups, -1, h * w))
+        if self.family == "m2o":
+            return out.reshape(n, 4, c, h, w).transpose(1, 2)
+        return out.reshape(n, -1, 4, h, w)
 
     def weights(self) -> int:
         """Return the number of convolution weights, each used once per 2x2 cell (and channel, where shared)."""
@@ -89,7 +97,7 @@ class IndexNetwork(nn.Module):
 class IndexNetStage(ResamplingStage):
     """Indexed pooling and indexed upsampling with the maps of one index network.
 
-    The guide is the decoder index map, packed at low resolution: (N, 4, C or 1, ceil(H/2), ceil(W/2)).
+    The guide is the decoder index map, packed at low resolution: (N, C or 1, 4, ceil(H/2), ceil(W/2)).
 
     Args:
         channels: encoder width C.
@@ -113,21 +121,26 @@ class IndexNetStage(ResamplingStage):
         self.normalization = normalization
         self.skip = skip
         # A tuple hides a network that is owned elsewhere, so that its weights have one name in the state dict.
-        self._network: tuple[IndexNetwork, ...] = () if owned else (network,)
+        self._borrowed: tuple[IndexNetwork, ...] = () if owned else (network,)
         if owned:
             self.network = network
 
     @property
     def index_network(self) -> IndexNetwork:
         """The network that predicts this stage's logits."""
-        return self._network[0] if self._network else self.network
+        return self._borrowed[0] if self._borrowed else self.network
 
     def down(self, x: Tensor) -> Downsampled:
         """Predict the index maps of (N, C, H, W) and pool it with them."""
         size = (x.shape[-2], x.shape[-1])
         even = pad_to_even(x)
-        features, weighted, decoder = pool_with_logits(even, self.index_network(even), self.normalization)
-        return Downsampled(features, crop_to(weighted, size) if self.skip == "indexed" else x, decoder, size)
+        encoder, decoder = normalise_indices(self.index_network(even), self.normalization)
+        # Autocast runs convolutions in half and softmax in single precision; features keep the dtype that came in.
+        encoder, decoder = encoder.to(x.dtype), decoder.to(x.dtype)
+        if self.skip == "raw":
+            return Downsampled(indexed_pool(even, encoder), x, decoder, size)
+        features, weighted = indexed_pool_with_skip(even, encoder)
+        return Downsampled(features, crop_to(weighted, size), decoder, size)
 
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         """Upsample (N, C', h, w) with the decoder index map."""
@@ -173,7 +186,7 @@ class IndexNet(Resampling):
         name="indexnet",
         title="Index network",
         paper="H. Lu, Y. Dai, C. Shen, S. Xu, Index Networks, TPAMI 2022",
-        equation="down(x) = sum over a cell of softmax(sigmoid(f(x))) x; up(d)[2i+a, 2j+b] = sigmoid(f(x))[2i+a, 2j+b] d[i, j]",
+        equation="down(x)[i, j] = sum over cell (i, j) of softmax(sigmoid(f(x))) x; up(d) = sigmoid(f(x)) nearest(d)",
         learned=True,
         guided=True,
         equal_widths=True,

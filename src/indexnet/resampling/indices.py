@@ -37,7 +37,7 @@ class MaxUnpoolStage(ResamplingStage):
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         """Put each value back where its maximum was, zeros elsewhere."""
         assert guide is not None
-        return F.max_unpool2d(x, guide, 2, output_size=list(size))
+        return F.max_unpool2d(x, guide, [2, 2], output_size=list(size))
 
 
 @register_resampling
@@ -105,7 +105,7 @@ class HolisticMaxIndex(Resampling):
         name="holistic_max_index",
         title="Holistic max index (HMI)",
         paper="H. Lu et al., Index Networks, TPAMI 2022, baseline HMI",
-        equation="p(i, j) = argmax over cell (i, j) of max_c x[c]; pool(x)[:, i, j] = x[:, p]; up(d)[:, p] = d[:, i, j]",
+        equation="p = argmax over cell (i, j) of max_c x[c]; down(x)[:, i, j] = x[:, p]; up(d)[:, p] = d[:, i, j]",
         learned=False,
         guided=True,
         equal_widths=False,

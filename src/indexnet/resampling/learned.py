@@ -185,7 +185,7 @@ class Carafe(Resampling):
         name="carafe",
         title="CARAFE",
         paper="J. Wang et al., CARAFE: Content-Aware ReAssembly of FEatures, ICCV 2019",
-        equation="up(d)[p] = sum over q in the k_up x k_up neighbourhood of p/2 of softmax(conv(conv1x1(d)))[p, q] d[q]",
+        equation="up(d)[p] = sum over the k_up x k_up neighbours q of p/2 of softmax_q(conv(conv1x1(d)))[p, q] d[q]",
         learned=True,
         guided=False,
         equal_widths=False,

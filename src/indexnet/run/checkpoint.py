@@ -2,8 +2,11 @@
 
 A checkpoint is a dict that ``torch.load(weights_only=True)`` reads::
 
-    {"indexnet": {"version": 1, "task": {"name": ..}, "network": {"name": ..}, "config": {..}, "notice": "", "source": ""},
-     "state_dict": {"network.<key>": tensor, ..}}
+    {
+        "indexnet": {"version": 1, "task": {"name": ..}, "network": {"name": ..}, "config": {..}, "notice": "",
+                     "source": ""},
+        "state_dict": {"network.<key>": tensor, ..},
+    }
 
 Training adds Lightning's own keys beside these two; nothing here reads them.
 """
@@ -12,7 +15,8 @@ from __future__ import annotations
 
 import io
 import pickle
-import zipfile
+import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +33,8 @@ VERSION = 1
 """Version of the ``"indexnet"`` entry; raised when its meaning changes."""
 
 _PREFIX = "network."
+# what torch says of a class or function that it does not restore, as opposed to a file that is no pickle at all
+_FOREIGN_OBJECTS = re.compile(r"Unsupported (global|class)|not an allowed global")
 
 
 def checkpoint_meta(
@@ -100,18 +106,22 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}; give the path of a .ckpt file that `indexnet train` wrote.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            file.read(1)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}); check its permissions.") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols of files that are refused anyway
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # torch words both "needs arbitrary code" and "not a pickle" this way; only the first names weights_only
-        if "Weights only load failed" in str(error) and ("Unsupported" in str(error) or "GLOBAL" in str(error)):
+        if _FOREIGN_OBJECTS.search(str(error)):
             raise UserError(
                 f"{path} holds Python objects beside tensors and is not opened, because loading such a file can run "
-                "code; give a checkpoint of this program, or `indexnet convert` a file with tensors only."
+                "code; give a checkpoint that `indexnet train` or `indexnet convert` wrote."
             ) from error
         raise UserError(f"{path} is no checkpoint file; give a .ckpt that `indexnet train` wrote.") from error
-    except (RuntimeError, ValueError, EOFError, KeyError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+    except (RuntimeError, ValueError, OSError, EOFError, LookupError, AttributeError, TypeError) as error:
         raise UserError(
             f"{path} is no complete checkpoint file (damaged, cut off or something else); "
             "copy it again or give a .ckpt that `indexnet train` wrote."
@@ -131,14 +141,12 @@ def load_network(path: str | Path) -> tuple[Network, dict[str, Any]]:
         UserError: as :func:`load_checkpoint`, or the weights do not fit the network that the file describes.
     """
     from indexnet.networks import create_network
+    from indexnet.networks.base import without_pretrained
 
     content = load_checkpoint(path)
     meta: dict[str, Any] = content["indexnet"]
-    options = {key: value for key, value in meta["network"].items() if key != "name"}
-    encoder = options.get("encoder")
-    if isinstance(encoder, Mapping) and "pretrained" in encoder:
-        options["encoder"] = {**encoder, "pretrained": False}  # the weights are in the file; fetch no others
-    network = create_network(meta["network"]["name"], **options)
+    options = without_pretrained(meta["network"])
+    network = create_network(options.pop("name"), **options)
     state = {k.removeprefix(_PREFIX): v for k, v in content["state_dict"].items() if k.startswith(_PREFIX)}
     try:
         network.load_state_dict(state)

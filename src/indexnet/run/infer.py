@@ -98,9 +98,19 @@ def image_sample(task: str, network: Network, image: UInt8, trimap: UInt8 | None
         image: uint8 (H, W, 3), RGB.
         trimap: uint8 (H, W) in {0, 128, 255}.
         name: the sample's name.
+
+    Raises:
+        UserError: the image is too small for the network's halvings.
     """
     sample: dict[str, Any] = {"name": name}
-    gray = network.in_channels == 1 and not needs_trimap(task)
+    resized = needs_trimap(task)  # to a multiple of 32; other tasks run at the image's own size
+    smallest = 2 ** (len(network.resampling.stages) - 1) + 1
+    if not resized and min(image.shape[:2]) < smallest:
+        raise UserError(
+            f"{name}: the image is {image.shape[1]}x{image.shape[0]} pixels but this network halves "
+            f"{len(network.resampling.stages)} times; give images of at least {smallest}x{smallest}."
+        )
+    gray = network.in_channels == 1 and not resized
     sample["image"] = planes(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8) if gray else image)
     if trimap is not None:
         sample["trimap"] = planes(trimap)

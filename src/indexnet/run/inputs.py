@@ -1,4 +1,4 @@
-"""Folders of images that a person gives: pairing them with trimaps, and doing each without letting one stop the rest."""
+"""Folders of images that a person gives: pairing them with trimaps, and doing each whatever happens to the others."""
 
 from __future__ import annotations
 
@@ -233,6 +233,6 @@ def allow_anywhere(parser: argparse.ArgumentParser) -> None:
         try:
             return parser.parse_known_intermixed_args(args, namespace)
         finally:
-            parser.parse_known_args = parse  # type: ignore[method-assign,assignment]
+            parser.parse_known_args = parse  # type: ignore[method-assign]
 
-    parser.parse_known_args = parse  # type: ignore[method-assign,assignment]
+    parser.parse_known_args = parse  # type: ignore[method-assign]

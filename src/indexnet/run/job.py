@@ -65,8 +65,8 @@ def run_job(path: Path) -> int:
             record["status"], record["error"] = "diverged", str(error)
             print(f"indexnet: {path}: {error}; a smaller optimizer.lr usually helps.", file=sys.stderr)
             code = DIVERGED
-        except KeyboardInterrupt:
-            raise  # stays "running": the same command goes on
+        except (KeyboardInterrupt, SystemExit) as error:  # Lightning turns the first into the second
+            raise KeyboardInterrupt from error  # the record stays "running": the same command goes on
         except BaseException as error:
             record["status"], record["error"] = "failed", f"{type(error).__name__}: {error}"
             raise
@@ -120,9 +120,9 @@ def _execute(folder: RunFolder, config: dict[str, Any], record: dict[str, Any]) 
     record.update(_describe(config, task, data, train_set, test_set, steps))
 
     progress = Progress(folder.path / "progress.json", steps, training["batch_size"])
-    trainer = _trainer(folder, config, accelerator, steps, progress)
-    workers = worker_count(settings["num_workers"])
     resume, start = _resume(folder)
+    trainer = _trainer(folder, config, accelerator, steps, start, progress)
+    workers = worker_count(settings["num_workers"])
     if start < steps:
         stream = StepStream(
             len(train_set), training["batch_size"], steps, seed, start=start, accumulate=settings["accumulate"],
@@ -248,7 +248,7 @@ def _random_weights(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def _trainer(
-    folder: RunFolder, config: dict[str, Any], accelerator: str, steps: int, progress: pl.Callback
+    folder: RunFolder, config: dict[str, Any], accelerator: str, steps: int, start: int, progress: pl.Callback
 ) -> pl.Trainer:
     import warnings
 
@@ -282,7 +282,7 @@ def _trainer(
         gradient_clip_val=settings["gradient_clip"],
         sync_batchnorm=settings["sync_batchnorm"],
         use_distributed_sampler=False,
-        logger=create_loggers(folder, config),
+        logger=create_loggers(folder, config, start),
         log_every_n_steps=max(1, min(50, steps // 100)),
         callbacks=[
             StepSeed(config["seed"]),

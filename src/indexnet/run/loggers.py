@@ -2,29 +2,50 @@
 
 from __future__ import annotations
 
+import csv
 import os
+import shutil
 from typing import Any
 
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
 
 from indexnet.run.config import config_hash
 from indexnet.run.folder import RunFolder
 
 
-def create_loggers(folder: RunFolder, config: dict[str, Any]) -> list[Logger] | bool:
+def create_loggers(folder: RunFolder, config: dict[str, Any], start: int) -> list[Logger] | bool:
     """Build the loggers of a run; every one writes below the run's folder.
+
+    Args:
+        folder: of the run.
+        config: its frozen configuration.
+        start: optimizer steps that are done already; what was logged up to there is kept.
 
     Returns:
         The loggers, or False for none.
     """
     settings, loggers = config["logger"], []
     if settings["csv"]:
-        loggers.append(CSVLogger(folder.path, name="", version="csv"))
+        loggers.append(_csv(folder, start))
     if settings["tensorboard"]:
         loggers.append(TensorBoardLogger(folder.path, name="", version="tensorboard"))
     if settings["wandb"]:
         loggers.append(_wandb(folder, config))
     return loggers or False
+
+
+def _csv(folder: RunFolder, start: int) -> Logger:
+    """Build the CSV logger; Lightning's empties the file of an earlier try, so its rows are handed over."""
+    file, kept = folder.path / "csv" / "metrics.csv", []
+    if start and file.is_file():
+        with file.open(newline="", encoding="utf-8") as lines:
+            kept = [row for row in csv.DictReader(lines) if row.get("step", "").isdigit() and int(row["step"]) < start]
+    shutil.rmtree(file.parent, ignore_errors=True)
+    logger = CSVLogger(folder.path, name="", version="csv")
+    if rank_zero_only.rank == 0:
+        logger.experiment.metrics.extend(kept)  # type: ignore[arg-type]
+    return logger
 
 
 def _wandb(folder: RunFolder, config: dict[str, Any]) -> Logger:

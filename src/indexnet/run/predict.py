@@ -47,7 +47,9 @@ def main(args: argparse.Namespace) -> int:
     items = find_items(args.images, args.trimaps, task, needs_trimap(task))
     device = pick_device(args.device)
     check_output(args.output, args.images, args.trimaps)
-    kept = [] if args.overwrite else [item for item in items if not item.problem and _result(args.output, item).exists()]
+    kept = (
+        [] if args.overwrite else [item for item in items if not item.problem and _result(args.output, item).exists()]
+    )
     if len(kept) == len(items):
         raise UserError(
             f"all {len(items)} results exist in {args.output}; give --overwrite to replace them, or another --output."
@@ -71,10 +73,10 @@ def main(args: argparse.Namespace) -> int:
     if outcome.done:
         print(f"{len(outcome.done)} of {len(items)} written to {args.output} in {took:.1f} s on {device}")
     if touched:
-        print(f"{len(touched)} trimaps had other values than 0, 128 and 255: {sum(touched)} pixels snapped.")
+        print(f"trimaps with other values than 0, 128 and 255: {len(touched)}; pixels snapped: {sum(touched)}")
     if kept:
         names = ", ".join(_result(args.output, item).name for item in kept)
-        print(f"{len(kept)} results existed and were kept ({names}); --overwrite replaces them.", file=sys.stderr)
+        print(f"results that existed and were kept: {len(kept)} ({names}); --overwrite replaces them.", file=sys.stderr)
     list_failures(outcome, len(items))
     code = outcome.exit_code()
     return 3 if kept and code == 0 else code

@@ -119,20 +119,13 @@ class Task(pl.LightningModule):
             self.log(f"train/{name}", value.detach(), prog_bar=name == "loss", batch_size=len(batch["name"]))
         return losses["loss"]
 
-    def validation_step(self, batch: Batch, batch_index: int) -> None:
-        """Update the metrics, logged under ``val/``."""
-        self._evaluate(batch, "val")
-
     def test_step(self, batch: Batch, batch_index: int) -> None:
         """Update the metrics, logged under ``test/``; each metric keeps the batch's values in ``latest``."""
-        self._evaluate(batch, "test")
-
-    def _evaluate(self, batch: Batch, stage: str) -> None:
         prediction = self.infer(self.network, batch)
         inputs = self.metric_inputs(prediction, batch)
         for name, metric in self.test_metrics.items():
             metric.update(*inputs)
-            self.log(f"{stage}/{name}", metric, on_step=False, on_epoch=True, batch_size=len(batch["name"]))
+            self.log(f"test/{name}", metric, on_step=False, on_epoch=True, batch_size=len(batch["name"]))
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer over two parameter groups (encoder and the rest) and its per-step schedule."""

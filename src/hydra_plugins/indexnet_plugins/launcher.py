@@ -1,0 +1,80 @@
+"""The launcher of ``-m``: all configurations composed and frozen first, then every job in a process of its own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+
+@dataclass
+class _LauncherConf:
+    _target_: str = "hydra_plugins.indexnet_plugins.launcher.ProcessLauncher"
+    n_jobs: int = 1
+
+
+ConfigStore.instance().store(group="hydra/launcher", name="process", node=_LauncherConf, provider="indexnet")
+
+
+class ProcessLauncher(Launcher):
+    """Runs jobs through :mod:`indexnet.run.launch`; the task function of the application is not called.
+
+    Args:
+        n_jobs: processes at a time.
+    """
+
+    def __init__(self, n_jobs: int = 1) -> None:
+        self.n_jobs = n_jobs
+        self.config: DictConfig | None = None
+        self.context: HydraContext | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Remember the sweep's configuration."""
+        self.config, self.context = config, hydra_context
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Compose, freeze and prepare every job, then run them.
+
+        Raises:
+            UserError: a configuration or a folder does not work out; nothing has been started.
+        """
+        from hydra.errors import HydraException
+        from omegaconf.errors import OmegaConfBaseException
+
+        from indexnet.run.config import explain, freeze
+        from indexnet.run.launch import run_sweep
+
+        assert self.config is not None
+        assert self.context is not None
+        configs = []
+        for overrides in job_overrides:
+            try:
+                composed = self.context.config_loader.load_sweep_config(self.config, list(overrides))
+            except (HydraException, OmegaConfBaseException) as error:
+                raise explain(error, overrides) from error
+            own = [str(key) for key in composed if key != "hydra"]
+            configs.append(freeze(OmegaConf.masked_copy(composed, own)))
+        outcomes = run_sweep(
+            configs, _titles(configs, job_overrides), n_jobs=self.n_jobs, fail_fast=bool(self.config.fail_fast)
+        )
+        returns = []
+        for outcome, overrides in zip(outcomes, job_overrides, strict=True):
+            result = JobReturn(overrides=list(overrides), working_dir=str(outcome.job.folder), task_name="indexnet")
+            good = outcome.status in ("done", "before")
+            result.status = JobStatus.COMPLETED if good else JobStatus.FAILED
+            result.return_value = None if good else RuntimeError(f"{outcome.job.folder}: {outcome.reason}")
+            returns.append(result)
+        return returns
+
+
+def _titles(configs: Sequence[dict[str, dict[str, object]]], job_overrides: Sequence[Sequence[str]]) -> list[str]:
+    """Name each job by its row, or by the overrides that not all jobs share."""
+    shared = set.intersection(*(set(overrides) for overrides in job_overrides)) if job_overrides else set()
+    titles = []
+    for config, overrides in zip(configs, job_overrides, strict=True):
+        own = [text for text in overrides if text not in shared and not text.startswith("seed=")]
+        titles.append(str(config["experiment"]["row"] or " ".join(own) or config["task"]["name"]))
+    return titles

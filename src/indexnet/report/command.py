@@ -1,0 +1,124 @@
+"""``indexnet report``: what the runs of an experiment have shown, as a page, Markdown, CSV and a terminal table."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from indexnet.errors import UserError
+
+if TYPE_CHECKING:
+    from indexnet.report.table import Table
+
+HELP = "make the result table of an experiment: report.html, report.md, table.csv"
+
+FILES = ("report.html", "report.md", "table.csv")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("experiment", metavar="EXPERIMENT", help="an experiment, as in `indexnet list experiments`")
+    parser.add_argument("--runs", metavar="DIR", default="runs", help="folder of the runs (default: runs)")
+    parser.add_argument("--output", metavar="DIR", help="default: reports/EXPERIMENT/DATA-BUDGET")
+    parser.add_argument(
+        "--data", metavar="DATA-BUDGET", help="which runs, e.g. photos-small (default: the most complete, then newest)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are not an earlier report")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Make the report and print its table.
+
+    Raises:
+        UserError: unknown experiment or data, or files in the way.
+    """
+    from indexnet.report.records import choose, find_run_sets
+    from indexnet.report.table import build
+    from indexnet.run.experiments import load_experiment
+
+    experiment = load_experiment(args.experiment)
+    sets = find_run_sets(args.runs, experiment.name)
+    runs = choose(sets, args.data, str(Path(args.runs) / experiment.name))
+    table = build(experiment, runs, [each.name for each in sets if each is not runs])
+    folder = Path(args.output or Path("reports") / experiment.name / (runs.name if runs else "no-runs"))
+    write(table, folder, overwrite=args.overwrite)
+    show(table, folder)
+    return 0
+
+
+def write(table: Table, folder: Path, *, overwrite: bool = False) -> list[Path]:
+    """Write ``report.html``, ``report.md`` and ``table.csv`` into a folder, replacing an earlier report.
+
+    Returns:
+        Their paths.
+
+    Raises:
+        UserError: the folder holds files of these names that are no report of ours, and ``overwrite`` is not set.
+    """
+    from indexnet.files import atomic_write
+    from indexnet.report.formats import markdown, table_csv
+    from indexnet.report.html import page
+
+    there = [name for name in FILES if (folder / name).exists()]
+    if there and not overwrite and not _is_report(folder / "report.html"):
+        raise UserError(
+            f"{folder} already holds {', '.join(there)}, not made by indexnet report; "
+            "give another --output, or --overwrite."
+        )
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--output {folder} is a file; give a folder.")
+    time = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
+    contents = (page(table, time), markdown(table), table_csv(table))
+    paths = [folder / name for name in FILES]
+    for path, content in zip(paths, contents, strict=True):
+        atomic_write(path, content)
+    return paths
+
+
+def _is_report(path: Path) -> bool:
+    from indexnet.report.html import GENERATOR
+
+    try:
+        with path.open(encoding="utf-8") as file:
+            return f'name="generator" content="{GENERATOR}"' in file.read(2000)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def show(table: Table, folder: Path) -> None:
+    """Print the table, what is missing, and where the files are."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    from indexnet.report import formats
+
+    console = Console(highlight=False)
+    console.print(f"\n[bold]{escape(table.experiment.title)}[/]")
+    if table.runs:
+        said = f"Measured here: {table.runs.data} at budget {table.runs.budget}, "
+        said += f"{table.done} of {table.expected} runs finished"
+        said += f"; also there: {', '.join(table.others)} (--data)" if table.others else ""
+        console.print(escape(said), style="dim")
+    if banner := formats.banner(table):
+        console.print(escape(banner), style="yellow")
+    console.print(formats.terminal(table, console.width))
+    for text in (
+        *formats.legend(table, costs=False),
+        *table.warnings,
+        formats.comparison(table),
+        formats.agreement(table),
+    ):
+        if text:
+            console.print(escape(text), style="dim")
+    for row in table.rows:
+        if row.pending:
+            console.print(escape(f"{row.label}: pending, {row.pending}"), style="dim")
+    for problem in [p for p in table.problems if p.status != "missing"]:
+        console.print(escape(f"{problem.label}, seed {problem.seed}: {problem.status}, {problem.reason}"), style="red")
+    missing = sum(p.status == "missing" for p in table.problems)
+    if missing and table.runs:
+        console.print(f"Not launched yet: {missing} of {table.expected} runs.", style="dim")
+    console.print(escape(f"\n{formats.headline(table)}"))
+    console.print(escape(f"Report: {folder / FILES[0]}"), soft_wrap=True)

@@ -1,0 +1,253 @@
+"""``indexnet compare``: what several checkpoints make of the same images, side by side, and their index maps."""
+
+from __future__ import annotations
+
+import argparse
+import html
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from indexnet.errors import UserError
+from indexnet.run.inputs import (
+    Item,
+    add_image_arguments,
+    allow_anywhere,
+    check_output,
+    do_each,
+    find_items,
+    list_failures,
+    read_item,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from indexnet.networks import Network
+    from indexnet.run.sheets import Panel
+
+HELP = "show what several checkpoints make of the same images, side by side, with their index maps"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One checkpoint of a comparison.
+
+    Attributes:
+        caption: its name in the pictures, unique.
+        path: its file.
+        network: on the device, in eval mode.
+    """
+
+    caption: str
+    path: Path
+    network: Network
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument("checkpoints", type=Path, nargs="+", metavar="CKPT", help="two or more checkpoints of one task")
+    add_image_arguments(parser)
+    parser.add_argument("--panel", type=int, default=384, metavar="PIXELS", help="longer side of a picture (384)")
+    allow_anywhere(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Write ``<image>.png``, ``index_maps/<image>.png`` for each image, and ``index.html``.
+
+    Returns:
+        0 all images were compared; 3 some were not, each named on stderr; 2 none was.
+
+    Raises:
+        UserError: the checkpoints, the folders or the device cannot be used, or results exist.
+    """
+    if len(args.checkpoints) < 2:
+        raise UserError("compare needs at least two checkpoints; `indexnet predict` runs one.")
+    if args.panel < 32:
+        raise UserError(f"--panel {args.panel} must be at least 32 pixels.")
+    from indexnet.run.checkpoint import load_network
+
+    loaded = [load_network(path) for path in args.checkpoints]
+    from indexnet.data.images import write_png
+    from indexnet.files import atomic_write
+    from indexnet.run.infer import needs_trimap, pick_device
+    from indexnet.run.sheets import contact_sheet
+
+    tasks = [meta["task"]["name"] for _, meta in loaded]
+    task = tasks[0]
+    for path, other in zip(args.checkpoints, tasks, strict=True):
+        if other != task:
+            raise UserError(
+                f"{args.checkpoints[0]} is for {task} but {path} is for {other}; compare one task at a time."
+            )
+    items = find_items(args.images, args.trimaps, task, needs_trimap(task))
+    device = pick_device(args.device)
+    check_output(args.output, args.images, args.trimaps)
+    page = args.output / "index.html"
+    there = [path for path in (page, *(args.output / f"{item.stem}.png" for item in items)) if path.exists()]
+    if there and not args.overwrite:
+        raise UserError(f"{there[0]} exists; give --overwrite to replace the comparison in it, or another --output.")
+    captions = unique_captions(args.checkpoints, [meta for _, meta in loaded])
+    contenders = [
+        Contender(caption, path, network.to(device))
+        for caption, path, (network, _) in zip(captions, args.checkpoints, loaded, strict=True)
+    ]
+    written: list[tuple[str, bool]] = []
+    mapped: set[str] = set()
+
+    def work(item: Item) -> str | None:
+        sample, snapped = read_item(item, task, contenders[0].network)
+        samples, outputs, maps = [], [], []
+        for contender in contenders:
+            same = contender.network.in_channels == contenders[0].network.in_channels  # colour and gray may meet
+            own = sample if same else read_item(item, task, contender.network)[0]
+            output, index_maps = run_watched(task, contender.network, own, device)
+            samples.append(own)
+            outputs.append(output)
+            maps.append(index_maps)
+        rows = comparison(task, samples, outputs, captions)
+        write_png(args.output / f"{item.stem}.png", contact_sheet(rows, args.panel), overwrite=args.overwrite)
+        shown = index_rows(maps, captions)
+        if shown:
+            sheet = contact_sheet(shown, args.panel)
+            write_png(args.output / "index_maps" / f"{item.stem}.png", sheet, overwrite=args.overwrite)
+        mapped.update(c for c, found in zip(captions, maps, strict=True) if any(m is not None for m in found))
+        written.append((item.stem, bool(shown)))
+        return f"{item.trimap}: {snapped} pixels were neither 0, 128 nor 255 and were snapped." if snapped else None
+
+    outcome = do_each(items, work, "comparing")
+    if outcome.done:
+        atomic_write(page, html_page(task, contenders, written))
+        print(f"{len(outcome.done)} of {len(items)} images compared; open {page}")
+        plain = [caption for caption in captions if caption not in mapped]
+        if plain:
+            print(f"without index maps, by the nature of the operator: {', '.join(plain)}", file=sys.stderr)
+    list_failures(outcome, len(items))
+    return outcome.exit_code()
+
+
+def unique_captions(paths: Sequence[Path], metas: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Name each checkpoint: by its operator, or where that is the same by its file."""
+    from indexnet.run.checkpoint import resampling_title
+
+    titles = [resampling_title(meta) for meta in metas]
+    counts = Counter(titles)
+    names = [f"{t} ({_place(p)})" if counts[t] > 1 else t for t, p in zip(titles, paths, strict=True)]
+    repeated = Counter(names)
+    return [f"{number}: {name}" if repeated[name] > 1 else name for number, name in enumerate(names, start=1)]
+
+
+def _place(path: Path) -> str:
+    """Say which checkpoint: the run folder's name for ``<run>/checkpoints/last.ckpt``, else the file's."""
+    resolved = path.resolve()
+    if resolved.parent.name == "checkpoints":
+        return "/".join(resolved.parent.parent.parts[-2:])
+    return path.stem
+
+
+def run_watched(
+    task: str, network: Network, sample: Mapping[str, Any], device: torch.device
+) -> tuple[Tensor, list[Tensor | None]]:
+    """Predict, and collect the index map of every stage.
+
+    Returns:
+        The prediction (K, H, W), and per stage the map (C or 1, 2h, 2w) on the CPU, or None where there is none.
+    """
+    from indexnet.resampling.base import watch_stages
+    from indexnet.run.infer import predict_sample
+
+    with watch_stages(network.resampling) as seen:
+        prediction = predict_sample(task, network, sample, device)
+    maps: list[Tensor | None] = []
+    for number, results in enumerate(seen):
+        found = network.stage(number).index_maps(results[-1].guide) if results else None
+        maps.append(None if found is None else found[0].detach().float().cpu())
+    return prediction, maps
+
+
+def comparison(
+    task: str, samples: Sequence[Mapping[str, Any]], outputs: Sequence[Tensor], captions: Sequence[str]
+) -> list[list[Panel]]:
+    """Arrange input and outputs over differences: of a reconstruction from its input, else from the first output.
+
+    Args:
+        task: the task's name.
+        samples: what each checkpoint was given; one image, gray or in colour.
+        outputs: one prediction per checkpoint, (K, H, W).
+        captions: one name per checkpoint.
+    """
+    from indexnet.data.pictures import error_map, to_picture
+    from indexnet.run.sheets import Panel
+
+    first = samples[0]
+    top = [Panel("input", to_picture(max((sample["image"] for sample in samples), key=len)))]
+    below: list[Panel]
+    top += [Panel(caption, to_picture(output)) for caption, output in zip(captions, outputs, strict=True)]
+    if task == "reconstruction":
+        pairs = zip(outputs, samples, strict=True)
+        below = [Panel("", None)]
+        below += [Panel("difference from the input", error_map(output, sample["image"])) for output, sample in pairs]
+        return [top, below]
+    below = [Panel("trimap", to_picture(first["trimap"])) if "trimap" in first else Panel("", None), Panel("", None)]
+    below += [Panel(f"difference from {captions[0]}", error_map(output, outputs[0])) for output in outputs[1:]]
+    return [top, below]
+
+
+def index_rows(maps: Sequence[Sequence[Tensor | None]], captions: Sequence[str]) -> list[list[Panel]]:
+    """Arrange index maps, one row per checkpoint that has any, full resolution first; means over channels."""
+    from indexnet.data.pictures import index_map_picture
+    from indexnet.run.sheets import Panel
+
+    rows = []
+    for caption, stages in zip(captions, maps, strict=True):
+        if any(found is not None for found in stages):
+            rows.append(
+                [
+                    Panel(f"stage {number}: {caption}", None if found is None else index_map_picture(found))
+                    for number, found in enumerate(stages)
+                ]
+            )
+    return rows
+
+
+_STYLE = """
+:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
+body { margin: 2rem auto; max-width: 90rem; padding: 0 1rem; }
+img { max-width: 100%; height: auto; display: block; }
+figure { margin: 1rem 0 2.5rem; }
+code { overflow-wrap: anywhere; }
+"""
+
+
+def html_page(task: str, contenders: Sequence[Contender], images: Sequence[tuple[str, bool]]) -> str:
+    """Return a page that shows all sheets.
+
+    Args:
+        task: the task's name.
+        contenders: the checkpoints.
+        images: (name, whether there is a sheet of index maps).
+    """
+    from urllib.parse import quote
+
+    parts = [
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>Comparison: {html.escape(task)}</title><style>{_STYLE}</style></head><body>",
+        f"<h1>Comparison: {html.escape(task)}</h1><ul>",
+    ]
+    parts += [f"<li>{html.escape(c.caption)}: <code>{html.escape(str(c.path))}</code></li>" for c in contenders]
+    parts.append("</ul><p>Differences: black is none, light yellow a quarter of the full range or more.")
+    parts.append("Index maps: mean over channels, each stretched to its own range; stage 0 is full resolution.</p>")
+    for name, has_maps in images:
+        shown = html.escape(name)
+        parts.append(f"<h2>{shown}</h2><figure>")
+        parts.append(f"<img src='{quote(name)}.png' alt='{shown}: input, outputs, differences'></figure>")
+        if has_maps:
+            parts.append("<details><summary>Index maps</summary><figure>")
+            parts.append(f"<img loading='lazy' src='index_maps/{quote(name)}.png' alt='{shown}: index maps'>")
+            parts.append("</figure></details>")
+    return "\n".join([*parts, "</body></html>"]) + "\n"

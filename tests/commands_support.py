@@ -1,0 +1,85 @@
+"""What the tests of the commands share: small checkpoints with random weights, small image files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from indexnet.run.checkpoint import checkpoint_meta, save_checkpoint
+
+PHOTOS = {"name": "photos", "channels": 1, "train_count": 8, "test_count": 5}
+SCENES = {"name": "scenes", "train_count": 4, "test_count": 2, "seed": 0, "backgrounds": None}
+
+
+def config(task: str, data: dict[str, Any], size: int) -> dict[str, Any]:
+    """The part of a frozen configuration that the commands read."""
+    return {
+        "task": {"name": task},
+        "data": data,
+        "training": {"size": size},
+        "paths": {"runs": "runs", "data": "data"},
+        "experiment": {"name": None, "row": None, "label": None},
+    }
+
+
+def save_random(path: Path, task: str, network: dict[str, Any], data: dict[str, Any] | None, size: int = 32) -> Path:
+    """Save a network with random weights as a checkpoint of a run."""
+    from indexnet.networks import create_network
+
+    torch.manual_seed(0)
+    options = {key: value for key, value in network.items() if key != "name"}
+    built = create_network(network["name"], **options)
+    plain = config(task, data, size) if data else {}
+    save_checkpoint(path, checkpoint_meta({"name": task}, network, plain), built.state_dict())
+    return path
+
+
+def autoencoder_checkpoint(path: Path, resampling: Any = "max_unpool", channels: int = 1) -> Path:
+    network = {"name": "autoencoder", "widths": [4, 6], "in_channels": channels, "resampling": resampling}
+    return save_random(path, "reconstruction", network, PHOTOS | {"channels": channels})
+
+
+def matting_checkpoint(path: Path, resampling: Any = "max_unpool", data: dict[str, Any] | None = SCENES) -> Path:
+    encoder = {"name": "mobilenetv2_released", "width": 0.35, "pretrained": True, "freeze_bn": False}
+    network = {"name": "matting_unet", "encoder": encoder, "resampling": resampling, "context": "none"}
+    from indexnet.networks import without_pretrained
+
+    torch.manual_seed(0)
+    options = without_pretrained(network)
+    from indexnet.networks import create_network
+
+    built = create_network(options.pop("name"), **options)
+    plain = config("matting", data, 64) if data else {}
+    # what a run with pretrained weights stores: the command must not fetch them again
+    save_checkpoint(path, checkpoint_meta({"name": "matting"}, network, plain), built.state_dict())
+    return path
+
+
+def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """A smooth picture, uint8 (H, W, 3)."""
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8))
+    return np.array(small.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def trimap(height: int, width: int) -> np.ndarray:
+    """Background left, unknown in the middle, foreground right; uint8 (H, W)."""
+    result = np.full((height, width), 128, np.uint8)
+    result[:, : width // 4] = 0
+    result[:, -(width // 4) :] = 255
+    return result
+
+
+def save_image(path: Path, array: np.ndarray, **options: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+def read(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.array(image)

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from indexnet.data.images import list_images, read_alpha, read_image, read_trimap, write_png
+from indexnet.errors import UserError
+
+TRIMAP = np.array([[0, 128, 255, 128], [255, 0, 128, 0], [0, 0, 255, 255]], np.uint8)
+
+
+def save(path, array, mode=None):
+    Image.fromarray(array, mode).save(path) if mode is None else Image.fromarray(array).convert(mode).save(path)
+    return path
+
+
+def save_palette(path, indices, colours):
+    image = Image.fromarray(indices.astype(np.uint8), "P")
+    image.putpalette([channel for colour in colours for channel in colour])
+    image.save(path)
+    return path
+
+
+def test_read_image_gray_rgba_and_rgb(tmp_path):
+    rgb = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    assert (read_image(save(tmp_path / "a.png", rgb)) == rgb).all()
+    assert (read_image(save(tmp_path / "b.png", rgb, "RGBA")) == rgb).all()
+    gray = read_image(save(tmp_path / "c.png", rgb[..., 0]))
+    assert (gray == rgb[..., :1]).all()
+    assert gray.dtype == np.uint8
+
+
+def test_palettes_are_resolved_not_read_as_indices(tmp_path):
+    path = save_palette(tmp_path / "p.png", np.array([[0, 1, 2]]), [(9, 8, 7), (200, 0, 1), (0, 255, 0)])
+    assert read_image(path).tolist() == [[[9, 8, 7], [200, 0, 1], [0, 255, 0]]]
+    path = save_palette(tmp_path / "t.png", np.array([[0, 1, 2]]), [(255,) * 3, (0,) * 3, (128,) * 3])
+    assert read_trimap(path, strict=True)[0].tolist() == [[255, 0, 128]]
+    assert read_alpha(path)[0] == pytest.approx([1, 0, 128 / 255])
+
+
+def test_orientation_of_cameras_is_applied(tmp_path):
+    picture = np.zeros((4, 6, 3), np.uint8)
+    picture[0, 0] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by a quarter clockwise to see it upright
+    Image.fromarray(picture).save(tmp_path / "e.png", exif=exif)
+    upright = read_image(tmp_path / "e.png")
+    assert upright.shape == (6, 4, 3)
+    assert (upright[0, 3] == 255).all()
+
+
+def test_sixteen_bits(tmp_path):
+    wide = np.array([[0, 32768, 65535, 300]], np.uint16)
+    path = save(tmp_path / "w.png", wide)
+    assert read_alpha(path)[0] == pytest.approx(wide[0] / 65535, abs=1e-7)
+    assert read_image(path)[0, :, 0].tolist() == [0, 128, 255, 1]
+    path = save(tmp_path / "t.png", wide[:, :3])
+    assert read_trimap(path, strict=True)[0].tolist() == [[0, 128, 255]]
+    assert read_trimap(path, strict=True)[1] == 0
+    exact = save(tmp_path / "x.png", np.array([[0, 128 * 257, 65535]], np.uint16))
+    assert read_trimap(exact, strict=True)[0].tolist() == [[0, 128, 255]]
+    with pytest.raises(UserError, match="32800"):
+        read_trimap(save(tmp_path / "y.png", np.array([[0, 32800]], np.uint16)), strict=True)
+
+
+@pytest.mark.parametrize("read", [read_alpha, read_image, lambda p: read_trimap(p, strict=False)])
+def test_eight_bit_values_in_a_sixteen_bit_file_are_refused(tmp_path, read):
+    with pytest.raises(UserError, match=r"low\.png.*8-bit PNG"):
+        read(save(tmp_path / "low.png", np.array([[0, 128, 255]], np.uint16)))
+
+
+def test_strict_trimap_names_file_values_and_remedy(tmp_path):
+    assert (read_trimap(save(tmp_path / "ok.png", TRIMAP), strict=True)[0] == TRIMAP).all()
+    path = save(tmp_path / "bad.png", np.where(TRIMAP == 128, np.uint8(127), TRIMAP))
+    with pytest.raises(UserError, match=r"bad\.png has 3 pixels with the values 127;.*Set unknown pixels to 128"):
+        read_trimap(path, strict=True)
+
+
+def test_lenient_trimap_snaps_and_counts(tmp_path):
+    values = np.array([[0, 1, 20, 21, 127, 128, 129, 234, 235, 254, 255]], np.uint8)
+    trimap, touched = read_trimap(save(tmp_path / "l.png", values), strict=False)
+    assert trimap.tolist() == [[0, 0, 0, 128, 128, 128, 128, 128, 255, 255, 255]]
+    assert touched == 8
+
+
+def test_trimaps_of_other_modes(tmp_path):
+    assert (read_trimap(save(tmp_path / "rgb.png", np.repeat(TRIMAP[..., None], 3, 2)), strict=True)[0] == TRIMAP).all()
+    bilevel = save(tmp_path / "one.png", TRIMAP, "1")
+    assert set(np.unique(read_trimap(bilevel, strict=True)[0])) <= {0, 255}
+    colour = np.repeat(TRIMAP[..., None], 3, 2)
+    colour[0, 0] = [255, 0, 0]
+    with pytest.raises(UserError, match=r"col\.png is a colour image"):
+        read_trimap(save(tmp_path / "col.png", colour), strict=False)
+    with pytest.raises(UserError, match="colour image"):
+        read_alpha(tmp_path / "col.png")
+
+
+def test_floating_point_files_are_refused(tmp_path):
+    Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path / "f.tiff")
+    for read in (read_alpha, read_image):
+        with pytest.raises(UserError, match="floating-point"):
+            read(tmp_path / "f.tiff")
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", None])
+def test_unreadable_files_are_named(tmp_path, content):
+    path = tmp_path / "broken.png"
+    if content is None:  # cut in half
+        whole = save(tmp_path / "whole.png", np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8))
+        content = whole.read_bytes()[:2000]
+    path.write_bytes(content)
+    for read in (read_image, read_alpha, lambda p: read_trimap(p, strict=False)):
+        with pytest.raises(UserError, match=r"broken\.png cannot be read as an image"):
+            read(path)
+
+
+def test_missing_files_and_folders_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"none\.png does not exist"):
+        read_image(tmp_path / "none.png")
+    with pytest.raises(UserError, match="is a folder"):
+        read_image(tmp_path)
+
+
+def test_list_images(tmp_path):
+    for name in ("b.png", "A.JPG", ".hidden.png", "notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "folder.png").mkdir()
+    assert [p.name for p in list_images(tmp_path)] == ["A.JPG", "b.png"]
+    with pytest.raises(UserError, match="holds no image"):
+        list_images(tmp_path / "folder.png")
+    with pytest.raises(UserError, match="does not exist"):
+        list_images(tmp_path / "missing")
+    with pytest.raises(UserError, match="is not a folder"):
+        list_images(tmp_path / "b.png")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_write_png_and_its_refusals(tmp_path, dtype):
+    path = tmp_path / "new" / "a.png"
+    array = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (4, 5)).astype(dtype)
+    write_png(path, array)
+    assert (np.asarray(Image.open(path)) == array).all()
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="--overwrite"):
+        write_png(path, array // 2)
+    assert path.read_bytes() == before
+    write_png(path, array // 2, overwrite=True)
+    assert (np.asarray(Image.open(path)) == array // 2).all()
+    with pytest.raises(TypeError):
+        write_png(tmp_path / "f.png", array.astype(np.float32))
+
+
+def test_write_png_keeps_colours(tmp_path):
+    rgb = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    write_png(tmp_path / "c.png", rgb)
+    assert (read_image(tmp_path / "c.png") == rgb).all()

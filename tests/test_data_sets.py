@@ -1,0 +1,265 @@
+"""The contract of data sets, on every registered one."""
+
+from __future__ import annotations
+
+import gzip
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from indexnet.data import create_data, get_data, list_data, photographs
+from indexnet.data.images import write_png
+from indexnet.errors import UserError
+
+NAMES = [info.name for info in list_data()]
+KEYS = {
+    "matting": {"image", "alpha", "trimap", "fg", "bg", "name"},
+    "reconstruction": {"image", "name"},
+    "denoising": {"image", "name"},
+    "segmentation": {"image", "label", "name"},
+    "depth": {"image", "depth", "name"},
+}
+CASES = [(info.name, task) for info in list_data() for task in info.tasks]
+
+
+def write_idx(path, count, seed, compress=True):
+    images = np.random.default_rng(seed).integers(0, 256, (count, 28, 28), dtype=np.uint8)
+    content = b"\x00\x00\x08\x03" + np.array(images.shape, ">u4").tobytes() + images.tobytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(content) if compress else content)
+    return images
+
+
+def write_alphamatting(root, names=("GT01", "GT02"), size=(24, 20)):
+    g = np.random.default_rng(0)
+    for name in names:
+        write_png(root / f"input_training_lowres/{name}.png", g.integers(0, 256, (*size, 3), dtype=np.uint8))
+        write_png(root / f"gt_training_lowres/{name}.png", g.integers(0, 256, size, dtype=np.uint8))
+        for trimap in ("Trimap1", "Trimap2"):
+            values = g.choice(np.array([0, 128, 255], np.uint8), size)
+            write_png(root / f"trimap_training_lowres/{trimap}/{name}.png", values)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    write_idx(folder / "raw/train-images-idx3-ubyte.gz", 6, 0)
+    write_idx(folder / "t10k-images-idx3-ubyte", 4, 1, compress=False)
+    write_alphamatting(folder)
+    return folder
+
+
+def build(name, task, root):
+    options = {
+        "photos": {"train_count": 20, "test_count": 10},
+        "scenes": {"size": 48, "train_count": 12, "test_count": 6, "validation_count": 4},
+        "mnist": {"root": str(root)},
+        "fashion_mnist": {"root": str(root), "fit": "pad"},
+        "alphamatting": {"root": str(root)},
+    }
+    return create_data(name, task=task, **options[name])
+
+
+def splits(data):
+    found = [data.test()]
+    if data.name != "alphamatting":
+        found += [data.train()]
+    validation = data.validation()
+    return found + ([validation] if validation else [])
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(
+        torch.equal(a[k], b[k]) if isinstance(a[k], torch.Tensor) else a[k] == b[k] for k in a
+    )
+
+
+@pytest.mark.parametrize(("name", "task"), CASES)
+def test_samples_are_what_the_task_expects(name, task, root):
+    data = build(name, task, root)
+    assert data.name == name
+    for split in splits(data):
+        for index in range(min(3, len(split))):
+            sample = split.sample(index, np.random.default_rng(index))
+            expected = KEYS[task] - ({"fg", "bg"} if name == "alphamatting" else set())
+            assert sample.keys() == expected
+            assert sample["name"] == split.name(index)
+            image = sample["image"]
+            assert image.dtype == torch.float32
+            assert image.is_contiguous()
+            assert image.ndim == 3
+            assert image.min() >= 0
+            assert image.max() <= 1
+            for key, channels in (("alpha", 1), ("trimap", 1), ("fg", 3), ("bg", 3), ("depth", 1)):
+                if key in sample:
+                    assert sample[key].shape == (channels, *image.shape[1:])
+                    assert sample[key].dtype == torch.float32
+                    assert sample[key].min() >= 0
+            if task == "matting":
+                allowed = torch.tensor([0, 128 / 255, 1])
+                assert torch.isin(sample["trimap"], allowed).all()
+                assert sample["alpha"].max() <= 1
+            if task == "segmentation":
+                assert sample["label"].shape == image.shape[1:]
+                assert sample["label"].dtype == torch.int64
+
+
+@pytest.mark.parametrize(("name", "task"), [c for c in CASES if c[1] in ("matting", "reconstruction")])
+def test_samples_repeat_and_travel(name, task, root):
+    for split in splits(build(name, task, root)):
+        copy = pickle.loads(pickle.dumps(split))
+        for index in (0, 1):
+            first = split.sample(index, np.random.default_rng(5))
+            assert same(first, split.sample(index, np.random.default_rng(5)))
+            assert same(first, copy.sample(index, np.random.default_rng(5)))
+            other = split.sample(index, np.random.default_rng(6))
+            if split.split != "train":
+                assert same(first, other)  # only training augments
+        assert not torch.equal(
+            split.sample(0, np.random.default_rng(5))["image"][..., :20, :20], other["image"][..., :20, :20]
+        )
+        assert len({split.name(i) for i in range(len(split))}) == len(split)
+        with pytest.raises(IndexError):
+            split.sample(len(split), np.random.default_rng(0))
+        assert split.fingerprint() == copy.fingerprint()
+        assert len(split.fingerprint()) == 64
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fingerprints_tell_splits_and_options_apart(name, root):
+    task = get_data(name).info.tasks[0]
+    prints = [split.fingerprint() for split in splits(build(name, task, root))]
+    changed = {
+        "photos": {"size": 16},
+        "scenes": {"seed": 1, "size": 48, "test_count": 6},
+        "mnist": {"root": str(root), "fit": "pad"},
+        "fashion_mnist": {"root": str(root)},
+        "alphamatting": {"root": str(root), "trimap": "Trimap2"},
+    }[name]
+    prints.append(create_data(name, **changed).test().fingerprint())
+    assert len(set(prints)) == len(prints)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_data_set_refuses_foreign_tasks_and_options(name, root):
+    with pytest.raises(UserError, match="no targets for the task 'nonsense'; it serves"):
+        options = {"root": str(root)} if "root" in get_data(name).__init__.__code__.co_varnames else {}
+        create_data(name, task="nonsense", **options)
+    with pytest.raises(UserError, match="has no option 'tsak'. Did you mean 'task'"):
+        create_data(name, tsak="x")
+
+
+def test_unknown_names_are_answered_with_the_nearest():
+    with pytest.raises(UserError, match="Did you mean 'scenes'"):
+        create_data("scene")
+
+
+def test_photos_of_training_and_test_are_disjoint():
+    train, test = photographs.names("train"), photographs.names("test")
+    assert not set(train) & set(test)
+    assert all((photographs.folder() / name).is_file() for name in train + test)
+    pictures = [photographs.load(name, 1) for name in train + test]
+    small = np.stack([p[:100, :100].astype(float).ravel() for p in pictures])
+    distances = ((small[:, None] - small[None]) ** 2).mean(-1) + 1e9 * np.eye(len(small))
+    assert distances.min() > 10  # no photograph under two names
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_photo_patches_show_something(channels):
+    test = create_data("photos", channels=channels, size=24, test_count=50).test()
+    patches = torch.stack([test.sample(i, np.random.default_rng(0))["image"] for i in range(50)])
+    assert patches.shape == (50, channels, 24, 24)
+    assert (patches.std((1, 2, 3)) > 0.015).float().mean() > 0.95
+    if channels == 3:
+        assert (patches[:, 0] - patches[:, 2]).abs().mean() > 0.01
+
+
+def test_photo_options_that_cannot_be():
+    with pytest.raises(UserError, match="data.size=2000"):
+        create_data("photos", size=2000).train()
+    with pytest.raises(UserError, match="at least 8"):
+        create_data("photos", size=2)
+    with pytest.raises(UserError, match="1, 3"):
+        create_data("photos", channels=2)
+    with pytest.raises(UserError, match="test_count"):
+        create_data("photos", test_count=0)
+
+
+def test_idx_compressed_or_not_resized_or_padded(tmp_path):
+    images = write_idx(tmp_path / "train-images-idx3-ubyte.gz", 3, 0)
+    write_idx(tmp_path / "plain/raw/train-images-idx3-ubyte", 3, 0, compress=False)
+    padded = create_data("mnist", root=str(tmp_path), fit="pad").train()
+    plain = create_data("mnist", root=str(tmp_path / "plain"), fit="pad").train()
+    sample = padded.sample(1, np.random.default_rng(0))
+    assert torch.equal(sample["image"], plain.sample(1, np.random.default_rng(0))["image"])
+    assert padded.fingerprint() == plain.fingerprint()
+    assert sample["image"].shape == (1, 32, 32)
+    assert np.array_equal((sample["image"][0, 2:30, 2:30] * 255).round().numpy(), images[1])
+    assert sample["image"].sum() == pytest.approx(images[1].sum() / 255, rel=1e-5)
+    same_size = create_data("mnist", root=str(tmp_path), size=28).train().sample(2, np.random.default_rng(0))
+    assert np.array_equal((same_size["image"][0] * 255).round().numpy(), images[2])
+    with pytest.raises(UserError, match="use resize"):
+        create_data("mnist", root=str(tmp_path), size=24, fit="pad").train()
+
+
+def test_idx_files_missing_or_damaged(tmp_path):
+    with pytest.raises(UserError, match=r"holds neither train-images-idx3-ubyte nor train-images-idx3-ubyte\.gz"):
+        create_data("mnist", root=str(tmp_path)).train()
+    cases = {
+        "train-images-idx3-ubyte.gz": (b"not gzip", "cannot be read"),
+        "t10k-images-idx3-ubyte": (b"\x00\x00\x08\x01" + b"\x00" * 40, "is not an idx file"),
+    }
+    for name, (content, _) in cases.items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=cases["train-images-idx3-ubyte.gz"][1]):
+        create_data("mnist", root=str(tmp_path)).train()
+    with pytest.raises(UserError, match=cases["t10k-images-idx3-ubyte"][1]):
+        create_data("mnist", root=str(tmp_path)).test()
+
+
+def test_the_real_digits(shared):
+    data = create_data("mnist", root=str(shared / "data/MNIST"))
+    test = data.test()
+    assert len(test) == 10000
+    image = test.sample(0, np.random.default_rng(0))["image"]
+    assert image.shape == (1, 32, 32)
+    assert 0.05 < image.mean() < 0.3
+
+
+def test_alphamatting_refuses_training_and_names_files(tmp_path):
+    write_alphamatting(tmp_path)
+    data = create_data("alphamatting", root=str(tmp_path))
+    with pytest.raises(UserError, match="for testing only"):
+        data.train()
+    assert len(data.test()) == 2
+    with pytest.raises(UserError, match="Trimap1, Trimap2"):
+        create_data("alphamatting", root=str(tmp_path), trimap="Trimap3")
+    write_png(tmp_path / "gt_training_lowres/GT01.png", np.zeros((24, 21), np.uint8), overwrite=True)
+    with pytest.raises(UserError, match=r"gt_training_lowres/GT01\.png is 21x24 pixels but .*GT01\.png is 20x24"):
+        data.test().sample(0, np.random.default_rng(0))
+    (tmp_path / "trimap_training_lowres/Trimap1/GT02.png").unlink()
+    with pytest.raises(UserError, match=r"Trimap1/GT02\.png is missing"):
+        data.test()
+    with pytest.raises(UserError, match="does not exist"):
+        create_data("alphamatting", root=str(tmp_path / "nowhere")).test()
+
+
+def test_alphamatting_trimaps_are_strict(tmp_path):
+    write_alphamatting(tmp_path)
+    bad = np.full((24, 20), 127, np.uint8)
+    write_png(tmp_path / "trimap_training_lowres/Trimap1/GT01.png", bad, overwrite=True)
+    with pytest.raises(UserError, match=r"Trimap1/GT01\.png.*127"):
+        create_data("alphamatting", root=str(tmp_path)).test().sample(0, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("trimap", ["Trimap1", "Trimap2"])
+def test_the_real_photographs(shared, trimap):
+    test = create_data("alphamatting", root=str(shared / "data/alphamatting"), trimap=trimap).test()
+    assert len(test) >= 21
+    sample = test.sample(0, np.random.default_rng(0))
+    assert sample["name"] == "GT01"
+    assert max(sample["image"].shape[1:]) == 800
+    known = sample["trimap"] != 128 / 255
+    assert (sample["alpha"] - sample["trimap"])[known].abs().max() < 0.03

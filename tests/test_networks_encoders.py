@@ -1,0 +1,346 @@
+"""Encoders: cut at their strides, loaded from files, frozen where asked."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from indexnet.errors import UserError
+from indexnet.networks import Encoder, create_encoder, create_network, list_encoders, timm_encoders
+from indexnet.networks.mobilenetv2_released import InvertedResidual
+from indexnet.resampling import create_resampling
+
+RELEASED = "mobilenetv2_released"
+# name: (width, halved) of every unit
+UNITS = {
+    RELEASED: [(32, 1), (16, 0), (24, 1), (32, 1), (64, 1), (96, 0), (160, 1), (320, 0)],
+    "mobilenetv2_100": [(32, 1), (16, 0), (24, 1), (32, 1), (64, 1), (96, 0), (160, 1), (320, 0)],
+    "mobilenetv1_100": [(32, 1), (64, 0), (128, 1), (256, 1), (512, 1), (1024, 1)],
+    "resnet34": [(64, 1), (64, 1), (64, 0), (128, 1), (256, 1), (512, 1)],
+    "vgg11_bn": [(64, 1), (128, 1), (256, 1), (512, 1), (512, 1)],
+}
+
+
+def batch_norms(module: nn.Module) -> list[nn.BatchNorm2d]:
+    return [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
+
+
+@pytest.fixture(scope="module", params=[name for name in UNITS if name != RELEASED])
+def timm_name(request) -> str:
+    return request.param
+
+
+def test_timm_encoders_are_cut_at_their_strides(timm_name):
+    encoder = create_encoder(timm_name, 4)
+    assert [(w, int(h)) for w, h in zip(encoder.widths, encoder.halves, strict=True)] == UNITS[timm_name]
+    x = torch.randn(2, 4, 64, 32)
+    for unit, width in zip(encoder.units, encoder.widths, strict=True):  # every unit keeps the size
+        x = unit(x)
+        assert x.shape == (2, width, 64, 32)
+    resampling = create_resampling("max_unpool", encoder.stage_channels)
+    bottom, levels = encoder(torch.randn(2, 4, 64, 32), resampling.stages)
+    assert bottom.shape[2:] == (2, 1)
+    assert [level.stage for level in levels if level.stage is not None] == [0, 1, 2, 3, 4]
+    size = (64, 32)
+    for level, width, halves in zip(levels, encoder.widths, encoder.halves, strict=True):
+        assert level.skip.shape == (2, width, *size)
+        assert level.size == size
+        size = (size[0] // 2, size[1] // 2) if halves else size
+
+
+def test_timm_encoders_stride_as_timm_does(timm_name):
+    model = timm_encoders.create_timm_model(timm_name, 4).eval()
+    torch.manual_seed(0)
+    for layer in batch_norms(model):
+        layer.running_mean.normal_(0, 0.1)
+        layer.bias.data.normal_(0, 0.1)
+    encoder = create_encoder(timm_name, 4, "stride").eval()
+    by_name = {key.replace(".", "_"): value for key, value in model.state_dict().items()}
+    encoder.load_state_dict({key: by_name[key.split(".", 2)[2].replace(".", "_")] for key in encoder.state_dict()})
+    x = torch.randn(1, 4, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(encoder(x)[0], model(x)[-1])
+
+
+def test_a_stage_in_place_of_a_pooling_layer_changes_nothing():
+    """VGG halves by max pooling alone: with max pooling stages it must give timm's own features."""
+    model = timm_encoders.create_timm_model("vgg11_bn", 3).eval()
+    encoder = create_encoder("vgg11_bn", 3).eval()
+    by_name = {key.replace(".", "_"): value for key, value in model.state_dict().items()}
+    encoder.load_state_dict({key: by_name[key.split(".", 2)[2].replace(".", "_")] for key in encoder.state_dict()})
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        bottom, levels = encoder(x, create_resampling("max_unpool", encoder.stage_channels).stages)
+        features = model(x)
+    assert torch.equal(bottom, features[-1])
+    assert all(torch.equal(level.skip, feature) for level, feature in zip(levels, features, strict=False))
+
+
+def test_known_encoders_exist():
+    import timm
+
+    assert RELEASED in list_encoders()
+    assert all(name == RELEASED or timm.is_model(name) for name in list_encoders())
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [*list_encoders(), "densenet121", "regnety_002", "mobilenetv3_large_100", "resnet50d"])
+def test_matting_over_every_known_encoder(name):
+    network = create_network("matting_unet", encoder=name, resampling="indexnet" if name == RELEASED else "bilinear")
+    y = network(torch.randn(2, 4, 64, 64))
+    assert y.shape == (2, 1, 64, 64)
+    y.mean().backward()
+    assert all(p.grad is not None for p in network.parameters())
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2_100", "resnet34", RELEASED])
+def test_output_stride_16_dilates(name):
+    full, dilated = create_encoder(name, 4), create_encoder(name, 4, output_stride=16)
+    assert sum(dilated.halves) == 4
+    rates = {layer.dilation for layer in dilated.modules() if isinstance(layer, nn.Conv2d)}
+    assert rates == {(1, 1), (2, 2)}
+    x = torch.randn(1, full.widths[-2], 16, 16)
+    assert dilated.units[-1](x).shape[2:] == (16, 16)
+    assert full.state_dict().keys() == dilated.state_dict().keys()
+
+
+def test_released_dilation_starts_after_the_block_that_would_halve():
+    encoder = create_encoder(RELEASED, 4, output_stride=16)
+    rates = [[block.conv[-5].dilation[0] for block in layer] for layer in encoder.units[5:]]
+    assert rates == [[1, 1, 1], [1, 2, 2], [2]]
+    assert encoder(torch.randn(1, 4, 32, 32), create_resampling("nearest", encoder.stage_channels).stages)[0].shape == (
+        (1, 320, 2, 2)
+    )
+
+
+def test_released_variant_pads_before_the_expansion():
+    """Inside, a block equals one that pads in its depthwise convolution; at the border it must not."""
+    torch.manual_seed(0)
+    block = InvertedResidual(8, 8, 1, 1, 6).eval()
+    for layer in batch_norms(block):
+        layer.bias.data.normal_()
+    plain = copy.deepcopy(block)
+    plain.padding = 0
+    plain.conv[3].padding = (1, 1)
+    x = torch.randn(1, 8, 6, 6)
+    with torch.no_grad():
+        ours, theirs = block(x), plain(x)
+    torch.testing.assert_close(ours[..., 1:-1, 1:-1], theirs[..., 1:-1, 1:-1])
+    assert (ours - theirs).abs()[..., 0, :].max() > 0.01
+
+
+def test_widths_are_truncated():
+    encoder = create_encoder(RELEASED, 4, width=1.4)
+    assert encoder.widths == (44, 22, 33, 44, 89, 134, 224, 448)
+
+
+@pytest.mark.parametrize("name", [RELEASED, "mobilenetv2_100"])
+def test_frozen_batch_norm_survives_train(name):
+    options = {"encoder": {"name": name, "freeze_bn": True}, "resampling": {"name": "indexnet", "family": "o2o_shared"}}
+    network = create_network("matting_unet", **options)
+    assert network.freeze_bn
+    norms = batch_norms(network.encoder)
+    for _ in range(2):
+        network.eval()
+        network.train()
+        assert network.encoder.training
+        assert not any(layer.training for layer in norms)
+        assert all(layer.training for layer in batch_norms(network.decoder))
+        assert all(stage.network.norm.training for stage in network.resampling.stages)
+    before = [layer.running_mean.clone() for layer in norms]
+    network(torch.randn(2, 4, 32, 32)).mean().backward()
+    assert all(torch.equal(layer.running_mean, mean) for layer, mean in zip(norms, before, strict=True))
+    assert all(layer.weight.grad is not None for layer in norms)  # the affine parameters train on
+
+    network.freeze_bn = False
+    assert all(layer.training for layer in norms)
+    network(torch.randn(2, 4, 32, 32))
+    assert not any(torch.equal(layer.running_mean, mean) for layer, mean in zip(norms, before, strict=True))
+
+
+def random_state(module: nn.Module) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        key: torch.rand(value.shape, generator=generator) if value.is_floating_point() else value
+        for key, value in module.state_dict().items()
+    }
+
+
+def test_timm_weights_from_a_file(tmp_path):
+    """The file of the whole classifier, as timm gives it, with names that differ from its features-only form."""
+    import timm
+
+    state = random_state(timm.create_model("resnet18", num_classes=7))
+    torch.save(state, tmp_path / "weights.pth")
+    encoder = create_encoder("resnet18", 4, pretrained=tmp_path / "weights.pth")
+    first = encoder.units[0][0].weight
+    assert torch.equal(first[:, :3], state["conv1.weight"])
+    assert first[:, 3].eq(0).all()
+    loaded = {key.split(".", 2)[2]: value for key, value in encoder.state_dict().items()}
+    assert torch.equal(loaded["layer4.1.bn2.running_var"], state["layer4.1.bn2.running_var"])
+    grey = create_encoder("resnet18", 1, pretrained=str(tmp_path / "weights.pth"))
+    torch.testing.assert_close(grey.units[0][0].weight, state["conv1.weight"].sum(1, keepdim=True))
+
+
+def released_layout(form: str) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Weights in one of the known layouts, and what the encoder must hold."""
+    reference = create_encoder(RELEASED, 3)
+    state = random_state(reference)
+    places = [(0, 0)] + [(layer, block) for layer in range(1, 8) for block in range(len(reference.units[layer]))]
+    if form == "csail":
+        named = {}
+        for key, value in state.items():
+            _, layer, rest = key.split(".", 2)
+            if layer == "0":
+                named[f"features.0.{rest}"] = value
+            else:
+                block, rest = rest.split(".", 1)
+                named[f"features.{places.index((int(layer), int(block)))}.{rest}"] = value
+        return named | {"classifier.1.weight": torch.zeros(2, 2)}, state
+    if form == "released":
+        return {f"module.{key.replace('units.', 'layer')}": value for key, value in state.items()}, state
+    if form == "torchvision":
+        from torchvision.models import mobilenet_v2
+
+        model = mobilenet_v2(weights=None)
+    else:
+        model = timm_encoders.create_timm_model("mobilenetv2_100", 3)
+    named = random_state(model)
+    values = [value for key, value in named.items() if not key.startswith(("features.18", "classifier"))]
+    return named, dict(zip(state, values, strict=True))  # all layouts run through the layers in the same order
+
+
+@pytest.mark.parametrize("form", ["csail", "released", "torchvision", "timm"])
+def test_released_variant_loads_every_known_layout(form, tmp_path):
+    named, expected = released_layout(form)
+    torch.save({"state_dict": named, "epoch": 3}, tmp_path / "mobilenet_v2.pth.tar")
+    encoder = create_encoder(RELEASED, 4, pretrained=str(tmp_path / "mobilenet_v2.pth.tar"))
+    for key, value in encoder.state_dict().items():
+        if key == "units.0.0.weight":
+            assert value[:, 3].eq(0).all()
+            value = value[:, :3]
+        assert torch.equal(value, expected[key]), key
+
+
+def test_a_loaded_network_first_ignores_the_trimap(tmp_path):
+    torch.save(released_layout("csail")[0], tmp_path / "weights.pth")
+    encoder = {"name": RELEASED, "pretrained": str(tmp_path / "weights.pth")}
+    network = create_network("matting_unet", encoder=encoder).eval()
+    x = torch.randn(1, 4, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(
+            network.encoder.units[0](x), network.encoder.units[0](x * torch.tensor([1.0, 1, 1, 0])[:, None, None])
+        )
+
+
+def test_safetensors_are_read(tmp_path):
+    from safetensors.torch import save_file
+
+    state = random_state(create_encoder(RELEASED, 3))
+    save_file({key.replace("units.", "layer"): value for key, value in state.items()}, tmp_path / "w.safetensors")
+    encoder = create_encoder(RELEASED, 3, pretrained=str(tmp_path / "w.safetensors"))
+    assert torch.equal(encoder.units[7][0].conv[6].weight, state["units.7.0.conv.6.weight"])
+
+
+def test_wrong_files_are_explained(tmp_path):
+    good = released_layout("csail")[0]
+    torch.save(good, tmp_path / "v2.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    torch.save({"a": 1}, tmp_path / "numbers.pth")
+    torch.save({"other.weight": torch.zeros(2)}, tmp_path / "other.pth")
+    torch.save(nn.Linear(2, 2), tmp_path / "pickled.pth")
+    (tmp_path / "text.pth").write_text("not weights at all")
+    (tmp_path / "text.safetensors").write_text("not weights at all")
+    short = dict(list(good.items())[:40])
+    torch.save(short, tmp_path / "short.pth")
+    cases = [
+        (
+            RELEASED,
+            {"width": 1.4},
+            "v2.pth",
+            r"another shape \(first: units.0.0.weight is \(32, 3, 3, 3\), expected \(44, 4",
+        ),
+        (RELEASED, {}, "short.pth", r"\d+ of 3\d\d tensors are missing \(first: .*pretrained=false"),
+        (RELEASED, {}, "other.pth", "holds no MobileNetV2 weights"),
+        (RELEASED, {}, "list.pth", "holds a list, where a state dict"),
+        (RELEASED, {}, "numbers.pth", "holds no tensors by name"),
+        (RELEASED, {}, "pickled.pth", "pickled.pth is not a readable file of weights"),
+        (RELEASED, {}, "text.pth", "text.pth is not a readable file of weights"),
+        (RELEASED, {}, "text.safetensors", "text.safetensors is not a readable safetensors file"),
+        (RELEASED, {}, "absent.pth", "there is no weights file .*absent.pth"),
+        ("resnet18", {}, "v2.pth", "does not hold the weights of encoder 'resnet18': .* are missing"),
+    ]
+    for name, options, file, message in cases:
+        with pytest.raises(UserError, match=message):
+            create_encoder(name, 4, pretrained=str(tmp_path / file), **options)
+
+
+@pytest.mark.parametrize("name", [RELEASED, "mobilenetv2_100"])
+def test_unreachable_weights_say_what_to_do(name, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", "/nowhere")
+    with pytest.raises(UserError, match=rf"'{name}' cannot be reached .*encoder.pretrained=PATH.*pretrained=false"):
+        create_encoder(name, 4, pretrained=True)
+
+
+def test_reachable_weights_are_mapped(monkeypatch):
+    named, expected = released_layout("timm")
+    monkeypatch.setattr(timm_encoders, "pretrained_state", lambda name, encoder: named)
+    encoder = create_encoder(RELEASED, 4, pretrained=True)
+    assert torch.equal(encoder.units[7][0].conv[7].running_var, expected["units.7.0.conv.7.running_var"])
+    plain = create_encoder("mobilenetv2_100", 4, pretrained=True)
+    assert torch.equal(plain.units[0][0].weight[:, :3], named["conv_stem.weight"])
+    assert plain.units[0][0].weight[:, 3].eq(0).all()
+
+
+def test_nothing_is_loaded_on_the_meta_device(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("weights were asked for")
+
+    monkeypatch.setattr(timm_encoders, "pretrained_state", refuse)
+    with torch.device("meta"):
+        assert isinstance(create_encoder(RELEASED, 4, pretrained=True), Encoder)
+        assert isinstance(create_encoder("mobilenetv2_100", 4, pretrained=True), Encoder)
+
+
+@pytest.mark.parametrize(
+    "name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "convnext_tiny", "hrnet_w18_small"]
+)
+@pytest.mark.parametrize("downsampling", ["stage", "stride"])
+def test_models_without_halvings_are_refused(name, downsampling):
+    with (
+        torch.device("meta"),
+        pytest.raises(UserError, match=f"'{name}' cannot be opened at its strides: .*mobilenetv2_100"),
+    ):
+        create_encoder(name, 4, downsampling)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("mobilenetv2_10", {}, "unknown encoder 'mobilenetv2_10'. Did you mean 'mobilenetv2_1.0'\\?"),
+        ("mobilenetv2_relased", {}, "Did you mean 'mobilenetv2_released'"),
+        ("mobilenetv2_100", {"width": 1.4}, "carry the width .*mobilenetv2_140"),
+        (RELEASED, {"width": 0.01}, "encoder.width of .* at least 0.0625"),
+        (RELEASED, {"output_stride": 8}, "output_stride of an encoder is 32 or 16, got 8"),
+        (RELEASED, {"pretrained": 3}, "encoder.pretrained is true, false or the path"),
+        (RELEASED, {"pretrained": True, "width": 0.5}, "no ImageNet weights at width 0.5"),
+        (RELEASED, {"downsampling": "pool"}, "'stage' or 'stride'"),
+        ("vgg11_bn", {"output_stride": 16}, "'vgg11_bn' has no output stride 16"),
+        ("resnetblur50", {}, "'layer2' does not keep the size"),
+    ],
+)
+def test_mistakes_are_named(name, options, message):
+    with torch.device("cpu" if "pretrained" in options else "meta"), pytest.raises(UserError, match=message):
+        create_encoder(name, **{"in_channels": 4, **options})
+
+
+def test_two_input_channels_have_no_rgb_weights(tmp_path):
+    torch.save(released_layout("csail")[0], tmp_path / "weights.pth")
+    with pytest.raises(UserError, match="weights for 3 input channels cannot serve 2"):
+        create_encoder(RELEASED, 2, pretrained=str(tmp_path / "weights.pth"))

@@ -1,0 +1,191 @@
+"""Whole networks: shapes, gradients, options, and what they refuse."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from indexnet.errors import UserError
+from indexnet.networks import Network, create_network, get_network, list_networks, without_pretrained
+from indexnet.resampling import list_resampling
+
+NARROW = {"name": "mobilenetv2_released", "width": 0.25}
+SMALL = {
+    "matting_unet": {"encoder": NARROW},
+    "deep_matting": {"encoder": "vgg11_bn", "hidden": 16},
+    "autoencoder": {"widths": [4, 6, 8], "in_channels": 4},
+}
+
+
+@pytest.mark.parametrize("info", list_networks(), ids=lambda info: info.name)
+def test_every_network_has_facts(info):
+    assert get_network(info.name).info is info
+    assert info.title
+    assert info.paper
+    assert info.description
+    assert info.tasks
+
+
+@pytest.mark.parametrize("name", ["matting_unet", "autoencoder"])
+@pytest.mark.parametrize("operator", [info.name for info in list_resampling()])
+def test_every_network_trains_over_every_operator(name, operator):
+    torch.manual_seed(0)
+    network = create_network(name, resampling=operator, **SMALL[name])
+    assert isinstance(network, Network)
+    x = torch.randn(2, network.in_channels, 64, 32)
+    y = network(x)
+    assert y.shape == (2, network.out_channels, 64, 32)
+    y.square().mean().backward()
+    without = [key for key, p in network.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
+    assert without == []
+
+
+@pytest.mark.parametrize("operator", ["max_unpool", "bilinear", {"name": "indexnet", "family": "o2o_shared"}])
+def test_deep_matting_trains(operator):
+    network = create_network("deep_matting", resampling=operator, **SMALL["deep_matting"])
+    assert network.size_multiple == 32
+    y = network(torch.randn(2, 4, 64, 32))
+    assert y.shape == (2, 1, 64, 32)
+    y.mean().backward()
+    assert all(p.grad is not None for p in network.parameters())
+
+
+def test_deep_matting_refuses_an_encoder_with_units_between_halvings():
+    with pytest.raises(UserError, match=r"'mobilenetv2_released' has others between.*vgg16_bn"):
+        create_network("deep_matting", encoder=NARROW)
+
+
+@pytest.mark.parametrize("fusion", ["concat", "skip", "none"])
+@pytest.mark.parametrize("context", ["aspp", "none"])
+@pytest.mark.parametrize("output_stride", [32, 16])
+def test_every_row_of_the_design_table_is_a_configuration(fusion, context, output_stride):
+    options = {"fusion": fusion, "context": context, "output_stride": output_stride, "decoder_kernel": 3}
+    network = create_network("matting_unet", encoder=NARROW, out_channels=2, **options)
+    assert network.size_multiple == output_stride
+    assert len(network.resampling.stages) == {32: 5, 16: 4}[output_stride]
+    x = torch.randn(2, 4, 32, 48)
+    y = network(x)
+    assert y.shape == (2, 2, 32, 48)
+    decoder_inputs = [layer[0].in_channels for layer in network.decoder]
+    assert decoder_inputs == [(2 if fusion == "concat" else 1) * c for c in (8, 4, 6, 8, 16, 24, 40)]
+
+
+def test_fusion_sees_what_the_encoder_left():
+    torch.manual_seed(0)
+    x = torch.randn(1, 4, 32, 32)
+    outputs = {}
+    for fusion in ("skip", "none"):
+        torch.manual_seed(1)
+        network = create_network("matting_unet", encoder=NARROW, fusion=fusion, context="none").eval()
+        with torch.no_grad():
+            outputs[fusion] = network(x)
+    assert not torch.allclose(outputs["skip"], outputs["none"])
+
+
+@pytest.mark.parametrize("operator", ["max_unpool", "indexnet", "carafe"])
+def test_sizes_that_are_not_multiples_come_back(operator):
+    network = create_network("matting_unet", encoder=NARROW, resampling=operator).eval()
+    with torch.no_grad():
+        assert network(torch.randn(1, 4, 45, 70)).shape == (1, 1, 45, 70)
+    auto = create_network("autoencoder", resampling=operator, widths=[4, 4, 4]).eval()
+    assert auto.size_multiple == 1
+    with torch.no_grad():
+        assert auto(torch.randn(1, 1, 28, 27)).shape == (1, 1, 28, 27)
+
+
+def test_the_output_is_not_clamped():
+    torch.manual_seed(0)
+    network = create_network("matting_unet", encoder=NARROW).eval()
+    with torch.no_grad():
+        network.head[1].weight.fill_(-1.0)
+        assert network(torch.randn(1, 4, 32, 32)).min() < 0
+
+
+def test_a_batch_of_one_is_refused_in_training_with_aspp_only():
+    x = torch.randn(1, 4, 64, 64)
+    network = create_network("matting_unet", encoder=NARROW)
+    with pytest.raises(UserError, match=r"batch of one sample.*training.batch_size"):
+        network(x)
+    assert network.eval()(x).shape == (1, 1, 64, 64)
+    assert create_network("matting_unet", encoder=NARROW, context="none")(x).shape == (1, 1, 64, 64)
+
+
+def test_initialisation_is_the_released_one():
+    torch.manual_seed(0)
+    network = create_network("matting_unet")
+    first = network.decoder[6][0].weight  # 96 outputs, 5x5
+    assert first.std().item() == pytest.approx((2 / (25 * 96)) ** 0.5, rel=0.01)
+    depthwise = network.encoder.units[6][1].conv[3].weight  # 960 outputs, 3x3: groups are ignored
+    assert depthwise.std().item() == pytest.approx((2 / (9 * 960)) ** 0.5, rel=0.05)
+    norm = network.encoder.units[0][1]
+    assert norm.weight.eq(1).all()
+    assert norm.bias.eq(0).all()
+
+
+def test_parameter_groups_split_encoder_and_rest():
+    network = create_network("matting_unet", resampling={"name": "indexnet", "family": "m2o", "expansion": 1})
+    encoder = sum(p.numel() for p in network.encoder_parameters())
+    assert encoder == 1_812_000
+    assert sum(p.numel() for p in network.parameters()) - encoder == 4_141_515
+    assert list(create_network("autoencoder", widths=[4]).encoder_parameters()) == []
+
+
+def test_same_options_and_seed_give_the_same_network():
+    states = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        states.append(create_network("matting_unet", encoder=NARROW, resampling="indexnet").state_dict())
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("matting_unett", {}, "unknown network 'matting_unett'.*matting_unet"),
+        ("matting_unet", {"fusionn": "skip"}, "no option 'fusionn'.*'fusion'"),
+        ("matting_unet", {"fusion": "add"}, "'concat', 'skip' or 'none'"),
+        ("matting_unet", {"context": "ppm"}, "'aspp' or 'none'"),
+        ("matting_unet", {"decoder_kernel": 4}, "decoder_kernel.*odd"),
+        ("matting_unet", {"output_stride": 8}, "output_stride.*32 or 16"),
+        ("matting_unet", {"encoder": {"width": 1.0}}, "encoder must be a name or a mapping"),
+        ("matting_unet", {"encoder": {"name": "mobilenetv2_released", "widht": 1.0}}, "'widht'.*'width'"),
+        ("matting_unet", {"encoder": {"name": "mobilenetv2_released", "in_channels": 3}}, "no option 'in_channels'"),
+        ("matting_unet", {"resampling": 3}, "resampling must be a name or a mapping"),
+        ("matting_unet", {"resampling": "max_unpol", "encoder": NARROW}, "'max_unpool'"),
+        ("autoencoder", {"widths": []}, "widths of autoencoder"),
+    ],
+)
+def test_mistakes_are_named(name, options, message):
+    with pytest.raises(UserError, match=message):
+        create_network(name, **options)
+
+
+def test_an_autoencoder_has_no_batch_norm_to_freeze():
+    network = create_network("autoencoder", widths=[4])
+    assert network.freeze_bn is False
+    network.freeze_bn = False
+    with pytest.raises(UserError, match="has no encoder"):
+        network.freeze_bn = True
+
+
+def test_without_pretrained_touches_nothing_else():
+    options = {"encoder": {"name": "resnet34", "pretrained": True, "freeze_bn": True}, "fusion": "none"}
+    assert without_pretrained(options) == {
+        "encoder": {"name": "resnet34", "pretrained": False, "freeze_bn": True},
+        "fusion": "none",
+    }
+    assert options["encoder"]["pretrained"] is True
+    assert without_pretrained({"encoder": "resnet34"}) == {"encoder": "resnet34"}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("operator", ["max_unpool", "indexnet"])
+def test_export_at_dynamic_sizes(operator):
+    torch.manual_seed(0)
+    network = create_network("matting_unet", encoder=NARROW, resampling=operator).eval()
+    sizes = {2: 32 * torch.export.Dim("h", min=1, max=64), 3: 32 * torch.export.Dim("w", min=1, max=64)}
+    exported = torch.export.export(network, (torch.randn(1, 4, 64, 96),), dynamic_shapes=(sizes,)).module()
+    x = torch.randn(1, 4, 96, 160)
+    with torch.no_grad():
+        torch.testing.assert_close(exported(x), network(x), atol=1e-5, rtol=1e-5)

@@ -1,0 +1,317 @@
+"""report.html, and the command that writes it: complete, self-contained, accessible, safe."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import csv
+import io
+import itertools
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from indexnet.errors import UserError
+from indexnet.report import command, gallery, html
+from indexnet.report.records import Picture, find_run_sets
+from indexnet.report.table import build
+from indexnet.run.experiments import list_experiments, load_experiment
+from report_fabricated import MAE, PSNR, column, experiment, falling_loss, record, row, write_run
+
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+class Checker(HTMLParser):
+    """Balanced tags, unique ids, labelled references; collects tags and text."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.tags, self.text, self.ids, self.refs = [], [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        found = dict(attrs)
+        if "id" in found:
+            self.ids.append(found["id"])
+        self.refs += found.get("aria-labelledby", "").split()
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def check(page):
+    checker = Checker()
+    checker.feed(page)
+    checker.close()
+    assert checker.open == []
+    assert len(checker.ids) == len(set(checker.ids))
+    assert set(checker.refs) <= set(checker.ids)
+    return checker
+
+
+def pixels(size=32):
+    return np.random.default_rng(0).integers(0, 255, (size, size, 3), dtype=np.uint8)
+
+
+def fill(runs, names=("a", "b", "m2o"), **values):
+    for number, name in enumerate(names):
+        for seed in (0, 1):
+            images = 25 + 4 * number + seed + np.arange(6.0)
+            pictures = [("camera 1", kind, None, pixels()) for kind in ("input", "output", "error")]
+            if name == "m2o":
+                pictures += [("camera 1", "index", stage, pixels(8)) for stage in (0, 1, 2)]
+            write_run(
+                runs,
+                name,
+                seed,
+                record({"psnr": images.mean(), "mae": 0.1 / (1 + number)}, parameters=10**5 * (1 + number) ** 3),
+                per_image={"psnr": images},
+                curve=falling_loss(1.0, 0.1),
+                pictures=pictures,
+                **values,
+            )
+
+
+def table_of(runs, **values):
+    made = experiment(
+        [row("a", "Nearest"), row("b", "CARAFE"), row("m2o", "M2O"), row("x", "A2U", pending="not there yet")],
+        [column(**PSNR), column(**MAE)],
+        notes="Give `rows=m2o` for one row.",
+        **values,
+    )
+    sets = find_run_sets(runs, "made_up")
+    return build(made, sets[0] if sets else None)
+
+
+def test_page_is_complete_and_self_contained(tmp_path):
+    fill(tmp_path)
+    page = html.page(table_of(tmp_path), "2026-11-21 09:00")
+    checker = check(page)
+    text = "".join(checker.text)
+    for said in (
+        "A made-up table",
+        "nobody (2021), table 1",
+        "35.0",
+        "photos",
+        "small",
+        "200 steps",
+        "a CPU (1 threads)",
+    ):
+        assert said in text
+    for name in ("results", "glance", "cost", "curves", "samples", "runs"):
+        assert name in checker.ids
+    assert "pending" in text
+    assert "<code>rows=m2o</code>" in page
+    assert not re.search(r"""(?:src|href|url\()\s*=?\s*["']?(?:https?:)?//""", page)
+    assert not any(tag in ("script", "iframe", "object", "video") for tag, _ in checker.tags)
+    assert all(a["src"].startswith("data:image/") and a["alt"] for tag, a in checker.tags if tag == "img")
+    assert "prefers-color-scheme: dark" in page
+    assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in checker.tags
+
+
+def test_headings_descend_one_at_a_time_and_cells_have_heads(tmp_path):
+    fill(tmp_path)
+    checker = check(html.page(table_of(tmp_path), ""))
+    levels = [int(tag[1]) for tag, _ in checker.tags if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(b <= a + 1 for a, b in itertools.pairwise(levels))
+    assert all(a.get("scope") in ("row", "col", "colgroup") for tag, a in checker.tags if tag == "th")
+    scrolled = [a for tag, a in checker.tags if a.get("class") == "scroll"]
+    assert len(scrolled) == sum(tag == "table" for tag, _ in checker.tags)
+    assert all(a.get("tabindex") == "0" and ("aria-label" in a or "aria-labelledby" in a) for a in scrolled)
+
+
+def test_every_line_has_as_many_cells_as_the_head(tmp_path):
+    fill(tmp_path)
+    made = experiment(
+        [
+            row("a", "Nearest", printed={"psnr": "25.88", "params": "3.75M", "gflops": "4.08"}),
+            row("m2o", "M2O", printed={"psnr": "48.37"}),
+        ],
+        [column(**{**PSNR, "printed": "psnr"}), column(**MAE)],
+    )
+    page = html.page(build(made, find_run_sets(tmp_path, "made_up")[0]), "")
+    table = page[page.index("<table>") : page.index("</table>")]
+    top, sub = (part.split("</tr>")[0] for part in table.split("<tr>")[1:3])
+    spans = [int(m) for m in re.findall(r'colspan="(\d+)"', top)]
+    single = top.count("<th") - len(spans)
+    assert sub.count("<th") == sum(spans)
+    for line in re.findall(r"<tr[^>]*><th scope=\"row\">.*?</tr>", table):
+        assert line.count("<td") + 1 == single + sum(spans)
+    assert "measured:<br>photos, small" in page  # never beside a printed number without its origin
+    assert "These are different things" in page
+
+
+def test_names_are_escaped(tmp_path):
+    fill(tmp_path)
+    (tmp_path / "made_up/photos-small/a/seed=0/record.json").write_text('{"status": "failed", "error": "<b>x</b>"}')
+    made = experiment([row("a", "<script>alert(1)</script> & co")], [column(**PSNR)], title="1 < 2")
+    page = html.page(build(made, find_run_sets(tmp_path, "made_up")[0]), "")
+    check(page)
+    assert "<script" not in page
+    assert "<b>x" not in page
+    assert "1 &lt; 2" in page
+
+
+def test_pages_of_empty_and_unfinished_tables(tmp_path):
+    empty = html.page(table_of(tmp_path), "")
+    assert "indexnet train -m experiments=made_up" in "".join(check(empty).text)
+    write_run(tmp_path, "a", 0, record(status="running"), curve=falling_loss(1.0, 0.5))
+    write_run(tmp_path, "b", 0, record(status="failed", error="out of memory"))
+    checker = check(html.page(table_of(tmp_path), ""))
+    assert "curves" in checker.ids  # a running run shows its curve
+    assert "out of memory" in "".join(checker.text)
+    assert "glance" not in checker.ids
+
+
+def test_banner_where_the_budget_ranks_nothing(tmp_path):
+    fill(tmp_path)
+    page = html.page(table_of(tmp_path, ranks=False), "")
+    assert 'class="banner"' in page
+    assert "ranks nothing" in page
+    assert 'class="best' not in page
+    assert 'class="banner"' not in html.page(table_of(tmp_path), "")
+
+
+def test_many_rows_get_a_frame_each(tmp_path):
+    names = [f"r{i}" for i in range(10)]
+    fill(tmp_path, names)
+    made = experiment([row(name) for name in names], [column(**PSNR)])
+    page = html.page(build(made, find_run_sets(tmp_path, "made_up")[0]), "")
+    check(page)
+    assert page.count("<figcaption>") >= 10
+    assert 'class="panels"' in page
+
+
+def test_gallery_takes_the_lowest_finished_seed_and_orders_kinds(tmp_path):
+    fill(tmp_path)
+    (tmp_path / "made_up/photos-small/m2o/seed=0/record.json").write_text('{"status": "failed"}')
+    ((name, strips),) = gallery.samples(table_of(tmp_path), limit=2)
+    assert name == "camera 1"
+    assert [(strip.row.label, strip.seed) for strip in strips] == [("Nearest", 0), ("CARAFE", 0), ("M2O", 1)]
+    assert [p.kind for p in strips[2].pictures] == ["input", "output", "error", "index", "index", "index"]
+    assert [p.stage for p in strips[2].pictures[3:]] == [0, 1, 2]
+
+
+def decode(uri):
+    head, _, data = uri.partition(",")
+    assert head.startswith("data:image/")
+    return Image.open(io.BytesIO(base64.b64decode(data)))
+
+
+def test_pictures_are_embedded_whole_when_small_and_shrunk_when_large(tmp_path):
+    small, large = tmp_path / "small.png", tmp_path / "large.png"
+    Image.fromarray(pixels(32)).save(small)
+    Image.fromarray(np.tile(np.arange(600, dtype=np.uint8)[None, :, None], (300, 1, 3))).save(large)
+    uri, width, height = gallery.data_uri(Picture(small, "x", "input", None, ""))
+    assert (width, height) == (32, 32)
+    assert (np.asarray(decode(uri)) == pixels(32)).all()
+    uri, width, height = gallery.data_uri(Picture(large, "x", "output", None, ""))
+    assert (width, height) == (256, 128)
+    assert decode(uri).size == (256, 128)
+    assert gallery.data_uri(Picture(large, "x", "index", 0, ""))[1:] == (600, 300)
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    assert gallery.data_uri(Picture(tmp_path / "broken.png", "x", "input", None, "")) is None
+
+
+def test_photographs_become_jpeg(tmp_path):
+    path = tmp_path / "photo.png"
+    noise = np.random.default_rng(0).integers(0, 255, (300, 300, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    uri, *_ = gallery.data_uri(Picture(path, "x", "input", None, ""))
+    assert uri.startswith("data:image/jpeg")
+    uri, *_ = gallery.data_uri(Picture(path, "x", "output", None, ""))
+    assert uri.startswith("data:image/png")
+
+
+# --- the command -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run_command(tmp_path, monkeypatch):
+    """Run ``indexnet report`` in a fresh folder with a fabricated experiment file; returns the exit code."""
+    from indexnet.run import experiments
+
+    made = experiment([row("a", "Nearest"), row("b", "CARAFE"), row("m2o", "M2O")], [column(**PSNR), column(**MAE)])
+    monkeypatch.setattr(experiments, "load_experiment", lambda name: made)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        parser = argparse.ArgumentParser()
+        command.configure(parser)
+        return command.main(parser.parse_args(["made_up", *arguments]))
+
+    return run
+
+
+def test_command_writes_three_files_and_prints_a_table(run_command, tmp_path, capsys):
+    fill(tmp_path / "runs")
+    assert run_command() == 0
+    folder = tmp_path / "reports/made_up/photos-small"
+    assert sorted(path.name for path in folder.iterdir()) == ["report.html", "report.md", "table.csv"]
+    said = capsys.readouterr().out
+    assert "photos at budget small, 6 of 6 runs finished" in " ".join(said.split())
+    assert "Best PSNR (dB)" in said
+    assert "reports/made_up/photos-small/report.html" in said
+    assert run_command() == 0  # again: our own report is replaced
+
+
+def test_command_without_runs(run_command, tmp_path, capsys):
+    assert run_command() == 0
+    assert (tmp_path / "reports/made_up/no-runs/table.csv").is_file()
+    assert "Nothing is measured yet" in capsys.readouterr().out
+
+
+def test_command_chooses_and_names_data(run_command, tmp_path, capsys):
+    fill(tmp_path / "elsewhere")
+    fill(tmp_path / "elsewhere", names=("a",), setting="photos-paper")
+    assert run_command("--runs", "elsewhere") == 0
+    assert "also there: photos-paper (--data)" in " ".join(capsys.readouterr().out.split())
+    assert run_command("--runs", "elsewhere", "--data", "photos-paper", "--output", "mine") == 0
+    assert "photos at budget paper" in (tmp_path / "mine/report.md").read_text()
+    with pytest.raises(UserError, match="present: photos-paper, photos-small"):
+        run_command("--runs", "elsewhere", "--data", "scenes-small")
+
+
+def test_command_overwrites_nothing_of_others(run_command, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/table.csv").write_text("precious")
+    with pytest.raises(UserError, match=r"mine already holds table\.csv.*--overwrite"):
+        run_command("--output", "mine")
+    assert (tmp_path / "mine/table.csv").read_text() == "precious"
+    assert not (tmp_path / "mine/report.html").exists()
+    assert run_command("--output", "mine", "--overwrite") == 0
+    assert (tmp_path / "mine/table.csv").read_text() != "precious"
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="is a file"):
+        run_command("--output", "file")
+
+
+@pytest.mark.parametrize("name", list_experiments())
+def test_every_experiment_file_makes_a_report_without_runs(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    parser = argparse.ArgumentParser()
+    command.configure(parser)
+    assert command.main(parser.parse_args([name])) == 0
+    folder = tmp_path / "reports" / name / "no-runs"
+    check((folder / "report.html").read_text(encoding="utf-8"))
+    made = load_experiment(name)
+    lines = list(csv.DictReader((folder / "table.csv").read_text(encoding="utf-8").splitlines()))
+    assert [line["row"] for line in lines] == [row.name for row in made.rows]
+    measured = [f"{column.metric}_{what}" for column in made.columns for what in ("mean", "sd", "n", "rank")]
+    assert all(line[key] == "" for line in lines for key in [*measured, "parameters"])
+    printed = sum(bool(row.printed.get(c.printed)) for row in made.rows for c in made.columns if c.printed)
+    assert sum(bool(line[f"{column.metric}_printed"]) for line in lines for column in made.columns) == printed

@@ -1,0 +1,315 @@
+"""Every operator through the same contract."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from indexnet.errors import UserError
+from indexnet.resampling import (
+    OperatorInfo,
+    Resampling,
+    create_resampling,
+    get_resampling,
+    list_resampling,
+    register_resampling,
+    watch_stages,
+)
+
+VARIANTS = {
+    "max_unpool": ("max_unpool", {}),
+    "holistic_max_index": ("holistic_max_index", {}),
+    "nearest-max": ("nearest", {}),
+    "nearest-avg": ("nearest", {"pooling": "avg"}),
+    "nearest-conv": ("nearest", {"pooling": "conv"}),
+    "bilinear-max": ("bilinear", {}),
+    "bilinear-avg": ("bilinear", {"pooling": "avg"}),
+    "bilinear-conv": ("bilinear", {"pooling": "conv"}),
+    "deconv": ("deconv", {}),
+    "pixel_shuffle": ("pixel_shuffle", {}),
+    "carafe-max": ("carafe", {"compressed": 4}),
+    "carafe-avg": ("carafe", {"pooling": "avg", "compressed": 4, "k_up": 3}),
+    "carafe-conv": ("carafe", {"pooling": "conv", "compressed": 4, "k_enc": 1, "k_up": 1}),
+    "indexnet-m2o": ("indexnet", {}),
+    "indexnet-m2o-linear": ("indexnet", {"nonlinear": False, "context": False}),
+    "indexnet-m2o-raw": ("indexnet", {"skip": "raw", "context": False, "normalization": "softmax/softmax"}),
+    "indexnet-hin": ("indexnet", {"family": "hin"}),
+    "indexnet-modelwise": ("indexnet", {"family": "o2o_modelwise"}),
+    "indexnet-shared": ("indexnet", {"family": "o2o_shared"}),
+    "indexnet-shared-linear": ("indexnet", {"family": "o2o_shared", "nonlinear": False}),
+    "indexnet-unshared": ("indexnet", {"family": "o2o_unshared", "expansion": 1}),
+}
+EQUAL_WIDTHS = [
+    v for v, (name, o) in VARIANTS.items() if name == "max_unpool" or (name == "indexnet" and "hin" not in v)
+]
+every_variant = pytest.mark.parametrize("variant", VARIANTS)
+both_dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+
+
+class OneStage(nn.Module):
+    """Down, a decoder that does nothing much, up."""
+
+    def __init__(self, resampling: Resampling):
+        super().__init__()
+        self.resampling = resampling
+
+    def forward(self, x):
+        stage = self.resampling.stages[0]
+        features, skip, guide, size = stage.down(x)
+        decoder = 0.5 * features
+        if stage.decoder_channels != stage.channels:
+            decoder = torch.cat([decoder] * stage.decoder_channels, 1)[:, : stage.decoder_channels]
+        return features, skip, stage.up(decoder, guide, size)
+
+
+def build(variant: str, channels=2, decoder_channels=None, dtype=torch.float32, seed=0) -> OneStage:
+    name, options = VARIANTS[variant]
+    torch.manual_seed(seed)
+    decoder = None if decoder_channels is None else [decoder_channels]
+    return OneStage(create_resampling(name, [channels], decoder, **options)).to(dtype)
+
+
+def picture(*shape: int, dtype=torch.float32) -> torch.Tensor:
+    """Distinct values, so that no maximum is a tie."""
+    generator = torch.Generator().manual_seed(3)
+    count = torch.Size(shape).numel()
+    return (torch.randperm(count, generator=generator).to(dtype) / count * 4 - 2).reshape(shape)
+
+
+def test_every_operator_is_tested():
+    assert {name for name, _ in VARIANTS.values()} == {info.name for info in list_resampling()}
+
+
+@every_variant
+@both_dtypes
+@pytest.mark.parametrize("size", [(6, 8), (7, 8), (6, 5), (3, 3), (2, 2)], ids=str)
+def test_shapes_and_dtypes(variant, dtype, size):
+    net = build(variant, 3, dtype=dtype)
+    features, skip, up = net(picture(2, 3, *size, dtype=dtype))
+    assert features.shape == (2, 3, (size[0] + 1) // 2, (size[1] + 1) // 2)
+    assert skip.shape == up.shape == (2, 3, *size)
+    assert {features.dtype, skip.dtype, up.dtype} == {dtype}
+    assert all(torch.isfinite(t).all() for t in (features, skip, up))
+
+
+@every_variant
+@pytest.mark.parametrize("size", [(4, 4), (3, 5)], ids=str)
+def test_gradients(variant, size):
+    net = build(variant, dtype=torch.float64)
+    names, parameters = zip(*net.named_parameters(), strict=True) if list(net.parameters()) else ((), ())
+
+    def forward(x, *values):
+        return functional_call(net, dict(zip(names, values, strict=True)), (x,))
+
+    x = picture(2, 2, *size, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(forward, (x, *parameters), fast_mode=True)
+
+
+@every_variant
+def test_every_parameter_learns(variant):
+    net = build(variant, dtype=torch.float64)
+    _, skip, up = net(picture(2, 2, 6, 6, dtype=torch.float64).requires_grad_())
+    (skip.square().sum() + up.square().sum()).backward()
+    missing = [name for name, p in net.named_parameters() if p.grad is None]
+    assert not missing
+    if variant != "carafe-conv":  # a softmax over one tap is constant
+        assert all(p.grad.abs().sum() > 0 for p in net.parameters())
+
+
+@every_variant
+def test_state_dict_round_trip(variant):
+    source, target = build(variant, seed=1), build(variant, seed=2)
+    x = picture(2, 2, 6, 6)
+    source(x)  # moves running statistics
+    target.load_state_dict(source.state_dict())
+    duplicate = copy.deepcopy(source)
+    source.eval(), target.eval(), duplicate.eval()
+    for other in (target, duplicate):
+        for a, b in zip(source(x), other(x), strict=True):
+            assert torch.equal(a, b)
+    # A copy must not look into its original.
+    for p in source.parameters():
+        nn.init.constant_(p, 9.0)
+    for a, b in zip(target(x), duplicate(x), strict=True):
+        assert torch.equal(a, b)
+
+
+@every_variant
+@pytest.mark.parametrize("size", [(6, 8), (7, 5)], ids=str)
+def test_channels_last(variant, size):
+    net = build(variant, 3, dtype=torch.float64)
+    x = picture(2, 3, *size, dtype=torch.float64)
+    expected = net(x)
+    net = build(variant, 3, dtype=torch.float64).to(memory_format=torch.channels_last)
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    actual = net(x)
+    for a, b in zip(actual, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+        if size == (6, 8):
+            assert a.is_contiguous(memory_format=torch.channels_last)
+    sum(a.sum() for a in actual).backward()
+    assert torch.isfinite(x.grad).all()
+
+
+@every_variant
+def test_meta_device(variant):
+    with torch.device("meta"):
+        net = build(variant, 3)
+        outputs = net(torch.empty(2, 3, 7, 6))
+    assert [tuple(o.shape) for o in outputs] == [(2, 3, 4, 3), (2, 3, 7, 6), (2, 3, 7, 6)]
+    assert all(o.is_meta for o in outputs)
+
+
+@every_variant
+def test_export_static(variant):
+    net = build(variant, 2).eval()
+    x = picture(1, 2, 5, 6)
+    exported = torch.export.export(net, (x,)).module()
+    for a, b in zip(exported(x), net(x), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@every_variant
+def test_export_dynamic(variant):
+    net = build(variant, 2).eval()
+    half_h, half_w = torch.export.Dim("h", min=2, max=64), torch.export.Dim("w", min=2, max=64)
+    shapes = ({0: torch.export.Dim("n", min=1, max=16), 2: 2 * half_h, 3: 2 * half_w},)
+    exported = torch.export.export(net, (picture(2, 2, 6, 8),), dynamic_shapes=shapes).module()
+    for shape in ((1, 2, 4, 10), (3, 2, 12, 8)):
+        x = picture(*shape)
+        for a, b in zip(exported(x), net(x), strict=True):
+            torch.testing.assert_close(a, b)
+
+
+@every_variant
+def test_compiles_without_graph_breaks(variant):
+    net = build(variant, 2)
+    x = picture(2, 2, 6, 8)
+    torch.compiler.reset()
+    compiled = torch.compile(copy.deepcopy(net), backend="aot_eager", fullgraph=True)
+    for a, b in zip(compiled(x), net(x), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@every_variant
+def test_autocast(variant):
+    net = build(variant, 2)
+    x = picture(2, 2, 6, 8)
+    expected = net(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        actual = net(x)
+    for a, b in zip(actual, expected, strict=True):
+        torch.testing.assert_close(a.float(), b, rtol=0.1, atol=0.1)
+
+
+@every_variant
+def test_decoder_widths(variant):
+    if variant in EQUAL_WIDTHS:
+        with pytest.raises(UserError, match=r"stage 0: .* 2 channels .* 3,"):
+            build(variant, 2, 3)
+        return
+    _, skip, up = build(variant, 2, 3)(picture(1, 2, 5, 6))
+    assert skip.shape == (1, 2, 5, 6)
+    assert up.shape == (1, 3, 5, 6)
+
+
+@every_variant
+def test_facts(variant):
+    name, _options = VARIANTS[variant]
+    info = get_resampling(name).info
+    assert all(getattr(info, field) != "" for field in OperatorInfo.__dataclass_fields__)
+    net = build(variant)
+    _, _, guide, _ = net.resampling.stages[0].down(picture(1, 2, 4, 4))
+    assert info.guided == (guide is not None)
+    assert info.learned or not list(net.parameters())
+
+
+@every_variant
+def test_index_maps(variant):
+    net = build(variant)
+    stage = net.resampling.stages[0]
+    down = stage.down(picture(1, 2, 5, 6))
+    maps = stage.index_maps(down.guide)
+    if not variant.startswith("indexnet"):
+        assert maps is None
+        return
+    assert maps.shape == (1, 1 if "hin" in variant else 2, 6, 6)
+    assert (maps > 0).all()
+    assert (maps < 1).all()
+    # What up makes of ones is the index map itself.
+    torch.testing.assert_close(stage.up(torch.ones(1, 2, 3, 3), down.guide, (6, 6)), maps.expand(1, 2, 6, 6))
+
+
+@every_variant
+@pytest.mark.parametrize("size", [(6, 8), (7, 5)], ids=str)
+def test_paper_macs_count_every_convolution_once(variant, size):
+    """By the counter of the papers: weights times output positions, for each convolution that runs."""
+    net = build(variant, 3)
+    stage, total = net.resampling.stages[0], 0
+
+    def hook(module, _inputs, output):
+        nonlocal total
+        total += module.weight.numel() * output.shape[2] * output.shape[3]
+
+    for module in net.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            module.register_forward_hook(hook)
+    net(picture(1, 3, *size))
+    if variant.startswith("indexnet"):  # its convolutions are functions; see test_resampling_indexnet
+        assert total == 0
+        return
+    assert stage.paper_macs(*size) == total
+    assert stage.true_macs(*size) <= total
+
+
+def test_watching_stages():
+    resampling = create_resampling("indexnet", [2, 3], family="hin", nonlinear=False)
+    x = picture(1, 2, 8, 8)
+    with watch_stages(resampling) as seen:
+        down = resampling.stages[0].down(x)
+        resampling.stages[0].down(x)
+    resampling.stages[0].down(x)
+    assert [len(s) for s in seen] == [2, 0]
+    assert seen[0][0] is down
+    assert not any("down" in vars(stage) for stage in resampling.stages)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: create_resampling("maxunpool", [2]), "Did you mean 'max_unpool'"),
+        (lambda: create_resampling("indexnet", [2], famly="hin"), "no option 'famly'. Did you mean 'family'"),
+        (lambda: create_resampling("max_unpool", [2], pooling="avg"), "no option 'pooling'"),
+        (lambda: create_resampling("indexnet", [2], family="o2o_share"), "Did you mean 'o2o_shared'"),
+        (lambda: create_resampling("indexnet", [2], expansion=3), "expansion=3 is not one of 1, 2"),
+        (lambda: create_resampling("indexnet", [2], nonlinear="yes"), "nonlinear='yes' is not one of True, False"),
+        (lambda: create_resampling("indexnet", [2], context=1), "context=1 is not one of True, False"),
+        (lambda: create_resampling("indexnet", [2], normalization="softmax"), "normalization='softmax'"),
+        (lambda: create_resampling("indexnet", [2], skip="index"), "Did you mean 'indexed'"),
+        (lambda: create_resampling("bilinear", [2], pooling="mean"), "'max', 'avg', 'conv'"),
+        (lambda: create_resampling("carafe", [2], k_up=4), "k_up must be a positive odd integer, got 4"),
+        (lambda: create_resampling("carafe", [2], compressed=0), "compressed must be a positive integer, got 0"),
+        (lambda: create_resampling("nearest", []), "channels must be a list of positive integers"),
+        (lambda: create_resampling("nearest", [2, 0]), r"got \[2, 0\]"),
+        (lambda: create_resampling("nearest", [2.5]), r"got \[2.5\]"),
+        (lambda: create_resampling("nearest", [2, 3], [2]), "2 stages but decoder_channels has 1"),
+        (lambda: create_resampling("max_unpool", [2, 3], [2, 4]), "stage 1: .* 3 channels .* 4,"),
+        (lambda: create_resampling("indexnet", [2, 3], [2, 4]), "choose family='hin'"),
+    ],
+)
+def test_mistakes_get_one_sentence(call, message):
+    with pytest.raises(UserError, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+def test_registering_twice_is_refused():
+    class Again(Resampling):
+        info = get_resampling("nearest").info
+
+    with pytest.raises(RuntimeError, match="registered twice"):
+        register_resampling(Again)
