@@ -27,13 +27,13 @@ from torch.profiler import ProfilerActivity, profile
 from indexnet.resampling import ResamplingStage, create_resampling, fuse_columns
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-from reference import LiteralStage  # noqa: E402
+from reference import LiteralStage
 
 # (family, nonlinear, context) -> largest time ratio that is acceptable on a CPU; peak memory must be lower in all.
 CASES: dict[tuple[str, bool, bool], float] = {
     ("m2o", True, True): 0.9,
     ("m2o", False, False): 0.65,
-    ("m2o", False, True): 0.75,
+    ("m2o", False, True): 0.65,
     ("o2o_shared", True, True): 0.25,
     ("o2o_shared", False, False): 0.4,
     ("o2o_unshared", True, True): 0.75,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import inspect
 import pickle
 
 import numpy as np
@@ -144,10 +145,10 @@ def test_fingerprints_tell_splits_and_options_apart(name, root):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_data_set_refuses_foreign_tasks_and_options(name, root):
+    options = {"root": str(root)} if "root" in inspect.signature(get_data(name)).parameters else {}
     with pytest.raises(UserError, match="no targets for the task 'nonsense'; it serves"):
-        options = {"root": str(root)} if "root" in get_data(name).__init__.__code__.co_varnames else {}
         create_data(name, task="nonsense", **options)
-    with pytest.raises(UserError, match="has no option 'tsak'. Did you mean 'task'"):
+    with pytest.raises(UserError, match=r"has no option 'tsak'\. Did you mean 'task'"):
         create_data(name, tsak="x")
 
 
@@ -177,7 +178,7 @@ def test_photo_patches_show_something(channels):
 
 
 def test_photo_options_that_cannot_be():
-    with pytest.raises(UserError, match="data.size=2000"):
+    with pytest.raises(UserError, match=r"data\.size=2000"):
         create_data("photos", size=2000).train()
     with pytest.raises(UserError, match="at least 8"):
         create_data("photos", size=2)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
@@ -298,3 +300,14 @@ def test_column_order_is_reading_order():
     down = stage.down(torch.full((1, 1, 4, 4), 0.1))
     cell = stage.index_maps(down.guide)[0, 0, :2, :2]
     torch.testing.assert_close(cell, torch.sigmoid(0.4 * torch.tensor([[1.0, 2.0], [3.0, 4.0]])))
+
+
+@pytest.mark.parametrize("case", [("m2o", True, True), ("m2o", False, False), ("o2o_shared", True, True)], ids=str)
+def test_peak_memory_is_below_the_literal_form(case):
+    path = Path(__file__).parents[1] / "benchmarks" / "stage.py"
+    spec = importlib.util.spec_from_file_location("benchmark_stage", path)
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    measured = benchmark.measure(*case, shape=(1, 16, 32, 32), repeats=1, device="cpu")
+    assert measured["literal_bytes"] > 5 * 16 * 32 * 32 * 4  # the accounting sees more than the input
+    assert measured["memory_ratio"] < 1

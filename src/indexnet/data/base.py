@@ -194,7 +194,7 @@ def digest(*parts: Any) -> str:
 def planes(image: UInt8) -> Tensor:
     """Turn an 8-bit image (H, W) or (H, W, C) into a float32 tensor (1 or C, H, W) in [0, 1]."""
     stacked = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
-    return torch.from_numpy(np.ascontiguousarray(stacked)).to(torch.float32).div_(255)
+    return torch.from_numpy(np.divide(stacked, np.float32(255), dtype=np.float32, order="C"))
 
 
 def check_size(what: str, size: Any, smallest: int = 8) -> int:

@@ -113,13 +113,14 @@ def read_trimap(path: str | Path, strict: bool) -> tuple[UInt8, int]:
     values, white = _read_gray(path)
     if white == _FULL:
         exact = np.isin(values, (0, 32768, 128 * 257, _FULL))
-        values = values >> 8
+        found, values = values, values >> 8
     else:
+        found = values
         exact = np.isin(values, (0, 128, 255))
     touched = int(values.size - np.count_nonzero(exact))
     if touched and strict:
-        found = np.unique(values[~exact])
-        shown = ", ".join(map(str, found[:5])) + (", ..." if len(found) > 5 else "")
+        others = np.unique(found[~exact])
+        shown = ", ".join(map(str, others[:5])) + (", ..." if len(others) > 5 else "")
         raise UserError(
             f"trimap {path} has {touched} pixels with the values {shown}; only 0 (background), 128 (unknown) and 255 "
             "(foreground) are allowed. Set unknown pixels to 128 and save it losslessly, as PNG."

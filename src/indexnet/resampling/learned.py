@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -208,6 +209,11 @@ class Carafe(Resampling):
         check_positive("carafe", "k_up", k_up, odd=True)
         check_positive("carafe", "k_enc", k_enc, odd=True)
         check_positive("carafe", "compressed", compressed)
+        if k_up == 1:
+            # The toy experiments of the CARAFE rows are printed with k_up=1, so it is allowed.
+            warnings.warn(
+                "resampling 'carafe': k_up=1 is nearest neighbour upsampling, its weights learn nothing", stacklevel=2
+            )
         self.pooling, self.k_up, self.k_enc, self.compressed = pooling, k_up, k_enc, compressed
         self._build_stages()
 

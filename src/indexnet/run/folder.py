@@ -33,7 +33,7 @@ def run_path(config: Mapping[str, Any]) -> Path:
             f"(`indexnet train -m experiments={experiment['name']}`), with rows=NAME for one of its rows."
         )
     setting = f"{config['data']['name']}-{config['budget']['name']}"
-    return runs / experiment["name"] / setting / experiment["row"] / f"seed={config['seed']}"
+    return runs / str(experiment["name"]) / setting / str(experiment["row"]) / f"seed={config['seed']}"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import default_collate
 
 from indexnet.data import Dataset
+from indexnet.data.base import UInt8
 from indexnet.data.pictures import index_map_picture
 from indexnet.files import atomic_write, write_json
 from indexnet.resampling.base import watch_stages
@@ -36,7 +37,9 @@ def write_gallery(folder: Path, task: Task, dataset: Dataset, limit: int | None 
         with torch.inference_mode(), watch_stages(task.network.resampling) as seen:
             prediction = task.infer(task.network, batch)
         name = str(sample["name"])
-        pictures = [(p.kind, None, p.image, p.caption) for p in task.pictures(prediction, batch)]
+        pictures: list[tuple[str, int | None, UInt8, str]] = [
+            (p.kind, None, p.image, p.caption) for p in task.pictures(prediction, batch)
+        ]
         for stage, results in enumerate(seen):
             index_map = task.network.resampling.stages[stage].index_maps(results[-1].guide) if results else None  # type: ignore[operator]
             if index_map is not None:

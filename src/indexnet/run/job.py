@@ -45,10 +45,11 @@ def run_job(path: Path) -> int:
     from indexnet.run.callbacks import DivergedError
     from indexnet.run.config import config_hash
     from indexnet.run.folder import RunFolder
+    from indexnet.run.loader import process_rank
 
     folder = RunFolder(path.resolve())
     config = folder.config()
-    if _rank() != 0:  # a DDP sibling: rank 0 holds the lock and writes the record
+    if process_rank() != 0:  # a DDP sibling: rank 0 holds the lock and writes the record
         _execute(folder, config, {})
         return 0
     with folder.lock():
@@ -80,10 +81,6 @@ def run_job(path: Path) -> int:
     if code == 0 and sys.stdout.isatty():
         _finished(folder)
     return code
-
-
-def _rank() -> int:
-    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", os.environ.get("LOCAL_RANK", "0"))))
 
 
 def _finished(folder: RunFolder) -> int:
@@ -314,6 +311,8 @@ def _collector(task: Task) -> Any:
     import pytorch_lightning as pl
     import torch.distributed as dist
 
+    from indexnet.metrics import PerImageMetric
+
     class Collector(pl.Callback):
         def __init__(self) -> None:
             self.rows: list[dict[str, Any]] = []
@@ -322,7 +321,9 @@ def _collector(task: Task) -> Any:
             self, trainer: Any, module: Any, outputs: Any, batch: Any, index: int, loader: int = 0
         ) -> None:
             columns = {
-                name: metric.latest.tolist() for name, metric in task.test_metrics.items() if hasattr(metric, "latest")
+                name: metric.latest.tolist()
+                for name, metric in task.test_metrics.items()
+                if isinstance(metric, PerImageMetric)
             }
             for i, name in enumerate(batch["name"]):
                 self.rows.append({"name": name, **{key: values[i] for key, values in columns.items()}})

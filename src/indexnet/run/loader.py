@@ -97,6 +97,11 @@ def total_steps(training: dict[str, Any], budget: dict[str, Any], count: int) ->
     return min(steps, cap) if cap else int(steps)
 
 
+def process_rank() -> int:
+    """Return this process's rank as its launcher names it in the environment; 0 for a process on its own."""
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", os.environ.get("LOCAL_RANK", "0"))))
+
+
 def worker_count(setting: int | str) -> int:
     """Return the number of loader processes: as given, or for ``auto`` none on two cores or fewer, else up to 8."""
     if setting != "auto":
@@ -125,7 +130,7 @@ def evaluation_loader(
     batches: Sequence[list[Key]] = [keys[i : i + batch_size] for i in range(0, len(keys), batch_size)]
     return DataLoader(
         Keyed(dataset, 0),
-        batch_sampler=batches,  # type: ignore[arg-type]
+        batch_sampler=batches,
         num_workers=workers if len(batches) > workers else 0,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_one_thread,

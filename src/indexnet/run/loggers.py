@@ -8,10 +8,10 @@ import shutil
 from typing import Any
 
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
-from pytorch_lightning.utilities import rank_zero_only
 
 from indexnet.run.config import config_hash
 from indexnet.run.folder import RunFolder
+from indexnet.run.loader import process_rank
 
 
 def create_loggers(folder: RunFolder, config: dict[str, Any], start: int) -> list[Logger] | bool:
@@ -37,14 +37,16 @@ def create_loggers(folder: RunFolder, config: dict[str, Any], start: int) -> lis
 
 def _csv(folder: RunFolder, start: int) -> Logger:
     """Build the CSV logger; Lightning's empties the file of an earlier try, so its rows are handed over."""
+    if process_rank() != 0:
+        return CSVLogger(folder.path, name="", version="csv")
     file, kept = folder.path / "csv" / "metrics.csv", []
     if start and file.is_file():
         with file.open(newline="", encoding="utf-8") as lines:
             kept = [row for row in csv.DictReader(lines) if row.get("step", "").isdigit() and int(row["step"]) < start]
     shutil.rmtree(file.parent, ignore_errors=True)
     logger = CSVLogger(folder.path, name="", version="csv")
-    if rank_zero_only.rank == 0:
-        logger.experiment.metrics.extend(kept)  # type: ignore[arg-type]
+    if kept:
+        logger.experiment.metrics.extend(kept)
     return logger
 
 

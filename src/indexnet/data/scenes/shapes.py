@@ -19,6 +19,7 @@ Points = npt.NDArray[np.float64]
 
 _SUPERSAMPLING = 2
 _SHIFT = 4  # fractional bits of OpenCV's drawing coordinates
+_BLEED = 1.4  # pixels by which OpenCV's anti-aliased polygons are wider than their outline, measured
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,30 @@ class Area:
 
 @dataclass(frozen=True)
 class Lines:
-    """Polylines of one width: ``points`` (N, K, 2), ``width`` in scene units."""
+    """Polylines: ``points`` (N, K, 2), ``width`` in scene units, at the end ``tip`` times that."""
 
     points: Points
     width: float
+    tip: float = 1.0
     closed: bool = False
 
 
 Mark = Area | Lines
+
+
+def ribbons(points: Points, width: Points, closed: bool) -> Points:
+    """Outlines of polylines (N, K, 2) that are ``width`` (K,) wide, with mitred corners: (N, M, 2)."""
+    if closed:
+        points = np.concatenate([points, points[:, :1]], 1)
+        width = np.concatenate([width, width[:1]])
+    along = np.diff(points, axis=1)
+    along /= np.linalg.norm(along, axis=2, keepdims=True) + 1e-9
+    before = np.concatenate([along[:, -1:] if closed else along[:, :1], along], 1)
+    after = np.concatenate([along, along[:, :1] if closed else along[:, -1:]], 1)
+    mean = (before + after) / 2
+    mean /= np.maximum((mean**2).sum(2, keepdims=True), 0.4)  # a mitre, cut where it would stick out
+    aside = mean[..., ::-1] * np.array([-0.5, 0.5]) * width[:, None]
+    return np.concatenate([points + aside, (points - aside)[:, ::-1]], 1)
 
 
 def rasterise(marks: Sequence[Mark], to_pixels: npt.NDArray[np.float64], width: int, height: int) -> UInt8:
@@ -57,23 +74,24 @@ def rasterise(marks: Sequence[Mark], to_pixels: npt.NDArray[np.float64], width: 
     limit = 16 * max(canvas.shape)
     scale = _SUPERSAMPLING * float(np.sqrt(abs(np.linalg.det(to_pixels[:, :2]))))
 
-    def fixed(points: Points) -> npt.NDArray[np.int32]:
-        pixels = (points @ to_pixels[:, :2].T + to_pixels[:, 2]) * _SUPERSAMPLING - 0.5
-        return np.rint(np.clip(pixels, -limit, limit) * (1 << _SHIFT)).astype(np.int32)
+    def draw(target: UInt8, outlines: Points, value: int) -> None:
+        for outline in np.rint(np.clip(outlines, -limit, limit) * (1 << _SHIFT)).astype(np.int32):
+            # One by one: in one call, overlaps would count as holes.
+            cv2.fillPoly(target, [outline], value, cv2.LINE_AA, _SHIFT)
 
     for mark in marks:
+        points = (mark.points @ to_pixels[:, :2].T + to_pixels[:, 2]) * _SUPERSAMPLING - 0.5
         if isinstance(mark, Area):
-            for outline in fixed(mark.points):  # one by one: together, overlaps would count as holes
-                cv2.fillPoly(canvas, [outline], 255 * mark.value, cv2.LINE_AA, _SHIFT)
+            draw(canvas, points, 255 * mark.value)
             continue
-        stroke = mark.width * scale
-        strands = list(fixed(mark.points))
-        thickness = max(1, round(stroke))
-        if stroke >= 0.8:
-            cv2.polylines(canvas, strands, mark.closed, 255, thickness, cv2.LINE_AA, _SHIFT)
-        else:  # thinner than a line can be: fainter; drawn apart, so that faint strands never darken what is there
+        strokes = mark.width * scale * np.linspace(1, mark.tip, mark.points.shape[1])
+        outlines = ribbons(points, np.maximum(strokes - _BLEED, 0), mark.closed)
+        thin = float(strokes.mean()) / _BLEED
+        if thin >= 1:
+            draw(canvas, outlines, 255)
+        else:  # thinner than can be drawn: fainter; drawn apart, so that faint strands never darken what is there
             faint = np.zeros_like(canvas)
-            cv2.polylines(faint, strands, mark.closed, max(1, int(255 * stroke)), 1, cv2.LINE_AA, _SHIFT)
+            draw(faint, outlines, max(1, int(255 * thin)))
             cv2.max(canvas, faint, canvas)
     return np.asarray(cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
@@ -161,7 +179,7 @@ def strands(rng: np.random.Generator, outline: Points, style: str, size: float) 
             rays with fine tips, a dandelion).
         size: half the height of the object, the unit of length.
     """
-    count = {"fur": 320, "hair": 260, "seeds": 130}[style]
+    count = {"fur": 420, "hair": 340, "seeds": 150}[style]
     middle = outline.mean(0)
     if style == "hair":  # from the upper part only
         weights = (outline[:, 1] < middle[1] + 0.1 * size).astype(float) + 1e-9
@@ -173,7 +191,11 @@ def strands(rng: np.random.Generator, outline: Points, style: str, size: float) 
     steps = {"fur": 6, "hair": 9, "seeds": 4}[style]
     t = np.linspace(0, 1, steps)[None, :, None]
     lean, fall = {"fur": (0.5, 0.2), "hair": (0.45, rng.uniform(0.2, 1.2)), "seeds": (0.08, 0.0)}[style]
-    length = size * {"fur": 0.22, "hair": 0.75, "seeds": 0.7}[style] * rng.uniform(0.3, 1.3, (count, 1, 1))
+    length = (
+        size
+        * {"fur": rng.uniform(0.15, 0.45), "hair": rng.uniform(0.5, 1.0), "seeds": 0.7}[style]
+        * rng.uniform(0.3, 1.3, (count, 1, 1))
+    )
     wind = rng.normal(0, 0.35, 2) if style != "seeds" else np.zeros(2)
     heading = outward + lean * rng.normal(size=(count, 2)) + wind
     heading /= np.linalg.norm(heading, axis=1, keepdims=True) + 1e-9
@@ -186,8 +208,7 @@ def strands(rng: np.random.Generator, outline: Points, style: str, size: float) 
     base = 0.0026 * rng.uniform(0.6, 1.3)
     parts = np.split(points, [int(count * share) for share in (0.4, 0.65, 0.85)])
     for part, width in zip(parts, base * np.array([0.3, 0.5, 0.8, 1.2]), strict=True):
-        marks.append(Lines(part, float(width)))
-        marks.append(Lines(part[:, : steps // 2 + 1], float(1.6 * width)))  # thicker towards the root
+        marks.append(Lines(part, float(1.6 * width), tip=0.3))
     if style == "seeds":
         tips = points[::3, -1]
         spread = rng.normal(0, 0.05 * size, (len(tips), 5, 2))
