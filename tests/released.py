@@ -28,8 +28,12 @@ def _layouts(shared: Path) -> dict[str, list[tuple[str, list[int]]]]:
     return json.loads((shared / "specs" / "indexnet_matting_state_dicts.json").read_text())
 
 
+@lru_cache
 def released_state(shared: Path, configuration: str) -> dict[str, torch.Tensor]:
-    """Names and shapes of one configuration, each value a function of its name and shape alone."""
+    """Names and shapes of one configuration, each value a function of its name and shape alone.
+
+    Kept between calls: not to be changed.
+    """
     state = {}
     for name, shape in _layouts(shared)[configuration]:
         # one module under five names: the first names its values

@@ -36,6 +36,16 @@ def test_the_docs_show_only_commands_that_exist():
     assert shown >= {"train", "evaluate", "predict", "compare", "report", "costs", "convert", "list"}
 
 
+def test_the_operator_table_is_the_registry():
+    from indexnet.resampling import list_resampling
+
+    text = (ROOT / "docs" / "operators.md").read_text(encoding="utf-8").replace("\\|", "|")
+    for info in list_resampling():
+        line = next(line for line in text.splitlines() if line.startswith(f"| `{info.name}` |"))
+        for fact in (info.downsampling, info.equation, info.parameters, info.paper):
+            assert fact in line, f"docs/operators.md, {info.name}: {fact}"
+
+
 def test_links_of_the_docs_lead_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):

@@ -128,7 +128,7 @@ class Resampling(nn.Module):
 
     def _widths(self, option: str, values: Sequence[int]) -> tuple[int, ...]:
         # bool is an int to Python, and never a width to a person.
-        if isinstance(values, Sequence) and not isinstance(values, str) and values:
+        if isinstance(values, Sequence) and values:
             widths = tuple(values)
             if all(isinstance(width, int) and not isinstance(width, bool) and width > 0 for width in widths):
                 return widths

@@ -13,9 +13,9 @@ holistic, linear     ``indexnet.weight`` (4, C, k, k)               ``first.weig
 holistic, nonlinear  ``indexnet.{0,1,3}.*``                         ``first.* norm.* second.*``, the same
 ===================  =============================================  ========================================
 
-Output channels of the fused layout run over (column, channel) for ``m2o`` and over (channel, column) for the families
-whose columns look at one channel alone, so that both are plain grouped convolutions. A linear column has only its
-first row. A shared network is the second kind with C = 1.
+A linear column has only its first row. Output channels of the fused layout run over (channel, column), which is how
+index maps are packed, except in nonlinear ``m2o`` networks: there over (column, channel), because the columns are the
+groups of the second convolution. A shared network is one with C = 1.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def split_columns(fused: Mapping[str, Tensor], family: str) -> dict[str, Tensor]
     for key, value in fused.items():
         if key.endswith(_COUNTER):
             parts = [value.clone() for _ in range(4)]
-        elif family == "m2o":
+        elif family == "m2o" and "second.weight" in fused:
             parts = list(value.chunk(4))
         else:
             grouped = value.reshape(channels, 4, -1, *value.shape[1:])
@@ -103,11 +103,11 @@ def split_columns(fused: Mapping[str, Tensor], family: str) -> dict[str, Tensor]
 
 
 def _column_channels(columns: Mapping[str, Tensor]) -> int | None:
-    """Number of channels to interleave; None where columns look at all channels (m2o)."""
+    """Number of channels to interleave; None where columns follow each other (nonlinear m2o)."""
     first = columns["indexnet1.0.weight"]
-    if first.shape[1] != 1:
-        return None
-    return columns.get("indexnet1.3.weight", first).shape[0]
+    if "indexnet1.3.weight" not in columns:
+        return first.shape[0]
+    return None if first.shape[1] != 1 else columns["indexnet1.3.weight"].shape[0]
 
 
 def _fused_name(key: str, prefix: str) -> str:

@@ -85,7 +85,8 @@ class IndexNetwork(nn.Module):
             # The 1x1 convolution as matrix products, one for each group: faster than a grouped convolution.
             second = self.second.weight.reshape(self.second.groups, -1, self.second.weight.shape[1])
             out = torch.matmul(second, hidden.reshape(n * copies, self.second.groups, -1, h * w))
-        if self.family == "m2o":
+        if self.family == "m2o" and self.nonlinear:
+            # Its columns are the groups of the second layer, so they come out column by column.
             return out.reshape(n, 4, c, h, w).transpose(1, 2)
         return out.reshape(n, -1, 4, h, w)
 

@@ -97,7 +97,12 @@ def count(experiment: Experiment) -> list[Line]:
     Raises:
         UserError: a row's configuration does not work out, or a printed cell cannot be read.
     """
-    counted = {row.name: None if row.pending else row_costs(experiment, row) for row in experiment.rows}
+    import hydra
+
+    from indexnet.run.config import conf_dir
+
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):  # once for all rows
+        counted = {row.name: None if row.pending else row_costs(experiment, row) for row in experiment.rows}
     reference = counted.get(experiment.reference) if experiment.reference else None
     return [_line(experiment, row, counted[row.name], reference) for row in experiment.rows]
 

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 HELP = "list operators, networks, data sets, tasks, metrics or experiments, with what is known about each"
 
-Listing = tuple[tuple[str, ...], list[tuple[str, ...]]]
+Rows = list[tuple[str, ...]]
+Listing = tuple[tuple[str, ...], Rows]
 """Headings and rows; the first cell of a row is the name that the other commands take."""
 
 
@@ -62,7 +63,7 @@ def _yes(value: bool) -> str:
 def _operators() -> Listing:
     from indexnet.resampling import list_resampling
 
-    rows = [
+    rows: Rows = [
         (
             info.name,
             f"{info.title} ({info.paper})",
@@ -80,14 +81,16 @@ def _operators() -> Listing:
 def _networks() -> Listing:
     from indexnet.networks import list_networks
 
-    rows = [(info.name, info.title, info.paper, info.description, ", ".join(info.tasks)) for info in list_networks()]
+    rows: Rows = [
+        (info.name, info.title, info.paper, info.description, ", ".join(info.tasks)) for info in list_networks()
+    ]
     return ("name", "title", "paper", "what", "tasks"), rows
 
 
 def _data() -> Listing:
     from indexnet.data import list_data
 
-    rows = [
+    rows: Rows = [
         (info.name, info.title, ", ".join(info.tasks), info.source, info.layout or "nothing to download")
         for info in list_data()
     ]
@@ -97,7 +100,7 @@ def _data() -> Listing:
 def _metrics() -> Listing:
     from indexnet.metrics import list_metrics
 
-    rows = [
+    rows: Rows = [
         (info.name, info.title, info.unit, "higher" if info.higher_is_better else "lower", info.task)
         for info in list_metrics()
     ]
@@ -107,7 +110,7 @@ def _metrics() -> Listing:
 def _tasks() -> Listing:
     from indexnet.tasks import get_task, list_tasks
 
-    rows = []
+    rows: Rows = []
     for name in list_tasks():
         task = get_task(name)
         summary = (task.__doc__ or "").strip().splitlines()
@@ -118,16 +121,13 @@ def _tasks() -> Listing:
 def _experiments() -> Listing:
     from indexnet.run.experiments import list_experiments, load_experiment
 
-    rows = []
+    rows: Rows = []
     for name in list_experiments():
         experiment = load_experiment(name)
         pending = sum(bool(row.pending) for row in experiment.rows)
         count = f"{len(experiment.rows)}" + (f" ({pending} pending)" if pending else "")
-        columns = ", ".join(column.metric for column in experiment.columns)
-        rows.append(
-            (name, experiment.title, experiment.task, count, str(len(experiment.seeds)), columns, experiment.source)
-        )
-    return ("name", "title", "task", "rows", "seeds", "columns", "printed in"), rows
+        rows.append((name, experiment.title, experiment.task, count, experiment.source))
+    return ("name", "title", "task", "rows", "printed in"), rows
 
 
 LISTINGS: dict[str, Callable[[], Listing]] = {

@@ -121,7 +121,7 @@ class SceneSamples(Dataset):
         return sample
 
     def _rendering(self, index: int, rng: np.random.Generator) -> Rendering:
-        """Render a view with some mixed pixels; a scene that shows none is drawn anew (one in thousands)."""
+        """Render a view with some mixed pixels; a scene that shows none is drawn anew (rare)."""
         for attempt in range(_ATTEMPTS):
             scene = self.scene(index, attempt)
             rendering = scene.render(self._view(scene, rng))

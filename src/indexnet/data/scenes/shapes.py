@@ -190,12 +190,9 @@ def strands(rng: np.random.Generator, outline: Points, style: str, size: float) 
     outward = (roots - middle) / (np.linalg.norm(roots - middle, axis=1, keepdims=True) + 1e-9)
     steps = {"fur": 6, "hair": 9, "seeds": 4}[style]
     t = np.linspace(0, 1, steps)[None, :, None]
+    reach = {"fur": rng.uniform(0.15, 0.45), "hair": rng.uniform(0.5, 1.0), "seeds": 0.7}[style]
     lean, fall = {"fur": (0.5, 0.2), "hair": (0.45, rng.uniform(0.2, 1.2)), "seeds": (0.08, 0.0)}[style]
-    length = (
-        size
-        * {"fur": rng.uniform(0.15, 0.45), "hair": rng.uniform(0.5, 1.0), "seeds": 0.7}[style]
-        * rng.uniform(0.3, 1.3, (count, 1, 1))
-    )
+    length = size * reach * rng.uniform(0.3, 1.3, (count, 1, 1))
     wind = rng.normal(0, 0.35, 2) if style != "seeds" else np.zeros(2)
     heading = outward + lean * rng.normal(size=(count, 2)) + wind
     heading /= np.linalg.norm(heading, axis=1, keepdims=True) + 1e-9
