@@ -26,7 +26,7 @@ $(VENV)/.ok: pyproject.toml $(CONSTRAINTS)
 	@touch $@
 
 demo: setup ## the main job: a first ablation table with report, in at most five minutes
-	$(BIN)/indexnet train -m experiments=quickstart
+	$(BIN)/indexnet train -m experiments=quickstart hydra.launcher.n_jobs=2
 	$(BIN)/indexnet report quickstart
 
 test: setup ## every quick test

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 @dataclass
 class _LauncherConf:
     _target_: str = "hydra_plugins.indexnet_plugins.launcher.ProcessLauncher"
-    n_jobs: int = 1
+    n_jobs: int | None = None
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="process", node=_LauncherConf, provider="indexnet")
@@ -23,10 +23,10 @@ class ProcessLauncher(Launcher):
     """Runs jobs through :mod:`indexnet.run.launch`; the task function of the application is not called.
 
     Args:
-        n_jobs: processes at a time.
+        n_jobs: processes at a time; default what the experiment file says, else 1.
     """
 
-    def __init__(self, n_jobs: int = 1) -> None:
+    def __init__(self, n_jobs: int | None = None) -> None:
         self.n_jobs = n_jobs
         self.config: DictConfig | None = None
         self.context: HydraContext | None = None
@@ -57,9 +57,9 @@ class ProcessLauncher(Launcher):
                 raise explain(error, overrides) from error
             own = [str(key) for key in composed if key != "hydra"]
             configs.append(freeze(OmegaConf.masked_copy(composed, own)))
-        outcomes = run_sweep(
-            configs, _titles(configs, job_overrides), n_jobs=self.n_jobs, fail_fast=bool(self.config.fail_fast)
-        )
+        n_jobs = self.config.experiment.get("n_jobs", 1) if self.n_jobs is None else self.n_jobs
+        titles = _titles(configs, job_overrides)
+        outcomes = run_sweep(configs, titles, n_jobs=n_jobs, fail_fast=bool(self.config.fail_fast))
         returns = []
         for outcome, overrides in zip(outcomes, job_overrides, strict=True):
             result = JobReturn(overrides=list(overrides), working_dir=str(outcome.job.folder), task_name="indexnet")

@@ -144,7 +144,8 @@ def _table(experiment: "Experiment", request: Request) -> Iterator[list[str]]:
                     f"{setting.text} would replace what row {row.name!r} of {experiment.name} is made of "
                     f"({', '.join(row.overrides)}); leave it out, or choose other rows with rows=NAME,NAME."
                 )
-    for row, seed, point in itertools.product(rows, seeds, itertools.product(*request.axes)):
+    # seeds outermost: a sweep that is stopped half way leaves whole tables
+    for seed, row, point in itertools.product(seeds, rows, itertools.product(*request.axes)):
         more = [setting.text for setting in point if setting.swept and setting.key not in _IN_FOLDER]
         name = "--".join([row.name, *(re.sub(r"[^A-Za-z0-9._-]+", "-", text) for text in more)])
         label = f"{row.label} ({', '.join(more)})" if more else row.label

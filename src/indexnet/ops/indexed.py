@@ -1,6 +1,6 @@
 """Indexed pooling and indexed upsampling on packed, low-resolution index maps.
 
-Source: H. Lu, Y. Dai, C. Shen, S. Xu, "Index Networks", TPAMI 2022 (first in ICCV 2019), section 4.
+Source: H. Lu, Y. Dai, C. Shen, S. Xu, "Index Networks", TPAMI 2020 (first in ICCV 2019), section 4.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Index networks: index maps predicted from the encoder map, which pool it and later upsample the decoder map.
 
-Source: H. Lu, Y. Dai, C. Shen, S. Xu, "Index Networks", TPAMI 2022 (first in ICCV 2019).
+Source: H. Lu, Y. Dai, C. Shen, S. Xu, "Index Networks", TPAMI 2020 (first in ICCV 2019).
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ class IndexNet(Resampling):
     info = OperatorInfo(
         name="indexnet",
         title="Index network",
-        paper="H. Lu, Y. Dai, C. Shen, S. Xu, Index Networks, TPAMI 2022",
+        paper="H. Lu, Y. Dai, C. Shen, S. Xu, Index Networks, TPAMI 2020",
         equation="down(x)[i, j] = sum over cell (i, j) of softmax(sigmoid(f(x))) x; up(d) = sigmoid(f(x)) nearest(d)",
         learned=True,
         guided=True,

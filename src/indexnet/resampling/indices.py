@@ -104,7 +104,7 @@ class HolisticMaxIndex(Resampling):
     info = OperatorInfo(
         name="holistic_max_index",
         title="Holistic max index (HMI)",
-        paper="H. Lu et al., Index Networks, TPAMI 2022, baseline HMI",
+        paper="H. Lu et al., Index Networks, TPAMI 2020, baseline HMI",
         equation="p = argmax over cell (i, j) of max_c x[c]; down(x)[:, i, j] = x[:, p]; up(d)[:, p] = d[:, i, j]",
         learned=False,
         guided=True,

@@ -38,7 +38,7 @@ _PLAIN = re.compile(r"[\w.+/-]+")
 _KEYS = frozenset(
     (
         *("name", "title", "source", "printed", "printed_data", "baseline", "columns", "seeds", "exceptions", "notes"),
-        *("ranks", "rows", "cost_input"),
+        *("ranks", "rows", "cost_input", "n_jobs"),
     )
 )
 _ROW_KEYS = frozenset(("name", "label", "overrides", "grid", "printed", "pending"))
@@ -101,6 +101,7 @@ class Experiment:
         ranks: False where the protocol is too small to rank anything; every output must say so.
         cost_input: (C, H, W) for which the table prints costs; None: the task's own.
         printed_data: names of our data sets that are the printed one; elsewhere numbers are not subtracted.
+        n_jobs: runs at a time where the command line does not say.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Experiment:
     ranks: bool = True
     cost_input: tuple[int, int, int] | None = None
     printed_data: tuple[str, ...] = ()
+    n_jobs: int = 1
 
     def select(self, names: Sequence[str] | None) -> tuple[Row, ...]:
         """Return the rows of these names in the table's order, or all that can be run.
@@ -197,6 +199,9 @@ class _Reader:
             if name not in names:
                 raise self.wrap(unknown_name("row in experiment.exceptions:", str(name), names))
         printed_data = self.node.get("printed_data") or ()
+        n_jobs = self.node.get("n_jobs", 1)
+        if type(n_jobs) is not int or n_jobs < 1:
+            raise self.error(f"experiment.n_jobs must be an integer of at least 1, not {n_jobs!r}.")
         return Experiment(
             name=self.name,
             title=self.node["title"],
@@ -211,6 +216,7 @@ class _Reader:
             ranks=bool(self.node.get("ranks", True)),
             cost_input=self._cost_input(),
             printed_data=(printed_data,) if isinstance(printed_data, str) else tuple(map(str, printed_data)),
+            n_jobs=n_jobs,
         )
 
     def wrap(self, error: UserError) -> UserError:

@@ -120,6 +120,8 @@ def _execute(folder: RunFolder, config: dict[str, Any], record: dict[str, Any]) 
     resume, start = _resume(folder)
     trainer = _trainer(folder, config, accelerator, steps, start, progress)
     workers = worker_count(settings["num_workers"])
+    if settings["channels_last"]:
+        task.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if start < steps:
         stream = StepStream(
             len(train_set), training["batch_size"], steps, seed, start=start, accumulate=settings["accumulate"],
@@ -263,6 +265,7 @@ def _trainer(
     # Lightning cannot see that the order of the data follows from the step
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # Lightning's, about torch
     warnings.filterwarnings("ignore", message=".*`Trainer.fit` stopped.*")
     import logging
 

@@ -1,0 +1,291 @@
+"""Experiment files: rows, grids, printed numbers, and what is said about a wrong one."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from indexnet.errors import UserError
+from indexnet.run import experiments
+from indexnet.run.config import compose, experiments_dir, freeze
+from indexnet.run.experiments import Row, hydra_value, list_experiments, load_experiment, variant
+
+NAMES = list_experiments()
+COPIES = {
+    "tpami/table2_matting_design": "tpami_t2_matting_design",
+    "tpami/table3_matting": "thesis_t3_4_matting_index_networks",
+    "tpami/table4_normalization": "thesis_t3_5_index_normalization",
+    "thesis/table3_2_reconstruction": "thesis_t3_2_reconstruction_fashion_mnist",
+    "thesis/table4_1_mnist": "thesis_t4_1_reconstruction_mnist",
+}
+CSV = "method,family,context,psnr\nA,,,20.0\nB,hin,0,30.1\nB,hin,1,31.0\nB,m2o,0,\n"
+FILE = {
+    "defaults": [{"override /task": "reconstruction"}],
+    "experiment": {
+        "name": "made/up",
+        "title": "A made-up table",
+        "source": "nobody",
+        "printed": "up.csv",
+        "baseline": "a",
+        "seeds": [0, 3],
+        "exceptions": {"a": "it is what it is"},
+        "columns": [{"metric": "psnr", "printed": "psnr", "digits": 2}],
+        "rows": [
+            {"name": "a", "overrides": ["resampling=nearest", "resampling.pooling=avg"], "printed": {"method": "A"}},
+            {
+                "grid": {
+                    "resampling.family": ["hin", "m2o"],
+                    "resampling.nonlinear,resampling.context": [[False, False], [True, True]],
+                },
+                "overrides": ["resampling=indexnet"],
+                "name": "{resampling.family}_{variant}",
+                "label": "{family} {variant}",
+            },
+            {"name": "late", "pending": "not here yet."},
+        ],
+    },
+}
+
+
+@pytest.fixture
+def made_up(tmp_path, monkeypatch):
+    """Write a changed copy of FILE and load it."""
+    monkeypatch.setattr(experiments, "experiments_dir", lambda: tmp_path)
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "up.csv").write_text(CSV, encoding="utf-8")
+
+    def load(change=None, **values):
+        content = copy.deepcopy(FILE)
+        content["experiment"].update(values)
+        if change:
+            change(content)
+        (tmp_path / "made" / "up.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        return load_experiment("made/up")
+
+    return load
+
+
+def test_rows_are_a_union_of_rows_and_grids(made_up):
+    found = made_up()
+    assert [row.name for row in found.rows] == ["a", "hin_l", "hin_nl_c", "m2o_l", "m2o_nl_c", "late"]
+    assert [row.label for row in found.rows] == ["a", "HIN L", "HIN NL+C", "M2O L", "M2O NL+C", "late"]
+    assert found.rows[2].overrides == (
+        "resampling=indexnet", "resampling.family=hin", "resampling.nonlinear=true", "resampling.context=true",
+    )  # fmt: skip
+    assert found.rows[0].printed["psnr"] == "20.0"
+    assert found.rows[1].printed == {}
+    assert found.rows[5].pending == "not here yet"
+    assert found.seeds == (0, 3)
+    assert found.reference == "a"
+    assert found.task == "reconstruction"
+    assert found.columns[0].title == "PSNR (dB)"
+    assert found.columns[0].higher_is_better
+
+
+def test_rows_are_matched_with_one_line_of_the_csv(made_up):
+    rows = [
+        {
+            "grid": {"resampling.family": ["hin"], "resampling.context": [False, True]},
+            "overrides": ["resampling=indexnet"],
+            "name": "{resampling.family}{resampling.context}",
+            "printed": {"family": "{resampling.family}", "context": "{resampling.context}"},
+        },
+        {"name": "unreadable", "printed": {"family": "m2o"}},
+    ]
+    found = made_up(rows=rows, baseline=None, exceptions={})
+    assert [(row.name, row.printed["psnr"]) for row in found.rows] == [
+        ("hin0", "30.1"), ("hin1", "31.0"), ("unreadable", ""),
+    ]  # fmt: skip
+
+
+def _first(**values):
+    return lambda content: content["experiment"]["rows"][0].update(values)
+
+
+def _grid(**values):
+    return lambda content: content["experiment"]["rows"][1].update(values)
+
+
+@pytest.mark.parametrize(
+    ("change", "values", "sentence"),
+    [
+        (_first(name="late"), {}, "two rows are called 'late'"),
+        (_first(printed={"method": "C"}), {}, "row 'a' needs exactly one line of up.csv, but no line have method='C'"),
+        (_first(printed={"method": "B"}), {}, "3 lines have method='B'"),
+        (_first(printed={"methd": "B"}), {}, "Did you mean 'method'"),
+        (_first(printed=["B"]), {}, "must be a mapping"),
+        (_first(overides=[]), {}, "Did you mean 'overrides'"),
+        (_first(overrides=["resampling"]), {}, "'resampling' in entry 1 of experiment.rows is no override"),
+        (_first(name="A b"), {}, None),
+        (_first(name="/"), {}, "no name for a folder"),
+        (_first(name="{family}"), {}, "placeholder in entry 1"),
+        (_grid(grid={"a,b": [[1]]}), {}, "lists of 2 values"),
+        (_grid(grid={"a": []}), {}, "needs a list of values"),
+        (_grid(name="x"), {}, "two rows are called 'x'"),
+        (None, {"columns": [{"metric": "pnsr"}]}, "Did you mean 'psnr'"),
+        (None, {"columns": [{"metric": "psnr", "printed": "pnsr"}]}, "column of up.csv: 'pnsr'. Did you mean 'psnr'"),
+        (None, {"columns": [{"metric": "later", "pending": True}]}, "needs a title and higher_is_better"),
+        (None, {"columns": [{"metric": "psnr", "digits": -1}]}, "digits of column 'psnr'"),
+        (None, {"columns": []}, "at least one column"),
+        (None, {"baseline": "b"}, "experiment.baseline: 'b'"),
+        (None, {"exceptions": {"b": "why"}}, "experiment.exceptions: 'b'"),
+        (None, {"printed": "down.csv"}, "names down.csv, but there is no such file"),
+        (None, {"name": "made/down"}, "its place says 'made/up'"),
+        (None, {"seeds": [1, 1]}, "names a seed twice"),
+        (None, {"seeds": [True]}, "list of integers"),
+        (None, {"rows": []}, "experiment.rows is empty"),
+        (None, {"cost_input": [4, 224]}, "[channels, height, width]"),
+        (None, {"n_jobs": 0}, "n_jobs"),
+        (None, {"titel": "x"}, "Did you mean 'title'"),
+        (lambda content: content.pop("defaults"), {}, "override /task"),
+        (lambda content: content.pop("experiment"), {}, "no mapping `experiment`"),
+    ],
+)
+def test_a_wrong_file_is_named(made_up, change, values, sentence):
+    if sentence is None:  # a name that becomes one
+        assert made_up(change, baseline=None, exceptions={}, **values).rows[0].name == "a_b"
+        return
+    with pytest.raises(UserError) as error:
+        made_up(change, **values)
+    assert sentence in str(error.value)
+    assert "up.yaml" in str(error.value)
+
+
+def test_yaml_that_is_none(made_up, tmp_path):
+    made_up()
+    (tmp_path / "made" / "up.yaml").write_text("a: [", encoding="utf-8")
+    with pytest.raises(UserError, match=r"up\.yaml is not valid YAML"):
+        load_experiment("made/up")
+
+
+def test_an_unknown_experiment_names_the_nearest():
+    with pytest.raises(UserError, match="Did you mean 'quickstart'"):
+        load_experiment("quikstart")
+
+
+def test_select(made_up):
+    found = made_up()
+    assert [row.name for row in found.select(None)] == ["a", "hin_l", "hin_nl_c", "m2o_l", "m2o_nl_c"]
+    assert [row.name for row in found.select(["m2o_l", "a"])] == ["a", "m2o_l"]
+    for names, sentence in ((["hin_nl"], "hin_l"), (["late"], "cannot run yet: not here yet"), (["a", "a"], "twice")):
+        with pytest.raises(UserError, match=sentence):
+            found.select(names)
+
+
+def test_variants():
+    assert [variant(n, c) for n in (False, True) for c in (False, True)] == ["L", "L+C", "NL", "NL+C"]
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, False, 3, -0.5, 1e-7, "hin", "sigmoid+softmax/sigmoid", "", "true", "3", "a b", "a,b", "it's",
+              "x=y", [1, "a,b", None], "M2O NL+C (assumed)", {"a": 1}, "back\\slash", "end\\"]
+)  # fmt: skip
+def test_hydra_reads_back_what_is_written(value):
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    override = OverridesParser.create().parse_override(f"key={hydra_value(value)}")
+    assert not override.is_sweep_override()
+    assert override.value() == value
+
+
+# --- the files that are here ---------------------------------------------------------------------------------------
+
+
+def test_the_named_experiments_are_here():
+    assert {"quickstart", "quickstart_matting", *COPIES} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_experiment_loads(name):
+    found = load_experiment(name)
+    assert found.name == name
+    assert any(not row.pending for row in found.rows)
+    assert found.notes
+    assert all(row.overrides for row in found.rows if not row.pending)
+    assert len({row.label for row in found.rows}) == len(found.rows)
+    assert len({row.overrides for row in found.rows if not row.pending}) == len(found.select(None))
+    for column in found.columns:
+        if column.printed:
+            assert any(row.printed.get(column.printed) for row in found.rows), column
+
+
+def _frozen(name: str, row: Row):
+    return freeze(compose([f"experiments={name}", *row.overrides, f"experiment.row={row.name}"]))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_experiment_freezes_to_where_it_belongs(name):
+    found = load_experiment(name)
+    config = _frozen(name, found.select(None)[-1])
+    assert config["experiment"]["name"] == name
+    assert config["task"]["name"] == found.task
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", NAMES)
+def test_every_row_freezes_and_builds(name):
+    import torch
+
+    from indexnet.networks import create_network
+    from indexnet.networks.base import without_pretrained
+    from indexnet.run.config import network_spec
+
+    found = load_experiment(name)
+    seen = []
+    for row in found.select(None):
+        spec = without_pretrained(network_spec(_frozen(name, row)))
+        assert spec not in seen, f"{row.name} is the same network as another row"
+        seen.append(dict(spec))
+        with torch.device("meta"):
+            create_network(spec.pop("name"), **spec)
+
+
+@pytest.mark.parametrize(("name", "source"), COPIES.items())
+def test_printed_numbers_are_copies(shared, name, source):
+    copied = (experiments_dir() / f"{name}.csv").read_bytes()
+    assert copied == (shared / "paper" / f"{source}.csv").read_bytes()
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_every_printed_line_is_a_row_in_its_order(name):
+    found = load_experiment(name)
+    lines = (experiments_dir() / f"{name}.csv").read_text(encoding="utf-8").splitlines()[1:]
+    assert [row.printed["method"] for row in found.rows] == [line.split(",")[0] for line in lines]
+    assert len({tuple(row.printed.values()) for row in found.rows}) == len(lines)
+
+
+def test_the_matting_table_has_its_rows():
+    found = load_experiment("tpami/table3_matting")
+    assert sum(bool(row.printed["params"]) for row in found.rows) == 20
+    assert set(found.exceptions) == {"b11_1_4"}
+    by_name = {row.name: row for row in found.rows}
+    assert by_name["m2o_nl_c"].printed["sad"] == "45.8"
+    assert by_name["o2o_shared_l"].printed["params"] == "+80"
+    assert [row.name for row in found.rows if row.pending] == ["dim_refinement"]
+
+
+def test_unreadable_cells_stay_empty_and_the_assumption_is_stated():
+    found = load_experiment("tpami/table4_normalization")
+    third = found.rows[2]
+    assert not any(third.printed[key] for key in ("normalization_decoder", "sad", "mse", "grad", "conn"))
+    assert "assumed" in third.label
+    assert "assumed" in found.notes
+    assert "resampling.normalization=softmax+sigmoid/sigmoid" in third.overrides
+
+
+def test_the_matting_quickstart_ranks_nothing_and_says_so():
+    found = load_experiment("quickstart_matting")
+    assert not found.ranks
+    assert len(found.seeds) >= 2
+    assert "ranks nothing" in f"{found.title} {found.notes}"
+
+
+def test_experiments_are_package_data():
+    import tomllib
+
+    root = Path(__file__).resolve().parents[1]
+    included = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert set(included["force-include"]) == {"conf", "experiments"}
