@@ -1,0 +1,36 @@
+"""`indexnet list`."""
+
+from __future__ import annotations
+
+import pytest
+
+from indexnet.cli import main
+from indexnet.run.list import LISTINGS
+
+KNOWN = {
+    "operators": {"indexnet", "max_unpool", "holistic_max_index", "nearest", "bilinear", "deconv", "pixel_shuffle",
+                  "carafe"},
+    "networks": {"matting_unet", "deep_matting", "autoencoder"},
+    "data": {"scenes", "photos", "mnist", "fashion_mnist", "alphamatting"},
+    "tasks": {"matting", "reconstruction"},
+    "metrics": {"sad", "mse", "psnr", "ssim", "mae", "rmse"},
+    "experiments": {"quickstart", "tpami/table3_matting"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", sorted(LISTINGS))
+def test_every_listing_has_its_facts(what, capsys):
+    headings, rows = LISTINGS[what]()
+    assert all(len(row) == len(headings) and row[0] and row[1] for row in rows)
+    assert {row[0] for row in rows} >= KNOWN[what]
+    assert main(["list", what]) == 0
+    said = capsys.readouterr().out
+    assert all(row[0] in said for row in rows)
+    assert main(["list", what, "--names"]) == 0
+    assert capsys.readouterr().out.split() == [row[0] for row in rows]
+
+
+def test_everything_at_once(capsys):
+    assert main(["list"]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for names in KNOWN.values() for name in names)
