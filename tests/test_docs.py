@@ -64,7 +64,9 @@ def test_help(command, capsys):
 
 
 def test_help_imports_neither_torch_nor_hydra():
-    code = "import sys; from indexnet.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\nprint(sorted({'torch','hydra','numpy','pytorch_lightning'} & set(sys.modules)))"
+    code = "import sys; from indexnet.cli import main\n"
+    code += "try: main(['--help'])\nexcept SystemExit: pass\n"
+    code += "print(sorted({'torch', 'hydra', 'numpy', 'pytorch_lightning'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("[]")
 

@@ -98,8 +98,10 @@ def test_a_folder_is_held_by_one_process(tmp_path):
     folder = RunFolder(tmp_path)
     with folder.lock():
         assert folder.locked()
-        code = f"from indexnet.run.folder import RunFolder; from pathlib import Path; print(RunFolder(Path({str(tmp_path)!r})).locked())"
-        assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "True"
+        code = "import sys; from pathlib import Path; from indexnet.run.folder import RunFolder as F; "
+        code += "print(F(Path(sys.argv[1])).locked())"
+        other = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+        assert other.stdout.strip() == "True"
     assert not folder.locked()
     with exclusive(tmp_path / "x", "no"), pytest.raises(UserError, match="no"), exclusive(tmp_path / "x", "no"):
         pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -111,10 +112,8 @@ def test_a_killed_run_ends_as_if_it_had_not_been(tmp_path, monkeypatch, override
     with monkeypatch.context() as patch:
         patch.setattr(callbacks, "Progress", _Stop)
         patch.setattr(_Stop, "at", stop)
-        try:
+        with contextlib.suppress(KeyboardInterrupt, SystemExit):
             run_job(folder.path)
-        except (KeyboardInterrupt, SystemExit):
-            pass
     assert folder.status() == "running"
     assert run_job(folder.path) == 0
     assert _same(_weights(whole), _weights(folder))
@@ -143,7 +142,7 @@ def test_a_mistake_is_recorded(tmp_path):
 def test_too_many_gpus_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     folder = _prepare(tmp_path, *RECONSTRUCTION, "trainer.devices=2", "trainer.accelerator=gpu")
-    with pytest.raises(UserError, match="this machine has 1 GPU; give trainer.devices=1"):
+    with pytest.raises(UserError, match=r"this machine has 1 GPU; give trainer\.devices=1"):
         run_job(folder.path)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -33,9 +35,13 @@ class Numbers(Dataset):
         return "numbers"
 
 
+def _flat(lists):
+    return list(itertools.chain.from_iterable(lists))
+
+
 def _step_keys(stream, accumulate):
     batches = list(stream)
-    return [sum(batches[i : i + accumulate], []) for i in range(0, len(batches), accumulate)]
+    return [_flat(batches[i : i + accumulate]) for i in range(0, len(batches), accumulate)]
 
 
 @settings(max_examples=30, deadline=None)
@@ -51,26 +57,24 @@ def test_a_step_sees_the_same_samples_however_it_is_split(count, steps, start, a
     batch = accumulate * world * 2
     start = min(start, steps)
     whole = _step_keys(StepStream(count, batch, steps, seed), 1)
-    ranks = [
-        _step_keys(StepStream(count, batch, steps, seed, start=start, accumulate=accumulate, rank=r, world=world), accumulate)
-        for r in range(world)
-    ]  # fmt: skip
+    options = {"start": start, "accumulate": accumulate, "world": world}
+    ranks = [_step_keys(StepStream(count, batch, steps, seed, rank=r, **options), accumulate) for r in range(world)]
     for i, step in enumerate(range(start, steps)):
-        assert sorted(sum((rank[i] for rank in ranks), [])) == sorted(whole[step])
+        assert sorted(_flat(rank[i] for rank in ranks)) == sorted(whole[step])
         assert len({len(rank[i]) for rank in ranks}) == 1
 
 
 @given(count=st.integers(1, 30), seed=st.integers(0, 3))
 @settings(max_examples=20, deadline=None)
 def test_every_epoch_holds_every_sample_once(count, seed):
-    keys = sum(StepStream(count, count, 3, seed), [])
+    keys = _flat(StepStream(count, count, 3, seed))
     for epoch in range(3):
         assert sorted(index for e, index in keys if e == epoch) == list(range(count))
 
 
 def test_epochs_differ_in_order_and_seeds_too():
-    orders = [tuple(i for _, i in sum(StepStream(20, 20, 1, seed), [])) for seed in range(3)]
-    keys = sum(StepStream(20, 20, 2, 0), [])
+    orders = [tuple(i for _, i in _flat(StepStream(20, 20, 1, seed))) for seed in range(3)]
+    keys = _flat(StepStream(20, 20, 2, 0))
     orders.append(tuple(i for e, i in keys if e == 1))
     assert len(set(orders)) == 4
 
