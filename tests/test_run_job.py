@@ -139,6 +139,12 @@ def test_a_mistake_is_recorded(tmp_path):
     assert "nowhere" in folder.record()["error"]
 
 
+def test_a_network_that_does_not_fit_the_task_is_refused(tmp_path):
+    folder = _prepare(tmp_path, *RECONSTRUCTION, "network.in_channels=4")
+    with pytest.raises(UserError, match=r"takes 4 input channels, but task=reconstruction on data=photos gives 1"):
+        run_job(folder.path)
+
+
 def test_too_many_gpus_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     folder = _prepare(tmp_path, *RECONSTRUCTION, "trainer.devices=2", "trainer.accelerator=gpu")

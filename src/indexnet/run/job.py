@@ -111,9 +111,9 @@ def _execute(folder: RunFolder, config: dict[str, Any], record: dict[str, Any]) 
     options = data_options(config)
     data = create_data(options.pop("name"), **options)
     train_set, test_set = data.train(), data.test()
-    _check_samples(config, train_set)
     steps = total_steps(training, config["budget"], len(train_set))
     task = _build_task(config, steps)
+    _check_samples(config, task, train_set)
     record.update(_describe(config, task, data, train_set, test_set, steps))
 
     progress = Progress(folder.path / "progress.json", steps, training["batch_size"])
@@ -184,17 +184,26 @@ def _accelerator(settings: dict[str, Any]) -> str:
     return accelerator
 
 
-def _check_samples(config: dict[str, Any], train_set: Dataset) -> None:
+def _check_samples(config: dict[str, Any], task: Task, train_set: Dataset) -> None:
+    """Refuse a data set or a network that the task cannot use.
+
+    Raises:
+        UserError: samples lack what training reads, or have other channels than the network's input.
+    """
     import numpy as np
 
-    from indexnet.tasks import get_task
-
-    task = config["task"]["name"]
-    missing = get_task(task).missing_keys(train_set.sample(0, np.random.default_rng(0)))
+    sample = train_set.sample(0, np.random.default_rng(0))
+    missing = task.missing_keys(sample)
     if missing:
         raise UserError(
-            f"data={config['data']['name']} gives no {', '.join(missing)}, which training task={task} needs; "
+            f"data={config['data']['name']} gives no {', '.join(missing)}, which training task={task.name} needs; "
             "choose another data set."
+        )
+    given, wanted = task.input_channels(sample), task.network.in_channels
+    if given != wanted:
+        raise UserError(
+            f"network={config['network']['name']} takes {wanted} input channels, but task={task.name} on "
+            f"data={config['data']['name']} gives {given}; set network.in_channels={given} or choose another network."
         )
 
 

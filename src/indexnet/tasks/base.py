@@ -85,6 +85,11 @@ class Task(pl.LightningModule):
         raise NotImplementedError
 
     @classmethod
+    def input_channels(cls, sample: Batch) -> int:
+        """Return how many channels the network's input has for such a sample."""
+        return int(sample["image"].shape[-3])
+
+    @classmethod
     def metric_inputs(cls, prediction: Tensor, batch: Batch) -> tuple[Tensor, ...]:
         """Return the arguments of every metric's ``update``."""
         raise NotImplementedError

@@ -45,6 +45,11 @@ class MattingTask(Task):
         return torch.stack(alphas)[:, None].to(device).float() / 255
 
     @classmethod
+    def input_channels(cls, sample: Batch) -> int:
+        """Return 4: RGB and trimap."""
+        return 4
+
+    @classmethod
     def metric_inputs(cls, prediction: Tensor, batch: Batch) -> tuple[Tensor, ...]:
         """Return prediction, alpha and trimap."""
         return prediction, batch["alpha"], batch["trimap"]
