@@ -182,3 +182,15 @@ def test_two_processes_see_every_test_image_once(tmp_path):
     evaluated = [list(csv.DictReader((f.path / "per_image.csv").open())) for f in (one, two)]
     assert [r["name"] for r in evaluated[0]] == [r["name"] for r in evaluated[1]]
     assert isinstance(RunFolder(two.path).config(), dict)
+
+
+@pytest.mark.long
+def test_wandb_stays_offline_and_inside_the_run(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_API_KEY", "")
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.chdir(tmp_path)
+    folder = _prepare(tmp_path / "runs", *RECONSTRUCTION, "logger=wandb", "resampling=bilinear")
+    assert _process(folder).returncode == 0
+    assert list(folder.path.glob("wandb/offline-run-*/*.wandb"))
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]

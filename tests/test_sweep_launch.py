@@ -297,4 +297,4 @@ def test_the_live_table_shows_the_running_jobs(jobs):
         assert part in text, part
     assert shown.row_count == 3
     assert "started  long seed=0" in file.getvalue()
-    assert "running  long seed=0: step 3 / 9, loss 0.25, 1 min 01 s left" in file.getvalue()
+    assert "running  long seed=0: 3 / 9, loss 0.25, 1 min 01 s left" in file.getvalue()

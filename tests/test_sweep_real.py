@@ -44,7 +44,7 @@ def _record(path: Path) -> dict:
         (["experiments=quickstart", "rows=hin", "+resampling.familly=3"], "Did you mean 'family'"),
         (["experiments=quickstart", "trainer.devices=2", "hydra/launcher=basic"], "needs hydra/launcher=process"),
         (["task=reconstruction", "seed=0,1", "trainer.devices=1,2", "hydra/launcher=basic"], "hydra/launcher=process"),
-        (["experiments=quickstart", "hydra.launcher.n_jobs=0"], "n_jobs=0 must be at least 1"),
+        (["experiments=quickstart", "rows=hin", "hydra.launcher.n_jobs=0"], "n_jobs=0 must be at least 1"),
     ],
 )
 def test_a_mistake_starts_nothing(arguments, sentence, capsys):
@@ -74,6 +74,7 @@ def test_two_rows_of_a_table_then_skipped():
     done = _sweep(*arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 of 2 runs done" in done.stdout
+    assert "indexnet report quickstart" in done.stdout
     for row in ("hin", "max_unpool"):
         record = _record(ROOT / row / "seed=3")
         assert (record["status"], record["experiment"], record["row"], record["seed"], record["budget"]) == (
@@ -127,10 +128,8 @@ def test_a_killed_sweep_goes_on_as_if_it_had_not_been():
     root = Path("runs/quickstart/photos-paper")
     whole = _sweep(*arguments, "paths.runs=whole")
     assert whole.returncode == 0, whole.stdout + whole.stderr
-    log = Path("log.txt").open("wb")
-    launcher = subprocess.Popen(
-        _command(*arguments), env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=log, stderr=log
-    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    launcher = subprocess.Popen(_command(*arguments), env=environment, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not (root / "hin/seed=0/checkpoints/last.ckpt").exists():
         assert time.monotonic() < deadline

@@ -60,6 +60,7 @@ class ProcessLauncher(Launcher):
         n_jobs = self.config.experiment.get("n_jobs", 1) if self.n_jobs is None else self.n_jobs
         titles = _titles(configs, job_overrides)
         outcomes = run_sweep(configs, titles, n_jobs=n_jobs, fail_fast=bool(self.config.fail_fast))
+        _say_what_next(configs)
         returns = []
         for outcome, overrides in zip(outcomes, job_overrides, strict=True):
             result = JobReturn(overrides=list(overrides), working_dir=str(outcome.job.folder), task_name="indexnet")
@@ -68,6 +69,19 @@ class ProcessLauncher(Launcher):
             result.return_value = None if good else RuntimeError(f"{outcome.job.folder}: {outcome.reason}")
             returns.append(result)
         return returns
+
+
+def _say_what_next(configs: Sequence[dict[str, dict[str, object]]]) -> None:
+    """Name the command that makes the table, and say where a protocol is too small to rank anything."""
+    from indexnet.run.experiments import load_experiment
+
+    tables = {str(c["experiment"]["name"]): c["paths"]["runs"] for c in configs if c["experiment"]["name"] is not None}
+    for name, runs in tables.items():
+        where = "" if runs == "runs" else f" --runs {runs}"
+        print(f"The table: indexnet report {name}{where}")
+        experiment = load_experiment(name)
+        if not experiment.ranks:
+            print(f"This budget ranks nothing. {experiment.title}: {experiment.notes}")
 
 
 def _titles(configs: Sequence[dict[str, dict[str, object]]], job_overrides: Sequence[Sequence[str]]) -> list[str]:

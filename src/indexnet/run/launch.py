@@ -15,7 +15,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,21 +80,31 @@ class Outcome:
 
 @dataclass
 class Running:
-    """A job's process."""
+    """A job's process.
+
+    Attributes:
+        job: the job.
+        process: its first process.
+        started: when, on the monotonic clock.
+        begun: when, in seconds since the epoch.
+    """
 
     job: Job
     process: subprocess.Popen[bytes]
     started: float
+    begun: float = field(default_factory=time.time)
+    _progress: dict[str, Any] = field(default_factory=dict)
 
     def progress(self) -> dict[str, Any]:
         """Return step, steps, loss and eta_s as the job last wrote them; empty before its first step."""
         from indexnet.files import read_json
 
-        try:
-            found = read_json(self.job.folder / "progress.json")
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
+        path = self.job.folder / "progress.json"
+        with contextlib.suppress(OSError, ValueError):  # not there yet, or not any more
+            found = read_json(path)
+            if isinstance(found, dict) and path.stat().st_mtime >= self.begun:  # not that of an interrupted run
+                self._progress = found
+        return self._progress
 
 
 def job_command(folder: Path) -> list[str]:

@@ -57,7 +57,7 @@ def _wandb(folder: RunFolder, config: dict[str, Any]) -> Logger:
 
     os.environ.setdefault("WANDB_SILENT", "true")
     experiment = config["experiment"]
-    mode = os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
+    mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
     return WandbLogger(
         project=config["logger"]["project"],
         name=f"{experiment['row'] or config['resampling']['name']}-seed{config['seed']}",

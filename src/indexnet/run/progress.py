@@ -55,13 +55,11 @@ def metrics_line(folder: Path) -> str:
 
 
 def _steps(running: Running) -> tuple[str, str, str]:
+    """Return what to show as step, loss and time left."""
     progress = running.progress()
     try:
-        return (
-            f"{progress['step']} / {progress['steps']}",
-            f"{progress['loss']:.4g}",
-            duration(progress["eta_s"]),
-        )
+        step, steps, loss = progress["step"], progress["steps"], f"{progress['loss']:.4g}"
+        return ("testing", loss, "") if step >= steps else (f"{step} / {steps}", loss, duration(progress["eta_s"]))
     except (KeyError, TypeError, ValueError):
         return "starting", "", ""
 
@@ -98,8 +96,8 @@ class PlainView(View):
         self._last = time.monotonic()
         for each in running:
             step, loss, left = _steps(each)
-            more = f", loss {loss}, {left} left" if loss else ""
-            self._print(f"running  {each.job.title} seed={each.job.seed}: step {step}{more}")
+            more = f", loss {loss}, {left} left" if left else ""
+            self._print(f"running  {each.job.title} seed={each.job.seed}: {step}{more}")
 
 
 class LiveView(View):
@@ -174,7 +172,13 @@ class LiveView(View):
 
 
 def summarize(outcomes: Sequence[Outcome], folders: Sequence[Path], seconds: float) -> None:
-    """Print what came of a sweep: counts, where the results are, and every job without a result."""
+    """Print what came of a sweep: counts, where the results are, and every job without a result.
+
+    Args:
+        outcomes: of all jobs.
+        folders: those of the sweep, as a person would name them.
+        seconds: wall time of the sweep.
+    """
     from rich.console import Console
 
     console = Console(highlight=False)
