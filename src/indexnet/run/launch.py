@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from indexnet.errors import UserError
 from indexnet.run.folder import RunFolder, exclusive, prepare, run_path
+from indexnet.run.job import DIVERGED
 
 INHERITED = (
     *("LOCAL_RANK", "RANK", "WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
@@ -28,7 +29,6 @@ INHERITED = (
 )
 """Variables of an earlier run in this environment; a job that saw them would join that run."""
 
-DIVERGED = 5
 PARTLY = 3
 _POLL = 0.1
 _GRACE = 10.0
@@ -86,24 +86,20 @@ class Running:
         job: the job.
         process: its first process.
         started: when, on the monotonic clock.
-        begun: when, in seconds since the epoch.
     """
 
     job: Job
     process: subprocess.Popen[bytes]
     started: float
-    begun: float = field(default_factory=time.time)
     _progress: dict[str, Any] = field(default_factory=dict)
 
     def progress(self) -> dict[str, Any]:
         """Return step, steps, loss and eta_s as the job last wrote them; empty before its first step."""
         from indexnet.files import read_json
 
-        path = self.job.folder / "progress.json"
         with contextlib.suppress(OSError, ValueError):  # not there yet, or not any more
-            found = read_json(path)
-            if isinstance(found, dict) and path.stat().st_mtime >= self.begun:  # not that of an interrupted run
-                self._progress = found
+            found = read_json(self.job.folder / "progress.json")
+            self._progress = found if isinstance(found, dict) else {}
         return self._progress
 
 
@@ -337,6 +333,7 @@ def _cores() -> int:
 
 
 def _start(job: Job, command: Callable[[Path], list[str]], environment: dict[str, str]) -> Running:
+    (job.folder / "progress.json").unlink(missing_ok=True)  # of an interrupted run
     with job.console.open("ab") as console:  # what an interrupted run printed stays
         process = subprocess.Popen(
             command(job.folder),

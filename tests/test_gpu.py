@@ -1,0 +1,41 @@
+"""What only a CUDA device can show: `make test-gpu`."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from indexnet.resampling import create_resampling, list_resampling
+from indexnet.run.config import compose, freeze
+from indexnet.run.folder import prepare
+from indexnet.run.job import run_job
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+
+
+@pytest.mark.parametrize("name", [info.name for info in list_resampling()])
+def test_an_operator_computes_the_same_on_the_gpu(name):
+    torch.manual_seed(0)
+    resampling = create_resampling(name, channels=[8]).double()
+    x, d = torch.rand(2, 8, 13, 18, dtype=torch.double), torch.rand(2, 8, 7, 9, dtype=torch.double)
+    results = []
+    for device in ("cpu", "cuda"):
+        resampling.to(device)
+        stage = resampling.stages[0]
+        down = stage.down(x.to(device))
+        results.append([t.cpu() for t in (down.features, down.skip, stage.up(d.to(device), down.guide, down.size))])
+    for cpu, gpu in zip(*results, strict=True):
+        torch.testing.assert_close(gpu, cpu, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+@pytest.mark.parametrize("task", ["matting", "reconstruction"])
+def test_a_run_on_the_gpu(tmp_path, task, precision):
+    overrides = [f"task={task}", f"trainer.precision={precision}", "training.steps=6", "training.batch_size=4"]
+    overrides += ["training.size=64", "data.train_count=8", "data.test_count=2", f"paths.runs={tmp_path}"]
+    folder = prepare(freeze(compose([*overrides, "trainer.accelerator=gpu", "trainer.channels_last=true"])))
+    assert run_job(folder.path) == 0
+    assert folder.record()["status"] == "done"
