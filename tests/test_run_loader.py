@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexnet.data import Dataset
+from indexnet.run import loader
 from indexnet.run.loader import StepStream, evaluation_loader, total_steps, train_loader
 
 
@@ -89,7 +90,7 @@ def test_workers_change_nothing(workers):
     stream = StepStream(7, 4, 5, 3, start=1)
     seen = [batch["x"] for batch in train_loader(Numbers(7), stream, workers)]
     expected = [
-        torch.stack([Numbers(7).sample(i, np.random.default_rng((3, e, i)))["x"] for e, i in keys])
+        torch.stack([Numbers(7).sample(i, np.random.default_rng((loader._SAMPLE, 3, e, i)))["x"] for e, i in keys])
         for keys in StepStream(7, 4, 5, 3, start=1)
     ]
     assert all(torch.equal(a, b) for a, b in zip(seen, expected, strict=True))
@@ -112,3 +113,11 @@ def test_total_steps():
     assert total_steps(training | {"steps": 10}, {}, 43100) == 10
     assert total_steps(training, {"max_steps": 3}, 43100) == 3
     assert total_steps(training | {"epochs": 1}, {}, 2) == 1
+
+
+def test_the_streams_of_order_samples_and_data_sets_differ():
+    """numpy drops trailing zeros of a key: seed 0, epoch 0 must not fall together with another stream."""
+    keys = [(loader._ORDER, 0, 0), (loader._SAMPLE, 0, 0, 0), (0, 0, 0), (0, 0), (0,)]
+    first = {tuple(np.random.default_rng(key).integers(0, 1 << 30, 4)) for key in keys[:3]}
+    assert len(first) == 3
+    assert tuple(np.random.default_rng(keys[2]).random(2)) == tuple(np.random.default_rng(keys[4]).random(2))

@@ -21,6 +21,10 @@ from indexnet.data import Dataset
 
 Key = tuple[int, int]
 
+# First words of the keys of random streams. numpy ignores trailing zeros of a key, so (seed, epoch) alone would be the
+# stream of sample 0, and (seed, epoch, index) that of a data set that draws its samples from (seed, split, index).
+_ORDER, _SAMPLE = 0x0DE2, 0x5A3D
+
 
 class Keyed(TorchDataset[dict[str, Any]]):
     """A data set whose items are asked for by (epoch, index) and drawn from their own random stream."""
@@ -33,7 +37,7 @@ class Keyed(TorchDataset[dict[str, Any]]):
 
     def __getitem__(self, key: Key) -> dict[str, Tensor | str]:
         epoch, index = key
-        return self.dataset.sample(index, np.random.default_rng((self.seed, epoch, index)))
+        return self.dataset.sample(index, np.random.default_rng((_SAMPLE, self.seed, epoch, index)))
 
 
 class StepStream(Sampler[list[Key]]):
@@ -78,7 +82,7 @@ class StepStream(Sampler[list[Key]]):
     def _key(self, position: int) -> Key:
         epoch, offset = divmod(position, self.count)
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, np.random.default_rng((self.seed, epoch)).permutation(self.count)
+            self._epoch, self._order = epoch, np.random.default_rng((_ORDER, self.seed, epoch)).permutation(self.count)
         return epoch, int(self._order[offset])
 
     def __iter__(self) -> Iterator[list[Key]]:
