@@ -11,6 +11,7 @@ import pytest
 from indexnet.errors import UserError
 from indexnet.run.config import compose, conf_dir, config_hash, freeze
 from indexnet.run.folder import RunFolder, exclusive, prepare, run_path
+from indexnet.run.train import train
 
 
 def _frozen(*overrides):
@@ -37,6 +38,29 @@ def _options(group):
         ("training.batch_size=zero", "positive integer"),
         ("seed=-1", "seed"),
         ("training.steps=null training.epochs=null", "training.steps"),
+        ("optimizer.foo=1", "optimizer.lr"),
+        ("+optimizer.foo=1", "foo"),
+        ("trainer.precision=foo", "trainer.precision='foo' must be one of 32-true"),
+        ("trainer.checkpoint_every=0", "trainer.checkpoint_every=0 must be auto or a positive integer"),
+        ("trainer.num_workers=foo", "trainer.num_workers"),
+        ("trainer.gradient_clip=foo", "trainer.gradient_clip"),
+        ("trainer.accelerator=mps", "auto, cpu or gpu"),
+        ("trainer.compile=maybe", "true or false"),
+        ("debug.overfit=maybe", "true or false"),
+        ("network.widths=foo", "network"),
+        ("network.widths=[4,foo]", "network"),
+        ("task.costs_size=foo", "task.costs_size"),
+        ("schedule.milestones=5", "schedule.milestones=5 must be a list of epochs"),
+        ("schedule.name=cosine", "unknown schedule 'cosine'"),
+        ("training.epochs=null training.steps=3", "schedule=multistep counts in epochs"),
+        ("budget.max_steps=foo", "budget.max_steps"),
+        ("budget=smoke trainer.devices=2 trainer.accumulate=2", "budget.max_batch_size=2"),
+        ("training.size=8", "training.size=8 is too small"),
+        ("resampling=null", "resampling"),
+        ("task=null", "task"),
+        ("encoder=resnet34", "brings its own encoder; give encoder=none"),
+        ("resampling.normalization=foo", "normalization"),
+        ("experiments=tpami/table3_mating", "'tpami/table3_matting'"),
     ],
 )
 def test_a_mistake_is_one_sentence_with_the_nearest_key(override, sentence):
@@ -57,7 +81,44 @@ def test_every_option_of_every_group_freezes(group):
 @pytest.mark.parametrize("task", _options("task"))
 @pytest.mark.parametrize("network", _options("network"))
 def test_every_task_and_network_freezes(task, network):
-    assert freeze(compose([f"task={task}", f"network={network}"]))["network"]["name"] == network
+    encoder = {"autoencoder": "none", "deep_matting": "vgg16_bn", "matting_unet": "mobilenetv2_released"}[network]
+    config = freeze(compose([f"task={task}", f"network={network}", f"encoder={encoder}"]))
+    assert config["network"]["name"] == network
+
+
+def test_auto_is_settled_by_the_encoders_weights(tmp_path):
+    config = freeze(compose(["task=matting"]))
+    assert config["encoder"]["freeze_bn"] is False
+    assert config["optimizer"]["encoder_lr_multiplier"] == 1
+    weights = tmp_path / "weights.pth"
+    weights.touch()
+    config = freeze(compose(["task=matting", f"encoder.pretrained={weights}"]))
+    assert config["encoder"]["freeze_bn"] is True
+    assert config["optimizer"]["encoder_lr_multiplier"] == 0.01
+    with pytest.raises(UserError, match=r"encoder\.pretrained=nowhere\.pth is no file"):
+        freeze(compose(["task=matting", "encoder.pretrained=nowhere.pth"]))
+
+
+def test_a_constant_schedule_keeps_no_milestones():
+    assert _frozen("schedule=constant")["schedule"] == {"name": "constant"}
+
+
+def test_what_does_not_matter_may_change_until_the_run_is_done(tmp_path):
+    folder = prepare(_frozen(f"paths.runs={tmp_path}", "trainer.num_workers=3"))
+    assert prepare(_frozen(f"paths.runs={tmp_path}", "trainer.num_workers=0")).path == folder.path
+    assert folder.config()["trainer"]["num_workers"] == 0
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"give paths\.runs="):
+        prepare(_frozen(f"paths.runs={tmp_path}/file"))
+
+
+@pytest.mark.parametrize("override", ["rows=a", "seeds=[0,1]"])
+def test_rows_and_seeds_need_a_sweep(override):
+    with pytest.raises(UserError, match="give -m"):
+        train(["task=reconstruction", override])
 
 
 def test_budget_caps_and_never_raises():
@@ -69,6 +130,7 @@ def test_budget_caps_and_never_raises():
 def test_the_hash_ignores_where_results_go():
     config = _frozen()
     assert config_hash(config) == config_hash(_frozen("paths.runs=elsewhere", "logger=none", "trainer.num_workers=3"))
+    assert config_hash(_frozen("data=mnist", "paths.data=a")) == config_hash(_frozen("data=mnist", "paths.data=b"))
     assert config_hash(config) != config_hash(_frozen("seed=1"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from pathlib import Path
@@ -58,12 +59,16 @@ class Checkpoints(pl.Callback):
         self.path, self.every, self.total = path, every, total
         self._saved = -1
 
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Note what is saved already: the step counter of a resumed run stands there until a whole step is done."""
+        self._saved = trainer.global_step
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
         """Save when it is time."""
         step = trainer.global_step
-        if step != self._saved and step > 0 and (step % self.every == 0 or step == self.total):
+        if step != self._saved and (step % self.every == 0 or step == self.total):
             self._saved = step
             trainer.save_checkpoint(self.path)
 
@@ -75,13 +80,14 @@ class Progress(pl.Callback):
         path: of ``progress.json``.
         total: optimizer steps of the run.
         batch_size: samples of one optimizer step.
+        before: seconds that earlier tries of the run took.
 
     Raises:
         DivergedError: the loss is NaN or infinite.
     """
 
-    def __init__(self, path: Path, total: int, batch_size: int) -> None:
-        self.path, self.total, self.batch_size = path, total, batch_size
+    def __init__(self, path: Path, total: int, batch_size: int, before: float = 0.0) -> None:
+        self.path, self.total, self.batch_size, self.before = path, total, batch_size, before
         self.samples_per_s: float | None = None
         self._started = self._first = self._written = 0.0
         self._first_step = self._begin = 0
@@ -100,7 +106,8 @@ class Progress(pl.Callback):
         loss = None
         if on_cpu or step % 20 == 0 or step == self.total:  # reading a GPU's loss waits for it
             loss = float(loss_tensor) * trainer.accumulate_grad_batches
-            if loss != loss or loss in (float("inf"), float("-inf")):
+            # one rank may see it first; all must stop at the same step
+            if trainer.strategy.reduce_boolean_decision(not math.isfinite(loss), all=False):
                 raise DivergedError(f"the training loss became {loss} at step {step} of {self.total}")
         if not self._first and step - self._begin >= 2:  # the first steps warm up
             self._first, self._first_step = now, step
@@ -110,4 +117,6 @@ class Progress(pl.Callback):
             self._written = now
             done = max(1, step - self._begin)
             eta = (now - self._started) / done * (self.total - step)
-            write_json(self.path, {"step": step, "steps": self.total, "loss": loss, "eta_s": round(eta, 1)})
+            elapsed = self.before + now - self._started
+            progress = {"step": step, "steps": self.total, "loss": loss}
+            write_json(self.path, {**progress, "eta_s": round(eta, 1), "elapsed_s": round(elapsed, 1)})

@@ -15,8 +15,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from indexnet._names import check_options, nearest, unknown_name
+from indexnet._names import nearest, unknown_name
 from indexnet.errors import UserError
+from indexnet.run.checks import check_batch, check_names, check_values, settle_schedule
 
 PLACE_KEYS = ("paths", "logger")
 """Groups that say where results go, not what they are: left out of the hash."""
@@ -27,7 +28,7 @@ _TOP = frozenset(
         *("logger", "budget", "debug", "paths", "experiment", "seed", "rows", "seeds", "fail_fast"),
     )
 )
-_TRAINING = frozenset(("epochs", "steps", "batch_size", "size", "validate_every"))
+_TRAINING = frozenset(("epochs", "steps", "batch_size", "size"))
 
 
 def data_root() -> Path:
@@ -66,7 +67,7 @@ def compose(overrides: Sequence[str]) -> DictConfig:
             return hydra.compose("config", list(overrides))
         with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
             return hydra.compose("config", list(overrides))
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise explain(error, overrides) from error
 
 
@@ -76,21 +77,25 @@ def explain(error: Exception, overrides: Iterable[str]) -> UserError:
     if match := re.search(r"Could not find '([\w@/.-]+)'", text):
         group, _, option = match[1].rpartition("/")
         options = re.search(r"Available options in '[^']*':\n((?:\t.*\n?)+)", text)
-        known = [line.strip() for line in options[1].splitlines()] if options else _options(group)
+        known = [line.strip() for line in options[1].splitlines()] if options else []
+        if group.split("/")[0] == "experiments":  # Hydra lists one level of folders
+            from indexnet.run.experiments import list_experiments
+
+            return unknown_name("experiment", match[1].partition("/")[2], list_experiments())
         return unknown_name(f"{group or 'config group'} option", option, known)
     if match := re.search(r"Could not override '([\w@/.]+)'", text):
         key = match[1]
-        guess = nearest(key, _known_keys(overrides, key))
+        group = key.rpartition(".")[0]
+        known = [name for name in _known_keys(overrides, key) if not key.startswith(f"{name}.")]
+        siblings = [name for name in known if name.rpartition(".")[0] == group]
+        guess = nearest(key, siblings) or nearest(key, known)
         hint = f" Did you mean {guess!r}?" if guess else " `indexnet train --cfg job` shows every key."
         return UserError(f"unknown config key {key!r}.{hint}")
+    if "must be a string or a list" in text:
+        nulls = ", ".join(o for o in overrides if o.endswith("=null")) or "a config group"
+        return UserError(f"{nulls}: a config group cannot be null here; name one of the options in conf/.")
     first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
     return UserError(f"the configuration cannot be composed: {first}")
-
-
-def _options(group: str) -> list[str]:
-    root = experiments_dir().parent if group.startswith("experiments") else conf_dir()
-    folder = root / group
-    return [path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")]
 
 
 def _known_keys(overrides: Iterable[str], bad: str) -> list[str]:
@@ -144,11 +149,35 @@ def freeze(cfg: DictConfig) -> dict[str, Any]:
     plain["experiment"] = {key: experiment.get(key) for key in ("name", "row", "label")}
     for key in ("rows", "seeds", "fail_fast"):
         plain.pop(key, None)
-    if not isinstance(plain["seed"], int) or isinstance(plain["seed"], bool) or plain["seed"] < 0:
-        raise UserError(f"seed={plain['seed']!r} must be an integer of at least 0.")
+    check_values(plain)
     _apply_budget(plain)
-    _check(plain)
+    plain["schedule"] = settle_schedule(plain["schedule"], plain["training"]["epochs"])
+    _settle_encoder(plain)
+    check_names(plain)
+    check_batch(plain)
     return plain
+
+
+def _settle_encoder(config: dict[str, Any]) -> None:
+    """Replace ``auto`` in what depends on whether the encoder starts from pretrained weights.
+
+    With them as in the paper: batch norm frozen, a hundredth of the learning rate. Without: neither, for a frozen batch
+    norm at mean 0 and variance 1 beside a hundredth of the learning rate could not train.
+
+    Raises:
+        UserError: an encoder is given to a network that brings its own.
+    """
+    from indexnet._names import option_names
+    from indexnet.networks import get_network
+
+    encoder, optimizer, network = config["encoder"], config["optimizer"], config["network"]["name"]
+    if encoder.get("name") is not None and "encoder" not in option_names(get_network(network)):
+        raise UserError(f"network={network} brings its own encoder; give encoder=none instead of {encoder['name']!r}.")
+    pretrained = bool(encoder.get("pretrained"))
+    if encoder.get("freeze_bn") == "auto":
+        encoder["freeze_bn"] = pretrained
+    if optimizer.get("encoder_lr_multiplier") == "auto":
+        optimizer["encoder_lr_multiplier"] = 0.01 if pretrained else 1.0
 
 
 def _apply_budget(config: dict[str, Any]) -> None:
@@ -161,79 +190,11 @@ def _apply_budget(config: dict[str, Any]) -> None:
         config["data"]["test_count"] = min(config["data"]["test_count"], budget["max_test"])
 
 
-def _check(config: dict[str, Any]) -> None:
-    from indexnet.data import get_data
-    from indexnet.networks import get_network
-    from indexnet.resampling import get_resampling
-    from indexnet.tasks import get_task
-
-    task = get_task(config["task"]["name"])
-    check_options(
-        f"task {config['task']['name']!r}",
-        task.__init__,
-        _options_of(config["task"], "costs_size"),
-        skip=("network", "optimizer", "schedule"),
-    )
-    resampling = config["resampling"]
-    check_options(
-        f"resampling {resampling['name']!r}",
-        get_resampling(resampling["name"]),
-        _options_of(resampling),
-        skip=("channels", "decoder_channels"),
-    )
-    network = config["network"]
-    check_options(
-        f"network {network['name']!r}",
-        get_network(network["name"]),
-        _options_of(network),
-        skip=("resampling", "encoder"),
-    )
-    data = config["data"]
-    check_options(f"data {data['name']!r}", get_data(data["name"]), _options_of(data))
-    training = config["training"]
-    for key in ("batch_size", "size"):
-        value = training.get(key)
-        if not isinstance(value, int) or value < 1:
-            raise UserError(f"training.{key}={value!r} must be a positive integer.")
-    if training.get("steps") is None and training.get("epochs") is None:
-        raise UserError("training.steps and training.epochs are both null; give one of them.")
-    for key in ("steps", "epochs"):
-        value = training.get(key)
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise UserError(f"training.{key}={value!r} must be a positive integer or null.")
-    trainer = config["trainer"]
-    devices, nodes, accumulate = trainer["devices"], trainer["num_nodes"], trainer["accumulate"]
-    for key, value in (("devices", devices), ("num_nodes", nodes), ("accumulate", accumulate)):
-        if not isinstance(value, int) or value < 1:
-            raise UserError(f"trainer.{key}={value!r} must be a positive integer.")
-    parts = devices * nodes * accumulate
-    if training["batch_size"] % parts:
-        raise UserError(
-            f"training.batch_size={training['batch_size']} is the global batch and cannot be split evenly over "
-            f"{devices} devices x {nodes} nodes x {accumulate} accumulated batches; give a multiple of {parts}."
-        )
-
-
-def _options_of(node: Mapping[str, Any], *skip: str) -> dict[str, Any]:
-    return {key: value for key, value in node.items() if key not in ("name", *skip)}
-
-
 def network_spec(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what :func:`indexnet.networks.create_network` needs: name and options, resampling and encoder included.
-
-    ``freeze_bn: auto`` is settled here: frozen with pretrained weights, not frozen without. A frozen batch norm at
-    mean 0 and variance 1 beside a hundredth of the learning rate could not train.
-    """
-    from indexnet._names import option_names
-    from indexnet.networks import get_network
-
-    spec = dict(config["network"])
-    spec["resampling"] = dict(config["resampling"])
-    if "encoder" in option_names(get_network(spec["name"])) and config["encoder"].get("name") is not None:
-        encoder = dict(config["encoder"])
-        if encoder.get("freeze_bn") == "auto":
-            encoder["freeze_bn"] = bool(encoder.get("pretrained"))
-        spec["encoder"] = encoder
+    """Return what :func:`indexnet.networks.create_network` needs: name and options, resampling and encoder included."""
+    spec = {**config["network"], "resampling": dict(config["resampling"])}
+    if config["encoder"].get("name") is not None:
+        spec["encoder"] = dict(config["encoder"])
     return spec
 
 
@@ -250,7 +211,8 @@ def data_options(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """Return 12 hexadecimal digits that name a frozen configuration, wherever its results go."""
+    """Return 12 hexadecimal digits that name a frozen configuration, wherever its data lie and its results go."""
     content = {key: value for key, value in config.items() if key not in PLACE_KEYS}
+    content["data"] = {k: v for k, v in config["data"].items() if k not in ("root", "backgrounds")}
     content["trainer"] = {k: v for k, v in config["trainer"].items() if k not in ("num_workers", "progress_bar")}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

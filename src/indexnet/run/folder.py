@@ -132,8 +132,15 @@ def prepare(config: Mapping[str, Any]) -> RunFolder:
                 f"{folder.path} holds a run with another configuration ({_difference(there, config)}); "
                 "give paths.runs=ANOTHER_FOLDER, or move or delete that folder."
             )
+        if there == config or folder.status() == "done":
+            return folder
+        with contextlib.suppress(UserError), folder.lock():  # loggers, workers and places may change from try to try
+            atomic_write(file, yaml.safe_dump(dict(config), sort_keys=False))
         return folder
-    atomic_write(file, yaml.safe_dump(dict(config), sort_keys=False))
+    try:
+        atomic_write(file, yaml.safe_dump(dict(config), sort_keys=False))
+    except OSError as error:
+        raise UserError(f"{folder.path} cannot be made ({error.strerror}); give paths.runs=ANOTHER_FOLDER.") from error
     return folder
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import io
 import os
@@ -45,22 +46,32 @@ def run_job(path: Path) -> int:
     from indexnet.run.callbacks import DivergedError
     from indexnet.run.config import config_hash
     from indexnet.run.folder import RunFolder
+    from indexnet.run.launch import die_with_parent
     from indexnet.run.loader import process_rank
 
     folder = RunFolder(path.resolve())
     config = folder.config()
     if process_rank() != 0:  # a DDP sibling: rank 0 holds the lock and writes the record
-        _execute(folder, config, {})
+        if (ask := die_with_parent(os.getppid())) is not None:
+            ask()
+        with contextlib.suppress(DivergedError):  # rank 0 says so
+            _execute(folder, config, {})
         return 0
     with folder.lock():
         if folder.status() in ("done", "diverged"):
             return _finished(folder)
+        earlier = folder.record() or {}
         record = records.start(config, config_hash(config))
+        before = 0.0
+        if earlier.get("status") == "running":  # killed; this try goes on
+            record["started"], before = earlier["started"], _elapsed(path / "progress.json")
+        for left in (path / "checkpoints").glob(".last.ckpt.*"):  # of a try that was killed while it saved
+            left.unlink()
         write_json(path / "record.json", record)
         begun = time.monotonic()
         code = 0
         try:
-            _execute(folder, config, record)
+            _execute(folder, config, record, before)
             record["status"] = "done"
         except DivergedError as error:
             record["status"], record["error"] = "diverged", str(error)
@@ -74,13 +85,23 @@ def run_job(path: Path) -> int:
         finally:
             if record["status"] != "running":
                 record["finished"] = records.now()
-                record["wall_time_s"] = round(time.monotonic() - begun, 2)
+                record["wall_time_s"] = round(before + time.monotonic() - begun, 2)
                 record.pop("pid", None)
                 write_json(path / "record.json", record)
                 (path / "progress.json").unlink(missing_ok=True)
-    if code == 0 and sys.stdout.isatty():
+    if code == 0:
         _finished(folder)
     return code
+
+
+def _elapsed(path: Path) -> float:
+    """Return the training seconds that a killed try had come to."""
+    from indexnet.files import read_json
+
+    try:
+        return float(read_json(path)["elapsed_s"])
+    except (OSError, ValueError, KeyError):
+        return 0.0
 
 
 def _finished(folder: RunFolder) -> int:
@@ -94,7 +115,7 @@ def _finished(folder: RunFolder) -> int:
     return 0
 
 
-def _execute(folder: RunFolder, config: dict[str, Any], record: dict[str, Any]) -> None:
+def _execute(folder: RunFolder, config: dict[str, Any], record: dict[str, Any], before: float = 0.0) -> None:
     """Fit, test and fill the record."""
     import pytorch_lightning as pl
     import torch
@@ -116,7 +137,7 @@ def _execute(folder: RunFolder, config: dict[str, Any], record: dict[str, Any]) 
     _check_samples(config, task, train_set)
     record.update(_describe(config, task, data, train_set, test_set, steps))
 
-    progress = Progress(folder.path / "progress.json", steps, training["batch_size"])
+    progress = Progress(folder.path / "progress.json", steps, training["batch_size"], before)
     resume, start = _resume(folder)
     trainer = _trainer(folder, config, accelerator, steps, start, progress)
     workers = worker_count(settings["num_workers"])
@@ -138,8 +159,12 @@ def _execute(folder: RunFolder, config: dict[str, Any], record: dict[str, Any]) 
     )
     collector = _collector(task)
     trainer.callbacks.append(collector)  # type: ignore[attr-defined]
-    trainer.test(task, loader, verbose=False)
     expected = len(test_set) if limit is None else min(limit, len(test_set))
+    if trainer.world_size > expected:
+        raise UserError(
+            f"trainer.devices x num_nodes = {trainer.world_size} is more than the {expected} test images; use fewer."
+        )
+    trainer.test(task, loader, verbose=False)
     rows = collector.rows
     if len({row["name"] for row in rows}) != expected or len(rows) != expected:
         raise RuntimeError(f"{len(rows)} of {expected} test images were evaluated; the metrics would be wrong")
@@ -153,12 +178,23 @@ def _execute(folder: RunFolder, config: dict[str, Any], record: dict[str, Any]) 
     record["peak_memory_mb"] = round(records.peak_memory_mb(trainer.strategy.root_device), 1)
     record["device"] = records.device_name(trainer.strategy.root_device)
     _write_rows(folder.path / "per_image.csv", rows)
-    from indexnet.run.gallery import write_gallery
-
     task.to(trainer.strategy.root_device)
-    write_gallery(folder.path / "pictures", task, test_set, limit=limit)
+    _write_pictures(folder, task, test_set, limit)
     if isinstance(trainer.logger, pl.loggers.Logger):
         trainer.logger.finalize("success")
+
+
+def _write_pictures(folder: RunFolder, task: Task, test_set: Dataset, limit: int | None) -> None:
+    """Write the gallery; a picture that fails is a bug to show, but no reason to lose a trained and tested run."""
+    import traceback
+
+    from indexnet.run.gallery import write_gallery
+
+    try:
+        write_gallery(folder.path / "pictures", task, test_set, limit=limit)
+    except Exception:
+        traceback.print_exc()
+        print(f"indexnet: {folder.path}: the run is complete, but its pictures could not be made.", file=sys.stderr)
 
 
 def _accelerator(settings: dict[str, Any]) -> str:
@@ -167,8 +203,6 @@ def _accelerator(settings: dict[str, Any]) -> str:
 
     gpus = torch.cuda.device_count()
     wanted = settings["accelerator"]
-    if wanted not in ("auto", "cpu", "gpu", "mps"):
-        raise UserError(f"trainer.accelerator={wanted!r} is unknown; give auto, cpu, gpu or mps.")
     if wanted == "gpu" and gpus == 0:
         raise UserError("trainer.accelerator=gpu but this machine shows no CUDA device; give trainer.accelerator=cpu.")
     accelerator = ("gpu" if gpus else "cpu") if wanted == "auto" else str(wanted)
@@ -209,19 +243,24 @@ def _check_samples(config: dict[str, Any], task: Task, train_set: Dataset) -> No
 
 def _build_task(config: dict[str, Any], steps: int) -> Task:
     from indexnet.run.config import network_spec
+    from indexnet.run.loader import process_rank
     from indexnet.tasks import get_task
 
     schedule = dict(config["schedule"])
     if schedule["name"] == "multistep":
         epochs = config["training"]["epochs"]
-        if epochs is None:
-            raise UserError("schedule=multistep counts in epochs; give training.epochs, or schedule=constant.")
         schedule["milestones"] = [round(steps * epoch / epochs) for epoch in schedule["milestones"]]
     options = {key: value for key, value in config["task"].items() if key not in ("name", "costs_size")}
     task = get_task(config["task"]["name"])(
         network=network_spec(config), optimizer=config["optimizer"], schedule=schedule, **options
     )
     task.config = config
+    encoder = config["encoder"]
+    if encoder.get("name") is not None and process_rank() == 0:
+        weights = "pretrained" if encoder.get("pretrained") else "random"
+        norm = "frozen" if encoder.get("freeze_bn") else "trained"
+        rate = config["optimizer"]["encoder_lr_multiplier"]
+        print(f"encoder {encoder['name']}: {weights} weights, batch norm {norm}, learning rate x {rate:g}", flush=True)
     return task
 
 
@@ -229,11 +268,16 @@ def _describe(
     config: dict[str, Any], task: Task, data: Data, train_set: Dataset, test_set: Dataset, steps: int
 ) -> dict[str, Any]:
     """Return the part of the record that is known before training."""
+    import torch
+
+    from indexnet.networks import create_network
     from indexnet.networks.costs import count_costs
 
     side = config["task"]["costs_size"]
     size = (task.network.in_channels, side, side)
-    costs = count_costs(task.configure_network(task.network_spec | _random_weights(task.network_spec)), size)
+    spec = dict(task.network_spec)
+    with torch.device("meta"):
+        costs = count_costs(create_network(spec.pop("name"), **spec), size)
     return {
         "steps": steps,
         "data": {
@@ -247,12 +291,6 @@ def _describe(
         "true_gmacs": costs.true_gmacs,
         "costs_input": list(size),
     }
-
-
-def _random_weights(spec: dict[str, Any]) -> dict[str, Any]:
-    """Return the part of a network's description that keeps a second copy from reading pretrained weights again."""
-    encoder = spec.get("encoder")
-    return {"encoder": {**encoder, "pretrained": False}} if isinstance(encoder, dict) else {}
 
 
 def _trainer(

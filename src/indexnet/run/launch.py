@@ -97,9 +97,12 @@ class Running:
         """Return step, steps, loss and eta_s as the job last wrote them; empty before its first step."""
         from indexnet.files import read_json
 
-        with contextlib.suppress(OSError, ValueError):  # not there yet, or not any more
+        try:
             found = read_json(self.job.folder / "progress.json")
             self._progress = found if isinstance(found, dict) else {}
+        except (OSError, ValueError):
+            if self._progress:  # the file was there and is not any more: the job is about to end
+                self._progress = {**self._progress, "step": self._progress.get("steps", 0)}
         return self._progress
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from indexnet.errors import UserError
 
+PARTLY = 3  # a run that diverged is a result, but not the one that was asked for
 HELP = "train one configuration, or with -m a sweep or a whole table (Hydra overrides; train --help)"
 
 _USAGE = """\
@@ -30,7 +31,7 @@ usage: indexnet train [-m] [group=option ...] [group.key=value ...] [Hydra flags
 
 A finished run is not run again; a killed one goes on from its last checkpoint. Results: runs/ (paths.runs=DIR).
 
-exit codes: 0 all done; 2 a mistake in what was given, nothing done; 3 some rows failed, listed
+exit codes: 0 all done; 2 a mistake in what was given, nothing done; 3 some runs failed or diverged, listed
 """
 
 
@@ -62,17 +63,27 @@ def train(arguments: Sequence[str]) -> int:
     from indexnet.run.config import freeze
     from indexnet.run.folder import prepare
 
+    for key in ("rows", "seeds"):
+        if configs[0][key] is not None:
+            raise UserError(f"{key}=... selects runs of a sweep; give -m too.")
     folder = prepare(freeze(configs[0])).path
     if configs[0].trainer.devices != 1 or configs[0].trainer.num_nodes != 1:
-        return run_job_process(folder)  # Lightning starts the other ranks by repeating the command of this one
-    from indexnet.run.job import run_job
+        code = run_job_process(folder)  # Lightning starts the other ranks by repeating the command of this one
+    else:
+        from indexnet.run.job import run_job
 
-    return run_job(folder)
+        code = run_job(folder)
+    from indexnet.run.job import DIVERGED
+
+    return PARTLY if code == DIVERGED else code
 
 
 def run_job_process(folder: Path) -> int:
-    """Run a frozen configuration in a process of its own, on this terminal."""
-    return subprocess.run([sys.executable, "-m", "indexnet", "job", str(folder)], check=False).returncode
+    """Run a frozen configuration in a process of its own, on this terminal, that ends with this one."""
+    from indexnet.run.launch import die_with_parent
+
+    command = [sys.executable, "-m", "indexnet", "job", str(folder)]
+    return subprocess.run(command, check=False, preexec_fn=die_with_parent(os.getpid())).returncode
 
 
 def _compose_with_hydra(arguments: Sequence[str]) -> list[Any]:
@@ -94,7 +105,7 @@ def _compose_with_hydra(arguments: Sequence[str]) -> list[Any]:
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(keep)()
         except UserError:
             raise
-        except (HydraException, OmegaConfBaseException) as error:
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
             raise explain(error, [a for a in arguments if not a.startswith("-")]) from error
     return composed
 

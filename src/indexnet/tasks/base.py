@@ -52,6 +52,7 @@ class Task(pl.LightningModule):
     metric_names: ClassVar[tuple[str, ...]]  # the first is the one that figures show
     test_batch_size: ClassVar[int] = 1  # 1 where test images differ in size
     needs: ClassVar[tuple[str, ...]]  # keys of a batch that training reads
+    smallest_size: ClassVar[int] = 1  # side of the smallest image that the metrics can measure, in pixels
 
     def __init__(
         self,
@@ -125,8 +126,12 @@ class Task(pl.LightningModule):
         return losses["loss"]
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
-        """Update the metrics, logged under ``test/``; each metric keeps the batch's values in ``latest``."""
-        prediction = self.infer(self.network, batch)
+        """Update the metrics, logged under ``test/``; each metric keeps the batch's values in ``latest``.
+
+        In full precision whatever training used, so that a record and a later evaluation give the same numbers.
+        """
+        with torch.autocast(self.device.type, enabled=False):
+            prediction = self.infer(self.network, batch)
         inputs = self.metric_inputs(prediction, batch)
         for name, metric in self.test_metrics.items():
             metric.update(*inputs)
@@ -134,25 +139,15 @@ class Task(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer over two parameter groups (encoder and the rest) and its per-step schedule."""
-        spec = dict(self.optimizer_spec)
-        name, multiplier = spec.pop("name"), spec.pop("encoder_lr_multiplier", 1.0)
-        if multiplier == "auto":
-            multiplier = default_encoder_multiplier(self.network_spec)
+        multiplier = self.optimizer_spec.get("encoder_lr_multiplier", 1.0)
+        rate = self.optimizer_spec["lr"]
         encoder = list(self.network.encoder_parameters()) if multiplier != 1 else []
         known = {id(parameter) for parameter in encoder}
         rest = [parameter for parameter in self.network.parameters() if id(parameter) not in known]
-        groups: list[dict[str, Any]] = [{"params": rest, "lr": spec["lr"]}]
+        groups: list[dict[str, Any]] = [{"params": rest, "lr": rate}]
         if encoder:
-            groups.append({"params": encoder, "lr": spec["lr"] * multiplier})
-        optimizers: dict[str, type[torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
-        if name not in optimizers:
-            raise unknown_name("optimizer", name, optimizers)
-        if "betas" in spec:
-            spec["betas"] = tuple(spec["betas"])
-        try:
-            optimizer = optimizers[name](groups, **spec)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"optimizer {name!r} does not take these options: {error}.") from error
+            groups.append({"params": encoder, "lr": rate * multiplier})
+        optimizer = create_optimizer(self.optimizer_spec, groups)
         if self.schedule_spec["name"] == "constant":
             return optimizer
         scheduler = torch.optim.lr_scheduler.MultiStepLR(
@@ -166,11 +161,22 @@ class Task(pl.LightningModule):
         return [key for key in cls.needs if key not in sample]
 
 
-def default_encoder_multiplier(network: Mapping[str, Any]) -> float:
-    """Return the encoder's share of the learning rate: 1/100 with pretrained weights (the paper), 1 without."""
-    encoder = network.get("encoder")
-    pretrained = isinstance(encoder, Mapping) and bool(encoder.get("pretrained"))
-    return 0.01 if pretrained else 1.0
+def create_optimizer(spec: Mapping[str, Any], groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """Build an optimizer from ``{"name": "adam" | "sgd", "lr": ..., options}`` and parameter groups.
+
+    Raises:
+        UserError: an unknown optimizer, or options that it does not take.
+    """
+    options = {key: value for key, value in spec.items() if key not in ("name", "encoder_lr_multiplier")}
+    optimizers: dict[str, type[torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+    if spec["name"] not in optimizers:
+        raise unknown_name("optimizer", spec["name"], optimizers)
+    if "betas" in options:
+        options["betas"] = tuple(options["betas"])
+    try:
+        return optimizers[spec["name"]](groups, **options)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"optimizer={spec['name']} does not take these options: {error}.") from error
 
 
 _TASKS: dict[str, type[Task]] = {}

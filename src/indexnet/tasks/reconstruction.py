@@ -22,6 +22,7 @@ class ReconstructionTask(Task):
     name: ClassVar[str] = "reconstruction"
     metric_names: ClassVar[tuple[str, ...]] = ("psnr", "ssim", "mae", "rmse")
     test_batch_size: ClassVar[int] = 64
+    smallest_size: ClassVar[int] = 11  # the window of SSIM
     needs: ClassVar[tuple[str, ...]] = ("image",)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

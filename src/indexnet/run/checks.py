@@ -1,0 +1,198 @@
+"""What a frozen configuration must fulfil before anything is spent on it: one place, one sentence each."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from indexnet._names import check_options, unknown_name
+from indexnet.errors import UserError
+
+_PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "64-true")
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _or(other: Any, test: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value == other or test(value)
+
+
+def _flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+# key, test, what is expected; keys that a configuration lacks are not looked at
+_VALUES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("seed", _count, "an integer of at least 0"),
+    ("task.costs_size", _positive, "a positive integer"),
+    ("training.batch_size", _positive, "a positive integer"),
+    ("training.size", _positive, "a positive integer"),
+    ("training.steps", _or(None, _positive), "a positive integer or null"),
+    ("training.epochs", _or(None, _positive), "a positive integer or null"),
+    ("trainer.accelerator", lambda value: value in ("auto", "cpu", "gpu"), "auto, cpu or gpu"),
+    ("trainer.devices", _positive, "a positive integer"),
+    ("trainer.num_nodes", _positive, "a positive integer"),
+    ("trainer.accumulate", _positive, "a positive integer"),
+    ("trainer.precision", lambda value: value in _PRECISIONS, f"one of {', '.join(_PRECISIONS)}"),
+    ("trainer.sync_batchnorm", _flag, "true or false"),
+    ("trainer.channels_last", _flag, "true or false"),
+    ("trainer.compile", _flag, "true or false"),
+    ("trainer.gradient_clip", _or(None, lambda value: _number(value) and value > 0), "a positive number or null"),
+    ("trainer.num_workers", _or("auto", _count), "auto or an integer of at least 0"),
+    ("trainer.checkpoint_every", _or("auto", _positive), "auto or a positive integer"),
+    ("trainer.progress_bar", _or("auto", _flag), "auto, true or false"),
+    ("logger.csv", _flag, "true or false"),
+    ("logger.tensorboard", _flag, "true or false"),
+    ("logger.wandb", _flag, "true or false"),
+    ("debug.overfit", _flag, "true or false"),
+    *((f"budget.max_{key}", _or(None, _positive), "a positive integer or null")
+      for key in ("steps", "batch_size", "size", "test")),
+    ("optimizer.lr", lambda value: _number(value) and value > 0, "a positive number"),
+    ("optimizer.encoder_lr_multiplier", _or("auto", lambda value: _number(value) and value >= 0),
+     "auto or a number of at least 0"),
+)  # fmt: skip
+
+_SCHEDULES: dict[str, dict[str, tuple[Callable[[Any], bool], str]]] = {
+    "constant": {},
+    "multistep": {
+        "milestones": (lambda value: isinstance(value, list) and all(map(_number, value)), "a list of epochs"),
+        "gamma": (lambda value: _number(value) and value > 0, "a positive number"),
+    },
+}
+
+
+def check_values(config: Mapping[str, Any]) -> None:
+    """Check the type and range of every plain value, before budgets or anything else compute with them.
+
+    Raises:
+        UserError: a value that cannot work.
+    """
+    for key, test, expected in _VALUES:
+        group, _, name = key.rpartition(".")
+        node = config if not group else config.get(group)
+        if not isinstance(node, Mapping):
+            raise UserError(f"{group}={node!r} must name one of the options of conf/{group}.")
+        if name in node and not test(node[name]):
+            raise UserError(f"{key}={node[name]!r} must be {expected}.")
+    for group in ("network", "resampling", "data", "optimizer", "schedule", "encoder"):
+        if not isinstance(config.get(group), Mapping):
+            raise UserError(f"{group}={config.get(group)!r} must name one of the options of conf/{group}.")
+    if config["training"].get("steps") is None and config["training"].get("epochs") is None:
+        raise UserError("training.steps and training.epochs are both null; give one of them.")
+
+
+def settle_schedule(schedule: Mapping[str, Any], epochs: int | None) -> dict[str, Any]:
+    """Check a schedule and keep the options that it has; a task's usual milestones mean nothing to ``constant``.
+
+    Raises:
+        UserError: an unknown schedule or option, or a value that cannot work.
+    """
+    name = schedule["name"]
+    if name not in _SCHEDULES:
+        raise unknown_name("schedule", name, _SCHEDULES)
+    known = _SCHEDULES[name]
+    for key, value in schedule.items():
+        if key in known and not known[key][0](value):
+            raise UserError(f"schedule.{key}={value!r} must be {known[key][1]}.")
+        if key != "name" and not any(key in options for options in _SCHEDULES.values()):
+            raise unknown_name("config key", f"schedule.{key}", [f"schedule.{option}" for option in known])
+    if name == "multistep" and epochs is None:
+        raise UserError("schedule=multistep counts in epochs; give training.epochs, or schedule=constant.")
+    return {"name": name, **{key: value for key, value in schedule.items() if key in known}}
+
+
+def check_names(config: Mapping[str, Any]) -> None:
+    """Check that every part exists and takes its options, by building network and optimizer without memory.
+
+    Raises:
+        UserError: an unknown name or option, or parts that do not fit together.
+    """
+    from indexnet.data import get_data
+    from indexnet.networks import get_network
+    from indexnet.resampling import get_resampling
+    from indexnet.run.config import network_spec
+    from indexnet.tasks import create_optimizer, get_task
+
+    task = get_task(config["task"]["name"])
+    ours = ("costs_size",)
+    check_options(f"task {task.name!r}", task.__init__, _options(config["task"], *ours), _TASK_ARGUMENTS)
+    resampling, network, data = config["resampling"], config["network"], config["data"]
+    check_options(
+        f"resampling {resampling['name']!r}",
+        get_resampling(resampling["name"]),
+        _options(resampling),
+        ("channels", "decoder_channels"),
+    )
+    check_options(
+        f"network {network['name']!r}", get_network(network["name"]), _options(network), ("resampling", "encoder")
+    )
+    check_options(f"data {data['name']!r}", get_data(data["name"]), _options(data))
+    pretrained = config["encoder"].get("pretrained")
+    if isinstance(pretrained, str) and not Path(pretrained).is_file():
+        raise UserError(f"encoder.pretrained={pretrained} is no file; give the path of a state dict, true or false.")
+    _build(json.dumps(network_spec(config)))
+    import torch
+
+    create_optimizer(config["optimizer"], [{"params": [torch.nn.Parameter(torch.zeros(1))]}])
+    if config["training"]["size"] < task.smallest_size:
+        raise UserError(
+            f"training.size={config['training']['size']} is too small: the metrics of task={task.name} need images of "
+            f"at least {task.smallest_size} pixels a side."
+        )
+
+
+_TASK_ARGUMENTS = ("network", "optimizer", "schedule")
+
+
+@functools.lru_cache(maxsize=64)
+def _build(spec: str) -> None:
+    """Build a network on the meta device; the rows of a sweep that share it build it once."""
+    import torch
+
+    from indexnet.networks import create_network
+
+    options = json.loads(spec)
+    name = options.pop("name")
+    try:
+        with torch.device("meta"):
+            create_network(name, **options)
+    except UserError:
+        raise
+    except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:  # a width that is a word, for example
+        raise UserError(f"network={name} cannot be built from its options: {str(error).splitlines()[0]}.") from error
+
+
+def check_batch(config: Mapping[str, Any]) -> None:
+    """Check that the global batch can be split over devices and accumulated batches.
+
+    Raises:
+        UserError: it cannot.
+    """
+    trainer, batch = config["trainer"], config["training"]["batch_size"]
+    devices, nodes, accumulate = trainer["devices"], trainer["num_nodes"], trainer["accumulate"]
+    parts = devices * nodes * accumulate
+    if batch % parts:
+        capped = config["budget"].get("max_batch_size") == batch
+        key = "budget.max_batch_size" if capped else "training.batch_size"
+        raise UserError(
+            f"{key}={batch} is the global batch and cannot be split evenly over {devices} devices x {nodes} nodes x "
+            f"{accumulate} accumulated batches; give a multiple of {parts}."
+        )
+
+
+def _options(node: Mapping[str, Any], *skip: str) -> dict[str, Any]:
+    return {key: value for key, value in node.items() if key not in ("name", *skip)}
