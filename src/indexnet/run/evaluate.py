@@ -35,6 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides",
         nargs="*",
+        default=[],
         metavar="data[.OPTION]=VALUE",
         help="another data set, or other options of it: data=alphamatting data.root=DIR data.trimap=Trimap2",
     )
