@@ -179,8 +179,10 @@ def run_sweep(
     if n_jobs < 1:
         raise UserError(f"hydra.launcher.n_jobs={n_jobs} must be at least 1.")
     folders = sorted({sweep_folder(config) for config in configs})
+    # single runs share one folder with unrelated ones: there the lock of each run is enough
+    tables = {sweep_folder(config) for config in configs if config["experiment"]["name"] is not None}
     with contextlib.ExitStack() as locks:
-        for folder in folders:
+        for folder in sorted(tables):
             message = (
                 f"another sweep is at work in {folder}; wait for it or stop it, or give paths.runs=ANOTHER_FOLDER."
             )

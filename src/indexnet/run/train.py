@@ -13,7 +13,6 @@ from typing import Any
 
 from indexnet.errors import UserError
 
-PARTLY = 3  # a run that diverged is a result, but not the one that was asked for
 HELP = "train one configuration, or with -m a sweep or a whole table (Hydra overrides; train --help)"
 
 _USAGE = """\
@@ -62,20 +61,26 @@ def train(arguments: Sequence[str]) -> int:
         return 0
     from indexnet.run.config import freeze
     from indexnet.run.folder import prepare
-
-    for key in ("rows", "seeds"):
-        if configs[0][key] is not None:
-            raise UserError(f"{key}=... selects runs of a sweep; give -m too.")
-    folder = prepare(freeze(configs[0])).path
-    if configs[0].trainer.devices != 1 or configs[0].trainer.num_nodes != 1:
-        code = run_job_process(folder)  # Lightning starts the other ranks by repeating the command of this one
-    else:
-        from indexnet.run.job import run_job
-
-        code = run_job(folder)
     from indexnet.run.job import DIVERGED
+    from indexnet.run.launch import PARTLY
 
-    return PARTLY if code == DIVERGED else code
+    if len(configs) == 1:
+        for key in ("rows", "seeds"):
+            if configs[0][key] is not None:
+                raise UserError(f"{key}=... selects runs of a sweep; give -m too.")
+    folders = [prepare(freeze(config)).path for config in configs]  # several: -m with a launcher in this process
+    codes = [_run(folder, config.trainer) for folder, config in zip(folders, configs, strict=True)]
+    if DIVERGED in codes:
+        return PARTLY
+    return max(codes)
+
+
+def _run(folder: Path, trainer: Any) -> int:
+    if trainer.devices != 1 or trainer.num_nodes != 1:
+        return run_job_process(folder)  # Lightning starts the other ranks by repeating the command of this one
+    from indexnet.run.job import run_job
+
+    return run_job(folder)
 
 
 def run_job_process(folder: Path) -> int:
