@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -34,9 +35,8 @@ class InterpolationStage(PooledStage):
         return crop_to(F.interpolate(x, scale_factor=2.0, mode=self.mode, align_corners=align), size)
 
 
-@register_resampling
-class Nearest(Resampling):
-    """Nearest neighbour upsampling after max pooling, average pooling or a strided convolution.
+class _Interpolation(Resampling):
+    """What nearest and bilinear upsampling share.
 
     Args:
         channels: encoder width at each stage, from full resolution down.
@@ -46,6 +46,23 @@ class Nearest(Resampling):
     Raises:
         UserError: unknown pooling.
     """
+
+    def __init__(
+        self, channels: Sequence[int], decoder_channels: Sequence[int] | None = None, *, pooling: str = "max"
+    ) -> None:
+        super().__init__(channels, decoder_channels)
+        check_pooling(self.info.name, pooling)
+        self.pooling = pooling
+        self._build_stages()
+
+    def create_stage(self, index: int, channels: int, decoder_channels: int) -> InterpolationStage:
+        """Build stage ``index``."""
+        return InterpolationStage(channels, decoder_channels, self.pooling, self.info.name)
+
+
+@register_resampling
+class Nearest(_Interpolation):
+    """Nearest neighbour upsampling after max pooling, average pooling or a strided convolution."""
 
     info = OperatorInfo(
         name="nearest",
@@ -59,52 +76,14 @@ class Nearest(Resampling):
         parameters="0 (max, avg) | 9C^2 + C (conv)",
     )
 
-    def __init__(
-        self, channels: Sequence[int], decoder_channels: Sequence[int] | None = None, *, pooling: str = "max"
-    ) -> None:
-        super().__init__(channels, decoder_channels)
-        check_pooling("nearest", pooling)
-        self.pooling = pooling
-        self._build_stages()
-
-    def create_stage(self, index: int, channels: int, decoder_channels: int) -> InterpolationStage:
-        """Build stage ``index``."""
-        return InterpolationStage(channels, decoder_channels, self.pooling, "nearest")
-
 
 @register_resampling
-class Bilinear(Resampling):
-    """Bilinear upsampling after max pooling, average pooling or a strided convolution.
+class Bilinear(_Interpolation):
+    """Bilinear upsampling after max pooling, average pooling or a strided convolution."""
 
-    Args:
-        channels: encoder width at each stage, from full resolution down.
-        decoder_channels: widths that ``up`` receives; any.
-        pooling: ``max``, ``avg`` or ``conv`` (3x3, stride 2, its own).
-
-    Raises:
-        UserError: unknown pooling.
-    """
-
-    info = OperatorInfo(
+    info = dataclasses.replace(
+        Nearest.info,
         name="bilinear",
         title="Bilinear",
-        paper="textbook",
         equation="up(d)[y, x] = sum of the four nearest values of d, weighted by distance; corners not aligned",
-        learned=True,
-        guided=False,
-        equal_widths=False,
-        downsampling="max pooling | average pooling | 3x3 convolution with stride 2",
-        parameters="0 (max, avg) | 9C^2 + C (conv)",
     )
-
-    def __init__(
-        self, channels: Sequence[int], decoder_channels: Sequence[int] | None = None, *, pooling: str = "max"
-    ) -> None:
-        super().__init__(channels, decoder_channels)
-        check_pooling("bilinear", pooling)
-        self.pooling = pooling
-        self._build_stages()
-
-    def create_stage(self, index: int, channels: int, decoder_channels: int) -> InterpolationStage:
-        """Build stage ``index``."""
-        return InterpolationStage(channels, decoder_channels, self.pooling, "bilinear")
