@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 
@@ -213,8 +214,9 @@ def test_convert_overwrites_only_when_told(tmp_path, b11):
     assert target.read_bytes() == b"mine"
     convert(source, target, overwrite=True)
     assert torch.load(target, weights_only=True)["indexnet"]["network"]["name"] == "matting_unet"
-    with pytest.raises(UserError, match="is a folder"):
-        convert(source, tmp_path, overwrite=True)
+    for overwrite in (True, False):
+        with pytest.raises(UserError, match=r"the output .* is a folder"):
+            convert(source, tmp_path, overwrite=overwrite)
 
 
 def test_a_converted_file_loads_like_any_checkpoint(tmp_path, b11):
@@ -258,3 +260,62 @@ def test_something_else_is_refused_in_one_sentence(tmp_path, shared, b11):
     with pytest.raises(UserError, match=r"other.pth is not a checkpoint of the released matting code"):
         convert(tmp_path / "other.pth", tmp_path / "out.ckpt")
     assert not (tmp_path / "out.ckpt").exists()
+
+
+def test_damaged_state_dicts_are_refused_in_a_sentence(shared, b11):
+    m2o = released_state(shared, "paper_m2o_nl_c")
+
+    def without(state, *prefixes):
+        return {key: value for key, value in state.items() if not key.startswith(prefixes)}
+
+    cases = [
+        (without(b11, "layer7.0.conv.6.weight"), r"entry 'layer7.0.conv.6.weight' is missing; the file is damaged"),
+        (b11 | {"pred.1.weight": torch.zeros(())}, r"entry 'pred.1.weight' has the shape \(\); the file is damaged"),
+        (without(m2o, "index0."), "no entries 'index0...'; the file is damaged"),
+        (m2o | {"index0.indexnet1.0.weight": torch.zeros(4)}, r"'index0.indexnet1.0.weight' has the shape \(4,\)"),
+        (m2o | {"index2.indexnet3.3.weight": torch.zeros(())}, "'index2...' of shapes that do not fit each other"),
+    ]
+    for state, message in cases:
+        with pytest.raises(UserError, match=message):
+            from_released(state)
+
+
+def test_no_missing_entry_is_more_than_a_mistake_of_the_user(shared):
+    state = released_state(shared, "paper_shared_nl_c")
+    for key in state:
+        with contextlib.suppress(UserError):  # any other exception fails the test
+            recognise_released({other: value for other, value in state.items() if other != key})
+
+
+def write_text(path):
+    path.write_text("# A project\n\nwith words\n")
+
+
+def write_code(path):
+    torch.save({"state_dict": {"a": torch.zeros(1)}, "hook": print}, path)
+
+
+def write_cut(path):
+    torch.save({"a": torch.zeros(1000)}, path)
+    path.write_bytes(path.read_bytes()[:500])
+
+
+@pytest.mark.parametrize(
+    ("write", "reason"),
+    [
+        (write_text, "is no complete checkpoint file"),
+        (write_cut, "is no complete checkpoint file"),
+        (lambda path: path.write_bytes(b""), "is no complete checkpoint file"),
+        (write_code, "loading such a file can run code"),
+        (lambda path: path.mkdir(), "the input .* is a folder"),
+        (lambda path: None, "there is no weights file"),
+    ],
+)
+def test_an_unreadable_input_is_refused_without_unsafe_advice(tmp_path, write, reason):
+    write(tmp_path / "README.md")
+    with pytest.raises(UserError, match=reason) as raised:
+        convert(tmp_path / "README.md", tmp_path / "x.ckpt")
+    assert "weights_only" not in str(raised.value)
+    assert "torch.load" not in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "x.ckpt").exists()

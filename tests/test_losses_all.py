@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from indexnet.errors import UserError
-from indexnet.losses import image_loss, matting_loss, unknown_mask
+from indexnet.losses import matting_loss
+from indexnet.ops import unknown_mask
 
 
 def batch(n=2, size=6, seed=0, dtype=torch.float32):
@@ -95,11 +95,3 @@ def test_matting_loss_refuses_shapes_that_would_broadcast():
 def test_unknown_mask_takes_exactly_128():
     values = torch.tensor([0, 1, 127, 128, 129, 254, 255]).float().view(1, 1, 1, -1) / 255
     assert unknown_mask(values).flatten().tolist() == [False, False, False, True, False, False, False]
-
-
-def test_image_losses():
-    x, y = torch.rand(2, 3, 4, 5), torch.rand(2, 3, 4, 5)
-    assert image_loss("l1")(x, y).item() == pytest.approx(np.abs(x.numpy() - y.numpy()).mean(), rel=1e-5)
-    assert image_loss("l2")(x, y).item() == pytest.approx(((x.numpy() - y.numpy()) ** 2).mean(), rel=1e-5)
-    with pytest.raises(UserError, match="l1"):
-        image_loss("l3")

@@ -275,6 +275,14 @@ def test_command_without_runs(run_command, tmp_path, capsys):
     assert "Nothing is measured yet" in capsys.readouterr().out
 
 
+def test_command_refuses_a_folder_of_runs_that_is_not_there(run_command, tmp_path):
+    (tmp_path / "file").write_text("x")
+    for name in ("nope", "file", "runs"):  # the default too, where it is named
+        with pytest.raises(UserError, match=f"--runs {name}: there is no such folder"):
+            run_command("--runs", name)
+    assert not (tmp_path / "reports").exists()
+
+
 def test_command_chooses_and_names_data(run_command, tmp_path, capsys):
     fill(tmp_path / "elsewhere")
     fill(tmp_path / "elsewhere", names=("a",), setting="photos-paper")

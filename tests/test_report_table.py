@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import math
+from html import unescape
 
 import pytest
+import yaml
 
-from indexnet.report import formats
+from indexnet.report import command, formats, html
 from indexnet.report.numbers import count, fixed, parse_number, signed, significant, spread
 from indexnet.report.records import find_run_sets
 from indexnet.report.table import build, facts
+from indexnet.run.config import compose, freeze
+from indexnet.run.experiments import load_experiment
 from report_fabricated import MAE, PSNR, column, experiment, record, row, write_run
 
 
@@ -110,21 +115,149 @@ def test_differences_only_where_data_and_budget_are_those_of_the_paper(four_rows
     assert "photos at budget small" in formats.comparison(table)
 
 
-def test_differences_on_the_printed_data_at_the_printed_budget(tmp_path):
-    rows = [row("a", "A", printed={"psnr": "29.33"}), row("b", "B")]
-    made = experiment(rows, [column(**{**PSNR, "printed": "psnr"})], seeds=(0,), printed_data=("fashion_mnist",))
-    for setting in ("fashion_mnist-paper", "fashion_mnist-small", "photos-paper"):
-        for name in ("a", "b"):
-            write_run(tmp_path, name, 0, record({"psnr": 30.0}), setting=setting)
-    found = {each.name: build(made, each) for each in find_run_sets(tmp_path, "made_up")}
-    assert [found[name].comparable for name in sorted(found)] == [True, False, False]
-    table = found["fashion_mnist-paper"]
-    assert table.rows[0].measured["psnr"].difference == pytest.approx(0.67)
-    assert table.rows[1].measured["psnr"].difference is None
-    assert "Same data and budget" in formats.comparison(table)
+THESIS = "thesis/table3_2_reconstruction"
+ROW = "maxpool_unpool"  # printed: 29.33 dB
+
+
+def write_thesis(runs, *overrides, setting="fashion_mnist-paper", config=None, name=ROW, metrics=None):
+    """A finished run of the thesis table with the configuration that these overrides really give."""
+    experiment_row = next(each for each in load_experiment(THESIS).rows if each.name == name)
+    folder = write_run(runs, name, 0, record(metrics or {"psnr": 30.0}), name=THESIS, setting=setting)
+    if config is None:
+        asked = [f"experiments={THESIS}", *experiment_row.overrides, f"experiment.row={name}", *overrides]
+        config = yaml.safe_dump(freeze(compose(asked)))
+    (folder / "config.yaml").write_text(config, encoding="utf-8")
+
+
+def thesis_table(runs):
+    return build(load_experiment(THESIS), find_run_sets(runs, THESIS)[0])
+
+
+def measured(table, name=ROW):
+    return next(line for line in table.rows if line.name == name).measured["psnr"]
+
+
+def in_terminal(table, folder, capsys):
+    command.show(table, folder)
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_differences_on_the_printed_data_budget_and_protocol(tmp_path):
+    # where a run computes, where its data lie and how many seeds there are is no part of the protocol
+    write_thesis(tmp_path, "paths.data=elsewhere", "trainer.num_workers=1", "logger=none")
+    table = thesis_table(tmp_path)
+    assert table.comparable
+    assert table.protocol.followed
+    assert not table.warnings
+    assert measured(table).difference == pytest.approx(0.67)
+    assert "Same data, budget and protocol" in formats.comparison(table)
     assert "| +0.67 |" in formats.markdown(table)
-    assert float(read_csv(table)[0]["psnr_difference"]) == pytest.approx(0.67)
-    assert read_csv(found["photos-paper"])[0]["psnr_difference"] == ""
+    assert {line["psnr_difference"] != "" for line in read_csv(table) if line["psnr_mean"]} == {True}
+    assert dict(facts(table))["Budget"] == "paper (the full protocol)"
+    assert "Protocol" not in dict(facts(table))
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("training.steps=5", "training.steps 5 instead of unset"),
+        ("training.epochs=5", "training.epochs 5 instead of 100"),
+        ("training.batch_size=50", "training.batch_size 50 instead of 100"),
+        ("network.widths=[8,16]", "network.widths [8, 16] instead of [32, 64, 128]"),
+        ("optimizer.lr=0.1", "optimizer.lr 0.1 instead of 0.01"),
+        ("schedule.gamma=0.5", "schedule.gamma 0.5 instead of 0.1"),
+        ("budget.max_steps=5", "budget.max_steps 5 instead of unset"),
+        ("debug=overfit", "debug.overfit true instead of false"),
+        ("data.fit=pad", "data.fit pad instead of resize"),
+        ("trainer.gradient_clip=0.5", "trainer.gradient_clip 0.5 instead of unset"),
+    ],
+)
+def test_a_changed_protocol_is_named_and_not_compared(tmp_path, capsys, override, said):
+    write_thesis(tmp_path, override)
+    table = thesis_table(tmp_path)
+    assert table.protocol.changes == (said,)
+    assert not table.comparable
+    assert measured(table).difference is None
+    assert all(line["psnr_difference"] == "" for line in read_csv(table))
+    texts = [formats.markdown(table), unescape(html.page(table, "now")), in_terminal(table, tmp_path, capsys)]
+    for text in texts:
+        assert f"do not follow the experiment's protocol: {said}." in text
+        assert "no differences are given" in text
+        assert "Same data" not in text
+        assert "full protocol" not in text
+    assert dict(facts(table))["Protocol"] == f"changed: {said}"
+
+
+def test_a_change_of_some_rows_names_them(tmp_path):
+    write_thesis(tmp_path)
+    write_thesis(tmp_path, "training.epochs=5", name="s2d_d2s", metrics={"psnr": 31.0})
+    table = thesis_table(tmp_path)
+    assert table.protocol.changes == ("training.epochs 5 instead of 100 (S2D-D2S)",)
+    assert not table.comparable
+    assert table.agreement["psnr"].rows == 2  # orders may still be compared
+
+
+def test_a_protocol_that_cannot_be_read_is_not_taken_for_the_printed_one(tmp_path):
+    for config in ("seed: 0\n", "a: [", ""):
+        folder = tmp_path / str(len(config))
+        write_thesis(folder, config=config)
+        table = thesis_table(folder)
+        assert not table.comparable
+        assert table.protocol.unknown == ("MaxPool-MaxUnpool",)
+        assert any("cannot be told for MaxPool-MaxUnpool" in text for text in table.warnings)
+
+
+def test_an_experiment_that_cannot_be_composed_is_not_compared(tmp_path):
+    made = experiment([row("a", "A", printed={"psnr": "29"})], [column(**{**PSNR, "printed": "psnr"})], seeds=(0,))
+    made = dataclasses.replace(made, printed_data=("photos",))
+    folder = write_run(tmp_path, "a", 0, record({"psnr": 30.0}), setting="photos-paper")
+    (folder / "config.yaml").write_text("training: {steps: 5}\n", encoding="utf-8")
+    table = build(made, find_run_sets(tmp_path, "made_up")[0])
+    assert table.protocol.unknown == ("A",)
+    assert not table.comparable
+
+
+def test_another_data_set_or_budget_is_not_compared_but_follows_the_protocol(tmp_path):
+    for setting, override in (("photos-paper", "data=photos"), ("fashion_mnist-small", "budget=small")):
+        write_thesis(tmp_path / setting, override, setting=setting)
+        table = thesis_table(tmp_path / setting)
+        assert table.protocol.followed
+        assert not table.comparable
+        assert "no differences are given" in formats.comparison(table)
+
+
+def test_a_full_budget_without_printed_numbers_is_that_of_the_experiment_file(tmp_path):
+    write_run(tmp_path, "a", 0, record({"psnr": 30.0}), setting="photos-paper")
+    made = experiment([row("a", "A")], [column(**PSNR)], seeds=(0,))
+    said = dict(facts(build(made, find_run_sets(tmp_path, "made_up")[0])))
+    assert said["Budget"] == "paper (full, as the experiment file says)"
+
+
+@pytest.mark.parametrize(("rows", "said"), [(1, "only one row is measured"), (2, "no per-image results")])
+def test_legend_says_why_nothing_is_told_apart(tmp_path, rows, said):
+    for name in ("a", "b")[:rows]:
+        images = {"psnr": [30.0, 31.0]} if rows == 1 else None
+        write_run(tmp_path, name, 0, record({"psnr": 30.0 + (name == "b")}), per_image=images)
+    made = experiment([row("a", "A"), row("b", "B")], [column(**PSNR)], seeds=(0,))
+    text = " ".join(formats.legend(build(made, find_run_sets(tmp_path, "made_up")[0])))
+    assert said in text
+    assert ("no per-image results" in text) == (rows == 2)
+
+
+def test_smoke_ranks_nothing_whatever_the_experiment_says(tmp_path, capsys):
+    for number, name in enumerate(("a", "b")):
+        images = {"psnr": [30.0 + number, 31.0 + number]}
+        write_run(tmp_path, name, 0, record({"psnr": 30.5 + number}), setting="photos-smoke", per_image=images)
+    rows = [row("a", "A", printed={"psnr": "1"}), row("b", "B", printed={"psnr": "2"})]
+    made = experiment(rows, [column(**{**PSNR, "printed": "psnr"})], seeds=(0,))
+    table = build(made, find_run_sets(tmp_path, "made_up")[0])
+    cells = [cell for line in table.rows for cell in line.measured.values()]
+    assert not any(cell.best or cell.tied or cell.rank for cell in cells)
+    for text in (formats.markdown(table), html.page(table, "now"), in_terminal(table, tmp_path, capsys)):
+        assert "The budget smoke ranks nothing" in text
+        assert "★" not in text
+        assert "Best" not in text
+        assert "Kendall" not in text
 
 
 def test_no_ranks_where_the_budget_ranks_nothing(four_rows):

@@ -8,7 +8,9 @@ those of the release, ``layerN`` (encoder), ``indexN`` (index networks), ``dconv
 from __future__ import annotations
 
 import io
+import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,8 @@ FAMILIES = ("hin", "o2o_modelwise", "o2o_shared", "o2o_unshared", "m2o")
 
 # Synchronised batch normalisation of the released code leaves its own counters in the state dict.
 _JUNK = re.compile(r".*\._(tmp_running_mean|tmp_running_var|running_iter|moving_average_fraction)$")
+# What PyTorch says of a class or function that it does not restore, as opposed to a file that is no pickle at all.
+_FOREIGN_OBJECTS = re.compile(r"Unsupported (global|class)|not an allowed global")
 _INDEXED_LAYERS = (0, 2, 3, 4, 6)
 _RENAMED = (
     (re.compile(r"^layer(\d)\."), r"encoder.units.\1."),
@@ -80,11 +84,11 @@ def convert(
         UserError: the output exists, or the input cannot be read or is not a released matting checkpoint.
     """
     source, target = Path(input_path), Path(output_path)
+    if target.is_dir():
+        raise UserError(f"the output {target} is a folder; give the name of the file to write, such as a .ckpt in it.")
     if target.exists() and not overwrite:
         raise UserError(f"{target} exists; choose another output or give --overwrite.")
-    if target.is_dir():
-        raise UserError(f"{target} is a folder; give the name of the file to write.")
-    network, options = _build(read_checkpoint(source), family, str(source))
+    network, options = _build(_read(source), family, str(source))
     content = {
         "indexnet": {
             "version": CHECKPOINT_VERSION,
@@ -112,6 +116,29 @@ def recognise_released(state_dict: Mapping[str, Any], family: str | None = None)
         UserError: see :func:`from_released`.
     """
     return _recognise(_clean(state_dict, "the state dict"), family, "the state dict")
+
+
+def _read(path: Path) -> Any:
+    """Read the input. What PyTorch says of a file that it refuses, to load it unsafely, is never passed on."""
+    if path.is_dir():
+        raise UserError(f"the input {path} is a folder; give a checkpoint file of the released matting code.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols of files that are refused anyway
+            return read_checkpoint(path)
+    except UserError as error:
+        cause = error.__cause__
+        if cause is None:
+            raise
+    except (LookupError, TypeError) as error:  # of damaged files
+        cause = error
+    if isinstance(cause, OSError):
+        reason = f"cannot be read ({cause.strerror or type(cause).__name__})"
+    elif isinstance(cause, pickle.UnpicklingError) and _FOREIGN_OBJECTS.search(str(cause)):
+        reason = "holds Python objects beside tensors and is not opened, because loading such a file can run code"
+    else:
+        reason = "is no complete checkpoint file (damaged, cut off or something else)"
+    raise UserError(f"{path} {reason}; give a .pth.tar or a state dict of the released matting code.") from cause
 
 
 def _build(content: Any, family: str | None, source: str) -> tuple[Network, dict[str, Any]]:
@@ -152,8 +179,8 @@ def _clean(content: Any, source: str) -> dict[str, Tensor]:
 def _recognise(state: Mapping[str, Tensor], family: str | None, source: str) -> dict[str, Any]:
     if family is not None and family not in FAMILIES:
         raise UserError(f"family is one of {', '.join(FAMILIES)}, got {family!r}.")
-    first, last = state["layer0.0.weight"], state["layer7.0.conv.6.weight"]
-    kernel = state["pred.1.weight"].shape[-1]
+    first, last = _weight(state, "layer0.0.weight", source), _weight(state, "layer7.0.conv.6.weight", source)
+    head = _weight(state, "pred.1.weight", source)
     resampling: dict[str, Any] = {"name": "max_unpool"}
     output_stride = 32
     stages = [layer for layer in _INDEXED_LAYERS if any(key.startswith(f"index{layer}.") for key in state)]
@@ -169,17 +196,30 @@ def _recognise(state: Mapping[str, Tensor], family: str | None, source: str) -> 
         "fusion": "concat",
         "context": "aspp",
         "output_stride": output_stride,
-        "decoder_kernel": kernel,
+        "decoder_kernel": head.shape[-1],
         "in_channels": first.shape[1],
-        "out_channels": state["pred.1.weight"].shape[0],
+        "out_channels": head.shape[0],
     }
 
 
+def _weight(state: Mapping[str, Tensor], key: str, source: str) -> Tensor:
+    """Return the weight of a convolution that the options are read from."""
+    weight = state.get(key)
+    if weight is None or weight.ndim != 4 or 0 in weight.shape:
+        fault = "is missing" if weight is None else f"has the shape {tuple(weight.shape)}"
+        raise UserError(
+            f"{source} looks like a released matting network, but its entry {key!r} {fault}; the file is damaged."
+        )
+    return weight
+
+
 def _index_options(state: Mapping[str, Tensor], stages: list[int], family: str | None, source: str) -> dict[str, Any]:
-    layer = stages[0]
-    channels = state[f"layer{layer}.0.weight"].shape[0]
+    layer = _INDEXED_LAYERS[0]
+    if stages[0] != layer:
+        raise UserError(f"{source} has index networks, but no entries 'index{layer}...'; the file is damaged.")
+    channels = _weight(state, f"layer{layer}.0.weight", source).shape[0]
     names = {
-        kind: state[key]
+        kind: _weight(state, key, source)
         for kind, key in (
             ("hin_linear", f"index{layer}.indexnet.weight"),
             ("hin", f"index{layer}.indexnet.0.weight"),
@@ -241,5 +281,9 @@ def _rename(state: Mapping[str, Tensor], options: Mapping[str, Any], source: str
             fused = fuse_columns(indexed[layer])
         except UserError as error:
             raise UserError(f"{source}, entries 'index{layer}...': {error}") from error
+        except (RuntimeError, IndexError) as error:
+            raise UserError(
+                f"{source} has entries 'index{layer}...' of shapes that do not fit each other; the file is damaged."
+            ) from error
         renamed.update({prefix + key: value for key, value in fused.items()})
     return renamed

@@ -1,6 +1,5 @@
 """Losses; plain functions of tensors."""
 
-from indexnet.losses.image import image_loss
-from indexnet.losses.matting import matting_loss, unknown_mask
+from indexnet.losses.matting import matting_loss
 
-__all__ = ["image_loss", "matting_loss", "unknown_mask"]
+__all__ = ["matting_loss"]

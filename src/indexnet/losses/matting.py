@@ -8,20 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from indexnet.ops import unknown_mask
+
 #: The epsilon of the smooth absolute value sqrt(d^2 + eps^2).
 EPSILON = 1e-6
-
-
-def unknown_mask(trimap: Tensor) -> Tensor:
-    """Return where a trimap is unknown, i.e. 128 on the scale of 0..255.
-
-    Args:
-        trimap: (N, 1, H, W), floating point in {0, 128/255, 1}.
-
-    Returns:
-        Boolean (N, 1, H, W).
-    """
-    return (trimap * 255 - 128).abs() < 0.5
 
 
 def _masked(difference: Tensor, mask: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from indexnet.losses.matting import unknown_mask
 from indexnet.metrics.base import PerImageMetric, check_images, register_metric
+from indexnet.ops import unknown_mask
 
 
 @register_metric("sad", "SAD", "thousands", False, "matting")

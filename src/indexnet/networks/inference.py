@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from indexnet.errors import UserError
 from indexnet.networks.base import Network
+from indexnet.ops import UNKNOWN
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-UNKNOWN = 128
 _ALIGNMENT = 32  # of the released protocol, also at output stride 16
 
 

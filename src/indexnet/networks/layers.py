@@ -56,12 +56,13 @@ class ASPP(nn.Module):
         """Map (N, in_channels, h, w) to (N, out_channels, h, w).
 
         Raises:
-            UserError: one sample in training mode: the pooled branch normalises over the batch alone.
+            UserError: one image in training mode: the pooled branch normalises over the batch alone.
         """
         if self.training and x.shape[0] == 1:
             raise UserError(
-                "context 'aspp' cannot train on a batch of one sample: its globally pooled branch normalises over the "
-                "batch, so a batch needs two samples at least (set training.batch_size to 2 or more, or context=none)."
+                "context 'aspp' cannot train on a batch of one image per device and step, because its globally pooled "
+                "branch normalises over the batch; give at least two: raise training.batch_size (or "
+                "budget.max_batch_size) or lower trainer.devices or trainer.accumulate (or network.context=none)."
             )
         pooled = self.pooled(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
         features = [branch(x) for branch in self.branches]

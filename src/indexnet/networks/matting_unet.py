@@ -42,8 +42,7 @@ class MattingUNet(Network):
     network layer by layer; every other encoder follows the same rule.
 
     The head is a convolution to ``out_channels``, batch normalisation, ReLU6 and one more convolution, without an
-    output
-    activation: alpha is not clamped.
+    output activation: alpha is not clamped.
 
     Rows of the papers' tables: B5 ``fusion=none, context=none``; B6 the same with ``bilinear``; B7 ``fusion=none,
     context=aspp``; B8 ``fusion=skip, context=none``; B9 ``skip, aspp``; B10 ``concat, none``; B11 ``concat, aspp``
@@ -122,7 +121,7 @@ class MattingUNet(Network):
         takes odd sizes.
 
         Raises:
-            UserError: a batch of one sample in training mode with ``context="aspp"``.
+            UserError: one image in training mode with ``context="aspp"``.
         """
         x, levels = self.encoder(x, self.resampling.stages)
         x = self.context(x)

@@ -1,4 +1,4 @@
-"""Pure functions on tensors that the operators are made of.
+"""Pure functions on tensors: what the operators are made of, and what losses, metrics and networks share.
 
 A *cell* is a 2x2 block of a map; its four positions are always ordered top-left, top-right, bottom-left,
 bottom-right. A *packed* map holds the four positions of each cell in a dimension of its own, (N, C, 4, h, w), at half
@@ -15,9 +15,11 @@ from indexnet.ops.indexed import (
     normalise_indices,
 )
 from indexnet.ops.reassembly import reassemble
+from indexnet.ops.trimap import UNKNOWN, unknown_mask
 
 __all__ = [
     "NORMALIZATIONS",
+    "UNKNOWN",
     "crop_to",
     "holistic_max_pool",
     "holistic_max_unpool",
@@ -29,5 +31,6 @@ __all__ = [
     "pack_cells",
     "pad_to_even",
     "reassemble",
+    "unknown_mask",
     "unpack_cells",
 ]

@@ -14,13 +14,14 @@ if TYPE_CHECKING:
 
 HELP = "make the result table of an experiment: report.html, report.md, table.csv"
 
+DEFAULT_RUNS = "runs"
 FILES = ("report.html", "report.md", "table.csv")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("experiment", metavar="EXPERIMENT", help="an experiment, as in `indexnet list experiments`")
-    parser.add_argument("--runs", metavar="DIR", default="runs", help="folder of the runs (default: runs)")
+    parser.add_argument("--runs", metavar="DIR", help="folder of the runs (default: runs)")
     parser.add_argument("--output", metavar="DIR", help="default: reports/EXPERIMENT/DATA-BUDGET")
     parser.add_argument(
         "--data", metavar="DATA-BUDGET", help="which runs, e.g. photos-small (default: the most complete, then newest)"
@@ -32,15 +33,21 @@ def main(args: argparse.Namespace) -> int:
     """Make the report and print its table.
 
     Raises:
-        UserError: unknown experiment or data, or files in the way.
+        UserError: unknown experiment or data, no folder of runs where one was named, or files in the way.
     """
     from indexnet.report.records import choose, find_run_sets
     from indexnet.report.table import build
     from indexnet.run.experiments import load_experiment
 
     experiment = load_experiment(args.experiment)
-    sets = find_run_sets(args.runs, experiment.name)
-    runs = choose(sets, args.data, str(Path(args.runs) / experiment.name))
+    base = Path(args.runs or DEFAULT_RUNS)
+    if args.runs is not None and not base.is_dir():  # a mistyped folder must not look like a table without runs
+        raise UserError(
+            f"--runs {args.runs}: there is no such folder; give the folder that the runs were written to "
+            f"(paths.runs, by default {DEFAULT_RUNS})."
+        )
+    sets = find_run_sets(base, experiment.name)
+    runs = choose(sets, args.data, str(base / experiment.name))
     table = build(experiment, runs, [each.name for each in sets if each is not runs])
     folder = Path(args.output or Path("reports") / experiment.name / (runs.name if runs else "no-runs"))
     write(table, folder, overwrite=args.overwrite)

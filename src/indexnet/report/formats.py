@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from indexnet.report.numbers import count, fixed, parse_number, signed, significant, spread
 from indexnet.report.statistics import LEVEL
-from indexnet.report.table import COST_COLUMNS, Measurement, Table, TableRow, facts
+from indexnet.report.table import COST_COLUMNS, SMOKE_BUDGET, Measurement, Table, TableRow, facts
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -45,7 +45,7 @@ def headline(table: Table) -> str:
     setting = f"on {table.runs.data} at budget {table.runs.budget}"
     left = table.expected - table.done
     unfinished = f" {left} of {table.expected} runs have no result yet." if left else ""
-    if not table.experiment.ranks:
+    if not table.ranks:
         return f"{len(measured)} rows measured {setting}.{unfinished}"
     best = next((row for row in measured if row.measured[column.metric].best), None)
     if best is None:
@@ -65,10 +65,13 @@ def _and(names: list[str]) -> str:
 
 def banner(table: Table) -> str:
     """Say that the budget ranks nothing, with the spread that makes it so; "" where the budget does rank."""
-    if table.experiment.ranks:
+    if table.ranks:
         return ""
-    text = "This budget ranks nothing: it is too small to tell the rows apart, so no best row, rank or correlation is "
-    text += "given. It shows that everything runs, and how far results spread."
+    smoke = table.runs is not None and table.runs.budget == SMOKE_BUDGET
+    text = (
+        f"{'The budget smoke' if smoke else 'This budget'} ranks nothing: it is too small to tell the rows apart, so "
+    )
+    text += "no best row, rank or correlation is given. It shows that everything runs, and how far results spread."
     column = table.main
     if column is None:
         return text
@@ -92,13 +95,15 @@ def comparison(table: Table) -> str:
         return printed
     measured = f"Measured: {table.runs.data} at budget {table.runs.budget}."
     if table.comparable:
-        return f"{printed} {measured} Same data and budget; differences are measured minus printed."
+        return f"{printed} {measured} Same data, budget and protocol; differences are measured minus printed."
+    if table.protocol.changes:
+        measured = f"{measured[:-1]}, with a changed protocol ({', '.join(table.protocol.changes)})."
     return f"{printed} {measured} These are different things, so no differences are given: compare orders, not numbers."
 
 
 def agreement(table: Table) -> str:
     """Say how far the measured order agrees with the printed one; "" where that cannot be said."""
-    if not table.experiment.ranks:
+    if not table.ranks:
         return ""
     parts = []
     for column in table.experiment.columns:
@@ -127,7 +132,11 @@ def legend(table: Table, costs: bool = True) -> list[str]:
             f"(paired bootstrap over {over}; not corrected for the number of rows)"
         )
     elif any(m.best for m in cells) and not intervals:
-        lines.append("no per-image results, so it is not known which differences are real")
+        measured = max(sum(bool(row.measured[c.metric].values) for row in table.rows) for c in table.experiment.columns)
+        if measured == 1:
+            lines.append("only one row is measured, so there is nothing to compare it with")
+        else:
+            lines.append("no per-image results, so it is not known which differences are real")
     if costs and any(row.done for row in table.rows):
         lines.append(
             "GFLOPs by the papers' counting rule (convolutions, shared columns once, / 1024³); "

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
+import yaml
+
 from indexnet._names import nearest
 from indexnet.errors import UserError
 from indexnet.files import read_json
@@ -186,6 +188,15 @@ def read_run(folder: Path) -> Run:
         "diverged": message or "the loss became NaN or infinite",
     }
     return Run(folder, row, seed, status, reasons[status], record)
+
+
+def read_config(run: Run) -> Mapping[str, Any] | None:
+    """Read the run's frozen configuration; None where there is none, or ``config.yaml`` is not one."""
+    try:
+        config = yaml.safe_load((run.path / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None
+    return config if isinstance(config, Mapping) and isinstance(config.get("training"), Mapping) else None
 
 
 def _progress(folder: Path) -> str:

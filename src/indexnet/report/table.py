@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING
 
 from indexnet.report import statistics
 from indexnet.report.numbers import parse_number
+from indexnet.report.protocol import Protocol, check_protocol
 from indexnet.report.records import Run, RunSet, read_per_image
 
 if TYPE_CHECKING:
     from indexnet.run.experiments import Column, Experiment, Row
 
 FULL_BUDGET = "paper"
+SMOKE_BUDGET = "smoke"
+"""A few steps on a few images: whatever an experiment says, nothing can be ranked with it."""
+
 COST_COLUMNS = ("params", "gflops")
 """CSV columns of printed costs; shown raw beside the counted ones."""
 
@@ -136,7 +140,8 @@ class Table:
         rows: in printed order; rows that the file does not know come last.
         seeds: seeds that a complete table has.
         agreement: metric -> agreement with the printed order, for columns with printed numbers.
-        comparable: whether the measured numbers come from the printed data and budget.
+        comparable: whether the measured numbers come from the printed data, budget and protocol.
+        protocol: what the runs changed against the experiment file.
         problems: runs without a result.
         warnings: what makes the rows' numbers hard to compare, one sentence each.
     """
@@ -148,6 +153,7 @@ class Table:
     seeds: tuple[int, ...]
     agreement: Mapping[str, Agreement]
     comparable: bool
+    protocol: Protocol
     problems: tuple[Problem, ...]
     warnings: tuple[str, ...]
 
@@ -164,9 +170,16 @@ class Table:
         )
 
     @property
+    def ranks(self) -> bool:
+        """Whether the measured numbers are good for ranks at all."""
+        return _ranks(self.experiment, self.runs)
+
+    @property
     def setting(self) -> str:
-        """The measured numbers' origin, for column heads: ``photos, small``."""
-        return f"{self.runs.data}, {self.runs.budget}" if self.runs else "not run"
+        """The measured numbers' origin, for column heads: ``photos, small``; says where the protocol was changed."""
+        if self.runs is None:
+            return "not run"
+        return f"{self.runs.data}, {self.runs.budget}" + (" (changed)" if self.protocol.changes else "")
 
     @property
     def done(self) -> int:
@@ -200,10 +213,12 @@ def build(experiment: Experiment, runs: RunSet | None, others: Sequence[str] = (
         label = next((str(run.record["label"]) for run in by_row[name] if run.record.get("label")), name)
         rows.append(TableRow(len(rows) + 1, name, label, "", "", {}, tuple(by_row[name])))
     seeds = tuple(sorted({*experiment.seeds, *(run.seed for row in rows for run in row.runs)}))
-    comparable = _comparable(experiment, runs)
+    protocol = check_protocol(experiment, runs)
+    comparable = _comparable(experiment, runs, protocol)
+    ranked = _ranks(experiment, runs)
     agreement = {}
     for column in experiment.columns:
-        _measure(rows, column, experiment.ranks, comparable)
+        _measure(rows, column, ranked, comparable)
         pairs = [
             (printed, measured)
             for row in rows
@@ -213,11 +228,13 @@ def build(experiment: Experiment, runs: RunSet | None, others: Sequence[str] = (
         if any(row.measured[column.metric].printed for row in rows):
             tau = statistics.kendall_tau_b([a for a, _ in pairs], [b for _, b in pairs])
             agreement[column.metric] = Agreement(tau, len(pairs))
-    if experiment.ranks:
+    if ranked:
         _mark_ties(rows, experiment.columns)
     problems = tuple(_problems(rows, seeds))
-    warnings = tuple(_warnings(rows))
-    return Table(experiment, runs, tuple(others), tuple(rows), seeds, agreement, comparable, problems, warnings)
+    warnings = (*_protocol_warnings(experiment, runs, protocol), *_warnings(rows))
+    return Table(
+        experiment, runs, tuple(others), tuple(rows), seeds, agreement, comparable, protocol, problems, warnings
+    )
 
 
 def _row(number: int, row: Row, experiment: Experiment, by_row: Mapping[str, Sequence[Run]]) -> TableRow:
@@ -227,9 +244,27 @@ def _row(number: int, row: Row, experiment: Experiment, by_row: Mapping[str, Seq
     )
 
 
-def _comparable(experiment: Experiment, runs: RunSet | None) -> bool:
-    """Whether measured and printed numbers may be subtracted: the printed data set, and nothing scaled down."""
+def _ranks(experiment: Experiment, runs: RunSet | None) -> bool:
+    return experiment.ranks and not (runs is not None and runs.budget == SMOKE_BUDGET)
+
+
+def _printed_setting(experiment: Experiment, runs: RunSet | None) -> bool:
     return runs is not None and runs.budget == FULL_BUDGET and runs.data in experiment.printed_data
+
+
+def _comparable(experiment: Experiment, runs: RunSet | None, protocol: Protocol) -> bool:
+    """Whether measured and printed numbers may be subtracted: the printed data set, nothing scaled down or changed."""
+    return _printed_setting(experiment, runs) and protocol.followed
+
+
+def _protocol_warnings(experiment: Experiment, runs: RunSet | None, protocol: Protocol) -> Iterable[str]:
+    if protocol.changes:
+        yield f"The runs do not follow the experiment's protocol: {', '.join(protocol.changes)}."
+    if protocol.unknown and _printed_setting(experiment, runs):  # elsewhere nothing hangs on it
+        yield (
+            f"Whether the runs follow the experiment's protocol cannot be told for {_some(protocol.unknown)}: "
+            "config.yaml of a run cannot be read, or the experiment cannot be composed."
+        )
 
 
 def _measure(rows: Sequence[TableRow], column: Column, ranked: bool, comparable: bool) -> None:
@@ -334,9 +369,13 @@ def facts(table: Table) -> list[tuple[str, str]]:
     days = sorted(str(run.record.get("finished") or "")[:10] for run in runs if run.record.get("finished"))
     seconds = [value for run in runs if (value := run.number("wall_time_s")) is not None]
     versions = [f"{name} {distinct(run.nested('versions', name) for run in runs)}" for name in ("indexnet", "torch")]
+    full = "the full protocol" if table.has_printed else "full, as the experiment file says"
+    if table.protocol.changes:
+        full = "nothing capped, but the protocol is changed"
     found = [
         ("Data", ": ".join(filter(None, [table.runs.data, ", ".join(filter(None, sizes))]))),
-        ("Budget", table.runs.budget + (" (the full protocol)" if table.runs.budget == FULL_BUDGET else "")),
+        ("Budget", table.runs.budget + (f" ({full})" if table.runs.budget == FULL_BUDGET else "")),
+        ("Protocol", f"changed: {', '.join(table.protocol.changes)}" if table.protocol.changes else ""),
         ("Training", ", ".join(filter(None, training))),
         ("Seeds", ", ".join(map(str, table.seeds))),
         ("Runs finished", f"{table.done} of {table.expected}"),

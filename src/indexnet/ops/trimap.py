@@ -1,0 +1,20 @@
+"""Trimaps: which pixels a matting network is asked for."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+UNKNOWN = 128
+"""Value of an unknown pixel on the scale of 0..255; 0 is background, 255 foreground."""
+
+
+def unknown_mask(trimap: Tensor) -> Tensor:
+    """Return where a trimap is unknown, i.e. exactly :data:`UNKNOWN` on the scale of 0..255.
+
+    Args:
+        trimap: (N, 1, H, W), floating point in {0, 128/255, 1}.
+
+    Returns:
+        Boolean (N, 1, H, W).
+    """
+    return (trimap * 255 - UNKNOWN).abs() < 0.5
