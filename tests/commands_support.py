@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from indexnet.run.checkpoint import checkpoint_meta, save_checkpoint
+from indexnet.networks.checkpoint import checkpoint_meta, save_checkpoint
 
 PHOTOS = {"name": "photos", "channels": 1, "train_count": 8, "test_count": 5}
 SCENES = {"name": "scenes", "train_count": 4, "test_count": 2, "seed": 0, "backgrounds": None}

@@ -11,7 +11,13 @@ import torch
 from commands_support import autoencoder_checkpoint, matting_checkpoint
 from indexnet.errors import UserError
 from indexnet.networks import create_network
-from indexnet.run.checkpoint import checkpoint_meta, load_checkpoint, load_network, resampling_title, save_checkpoint
+from indexnet.networks.checkpoint import (
+    checkpoint_meta,
+    load_checkpoint,
+    load_network,
+    resampling_title,
+    save_checkpoint,
+)
 
 NETWORK = {"name": "autoencoder", "widths": [4], "in_channels": 1, "resampling": {"name": "indexnet", "family": "hin"}}
 

@@ -10,8 +10,8 @@ import torch
 
 from commands_support import autoencoder_checkpoint, matting_checkpoint, photograph, read, save_image, trimap
 from indexnet.cli import main
+from indexnet.networks.checkpoint import load_checkpoint, load_network
 from indexnet.networks.inference import infer_alpha
-from indexnet.run.checkpoint import load_checkpoint, load_network
 from indexnet.run.sheets import Panel, contact_sheet, fit_side
 
 HIN = {"name": "indexnet", "family": "hin"}

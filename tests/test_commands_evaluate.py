@@ -17,8 +17,8 @@ from commands_support import (
 from indexnet.cli import main
 from indexnet.data import create_data
 from indexnet.metrics import create_metric
+from indexnet.networks.checkpoint import load_network
 from indexnet.networks.inference import infer_alpha, to_uint8
-from indexnet.run.checkpoint import load_network
 from indexnet.run.evaluate import default_folder, parse_overrides
 from indexnet.run.infer import predict_sample, score_sample
 

@@ -17,8 +17,8 @@ from commands_support import (
     trimap,
 )
 from indexnet.cli import main
+from indexnet.networks.checkpoint import load_network
 from indexnet.networks.inference import infer_alpha, to_uint8
-from indexnet.run.checkpoint import load_network
 
 
 @pytest.fixture(scope="module")

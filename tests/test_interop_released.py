@@ -220,7 +220,7 @@ def test_convert_overwrites_only_when_told(tmp_path, b11):
 
 
 def test_a_converted_file_loads_like_any_checkpoint(tmp_path, b11):
-    run = pytest.importorskip("indexnet.run.checkpoint")
+    run = pytest.importorskip("indexnet.networks.checkpoint")
     torch.save(b11, tmp_path / "in.pth")
     convert(tmp_path / "in.pth", tmp_path / "out.ckpt")
     network, meta = run.load_network(tmp_path / "out.ckpt")

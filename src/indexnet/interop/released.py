@@ -7,7 +7,6 @@ those of the release, ``layerN`` (encoder), ``indexN`` (index networks), ``dconv
 
 from __future__ import annotations
 
-import io
 import pickle
 import re
 import warnings
@@ -19,8 +18,9 @@ import torch
 from torch import Tensor
 
 from indexnet.errors import UserError
-from indexnet.files import atomic_write, sha256_file
+from indexnet.files import sha256_file
 from indexnet.networks.base import Network, create_network
+from indexnet.networks.checkpoint import checkpoint_meta, save_checkpoint
 from indexnet.networks.weights import read_checkpoint, state_dict_of
 from indexnet.resampling.columns import fuse_columns
 
@@ -29,7 +29,6 @@ NOTICE = (
     "non-commercial research only, and what is derived from them, this file and any training that starts from it, "
     "stays under that condition; ask the authors before any other use."
 )
-CHECKPOINT_VERSION = 1
 FAMILIES = ("hin", "o2o_modelwise", "o2o_shared", "o2o_unshared", "m2o")
 
 # Synchronised batch normalisation of the released code leaves its own counters in the state dict.
@@ -89,20 +88,14 @@ def convert(
     if target.exists() and not overwrite:
         raise UserError(f"{target} exists; choose another output or give --overwrite.")
     network, options = _build(_read(source), family, str(source))
-    content = {
-        "indexnet": {
-            "version": CHECKPOINT_VERSION,
-            "task": {"name": "matting"},
-            "network": {"name": network.info.name, **options},
-            "config": {},
-            "notice": NOTICE,
-            "source": f"{source.name}, sha256 {sha256_file(source)}",
-        },
-        "state_dict": {f"network.{key}": value for key, value in network.state_dict().items()},
-    }
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    atomic_write(target, buffer.getvalue())
+    meta = checkpoint_meta(
+        task={"name": "matting"},
+        network={"name": network.info.name, **options},
+        config={},
+        notice=NOTICE,
+        source=f"{source.name}, sha256 {sha256_file(source)}",
+    )
+    save_checkpoint(target, meta, network.state_dict())
 
 
 def recognise_released(state_dict: Mapping[str, Any], family: str | None = None) -> dict[str, Any]:

@@ -44,10 +44,10 @@ def read_checkpoint(path: str | Path) -> Any:
         with torch.serialization.safe_globals(_numpy_scalar_types()):
             return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, OSError) as error:
-        reason = str(error).strip().splitlines()
+        # torch's own words are kept back: they advise to load the file without this safeguard
         raise UserError(
-            f"{path} is not a readable file of weights (PyTorch or safetensors, tensors and plain values only): "
-            f"{reason[0] if reason else type(error).__name__}."
+            f"{path} is not a readable file of weights: a PyTorch or safetensors file of tensors and plain values is "
+            "expected; give another with encoder.pretrained=PATH."
         ) from error
     except Exception as error:  # safetensors raises its own type
         if type(error).__module__.startswith("safetensors"):

@@ -69,7 +69,7 @@ def main(args: argparse.Namespace) -> int:
         raise UserError("compare needs at least two checkpoints; `indexnet predict` runs one.")
     if args.panel < 32:
         raise UserError(f"--panel {args.panel} must be at least 32 pixels.")
-    from indexnet.run.checkpoint import load_network
+    from indexnet.networks.checkpoint import load_network
 
     loaded = [load_network(path) for path in args.checkpoints]
     from indexnet.data.images import write_png
@@ -132,7 +132,7 @@ def main(args: argparse.Namespace) -> int:
 
 def unique_captions(paths: Sequence[Path], metas: Sequence[Mapping[str, Any]]) -> list[str]:
     """Name each checkpoint: by its operator, or where that is the same by its file."""
-    from indexnet.run.checkpoint import resampling_title
+    from indexnet.networks.checkpoint import resampling_title
 
     titles = [resampling_title(meta) for meta in metas]
     counts = Counter(titles)

@@ -28,7 +28,7 @@ def main(args: argparse.Namespace) -> int:
         UserError: the input is no such checkpoint, or the output exists.
     """
     from indexnet.interop import convert
-    from indexnet.run.checkpoint import load_checkpoint
+    from indexnet.networks.checkpoint import load_checkpoint
 
     convert(args.input, args.output, family=args.family, overwrite=args.overwrite)
     meta = load_checkpoint(args.output)["indexnet"]

@@ -65,7 +65,7 @@ def main(args: argparse.Namespace) -> int:
     if args.limit is not None and args.limit < 1:
         raise UserError(f"--limit {args.limit} must be at least 1.")
     chosen, overrides = parse_overrides(args.overrides)
-    from indexnet.run.checkpoint import load_network
+    from indexnet.networks.checkpoint import load_network
 
     network, meta = load_network(args.checkpoint)
     from indexnet.data import create_data

@@ -37,7 +37,7 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         UserError: the checkpoint, the folders or the device cannot be used.
     """
-    from indexnet.run.checkpoint import load_network
+    from indexnet.networks.checkpoint import load_network
 
     network, meta = load_network(args.checkpoint)
     from indexnet.data.images import write_png

@@ -17,6 +17,7 @@ from indexnet._names import unknown_name
 from indexnet.errors import UserError
 from indexnet.metrics import create_metric
 from indexnet.networks import Network, create_network
+from indexnet.networks.checkpoint import checkpoint_meta
 
 Batch = Mapping[str, Any]
 
@@ -102,14 +103,7 @@ class Task(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what rebuilds this task from the checkpoint alone."""
-        checkpoint["indexnet"] = {
-            "version": 1,
-            "task": {"name": self.name},
-            "network": self.network_spec,
-            "config": self.config,
-            "notice": "",
-            "source": "",
-        }
+        checkpoint["indexnet"] = checkpoint_meta({"name": self.name}, self.network_spec, self.config)
 
     # --- shared --------------------------------------------------------------------------------------------------
 
