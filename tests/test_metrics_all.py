@@ -1,3 +1,5 @@
+"""The contract of metrics, on every registered one."""
+
 from __future__ import annotations
 
 import json
@@ -11,9 +13,14 @@ import torch.distributed as dist
 from skimage import metrics as reference
 
 from indexnet.errors import UserError
-from indexnet.metrics import PSNR, SAD, SSIM, create_metric, list_metrics
+from indexnet.metrics import PSNR, PerImageMetric, SumMetric, create_metric, get_metric, list_metrics
 
-NAMES = [info.name for info in list_metrics()]
+INFOS = {info.name: info for info in list_metrics()}
+NAMES = list(INFOS)
+PER_IMAGE = [name for name in NAMES if issubclass(get_metric(name), PerImageMetric)]
+POOLED = [name for name in NAMES if name not in PER_IMAGE]
+COUNTS = ["miou", "pixel_accuracy", "delta1", "delta2", "delta3"]  # sums of whole numbers: no rounding anywhere
+CLASSES = 5
 
 
 def images(n=5, channels=1, size=(24, 31), seed=0):
@@ -26,25 +33,75 @@ def images(n=5, channels=1, size=(24, 31), seed=0):
     return tuple(torch.from_numpy(a.astype(np.float32)) for a in (prediction, target, trimap))
 
 
-def arguments(name, batch):
-    return batch if name in ("sad", "mse") else batch[:2]
+def class_maps(n=5, size=(24, 31), seed=0):
+    """Predictions and labels of 5 classes, of which the last never occurs; a third of the pixels do not count."""
+    g = np.random.default_rng(seed)
+    label = g.integers(0, CLASSES - 1, (n, *size))
+    prediction = np.where(g.random(label.shape) < np.linspace(0.1, 0.9, n)[:, None, None], label, 2)
+    label[g.random(label.shape) < 1 / 3] = 255
+    return torch.from_numpy(prediction[:, None]), torch.from_numpy(label)
 
 
-def slow(name, prediction, target, trimap):
-    """The metric of one image, by another way: loops, or scikit-image."""
-    p, t = prediction.double().numpy(), target.double().numpy()
+def depth_maps(n=5, size=(24, 31), seed=0):
+    """Predictions and depths in metres; the share of measured pixels differs, and so do the errors."""
+    g = np.random.default_rng(seed)
+    depth = g.uniform(0.7, 10, (n, 1, *size))
+    prediction = depth * np.exp(np.linspace(0.05, 0.5, n)[:, None, None, None] * g.standard_normal(depth.shape))
+    lost = g.random(depth.shape) < np.linspace(0.9, 0.1, n)[:, None, None, None]
+    depth[lost] = g.choice([0, -1, np.nan, np.inf], lost.sum())
+    prediction[lost] = g.choice([0, 3, np.nan, -np.inf], lost.sum())
+    return tuple(torch.from_numpy(a.astype(np.float32)) for a in (prediction, depth))
+
+
+def create(name):
+    return create_metric(name, classes=CLASSES) if INFOS[name].task == "segmentation" else create_metric(name)
+
+
+def arguments(name, n=5, seed=0):
+    """What the metric's ``update`` takes: N images."""
+    task = INFOS[name].task
+    if task == "segmentation":
+        return class_maps(n, seed=seed)
+    if task == "depth":
+        return depth_maps(n, seed=seed)
+    return images(n, seed=seed)[: 3 if task == "matting" else 2]
+
+
+def part(batch, start, stop):
+    return tuple(t[start:stop] for t in batch)
+
+
+def measured(name, *batches):
+    """The metric after batches."""
+    metric = create(name)
+    for batch in batches:
+        metric.update(*batch)
+    return metric
+
+
+def close(name):
+    """How near two results must be: equal where the sums are of whole numbers."""
+    return {"rel": 0, "abs": 0} if name in COUNTS else {"rel": 1e-13, "abs": 1e-15}
+
+
+def slow(name, *arrays):
+    """The metric of the pixels of one or more images taken together, by another way: loops, or scikit-image."""
+    if INFOS[name].task == "segmentation":
+        return slow_segmentation(name, *arrays)
+    if INFOS[name].task == "depth":
+        return slow_depth(name, *arrays)
+    p, t, *trimap = (a.double().numpy() for a in arrays)
     if name == "psnr":
         return reference.peak_signal_noise_ratio(t, p, data_range=1.0)
     if name == "ssim":
         return reference.structural_similarity(
             t, p, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1.0, channel_axis=0
         )
-    unknown = trimap.numpy() == np.float32(128 / 255)
     total = count = squared = inside = masked = 0.0
     for index in np.ndindex(p.shape):
         d = abs(p[index] - t[index])
         total, squared, count = total + d, squared + d * d, count + 1
-        if unknown[index if p.shape == unknown.shape else (0, *index[1:])]:
+        if trimap and trimap[0][index] == np.float32(128 / 255):
             masked, inside = masked + (d if name == "sad" else d * d), inside + 1
     return {
         "mae": total / count,
@@ -54,80 +111,144 @@ def slow(name, prediction, target, trimap):
     }[name]
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+def slow_segmentation(name, prediction, label):
+    pixels = [(p, t) for p, t in zip(prediction.flatten().tolist(), label.flatten().tolist(), strict=True) if t != 255]
+    if name == "pixel_accuracy":
+        return 100 * sum(p == t for p, t in pixels) / len(pixels) if pixels else math.nan
+    ious = []
+    for number in range(CLASSES):
+        both = sum(p == t == number for p, t in pixels)
+        either = sum(number in pair for pair in pixels)
+        ious += [both / either] if either else []
+    return 100 * sum(ious) / len(ious) if ious else math.nan
+
+
+def slow_depth(name, prediction, depth):
+    pairs = zip(prediction.flatten().tolist(), depth.flatten().tolist(), strict=True)
+    pixels = [(max(p, 1e-3), t) for p, t in pairs if math.isfinite(t) and t > 0]
+    numbers = {
+        "depth_rmse": lambda p, t: (p - t) ** 2,
+        "rel": lambda p, t: abs(p - t) / t,
+        "log10": lambda p, t: abs(math.log10(p) - math.log10(t)),
+    }
+    if name.startswith("delta"):
+        each = [float(max(p / t, t / p) < 1.25 ** int(name[-1])) for p, t in pixels]
+    else:
+        each = [numbers[name](p, t) for p, t in pixels]
+    mean = math.fsum(each) / len(each) if each else math.nan
+    return math.sqrt(mean) if name == "depth_rmse" else mean
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_every_metric_equals_its_slow_reference(name, channels):
-    if name in ("sad", "mse") and channels == 3:
-        channels = 1
-    batch = images(channels=channels)
-    metric = create_metric(name)
-    metric.update(*arguments(name, batch))
+def test_every_metric_equals_its_slow_reference(name):
+    batch = arguments(name)
+    metric = measured(name, batch)
     expected = [slow(name, *(t[i] for t in batch)) for i in range(5)]
     assert metric.latest.dtype == torch.float64
     np.testing.assert_allclose(metric.latest.numpy(), expected, rtol=0, atol=1e-9)
-    assert metric.compute().item() == pytest.approx(np.mean(expected), abs=1e-9)
+    whole = slow(name, *batch) if name in POOLED else np.mean(expected)
+    assert metric.compute().item() == pytest.approx(whole, abs=1e-9)
     assert metric.compute().dtype == torch.float64
+    assert metric.compute().shape == ()
+
+
+@pytest.mark.parametrize("name", ["mae", "rmse", "psnr", "ssim"])
+def test_image_metrics_take_colours_too(name):
+    batch = images(channels=3)[:2]
+    expected = [slow(name, *(t[i] for t in batch)) for i in range(5)]
+    np.testing.assert_allclose(measured(name, batch).latest.numpy(), expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", POOLED)
+def test_pooled_metrics_are_no_means_over_images(name):
+    metric = measured(name, arguments(name))
+    assert metric.compute().item() != pytest.approx(metric.latest.mean().item(), rel=1e-3)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_batch_size_changes_no_number(name):
-    batch = images(n=7)
-    results = []
-    for size in (1, 2, 3, 7):
-        metric = create_metric(name)
+    batch = arguments(name, n=7)
+    whole = measured(name, batch)
+    for size in (1, 2, 3, 5):
+        metric, latest = create(name), []
         for start in range(0, 7, size):
-            metric.update(*(t[start : start + size] for t in arguments(name, batch)))
-        results.append(metric.compute().item())
-    assert max(results) - min(results) < 1e-12
+            metric.update(*part(batch, start, start + size))
+            latest.append(metric.latest)
+        assert metric.compute().item() == pytest.approx(whole.compute().item(), **close(name))
+        np.testing.assert_allclose(torch.cat(latest).numpy(), whole.latest.numpy(), rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_images_of_other_sizes_add_up(name):
+    """One update a size, as test sets of whole photographs give them."""
+    first = arguments(name)
+    second = tuple(t[..., :20, :15] for t in arguments(name, n=3, seed=1))
+    metric = measured(name, first, second)
+    if name in PER_IMAGE:
+        numbers = torch.cat([measured(name, first).latest, measured(name, second).latest])
+        assert metric.compute().item() == pytest.approx(numbers.mean().item(), rel=1e-13)
+    else:
+        flat = [torch.cat([a.flatten(), b.flatten()]) for a, b in zip(first, second, strict=True)]
+        assert metric.compute().item() == pytest.approx(slow(name, *flat), abs=1e-9)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_metrics_reset_forward_and_travel(name):
-    batch = arguments(name, images())
-    metric = create_metric(name)
-    first = metric(*(t[:2] for t in batch))
-    metric(*(t[2:] for t in batch))
-    whole = create_metric(name)
-    whole.update(*batch)
-    assert metric.compute().item() == pytest.approx(whole.compute().item(), abs=1e-12)
-    assert first.item() == pytest.approx(whole.latest[:2].mean().item(), abs=1e-12)
+    batch = arguments(name)
+    metric = create(name)
+    first = metric(*part(batch, 0, 2))
+    metric(*part(batch, 2, 5))
+    whole = measured(name, batch)
+    assert metric.compute().item() == pytest.approx(whole.compute().item(), **close(name))
+    assert first.item() == measured(name, part(batch, 0, 2)).compute().item()
     copy = pickle.loads(pickle.dumps(metric))
     assert copy.compute().item() == metric.compute().item()
     metric.reset()
-    assert metric.count.item() == 0
-    assert metric.sum.dtype == torch.float64
+    assert not metric.total.any()
+    assert metric.total.dtype == torch.float64
     holder = torch.nn.ModuleList([metric]).half()  # what a 16-bit trainer does to its module
     metric.update(*batch)
-    assert metric.sum.dtype == torch.float64
-    assert next(iter(holder)).compute().item() == pytest.approx(whole.compute().item(), abs=1e-12)
+    assert metric.total.dtype == torch.float64
+    assert next(iter(holder)).compute().item() == pytest.approx(whole.compute().item(), **close(name))
+
+
+@pytest.mark.filterwarnings("ignore:The ``compute`` method:UserWarning")
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_has_no_number(name):
+    metric = create(name)
+    assert math.isnan(metric.compute().item())
+    assert metric.latest.shape == (0,)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_metrics_refuse_shapes_that_would_broadcast(name):
-    batch = list(arguments(name, images()))
+    batch = list(arguments(name))
     batch[1] = batch[1][:1]
-    with pytest.raises(ValueError, match="one shape"):
-        create_metric(name).update(*batch)
+    with pytest.raises(ValueError, match=r"of one (shape|size)"):
+        create(name).update(*batch)
 
 
-@pytest.mark.parametrize("case", ["boy", "bulb_transparent"])
-def test_sad_and_mse_are_the_published_ones(shared, case):
-    folder = shared / "fixtures/official"
-    expected = json.loads((folder / "metrics.json").read_text())[case]["matlab_transcription"]
-    z = np.load(folder / "metrics.npz")
-    batch = [torch.from_numpy(z[f"{case}_{k}"][None, None].astype(np.float32) / 255) for k in ("pred", "gt", "trimap")]
-    for name in ("SAD", "MSE"):
-        metric = create_metric(name.lower())
-        metric.update(*batch)
-        assert metric.compute().item() == pytest.approx(expected[name], rel=1e-6)
+def test_registry_names_the_nearest():
+    with pytest.raises(UserError, match="'psnr'"):
+        create_metric("psrn")
+    better = {"psnr", "ssim", "miou", "pixel_accuracy", "delta1", "delta2", "delta3"}
+    worse = {"mae", "rmse", "sad", "mse", "depth_rmse", "rel", "log10"}
+    assert {name for name in NAMES if INFOS[name].higher_is_better} == better
+    assert {name for name in NAMES if not INFOS[name].higher_is_better} == worse
+    assert all(create(name).higher_is_better is INFOS[name].higher_is_better for name in NAMES)
+    assert all(isinstance(create(name), SumMetric) for name in NAMES)
 
 
-def test_identical_images_have_a_finite_psnr_and_perfect_scores():
-    x = torch.rand(2, 1, 16, 16)
-    for name, best in [("psnr", 100.0), ("ssim", 1.0), ("mae", 0.0), ("rmse", 0.0)]:
-        metric = create_metric(name)
-        metric.update(x, x)
-        assert metric.compute().item() == pytest.approx(best, abs=1e-9)
+def test_options_are_checked():
+    with pytest.raises(UserError, match=r"no option 'clases'\. Did you mean 'classes'"):
+        create_metric("miou", clases=3)
+    with pytest.raises(UserError, match="needs the option 'classes'"):
+        create_metric("pixel_accuracy")
+    with pytest.raises(UserError, match="no option 'classes'"):
+        create_metric("psnr", classes=3)
+    for classes in (0, 256, 2.0, True, "3"):
+        with pytest.raises(UserError, match="whole number from 1 to 255"):
+            create_metric("miou", classes=classes)
 
 
 def test_psnr_is_the_mean_of_the_decibels_not_of_the_errors():
@@ -138,63 +259,46 @@ def test_psnr_is_the_mean_of_the_decibels_not_of_the_errors():
     assert metric.compute().item() == pytest.approx((20 + 40) / 2, abs=1e-4)
 
 
-def test_an_image_without_unknown_pixels_counts_as_zero():
-    prediction, target, trimap = images(n=2)
-    trimap[0] = 1.0
-    for name in ("sad", "mse"):
-        metric = create_metric(name)
-        metric.update(prediction, target, trimap)
-        assert metric.latest[0].item() == 0
-        assert metric.latest[1].item() > 0
+# --- several processes -----------------------------------------------------------------------------------------------
+
+SHARDS = {2: [(0, 5), (5, 6)], 3: [(0, 3), (3, 6), (6, 6)]}  # uneven; the last of three has nothing to do
 
 
-def test_ssim_names_images_that_are_too_small():
-    with pytest.raises(UserError, match="11x11"):
-        SSIM().update(torch.rand(1, 1, 8, 8), torch.rand(1, 1, 8, 8))
+@pytest.mark.parametrize("world", SHARDS)
+@pytest.mark.parametrize("name", NAMES)
+def test_uneven_shards_without_processes(name, world):
+    """torchmetrics' own synchronisation, with the exchange between processes replaced by a list."""
+    batch = arguments(name, n=6)
+    ranks = [measured(name, *([part(batch, *ends)] if ends[0] < ends[1] else [])) for ends in SHARDS[world]]
+    totals = [metric.total.clone() for metric in ranks]
+    expected = measured(name, batch).compute().item()
+    for metric, total in zip(ranks, totals, strict=True):
+        metric.sync(dist_sync_fn=lambda *_, **__: totals, distributed_available=lambda: True)
+        assert metric.value(metric.total).item() == pytest.approx(expected, **close(name))
+        metric.unsync()
+        assert torch.equal(metric.total, total)
 
 
-def test_registry_names_the_nearest():
-    with pytest.raises(UserError, match="'psnr'"):
-        create_metric("psrn")
-    better = {info.name: info.higher_is_better for info in list_metrics()}
-    assert better == {"psnr": True, "ssim": True, "mae": False, "rmse": False, "sad": False, "mse": False}
-    assert all(create_metric(n).higher_is_better is better[n] for n in NAMES)
-
-
-def _shard(rank, file, folder):
-    """One of two processes: three images and one."""
-    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
-    prediction, target, trimap = images(n=4)
-    part = slice(0, 3) if rank == 0 else slice(3, 4)
+def _shard(rank, world, file, folder):
+    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=world)
     results = {}
     for name in NAMES:
-        metric = create_metric(name)
-        metric.update(*(t[part] for t in arguments(name, (prediction, target, trimap))))
+        start, stop = SHARDS[world][rank]
+        metric = create(name)
+        if start < stop:
+            metric.update(*part(arguments(name, n=6), start, stop))
         results[name] = [metric.compute().item(), metric.latest.numel()]
     (folder / f"{rank}.json").write_text(json.dumps(results))
     dist.destroy_process_group()
 
 
 @pytest.mark.long
-def test_two_processes_with_uneven_shards_agree_with_one(tmp_path):
-    torch.multiprocessing.spawn(_shard, args=(tmp_path / "rendezvous", tmp_path), nprocs=2)
-    shards = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
-    for name in NAMES:
-        metric = create_metric(name)
-        metric.update(*arguments(name, images(n=4)))
-        assert shards[0][name] == [pytest.approx(metric.compute().item(), abs=1e-12), 3]
-        assert shards[1][name] == [pytest.approx(metric.compute().item(), abs=1e-12), 1]
-
-
-def test_uneven_shards_without_processes(monkeypatch):
-    """The same sync through torchmetrics' own hook, quick: gather what two metrics hold."""
-    batch = images(n=4)
-    parts = [SAD(), SAD()]
-    parts[0].update(*(t[:3] for t in batch))
-    parts[1].update(*(t[3:] for t in batch))
-    states = {id(p): [p.sum.clone(), p.count.clone()] for p in parts}
-    calls = iter([[states[id(p)][0] for p in parts], [states[id(p)][1] for p in parts]])
-    parts[0].sync(dist_sync_fn=lambda *_, **__: next(calls), distributed_available=lambda: True)
-    whole = SAD()
-    whole.update(*batch)
-    assert (parts[0].sum / parts[0].count).item() == pytest.approx(whole.compute().item(), abs=1e-12)
+@pytest.mark.filterwarnings("ignore:The ``compute`` method:UserWarning")
+@pytest.mark.parametrize("world", SHARDS)
+def test_processes_with_uneven_shards_agree_with_one(tmp_path, world):
+    torch.multiprocessing.spawn(_shard, args=(world, tmp_path / "rendezvous", tmp_path), nprocs=world)
+    for rank, (start, stop) in enumerate(SHARDS[world]):
+        results = json.loads((tmp_path / f"{rank}.json").read_text())
+        for name in NAMES:
+            expected = measured(name, arguments(name, n=6)).compute().item()
+            assert results[name] == [pytest.approx(expected, **close(name)), stop - start]

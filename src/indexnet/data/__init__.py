@@ -1,10 +1,8 @@
 """Data sets of every task, behind one contract and one registry."""
 
-from indexnet.data import alphamatting as _alphamatting  # noqa: F401  these imports register
-from indexnet.data import idx as _idx  # noqa: F401
-from indexnet.data import photos as _photos  # noqa: F401
-from indexnet.data import scenes as _scenes  # noqa: F401
+from indexnet._discover import import_modules
 from indexnet.data.base import (
+    IGNORE,
     Data,
     DataInfo,
     Dataset,
@@ -15,7 +13,10 @@ from indexnet.data.base import (
     register_data,
 )
 
+import_modules(__name__, __path__)
+
 __all__ = [
+    "IGNORE",
     "Data",
     "DataInfo",
     "Dataset",

@@ -12,6 +12,7 @@ from indexnet.data.base import (
     Data,
     DataInfo,
     Dataset,
+    NoSplitError,
     Sample,
     check_choice,
     digest,
@@ -114,9 +115,9 @@ class AlphaMatting(Data):
         """Refuse.
 
         Raises:
-            UserError: always; the data set is for testing.
+            NoSplitError: always; the data set is for testing.
         """
-        raise UserError(
+        raise NoSplitError(
             "data set 'alphamatting' is for testing only (few photographs, no foreground colours); train on "
             "another, for example data=scenes."
         )

@@ -10,8 +10,8 @@ matting         ``image`` (3, H, W) in [0, 1], the composite; ``alpha`` (1, H, W
                 {0, 128/255, 1}; ``fg`` and ``bg`` (3, H, W) in [0, 1], absent for photographs without known layers
 reconstruction  ``image`` (C, H, W) in [0, 1]
 denoising       ``image`` (C, H, W) in [0, 1], clean: noise is the task's business
-segmentation    ``image`` (3, H, W) in [0, 1]; ``label`` (H, W) int64
-depth           ``image`` (3, H, W) in [0, 1]; ``depth`` (1, H, W) in metres
+segmentation    ``image`` (3, H, W) in [0, 1]; ``label`` (H, W) int64 in [0, classes), or 255 where nothing counts
+depth           ``image`` (3, H, W) in [0, 1]; ``depth`` (1, H, W) in metres, 0 where none was measured
 ==============  ====================================================================================================
 """
 
@@ -33,8 +33,15 @@ from indexnet._names import check_options, unknown_name
 from indexnet.errors import UserError
 
 Sample = dict[str, Tensor | str]
+IGNORE = 255
+"""The label of pixels that count neither in a loss nor in a metric, whatever a data set's files call it."""
+
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
+
+
+class NoSplitError(UserError):
+    """A data set was asked for a split that it does not have, whatever its files."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,28 @@ class Dataset(ABC):
     def fingerprint(self) -> str:
         """Return a SHA-256 over what the samples are made from (parameters, file names, sizes); cheap to compute."""
 
+    def prepare(self, reads: int | None = None) -> str:
+        """Do once, before the first sample is asked for, what would otherwise be done again and again (decoding).
+
+        Args:
+            reads: how many samples will be asked for, repetitions counted; None: many. Too few are not worth it.
+
+        Returns:
+            What was done and how much memory it takes, in one sentence for a person; "" where nothing was.
+
+        Raises:
+            UserError: a file is wrong; nothing has been trained by then.
+        """
+        return ""
+
+    def verify(self, index: int) -> None:
+        """Check one sample's files as thoroughly as can be, for ``indexnet data check``.
+
+        Raises:
+            UserError: something is wrong with them; the message names the file.
+        """
+        self.sample(index, np.random.default_rng(0))
+
     def _check_index(self, index: int) -> None:
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of a split of {len(self)}")
@@ -107,6 +136,10 @@ class Data(ABC):
     """
 
     info: ClassVar[DataInfo]
+    channels: int = 3
+    """Channels of ``image``."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes that labels count, in the order of their numbers; empty without labels."""
 
     def __init__(self, task: str) -> None:
         if task not in self.info.tasks:
@@ -126,7 +159,8 @@ class Data(ABC):
         """Return the training split.
 
         Raises:
-            UserError: the data set has none, or its files are missing.
+            NoSplitError: the data set has none.
+            UserError: its files are missing.
         """
 
     def validation(self) -> Dataset | None:
@@ -135,11 +169,21 @@ class Data(ABC):
 
     @abstractmethod
     def test(self) -> Dataset:
-        """Return the test split.
+        """Return the test split; the first one of a data set that has several.
 
         Raises:
             UserError: files are missing.
         """
+
+    def tests(self) -> dict[str, Dataset]:
+        """Return every test split by name; a data set with one alone calls it ``""``.
+
+        A named split's metrics are recorded as ``name/metric``.
+
+        Raises:
+            UserError: files are missing.
+        """
+        return {"": self.test()}
 
 
 _REGISTRY: dict[str, type[Data]] = {}

@@ -7,7 +7,6 @@ import zlib
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -132,7 +131,7 @@ class IdxData(Data):
         UserError: an option's value is impossible.
     """
 
-    folder: ClassVar[str]
+    channels = 1
 
     def __init__(self, root: str, task: str = "reconstruction", size: int = 32, fit: str = "resize") -> None:
         super().__init__(task)

@@ -1,14 +1,19 @@
-"""Arrays to pictures that a person looks at: images, error maps, index maps, label maps. numpy only.
+"""Arrays to pictures that a person looks at: images, error maps, index maps, classes, depth, and what colours mean.
 
-Every function takes tensors or arrays and returns a contiguous uint8 RGB array, (H, W, 3).
+Every function takes tensors or arrays and returns a contiguous uint8 RGB array, (H, W, 3). Legends
+(:func:`label_legend`, :func:`depth_scale`) are drawn with twice the pixels, to be shown at half their size.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,12 +26,19 @@ Pixels = NDArray[np.uint8]
 _HEAT = ("#000004", "#280b54", "#65156e", "#9f2a63", "#d44842", "#f57d15", "#fac127", "#fcffa4")
 _COOL = ("#440154", "#46327e", "#365c8d", "#277f8e", "#1fa187", "#4ac16d", "#a0da39", "#fde725")
 
-# Twelve hues that stay apart under the common colour deficiencies when neighbours differ in lightness; then repeated.
+# Twelve hues that stay apart under the common colour deficiencies when neighbours differ in lightness.
 _LABELS = (
     *("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377"),
     *("#bbbbbb", "#ee7733", "#004488", "#88ccaa", "#882255", "#ddaa33"),
 )
 _IGNORED = "#000000"
+
+_INVALID = (96, 96, 96)
+"""Where an error is not defined: a grey, which no colour of the heat map is."""
+
+_PAPER, _INK, _DIM = "#ffffff", "#141414", "#464646"
+_FONT, _LINE, _MARGIN = 26, 44, 16  # pixels of a legend, which is shown at half size
+_LONGEST = 30  # characters of a class's name in a legend
 
 
 def _rgb(colours: tuple[str, ...]) -> NDArray[np.float64]:
@@ -147,16 +159,59 @@ def index_map_picture(
     return np.ascontiguousarray(colour(levels, "cool").repeat(factor, axis=0).repeat(factor, axis=1))
 
 
-def label_map(labels: ArrayLike, classes: int, ignore: int | None = 255) -> Pixels:
-    """Colour class labels.
+@lru_cache(maxsize=8)
+def _label_colours(classes: int) -> Pixels:
+    """Choose a colour for every class, (classes, 3): the twelve hues first, then what is farthest from all before.
 
-    Args:
-        labels: (H, W), integers in [0, classes), or ``ignore`` (drawn black).
-        classes: number of classes; more than twelve reuse the twelve colours, darkened in steps.
-        ignore: the label of pixels that do not count; None where there is none.
+    Distances are those of OKLab (Ottosson 2020), where equal distances look about equally large. A class keeps its
+    colour whatever the number of classes.
+    """
+    chosen = [*_rgb(_LABELS)]
+    if classes > len(chosen):
+        levels = np.linspace(0, 255, 13)
+        grid = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
+        places = _oklab(grid)
+        lightness, chroma = places[:, 0], np.hypot(places[:, 1], places[:, 2])
+        clear = (
+            (lightness > 0.35) & (lightness < 0.93) & (chroma > 0.04)
+        )  # not black, paper or grey, which mean nothing
+        grid, places = grid[clear], places[clear]
+        nearest = np.full(len(grid), np.inf)
+        for start in chosen:
+            nearest = np.minimum(nearest, np.linalg.norm(places - _oklab(start), axis=1))
+        while len(chosen) < classes:
+            best = int(nearest.argmax())
+            chosen.append(grid[best])
+            nearest = np.minimum(nearest, np.linalg.norm(places - places[best], axis=1))
+    colours: Pixels = np.rint(np.array(chosen[:classes])).astype(np.uint8).reshape(-1, 3)
+    colours.flags.writeable = False  # it is shared by the cache
+    return colours
 
-    Returns:
-        uint8 RGB, (H, W, 3).
+
+def _oklab(rgb: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Turn sRGB in 0..255, (..., 3), into OKLab (..., 3): lightness in [0, 1], green to red, blue to yellow."""
+    share = rgb / 255
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    cones = np.array(
+        [
+            [0.4122214708, 0.5363325363, 0.0514459929],
+            [0.2119034982, 0.6806995451, 0.1073969566],
+            [0.0883024619, 0.2817188376, 0.6299787005],
+        ]
+    )
+    axes = np.array(
+        [
+            [0.2104542553, 0.7936177850, -0.0040720468],
+            [1.9779984951, -2.4285922050, 0.4505937099],
+            [0.0259040371, 0.7827717662, -0.8086757660],
+        ]
+    )
+    found: NDArray[np.float64] = np.cbrt(linear @ cones.T) @ axes.T
+    return found
+
+
+def _labels(labels: ArrayLike, classes: int, ignore: int | None) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Return class numbers (H, W), 0 where they are ignored, and where they count.
 
     Raises:
         ValueError: not (H, W), or a label outside the range.
@@ -169,8 +224,210 @@ def label_map(labels: ArrayLike, classes: int, ignore: int | None = 255) -> Pixe
     wrong = counted & ((array < 0) | (array >= classes))
     if wrong.any():
         raise ValueError(f"labels must be in 0..{classes - 1}, got {array[wrong].flat[0]}")
-    base = _rgb(_LABELS)
-    table = np.concatenate([base * 0.75 ** (start // len(base)) for start in range(0, max(classes, 1), len(base))])
-    pixels: Pixels = np.rint(table[np.where(counted, array, 0)]).astype(np.uint8)
+    return np.where(counted, array, 0), counted
+
+
+def label_map(labels: ArrayLike, classes: int, ignore: int | None = 255) -> Pixels:
+    """Colour class labels.
+
+    Args:
+        labels: (H, W), integers in [0, classes), or ``ignore`` (drawn black).
+        classes: number of classes; each has a colour of its own, which does not depend on this number.
+        ignore: the label of pixels that do not count; None where there is none.
+
+    Returns:
+        uint8 RGB, (H, W, 3).
+
+    Raises:
+        ValueError: not (H, W), or a label outside the range.
+    """
+    array, counted = _labels(labels, classes, ignore)
+    pixels = np.array(_label_colours(max(classes, 1))[array], np.uint8)
     pixels[~counted] = _rgb((_IGNORED,))[0]
     return pixels
+
+
+def label_overlay(
+    image: ArrayLike, labels: ArrayLike, classes: int, ignore: int | None = 255, strength: float = 0.65
+) -> Pixels:
+    """Colour an image by its classes: the image's brightness under the colours, ignored pixels dark and grey.
+
+    The image's own colours are left out, so that every class keeps the hue that the legend shows.
+
+    Args:
+        image: (1, H, W), (3, H, W) or (H, W), values in [0, 1].
+        labels: (H, W), integers in [0, classes), or ``ignore``.
+        classes: number of classes, as for :func:`label_map`.
+        ignore: the label of pixels that do not count; None where there is none.
+        strength: share of the class's colour, in [0, 1].
+
+    Returns:
+        uint8 RGB, (H, W, 3).
+
+    Raises:
+        ValueError: a wrong shape, sizes that differ, or a label outside the range.
+    """
+    array, counted = _labels(labels, classes, ignore)
+    picture = to_picture(image)
+    if picture.shape[:2] != array.shape:
+        raise ValueError(f"image and labels must have one size, got {picture.shape[:2]} and {array.shape}")
+    grey = picture @ np.array([0.299, 0.587, 0.114])  # luma, Rec. 601
+    mixed = (1 - strength) * grey[..., None] + strength * _label_colours(max(classes, 1))[array]
+    pixels: Pixels = np.rint(np.where(counted[..., None], mixed, 0.4 * grey[..., None])).astype(np.uint8)
+    return pixels
+
+
+def label_entries(names: Sequence[str], present: Sequence[int], ignore: int | None = 255) -> list[tuple[str, str]]:
+    """Say which colour is which class, for the classes that occur; arguments and errors as for :func:`label_legend`.
+
+    Returns:
+        (name, colour as ``#rrggbb``) in the order of the classes' numbers.
+    """
+    wanted = sorted({int(number) for number in present})
+    if any(number != ignore and not 0 <= number < len(names) for number in wanted):
+        raise ValueError(f"classes must be in 0..{len(names) - 1}, got {wanted}")
+    colours = _label_colours(max(len(names), 1))
+    found = [(names[n], "#" + bytes(colours[n]).hex()) for n in wanted if n != ignore]
+    return found + ([("not labelled", _DIM)] if ignore in wanted else [])
+
+
+def label_legend(names: Sequence[str], present: Sequence[int], ignore: int | None = 255) -> Pixels:
+    """Draw which colour is which class, for the classes that occur.
+
+    Args:
+        names: of all classes, in the order of their numbers.
+        present: numbers of the classes to show, in any order; with ``ignore`` among them, a line says what is dim.
+        ignore: the label of pixels that do not count; None where there is none.
+
+    Returns:
+        uint8 RGB, (H, W, 3), to be shown at half its size.
+
+    Raises:
+        ValueError: a number that is no class's.
+    """
+    entries = [(_shortened(name), colour) for name, colour in label_entries(names, present, ignore)]
+    entries = entries or [("no class", "")]
+    columns = 1 if len(entries) <= 5 else 2 if len(entries) <= 20 else 3
+    lines = math.ceil(len(entries) / columns)
+    font = _font()
+    swatch = _LINE - 14
+    width = max(math.ceil(font.getlength(text)) for text, _ in entries) + swatch + 4 * _MARGIN
+    sheet = Image.new("RGB", (columns * width, lines * _LINE + _MARGIN), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for index, (text, fill) in enumerate(entries):
+        x, y = _MARGIN + index // lines * width, _MARGIN // 2 + index % lines * _LINE
+        if fill:
+            draw.rectangle((x, y + 7, x + swatch, y + 7 + swatch), fill=fill)
+        draw.text((x + swatch + _MARGIN, y + _LINE / 2), text, fill=_INK, font=font, anchor="lm")
+    return np.array(sheet, np.uint8)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3].rstrip() + "..."
+
+
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size=_FONT)
+
+
+def _depth(values: ArrayLike, what: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return depth (H, W) in metres and where it was measured: finite and above 0."""
+    array = _image(values, what)
+    if array.shape[0] != 1:
+        raise ValueError(f"{what} must have one channel, got {array.shape[0]}")
+    return array[0], np.isfinite(array[0]) & (array[0] > 0)
+
+
+def depth_map(depth: ArrayLike, low: float, high: float) -> Pixels:
+    """Colour depth: violet is near, yellow is far, black was not measured.
+
+    Args:
+        depth: (1, H, W) or (H, W) in metres; 0, less, or not finite where nothing was measured.
+        low: depth of the first colour; nearer ones share it.
+        high: depth of the last colour; farther ones share it.
+
+    Returns:
+        uint8 RGB, (H, W, 3).
+
+    Raises:
+        ValueError: another shape, or ``high`` below ``low``.
+    """
+    _check_range(low, high)
+    array, valid = _depth(depth, "a depth map")
+    pixels = colour((np.where(valid, array, low) - low) / (high - low if high > low else 1.0), "cool")
+    pixels[~valid] = 0
+    return pixels
+
+
+def depth_error(prediction: ArrayLike, target: ArrayLike, scale: float = 1.0) -> Pixels:
+    """Colour the absolute error of depth: black is none, light yellow ``scale`` or more, grey where none was measured.
+
+    Args:
+        prediction: (1, H, W) or (H, W) in metres.
+        target: the same shape; 0, less, or not finite where nothing was measured.
+        scale: the error that gets the brightest colour, in metres; > 0.
+
+    Returns:
+        uint8 RGB, (H, W, 3).
+
+    Raises:
+        ValueError: the shapes differ or are others, or ``scale`` is not positive.
+    """
+    found, valid = _depth(target, "a target")
+    seen, _ = _depth(prediction, "a prediction")
+    if seen.shape != found.shape:
+        raise ValueError(f"prediction and target must have one shape, got {seen.shape} and {found.shape}")
+    if not scale > 0:
+        raise ValueError(f"scale must be positive, got {scale}")
+    pixels = colour(np.abs(seen - np.where(valid, found, 0)) / scale, "heat")
+    pixels[~valid] = _INVALID
+    return pixels
+
+
+def depth_scale(low: float, high: float, width: int = 520) -> Pixels:
+    """Draw the colours of :func:`depth_map` with their metres, and what black means.
+
+    Args:
+        low: as for :func:`depth_map`.
+        high: as for :func:`depth_map`.
+        width: of the picture, pixels.
+
+    Returns:
+        uint8 RGB, (H, W, 3), to be shown at half its size.
+
+    Raises:
+        ValueError: ``high`` is below ``low``.
+    """
+    _check_range(low, high)
+    bar, side = 34, 3 * _MARGIN  # half of the first and the last number stick out beside the bar
+    left, right, top = side, width - side, _MARGIN
+    sheet = Image.new("RGB", (width, top + bar + 2 * _LINE + _MARGIN), _PAPER)
+    colours = colour(np.linspace(0, 1, right - left), "cool")
+    sheet.paste(Image.fromarray(np.ascontiguousarray(np.broadcast_to(colours, (bar, *colours.shape)))), (left, top))
+    draw, font = ImageDraw.Draw(sheet), _font()
+    ticks, digits = _ticks(low, high)
+    for tick in ticks:
+        x = left + (tick - low) / (high - low) * (right - left - 1) if high > low else left
+        draw.line((x, top + bar, x, top + bar + 8), fill=_INK, width=2)
+        draw.text((x, top + bar + 12), f"{tick:.{digits}f}", fill=_INK, font=font, anchor="mt")
+    y = top + bar + _LINE + _MARGIN
+    draw.rectangle((left, y, left + 30, y + 30), fill=_IGNORED)
+    draw.text((right, y + 15), "metres", fill=_INK, font=font, anchor="rm")
+    draw.text((left + 30 + _MARGIN, y + 15), "not measured", fill=_INK, font=font, anchor="lm")
+    return np.array(sheet, np.uint8)
+
+
+def _check_range(low: float, high: float) -> None:
+    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+        raise ValueError(f"a range of depths must be two finite numbers, the lower one first; got {low} and {high}")
+
+
+def _ticks(low: float, high: float) -> tuple[list[float], int]:
+    """Return three to eight round values inside a range, and the decimals that they need."""
+    if high <= low:
+        return [low], 2
+    power = 10.0 ** math.floor(math.log10((high - low) / 7))
+    step = next(m * power for m in (1, 2, 5, 10) if (high - low) / (m * power) <= 7)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    digits = max(0, -math.floor(math.log10(step) + 1e-9))
+    return [k * step for k in range(first, last + 1)], digits

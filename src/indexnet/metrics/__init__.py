@@ -1,15 +1,21 @@
-"""Metrics of every task: computed per image in float64, then averaged."""
+"""Metrics of every task, as sums over images in float64; a new metric is one class in a module here or in a task's."""
 
+from indexnet._discover import import_modules
 from indexnet.metrics.base import (
     MetricInfo,
     PerImageMetric,
+    SumMetric,
     create_metric,
     get_metric,
     list_metrics,
     register_metric,
 )
+from indexnet.metrics.depth import DepthMetric, valid_pixels
 from indexnet.metrics.image import MAE, PSNR, RMSE, SSIM
 from indexnet.metrics.matting import MSE, SAD
+from indexnet.metrics.segmentation import ConfusionMetric
+
+import_modules(__name__, __path__)
 
 __all__ = [
     "MAE",
@@ -18,10 +24,14 @@ __all__ = [
     "RMSE",
     "SAD",
     "SSIM",
+    "ConfusionMetric",
+    "DepthMetric",
     "MetricInfo",
     "PerImageMetric",
+    "SumMetric",
     "create_metric",
     "get_metric",
     "list_metrics",
     "register_metric",
+    "valid_pixels",
 ]

@@ -1,11 +1,13 @@
-"""Metrics that are means over images: the base class and the registry.
+"""Metrics as sums over images: the base classes and the registry.
 
-Every figure is computed per image in float64 and then averaged, so that neither the batch size nor the number of
-processes changes a number: the state is a sum and a count, both reduced by summation.
+A metric is a function of a vector of sums. Every image gives its vector in float64, vectors are added, and the number
+is computed from the total, so that neither the batch size nor the number of processes changes it. Counts are whole
+numbers, which float64 adds without error up to 2^53: metrics made of counts alone are the same to the last bit.
 """
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +17,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from indexnet._names import unknown_name
+from indexnet._names import check_options, unknown_name
+from indexnet.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -37,46 +40,77 @@ class MetricInfo:
     task: str
 
 
-class PerImageMetric(Metric):
-    """Mean over images of a number per image.
+class SumMetric(Metric):
+    """A number computed from sums over all images.
 
-    Subclasses set ``info`` and implement :meth:`per_image`. ``compute`` of nothing is NaN.
+    Subclasses set ``info`` and implement :meth:`statistics` and :meth:`value`. ``compute`` of nothing is NaN.
+
+    Args:
+        size: how many sums there are, K.
+        **kwargs: torchmetrics' own.
 
     Attributes:
-        latest: the numbers of the last batch, (N,) float64, on the inputs' device; not a state.
+        latest: the numbers of the last batch's images, each on its own, (N,) float64, on the inputs' device; NaN where
+            an image holds nothing that counts. Not a state.
     """
 
     info: ClassVar[MetricInfo]
     full_state_update = False
     is_differentiable = False
 
-    sum: Tensor
-    count: Tensor
+    total: Tensor
+
+    def __init__(self, size: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("total", torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum")
+        self.latest = torch.zeros(0, dtype=torch.float64)
+
+    @abstractmethod
+    def statistics(self, *args: Tensor) -> Tensor:
+        """Return what every image of a batch adds to the sums, (N, K) float64."""
+
+    @abstractmethod
+    def value(self, statistics: Tensor) -> Tensor:
+        """Return the number that sums (..., K) stand for, (...) float64; NaN where they count nothing."""
+
+    @torch.no_grad()
+    def update(self, *args: Tensor) -> None:
+        """Add a batch; takes what :meth:`statistics` takes."""
+        statistics = self.statistics(*args)
+        self.latest = self.value(statistics)
+        self.total += statistics.sum(0)
+
+    def compute(self) -> Tensor:
+        """Return the number over all images seen, a float64 scalar."""
+        return self.value(self.total)
+
+
+class PerImageMetric(SumMetric):
+    """Mean over images of a number per image.
+
+    Subclasses set ``info`` and implement :meth:`per_image`. Every image counts once, whatever its size, and has a
+    number.
+    """
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.add_state("sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-        self.latest = torch.zeros(0, dtype=torch.float64)
+        super().__init__(2, **kwargs)
 
     @abstractmethod
     def per_image(self, *args: Tensor) -> Tensor:
         """Return one number per image, (N,) float64."""
 
-    @torch.no_grad()
-    def update(self, *args: Tensor) -> None:
-        """Add a batch; takes what :meth:`per_image` takes."""
-        self.latest = self.per_image(*args)
-        self.sum += self.latest.sum()
-        self.count += self.latest.numel()
+    def statistics(self, *args: Tensor) -> Tensor:
+        """Return every image's number and 1, (N, 2); takes what :meth:`per_image` takes."""
+        numbers = self.per_image(*args)
+        return torch.stack([numbers, torch.ones_like(numbers)], 1)
 
-    def compute(self) -> Tensor:
-        """Return the mean over all images seen, a float64 scalar."""
-        return self.sum / self.count
+    def value(self, statistics: Tensor) -> Tensor:
+        """Return the mean."""
+        return statistics[..., 0] / statistics[..., 1]
 
 
-_REGISTRY: dict[str, type[PerImageMetric]] = {}
-_M = TypeVar("_M", bound=type[PerImageMetric])
+_REGISTRY: dict[str, type[SumMetric]] = {}
+_M = TypeVar("_M", bound=type[SumMetric])
 
 
 def register_metric(name: str, title: str, unit: str, higher_is_better: bool, task: str) -> Callable[[_M], _M]:
@@ -93,7 +127,7 @@ def register_metric(name: str, title: str, unit: str, higher_is_better: bool, ta
     return register
 
 
-def get_metric(name: str) -> type[PerImageMetric]:
+def get_metric(name: str) -> type[SumMetric]:
     """Return the class registered as ``name``.
 
     Raises:
@@ -104,13 +138,23 @@ def get_metric(name: str) -> type[PerImageMetric]:
     return _REGISTRY[name]
 
 
-def create_metric(name: str) -> PerImageMetric:
+def create_metric(name: str, **options: Any) -> SumMetric:
     """Build a metric.
 
+    Args:
+        name: registry name.
+        **options: what its class takes; ``classes`` for those of segmentation, nothing for most.
+
     Raises:
-        UserError: the name is unknown; the message names the nearest.
+        UserError: the name is unknown, or an option is; the message names the nearest. Or an option is missing.
     """
-    return get_metric(name)()
+    cls = get_metric(name)
+    check_options(f"metric {name!r}", cls, options)
+    for parameter in inspect.signature(cls).parameters.values():
+        required = parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+        if required and parameter.name not in options:
+            raise UserError(f"metric {name!r} needs the option {parameter.name!r}.")
+    return cls(**options)
 
 
 def list_metrics() -> list[MetricInfo]:

@@ -1,0 +1,121 @@
+"""Errors and accuracies of depth maps in metres, over the measured pixels of all images.
+
+Every measured pixel counts once (Eigen et al., NIPS 2014), so an image counts by how much of it was measured; code that
+averages images instead prints other numbers, above all for the RMSE. Which part of an image is evaluated is the data
+set's business: pixels that are not measured, or set to 0, do not count, whatever is predicted there.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from indexnet.metrics.base import SumMetric, check_images, register_metric
+
+#: Nearest depth that a prediction is taken for, in metres: logarithms and ratios of 0 and less do not exist.
+NEAREST = 1e-3
+
+
+def valid_pixels(depth: Tensor) -> Tensor:
+    """Return where a depth map (...) in metres was measured: finite and above 0; bool."""
+    return torch.isfinite(depth) & (depth > 0)
+
+
+class DepthMetric(SumMetric):
+    """Mean over the measured pixels of all images of a number per pixel.
+
+    Subclasses set ``info`` and implement :meth:`per_pixel`. An image without measured pixels adds nothing.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(2, **kwargs)
+
+    @abstractmethod
+    def per_pixel(self, prediction: Tensor, depth: Tensor) -> Tensor:
+        """Return one number per pixel, from float64 tensors of one shape in metres.
+
+        Predictions are above 0. So are depths where they were measured; elsewhere the number does not matter.
+        """
+
+    def statistics(self, *args: Tensor) -> Tensor:
+        """Add up the pixels of every image.
+
+        Args:
+            *args: prediction (N, 1, H, W) in metres, taken for 1 mm where it is less; depth (N, 1, H, W) in metres, 0
+                or not finite where none was measured.
+
+        Returns:
+            (N, 2): the sum, and the number of measured pixels.
+
+        Raises:
+            ValueError: shapes do not match.
+        """
+        prediction, depth = args
+        check_images(prediction, depth)
+        valid = valid_pixels(depth)
+        numbers = self.per_pixel(prediction.double().clamp(min=NEAREST), depth.double())
+        numbers = torch.where(valid, numbers, 0.0)  # not multiplied by 0: elsewhere they may be NaN or infinite
+        return torch.stack([numbers.flatten(1).sum(1), valid.flatten(1).sum(1).double()], 1)
+
+    def value(self, statistics: Tensor) -> Tensor:
+        """Return the mean over pixels."""
+        return statistics[..., 0] / statistics[..., 1]
+
+
+@register_metric("depth_rmse", "RMSE", "m", False, "depth")
+class DepthRMSE(DepthMetric):
+    """Root of the mean squared error in metres: one root, of the mean over the pixels of all images."""
+
+    def per_pixel(self, prediction: Tensor, depth: Tensor) -> Tensor:
+        """Return the squared error."""
+        return (prediction - depth).square()
+
+    def value(self, statistics: Tensor) -> Tensor:
+        """Return the root of the mean over pixels."""
+        return super().value(statistics).sqrt()
+
+
+@register_metric("rel", "rel", "", False, "depth")
+class RelativeError(DepthMetric):
+    """Mean absolute error relative to the true depth."""
+
+    def per_pixel(self, prediction: Tensor, depth: Tensor) -> Tensor:
+        """Return the absolute error as a share of the true depth."""
+        return (prediction - depth).abs() / depth
+
+
+@register_metric("log10", "log10", "", False, "depth")
+class Log10Error(DepthMetric):
+    """Mean absolute difference of the decimal logarithms."""
+
+    def per_pixel(self, prediction: Tensor, depth: Tensor) -> Tensor:
+        """Return the absolute difference of the decimal logarithms."""
+        return (prediction.log10() - depth.log10()).abs()
+
+
+@register_metric("delta1", "delta1", "", True, "depth")
+class Delta1(DepthMetric):
+    """Share of pixels whose predicted and true depth differ by a factor below 1.25."""
+
+    power: ClassVar[int] = 1
+
+    def per_pixel(self, prediction: Tensor, depth: Tensor) -> Tensor:
+        """Return 1 where the factor is below the threshold, else 0."""
+        return (torch.maximum(prediction / depth, depth / prediction) < 1.25**self.power).double()
+
+
+@register_metric("delta2", "delta2", "", True, "depth")
+class Delta2(Delta1):
+    """Share of pixels whose predicted and true depth differ by a factor below 1.25 squared."""
+
+    power: ClassVar[int] = 2
+
+
+@register_metric("delta3", "delta3", "", True, "depth")
+class Delta3(Delta1):
+    """Share of pixels whose predicted and true depth differ by a factor below 1.25 cubed."""
+
+    power: ClassVar[int] = 3

@@ -1,0 +1,106 @@
+"""Agreement of class maps: mean IoU and pixel accuracy, from one confusion matrix summed over all images.
+
+Pixels labelled 255 do not count, whatever is predicted there. Both are in percent, as published tables print them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from indexnet.data.base import IGNORE
+from indexnet.errors import UserError
+from indexnet.metrics.base import SumMetric, register_metric
+
+
+class ConfusionMetric(SumMetric):
+    """A number computed from the confusion matrix: how many pixels of class i were predicted as class j.
+
+    Args:
+        classes: how many classes there are, 1 to 255.
+        **kwargs: torchmetrics' own.
+
+    Raises:
+        UserError: ``classes`` is no such number.
+    """
+
+    def __init__(self, classes: int, **kwargs: Any) -> None:
+        if type(classes) is not int or not 1 <= classes <= IGNORE:
+            raise UserError(f"classes={classes!r} must be a whole number from 1 to {IGNORE}.")
+        super().__init__(classes * classes, **kwargs)
+        self.classes = classes
+
+    def statistics(self, *args: Tensor) -> Tensor:
+        """Count the confusions of every image.
+
+        Args:
+            *args: prediction (N, 1, H, W), class numbers in [0, classes); label (N, H, W), class numbers or 255. Both
+                of an integer type.
+
+        Returns:
+            (N, classes * classes); label by prediction, row after row.
+
+        Raises:
+            ValueError: shapes do not match, a type is not an integer's, or a prediction is no class.
+            UserError: a label is neither a class nor 255.
+        """
+        prediction, label = args
+        if prediction.ndim != 4 or label.ndim != 3 or prediction.shape != label[:, None].shape:
+            raise ValueError(
+                "class maps (N, 1, H, W) and labels (N, H, W) of one size are expected, got "
+                f"{tuple(prediction.shape)} and {tuple(label.shape)}"
+            )
+        if any(t.is_floating_point() or t.dtype is torch.bool for t in (prediction, label)):
+            raise ValueError(f"class numbers must be integers, got {prediction.dtype} and {label.dtype}")
+        n, count = len(label), self.classes
+        valid = label != IGNORE
+        true, predicted = label[valid].long(), prediction[:, 0][valid].long()
+        if bad := _outside(true, count):
+            raise UserError(
+                f"an image has label {bad}, but labels must be class numbers below {count}, or {IGNORE} where nothing "
+                "counts; check the label files and the number of classes."
+            )
+        if bad := _outside(predicted, count):
+            raise ValueError(f"predictions must be class numbers below {count}, got {bad}")
+        image = torch.arange(n, device=label.device).view(-1, 1, 1).expand_as(label)[valid]
+        index = (image * count + true) * count + predicted
+        return torch.bincount(index, minlength=n * count * count).view(n, -1).double()
+
+    def matrix(self, statistics: Tensor) -> Tensor:
+        """Return sums (..., classes * classes) as matrices (..., classes, classes), label by prediction."""
+        return statistics.reshape(*statistics.shape[:-1], self.classes, self.classes)
+
+
+def _outside(numbers: Tensor, count: int) -> str:
+    """Return the values that are no class numbers, in words; empty where all are."""
+    wrong = numbers[(numbers < 0) | (numbers >= count)]
+    return ", ".join(str(value) for value in wrong.unique().tolist()[:5])
+
+
+@register_metric("miou", "mIoU", "%", True, "segmentation")
+class MeanIoU(ConfusionMetric):
+    """Mean over classes of intersection over union, each from the pixels of all images.
+
+    A class that occurs neither in the labels nor in the predictions of all images has no IoU and is left out of the
+    mean; one that was only predicted counts with 0. An image's own number, in ``latest``, goes by the classes that
+    occur in that image: the mean of those is another number than the metric.
+    """
+
+    def value(self, statistics: Tensor) -> Tensor:
+        """Return the mean IoU in percent."""
+        matrix = self.matrix(statistics)
+        both = matrix.diagonal(dim1=-2, dim2=-1)
+        either = matrix.sum(-1) + matrix.sum(-2) - both
+        ious = both / either.clamp(min=1)  # 0 for classes that do not occur
+        return 100 * ious.sum(-1) / (either > 0).sum(-1)
+
+
+@register_metric("pixel_accuracy", "pixel accuracy", "%", True, "segmentation")
+class PixelAccuracy(ConfusionMetric):
+    """Share of the labelled pixels of all images whose class is right; every pixel counts once."""
+
+    def value(self, statistics: Tensor) -> Tensor:
+        """Return the accuracy in percent."""
+        return 100 * self.matrix(statistics).diagonal(dim1=-2, dim2=-1).sum(-1) / statistics.sum(-1)

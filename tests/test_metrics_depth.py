@@ -1,0 +1,183 @@
+"""Errors and accuracies of depth maps: their definitions, which pixels count, and how they behave."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from indexnet.metrics import create_metric, valid_pixels
+
+NAMES = ["depth_rmse", "rel", "log10", "delta1", "delta2", "delta3"]
+PERFECT = {"depth_rmse": 0, "rel": 0, "log10": 0, "delta1": 1, "delta2": 1, "delta3": 1}
+SEEDS = st.integers(0, 10_000)
+
+
+def value(name, prediction, depth):
+    """The metric of lists or of tensors (N, 1, H, W)."""
+    if isinstance(depth, list):
+        prediction, depth = (torch.tensor(a).view(1, 1, 1, -1) for a in (prediction, depth))
+    metric = create_metric(name)
+    metric.update(prediction, depth)
+    return metric.compute().item()
+
+
+def maps(seed, noise=0.4, n=3, size=(9, 7), lost=0.3):
+    """Predictions and depths in metres, float64; 0 where nothing was measured."""
+    g = torch.Generator().manual_seed(seed)
+    depth = 0.7 + 9.3 * torch.rand(n, 1, *size, generator=g, dtype=torch.float64)
+    prediction = depth * torch.exp(noise * torch.randn(depth.shape, generator=g, dtype=torch.float64))
+    depth[torch.rand(depth.shape, generator=g) < lost] = 0
+    return prediction, depth
+
+
+def test_by_hand():
+    prediction, depth = [1.0, 3.0, 4.0, 9.9], [1.0, 2.0, 8.0, 0.0]
+    assert value("depth_rmse", prediction, depth) == pytest.approx(math.sqrt((0 + 1 + 16) / 3))
+    assert value("rel", prediction, depth) == pytest.approx((0 + 0.5 + 0.5) / 3)
+    assert value("log10", prediction, depth) == pytest.approx((0 + math.log10(1.5) + math.log10(2)) / 3)
+    assert [value(f"delta{i}", prediction, depth) for i in (1, 2, 3)] == pytest.approx([1 / 3, 2 / 3, 2 / 3])
+
+
+def test_a_factor_of_the_threshold_itself_is_not_below_it():
+    depth = [1.0, 1.25, 1.0, 1.0]
+    prediction = [1.25, 1.0, 1.5625, 1.953125]
+    assert [value(f"delta{i}", prediction, depth) for i in (1, 2, 3)] == [0, 0.5, 0.75]
+
+
+def test_one_root_of_all_pixels():
+    """Not the mean of the images' roots, nor of the batches'."""
+    depth = torch.full((2, 1, 2, 2), 5.0)
+    depth[1, :, 0] = 0  # half of the second image was measured
+    prediction = depth + torch.tensor([1.0, 4.0]).view(2, 1, 1, 1)
+    metric = create_metric("depth_rmse")
+    metric.update(prediction, depth)
+    assert metric.latest.tolist() == [1, 4]
+    assert metric.compute().item() == pytest.approx(math.sqrt((4 * 1 + 2 * 16) / 6))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_measured_pixels_count(name):
+    prediction, depth = maps(0)
+    expected = value(name, prediction, depth)
+    lost = ~valid_pixels(depth)
+    for absent in (0.0, -1.0, math.nan, math.inf, -math.inf):
+        for said in (0.0, 7.0, math.nan, math.inf):
+            assert value(name, prediction.masked_fill(lost, said), depth.masked_fill(lost, absent)) == expected
+    whole = depth.flatten()[~lost.flatten()].view(1, 1, 1, -1)
+    assert value(name, prediction[~lost].view(1, 1, 1, -1), whole) == pytest.approx(expected, rel=1e-13)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_image_that_was_not_measured_has_no_number_and_changes_none(name):
+    prediction, depth = maps(0)
+    depth[1] = 0
+    metric = create_metric(name)
+    metric.update(prediction, depth)
+    assert torch.isnan(metric.latest).tolist() == [False, True, False]
+    keep = torch.tensor([0, 2])
+    assert metric.compute().item() == pytest.approx(value(name, prediction[keep], depth[keep]), rel=1e-13)
+    metric.reset()
+    metric.update(prediction[1:2], depth[1:2])
+    assert math.isnan(metric.compute().item())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_predictions_of_nothing_are_a_millimetre(name):
+    prediction, depth = maps(0)
+    expected = value(name, torch.full_like(prediction, 1e-3), depth)
+    assert math.isfinite(expected)
+    for said in (0.0, -3.0):
+        assert value(name, torch.full_like(prediction, said), depth) == expected
+    assert value("log10", [0.0], [1.0]) == pytest.approx(3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_prediction_that_is_no_number_is_not_hidden(name):
+    prediction, depth = maps(0, noise=0.0, lost=0.0)
+    prediction[0, 0, 0, 0] = math.nan
+    result = value(name, prediction, depth)
+    assert result == 1 - 1 / depth.numel() if name.startswith("delta") else math.isnan(result)
+
+
+@settings(max_examples=30, deadline=None)
+@given(SEEDS, st.floats(0.01, 1), st.floats(0.1, 10))
+def test_a_change_of_scale(seed, noise, factor):
+    prediction, depth = maps(seed, noise)
+    assert value("depth_rmse", factor * prediction, factor * depth) == pytest.approx(
+        factor * value("depth_rmse", prediction, depth), rel=1e-9
+    )
+    for name in ("rel", "log10"):
+        assert value(name, factor * prediction, factor * depth) == pytest.approx(value(name, prediction, depth))
+    power = 2.0 ** round(math.log2(factor))  # exact, so that no pixel at a threshold changes sides
+    for name in ("delta1", "delta2", "delta3"):
+        assert value(name, power * prediction, power * depth) == value(name, prediction, depth)
+
+
+@settings(max_examples=30, deadline=None)
+@given(SEEDS, st.floats(0, 1))
+def test_bounds_and_order(seed, noise):
+    prediction, depth = maps(seed, noise)
+    one, two, three = (value(f"delta{i}", prediction, depth) for i in (1, 2, 3))
+    assert 0 <= one <= two <= three <= 1
+    for name, best in PERFECT.items():
+        assert value(name, depth, depth) == best
+        if not name.startswith("delta"):
+            assert value(name, prediction, depth) >= 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(SEEDS, st.floats(0.01, 1), st.sampled_from(["depth_rmse", "log10", "delta1", "delta2", "delta3"]))
+def test_prediction_and_truth_can_change_places(seed, noise, name):
+    """In all but the error that is relative to one of them."""
+    prediction, depth = maps(seed, noise, lost=0.0)
+    assert value(name, depth, prediction) == pytest.approx(value(name, prediction, depth), rel=1e-12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(SEEDS, st.floats(0.01, 1), st.sampled_from(NAMES))
+def test_the_place_of_a_pixel_is_nothing(seed, noise, name):
+    prediction, depth = maps(seed, noise)
+    expected = pytest.approx(value(name, prediction, depth), rel=1e-12)
+    assert value(name, prediction.flip(-1), depth.flip(-1)) == expected
+    assert value(name, prediction.view(1, 1, 1, -1), depth.view(1, 1, 1, -1)) == expected
+    half = depth.clone()
+    half[..., :4] = 0  # a crop by the data set
+    assert value(name, prediction, half) == pytest.approx(value(name, prediction[..., 4:], depth[..., 4:]), rel=1e-12)
+
+
+def test_real_frames_against_numpy(shared):
+    """Another frame's depth as the prediction, so that all thresholds matter."""
+    folder = shared / "data/nyu_depth_v2_half"
+    names = (folder / "test.txt").read_text().split()[:6]
+    read = [
+        (np.asarray(Image.open(folder / f"nyu_depths/{name}.png")).astype(np.float32) + 0.5) / 25.5 for name in names
+    ]
+    depth = np.stack(read)[:, None]
+    depth[:, :, :22] = 0  # a border
+    prediction = np.roll(np.stack(read)[:, None], 1, axis=0)
+    p, t = prediction[depth > 0].astype(float), depth[depth > 0].astype(float)
+    expected = {
+        "depth_rmse": np.sqrt(((p - t) ** 2).mean()),
+        "rel": (np.abs(p - t) / t).mean(),
+        "log10": np.abs(np.log10(p / t)).mean(),
+        **{f"delta{i}": (np.maximum(p / t, t / p) < 1.25**i).mean() for i in (1, 2, 3)},
+    }
+    for name, number in expected.items():
+        metric = create_metric(name)
+        for start, stop in [(0, 1), (1, 4), (4, 6)]:
+            metric.update(torch.from_numpy(prediction[start:stop]), torch.from_numpy(depth[start:stop]))
+        assert metric.compute().item() == pytest.approx(number, rel=1e-12)
+
+
+def test_shapes_are_named():
+    prediction, depth = maps(0)
+    with pytest.raises(ValueError, match="one shape"):
+        value("rel", prediction, depth[:, 0])
+    with pytest.raises(ValueError, match="one shape"):
+        value("rel", prediction[..., :5], depth)
