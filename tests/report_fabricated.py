@@ -83,11 +83,18 @@ def write_run(
     *,
     name: str = "made_up",
     setting: str = "photos-small",
-    per_image: Mapping[str, Sequence[float]] | None = None,
+    per_image: Mapping[str, Sequence[float | str]] | None = None,
+    splits: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
     curve: Sequence[tuple[int, float]] | None = None,
     pictures: Sequence[tuple[str, str, int | None, np.ndarray]] = (),
 ) -> Path:
-    """Write one run folder; ``pictures`` are (sample, kind, stage, pixels)."""
+    """Write one run folder.
+
+    Args:
+        per_image: values of one test split by metric.
+        splits: the same for several named splits.
+        pictures: (sample, kind, stage, pixels).
+    """
     folder = runs / name / setting / row_name / f"seed={seed}"
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text("seed: 0\n", encoding="utf-8")
@@ -99,6 +106,15 @@ def write_run(
             writer.writerow(["name", *per_image])
             for index, values in enumerate(zip(*per_image.values(), strict=True)):
                 writer.writerow([f"image {index}", *values])
+    for split, values in (splits or {}).items():  # as the run writes it: every image fills its own split's columns
+        columns = [f"{name}/{metric}" for name, found in (splits or {}).items() for metric in found]
+        with (folder / "per_image.csv").open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, ["name", *columns], restval="")
+            if file.tell() == 0:
+                writer.writeheader()
+            for index, cells in enumerate(zip(*values.values(), strict=True)):
+                line = {f"{split}/{metric}": cell for metric, cell in zip(values, cells, strict=True)}
+                writer.writerow({"name": f"{split}/image {index}", **line})
     if curve:
         (folder / "csv").mkdir()
         lines = [f"{step},,{value}" for step, value in curve]

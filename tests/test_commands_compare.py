@@ -12,6 +12,7 @@ from commands_support import autoencoder_checkpoint, matting_checkpoint, photogr
 from indexnet.cli import main
 from indexnet.networks.checkpoint import load_checkpoint, load_network
 from indexnet.networks.inference import infer_alpha
+from indexnet.run.infer import load_task
 from indexnet.run.sheets import Panel, contact_sheet, fit_side
 
 HIN = {"name": "indexnet", "family": "hin"}
@@ -57,14 +58,14 @@ def test_index_maps_are_those_of_the_forward_pass(tmp_path):
     from indexnet.data.pictures import index_map_picture
     from indexnet.run.compare import run_watched
 
-    network, _ = load_network(autoencoder_checkpoint(tmp_path / "a.ckpt", HIN))
+    task, _ = load_task(autoencoder_checkpoint(tmp_path / "a.ckpt", HIN))
     sample = {"image": torch.rand(1, 32, 32), "name": "x"}
-    prediction, maps = run_watched("reconstruction", network, sample, torch.device("cpu"))
+    prediction, maps = run_watched(task, sample)
     assert [tuple(found.shape) for found in maps] == [(1, 32, 32), (1, 16, 16)]
     assert prediction.shape == (1, 32, 32)
     assert all(found.min() >= 0 and found.max() <= 1 and found.std() > 0 for found in maps)
     assert index_map_picture(maps[0]).shape[2] == 3
-    assert "down" not in vars(network.stage(0))  # the watch has ended
+    assert "down" not in vars(task.network.stage(0))  # the watch has ended
 
 
 def test_mattes_with_their_difference(tmp_path):

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import default_collate
 
 from commands_support import (
     autoencoder_checkpoint,
@@ -17,10 +18,9 @@ from commands_support import (
 from indexnet.cli import main
 from indexnet.data import create_data
 from indexnet.metrics import create_metric
-from indexnet.networks.checkpoint import load_network
 from indexnet.networks.inference import infer_alpha, to_uint8
-from indexnet.run.evaluate import default_folder, parse_overrides
-from indexnet.run.infer import predict_sample, score_sample
+from indexnet.run.evaluate import default_folder, evaluate, parse_overrides
+from indexnet.run.infer import load_task, predict_sample
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +55,12 @@ def test_reconstruction_from_the_checkpoint_alone(tmp_path, capsys):
     assert str(folder) in out
 
     dataset = create_data("photos", task="reconstruction", size=32, channels=1, train_count=8, test_count=5).test()
-    network, _ = load_network(checkpoint)
+    task, _ = load_task(checkpoint)
     psnr = []
     for index in range(5):
         sample = dataset.sample(index, np.random.default_rng(0))
         with torch.no_grad():
-            output = network(sample["image"][None]).clamp(0, 1)
+            output = task.network(sample["image"][None]).clamp(0, 1)
         mse = (output[0].double() - sample["image"].double()).square().mean().item()
         psnr.append(-10 * np.log10(mse))
         assert float(rows[index]["psnr"]) == pytest.approx(psnr[-1], abs=1e-4)
@@ -100,10 +100,10 @@ def test_matting_scores_are_those_of_the_written_png(matting, tmp_path):
     words = ["evaluate", str(matting), "data=alphamatting", f"data.root={root}", "data.trimap=Trimap2"]
     assert main([*words, "--output", str(tmp_path / "out")]) == 0
     rows = rows_of(tmp_path / "out" / "per_image.csv")
-    network, _ = load_network(matting)
+    task, _ = load_task(matting)
     for number, row in enumerate(rows):
         known = trimap(40 + number, 50)
-        prediction = to_uint8(infer_alpha(network, photograph(40 + number, 50, number), known)).astype(float) / 255
+        prediction = to_uint8(infer_alpha(task.network, photograph(40 + number, 50, number), known)).astype(float) / 255
         alpha = np.linspace(0, 255, 50).round() / 255
         difference = (prediction - alpha)[known == 128]
         assert float(row["sad"]) == pytest.approx(np.abs(difference).sum() / 1000, rel=1e-5)
@@ -185,29 +185,38 @@ def test_overrides_are_read_as_plain_values(tmp_path):
     assert folder == tmp_path / "evaluations" / "a" / "scenes,backgrounds=my_folder,seed=3"
 
 
-@pytest.mark.parametrize("task", ["matting", "reconstruction"])
-def test_scores_are_the_metrics_of_the_task(task, matting, tmp_path):
-    """One number, whichever way it is computed: score_sample against the metric classes."""
-    if task == "matting":
-        network, _ = load_network(matting)
-        sample = create_data("scenes", task=task, size=64, test_count=1).test().sample(0, np.random.default_rng(0))
-        inputs = ("alpha", "trimap")
+@pytest.mark.parametrize("name", ["matting", "reconstruction"])
+def test_evaluation_gives_the_metrics_of_the_task(name, matting, tmp_path):
+    """One number, whichever way it is computed: over the split, and image by image."""
+    if name == "matting":
+        task, _ = load_task(matting)
+        dataset = create_data("scenes", task=name, size=64, test_count=3).test()
     else:
-        network, _ = load_network(autoencoder_checkpoint(tmp_path / "a.ckpt"))
-        sample = create_data("photos", task=task, size=32, test_count=1).test().sample(0, np.random.default_rng(0))
-        inputs = ("image",)
-    prediction = predict_sample(task, network, sample, "cpu")
-    scores = score_sample(task, prediction, sample)
-    for name, value in scores.items():
-        metric = create_metric(name)
-        metric.update(prediction[None], *(sample[key][None] for key in inputs))
-        assert value == pytest.approx(metric.compute().item(), rel=1e-12)
+        task, _ = load_task(autoencoder_checkpoint(tmp_path / "a.ckpt"))
+        dataset = create_data("photos", task=name, size=32, test_count=3).test()
+    rows, failed, results = evaluate(task, {"": dataset}, {"": 2})
+    assert [row["name"] for row in rows] == [dataset.name(0), dataset.name(1)]
+    assert not failed
+    for key, value in results.items():
+        metric = create_metric(key)
+        for index in range(2):
+            sample = dict(dataset.sample(index, np.random.default_rng(0)))
+            batch = default_collate([sample])
+            metric.update(*task.metric_inputs(predict_sample(task, sample)[None], batch))
+            assert rows[index][key] == pytest.approx(metric.latest[0].item(), rel=1e-6)
+        assert value == pytest.approx(metric.compute().item(), rel=1e-6)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("task", "data"),
-    [("reconstruction", "photos"), ("matting", "scenes")],
+    [
+        ("reconstruction", "photos"),
+        ("matting", "scenes"),
+        ("denoising", "photos"),
+        ("segmentation", "scenes"),
+        ("depth", "scenes"),
+    ],
 )
 def test_a_run_and_its_checkpoint_give_the_same_numbers(task, data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -187,10 +187,10 @@ def test_too_little_memory_fails_one_image(matting, folder, capsys, monkeypatch)
 
     plain = infer.predict_sample
 
-    def scarce(task, network, sample, device=None):
+    def scarce(task, sample):
         if sample["name"] == "a":
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate")
-        return plain(task, network, sample, device)
+        return plain(task, sample)
 
     monkeypatch.setattr(infer, "predict_sample", scarce)
     assert predict(matting, folder) == 3

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from data_support import write_camvid
 from indexnet.cli import COMMANDS, main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -89,9 +90,11 @@ def test_the_readme_commands_run(tmp_path, monkeypatch, capsys):
     train += ["data.test_count=1", "data.train_count=2"]
     assert main(["train", *train]) == 0
     checkpoint = next(Path("runs/single").glob("matting-*/checkpoints/last.ckpt"))
+    write_camvid(Path("camvid"))
     files = {"runs/.../checkpoints/last.ckpt": checkpoint, "A.ckpt": checkpoint, "B.ckpt": checkpoint}
     lines = [line for block in _blocks(ROOT / "README.md", "bash") for line in block.splitlines()]
     for line in lines:
+        line = line.replace("FOLDER", "camvid")
         words = [str(files.get(word, word)) for word in shlex.split(line, comments=True)]
         if not words or words[0] != "indexnet" or words[1] == "convert":  # tests/test_interop_* convert
             continue

@@ -1,4 +1,4 @@
-"""Counted costs against the papers' printed and derived figures (matting, 4x224x224)."""
+"""Counted costs against the papers' printed and derived figures, for inputs of 224x224."""
 
 from __future__ import annotations
 
@@ -40,6 +40,60 @@ OTHER_ROWS = [
 ]
 
 
+# parameters and GFLOPs to the last digit of the derivation from the layer lists
+MORE_ROWS = [
+    ("dncnn", {}, 556_096, "25.8937"),
+    ("dncnn_segnet", {}, 7_087_873, "18.1417"),
+    ("dncnn_segnet", {"resampling": "carafe"}, 7_289_837, "19.1087"),
+    ("dncnn_segnet", {"resampling": {"name": "carafe", "pooling": "avg"}}, 7_289_837, "19.1087"),
+    ("dncnn_segnet", {"resampling": {"name": "carafe", "pooling": "encoder"}}, 7_289_837, "15.2327"),
+    ("segnet", {}, 24_964_645, "24.7632"),
+    ("segnet", {"resampling": "carafe"}, 25_347_673, "25.7507"),
+    ("fastdepth", {"resampling": {"name": "nearest", "pooling": "encoder"}}, 3_960_930, "0.6861"),
+    ("fastdepth", {"resampling": "nearest"}, 3_960_930, "1.0129"),
+    ("fastdepth", {"resampling": {"name": "carafe", "pooling": "encoder"}}, 4_313_238, "1.6288"),
+    ("fastdepth", {"resampling": "carafe"}, 4_313_238, "1.9556"),
+]
+SITES = {
+    "dncnn_segnet": (64, 128, 256),
+    "segnet": (64, 128, 256, 512, 512),
+    "fastdepth": (32, 128, 256, 512, 1024),
+}
+# GFLOPs of linear, nonlinear and nonlinear with context
+INDEX_GFLOPS = {
+    "dncnn_segnet": {
+        "hin": "18.1627 19.3006 22.7459",
+        "o2o_modelwise": "18.1420 18.1423 18.1438",
+        "o2o_shared": "18.1420 18.1423 18.1438",
+        "o2o_unshared": "18.1627 18.1941 18.3197",
+        "m2o": "20.4386 23.8839 37.6652",
+    },
+    "segnet": {
+        "hin": "24.7860 26.4015 31.2824",
+        "o2o_modelwise": "24.7634 24.7638 24.7653",
+        "o2o_shared": "24.7634 24.7638 24.7653",
+        "o2o_unshared": "24.7860 24.8202 24.9570",
+        "m2o": "28.0171 32.8979 52.4214",
+    },
+    "fastdepth": {
+        "hin": "1.0301 2.6485 7.5293",
+        "o2o_modelwise": "1.0132 1.0135 1.0150",
+        "o2o_shared": "1.0132 1.0135 1.0150",
+        "o2o_unshared": "1.0301 1.0559 1.1591",
+        "m2o": "4.2668 9.1477 28.6711",
+    },
+}
+VARIANTS = ((False, False), (True, False), (True, True))
+# parameters of one index network on C channels, by family and variant
+INDEX_PARAMETERS = {
+    "hin": (lambda c: 16 * c, lambda c: 8 * c * c + 12 * c, lambda c: 32 * c * c + 12 * c),
+    "o2o_modelwise": (lambda c: 16, lambda c: 56, lambda c: 152),
+    "o2o_shared": (lambda c: 16, lambda c: 56, lambda c: 152),
+    "o2o_unshared": (lambda c: 16 * c, lambda c: 56 * c, lambda c: 152 * c),
+    "m2o": (lambda c: 16 * c * c, lambda c: 40 * c * c + 16 * c, lambda c: 136 * c * c + 16 * c),
+}
+
+
 def meta(name: str, **options: object) -> Network:
     with torch.device("meta"):
         return create_network(name, **options)
@@ -62,6 +116,45 @@ def test_other_rows_cost_what_is_printed(name, options, parameters, gflops, gmac
     assert f"{costs.paper_gflops:.2f}" == gflops
     if gmacs is not None:
         assert costs.true_gmacs == pytest.approx(gmacs, abs=6e-5)
+
+
+@pytest.mark.parametrize(("name", "options", "parameters", "gflops"), MORE_ROWS)
+def test_layer_lists_cost_what_was_derived_from_the_tables(name, options, parameters, gflops):
+    costs = count_costs(meta(name, **options))
+    assert costs.parameters == parameters
+    assert f"{costs.paper_gflops:.4f}" == gflops
+
+
+@pytest.mark.parametrize("family", INDEX_PARAMETERS)
+@pytest.mark.parametrize("name", SITES)
+def test_index_networks_cost_what_their_formulas_say(name, family):
+    baseline = next(parameters for row, options, parameters, _ in MORE_ROWS if row == name)
+    for variant, formula, gflops in zip(
+        VARIANTS, INDEX_PARAMETERS[family], INDEX_GFLOPS[name][family].split(), strict=True
+    ):
+        resampling = {"name": "indexnet", "family": family, "nonlinear": variant[0], "context": variant[1]}
+        costs = count_costs(meta(name, resampling=resampling))
+        more = formula(1) if family == "o2o_modelwise" else sum(map(formula, SITES[name]))
+        assert costs.parameters - baseline == costs.resampling_parameters == more
+        assert f"{costs.paper_gflops:.4f}" == gflops
+
+
+def test_strides_of_the_encoder_cost_what_torch_counts_also_at_odd_sizes():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    for name in ("dncnn_segnet", "fastdepth"):
+        network = meta(name, resampling={"name": "nearest", "pooling": "encoder"}).eval()
+        size = (network.in_channels, 77, 94)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network(torch.empty(1, *size, device="meta"))
+        costs = count_costs(network, size)
+        assert costs.paper_macs == costs.true_macs == counter.get_total_flops() / 2
+
+
+def test_a_network_without_stages_costs_its_convolutions():
+    costs = count_costs(meta("dncnn", width=8, depth=3), (1, 10, 12))
+    assert costs.resampling_parameters == 0
+    assert costs.paper_macs == costs.true_macs == 9 * (8 + 64 + 8) * 120
 
 
 def test_true_count_is_what_torch_counts():

@@ -7,14 +7,22 @@ import torch
 
 from indexnet.errors import UserError
 from indexnet.networks import Network, create_network, get_network, list_networks, without_pretrained
-from indexnet.resampling import list_resampling
+from indexnet.resampling import list_resampling, watch_stages
 
 NARROW = {"name": "mobilenetv2_released", "width": 0.25}
+STRIDED = {"name": "nearest", "pooling": "encoder"}
 SMALL = {
     "matting_unet": {"encoder": NARROW},
     "deep_matting": {"encoder": "vgg11_bn", "hidden": 16},
     "autoencoder": {"widths": [4, 6, 8], "in_channels": 4},
+    "dncnn_segnet": {"in_channels": 2},
+    "segnet": {"encoder": "vgg11_bn", "classes": 5},
+    "fastdepth": {"encoder": {"name": "mobilenetv1_fastdepth", "width": 0.125}},
 }
+OPERATORS = [info.name for info in list_resampling()]
+# FastDepth's decoder is half as wide as its encoder, which an index per channel cannot serve without a reduction.
+FITTING = [(name, operator) for name in ("matting_unet", "autoencoder", "dncnn_segnet", "fastdepth")
+           for operator in OPERATORS if (name, operator) != ("fastdepth", "max_unpool")]  # fmt: skip
 
 
 @pytest.mark.parametrize("info", list_networks(), ids=lambda info: info.name)
@@ -26,8 +34,7 @@ def test_every_network_has_facts(info):
     assert info.tasks
 
 
-@pytest.mark.parametrize("name", ["matting_unet", "autoencoder"])
-@pytest.mark.parametrize("operator", [info.name for info in list_resampling()])
+@pytest.mark.parametrize(("name", "operator"), FITTING)
 def test_every_network_trains_over_every_operator(name, operator):
     torch.manual_seed(0)
     network = create_network(name, resampling=operator, **SMALL[name])
@@ -40,20 +47,23 @@ def test_every_network_trains_over_every_operator(name, operator):
     assert without == []
 
 
-def test_deep_matting_trains():
-    network = create_network("deep_matting", **SMALL["deep_matting"])
-    assert network.size_multiple == 32
-    y = network(torch.randn(2, 4, 64, 32))
-    assert y.shape == (2, 1, 64, 32)
+@pytest.mark.parametrize("name", ["deep_matting", "segnet"])
+def test_wide_networks_train(name):
+    network = create_network(name, **SMALL[name])
+    assert network.size_multiple == (32 if name == "deep_matting" else 1)
+    y = network(torch.randn(2, network.in_channels, 64, 32))
+    assert y.shape == (2, network.out_channels, 64, 32)
     y.mean().backward()
     assert all(p.grad is not None for p in network.parameters())
 
 
-@pytest.mark.parametrize("operator", [info.name for info in list_resampling()])
-def test_deep_matting_fits_every_operator(operator):
+@pytest.mark.parametrize("name", ["deep_matting", "segnet"])
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_wide_networks_fit_every_operator(name, operator):
     with torch.device("meta"):
-        network = create_network("deep_matting", resampling=operator, encoder="vgg16_bn")
-        assert network(torch.empty(2, 4, 64, 32)).shape == (2, 1, 64, 32)
+        network = create_network(name, resampling=operator, encoder="vgg16_bn")
+        y = network(torch.empty(2, network.in_channels, 64, 32))
+        assert y.shape == (2, network.out_channels, 64, 32)
 
 
 def test_deep_matting_refuses_an_encoder_with_units_between_halvings():
@@ -162,6 +172,22 @@ def test_same_options_and_seed_give_the_same_network():
         ("matting_unet", {"resampling": 3}, "resampling must be a name or a mapping"),
         ("matting_unet", {"resampling": "max_unpol", "encoder": NARROW}, "'max_unpool'"),
         ("autoencoder", {"widths": []}, "widths of autoencoder"),
+        ("autoencoder", {"resampling": "none"}, "'none' is for networks that halve nothing, such as dncnn"),
+        ("dncnn", {"resampling": "max_unpool"}, "dncnn halves nothing and cannot take resampling=max_unpool; .*none"),
+        ("dncnn", {"resampling": {"name": "indexnet"}}, "cannot take resampling=indexnet"),
+        ("dncnn", {"resampling": {"name": "none", "family": "hin"}}, "'none' has no option 'family'"),
+        ("dncnn", {"depth": 1}, "depth of dncnn must be at least 2"),
+        ("dncnn", {"encoder": "resnet34"}, "no option 'encoder'"),
+        ("segnet", {"classes": 0, "encoder": "vgg11_bn"}, "classes of segnet must be at least 1"),
+        ("segnet", {"encoder": NARROW}, "'mobilenetv2_released' has layers after it; .*resnet34"),
+        ("segnet", {"encoder": "vgg11_bn", "resampling": STRIDED}, "network=segnet cannot take .*max, avg or conv"),
+        (
+            "matting_unet",
+            {"encoder": NARROW, "resampling": STRIDED},
+            "network=matting_unet cannot take resampling.pool",
+        ),
+        ("fastdepth", {"resampling": "max_unpool"}, "stage 1: the encoder map has 128 channels but the decoder map 64"),
+        ("fastdepth", {"resampling": {"name": "max_unpool", "pooling": "encoder"}}, "no option 'pooling'"),
     ],
 )
 def test_mistakes_are_named(name, options, message):
@@ -185,6 +211,107 @@ def test_without_pretrained_touches_nothing_else():
     }
     assert options["encoder"]["pretrained"] is True
     assert without_pretrained({"encoder": "resnet34"}) == {"encoder": "resnet34"}
+
+
+# --- denoising, segmentation, depth ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["dncnn", "dncnn_segnet"])
+def test_a_residual_that_is_zero_gives_exactly_the_input(name):
+    network = create_network(name).eval()
+    torch.nn.init.zeros_(network.head.weight)
+    if network.head.bias is not None:
+        torch.nn.init.zeros_(network.head.bias)
+    x = torch.randn(2, 1, 40, 33)
+    with torch.no_grad():
+        assert torch.equal(network(x), x)
+        plain = create_network(name, residual=False).eval()
+        plain.load_state_dict(network.state_dict())
+        assert plain(x).eq(0).all()
+
+
+def test_dncnn_is_its_layer_list():
+    network = create_network("dncnn", in_channels=3)
+    convolutions = [layer for layer in network.modules() if isinstance(layer, torch.nn.Conv2d)]
+    assert [tuple(c.weight.shape[:2]) for c in convolutions] == [(64, 3), *[(64, 64)] * 15, (3, 64)]
+    assert [c.bias is not None for c in convolutions] == [True] + [False] * 16
+    assert sum(isinstance(layer, torch.nn.BatchNorm2d) for layer in network.modules()) == 15
+    assert len(network.resampling.stages) == 0
+    with watch_stages(network.resampling) as seen:
+        assert network(torch.randn(1, 3, 9, 1)).shape == (1, 3, 9, 1)
+    assert seen == []
+    network(torch.randn(2, 3, 16, 16)).mean().backward()
+    assert all(p.grad is not None for p in network.parameters())
+    assert list(network.encoder_parameters()) == []
+    assert get_network("dncnn")(resampling={"name": "none"}).out_channels == 1
+
+
+def test_segnet_has_a_logit_per_class_and_a_pretrained_part():
+    network = create_network("segnet", classes=11, encoder={"name": "vgg11_bn", "freeze_bn": True})
+    assert network.out_channels == 11
+    assert network.freeze_bn
+    own = {id(p) for p in network.encoder_parameters()}
+    assert own == {id(p) for p in network.encoder.parameters()}
+    assert [len(layers) for layers in network.decoder] == [2, 2, 3, 3, 3]
+    resnet = create_network("segnet", classes=2, encoder="resnet18").eval()
+    with torch.no_grad():
+        assert resnet(torch.randn(1, 3, 37, 50)).shape == (1, 2, 37, 50)
+
+
+def test_fastdepth_is_never_negative_and_takes_other_encoders():
+    network = create_network("fastdepth", **SMALL["fastdepth"]).eval()
+    with torch.no_grad():
+        assert network(torch.randn(2, 3, 64, 64)).min() >= 0
+        for encoder in ("resnet18", NARROW):
+            other = create_network("fastdepth", encoder=encoder, resampling="indexnet").eval()
+            assert other(torch.randn(1, 3, 45, 32)).shape == (1, 1, 45, 32)
+
+
+def test_index_maps_are_as_wide_as_the_decoder_of_fastdepth():
+    widths = (4, 8, 16, 32, 64)
+    for family in ("m2o", "o2o_shared", "hin"):
+        network = create_network("fastdepth", resampling={"name": "indexnet", "family": family}, **SMALL["fastdepth"])
+        network.eval()
+        with torch.no_grad(), watch_stages(network.resampling) as seen:
+            network(torch.randn(1, 3, 64, 64))
+        maps = [network.stage(n).index_maps(results[0].guide) for n, results in enumerate(seen)]
+        assert [m.shape[1] for m in maps] == ([1] * 5 if family == "hin" else list(widths))
+        assert all(m.min() > 0 and m.max() < 1 for m in maps)
+    assert network.resampling.reduction == "mean"
+
+
+@pytest.mark.parametrize("name", ["dncnn_segnet", "fastdepth"])
+@pytest.mark.parametrize("operator", ["nearest", "bilinear", "carafe"])
+def test_encoders_can_stride_by_themselves(name, operator):
+    torch.manual_seed(0)
+    pooled = create_network(name, resampling={"name": operator, "pooling": "max"}, **SMALL[name])
+    network = create_network(name, resampling={"name": operator, "pooling": "encoder"}, **SMALL[name])
+    assert network.state_dict().keys() == pooled.state_dict().keys()
+    assert all(stage.strided for stage in network.resampling.stages)
+    for size in ((64, 32), (37, 50), (17, 19)):
+        with watch_stages(network.resampling) as seen:
+            y = network(torch.randn(2, network.in_channels, *size))
+        assert y.shape == (2, network.out_channels, *size)
+        expected = size
+        for results in seen:
+            assert results[0].size == expected
+            expected = ((expected[0] + 1) // 2, (expected[1] + 1) // 2)
+            assert results[0].features.shape[2:] == expected
+    y.mean().backward()
+    assert all(p.grad is not None for p in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "operator"),
+    [(name, operator) for name in ("dncnn_segnet", "fastdepth") for operator in ("carafe", "indexnet")]
+    + [("segnet", "max_unpool"), ("segnet", "holistic_max_index")],
+)
+@pytest.mark.parametrize("size", [(37, 50), (17, 17)], ids=str)
+def test_any_size_comes_back(name, operator, size):
+    network = create_network(name, resampling=operator, **SMALL[name]).eval()
+    assert network.size_multiple == 1
+    with torch.no_grad():
+        assert network(torch.randn(1, network.in_channels, *size)).shape == (1, network.out_channels, *size)
 
 
 @pytest.mark.long

@@ -104,11 +104,20 @@ def test_learning_curves_show_seeds_faint_and_their_mean(narrow):
 
 
 def test_curve_panels_share_their_axes():
-    rows = [(series(i, [0.0]), [[(0, 1.0), (100, 0.1 * i)]]) for i in range(1, 12)]
+    rows = [(f"row {i}", [(series(i, [0.0]), [[(0, 1.0), (100, 0.1 * i)]])]) for i in range(1, 12)]
     panels = [parse(panel) for panel in curve_panels(rows)]
     assert len(panels) == 11
     starts = {next(panel.iter("polyline")).get("points").split()[0] for panel in panels}
     assert len(starts) == 1
+
+
+def test_curve_panels_with_several_lines():
+    lines = [(series(i, [0.0], label=f"sigma {i}"), [[(0, 1.0), (100, 0.1 * i)]]) for i in (1, 2)]
+    (panel,) = curve_panels([("1 M2O & co", lines)])
+    root = parse(panel)
+    assert root.get("aria-label") == "Training loss over steps: 1 M2O & co"
+    assert [title.text for title in root.iter("title")] == ["sigma 1", "sigma 2"]
+    assert [group.get("style") for group in root.iter("g")] == ["--s:var(--c0)", "--s:var(--c1)"]
 
 
 def test_axes_and_ticks():

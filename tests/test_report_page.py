@@ -128,7 +128,7 @@ def test_headings_descend_one_at_a_time_and_cells_have_heads(tmp_path):
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(b <= a + 1 for a, b in itertools.pairwise(levels))
-    assert all(a.get("scope") in ("row", "col", "colgroup") for tag, a in checker.tags if tag == "th")
+    assert all(a.get("scope") in ("row", "col", "colgroup", "rowgroup") for tag, a in checker.tags if tag == "th")
     scrolled = [a for tag, a in checker.tags if a.get("class") == "scroll"]
     assert len(scrolled) == sum(tag == "table" for tag, _ in checker.tags)
     assert all(a.get("tabindex") == "0" and ("aria-label" in a or "aria-labelledby" in a) for a in scrolled)
@@ -206,6 +206,66 @@ def test_gallery_takes_the_lowest_finished_seed_and_orders_kinds(tmp_path):
     assert [p.stage for p in strips[2].pictures[3:]] == [0, 1, 2]
 
 
+def write_pictures(runs, name, pictures):
+    write_run(runs, name, 0, record({"psnr": 30.0}), pictures=[("cat", kind, None, p) for kind, p in pictures])
+    return runs / "made_up/photos-small" / name / "seed=0/pictures/pictures.json"
+
+
+def test_pictures_that_all_rows_have_alike_are_shown_once(tmp_path):
+    same, other = pixels(), pixels()[::-1]
+    for name, shown in (("a", same), ("b", other)):
+        write_pictures(tmp_path, name, [("input", same), ("target", shown), ("output", same)])
+    ((_, strips),) = gallery.samples(table_of(tmp_path), limit=1)
+    shared, own = gallery.common(strips)
+    assert [p.kind for p in shared] == ["input"]  # the outputs agree by chance and stay
+    assert [[p.kind for p in strip.pictures] for strip in own] == [["target", "output"]] * 2
+    checker = check(html.page(table_of(tmp_path), ""))
+    assert [a["alt"] for tag, a in checker.tags if tag == "img"] == [
+        *("all rows: input", "Nearest: target", "Nearest: output"),
+        *("CARAFE: target", "CARAFE: output"),
+    ]
+
+
+def test_a_legend_is_shown_once_and_at_half_size(tmp_path):
+    for name in ("a", "b"):
+        write_pictures(tmp_path, name, [("output", pixels()), ("legend", pixels(600))])
+    page = html.page(table_of(tmp_path), "")
+    checker = check(page)
+    (legend,) = [a for tag, a in checker.tags if tag == "img" and a["alt"].startswith("legend")]
+    assert (legend["width"], legend["height"]) == ("300", "300")
+    assert decode(legend["src"]).size == (600, 600)  # whole: it holds text
+
+
+def test_entries_of_all_legends_are_shown_as_text(tmp_path):
+    for name, entries in (
+        ("a", '[["wall & co", "#4477aa"]]'),
+        ("b", '[["floor", "#ee6677"], ["wall & co", "#4477aa"]]'),
+    ):
+        listing = write_pictures(tmp_path, name, [("output", pixels()), ("legend", pixels())])
+        listing.write_text(listing.read_text().replace('"kind": "legend"', f'"kind": "legend", "entries": {entries}'))
+    page = html.page(table_of(tmp_path), "")
+    checker = check(page)
+    legend = page[page.index('<ul class="legend"') :]
+    legend = legend[: legend.index("</ul>")]
+    assert re.findall(r"background:(#\w+)\"></span>([^<]+)", legend) == [
+        ("#ee6677", "floor"),
+        ("#4477aa", "wall &amp; co"),
+    ]
+    assert not any(a["alt"].startswith("legend") for tag, a in checker.tags if tag == "img")
+
+
+def test_blocks_have_their_own_pictures(tmp_path):
+    rows = [row(f"a_{s}", f"A, sigma {s}", block=f"sigma {s}", base="a") for s in (15, 25)]
+    for name, shown in (("a_15", pixels()), ("a_25", pixels()[::-1])):
+        write_pictures(tmp_path, name, [("input", shown), ("output", shown)])
+    made = experiment(rows, [column(**PSNR)])
+    page = html.page(build(made, find_run_sets(tmp_path, "made_up")[0]), "")
+    check(page)
+    section = page[page.index('id="samples"') :]
+    assert section.index("<h4>sigma 15</h4>") < section.index("<h4>sigma 25</h4>")
+    assert section.count('alt="all rows: input"') == 2
+
+
 def decode(uri):
     head, _, data = uri.partition(",")
     assert head.startswith("data:image/")
@@ -235,6 +295,10 @@ def test_photographs_become_jpeg(tmp_path):
     assert uri.startswith("data:image/jpeg")
     uri, *_ = gallery.data_uri(Picture(path, "x", "output", None, ""))
     assert uri.startswith("data:image/png")
+    grey = tmp_path / "grey.png"
+    Image.fromarray(np.repeat(noise[..., :1], 3, axis=2)).save(grey)
+    assert decode(gallery.data_uri(Picture(grey, "x", "output", None, ""))[0]).mode == "L"
+    assert decode(gallery.data_uri(Picture(path, "x", "error", None, ""))[0]).mode == "P"
 
 
 # --- the command -------------------------------------------------------------------------------------------------

@@ -6,7 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from indexnet.data.pictures import colour, error_map, index_map_picture, label_map, to_picture
+from indexnet.data.pictures import (
+    colour,
+    depth_error,
+    depth_map,
+    depth_scale,
+    error_map,
+    index_map_picture,
+    label_entries,
+    label_legend,
+    label_map,
+    label_overlay,
+    to_picture,
+)
 
 
 def luminance(pixels: np.ndarray) -> np.ndarray:
@@ -111,3 +123,93 @@ def test_label_map_tells_classes_apart_and_ignores():
         label_map(np.array([[0, 5]]), classes=5)
     with pytest.raises(ValueError, match="255"):
         label_map(np.array([[255]]), classes=5, ignore=None)
+
+
+def distances(colours):
+    return np.linalg.norm(colours[:, None].astype(float) - colours[None], axis=-1)
+
+
+@pytest.mark.parametrize("classes", [11, 37, 150])
+def test_every_class_has_a_colour_of_its_own(classes):
+    colours = label_map(np.arange(classes)[None], classes)[0]
+    between = distances(colours)[~np.eye(classes, dtype=bool)]
+    assert between.min() > 20  # of 441 between black and white
+    assert distances(np.concatenate([colours, np.zeros((1, 3))]))[-1, :-1].min() > 60  # not taken for ignored pixels
+    assert (colours == label_map(np.arange(200)[None], 200)[0, :classes]).all()  # whatever the number of classes
+
+
+def test_overlay_keeps_the_hue_and_the_brightness_of_the_image():
+    image = torch.rand(3, 4, 6, generator=torch.Generator().manual_seed(0))
+    labels = torch.zeros(4, 6, dtype=torch.int64)
+    labels[:, 3:] = 1
+    labels[0, 0] = 255
+    pixels = label_overlay(image, labels, classes=2)
+    assert pixels.shape == (4, 6, 3)
+    assert pixels.dtype == np.uint8
+    assert pixels.flags.c_contiguous
+    full = label_overlay(image, labels, classes=2, strength=1.0)
+    counted = (labels != 255).numpy()
+    assert (full[counted] == label_map(labels, 2)[counted]).all()
+    grey = to_picture(image).astype(float) @ np.array([0.299, 0.587, 0.114])
+    assert pixels[1, 1] == pytest.approx(0.35 * grey[1, 1] + 0.65 * full[1, 1].astype(float), abs=0.51)
+    assert pixels[0, 0] == pytest.approx([0.4 * grey[0, 0]] * 3, abs=0.51)  # ignored: dark and grey
+
+
+def test_overlay_refuses_what_does_not_fit():
+    with pytest.raises(ValueError, match="one size"):
+        label_overlay(torch.zeros(3, 4, 4), torch.zeros(4, 5), classes=2)
+    with pytest.raises(ValueError, match=r"0\.\.1.*2"):
+        label_overlay(torch.zeros(3, 1, 1), torch.full((1, 1), 2), classes=2)
+
+
+def test_legend_shows_the_classes_that_occur_in_their_colours():
+    names = [f"class {number}" for number in range(37)]
+    assert label_entries(names, [4, 1, 4]) == [("class 1", "#ee6677"), ("class 4", "#66ccee")]
+    assert [text for text, _ in label_entries(names, [255, 0])] == ["class 0", "not labelled"]
+    picture = label_legend(names, [30, 2])
+    assert picture.dtype == np.uint8
+    found = {tuple(pixel) for pixel in picture.reshape(-1, 3).tolist()}
+    for number, there in ((2, True), (30, True), (3, False)):
+        assert (tuple(label_map(np.array([[number]]), 37)[0, 0].tolist()) in found) == there
+    assert label_legend(names, range(37)).shape[0] < 700  # in columns
+    assert label_legend(names, []).shape[2] == 3
+    assert label_legend(["a" * 500], [0]).shape[1] < 800  # a long name is cut
+    with pytest.raises(ValueError, match=r"0\.\.36"):
+        label_legend(names, [37])
+
+
+def test_depth_map_shares_its_scale_and_leaves_invalid_pixels_black():
+    depth = torch.tensor([[[1.0, 2.0, 3.0, 0.5, 9.0, 0.0, -1.0, float("nan"), float("inf")]]])
+    pixels = depth_map(depth, 1.0, 3.0)
+    assert pixels.shape == (1, 9, 3)
+    assert (pixels[0, :3] == colour(np.array([0.0, 0.5, 1.0]), "cool")).all()
+    assert (pixels[0, 3] == pixels[0, 0]).all()
+    assert (pixels[0, 4] == pixels[0, 2]).all()
+    assert (pixels[0, 5:] == 0).all()
+    assert (depth_map(depth[0], 1.0, 3.0) == pixels).all()
+    assert depth_map(np.full((2, 2), 2.0), 2.0, 2.0).shape == (2, 2, 3)
+    for low, high in ((3.0, 1.0), (0.0, float("nan"))):
+        with pytest.raises(ValueError, match="range of depths"):
+            depth_map(depth, low, high)
+    with pytest.raises(ValueError, match="one channel"):
+        depth_map(torch.ones(3, 2, 2), 0.0, 1.0)
+
+
+def test_depth_error_is_grey_where_nothing_was_measured():
+    target = np.array([[1.0, 2.0, 0.0, np.nan]])
+    pixels = depth_error(np.array([[1.0, 2.5, 1.0, 1.0]]), target, scale=1.0)
+    assert (pixels[0, :2] == colour(np.array([0.0, 0.5]))).all()
+    assert (pixels[0, 2:] == 96).all()
+    with pytest.raises(ValueError, match="one shape"):
+        depth_error(np.ones((1, 2)), target)
+    with pytest.raises(ValueError, match="positive"):
+        depth_error(target, target, 0.0)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.9, 7.3), (2.51, 2.83), (1.0, 1.0), (0.6, 79.0), (0.0, 1.0)])
+def test_depth_scale_is_a_bar_of_the_map_s_colours(low, high):
+    picture = depth_scale(low, high, width=400)
+    assert picture.shape[1:] == (400, 3)
+    bar = picture[20, 48:-48]
+    assert (bar[[0, -1]] == colour(np.array([0.0, 1.0]), "cool")).all()
+    assert (np.diff(luminance(bar)) >= -0.5).all()

@@ -94,6 +94,23 @@ def test_per_image_keeps_repeated_names_and_drops_empty_cells(tmp_path):
     assert read_per_image(read_run(folder)) == {"psnr": {"x": 30.0, "x#2": 31.0}, "mae": {"x": 0.1, "y": 0.3}}
 
 
+def test_per_image_of_several_splits_keeps_them_apart(tmp_path):
+    splits = {"bsd68": {"psnr": [30.0, 31.0]}, "set12": {"psnr": [32.0]}}
+    assert read_per_image(read_run(write_run(tmp_path, "a", 0, record(), splits=splits))) == {
+        "bsd68/psnr": {"bsd68/image 0": 30.0, "bsd68/image 1": 31.0},
+        "set12/psnr": {"set12/image 0": 32.0},
+    }
+
+
+def test_entries_of_a_legend_are_texts_and_colours(tmp_path):
+    folder = write_run(tmp_path, "a", 0, record(), pictures=[("cat", "legend", None, np.zeros((4, 4, 3), np.uint8))])
+    listing = folder / "pictures" / "pictures.json"
+    entries = '[["wall", "#4477aa"], ["bad", "red;}"], ["floor", "#ee667"], "x", ["ok", "#EE6677", 1]]'
+    listing.write_text(listing.read_text().replace("}]", f', "entries": {entries}}}]'))
+    (picture,) = read_pictures(read_run(folder))
+    assert picture.entries == (("wall", "#4477aa"),)
+
+
 def test_curve_skips_other_columns_and_keeps_the_last_of_a_step(tmp_path):
     folder = write_run(tmp_path, "a", 0, record(), curve=[(0, 1.0), (2, 0.5), (2, 0.4)])
     assert read_curve(read_run(folder)) == [(0, 1.0), (2, 0.4)]

@@ -283,6 +283,41 @@ def test_watching_stages():
     assert not any("down" in vars(stage) for stage in resampling.stages)
 
 
+@pytest.mark.parametrize("name", ["nearest", "bilinear", "carafe"])
+def test_stages_of_encoders_that_stride_pass_their_maps_through(name):
+    resampling = create_resampling(name, [3], [2], pooling="encoder")
+    stage = resampling.stages[0]
+    assert stage.strided
+    assert not create_resampling(name, [3]).stages[0].strided
+    before, x = picture(1, 7, 5, 6), picture(1, 3, 3, 3)
+    with watch_stages(resampling) as seen:
+        down = stage.pass_through(x, before)
+    assert seen == [[down]]
+    assert "pass_through" not in vars(stage)
+    assert down.features is x
+    assert down.skip is before
+    assert (down.guide, down.size) == (None, (5, 6))
+    assert stage.up(picture(1, 2, 3, 3), down.guide, down.size).shape == (1, 2, 5, 6)
+    plain = create_resampling(name, [3], [2], pooling="max")
+    assert stage.paper_macs(5, 6) == plain.stages[0].paper_macs(5, 6)
+    assert resampling.state_dict().keys() == plain.state_dict().keys()
+    with pytest.raises(RuntimeError, match="calls pass_through"):
+        stage.down(before)
+
+
+def test_the_absence_of_an_operator():
+    none = create_resampling("none", [])
+    assert len(none.stages) == 0
+    assert none.channels == none.decoder_channels == ()
+    assert list(none.parameters()) == []
+    with watch_stages(none) as seen:
+        pass
+    assert seen == []
+    assert "none" not in [info.name for info in list_resampling()]
+    with pytest.raises(UserError, match="halve nothing, such as dncnn"):
+        create_resampling("none", [2])
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -295,7 +330,11 @@ def test_watching_stages():
         (lambda: create_resampling("indexnet", [2], context=1), "context=1 is not one of True, False"),
         (lambda: create_resampling("indexnet", [2], normalization="softmax"), "normalization='softmax'"),
         (lambda: create_resampling("indexnet", [2], skip="index"), "Did you mean 'indexed'"),
-        (lambda: create_resampling("bilinear", [2], pooling="mean"), "'max', 'avg', 'conv'"),
+        (lambda: create_resampling("bilinear", [2], pooling="mean"), "'max', 'avg', 'conv', 'encoder'"),
+        (lambda: create_resampling("indexnet", [2], reduction="max"), "reduction='max' is not one of None, 'mean'"),
+        (lambda: create_resampling("indexnet", [4], [2]), "half of it and reduction='mean'"),
+        (lambda: create_resampling("indexnet", [6], [2], reduction="mean"), "6 channels but the decoder map 2"),
+        (lambda: create_resampling("max_unpool", [4], [2], reduction="mean"), "no option 'reduction'"),
         (lambda: create_resampling("carafe", [2], k_up=4), "k_up must be a positive odd integer, got 4"),
         (lambda: create_resampling("carafe", [2], compressed=0), "compressed must be a positive integer, got 0"),
         (lambda: create_resampling("nearest", []), "channels must be a list of positive integers"),

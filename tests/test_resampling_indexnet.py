@@ -311,3 +311,30 @@ def test_peak_memory_is_below_the_literal_form(case):
     measured = benchmark.measure(*case, shape=(1, 16, 32, 32), repeats=1, device="cpu")
     assert measured["literal_bytes"] > 5 * 16 * 32 * 32 * 4  # the accounting sees more than the input
     assert measured["memory_ratio"] < 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pairs_of_index_maps_are_averaged_for_a_decoder_of_half_the_width(family):
+    torch.manual_seed(0)
+    options = {"family": family, "nonlinear": False, "context": False}
+    wide = create_resampling("indexnet", [6], **options)
+    half = create_resampling("indexnet", [6], [3], reduction="mean", **options)
+    half.load_state_dict(wide.state_dict())
+    x, d = torch.randn(2, 6, 7, 8), torch.randn(2, 3, 4, 4)
+    ours, theirs = half.stages[0].down(x), wide.stages[0].down(x)
+    # the encoder's half is untouched
+    assert torch.equal(ours.features, theirs.features)
+    assert torch.equal(ours.skip, theirs.skip)
+    assert half.stages[0].paper_macs(7, 8) == wide.stages[0].paper_macs(7, 8)
+    maps = wide.stages[0].index_maps(theirs.guide)
+    if family != "hin":
+        maps = (maps[:, 0::2] + maps[:, 1::2]) / 2
+    torch.testing.assert_close(half.stages[0].index_maps(ours.guide), maps)
+    doubled = d.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    torch.testing.assert_close(half.stages[0].up(d, ours.guide, ours.size), (maps * doubled)[:, :, :7])
+
+
+def test_equal_widths_are_not_reduced():
+    mixed = create_resampling("indexnet", [4, 6], [4, 3], reduction="mean")
+    assert [stage.pairs for stage in mixed.stages] == [False, True]
+    assert not any(stage.pairs for stage in create_resampling("indexnet", [4, 6], [1, 3], family="hin").stages)

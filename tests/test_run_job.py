@@ -6,12 +6,14 @@ import contextlib
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
 
+from data_support import write_camvid, write_train400
 from indexnet.errors import UserError
 from indexnet.run import callbacks
 from indexnet.run.config import compose, freeze
@@ -184,6 +186,60 @@ def test_two_processes_see_every_test_image_once(tmp_path):
     evaluated = [list(csv.DictReader((f.path / "per_image.csv").open())) for f in (one, two)]
     assert [r["name"] for r in evaluated[0]] == [r["name"] for r in evaluated[1]]
     assert isinstance(RunFolder(two.path).config(), dict)
+
+
+def _three_tasks(root):
+    """Tiny data sets with test splits that two processes cannot share evenly."""
+    write_train400(root / "train400")
+    shutil.copy(root / "train400" / "BSD68" / "test001.png", root / "train400" / "BSD68" / "test003.png")
+    write_camvid(root / "camvid", counts=(("train", 3), ("val", 1), ("test", 3)))
+    small = ["training.batch_size=2", "training.steps=2", "trainer.accelerator=cpu", "resampling.family=hin"]
+    return {
+        "denoising": [*small, "data=train400", f"data.root={root / 'train400'}", "training.size=12"],
+        "segmentation": [*small, "data=camvid", f"data.root={root / 'camvid'}", "encoder.name=vgg11_bn",
+                         "training.size=32"],
+        "depth": [*small, "data.train_count=4", "data.test_count=5", "encoder.width=0.25", "training.size=64"],
+    }  # fmt: skip
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("task", "metrics"), [
+    ("denoising", {"bsd68/psnr", "bsd68/ssim", "set12/psnr", "set12/ssim"}),
+    ("segmentation", {"miou", "pixel_accuracy"}),
+    ("depth", {"depth_rmse", "rel", "log10", "delta1", "delta2", "delta3"}),
+])  # fmt: skip
+def test_the_number_of_processes_changes_no_metric(task, metrics, tmp_path):
+    words = [f"task={task}", *_three_tasks(tmp_path / "data")[task]]
+    one = _prepare(tmp_path / "one", *words)
+    result = _process(one)
+    assert result.returncode == 0, result.stderr
+    two = _prepare(tmp_path / "two", *words, "trainer.devices=2")
+    (two.path / "checkpoints").mkdir(exist_ok=True)
+    shutil.copy(one.checkpoint(), two.checkpoint())  # the trained weights: only the test is left to do
+    result = _process(two)
+    assert result.returncode == 0, result.stderr
+    measured = one.record()["metrics"]
+    assert set(measured) == metrics
+    assert two.record()["metrics"] == pytest.approx(measured, rel=1e-12, nan_ok=False)
+    tables = [(folder.path / "per_image.csv").read_text() for folder in (one, two)]
+    assert tables[0] == tables[1]
+    assert two.record()["test_count"] == {"denoising": 5, "segmentation": 3, "depth": 5}[task]
+
+
+def test_a_damaged_file_met_by_a_worker_is_one_sentence(tmp_path):
+    root = tmp_path / "data"
+    write_camvid(root)
+    words = _three_tasks(tmp_path)["segmentation"]
+    words = [word for word in words if not word.startswith("data")]
+    (root / "train" / "train_1.png").write_bytes((root / "train" / "train_1.png").read_bytes()[:-40])
+    for cache in ("true", "false"):
+        folder = _prepare(
+            tmp_path / cache, "task=segmentation", *words, "data=camvid", f"data.root={root}", f"data.cache={cache}",
+            "trainer.num_workers=1",
+        )  # fmt: skip
+        with pytest.raises(UserError, match=r"train_1\.png cannot be read as an image") as error:
+            run_job(folder.path)
+        assert "\n" not in str(error.value)
 
 
 @pytest.mark.long

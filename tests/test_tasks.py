@@ -10,11 +10,14 @@ from torch.utils.data import default_collate
 from indexnet.data import create_data
 from indexnet.errors import UserError
 from indexnet.run.config import compose, data_options, freeze, network_spec
-from indexnet.tasks import get_task, list_tasks
+from indexnet.tasks import create_task, get_task, list_tasks
 
 SMALL = {
+    "denoising": ["network=dncnn", "training.size=32", "data.train_count=4", "data.test_count=2"],
+    "depth": ["encoder.width=0.25", "training.size=64", "data.train_count=4", "data.test_count=2"],
     "matting": ["encoder.width=0.25", "training.size=64", "data.train_count=4", "data.test_count=2"],
     "reconstruction": ["network.widths=[4,8]", "data.train_count=4", "data.test_count=2"],
+    "segmentation": ["encoder.name=vgg11_bn", "training.size=32", "data.train_count=4", "data.test_count=2"],
 }
 
 
@@ -30,6 +33,7 @@ def _batch(config, split):
 
 def _build(task, *overrides, **options):
     config = _config(task, *overrides)
+    options = {key: value for key, value in config["task"].items() if key not in ("name", "costs_size")} | options
     return get_task(task)(network=network_spec(config), optimizer=config["optimizer"], **options), config
 
 
@@ -42,7 +46,8 @@ def test_every_task_is_tested_here():
 @pytest.mark.parametrize("name", list_tasks())
 def test_losses_go_down_on_one_batch(name):
     torch.manual_seed(0)
-    task, config = _build(name, "optimizer=adam", "optimizer.lr=0.003")
+    rate = 0.03 if name == "depth" else 0.003  # metres are far from where a normalised output starts
+    task, config = _build(name, "optimizer=adam", f"optimizer.lr={rate}")
     batch = _batch(config, "train")
     assert not task.missing_keys(batch)
     assert task.missing_keys({"name": "x"}) == list(task.needs)
@@ -62,20 +67,38 @@ def test_losses_go_down_on_one_batch(name):
 def test_inference_metrics_and_pictures(name):
     task, config = _build(name)
     task.eval()
-    batch = _batch(config, "test")
+    batch = task.prepare(_batch(config, "test"))
     with torch.inference_mode():
-        prediction = task.infer(task.network, batch)
+        prediction = task.infer(batch)
         assert prediction.shape[-2:] == batch["image"].shape[-2:]
-        assert 0 <= float(prediction.min()) <= float(prediction.max()) <= 1
         for metric in task.create_metrics().values():
             metric.update(*task.metric_inputs(prediction, batch))
             assert metric.latest.shape == (2,)
             assert torch.isfinite(metric.compute())
     pictures = task.pictures(prediction, batch)
     assert {"input", "output", "error"} <= {picture.kind for picture in pictures}
-    for picture in pictures:
-        assert picture.image.dtype == np.uint8
-        assert picture.image.shape[2] == 3
+    views = [task.view(prediction, batch), task.view(prediction, batch, like=prediction)]
+    difference = task.difference(prediction, prediction)
+    assert len(np.unique(difference.reshape(-1, 3), axis=0)) == 1  # nothing differs: one colour
+    for image in [*(picture.image for picture in pictures), *views, difference]:
+        assert image.dtype == np.uint8
+        assert image.shape[2] == 3
+    outputs = task.outputs(prediction, batch)
+    assert all(array.shape[:2] == prediction.shape[-2:] for array in outputs.values())
+    assert outputs[""].dtype in (np.uint8, np.uint16)
+
+
+@pytest.mark.parametrize("name", list_tasks())
+def test_a_task_is_rebuilt_from_what_its_checkpoint_says(name):
+    task, _ = _build(name)
+    checkpoint = {}
+    task.on_save_checkpoint(checkpoint)
+    again = create_task(checkpoint["indexnet"]["task"], task.network)
+    assert type(again) is type(task)
+    assert again.options == task.options
+    assert not again.training
+    with pytest.raises(UserError, match=f"task '{name}' has no option 'colour'"):
+        create_task({"name": name, "colour": 1}, task.network)
 
 
 def test_matting_copies_what_is_known():
@@ -83,7 +106,7 @@ def test_matting_copies_what_is_known():
     task.eval()
     batch = _batch(config, "test")
     with torch.inference_mode():
-        prediction = task.infer(task.network, batch)
+        prediction = task.infer(batch)
     known = (batch["trimap"] == 0) | (batch["trimap"] == 1)
     assert torch.equal(prediction[known], batch["trimap"][known])
 
@@ -133,3 +156,68 @@ def test_optimizer_mistakes():
     task.optimizer_spec = {"name": "adam", "lr": 0.1, "momentum": 0.9}
     with pytest.raises(UserError, match="'momentum'"):
         task.configure_optimizers()
+
+
+def test_denoising_noise_belongs_to_the_image_and_scales_with_the_level():
+    weak, config = _build("denoising", "task.sigma=15")
+    strong, _ = _build("denoising", "task.sigma=30")
+    batch = _batch(config, "test")
+    noise = weak.prepare(batch)["noisy"] - batch["image"]
+    assert torch.allclose(strong.prepare(batch)["noisy"] - batch["image"], 2 * noise, atol=1e-6)
+    assert not torch.equal(noise[0], noise[1])
+    alone = {"image": batch["image"][1:], "name": batch["name"][1:]}
+    assert torch.equal(weak.prepare(alone)["noisy"][0], weak.prepare(batch)["noisy"][1])  # whatever the batch
+    assert noise.std() * 255 == pytest.approx(15, rel=0.05)
+    noisy = weak.prepare({"image": torch.zeros(1, 1, 64, 64), "name": ["black"]})["noisy"]
+    assert noisy.min() < 0  # not clipped
+
+
+def test_denoising_measures_8_bit_results_where_asked():
+    task, config = _build("denoising", "task.quantise=true")
+    task.eval()
+    with torch.inference_mode():
+        levels = task.infer(task.prepare(_batch(config, "test"))) * 255
+    assert torch.allclose(levels, levels.round(), atol=1e-4)
+    assert 0 <= levels.min() <= levels.max() <= 255
+
+
+@pytest.mark.parametrize(("name", "key"), [("segmentation", "label"), ("depth", "depth")])
+def test_pixels_without_a_target_change_no_loss(name, key):
+    torch.manual_seed(0)
+    task, config = _build(name)
+    task.eval()
+    batch = _batch(config, "train")
+    void = 255 if name == "segmentation" else 0
+    half = {**batch, key: batch[key].clone()}
+    half[key][..., : half[key].shape[-2] // 2, :] = void
+    with torch.no_grad():
+        whole, part = task.losses(batch)["loss"], task.losses(half)["loss"]
+        none = task.losses({**batch, key: torch.full_like(batch[key], void)})["loss"]
+    assert whole != part
+    assert none == 0
+    if name == "depth":  # not a number is no measurement either
+        half[key][..., : half[key].shape[-2] // 2, :] = float("nan")
+        with torch.no_grad():
+            assert task.losses(half)["loss"] == part
+
+
+def test_depth_is_written_in_millimetres():
+    task, config = _build("depth")
+    batch = _batch(config, "test")
+    prediction = torch.full((2, 1, 64, 64), 2.5)
+    prediction[0, 0, 0, 0] = 100.0  # farther than 16 bits of millimetres reach
+    written = task.outputs(prediction, batch)[""]
+    assert written.dtype == np.uint16
+    assert written[1, 1] == 2500
+    assert written[0, 0] == 65535
+
+
+@pytest.mark.parametrize(("override", "words"), [
+    ("task.sigma=0", "task.sigma=0 must be a number above 0"),
+    ("task.sigma=much", "task.sigma='much' must be a number"),
+    ("task.quantise=1", "task.quantise=1 must be true or false"),
+    ("task.sigm=25", "unknown config key 'task.sigm'"),
+])  # fmt: skip
+def test_denoising_mistakes_are_told_before_anything_starts(override, words):
+    with pytest.raises(UserError, match=words):
+        _config("denoising", override)

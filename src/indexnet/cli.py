@@ -19,6 +19,7 @@ COMMANDS = {
     "report": "indexnet.report.command",
     "costs": "indexnet.run.costs",
     "convert": "indexnet.run.convert",
+    "data": "indexnet.run.data",
     "list": "indexnet.run.list",
     "job": "indexnet.run.job",
 }

@@ -1,5 +1,6 @@
 """Whole networks over any resampling: plain PyTorch modules, found by name."""
 
+from indexnet._discover import import_modules
 from indexnet.networks.autoencoder import Autoencoder
 from indexnet.networks.base import (
     Network,
@@ -12,18 +13,27 @@ from indexnet.networks.base import (
 )
 from indexnet.networks.costs import Costs, count_costs
 from indexnet.networks.deep_matting import DeepMatting
+from indexnet.networks.dncnn import DnCNN, DnCNNSegNet
 from indexnet.networks.encoders import Encoder, create_encoder, list_encoders
+from indexnet.networks.fastdepth import FastDepth
 from indexnet.networks.inference import infer_alpha, prepare_input, to_uint8
 from indexnet.networks.matting_unet import MattingUNet
+from indexnet.networks.segnet import SegNet
+
+import_modules(__name__, __path__)
 
 __all__ = [
     "Autoencoder",
     "Costs",
     "DeepMatting",
+    "DnCNN",
+    "DnCNNSegNet",
     "Encoder",
+    "FastDepth",
     "MattingUNet",
     "Network",
     "NetworkInfo",
+    "SegNet",
     "count_costs",
     "create_encoder",
     "create_network",

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from indexnet.errors import UserError
-from indexnet.networks.base import Network, NetworkInfo, Spec, register_network, split_spec
-from indexnet.resampling import create_resampling
+from indexnet.networks.base import Network, NetworkInfo, Spec, build_resampling, register_network
 
 
 def _layer(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -54,8 +53,7 @@ class Autoencoder(Network):
             raise UserError(f"widths of autoencoder must be one or more positive integers, got {list(widths)}.")
         self.in_channels = self.out_channels = in_channels
         self.size_multiple = 1
-        name, options = split_spec("resampling", resampling)
-        self.resampling = create_resampling(name, widths, **options)
+        self.resampling = build_resampling(self.info.name, resampling, widths)
         self.contracting = nn.ModuleList(_layer(c, d) for c, d in zip((in_channels, *widths), widths, strict=False))
         self.bottom = _layer(widths[-1], widths[-1])
         self.expanding = nn.ModuleList(_layer(width, widths[max(stage - 1, 0)]) for stage, width in enumerate(widths))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
 from torch.nn import Parameter
 
+from indexnet._names import option_names
 from indexnet.errors import UserError
-from indexnet.resampling.base import Resampling, ResamplingStage
+from indexnet.resampling.base import Resampling, ResamplingStage, create_resampling, get_resampling
 
 if TYPE_CHECKING:
     from indexnet.networks.encoders import Encoder
@@ -99,6 +100,44 @@ def split_spec(kind: str, spec: Spec) -> tuple[str, dict[str, Any]]:
     if isinstance(spec, Mapping) and isinstance(spec.get("name"), str):
         return spec["name"], {str(key): value for key, value in spec.items() if key != "name"}
     raise UserError(f"{kind} must be a name or a mapping with the key 'name' and options, got {spec!r}.")
+
+
+def strides_encoder(spec: Spec) -> bool:
+    """Whether the specification of a resampling leaves the halving to the encoder's own strides."""
+    return split_spec("resampling", spec)[1].get("pooling") == "encoder"
+
+
+def build_resampling(
+    network: str,
+    spec: Spec,
+    channels: Sequence[int],
+    decoder_channels: Sequence[int] | None = None,
+    *,
+    strides: bool = False,
+    reduction: str | None = None,
+) -> Resampling:
+    """Build the resampling of a network from its specification.
+
+    Args:
+        network: the network's name, for messages.
+        spec: name, or mapping with ``name`` and the operator's options.
+        channels: encoder width at each stage, from full resolution down.
+        decoder_channels: widths that ``up`` receives, same order; default ``channels``.
+        strides: whether the network's encoder can halve by itself (``pooling=encoder``).
+        reduction: what index networks do here, unless told otherwise, where the decoder has half the encoder's width.
+
+    Raises:
+        UserError: parts that do not fit together.
+    """
+    name, options = split_spec("resampling", spec)
+    if strides_encoder(spec) and not strides:
+        raise UserError(
+            f"network={network} cannot take resampling.pooling=encoder, because its encoder leaves every halving to "
+            f"the resampling; give resampling.pooling=max, avg or conv."
+        )
+    if options.get("reduction") is None and "reduction" in option_names(get_resampling(name)):
+        options["reduction"] = reduction
+    return create_resampling(name, channels, decoder_channels, **options)
 
 
 _REGISTRY: dict[str, type[Network]] = {}

@@ -166,8 +166,9 @@ def resampling_title(meta: Mapping[str, Any]) -> str:
     if experiment.get("label") or experiment.get("row"):
         return str(experiment.get("label") or experiment["row"])
     resampling = meta["network"].get("resampling")
-    if not isinstance(resampling, Mapping):
-        return str(resampling or meta["network"]["name"])
+    name = resampling.get("name") if isinstance(resampling, Mapping) else resampling
+    if name in (None, "none") or not isinstance(resampling, Mapping):
+        return str(meta["network"]["name"] if name in (None, "none") else name)
     words = [str(resampling.get("family") or resampling.get("name"))]
     words += [f"{key}" for key in ("nonlinear", "context") if resampling.get(key)]
     words += [f"{resampling['pooling']} pooling"] if resampling.get("pooling") else []

@@ -5,11 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from indexnet.errors import UserError
-from indexnet.networks.base import Network, NetworkInfo, Spec, register_network, split_spec
-from indexnet.networks.encoders import Encoder
+from indexnet.networks.base import Network, NetworkInfo, Spec, build_resampling, register_network
+from indexnet.networks.encoders import Encoder, build_encoder
 from indexnet.networks.layers import initialize_weights
-from indexnet.networks.matting_unet import build_encoder
-from indexnet.resampling import create_resampling
 
 
 @register_network
@@ -58,8 +56,7 @@ class DeepMatting(Network):
             )
         widths = self.encoder.stage_channels
         self.size_multiple = 2 ** len(widths)
-        name, options = split_spec("resampling", resampling)
-        self.resampling = create_resampling(name, widths, **options)
+        self.resampling = build_resampling(self.info.name, resampling, widths)
         self.bottom = nn.Sequential(
             nn.Conv2d(widths[-1], hidden, 7, padding=3),
             nn.ReLU(inplace=True),

@@ -10,12 +10,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from indexnet.errors import UserError
-from indexnet.networks import mobilenetv2_released, timm_encoders
+from indexnet.networks import mobilenetv1_fastdepth, mobilenetv2_released, timm_encoders
+from indexnet.networks.base import Spec, split_spec
 from indexnet.networks.layers import initialize_weights
 from indexnet.networks.weights import match_state, read_checkpoint, state_dict_of
 from indexnet.resampling.base import ResamplingStage
 
 RELEASED = "mobilenetv2_released"
+FASTDEPTH = "mobilenetv1_fastdepth"
 
 
 class Level(NamedTuple):
@@ -94,7 +96,8 @@ class Encoder(nn.Module):
 
         Args:
             x: images, (N, in_channels, H, W).
-            stages: one :class:`ResamplingStage` per entry of :attr:`stage_channels`; none for an encoder that strides.
+            stages: one :class:`ResamplingStage` per entry of :attr:`stage_channels`; for an encoder that strides, none
+                or as many that let its maps pass through.
 
         Returns:
             What comes out at the end, and what every unit leaves for a decoder.
@@ -102,11 +105,11 @@ class Encoder(nn.Module):
         levels: list[Level] = []
         index = 0
         for unit, halves in zip(self.units, self.halves, strict=True):
-            x = unit(x)
-            if halves and self.downsampling == "stage":
+            before, x = x, unit(x)
+            if halves and (stages or self.downsampling == "stage"):
                 stage = stages[index]
                 assert isinstance(stage, ResamplingStage)
-                down = stage.down(x)
+                down = stage.down(x) if self.downsampling == "stage" else stage.pass_through(x, before)
                 levels.append(Level(down.skip, down.guide, down.size, index))
                 x = down.features
                 index += 1
@@ -128,15 +131,17 @@ def create_encoder(
     """Build an encoder.
 
     Args:
-        name: ``mobilenetv2_released`` (the variant of the released matting code), or any timm model whose features come
-            from a chain of convolutional layers, such as ``mobilenetv2_100``, ``resnet34``, ``vgg16_bn``.
+        name: ``mobilenetv2_released`` (the variant of the released matting code), ``mobilenetv1_fastdepth`` (that of
+            FastDepth, which halves after whole blocks), or any timm model whose features come from a chain of
+            convolutional layers, such as ``mobilenetv2_100``, ``resnet34``, ``vgg16_bn``.
         in_channels: channels of the image.
         downsampling: ``"stage"``: every halving is left to a :class:`ResamplingStage`, the strided convolutions run at
             stride 1; ``"stride"``: the encoder halves by itself, as its authors built it.
-        width: width factor, for ``mobilenetv2_released``; timm's names carry theirs (``mobilenetv2_140``).
+        width: width factor, for the first two; timm's names carry theirs (``mobilenetv2_140``).
         pretrained: False: random weights; True: ImageNet weights through timm; a path: a state dict by the model's own
-            names (for ``mobilenetv2_released`` also those of the CSAIL file and torchvision). Input channels beyond the
-            weights' own start at zero. On the meta device nothing is loaded.
+            names (for ``mobilenetv2_released`` also those of the CSAIL file and torchvision, for
+            ``mobilenetv1_fastdepth`` those of timm and FastDepth). Input channels beyond the weights' own start at
+            zero. On the meta device nothing is loaded.
         freeze_bn: keep the running statistics of batch normalisation, also under ``train()``; its affine parameters
             stay trainable.
         output_stride: the total reduction, 32 or 16 (the last halving is left out, what follows is dilated by 2).
@@ -151,14 +156,29 @@ def create_encoder(
         raise UserError(f"output_stride of an encoder is 32 or 16, got {output_stride!r}.")
     if not isinstance(pretrained, bool | str | Path):
         raise UserError(f"encoder.pretrained is true, false or the path of a file, got {pretrained!r}.")
-    build = _create_released if name == RELEASED else _create_timm
+    build = {RELEASED: _create_released, FASTDEPTH: _create_fastdepth}.get(name, _create_timm)
     return build(name, in_channels, downsampling, float(width), pretrained, freeze_bn, output_stride)
+
+
+def build_encoder(
+    spec: Spec, in_channels: int, output_stride: int = 32, downsampling: Literal["stage", "stride"] = "stage"
+) -> Encoder:
+    """Build the encoder of a network from its specification; its options are those of :func:`create_encoder`.
+
+    Raises:
+        UserError: an option that belongs to the network, or is unknown.
+    """
+    from indexnet._names import check_options
+
+    name, options = split_spec("encoder", spec)
+    check_options("encoder", create_encoder, options, skip=("name", "in_channels", "downsampling", "output_stride"))
+    return create_encoder(name, in_channels, downsampling, output_stride=output_stride, **options)
 
 
 def list_encoders() -> list[str]:
     """Names of encoders that are known to work; every other timm model that is a chain of convolutions does, too."""
     timm_names = "efficientnet_b0 mobilenetv1_100 mobilenetv2_100 mobilenetv2_140 resnet34 resnet50 vgg11_bn vgg16_bn"
-    return [RELEASED, *timm_names.split()]
+    return [FASTDEPTH, RELEASED, *timm_names.split()]
 
 
 def _create_released(
@@ -198,6 +218,42 @@ def _create_released(
     return encoder
 
 
+def _create_fastdepth(
+    name: str,
+    in_channels: int,
+    downsampling: Literal["stage", "stride"],
+    width: float,
+    pretrained: bool | str | Path,
+    freeze_bn: bool,
+    output_stride: int,
+) -> Encoder:
+    if width < 0.03125:  # int(32 * width) is the narrowest layer
+        raise UserError(f"encoder.width of {name!r} must be at least 0.03125, got {width}.")
+    if output_stride != 32:
+        raise UserError(f"encoder {name!r} has no output stride {output_stride}; use output_stride=32.")
+    units, widths, halves = mobilenetv1_fastdepth.fastdepth_units(in_channels, width, strided=downsampling == "stride")
+    encoder = Encoder(
+        name,
+        units,
+        widths,
+        halves,
+        in_channels=in_channels,
+        downsampling=downsampling,
+        freeze_bn=freeze_bn,
+        width=width,
+    )
+    initialize_weights(encoder)
+    if pretrained is not False and not _is_meta(encoder):
+        if pretrained is True:
+            source, given = "timm's mobilenetv1_100", mobilenetv1_fastdepth.imagenet_state(width)
+        else:
+            source = str(pretrained)
+            given = state_dict_of(read_checkpoint(source), source)
+        given = mobilenetv1_fastdepth.encoder_names(given, source)
+        encoder.load_state_dict(match_state(encoder.state_dict(), given, "units.0.0.0.weight", name, source))
+    return encoder
+
+
 def _create_timm(
     name: str,
     in_channels: int,
@@ -209,8 +265,8 @@ def _create_timm(
 ) -> Encoder:
     if width != 1.0:
         raise UserError(
-            f"encoder.width is an option of {RELEASED!r}; timm's names carry the width (mobilenetv2_050, "
-            f"mobilenetv2_140), so leave it at 1 for {name!r}."
+            f"encoder.width is an option of {RELEASED!r} and {FASTDEPTH!r}; timm's names carry the width "
+            f"(mobilenetv2_050, mobilenetv2_140), so leave it at 1 for {name!r}."
         )
     model = timm_encoders.create_timm_model(name, in_channels, output_stride)
     chain = timm_encoders.chain_of(model, name)

@@ -19,6 +19,13 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 _ALIGNMENT = 32  # of the released protocol, also at output stride 16
 
 
+def normalise(image: Tensor) -> Tensor:
+    """Normalise RGB images (N, 3, H, W), float in [0, 1], by ImageNet's mean and deviation."""
+    mean = image.new_tensor(IMAGENET_MEAN)[:, None, None]
+    std = image.new_tensor(IMAGENET_STD)[:, None, None]
+    return (image - mean) / std
+
+
 def prepare_input(image: Tensor, trimap: Tensor) -> Tensor:
     """Normalise an RGB image by ImageNet's mean and deviation and append the trimap as it is.
 
@@ -29,9 +36,7 @@ def prepare_input(image: Tensor, trimap: Tensor) -> Tensor:
     Returns:
         (N, 4, H, W), same dtype as ``image``.
     """
-    mean = image.new_tensor(IMAGENET_MEAN)[:, None, None]
-    std = image.new_tensor(IMAGENET_STD)[:, None, None]
-    return torch.cat([(image - mean) / std, trimap.to(image.dtype)], dim=1)
+    return torch.cat([normalise(image), trimap.to(image.dtype)], dim=1)
 
 
 def _check(network: nn.Module, image: NDArray[np.uint8], trimap: NDArray[np.uint8]) -> None:

@@ -8,25 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from indexnet.errors import UserError
-from indexnet.networks.base import Network, NetworkInfo, Spec, register_network, split_spec
-from indexnet.networks.encoders import RELEASED, Encoder, create_encoder
+from indexnet.networks.base import Network, NetworkInfo, Spec, build_resampling, register_network
+from indexnet.networks.encoders import RELEASED, Encoder, build_encoder
 from indexnet.networks.layers import ASPP, conv_bn_relu6, initialize_weights
-from indexnet.resampling import create_resampling
 
 ASPP_RATES = {32: (2, 4, 8), 16: (6, 12, 18)}
-
-
-def build_encoder(spec: Spec, in_channels: int, output_stride: int = 32) -> Encoder:
-    """Build the encoder of a network from its specification; its options are those of :func:`create_encoder`.
-
-    Raises:
-        UserError: an option that belongs to the network, or is unknown.
-    """
-    from indexnet._names import check_options
-
-    name, options = split_spec("encoder", spec)
-    check_options("encoder", create_encoder, options, skip=("name", "in_channels", "downsampling", "output_stride"))
-    return create_encoder(name, in_channels, "stage", output_stride=output_stride, **options)
 
 
 @register_network
@@ -93,8 +79,7 @@ class MattingUNet(Network):
         self.size_multiple = output_stride
         self.fusion = fusion
         self.encoder: Encoder = build_encoder(encoder, in_channels, output_stride)
-        name, options = split_spec("resampling", resampling)
-        self.resampling = create_resampling(name, self.encoder.stage_channels, **options)
+        self.resampling = build_resampling(self.info.name, resampling, self.encoder.stage_channels)
 
         widths = self.encoder.widths
         met = widths if self.encoder.halves[-1] else widths[:-1]

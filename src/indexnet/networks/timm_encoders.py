@@ -31,9 +31,12 @@ def create_timm_model(name: str, in_channels: int, output_stride: int = 32, pret
     import timm
 
     if not timm.is_model(name):
-        guess = nearest(name, ["mobilenetv2_released", *timm.list_models()])
+        guess = nearest(name, ["mobilenetv1_fastdepth", "mobilenetv2_released", *timm.list_models()])
         hint = f" Did you mean {guess!r}?" if guess else ""
-        raise UserError(f"unknown encoder {name!r}.{hint} Known: mobilenetv2_released and timm's convolutional models.")
+        raise UserError(
+            f"unknown encoder {name!r}.{hint} Known: mobilenetv2_released, mobilenetv1_fastdepth and timm's "
+            f"convolutional models."
+        )
     options: dict[str, Any] = {"features_only": True, "in_chans": in_channels, "pretrained": pretrained}
     if output_stride != 32:
         options["output_stride"] = output_stride

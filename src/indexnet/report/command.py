@@ -119,9 +119,8 @@ def show(table: Table, folder: Path) -> None:
     ):
         if text:
             console.print(escape(text), style="dim")
-    for row in table.rows:
-        if row.pending:
-            console.print(escape(f"{row.label}: pending, {row.pending}"), style="dim")
+    for text in formats.pending(table):
+        console.print(escape(text), style="dim")
     for problem in [p for p in table.problems if p.status != "missing"]:
         console.print(escape(f"{problem.label}, seed {problem.seed}: {problem.status}, {problem.reason}"), style="red")
     missing = sum(p.status == "missing" for p in table.problems)

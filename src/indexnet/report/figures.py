@@ -307,15 +307,19 @@ def learning_curves(rows: Sequence[tuple[Series, Sequence[Curve]]], *, width: in
     return _svg(width, height, label, body, "narrow" if narrow else "wide")
 
 
-def curve_panels(rows: Sequence[tuple[Series, Sequence[Curve]]]) -> list[str]:
+def curve_panels(panels: Sequence[tuple[str, Sequence[tuple[Series, Sequence[Curve]]]]]) -> list[str]:
     """Draw one small frame per row with its training loss, all frames with the same axes, for tables of many rows.
 
     Args:
-        rows: as for :func:`learning_curves`.
+        panels: (the frame's name, its lines as for :func:`learning_curves`).
     """
-    thinned = [(s, [thin(curve, 60) for curve in curves if len(curve) > 1]) for s, curves in rows]
-    values = [v for _, curves in thinned for curve in curves for _, v in curve]
-    last = max(step for _, curves in thinned for curve in curves for step, _ in curve)
+    thinned = [
+        (name, [(s, [thin(curve, 60) for curve in curves if len(curve) > 1]) for s, curves in rows])
+        for name, rows in panels
+    ]
+    every = [curve for _, rows in thinned for _, curves in rows for curve in curves]
+    values = [v for curve in every for _, v in curve]
+    last = max(step for curve in every for step, _ in curve)
     width, height, left, bottom = 320, 190, 46, 164
     log = min(values) > 0 and max(values) / min(values) > 5
     y_axis = fit_axis(values, bottom, 8, log=log, margin=0.03)
@@ -324,12 +328,15 @@ def curve_panels(rows: Sequence[tuple[Series, Sequence[Curve]]]) -> list[str]:
     frame = [_line(left, y_axis(t), width - 14, y_axis(t), "grid") for t in ticks]
     frame += [_text(left - 6, y_axis(t) + 4, _round(t) if log else tick_text(t, ticks), anchor="end") for t in ticks]
     frame += [_text(x_axis(t), bottom + 17, _round(t), anchor="middle") for t in x_ticks]
-    panels = []
-    for s, curves in thinned:
-        paths = [_path(curve, x_axis, y_axis, "faint") for curve in curves] if len(curves) > 1 else []
-        paths.append(_path(average(curves) or curves[0], x_axis, y_axis, "curve"))
-        panels.append(_svg(width, height, f"Training loss over steps: {s.label}", [*frame, _group(s, paths)]))
-    return panels
+    drawn = []
+    for name, rows in thinned:
+        lines = []
+        for s, curves in rows:
+            paths = [_path(curve, x_axis, y_axis, "faint") for curve in curves] if len(curves) > 1 else []
+            paths.append(_path(average(curves) or curves[0], x_axis, y_axis, "curve"))
+            lines.append(_group(s, [f"<title>{escape(s.label)}</title>", *paths]))
+        drawn.append(_svg(width, height, f"Training loss over steps: {name}", [*frame, *lines]))
+    return drawn
 
 
 def _path(curve: Curve, x_axis: Axis, y_axis: Axis, css: str) -> str:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from indexnet.report.numbers import count, fixed, parse_number, signed, significant, spread
 from indexnet.report.statistics import LEVEL
-from indexnet.report.table import COST_COLUMNS, SMOKE_BUDGET, Measurement, Table, TableRow, facts
+from indexnet.report.table import COST_COLUMNS, SMOKE_BUDGET, Block, Measurement, Table, TableRow, facts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.table import Table as RichTable
 
     from indexnet.run.experiments import Column
@@ -20,6 +22,7 @@ COSTS = ("parameters", "resampling_parameters", "paper_gflops", "true_gmacs", "t
 
 
 _SIGNS = ("★", "≈")
+_NAMED = 4  # rows that a sentence names; more are counted
 _NAME = 18  # characters that a row's name keeps in a narrow terminal
 
 
@@ -47,19 +50,30 @@ def headline(table: Table) -> str:
     unfinished = f" {left} of {table.expected} runs have no result yet." if left else ""
     if not table.ranks:
         return f"{len(measured)} rows measured {setting}.{unfinished}"
-    best = next((row for row in measured if row.measured[column.metric].best), None)
-    if best is None:
+    parts = []
+    lonely = False
+    for block in table.blocks:
+        best = next((row for row in block.rows if row.measured[column.metric].best), None)
+        if best is None:
+            continue
+        cell = best.measured[column.metric]
+        n = len(cell.values)
+        mean = spread(cell.mean, cell.sd, column.digits)
+        said = f"{mean} over {n} seeds" if n > 1 else mean
+        tied = [row.short for row in block.rows if row.measured[column.metric].tied]
+        near = f", not to be told apart from {_and(tied)}" if tied else ""
+        parts.append((block.label, f"{best.short}, {said}{near}"))
+        lonely = lonely or n == 1
+    if not parts:
         return f"No finished run has the metric {column.metric}.{unfinished}"
-    cell = best.measured[column.metric]
-    n = len(cell.values)
-    said = f"{spread(cell.mean, cell.sd, column.digits)} over {n} seeds" if n > 1 else fixed(cell.mean, column.digits)
-    tied = [row.label for row in measured if row.measured[column.metric].tied]
-    near = f", not to be told apart from {_and(tied)}" if tied else ""
-    seed = "" if n > 1 else " (one seed: the spread over seeds is unknown)"
-    return f"Best {column.title} {setting}: {best.label}, {said}{near}{seed}.{unfinished}"
+    seed = " (one seed: the spread over seeds is unknown)" if lonely else ""
+    listed = "; ".join(f"at {label}, {text}" if label else text for label, text in parts)
+    return f"Best {column.title} {setting}: {listed}{seed}.{unfinished}"
 
 
 def _and(names: list[str]) -> str:
+    if len(names) > _NAMED:
+        return f"{len(names)} other rows"
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
@@ -76,10 +90,14 @@ def banner(table: Table) -> str:
     if column is None:
         return text
     cells = [row.measured[column.metric] for row in table.rows if row.measured[column.metric].mean is not None]
-    means = [cell.mean for cell in cells if cell.mean is not None]
     spreads = [max(c.values.values()) - min(c.values.values()) for c in cells if len(c.values) > 1]
-    if len(means) > 1:
-        text += f" {column.title}: the rows' means differ by up to {fixed(max(means) - min(means), column.digits)}"
+    reach = []
+    for block in table.blocks:
+        means = [mean for row in block.rows if (mean := row.measured[column.metric].mean) is not None]
+        reach += [max(means) - min(means)] if len(means) > 1 else []
+    if reach:
+        within = f" of one of the {len(table.blocks)} blocks" if len(table.blocks) > 1 else ""
+        text += f" {column.title}: the rows' means{within} differ by up to {fixed(max(reach), column.digits)}"
         if spreads:
             text += f", seeds of one row by up to {fixed(max(spreads), column.digits)}"
         text += "."
@@ -105,14 +123,21 @@ def agreement(table: Table) -> str:
     """Say how far the measured order agrees with the printed one; "" where that cannot be said."""
     if not table.ranks:
         return ""
-    parts = []
-    for column in table.experiment.columns:
-        found = table.agreement.get(column.metric)
-        if found is not None and found.tau is not None:
-            parts.append(f"{column.title} {fixed(found.tau, 2)} ({found.rows} rows)")
-    if not parts:
+    found = [
+        (block.label, column.title, tau, agreed.rows)
+        for block in table.blocks
+        for column in table.columns
+        if (agreed := block.agreement.get(column.metric)) is not None and (tau := agreed.tau) is not None
+    ]
+    if not found:
         return ""
-    return f"Kendall's τ-b between printed and measured order (1 same, 0 unrelated, −1 reversed): {', '.join(parts)}."
+    same = len(table.blocks) > 1 and len({rows for *_, rows in found}) == 1
+    parts: dict[str, list[str]] = {}
+    for label, title, tau, rows in found:
+        parts.setdefault(label, []).append(f"{title} {fixed(tau, 2)}" + ("" if same else f" ({rows} rows)"))
+    said = "; ".join(f"{label}: {', '.join(taus)}" if label else ", ".join(taus) for label, taus in parts.items())
+    each = f" of {found[0][3]} rows" if same else ""
+    return f"Kendall's τ-b between printed and measured order{each} (1 same, 0 unrelated, −1 reversed): {said}."
 
 
 def legend(table: Table, costs: bool = True) -> list[str]:
@@ -122,21 +147,34 @@ def legend(table: Table, costs: bool = True) -> list[str]:
         lines.append("mean ± sample standard deviation over seeds")
     cells = [m for row in table.rows for m in row.measured.values()]
     if any(m.best for m in cells):
-        lines.append("★ best mean of the column")
+        lines.append("★ best mean of the column" + (", in each block" if len(table.blocks) > 1 else ""))
     intervals = [m.interval for m in cells if m.interval is not None]
     if any(m.tied for m in cells):
-        images, seeds = min(i.images for i in intervals), min(i.seeds for i in intervals)
-        over = f"{images} images and {seeds} seeds" if seeds > 1 else f"{images} images; one seed, so images only"
+        counts, seeds = sorted({i.images for i in intervals}), min(i.seeds for i in intervals)
+        images = f"{counts[0]} to {counts[-1]} images" if len(counts) > 1 else f"{counts[0]} images"
+        over = f"{images} and {seeds} seeds" if seeds > 1 else f"{images}; one seed, so images only"
         lines.append(
             f"≈ not to be told apart from the best: the {LEVEL:.0%} interval of the difference holds 0 "
             f"(paired bootstrap over {over}; not corrected for the number of rows)"
         )
     elif any(m.best for m in cells) and not intervals:
-        measured = max(sum(bool(row.measured[c.metric].values) for row in table.rows) for c in table.experiment.columns)
+        measured = max(
+            sum(bool(row.measured[c.metric].values) for row in b.rows) for b in table.blocks for c in table.columns
+        )
         if measured == 1:
             lines.append("only one row is measured, so there is nothing to compare it with")
         else:
             lines.append("no per-image results, so it is not known which differences are real")
+    pooled = [
+        column.title
+        for column in table.columns
+        if any(row.measured[column.metric].pooled and row.measured[column.metric].interval for row in table.rows)
+    ]
+    if pooled:
+        lines.append(
+            f"{', '.join(pooled)}: computed from all images at once, so not the mean of the images' own numbers; "
+            "what ≈ compares is that mean"
+        )
     if costs and any(row.done for row in table.rows):
         lines.append(
             "GFLOPs by the papers' counting rule (convolutions, shared columns once, / 1024³); "
@@ -148,7 +186,7 @@ def legend(table: Table, costs: bool = True) -> list[str]:
 def parameters(table: Table, row: TableRow) -> str:
     """Write a row's parameter count; with the difference to the reference row where the paper prints that."""
     value = row.cost("parameters")
-    reference = table.reference()
+    reference = table.reference(row)
     base = reference.cost("parameters") if reference is not None else None
     if value is not None and base is not None and row.printed.get("params", "").startswith("+"):
         return f"{count(value)} (+{count(value - base)})"
@@ -166,17 +204,21 @@ def cost_text(row: TableRow, key: str) -> str:
 
 
 def table_csv(table: Table) -> str:
-    """Write the table as CSV: one line per row, plain numbers, empty where there is none."""
-    head = ["number", "row", "label", "pending", "data", "budget", "seeds_finished", "seeds_expected"]
-    for column in table.experiment.columns:
+    """Write the table as CSV: one line per row, plain numbers, empty where there is none.
+
+    ``base`` is what a row is called in every ``block``, where rows are repeated.
+    """
+    head = ["number", "block", "base", "row", "label", "pending", "data", "budget", "seeds_finished", "seeds_expected"]
+    for column in table.columns:
         names = ["mean", "sd", "n", "best", "best_seed", "rank", "best_or_tied", "printed", "difference"]
         head += [f"{column.metric}_{name}" for name in names]
     head += [*COSTS, "printed_params", "printed_gflops"]
     lines: list[list[object]] = [list(head)]
     for row in table.rows:
         setting = [table.runs.data, table.runs.budget] if table.runs else ["", ""]
-        line: list[object] = [row.number, row.name, row.label, row.pending, *setting, len(row.done), len(table.seeds)]
-        for column in table.experiment.columns:
+        names = [row.block, row.base, row.name, row.label, row.pending]
+        line: list[object] = [row.number, *names, *setting, len(row.done), len(table.seeds)]
+        for column in table.columns:
             m = row.measured[column.metric]
             seed = m.best_seed
             best = None if seed is None else m.values[seed]
@@ -199,7 +241,7 @@ def _plain(value: object) -> object:
 
 
 def grid(table: Table, detail: int = 5, here: str = "") -> tuple[list[str], list[list[str]]]:
-    """Return heads and text cells for formats with one line of heads.
+    """Return heads and text cells for formats with one line of heads; the cells are in the order of ``table.rows``.
 
     Args:
         table: what to show.
@@ -209,16 +251,16 @@ def grid(table: Table, detail: int = 5, here: str = "") -> tuple[list[str], list
     """
     head = ["#", "Row"]
     columns = []
-    for column in table.experiment.columns:
-        cells = [row.measured[column.metric] for row in table.rows]
-        if column is table.main or detail > 3 or (detail > 0 and any(cell.values for cell in cells)):
-            columns.append((column, any(cell.printed for cell in cells)))
+    for column in table.columns:
+        measured = any(row.measured[column.metric].values for row in table.rows)
+        if column is table.main or detail > 3 or (detail > 0 and measured):
+            columns.append((column, table.prints(column)))
     for column, printed in columns:
         title = f"{column.title} {arrow(column)}"
-        head += [f"{title}\nprinted"] if printed else []
+        head += [f"{title}\n{printed_head(table)}"] if printed else []
         head.append(f"{title}\n{here or table.setting}" if table.has_printed else title)
-        head += ["difference"] if table.comparable else []
-    costs = [key for key in COST_COLUMNS if detail > 1 and any(row.printed.get(key) for row in table.rows)]
+        head += ["difference"] if table.comparable and printed else []
+    costs = [key for key in COST_COLUMNS if detail > 1 and table.prints_cost(key)]
     head += [{"params": "Params\nprinted", "gflops": "GFLOPs\nprinted"}[key] for key in costs]
     keys = ["paper_gflops"] if detail > 1 else []
     keys += ["true_gmacs", "train_samples_per_s"] if detail > 4 else []
@@ -226,24 +268,47 @@ def grid(table: Table, detail: int = 5, here: str = "") -> tuple[list[str], list
     head += ["Params", *(names[key] for key in keys), "Runs"]
     lines = []
     for row in table.rows:
-        line = [str(row.number), row.label]
+        line = [str(row.number), row.short]
         for column, printed in columns:
             m = row.measured[column.metric]
             line += [m.printed] if printed else []
             sd = m.sd if detail > 2 or column is table.main else None
             line.append(spread(m.mean, sd, column.digits) + mark(m))
-            line += [signed(m.difference, column.digits)] if table.comparable else []
+            line += [signed(m.difference, column.digits)] if table.comparable and printed else []
         line += [row.printed.get(key, "") for key in costs]
         line += [parameters(table, row), *(cost_text(row, key) for key in keys), row.state(len(table.seeds))]
         lines.append(line)
     return head, lines
 
 
+def printed_head(table: Table) -> str:
+    """Return the head of a column of printed numbers; it names their test split where another stands beside it."""
+    return f"printed, {table.stand_in}" if table.stand_in else "printed"
+
+
+def exceptions(table: Table) -> list[str]:
+    """Say which rows' costs are known to disagree with the printed ones, and why."""
+    return _reasons("known exception", [(row.short, row.exception) for row in table.rows])
+
+
+def pending(table: Table) -> list[str]:
+    """Say which rows cannot be run yet, and why."""
+    return _reasons("pending", [(row.short, row.pending) for row in table.rows])
+
+
+def _reasons(what: str, rows: list[tuple[str, str]]) -> list[str]:
+    """Write one line per reason, with the names of all rows that have it; a row of several blocks once."""
+    by_reason: dict[str, list[str]] = {}
+    for label, reason in rows:
+        names = by_reason.setdefault(reason, [])
+        if label not in names:
+            names.append(label)
+    return [f"{', '.join(names)}: {what}, {reason}" for reason, names in by_reason.items() if reason]
+
+
 def notes(table: Table) -> list[str]:
     """Return every remark below the table, most important first."""
-    found = [*table.warnings, comparison(table), agreement(table)]
-    found += [f"{row.label}: known exception, {row.exception}" for row in table.rows if row.exception]
-    found += [f"{row.label}: pending, {row.pending}" for row in table.rows if row.pending]
+    found = [*table.warnings, comparison(table), agreement(table), *exceptions(table), *pending(table)]
     if table.others:
         found.append(f"Other data and budgets with runs: {', '.join(table.others)} (choose one with --data).")
     return [text for text in found if text]
@@ -267,14 +332,24 @@ def markdown(table: Table) -> str:
     lines += [experiment.notes.strip(), ""] if experiment.notes.strip() else []
     lines += [f"* {name}: {text}" for name, text in facts(table)] + [""]
     head, cells = grid(table)
-    lines.append(_md_line([name.replace("\n", " ") for name in head]))
-    lines.append(_md_line(["---" if index < 2 else "---:" for index in range(len(head))]))
-    lines += [_md_line(line) for line in cells] + [""]
+    for block, part in _by_block(table, cells):
+        lines += [f"## {block.label}", ""] if block.label else []
+        lines.append(_md_line([name.replace("\n", " ") for name in head]))
+        lines.append(_md_line(["---" if index < 2 else "---:" for index in range(len(head))]))
+        lines += [_md_line(line) for line in part] + [""]
     lines += [f"* {text}" for text in (*legend(table), *notes(table))] + [""]
     if table.problems:
         lines += ["## Runs without a result", "", "| Row | Seeds | Status | Reason |", "|---|---|---|---|"]
         lines += [_md_line(list(line)) for line in problems(table)] + [""]
     return "\n".join(lines)
+
+
+def _by_block(table: Table, lines: list[list[str]]) -> Iterator[tuple[Block, list[list[str]]]]:
+    """Cut the lines of :func:`grid` into the table's blocks."""
+    start = 0
+    for block in table.blocks:
+        yield block, lines[start : start + len(block.rows)]
+        start += len(block.rows)
 
 
 def _md_line(cells: list[str]) -> str:
@@ -294,9 +369,13 @@ def terminal(table: Table, width: int) -> RichTable:
             shown.add_column(name, min_width=min(widths[1], _NAME), overflow="fold")
         else:
             shown.add_column(escape(name), justify="right", no_wrap=True, min_width=widths[index])
-    for row, line in zip(table.rows, cells, strict=True):
-        style = "dim" if row.pending else None
-        shown.add_row(*(f"[bold green]{escape(c)}[/]" if c.endswith("★") else escape(c) for c in line), style=style)
+    for block, lines in _by_block(table, cells):
+        if block.label:
+            shown.add_section()
+            shown.add_row("", f"[bold]{escape(block.label)}[/]")
+        for row, line in zip(block.rows, lines, strict=True):
+            style = "dim" if row.pending else None
+            shown.add_row(*(f"[bold green]{escape(c)}[/]" if c.endswith("★") else escape(c) for c in line), style=style)
     return shown
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from PIL import Image, UnidentifiedImageError
 
@@ -15,8 +15,14 @@ from indexnet.report.table import Table, TableRow
 KINDS = ("input", "trimap", "target", "output", "error", "index")
 """Order of the pictures of one row; other kinds come last."""
 
+COMMON = ("input", "trimap", "target")
+"""Kinds that do not depend on the network: where they are the same for all rows, they are shown once."""
+
+LEGEND = "legend"
+
 LARGEST = 256
-"""Longer side of an embedded picture, in pixels; larger ones are shrunk, but never index maps: their cells matter."""
+"""Longer side of an embedded picture, in pixels; larger ones are shrunk, but never index maps, whose cells matter, nor
+legends, which must stay readable."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,35 @@ def _of(pictures: Sequence[Picture], sample: str) -> tuple[Picture, ...]:
     return tuple(sorted((picture for picture in pictures if picture.sample == sample), key=order))
 
 
+def common(strips: Sequence[Strip]) -> tuple[tuple[Picture, ...], tuple[Strip, ...]]:
+    """Take out the pictures that all rows show alike, and the legends.
+
+    Returns:
+        (the pictures to show once, the strips without them). Of legends that differ, the entries of all are put
+        together; where there are only pictures of them, the largest stands for all.
+    """
+    shared: list[Picture] = []
+    for kind in COMMON:
+        found = [[p for p in strip.pictures if p.kind == kind] for strip in strips]
+        if all(len(pictures) == 1 for pictures in found) and len({_bytes(pictures[0]) for pictures in found}) == 1:
+            shared.append(found[0][0])
+    legends = [p for strip in strips for p in strip.pictures if p.kind == LEGEND]
+    if legends:
+        entries = dict.fromkeys(entry for legend in legends for entry in legend.entries)
+        largest = max(legends, key=lambda legend: len(_bytes(legend)))
+        shared.append(replace(largest, entries=tuple(sorted(entries, key=lambda entry: entry[0].casefold()))))
+    taken = {LEGEND, *(picture.kind for picture in shared)}
+    rest = (replace(strip, pictures=tuple(p for p in strip.pictures if p.kind not in taken)) for strip in strips)
+    return tuple(shared), tuple(rest)
+
+
+def _bytes(picture: Picture) -> bytes:
+    try:
+        return picture.path.read_bytes()
+    except OSError:
+        return b""
+
+
 def data_uri(picture: Picture) -> tuple[str, int, int] | None:
     """Encode a picture for embedding.
 
@@ -81,10 +116,15 @@ def data_uri(picture: Picture) -> tuple[str, int, int] | None:
             image.load()
             largest = max(image.size)
             raw = picture.path.read_bytes()
-            if picture.kind == "index" or (largest <= LARGEST and len(raw) <= 40_000):
+            if picture.kind in ("index", LEGEND) or (largest <= LARGEST and len(raw) <= 40_000):
                 return _uri("png", raw), *image.size
             shown = image.convert("RGB")
+            red, green, blue = shown.split()
+            if red.tobytes() == green.tobytes() == blue.tobytes():  # a third of the bytes and of the time
+                shown = red
             shown.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+            if picture.kind == "error" and shown.mode == "RGB":  # colours of one scale: a palette holds them all
+                shown = shown.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     except (OSError, UnidentifiedImageError, ValueError):
         return None
     best: tuple[str, bytes] = ("png", _encoded(shown, "PNG"))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 from importlib import resources
 from typing import TYPE_CHECKING
 
 from indexnet import __version__
 from indexnet.report import figures, formats
-from indexnet.report.gallery import data_uri, samples
+from indexnet.report.gallery import LEGEND, Strip, common, data_uri, samples
 from indexnet.report.numbers import fixed, signed, significant
 from indexnet.report.records import Picture, read_curve
-from indexnet.report.table import Measurement, Table, TableRow, facts
+from indexnet.report.table import Block, Measurement, Table, TableRow, facts
 
 if TYPE_CHECKING:
     from indexnet.run.experiments import Column
@@ -57,9 +57,14 @@ def _code(text: str) -> str:
     return "".join(f"<code>{part}</code>" if index % 2 else part for index, part in enumerate(parts))
 
 
-def _badge(row: TableRow) -> str:
-    colour = (row.number - 1) % figures.COLOURS
-    return f'<span class="badge" style="--s:var(--c{colour})">{row.number}</span>'
+def _badge(number: int) -> str:
+    colour = (number - 1) % figures.COLOURS
+    return f'<span class="badge" style="--s:var(--c{colour})">{number}</span>'
+
+
+def _named(block: Block, content: str) -> str:
+    """Put the block's name above what is shown of it."""
+    return f"<h3>{escape(block.label)}</h3>{content}" if block.label and content else content
 
 
 def _header(table: Table) -> str:
@@ -81,7 +86,7 @@ def _header(table: Table) -> str:
 
 def _results(table: Table) -> str:
     top, sub = ['<th class="row" scope="col" rowspan="2">Row</th>'], []
-    for column in table.experiment.columns:
+    for column in table.columns:
         title = f"{escape(column.title)} {formats.arrow(column)}"
         heads = [f"<th scope='col'>{name}</th>" for name in _heads(table, column)]
         if len(heads) == 1 and not table.has_printed:
@@ -91,14 +96,15 @@ def _results(table: Table) -> str:
             top.append(f'<th class="start" scope="colgroup" colspan="{len(heads)}">{title}</th>')
             sub += heads
     for name, key in (("Parameters", "params"), ("GFLOPs", "gflops")):
-        if any(row.printed.get(key) for row in table.rows):
+        if table.prints_cost(key):
             top.append(f'<th class="start" scope="colgroup" colspan="2">{name}</th>')
             sub += ['<th class="start" scope="col">printed</th>', '<th scope="col">counted</th>']
         else:
             top.append(f'<th class="start" scope="col" rowspan="2">{name}</th>')
     top += [f'<th scope="col" rowspan="2">{name}</th>' for name in ("GMACs", "Training<br>samples/s")]
     top.append('<th class="text" scope="col" rowspan="2">Runs</th>')
-    body = "\n".join(_line(table, row) for row in table.rows)
+    width = sum("colspan" not in head for head in top) + len(sub)
+    body = "".join(_body(table, block, width) for block in table.blocks)
     line = f"<tr>{''.join(top)}</tr><tr>{''.join(sub)}</tr>"
     if not sub:
         line = f"<tr>{''.join(top)}</tr>".replace(' rowspan="2"', "")
@@ -109,7 +115,7 @@ def _results(table: Table) -> str:
         f'<section aria-labelledby="results"><h2 id="results">Results</h2>'
         f'<p class="hint">Rows in the order of the source. {_origin(table)}</p>'
         '<div class="scroll" tabindex="0" role="region" aria-labelledby="results"><table>'
-        f"<thead>{line}</thead>\n<tbody>\n{body}\n</tbody></table></div>"
+        f"<thead>{line}</thead>\n{body}</table></div>"
         f'<ul class="notes">{"".join(notes)}</ul></section>'
     )
 
@@ -122,34 +128,43 @@ def _origin(table: Table) -> str:
 
 
 def _heads(table: Table, column: Column) -> list[str]:
-    heads = ["printed"] if any(row.measured[column.metric].printed for row in table.rows) else []
+    printed = table.prints(column)
+    heads = [escape(formats.printed_head(table)).replace(", ", ":<br>")] if printed else []
     heads.append("measured:<br>" + escape(table.setting) if table.has_printed else "measured")
-    return [*heads, "difference"] if table.comparable else heads
+    return [*heads, "difference"] if table.comparable and printed else heads
+
+
+def _body(table: Table, block: Block, columns: int) -> str:
+    lines = [_line(table, row) for row in block.rows]
+    if block.label:
+        head = f'<th class="block" scope="rowgroup" colspan="{columns}"><span>{escape(block.label)}</span></th>'
+        lines.insert(0, f"<tr>{head}</tr>")
+    return "<tbody>\n" + "\n".join(lines) + "\n</tbody>\n"
 
 
 def _line(table: Table, row: TableRow) -> str:
     cells = []
-    for column in table.experiment.columns:
+    for column in table.columns:
         m = row.measured[column.metric]
         first = " start" if table.has_printed else ""
-        if any(other.measured[column.metric].printed for other in table.rows):
+        if table.prints(column):
             cells.append(f'<td class="printed{first}">{escape(m.printed)}</td>')
             first = ""
         cells.append(_measured(m, column.digits, first))
-        if table.comparable:
+        if table.comparable and table.prints(column):
             cells.append(f"<td>{signed(m.difference, column.digits)}</td>")
     for key, text in (
         ("params", formats.parameters(table, row)),
         ("gflops", formats.cost_text(row, "paper_gflops")),
     ):
-        if any(other.printed.get(key) for other in table.rows):
+        if table.prints_cost(key):
             cells.append(f'<td class="printed start">{escape(row.printed.get(key, ""))}</td><td>{text}</td>')
         else:
             cells.append(f'<td class="start">{text}</td>')
     cells += [f"<td>{formats.cost_text(row, key)}</td>" for key in ("true_gmacs", "train_samples_per_s")]
     cells.append(f'<td class="text">{escape(row.state(len(table.seeds)))}</td>')
     css = ' class="pending"' if row.pending else ""
-    return f'<tr{css}><th scope="row">{_badge(row)}{escape(row.label)}</th>{"".join(cells)}</tr>'
+    return f'<tr{css}><th scope="row">{_badge(row.number)}{escape(row.short)}</th>{"".join(cells)}</tr>'
 
 
 def _measured(m: Measurement, digits: int, css: str) -> str:
@@ -160,7 +175,8 @@ def _measured(m: Measurement, digits: int, css: str) -> str:
     said = f"rank {m.rank}; {seeds}" if m.rank is not None else seeds
     if m.interval is not None:
         low, high = signed(m.interval.low, digits), signed(m.interval.high, digits)
-        said += f"; minus the best: 95 % interval {low} to {high}"
+        what = "mean of the images' own numbers minus the best's" if m.pooled else "minus the best"
+        said += f"; {what}: 95 % interval {low} to {high}"
     sign = f'<span class="sign">{formats.mark(m).strip()}</span>'
     best = "best" if m.best else ""
     return f'<td class="{best}{css}" title="{escape(said)}">{fixed(m.mean, digits)}{spread}{sign}</td>'
@@ -173,25 +189,33 @@ def _series(row: TableRow, column: Column) -> figures.Series | None:
     m = row.measured[column.metric]
     if m.mean is None:
         return None
-    return figures.Series(row.number, row.label, list(m.values.values()), m.mean, m.sd, m.best)
+    return figures.Series(row.number, row.short, list(m.values.values()), m.mean, m.sd, m.best)
 
 
 def _glance(table: Table) -> str:
     column = table.main
-    series = [s for row in table.rows if (s := _series(row, column))] if column else []
-    if column is None or len(series) < 2:
+    if column is None:
         return ""
     better = "more is better" if column.higher_is_better else "less is better"
     title = f"{column.title}, {better} ({table.setting})"
-    both = [
-        figures.dot_plot(series, title, column.digits),
-        figures.dot_plot(series, title, column.digits, width=340, narrow=True),
-    ]
+    plots, seeds = [], False
+    for block in table.blocks:
+        series = [s for row in block.rows if (s := _series(row, column))]
+        if len(series) < 2:
+            continue
+        both = [
+            figures.dot_plot(series, title, column.digits),
+            figures.dot_plot(series, title, column.digits, width=340, narrow=True),
+        ]
+        plots.append(_named(block, f"<figure>{''.join(both)}</figure>"))
+        seeds = seeds or any(len(s.values) > 1 for s in series)
+    if not plots:
+        return ""
     spread = " Rings are single seeds, the disc is their mean, the bar one standard deviation to each side."
-    said = "One line per row of the table." + (spread if any(len(s.values) > 1 for s in series) else "")
+    said = "One line per row of the table." + (spread if seeds else "")
     return (
         f'<section aria-labelledby="glance"><h2 id="glance">{escape(column.title)} at a glance</h2>'
-        f'<p class="hint">{said}</p><figure>{"".join(both)}</figure></section>'
+        f'<p class="hint">{said}</p>{"".join(plots)}</section>'
     )
 
 
@@ -199,18 +223,8 @@ def _cost(table: Table) -> str:
     column = table.main
     if column is None:
         return ""
-    parts = []
-    for key, title in (("parameters", "parameters"), ("paper_gflops", "GFLOPs, the papers' counting rule")):
-        points = [
-            (s, cost)
-            for row in table.rows
-            if (s := _series(row, column)) is not None and (cost := row.cost(key)) is not None and cost > 0
-        ]
-        if len(points) > 1:
-            wide = figures.scatter(points, title, column.title, column.digits)
-            narrow = figures.scatter(points, title, column.title, column.digits, narrow=True)
-            parts.append(f"<figure>{wide}{narrow}</figure>")
-    if not parts:
+    parts = [_named(block, _scatters(block, column)) for block in table.blocks]
+    if not any(parts):
         return ""
     sizes = {
         str(run.record.get("costs_input")) for row in table.rows for run in row.done if run.record.get("costs_input")
@@ -220,9 +234,24 @@ def _cost(table: Table) -> str:
     return (
         '<section aria-labelledby="cost"><h2 id="cost">Cost against quality</h2>'
         f'<p class="hint">Whole networks; the {corner} left corner is where one wants to be.{counted} '
-        f'The numbers are those of the table.</p><div class="pair">{"".join(parts)}</div>'
-        f"{_key(table, 'always')}</section>"
+        f"The numbers are those of the table.</p>{''.join(parts)}"
+        f"{_key(_numbered(table), 'always')}</section>"
     )
+
+
+def _scatters(block: Block, column: Column) -> str:
+    parts = []
+    for key, title in (("parameters", "parameters"), ("paper_gflops", "GFLOPs, the papers' counting rule")):
+        points = [
+            (s, cost)
+            for row in block.rows
+            if (s := _series(row, column)) is not None and (cost := row.cost(key)) is not None and cost > 0
+        ]
+        if len(points) > 1:
+            wide = figures.scatter(points, title, column.title, column.digits)
+            narrow = figures.scatter(points, title, column.title, column.digits, narrow=True)
+            parts.append(f"<figure>{wide}{narrow}</figure>")
+    return f'<div class="pair">{"".join(parts)}</div>' if parts else ""
 
 
 def _shape(table: Table) -> str:
@@ -230,9 +259,14 @@ def _shape(table: Table) -> str:
     return " × ".join(map(str, shape)) + " (channels, height, width)" if isinstance(shape, list) else str(shape)
 
 
-def _key(table: Table, css: str) -> str:
-    rows = [row for row in table.rows if row.done]
-    return f'<ul class="key {css}">' + "".join(f"<li>{_badge(row)}{escape(row.label)}</li>" for row in rows) + "</ul>"
+def _numbered(table: Table) -> list[tuple[int, str]]:
+    """Return numbers and names of the rows with finished runs; a row of several blocks once."""
+    return list(dict.fromkeys((row.number, row.short) for row in table.rows if row.done))
+
+
+def _key(entries: Iterable[tuple[int, str]], css: str) -> str:
+    listed = "".join(f"<li>{_badge(number)}{escape(label)}</li>" for number, label in entries)
+    return f'<ul class="key {css}">{listed}</ul>'
 
 
 def _curves(table: Table) -> str:
@@ -240,24 +274,32 @@ def _curves(table: Table) -> str:
     for row in table.rows:
         curves = [curve for run in row.runs if run.status != "unreadable" and len(curve := read_curve(run)) > 1]
         if curves:
-            rows.append((figures.Series(row.number, row.label, (), 0.0, None), curves))
+            rows.append((row, curves))
     if not rows:
         return ""
-    if len(rows) <= figures.COLOURS:
+    several = len(table.blocks) > 1
+    lines = [(figures.Series(row.number, row.short, (), 0.0, None), curves) for row, curves in rows]
+    if len(rows) <= figures.COLOURS and not several:
         shown = (
             "<figure>"
-            + figures.learning_curves(rows)
-            + figures.learning_curves(rows, width=340, narrow=True)
+            + figures.learning_curves(lines)
+            + figures.learning_curves(lines, width=340, narrow=True)
             + "</figure>"
         )
-        shown += _key(table, "")
+        shown += _key(((s.number, s.label) for s, _ in lines), "")
     else:  # too many lines for one frame: a frame each, with the same axes
+        panels: dict[str, list[tuple[figures.Series, list[list[tuple[int, float]]]]]] = {}
+        places = {block.label: place for place, block in enumerate(table.blocks, 1)}
+        for (row, curves), (series, _) in zip(rows, lines, strict=True):
+            line = figures.Series(places[row.block], row.block, (), 0.0, None) if several else series
+            panels.setdefault(f"{row.number} {row.short}", []).append((line, curves))
         frames = (
-            f"<figure><figcaption>{s.number} {escape(s.label)}</figcaption>{panel}</figure>"
-            for (s, _), panel in zip(rows, figures.curve_panels(rows), strict=True)
+            f"<figure><figcaption>{escape(name)}</figcaption>{panel}</figure>"
+            for name, panel in zip(panels, figures.curve_panels(list(panels.items())), strict=True)
         )
-        shown = f'<div class="panels">{"".join(frames)}</div>'
-    seeds = " Strong: mean over seeds; faint: single seeds." if any(len(curves) > 1 for _, curves in rows) else ""
+        shown = _key(((place, label) for label, place in places.items()), "always") if several else ""
+        shown += f'<div class="panels">{"".join(frames)}</div>'
+    seeds = " Strong: mean over seeds; faint: single seeds." if any(len(curves) > 1 for _, curves in lines) else ""
     return (
         '<section aria-labelledby="curves"><h2 id="curves">Learning curves</h2>'
         f'<p class="hint">Training loss, averaged within short windows.{seeds}</p>{shown}</section>'
@@ -271,23 +313,15 @@ def _pictures(table: Table) -> str:
     chosen = samples(table, limit=2 if len(table.rows) <= 10 else 1)
     if not chosen:
         return ""
-    column = table.main
-    blocks = []
+    shown = []
     for name, strips in chosen:
-        items = []
-        for strip in strips:
-            value = strip.row.measured[column.metric].values.get(strip.seed) if column else None
-            about = f"seed {strip.seed}" + (
-                f", {escape(column.title)} {fixed(value, column.digits)} on the whole test set"
-                if column and value is not None
-                else ""
-            )
-            frames = "".join(_frame(picture, strip.row.label) for picture in strip.pictures)
-            items.append(
-                f'<li><div class="who">{_badge(strip.row)}{escape(strip.row.label)}<small>{about}</small></div>'
-                f'<div class="pictures">{frames}</div></li>'
-            )
-        blocks.append(f'<h3>{escape(name)}</h3><ul class="strips">{"".join(items)}</ul>')
+        parts = []
+        for block in table.blocks:
+            mine = [strip for strip in strips if strip.row.block == block.label]
+            if mine:
+                head = f"<h4>{escape(block.label)}</h4>" if block.label else ""
+                parts.append(head + _strips(table, mine))
+        shown.append(f"<h3>{escape(name)}</h3>{''.join(parts)}")
     maps = any(p.kind == "index" for _, strips in chosen for strip in strips for p in strip.pictures)
     said = (
         " Index maps show what an operator hands from its downsampling to its upsampling half, one per stage; stage 0 "
@@ -297,7 +331,56 @@ def _pictures(table: Table) -> str:
     return (
         '<section aria-labelledby="samples"><h2 id="samples">Samples</h2>'
         '<p class="hint">The same test samples for every row. Error maps: black is no error, the brighter the larger.'
-        f"{said if maps else ''}</p>{''.join(blocks)}</section>"
+        f"{_UNMEASURED.get(table.experiment.task, '')}{said if maps else ''}</p>{''.join(shown)}</section>"
+    )
+
+
+_UNMEASURED = {
+    "segmentation": " Grey pixels of the true classes have no label and do not count.",
+    "depth": " Grey pixels of error maps have no measured depth and do not count.",
+}
+
+
+def _strips(table: Table, strips: Sequence[Strip]) -> str:
+    """Show the pictures that all rows have in common, then every row's own."""
+    column = table.main
+    shared, own = common(strips)
+    items = []
+    frames = "".join(_frame(picture, "all rows") for picture in shared if picture.kind != LEGEND)
+    legend = "".join(_legend(picture) for picture in shared if picture.kind == LEGEND)
+    if frames:
+        items.append(f'<li><div class="who">All rows</div><div class="pictures">{frames}</div></li>')
+    for strip in own:
+        value = strip.row.measured[column.metric].values.get(strip.seed) if column else None
+        about = f"seed {strip.seed}" + (
+            f", {escape(column.title)} {fixed(value, column.digits)} on the whole test set"
+            if column and value is not None
+            else ""
+        )
+        frames = "".join(_frame(picture, strip.row.label) for picture in strip.pictures)
+        items.append(
+            f'<li><div class="who">{_badge(strip.row.number)}{escape(strip.row.short)}<small>{about}</small></div>'
+            f'<div class="pictures">{frames}</div></li>'
+        )
+    return f'{legend}<ul class="strips">{"".join(items)}</ul>'
+
+
+def _legend(picture: Picture) -> str:
+    """Show what colours mean: as text where the picture says which they are."""
+    if picture.entries:
+        listed = "".join(
+            f'<li><span class="swatch" style="background:{colour}"></span>{escape(text)}</li>'
+            for text, colour in picture.entries
+        )
+        return f'<ul class="legend" aria-label="{escape(picture.caption or LEGEND)}">{listed}</ul>'
+    found = data_uri(picture)
+    if found is None:
+        return ""
+    uri, width, height = found  # drawn for half its size
+    caption = escape(picture.caption or LEGEND)
+    return (
+        f'<figure class="legend"><img src="{uri}" width="{(width + 1) // 2}" height="{(height + 1) // 2}" '
+        f'alt="legend: {caption}"><figcaption>{caption}</figcaption></figure>'
     )
 
 
@@ -333,7 +416,7 @@ def _runs(table: Table) -> str:
     finished = [(row, run) for row in table.rows for run in row.done]
     if finished:
         lines = "".join(
-            f'<tr><th scope="row">{_badge(row)}{escape(row.label)}</th><td>{run.seed}</td>'
+            f'<tr><th scope="row">{_badge(row.number)}{escape(row.label)}</th><td>{run.seed}</td>'
             f"<td>{escape(str(run.record.get('steps', '')))}</td><td>{_plain(run.number('wall_time_s'))}</td>"
             f"<td>{_plain(run.number('train_samples_per_s'))}</td><td>{_plain(run.number('peak_memory_mb'))}</td>"
             f'<td class="text">{escape(str(run.record.get("device", "")))}</td>'

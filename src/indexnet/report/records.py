@@ -20,6 +20,7 @@ from indexnet.files import read_json
 SCHEMA = 1
 """The newest version of ``record.json`` that this module understands."""
 
+_COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 _SEED = re.compile(r"seed=(-?\d+)")
 _STATUSES = ("done", "running", "failed", "diverged")
 
@@ -31,9 +32,10 @@ class Picture:
     Attributes:
         path: the PNG file; it exists.
         sample: name of the test sample that it shows.
-        kind: ``input | target | output | error | index | trimap``.
+        kind: ``input | target | output | error | index | trimap | legend``.
         stage: the resampling stage of an index map, 0 = full resolution; None for the others.
         caption: a person's line about it, may be empty.
+        entries: of a legend, (what a colour means, the colour as ``#rrggbb``); empty where only the picture says it.
     """
 
     path: Path
@@ -41,6 +43,7 @@ class Picture:
     kind: str
     stage: int | None
     caption: str
+    entries: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -227,7 +230,8 @@ def _number(text: str) -> float | None:
 def read_per_image(run: Run) -> dict[str, dict[str, float]]:
     """Read ``per_image.csv``: metric -> image name -> value. Empty where there is none.
 
-    An image name that occurs more than once gets its occurrence appended, so that nothing is lost.
+    An image name that occurs more than once gets its occurrence appended, so that nothing is lost. Cells that are empty
+    or no finite number are left out: a metric of another test split, or an image in which nothing counts.
     """
     scores: dict[str, dict[str, float]] = {}
     seen: dict[str, int] = {}
@@ -268,5 +272,15 @@ def read_pictures(run: Run) -> list[Picture]:
         if path.is_file():
             sample, kind = str(entry.get("sample", "")), str(entry.get("kind", ""))
             caption = str(entry.get("caption") or "")
-            pictures.append(Picture(path, sample, kind, stage if isinstance(stage, int) else None, caption))
+            number = stage if isinstance(stage, int) else None
+            pictures.append(Picture(path, sample, kind, number, caption, _entries(entry.get("entries"))))
     return pictures
+
+
+def _entries(value: object) -> tuple[tuple[str, str], ...]:
+    """Return the legend's entries that are pairs of a text and a colour."""
+    found = []
+    for pair in value if isinstance(value, list) else []:
+        if isinstance(pair, list) and len(pair) == 2 and isinstance(pair[1], str) and _COLOUR.fullmatch(pair[1]):
+            found.append((str(pair[0]), pair[1]))
+    return tuple(found)

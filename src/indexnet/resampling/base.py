@@ -41,7 +41,13 @@ class ResamplingStage(nn.Module, ABC):
     Args:
         channels: channels of the encoder map that ``down`` halves.
         decoder_channels: channels of the decoder map that ``up`` doubles; default ``channels``.
+
+    Attributes:
+        strided: whether the encoder halves by itself, so that the network calls :meth:`pass_through` instead of
+            :meth:`down`.
     """
+
+    strided: bool = False
 
     def __init__(self, channels: int, decoder_channels: int | None = None) -> None:
         super().__init__()
@@ -51,6 +57,15 @@ class ResamplingStage(nn.Module, ABC):
     @abstractmethod
     def down(self, x: Tensor) -> Downsampled:
         """Halve an encoder map (N, C, H, W), floating point, any H, W >= 2; odd sizes round up."""
+
+    def pass_through(self, x: Tensor, before: Tensor) -> Downsampled:
+        """Take over a map that the encoder halved itself.
+
+        Args:
+            x: the halved map, (N, C, ceil(H/2), ceil(W/2)).
+            before: what the encoder's strided layers made it from, (N, any, H, W): the skip, and the size of ``up``.
+        """
+        return Downsampled(x, before, None, (before.shape[-2], before.shape[-1]))
 
     @abstractmethod
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
@@ -159,6 +174,44 @@ def register_resampling(cls: _R) -> _R:
     return cls
 
 
+NONE = "none"
+
+
+@register_resampling
+class NoResampling(Resampling):
+    """No stages and no weights: what a network that halves nothing has in the place of an operator.
+
+    Args:
+        channels: must be empty.
+        decoder_channels: must be empty or None.
+
+    Raises:
+        UserError: a network that does halve asks for it.
+    """
+
+    info = OperatorInfo(
+        name=NONE,
+        title="None",
+        paper="",
+        equation="",
+        learned=False,
+        guided=False,
+        equal_widths=False,
+        downsampling="nothing",
+        parameters="0",
+    )
+
+    def __init__(self, channels: Sequence[int] = (), decoder_channels: Sequence[int] | None = None) -> None:
+        if channels or decoder_channels:
+            raise UserError(
+                "resampling='none' is for networks that halve nothing, such as dncnn; this one needs an operator, such "
+                "as max_unpool or indexnet."
+            )
+        nn.Module.__init__(self)  # the base class refuses an empty list of widths
+        self.channels = self.decoder_channels = ()
+        self.stages = nn.ModuleList()
+
+
 def get_resampling(name: str) -> type[Resampling]:
     """Return the class registered as ``name``.
 
@@ -194,24 +247,27 @@ def create_resampling(
 
 
 def list_resampling() -> list[OperatorInfo]:
-    """Facts of every registered operator, by name."""
-    return [_REGISTRY[name].info for name in sorted(_REGISTRY)]
+    """Facts of every registered operator, by name; ``none``, the absence of one, is left out."""
+    return [_REGISTRY[name].info for name in sorted(_REGISTRY) if name != NONE]
+
+
+_HALVING = ("down", "pass_through")
 
 
 @contextmanager
 def watch_stages(resampling: Resampling) -> Iterator[list[list[Downsampled]]]:
-    """Collect what every stage's ``down`` returns while the block runs, for cost counts and index-map pictures.
+    """Collect what every stage's ``down`` or ``pass_through`` returns while the block runs.
+
+    For cost counts and pictures of index maps.
 
     Yields:
         One list per stage, filled by forward passes inside the block.
     """
     seen: list[list[Downsampled]] = [[] for _ in resampling.stages]
 
-    def watched(stage: ResamplingStage, results: list[Downsampled]) -> Callable[[Tensor], Downsampled]:
-        down = stage.down
-
-        def call(x: Tensor) -> Downsampled:
-            result = down(x)
+    def watched(method: Callable[..., Downsampled], results: list[Downsampled]) -> Callable[..., Downsampled]:
+        def call(*args: Tensor, **kwargs: Tensor) -> Downsampled:
+            result = method(*args, **kwargs)
             results.append(result)
             return result
 
@@ -220,8 +276,10 @@ def watch_stages(resampling: Resampling) -> Iterator[list[list[Downsampled]]]:
     stages = [stage for stage in resampling.stages if isinstance(stage, ResamplingStage)]
     try:
         for stage, results in zip(stages, seen, strict=True):
-            stage.down = watched(stage, results)  # type: ignore[method-assign, assignment]
+            for name in _HALVING:
+                setattr(stage, name, watched(getattr(stage, name), results))
         yield seen
     finally:
         for stage in stages:
-            vars(stage).pop("down", None)
+            for name in _HALVING:
+                vars(stage).pop(name, None)

@@ -29,6 +29,7 @@ from indexnet.resampling.pooling import half
 
 FAMILIES = ("hin", "o2o_modelwise", "o2o_shared", "o2o_unshared", "m2o")
 SKIPS = ("indexed", "raw")
+REDUCTIONS = (None, "mean")
 _SHARED = ("o2o_modelwise", "o2o_shared")
 
 
@@ -98,7 +99,8 @@ class IndexNetwork(nn.Module):
 class IndexNetStage(ResamplingStage):
     """Indexed pooling and indexed upsampling with the maps of one index network.
 
-    The guide is the decoder index map, packed at low resolution: (N, C or 1, 4, ceil(H/2), ceil(W/2)).
+    The guide is the decoder index map, packed at low resolution: (N, C or 1, 4, ceil(H/2), ceil(W/2)); C/2 where pairs
+    of channels are averaged.
 
     Args:
         channels: encoder width C.
@@ -107,6 +109,8 @@ class IndexNetStage(ResamplingStage):
         normalization: one of :data:`indexnet.ops.NORMALIZATIONS`.
         skip: ``indexed`` (weighted with the encoder index map) or ``raw`` (the input).
         owned: False where the network belongs to the whole resampling, which then holds its weights.
+        pairs: whether the decoder index map is the mean over neighbouring pairs of channels, for a decoder of half the
+            encoder's width.
     """
 
     def __init__(
@@ -117,8 +121,10 @@ class IndexNetStage(ResamplingStage):
         normalization: str = NORMALIZATIONS[0],
         skip: str = "indexed",
         owned: bool = True,
+        pairs: bool = False,
     ) -> None:
         super().__init__(channels, decoder_channels)
+        self.pairs = pairs
         self.normalization = normalization
         self.skip = skip
         # A tuple hides a network that is owned elsewhere, so that its weights have one name in the state dict.
@@ -138,6 +144,8 @@ class IndexNetStage(ResamplingStage):
         encoder, decoder = normalise_indices(self.index_network(even), self.normalization)
         # Autocast runs convolutions in half and softmax in single precision; features keep the dtype that came in.
         encoder, decoder = encoder.to(x.dtype), decoder.to(x.dtype)
+        if self.pairs:
+            decoder = decoder.unflatten(1, (-1, 2)).mean(2)
         if self.skip == "raw":
             return Downsampled(indexed_pool(even, encoder), x, decoder, size)
         features, weighted = indexed_pool_with_skip(even, encoder)
@@ -157,7 +165,7 @@ class IndexNetStage(ResamplingStage):
         return self.paper_macs(height, width) * (self.channels if self.index_network.shared else 1)
 
     def index_maps(self, guide: Tensor | None) -> Tensor | None:
-        """Return the decoder index map at full resolution, (N, C or 1, 2h, 2w) in (0, 1)."""
+        """Return the decoder index map at full resolution, (N, C, C/2 or 1, 2h, 2w) in (0, 1)."""
         return None if guide is None else unpack_cells(guide)
 
 
@@ -167,7 +175,8 @@ class IndexNet(Resampling):
 
     Args:
         channels: encoder width at each stage, from full resolution down.
-        decoder_channels: widths that ``up`` receives; must equal ``channels`` unless ``family`` is ``hin``.
+        decoder_channels: widths that ``up`` receives; must equal ``channels``, or with ``reduction`` be half of them,
+            unless ``family`` is ``hin``, which takes any.
         family: which channels an index looks at. ``hin``: all channels give one map for all (holistic). ``m2o``: all
             channels give one map per channel. One channel gives its own map, by weights that are shared by all stages
             (``o2o_modelwise``), by the channels of one stage (``o2o_shared``), or by none (``o2o_unshared``).
@@ -178,6 +187,9 @@ class IndexNet(Resampling):
         normalization: encoder/decoder pair, one of :data:`indexnet.ops.NORMALIZATIONS`. The decoder half of the fourth
             pair is unreadable in the source and assumed to be sigmoid.
         skip: what a decoder fuses: the map weighted with the encoder indices (``indexed``) or itself (``raw``).
+        reduction: what becomes of index maps where the decoder has half the encoder's width: their ``mean`` over
+            neighbouring pairs of channels, without weights. None: what the network declares (FastDepth: ``mean``), else
+            nothing, and widths must be equal. The paper does not say how the two meet; this is this project's choice.
 
     Raises:
         UserError: an option has an unknown value, or widths differ where there is an index per channel.
@@ -209,8 +221,10 @@ class IndexNet(Resampling):
         expansion: int = 2,
         normalization: str = NORMALIZATIONS[0],
         skip: str = "indexed",
+        reduction: str | None = None,
     ) -> None:
         super().__init__(channels, decoder_channels)
+        check_choice("indexnet", "reduction", reduction, REDUCTIONS)
         check_choice("indexnet", "family", family, FAMILIES)
         check_choice("indexnet", "nonlinear", nonlinear, (True, False))
         check_choice("indexnet", "context", context, (True, False))
@@ -218,7 +232,7 @@ class IndexNet(Resampling):
         check_choice("indexnet", "normalization", normalization, NORMALIZATIONS)
         check_choice("indexnet", "skip", skip, SKIPS)
         self.family, self.nonlinear, self.context, self.expansion = family, nonlinear, context, expansion
-        self.normalization, self.skip = normalization, skip
+        self.normalization, self.skip, self.reduction = normalization, skip, reduction
         if family == "o2o_modelwise":
             self.network = self._create_network(1)
         self._build_stages()
@@ -228,9 +242,13 @@ class IndexNet(Resampling):
 
     def create_stage(self, index: int, channels: int, decoder_channels: int) -> IndexNetStage:
         """Build stage ``index``."""
-        if self.family != "hin":
-            remedy = "give it the encoder's width or choose family='hin', whose one map serves any width."
+        pairs = self.family != "hin" and self.reduction == "mean" and channels == 2 * decoder_channels
+        if self.family != "hin" and not pairs:
+            remedy = (
+                "give it the encoder's width (or half of it and reduction='mean'), or choose family='hin', whose one "
+                "map serves any width."
+            )
             require_equal_widths("indexnet", index, channels, decoder_channels, remedy)
         owned = self.family != "o2o_modelwise"
         network = self._create_network(channels) if owned else self.network
-        return IndexNetStage(channels, decoder_channels, network, self.normalization, self.skip, owned)
+        return IndexNetStage(channels, decoder_channels, network, self.normalization, self.skip, owned, pairs)

@@ -19,7 +19,7 @@ class InterpolationStage(PooledStage):
     Args:
         channels: encoder width C.
         decoder_channels: decoder width, default C; any.
-        pooling: ``max``, ``avg`` or ``conv``.
+        pooling: ``max``, ``avg``, ``conv`` or ``encoder``.
         mode: ``nearest`` or ``bilinear`` (corners not aligned).
     """
 
@@ -41,7 +41,7 @@ class _Interpolation(Resampling):
     Args:
         channels: encoder width at each stage, from full resolution down.
         decoder_channels: widths that ``up`` receives; any.
-        pooling: ``max``, ``avg`` or ``conv`` (3x3, stride 2, its own).
+        pooling: ``max``, ``avg``, ``conv`` (3x3, stride 2, its own) or ``encoder`` (its convolution strides).
 
     Raises:
         UserError: unknown pooling.
@@ -72,8 +72,8 @@ class Nearest(_Interpolation):
         learned=True,
         guided=False,
         equal_widths=False,
-        downsampling="max pooling | average pooling | 3x3 convolution with stride 2",
-        parameters="0 (max, avg) | 9C^2 + C (conv)",
+        downsampling="max pooling | average pooling | 3x3 convolution with stride 2 | the encoder's stride",
+        parameters="0 (max, avg, encoder) | 9C^2 + C (conv)",
     )
 
 

@@ -127,7 +127,7 @@ class CarafeStage(PooledStage):
     Args:
         channels: encoder width C.
         decoder_channels: decoder width D, default C.
-        pooling: ``max``, ``avg`` or ``conv``.
+        pooling: ``max``, ``avg``, ``conv`` or ``encoder``.
         k_up: size of the reassembly neighbourhood, odd.
         k_enc: size of the kernel-predicting convolution, odd.
         compressed: width that the decoder map is compressed to.
@@ -173,7 +173,7 @@ class Carafe(Resampling):
     Args:
         channels: encoder width at each stage, from full resolution down.
         decoder_channels: widths that ``up`` receives; any.
-        pooling: ``max``, ``avg`` or ``conv`` (3x3, stride 2, its own).
+        pooling: ``max``, ``avg``, ``conv`` (3x3, stride 2, its own) or ``encoder`` (its convolution strides).
         k_up: size of the reassembly neighbourhood, odd; 1 is nearest neighbour with unused weights.
         k_enc: size of the kernel-predicting convolution, odd.
         compressed: width that the decoder map is compressed to.
@@ -190,7 +190,7 @@ class Carafe(Resampling):
         learned=True,
         guided=False,
         equal_widths=False,
-        downsampling="max pooling | average pooling | 3x3 convolution with stride 2",
+        downsampling="max pooling | average pooling | 3x3 convolution with stride 2 | the encoder's stride",
         parameters="64D + 57764 at the default options (+ 9C^2 + C with pooling=conv)",
     )
 

@@ -1,4 +1,4 @@
-"""The unguided halves that several operators share: maximum, average or strided convolution."""
+"""The unguided halves that several operators share: maximum, average, strided convolution, or the encoder's own."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ from indexnet.ops import pad_to_even
 from indexnet.resampling._options import check_choice
 from indexnet.resampling.base import Downsampled, ResamplingStage
 
-POOLINGS = ("max", "avg", "conv")
+POOLINGS = ("max", "avg", "conv", "encoder")
 
 
 class PooledStage(ResamplingStage):
     """A stage whose ``down`` pools and whose skip is its input.
 
     ``max`` and ``avg`` work on 2x2 cells, with the last row or column repeated where a size is odd. ``conv`` is a 3x3
-    convolution of its own, stride 2, padding 1, with bias, C -> C.
+    convolution of its own, stride 2, padding 1, with bias, C -> C. ``encoder`` leaves it to the encoder, whose own
+    convolution before the stage strides; only some networks can.
 
     Args:
         channels: encoder width C.
         decoder_channels: decoder width, default C.
-        pooling: ``max``, ``avg`` or ``conv``.
+        pooling: ``max``, ``avg``, ``conv`` or ``encoder``.
     """
 
     def __init__(self, channels: int, decoder_channels: int | None = None, pooling: str = "max") -> None:
         super().__init__(channels, decoder_channels)
         self.pooling = pooling
+        self.strided = pooling == "encoder"
         if pooling == "conv":
             self.reduce = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
 
@@ -38,8 +40,10 @@ class PooledStage(ResamplingStage):
             features = F.max_pool2d(even, 2)
         elif self.pooling == "avg":
             features = F.avg_pool2d(even, 2)
-        else:
+        elif self.pooling == "conv":
             features = self.reduce(even)
+        else:
+            raise RuntimeError("pooling='encoder': the network halves and calls pass_through, not down")
         return Downsampled(features, x, None, size)
 
     def paper_macs(self, height: int, width: int) -> int:

@@ -7,10 +7,13 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from indexnet._names import check_options, unknown_name
 from indexnet.errors import UserError
+
+if TYPE_CHECKING:
+    from indexnet.networks import Network
 
 _PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "64-true")
 
@@ -128,8 +131,8 @@ def check_names(config: Mapping[str, Any]) -> None:
     from indexnet.tasks import create_optimizer, get_task
 
     task = get_task(config["task"]["name"])
-    ours = ("costs_size",)
-    check_options(f"task {task.name!r}", task.__init__, _options(config["task"], *ours), _TASK_ARGUMENTS)
+    task_options = _options(config["task"], "costs_size")
+    check_options(f"task {task.name!r}", task, task_options, _TASK_ARGUMENTS)
     resampling, network, data = config["resampling"], config["network"], config["data"]
     check_options(
         f"resampling {resampling['name']!r}",
@@ -144,7 +147,8 @@ def check_names(config: Mapping[str, Any]) -> None:
     pretrained = config["encoder"].get("pretrained")
     if isinstance(pretrained, str) and not Path(pretrained).is_file():
         raise UserError(f"encoder.pretrained={pretrained} is no file; give the path of a state dict, true or false.")
-    _build(json.dumps(network_spec(config)))
+    network_on_meta = _build(json.dumps(network_spec(config)))
+    task(network_on_meta, **task_options)
     import torch
 
     create_optimizer(config["optimizer"], [{"params": [torch.nn.Parameter(torch.zeros(1))]}])
@@ -159,7 +163,7 @@ _TASK_ARGUMENTS = ("network", "optimizer", "schedule")
 
 
 @functools.lru_cache(maxsize=64)
-def _build(spec: str) -> None:
+def _build(spec: str) -> Network:
     """Build a network on the meta device; the rows of a sweep that share it build it once."""
     import torch
 
@@ -169,7 +173,7 @@ def _build(spec: str) -> None:
     name = options.pop("name")
     try:
         with torch.device("meta"):
-            create_network(name, **options)
+            return create_network(name, **options)
     except UserError:
         raise
     except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:  # a width that is a word, for example

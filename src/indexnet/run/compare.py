@@ -24,11 +24,10 @@ from indexnet.run.inputs import (
 )
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
-    from indexnet.networks import Network
     from indexnet.run.sheets import Panel
+    from indexnet.tasks import Task
 
 HELP = "show what several checkpoints make of the same images, side by side, with their index maps"
 
@@ -40,12 +39,12 @@ class Contender:
     Attributes:
         caption: its name in the pictures, unique.
         path: its file.
-        network: on the device, in eval mode.
+        task: with the network, on the device, in eval mode.
     """
 
     caption: str
     path: Path
-    network: Network
+    task: Task
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -69,22 +68,20 @@ def main(args: argparse.Namespace) -> int:
         raise UserError("compare needs at least two checkpoints; `indexnet predict` runs one.")
     if args.panel < 32:
         raise UserError(f"--panel {args.panel} must be at least 32 pixels.")
-    from indexnet.networks.checkpoint import load_network
+    from indexnet.run.infer import load_task, needs_trimap, pick_device
 
-    loaded = [load_network(path) for path in args.checkpoints]
+    loaded = [load_task(path) for path in args.checkpoints]
     from indexnet.data.images import write_png
     from indexnet.files import atomic_write
-    from indexnet.run.infer import needs_trimap, pick_device
     from indexnet.run.sheets import contact_sheet
 
-    tasks = [meta["task"]["name"] for _, meta in loaded]
-    task = tasks[0]
-    for path, other in zip(args.checkpoints, tasks, strict=True):
-        if other != task:
+    task = loaded[0][0]
+    for path, (other, _) in zip(args.checkpoints, loaded, strict=True):
+        if other.name != task.name:
             raise UserError(
-                f"{args.checkpoints[0]} is for {task} but {path} is for {other}; compare one task at a time."
+                f"{args.checkpoints[0]} is for {task.name} but {path} is for {other.name}; compare one task at a time."
             )
-    items = find_items(args.images, args.trimaps, task, needs_trimap(task))
+    items = find_items(args.images, args.trimaps, task.name, needs_trimap(task))
     device = pick_device(args.device)
     check_output(args.output, args.images, args.trimaps)
     page = args.output / "index.html"
@@ -93,23 +90,23 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(f"{there[0]} exists; give --overwrite to replace the comparison in it, or another --output.")
     captions = unique_captions(args.checkpoints, [meta for _, meta in loaded])
     contenders = [
-        Contender(caption, path, network.to(device))
-        for caption, path, (network, _) in zip(captions, args.checkpoints, loaded, strict=True)
+        Contender(caption, path, own.to(device))
+        for caption, path, (own, _) in zip(captions, args.checkpoints, loaded, strict=True)
     ]
     written: list[tuple[str, bool]] = []
     mapped: set[str] = set()
 
     def work(item: Item) -> str | None:
-        sample, snapped = read_item(item, task, contenders[0].network)
+        sample, snapped = read_item(item, contenders[0].task)
         samples, outputs, maps = [], [], []
         for contender in contenders:
-            same = contender.network.in_channels == contenders[0].network.in_channels  # colour and gray may meet
-            own = sample if same else read_item(item, task, contender.network)[0]
-            output, index_maps = run_watched(task, contender.network, own, device)
+            same = contender.task.network.in_channels == task.network.in_channels  # colour and gray may meet
+            own = sample if same else read_item(item, contender.task)[0]
+            output, index_maps = run_watched(contender.task, own)
             samples.append(own)
             outputs.append(output)
             maps.append(index_maps)
-        rows = comparison(task, samples, outputs, captions)
+        rows = comparison([c.task for c in contenders], samples, outputs, captions)
         write_png(args.output / f"{item.stem}.png", contact_sheet(rows, args.panel), overwrite=args.overwrite)
         shown = index_rows(maps, captions)
         if shown:
@@ -121,7 +118,7 @@ def main(args: argparse.Namespace) -> int:
 
     outcome = do_each(items, work, "comparing")
     if outcome.done:
-        atomic_write(page, html_page(task, contenders, written))
+        atomic_write(page, html_page(task.name, contenders, written))
         print(f"{len(outcome.done)} of {len(items)} images compared; open {page}")
         plain = [caption for caption in captions if caption not in mapped]
         if plain:
@@ -149,9 +146,7 @@ def _place(path: Path) -> str:
     return path.stem
 
 
-def run_watched(
-    task: str, network: Network, sample: Mapping[str, Any], device: torch.device
-) -> tuple[Tensor, list[Tensor | None]]:
+def run_watched(task: Task, sample: Mapping[str, Any]) -> tuple[Tensor, list[Tensor | None]]:
     """Predict, and collect the index map of every stage.
 
     Returns:
@@ -160,8 +155,9 @@ def run_watched(
     from indexnet.resampling.base import watch_stages
     from indexnet.run.infer import predict_sample
 
+    network = task.network
     with watch_stages(network.resampling) as seen:
-        prediction = predict_sample(task, network, sample, device)
+        prediction = predict_sample(task, sample)
     maps: list[Tensor | None] = []
     for number, results in enumerate(seen):
         found = network.stage(number).index_maps(results[-1].guide) if results else None
@@ -170,30 +166,35 @@ def run_watched(
 
 
 def comparison(
-    task: str, samples: Sequence[Mapping[str, Any]], outputs: Sequence[Tensor], captions: Sequence[str]
+    tasks: Sequence[Task], samples: Sequence[Mapping[str, Any]], outputs: Sequence[Tensor], captions: Sequence[str]
 ) -> list[list[Panel]]:
     """Arrange input and outputs over differences: of a reconstruction from its input, else from the first output.
 
     Args:
-        task: the task's name.
+        tasks: the checkpoints' tasks, all of one kind.
         samples: what each checkpoint was given; one image, gray or in colour.
         outputs: one prediction per checkpoint, (K, H, W).
         captions: one name per checkpoint.
     """
-    from indexnet.data.pictures import error_map, to_picture
+    from torch.utils.data import default_collate
+
+    from indexnet.data.pictures import to_picture
     from indexnet.run.sheets import Panel
 
     first = samples[0]
     top = [Panel("input", to_picture(max((sample["image"] for sample in samples), key=len)))]
     below: list[Panel]
-    top += [Panel(caption, to_picture(output)) for caption, output in zip(captions, outputs, strict=True)]
-    if task == "reconstruction":
-        pairs = zip(outputs, samples, strict=True)
+    for caption, task, sample, output in zip(captions, tasks, samples, outputs, strict=True):
+        top.append(Panel(caption, task.view(output[None], default_collate([dict(sample)]), like=outputs[0][None])))
+    if tasks[0].name == "reconstruction":
         below = [Panel("", None)]
-        below += [Panel("difference from the input", error_map(output, sample["image"])) for output, sample in pairs]
+        for task, sample, output in zip(tasks, samples, outputs, strict=True):
+            below.append(Panel("difference from the input", task.difference(output[None], sample["image"][None])))
         return [top, below]
     below = [Panel("trimap", to_picture(first["trimap"])) if "trimap" in first else Panel("", None), Panel("", None)]
-    below += [Panel(f"difference from {captions[0]}", error_map(output, outputs[0])) for output in outputs[1:]]
+    for task, output in zip(tasks[1:], outputs[1:], strict=True):
+        difference = task.difference(output[None], outputs[0][None])
+        below.append(Panel(f"difference from {captions[0]}", difference))
     return [top, below]
 
 

@@ -153,6 +153,7 @@ def freeze(cfg: DictConfig) -> dict[str, Any]:
     _apply_budget(plain)
     plain["schedule"] = settle_schedule(plain["schedule"], plain["training"]["epochs"])
     _settle_encoder(plain)
+    _settle_data(plain)
     check_names(plain)
     check_batch(plain)
     return plain
@@ -178,6 +179,29 @@ def _settle_encoder(config: dict[str, Any]) -> None:
         encoder["freeze_bn"] = pretrained
     if optimizer.get("encoder_lr_multiplier") == "auto":
         optimizer["encoder_lr_multiplier"] = 0.01 if pretrained else 1.0
+
+
+def _settle_data(config: dict[str, Any]) -> None:
+    """Replace ``auto`` in what follows from the data set: the network's channels and classes, the classes' names.
+
+    Raises:
+        UserError: the data set, its options or its classes do not fit.
+    """
+    from indexnet.data import create_data
+
+    keys = (("network", "in_channels"), ("network", "classes"), ("task", "classes"))
+    found = [(group, key) for group, key in keys if config[group].get(key) == "auto"]
+    if not found:
+        return
+    options = data_options(config)
+    data = create_data(options.pop("name"), **options)
+    for group, key in found:
+        if key == "in_channels":
+            config[group][key] = data.channels
+        elif not data.classes:
+            raise UserError(f"data={data.name} names no classes; give {group}.{key}.")
+        else:
+            config[group][key] = list(data.classes) if group == "task" else len(data.classes)
 
 
 def _apply_budget(config: dict[str, Any]) -> None:

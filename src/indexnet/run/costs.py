@@ -45,7 +45,7 @@ def main(args: argparse.Namespace) -> int:
     console.print(table(experiment, lines))
     for text in remarks(experiment, lines):
         console.print(text, markup=False, soft_wrap=True)
-    return 0 if all(line.agrees is not False or line.exception for line in lines) else DISAGREES
+    return 0 if all(line.is_fine for line in lines) else DISAGREES
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,12 @@ class Cell:
     Attributes:
         printed: the cell as printed.
         counted: the counted value in the same form.
+        is_exception: whether it is declared that the two differ.
     """
 
     printed: str
     counted: str
+    is_exception: bool = False
 
     @property
     def agrees(self) -> bool:
@@ -71,7 +73,7 @@ class Line:
     """The costs of one row.
 
     Attributes:
-        row: the row.
+        row: the row, without what the table repeats.
         costs: what was counted; None for a pending row.
         parameters: printed beside counted; None where nothing is printed.
         gflops: the same for multiply-adds by the papers' rule.
@@ -87,12 +89,21 @@ class Line:
     @property
     def agrees(self) -> bool | None:
         """Whether all printed costs agree; None where none are printed or the row is pending."""
-        cells = [cell for cell in (self.parameters, self.gflops) if cell is not None]
-        return all(cell.agrees for cell in cells) if cells else None
+        return all(cell.agrees for cell in self.cells) if self.cells else None
+
+    @property
+    def cells(self) -> list[Cell]:
+        """What is printed."""
+        return [cell for cell in (self.parameters, self.gflops) if cell is not None]
+
+    @property
+    def is_fine(self) -> bool:
+        """Whether every printed cost agrees or is declared not to."""
+        return all(cell.agrees or cell.is_exception for cell in self.cells)
 
 
 def count(experiment: Experiment) -> list[Line]:
-    """Build every row's network without memory (on the meta device) and count it.
+    """Build every row's network without memory (on the meta device) and count it; repeated rows cost the same, once.
 
     Raises:
         UserError: a row's configuration does not work out, or a printed cell cannot be read.
@@ -102,20 +113,20 @@ def count(experiment: Experiment) -> list[Line]:
     from indexnet.run.config import conf_dir
 
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):  # once for all rows
-        counted = {row.name: None if row.pending else row_costs(experiment, row) for row in experiment.rows}
+        counted = {row.name: None if row.pending else row_costs(experiment, row) for row in experiment.base_rows}
     reference = counted.get(experiment.reference) if experiment.reference else None
-    return [_line(experiment, row, counted[row.name], reference) for row in experiment.rows]
+    return [_line(experiment, row, counted[row.name], reference) for row in experiment.base_rows]
 
 
 def row_costs(experiment: Experiment, row: Row) -> Costs:
-    """Count one row for the input size that the table prints costs for."""
+    """Count one row for the input size and with the overrides that the table prints costs for."""
     import torch
 
     from indexnet.networks import count_costs, create_network
     from indexnet.networks.base import without_pretrained
     from indexnet.run.config import compose, freeze, network_spec
 
-    config = freeze(compose([f"experiments={experiment.name}", *row.overrides]))
+    config = freeze(compose([f"experiments={experiment.name}", *row.overrides, *experiment.cost_overrides]))
     spec = without_pretrained(network_spec(config))
     with torch.device("meta"):
         network = create_network(spec.pop("name"), **spec)
@@ -125,8 +136,11 @@ def row_costs(experiment: Experiment, row: Row) -> Costs:
 
 def _line(experiment: Experiment, row: Row, costs: Costs | None, reference: Costs | None) -> Line:
     from indexnet.errors import UserError
+    from indexnet.run.experiments import COST_CELLS
 
     parameters = gflops = None
+    exception = experiment.exceptions.get(row.base, "")
+    declared = experiment.exception_cells.get(row.base, frozenset(COST_CELLS)) if exception else frozenset()
     if costs is not None:
         if printed := row.printed.get("params", ""):
             value = float(costs.parameters)
@@ -137,10 +151,10 @@ def _line(experiment: Experiment, row: Row, costs: Costs | None, reference: Cost
                         "names no baseline that it is added to."
                     )
                 value -= reference.parameters
-            parameters = Cell(printed, _like(printed, value))
+            parameters = Cell(printed, _like(printed, value), "params" in declared)
         if printed := row.printed.get("gflops", ""):
-            gflops = Cell(printed, _like(printed, costs.paper_gflops))
-    return Line(row, costs, parameters, gflops, experiment.exceptions.get(row.name, ""))
+            gflops = Cell(printed, _like(printed, costs.paper_gflops), "gflops" in declared)
+    return Line(row, costs, parameters, gflops, exception)
 
 
 def _like(printed: str, value: float) -> str:
@@ -173,7 +187,7 @@ def table(experiment: Experiment, lines: Sequence[Line]) -> Table:
             shown.add_row(Text(line.row.label), *[""] * 6, Text("pending", style="dim"))
             continue
         word, style = {True: ("yes", "green"), False: ("no", "red"), None: ("not printed", "dim")}[line.agrees]
-        if line.agrees is False and line.exception:
+        if line.agrees is False and line.is_fine:
             word, style = "exception", "yellow"
         shown.add_row(
             Text(line.row.label),
@@ -196,12 +210,15 @@ def remarks(experiment: Experiment, lines: Sequence[Line]) -> list[str]:
         texts.append(f"{sum(line.agrees is True for line in printed)} of {len(printed)} rows with printed costs agree.")
     else:
         texts.append("The table prints no costs.")
+    reasons: set[str] = set()
     for line in printed:
-        cells = [cell for cell in (line.parameters, line.gflops) if cell is not None]
-        both = "; ".join(f"printed {cell.printed}, counted {cell.counted}" for cell in cells)
-        if line.exception:
+        wrong = [cell for cell in line.cells if not cell.agrees] or line.cells
+        both = "; ".join(f"printed {cell.printed}, counted {cell.counted}" for cell in wrong)
+        if line.exception and line.is_fine:
             known = "declared exception" if line.agrees is False else "declared as an exception, but agrees"
-            texts.append(f"{line.row.label} ({known}): {both}: {line.exception}.")
+            why = "for the same reason" if line.exception in reasons else line.exception
+            texts.append(f"{line.row.label} ({known}): {both}: {why}.")
+            reasons.add(line.exception)
         elif line.agrees is False:
             texts.append(f"{line.row.label} disagrees: {both}.")
     texts += [f"{line.row.label}: pending, {line.row.pending}." for line in lines if line.row.pending]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import math
 import re
 import sys
@@ -17,10 +15,8 @@ from indexnet.errors import UserError
 from indexnet.run.inputs import DEVICE_HELP, allow_anywhere, error_console, say
 
 if TYPE_CHECKING:
-    import torch
-
     from indexnet.data import Dataset
-    from indexnet.networks import Network
+    from indexnet.tasks import Task
 
 HELP = "evaluate a checkpoint on a test set; data=NAME and data.OPTION=VALUE choose another than its own"
 SCHEMA = 1
@@ -65,42 +61,39 @@ def main(args: argparse.Namespace) -> int:
     if args.limit is not None and args.limit < 1:
         raise UserError(f"--limit {args.limit} must be at least 1.")
     chosen, overrides = parse_overrides(args.overrides)
-    from indexnet.networks.checkpoint import load_network
+    from indexnet.run.infer import load_task, pick_device
 
-    network, meta = load_network(args.checkpoint)
+    task, meta = load_task(args.checkpoint)
     from indexnet.data import create_data
     from indexnet.files import sha256_file, write_json
     from indexnet.run import record as records
-    from indexnet.run.infer import pick_device
 
     options = evaluation_data(meta, chosen, overrides)
     name = options.pop("name")
-    dataset = create_data(name, **options).test()
+    tests = create_data(name, **options).tests()
     folder = args.output or default_folder(args.checkpoint, name, overrides)
     result_file = folder / "evaluation.json"
     if result_file.exists() and not args.overwrite:
         raise UserError(f"{result_file} exists; give --overwrite to replace it, or another --output.")
     device = pick_device(args.device)
-    task = meta["task"]["name"]
-    count = len(dataset) if args.limit is None else min(args.limit, len(dataset))
+    counts = {split: min(args.limit or len(data), len(data)) for split, data in tests.items()}
+    count = sum(counts.values())
     started, begun = records.now(), time.monotonic()
-    rows, failed = evaluate(task, network.to(device), dataset, count, device)
+    rows, failed, metrics = evaluate(task.to(device), tests, counts)
     took = time.monotonic() - begun
     if not rows:
         raise UserError(f"none of the {count} images of {name} could be evaluated; the reasons stand above.")
-    metrics = {key: _mean([row[key] for row in rows]) for key in rows[0] if key != "name"}
     result = {
         "schema": SCHEMA,
         "checkpoint": str(args.checkpoint),
         "checkpoint_sha256": sha256_file(args.checkpoint),
-        "task": task,
+        "task": meta["task"],
         "network": meta["network"],
         "data": {
             "name": name,
             "options": options,
-            "split": dataset.split,
-            "count": len(dataset),
-            "fingerprint": dataset.fingerprint(),
+            "split": "test",
+            **records.describe_splits(tests),
         },
         "test_count": len(rows),
         "limit": args.limit,
@@ -112,9 +105,9 @@ def main(args: argparse.Namespace) -> int:
         "started": started,
         "wall_time_s": round(took, 2),
     }
-    _write_csv(folder / "per_image.csv", rows)
+    records.write_rows(folder / "per_image.csv", rows)
     write_json(result_file, result)
-    _print_table(f"{args.checkpoint.name} on {name}, {dataset.split}", rows)
+    _print_table(f"{args.checkpoint.name} on {name}, test", rows, metrics)
     print(f"{len(rows)} of {count} images in {took:.1f} s on {device}; written to {folder}")
     if failed:
         names = ", ".join(who for who, _ in failed)
@@ -213,63 +206,60 @@ def default_folder(checkpoint: Path, name: str, overrides: Mapping[str, Any]) ->
 
 
 def evaluate(
-    task: str, network: Network, dataset: Dataset, count: int, device: torch.device
-) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
-    """Evaluate the first ``count`` samples of a split under a progress bar.
+    task: Task, tests: Mapping[str, Dataset], counts: Mapping[str, int]
+) -> tuple[list[dict[str, Any]], list[tuple[str, str]], dict[str, float]]:
+    """Evaluate the first samples of every test split under a progress bar.
 
     Args:
-        task: the task's name.
-        network: in eval mode, on ``device``.
-        dataset: a test split.
-        count: how many samples, at most its length.
-        device: where the network is.
+        task: in eval mode, on the device that is to be used.
+        tests: test splits by name, as :meth:`indexnet.data.Data.tests` gives them.
+        counts: how many samples of each, at most its length.
 
     Returns:
-        One row per image (``name`` and metrics), and (name, sentence) of those that a person's file made impossible.
+        One row per image (``name`` and metrics), (name, sentence) of those that a person's file made impossible, and
+        the metrics over all images, by the names that a record uses.
     """
     import numpy as np
     from rich.progress import track
     from torch.utils.data import default_collate
 
-    from indexnet.run.infer import as_samples, check_channels, predict_batch, score_batch
-    from indexnet.tasks import get_task
+    from indexnet.run.infer import as_samples, check_channels, predict_batch
+    from indexnet.tasks import metric_key
 
     rows: list[dict[str, Any]] = []
     failed: list[tuple[str, str]] = []
+    results: dict[str, float] = {}
     console = error_console()
-    step = get_task(task).test_batch_size
-    starts = range(0, count, step)
-    for start in track(starts, "evaluating", console=console, transient=True, disable=not console.is_terminal):
-        samples = []
-        for index in range(start, min(start + step, count)):
-            try:
-                samples.append(dataset.sample(index, np.random.default_rng(0)))
-            except UserError as error:
-                failed.append((dataset.name(index), str(error)))
-                say(console, str(error))
-        for group in as_samples(samples):
-            check_channels(task, network, group[0])
-            batch = default_collate(list(group))
-            values = score_batch(task, predict_batch(task, network, batch, device), batch)
-            rows += [{"name": sample["name"], **row} for sample, row in zip(group, values, strict=True)]
-    return rows, failed
+    step = task.test_batch_size
+    for split, dataset in tests.items():
+        metrics = task.create_metrics()
+        before = len(rows)
+        starts = range(0, counts[split], step)
+        title = f"evaluating {split}".rstrip()
+        for start in track(starts, title, console=console, transient=True, disable=not console.is_terminal):
+            samples = []
+            for index in range(start, min(start + step, counts[split])):
+                try:
+                    samples.append(dataset.sample(index, np.random.default_rng(0)))
+                except UserError as error:
+                    failed.append((metric_key(split, dataset.name(index)), str(error)))
+                    say(console, str(error))
+            for group in as_samples(samples):
+                check_channels(task, group[0])
+                batch = task.prepare(default_collate(list(group)))
+                inputs = task.metric_inputs(predict_batch(task, batch), batch)
+                for metric in metrics.values():
+                    metric.update(*inputs)
+                for place, sample in enumerate(group):
+                    row: dict[str, Any] = {"name": metric_key(split, str(sample["name"]))}
+                    row.update({metric_key(split, key): m.latest[place].item() for key, m in metrics.items()})
+                    rows.append(row)
+        if len(rows) > before:
+            results.update({metric_key(split, key): metric.compute().item() for key, metric in metrics.items()})
+    return rows, failed, results
 
 
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
-
-
-def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    from indexnet.files import atomic_write
-
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    atomic_write(path, text.getvalue())
-
-
-def _print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+def _print_table(title: str, rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, float]) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -277,17 +267,20 @@ def _print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     from indexnet.metrics import get_metric
 
     table = Table(title=escape(title), title_justify="left")
-    for heading in ("metric", "better", "mean", "lowest", "highest", "worst image"):
-        number = heading in ("mean", "lowest", "highest")
+    for heading in ("metric", "better", "result", "lowest", "highest", "worst image"):
+        number = heading in ("result", "lowest", "highest")
         table.add_column(heading, justify="right" if number else "left", no_wrap=heading != "worst image")
-    for key in rows[0]:
-        if key == "name":
+    for key, result in metrics.items():
+        split, _, name = key.rpartition("/")
+        info = get_metric(name).info
+        measured = [row for row in rows if math.isfinite(row.get(key, math.nan))]
+        if not measured:
             continue
-        info = get_metric(key).info
-        values = [row[key] for row in rows]
-        worst = (min if info.higher_is_better else max)(rows, key=lambda row: row[key])
+        worst = (min if info.higher_is_better else max)(measured, key=lambda row: row[key])
         unit = f" ({info.unit})" if info.unit else ""
-        numbers = [f"{value:.4g}" for value in (_mean(values), min(values), max(values))]
+        values = [row[key] for row in measured]
+        numbers = [f"{value:.4g}" for value in (result, min(values), max(values))]
         better = "higher" if info.higher_is_better else "lower"
-        table.add_row(f"{info.title}{unit}", better, *numbers, escape(str(worst["name"])))
+        heading = f"{split} {info.title}{unit}".strip()
+        table.add_row(escape(heading), better, *numbers, escape(str(worst["name"])))
     Console(file=sys.stdout).print(table)

@@ -8,10 +8,11 @@ union of single rows and grids, and which columns are compared with what the pap
 from __future__ import annotations
 
 import csv
+import dataclasses
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -38,11 +39,15 @@ _PLAIN = re.compile(r"[\w.+/-]+")
 _KEYS = frozenset(
     (
         *("name", "title", "source", "printed", "printed_data", "baseline", "columns", "seeds", "exceptions", "notes"),
-        *("ranks", "rows", "cost_input", "n_jobs"),
+        *("ranks", "rows", "cost_input", "cost_overrides", "n_jobs", "repeat"),
     )
 )
 _ROW_KEYS = frozenset(("name", "label", "overrides", "grid", "printed", "pending"))
-_COLUMN_KEYS = frozenset(("metric", "printed", "title", "higher_is_better", "digits", "pending"))
+_COLUMN_KEYS = frozenset(("metric", "split", "printed", "title", "higher_is_better", "digits", "pending"))
+_REPEAT_KEYS = frozenset(("key", "values", "name", "label"))
+_EXCEPTION_KEYS = frozenset(("cells", "why"))
+COST_CELLS = ("params", "gflops")
+"""CSV columns of printed costs."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +55,13 @@ class Column:
     """One measured column of a table.
 
     Attributes:
-        metric: our metric's name, as in the records.
-        printed: CSV column of the printed numbers; "" where none are printed.
+        metric: our metric's name, as in the records: ``psnr``, or ``bsd68/psnr`` on a named test split.
+        printed: CSV column of the printed numbers; "" where none are printed. May be a template over what rows repeat
+            (``bsd68_psnr_{task.sigma}``): a row's printed cells have its number under the template itself.
         title: heading.
         higher_is_better: direction.
         digits: decimals to show.
+        split: the test split that the metric is of; "" where the data set has one alone.
     """
 
     metric: str
@@ -62,6 +69,7 @@ class Column:
     title: str
     higher_is_better: bool
     digits: int = 3
+    split: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,8 @@ class Row:
         overrides: Hydra overrides that make the row.
         printed: the paper's raw cells by CSV column; empty where the row is not printed.
         pending: why the row cannot be run yet; "" where it can.
+        block: which repetition of the table it belongs to, for people ("sigma 25"); "" where rows are not repeated.
+        base: its name without what the repetition added; the same as ``name`` where rows are not repeated.
     """
 
     name: str
@@ -81,6 +91,11 @@ class Row:
     overrides: tuple[str, ...]
     printed: Mapping[str, str]
     pending: str = ""
+    block: str = ""
+    base: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "base", self.base or self.name)
 
 
 @dataclass(frozen=True)
@@ -93,15 +108,17 @@ class Experiment:
         source: where the printed numbers stand.
         task: the task that all rows train.
         notes: what a reader must know, plain text.
-        rows: in printed order, pending ones included.
+        rows: in printed order, pending ones included; where rows are repeated, all of one block before the next.
         seeds: of every row.
         columns: the first one ranks the table.
-        reference: row that printed differences (``+4.99K``) refer to, or None.
-        exceptions: rows whose costs are known to disagree with the printed ones, and why.
+        reference: row, by base name, that printed differences (``+4.99K``) refer to, or None.
+        exceptions: rows, by base name, whose costs are known to disagree with the printed ones, and why.
         ranks: False where the protocol is too small to rank anything; every output must say so.
         cost_input: (C, H, W) for which the table prints costs; None: the task's own.
         printed_data: names of our data sets that are the printed one; elsewhere numbers are not subtracted.
         n_jobs: runs at a time where the command line does not say.
+        exception_cells: which of :data:`COST_CELLS` an exception is about; a row that is not in it: all of them.
+        cost_overrides: Hydra overrides that are added when costs are counted, as they are printed for one data set.
     """
 
     name: str
@@ -118,16 +135,31 @@ class Experiment:
     cost_input: tuple[int, int, int] | None = None
     printed_data: tuple[str, ...] = ()
     n_jobs: int = 1
+    exception_cells: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    cost_overrides: tuple[str, ...] = ()
+
+    @property
+    def base_rows(self) -> tuple[Row, ...]:
+        """The rows of the first block, by base name and label: every row once, whatever is repeated."""
+        first = self.rows[0].block if self.rows else ""
+        return tuple(
+            dataclasses.replace(row, name=row.base, label=row.label.removesuffix(f", {row.block}"))
+            for row in self.rows
+            if row.block == first
+        )
 
     def select(self, names: Sequence[str] | None) -> tuple[Row, ...]:
         """Return the rows of these names in the table's order, or all that can be run.
+
+        Args:
+            names: names of rows, or base names: every repetition of a row.
 
         Raises:
             UserError: a name is unknown or given twice, or its row is pending.
         """
         if names is None:
             return tuple(row for row in self.rows if not row.pending)
-        known = {row.name: row for row in self.rows}
+        known = {row.base: row for row in self.rows} | {row.name: row for row in self.rows}
         for name in names:
             if name not in known:
                 raise unknown_name(f"row of experiment {self.name}:", name, known)
@@ -135,7 +167,7 @@ class Experiment:
                 raise UserError(f"row {name!r} of experiment {self.name} cannot run yet: {known[name].pending}.")
             if list(names).count(name) > 1:
                 raise UserError(f"rows: {name!r} is given twice.")
-        return tuple(row for row in self.rows if row.name in names)
+        return tuple(row for row in self.rows if row.name in names or row.base in names)
 
 
 def list_experiments() -> list[str]:
@@ -166,6 +198,15 @@ def load_experiment(name: str) -> Experiment:
     return _Reader(path, content, name).read()
 
 
+@dataclass(frozen=True)
+class _Repeat:
+    """One repetition of all rows: the settings that it adds, and what names and labels end with."""
+
+    settings: Mapping[str, Any]
+    name: str
+    label: str
+
+
 class _Reader:
     """Reads one file; every complaint names it."""
 
@@ -173,17 +214,21 @@ class _Reader:
         self.path, self.content, self.name = path, content, name
         self.node: Mapping[str, Any] = content["experiment"]
         self.lines = self._csv()
+        self.repeats: list[_Repeat] = []
+        self.columns: tuple[Column, ...] = ()
 
     def error(self, text: str) -> UserError:
         return UserError(f"{self.path}: {text}")
 
     def read(self) -> Experiment:
         self.check_keys("experiment", self.node, _KEYS)
+        self.repeats = self._repeats()
         for key in ("name", "title", "source"):
             if not isinstance(self.node.get(key), str) or not self.node[key].strip():
                 raise self.error(f"experiment.{key} must be a text.")
         if self.node["name"] != self.name:
             raise self.error(f"experiment.name is {self.node['name']!r}; its place says {self.name!r}.")
+        self.columns = tuple(self._columns())
         rows = tuple(self._rows())
         if not rows:
             raise self.error("experiment.rows is empty.")
@@ -191,13 +236,11 @@ class _Reader:
         for name in names:
             if names.count(name) > 1:
                 raise self.error(f"two rows are called {name!r}; every row needs a name of its own.")
+        bases = [row.base for row in rows]
         reference = self.node.get("baseline")
-        if reference is not None and reference not in names:
-            raise self.wrap(unknown_name("row in experiment.baseline:", str(reference), names))
-        exceptions = self.node.get("exceptions") or {}
-        for name in exceptions:
-            if name not in names:
-                raise self.wrap(unknown_name("row in experiment.exceptions:", str(name), names))
+        if reference is not None and reference not in bases:
+            raise self.wrap(unknown_name("row in experiment.baseline:", str(reference), bases))
+        exceptions, cells = self._exceptions(bases)
         printed_data = self.node.get("printed_data") or ()
         n_jobs = self.node.get("n_jobs", 1)
         if type(n_jobs) is not int or n_jobs < 1:
@@ -210,13 +253,15 @@ class _Reader:
             notes=str(self.node.get("notes") or "").strip(),
             rows=rows,
             seeds=self._seeds(),
-            columns=tuple(self._columns()),
+            columns=self.columns,
             reference=reference,
-            exceptions=MappingProxyType({str(key): str(value).strip() for key, value in exceptions.items()}),
+            exceptions=MappingProxyType(exceptions),
             ranks=bool(self.node.get("ranks", True)),
             cost_input=self._cost_input(),
             printed_data=(printed_data,) if isinstance(printed_data, str) else tuple(map(str, printed_data)),
             n_jobs=n_jobs,
+            exception_cells=MappingProxyType(cells),
+            cost_overrides=self._cost_overrides(),
         )
 
     def wrap(self, error: UserError) -> UserError:
@@ -242,6 +287,56 @@ class _Reader:
         if len(set(seeds)) < len(seeds):
             raise self.error(f"experiment.seeds names a seed twice: {seeds}.")
         return tuple(seeds)
+
+    def _exceptions(self, bases: Sequence[str]) -> tuple[dict[str, str], dict[str, frozenset[str]]]:
+        """Return why rows disagree, and, where a row says it, which of its cells do."""
+        node = self.node.get("exceptions") or {}
+        if not isinstance(node, Mapping):
+            raise self.error("experiment.exceptions must be a mapping from rows to reasons.")
+        reasons: dict[str, str] = {}
+        about: dict[str, frozenset[str]] = {}
+        for name, value in node.items():
+            if name not in bases:
+                raise self.wrap(unknown_name("row in experiment.exceptions:", str(name), bases))
+            if isinstance(value, Mapping):
+                what = f"experiment.exceptions.{name}"
+                self.check_keys(what, value, _EXCEPTION_KEYS)
+                cells = value.get("cells")
+                if not isinstance(cells, list) or not cells or not all(cell in COST_CELLS for cell in cells):
+                    raise self.error(f"{what}.cells must be a list of {' and '.join(COST_CELLS)}, not {cells!r}.")
+                about[str(name)] = frozenset(cells)
+                value = value.get("why")
+            if not isinstance(value, str) or not value.strip():
+                raise self.error(f"experiment.exceptions.{name} must say why, in words.")
+            reasons[str(name)] = value.strip().rstrip(".")
+        return reasons, about
+
+    def _repeats(self) -> list[_Repeat]:
+        """Return what every row is made with, in the order of the blocks; one empty entry where rows stand alone."""
+        node = self.node.get("repeat")
+        if node is None:
+            return [_Repeat({}, "", "")]
+        self.check_keys("experiment.repeat", node, _REPEAT_KEYS)
+        for key in sorted(_REPEAT_KEYS - {"values"}):
+            if not isinstance(node.get(key), str) or not node[key].strip():
+                raise self.error(f"experiment.repeat.{key} must be a text.")
+        values = node.get("values")
+        if not isinstance(values, list) or not values:
+            raise self.error("experiment.repeat.values must be a list of values.")
+        repeats = []
+        for value in values:
+            settings = {node["key"]: value}
+            name, label = (self._fill("experiment.repeat", node[key], settings) for key in ("name", "label"))
+            repeats.append(_Repeat(settings, name, label))
+        if len({repeat.label for repeat in repeats}) < len(repeats):
+            raise self.error("experiment.repeat gives two blocks the same label; every value needs one of its own.")
+        return repeats
+
+    def _cost_overrides(self) -> tuple[str, ...]:
+        node = self.node.get("cost_overrides") or []
+        if not isinstance(node, list) or not all(_OVERRIDE.fullmatch(str(text)) for text in node):
+            raise self.error(f"experiment.cost_overrides must be a list of overrides, group=option, not {node!r}.")
+        return tuple(map(str, node))
 
     def _cost_input(self) -> tuple[int, int, int] | None:
         size = self.node.get("cost_input")
@@ -271,20 +366,24 @@ class _Reader:
             raise self.error("experiment.columns must be a list with at least one column.")
         for node in columns:
             self.check_keys("experiment.columns", node, _COLUMN_KEYS)
-            metric, printed = str(node.get("metric", "")), str(node.get("printed", ""))
+            metric, printed, split = (str(node.get(key, "")) for key in ("metric", "printed", "split"))
             info = known.get(metric)
             if info is None and not node.get("pending"):
                 raise self.wrap(unknown_name("metric in experiment.columns:", metric, known))
-            if printed and printed not in headings:
-                raise self.wrap(unknown_name(f"column of {self.node.get('printed')}:", printed, headings))
+            for repeat in self.repeats:
+                heading = self._fill("experiment.columns", printed, repeat.settings)
+                if heading and heading not in headings:
+                    raise self.wrap(unknown_name(f"column of {self.node.get('printed')}:", heading, headings))
             if info is None and not {"title", "higher_is_better"} <= set(node):
                 raise self.error(f"the pending column {metric!r} needs a title and higher_is_better.")
-            title = node.get("title") or (f"{info.title} ({info.unit})" if info and info.unit else info and info.title)
+            title = node.get("title")
+            if title is None and info is not None:
+                title = f"{split} {info.title}".strip() + (f" ({info.unit})" if info.unit else "")
             better = node.get("higher_is_better", info.higher_is_better if info else None)
             digits = node.get("digits", 3)
             if type(digits) is not int or digits < 0:
                 raise self.error(f"digits of column {metric!r} must be an integer of at least 0, not {digits!r}.")
-            yield Column(metric, printed, str(title), bool(better), digits)
+            yield Column(f"{split}/{metric}" if split else metric, printed, str(title), bool(better), digits, split)
 
     # --- rows ----------------------------------------------------------------------------------------------------
 
@@ -292,13 +391,14 @@ class _Reader:
         rows = self.node.get("rows")
         if not isinstance(rows, list):
             raise self.error("experiment.rows must be a list of rows and grids.")
-        for number, node in enumerate(rows, 1):
-            what = f"entry {number} of experiment.rows"
-            self.check_keys(what, node, _ROW_KEYS)
-            if not isinstance(node.get("name"), str):
-                raise self.error(f"{what} has no name.")
-            for point in self._points(what, node.get("grid") or {}):
-                yield self._row(what, node, point)
+        for repeat in self.repeats:
+            for number, node in enumerate(rows, 1):
+                what = f"entry {number} of experiment.rows"
+                self.check_keys(what, node, _ROW_KEYS)
+                if not isinstance(node.get("name"), str):
+                    raise self.error(f"{what} has no name.")
+                for point in self._points(what, node.get("grid") or {}):
+                    yield self._row(what, node, point, repeat)
 
     def _points(self, what: str, grid: Any) -> Iterator[dict[str, Any]]:
         """Yield the points of a grid: the product of its axes; a key ``a,b`` is one axis of pairs."""
@@ -319,7 +419,7 @@ class _Reader:
         for parts in itertools.product(*axes):
             yield {key: value for part in parts for key, value in part.items()}
 
-    def _row(self, what: str, node: Mapping[str, Any], point: Mapping[str, Any]) -> Row:
+    def _row(self, what: str, node: Mapping[str, Any], point: Mapping[str, Any], repeat: _Repeat) -> Row:
         overrides = node.get("overrides") or []
         if not isinstance(overrides, list):
             raise self.error(f"overrides of {what} must be a list.")
@@ -330,20 +430,31 @@ class _Reader:
                 raise self.error(f"{override!r} in {what} is no override; give group=option or group.key=value.")
             settings[match[1].lstrip("+~")] = yaml.safe_load(match[2]) if match[2] else ""
         settings.update(point)
+        for key in repeat.settings:
+            if key in settings:
+                raise self.error(f"{what} sets {key}, which experiment.repeat sets for every row.")
 
         def fill(template: Any) -> str:
             return self._fill(what, str(template), settings)
 
-        name = re.sub(r"[^a-z0-9._-]+", "_", fill(node["name"]).lower())
+        base = self._row_name(what, fill(node["name"]))
+        label = fill(node.get("label", node["name"]))
+        made = {**point, **repeat.settings}
+        return Row(
+            name=self._row_name(what, f"{base}_{repeat.name}") if repeat.name else base,
+            label=f"{label}, {repeat.label}" if repeat.label else label,
+            overrides=(*map(str, overrides), *(f"{key}={hydra_value(value)}" for key, value in made.items())),
+            printed=MappingProxyType(self._printed(base, node.get("printed"), fill, repeat)),
+            pending=str(node.get("pending") or "").strip().rstrip("."),
+            block=repeat.label,
+            base=base,
+        )
+
+    def _row_name(self, what: str, text: str) -> str:
+        name = re.sub(r"[^a-z0-9._-]+", "_", text.lower())
         if not _NAME.fullmatch(name):
             raise self.error(f"{name!r} ({what}) is no name for a folder; use letters, digits, dot, dash, underscore.")
-        return Row(
-            name=name,
-            label=fill(node.get("label", node["name"])),
-            overrides=(*map(str, overrides), *(f"{key}={hydra_value(value)}" for key, value in point.items())),
-            printed=MappingProxyType(self._printed(name, node.get("printed"), fill)),
-            pending=str(node.get("pending") or "").strip().rstrip("."),
-        )
+        return name
 
     def _fill(self, what: str, template: str, settings: Mapping[str, Any]) -> str:
         words = {key: _text(value) for key, value in settings.items()}
@@ -359,8 +470,8 @@ class _Reader:
 
         return _FIELD.sub(word, template)
 
-    def _printed(self, row: str, wanted: Any, fill: Any) -> dict[str, str]:
-        """Return the one CSV line whose cells are as wanted."""
+    def _printed(self, row: str, wanted: Any, fill: Callable[[Any], str], repeat: _Repeat) -> dict[str, str]:
+        """Return the one CSV line whose cells are as wanted, with the cells of template columns under the templates."""
         if wanted is None:
             return {}
         if self.lines is None:
@@ -377,7 +488,8 @@ class _Reader:
             asked = ", ".join(f"{key}={value!r}" for key, value in cells.items())
             count = "no line" if not found else f"{len(found)} lines"
             raise self.error(f"row {row!r} needs exactly one line of {file}, but {count} have {asked}.")
-        return found[0]
+        headings = {c.printed: self._fill("experiment.columns", c.printed, repeat.settings) for c in self.columns}
+        return found[0] | {template: found[0][name] for template, name in headings.items() if name != template}
 
 
 def variant(nonlinear: bool, context: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,42 +12,53 @@ import torch
 from torch.utils.data import default_collate
 
 from indexnet.data import Dataset
-from indexnet.data.base import UInt8
 from indexnet.data.pictures import index_map_picture
 from indexnet.files import atomic_write, write_json
 from indexnet.resampling.base import watch_stages
-from indexnet.tasks import Task
+from indexnet.tasks import Picture, Task, metric_key
 
 SAMPLES = 4
 
 
-def write_gallery(folder: Path, task: Task, dataset: Dataset, limit: int | None = None) -> None:
-    """Write ``folder/*.png`` and ``folder/pictures.json`` for samples spread over a test set.
+def write_gallery(folder: Path, task: Task, tests: Mapping[str, Dataset], limit: int | None = None) -> None:
+    """Write ``folder/*.png`` and ``folder/pictures.json`` for samples spread over the test splits.
 
-    ``pictures.json`` lists ``{"file", "sample", "kind", "stage", "caption"}``; kinds as in
+    ``pictures.json`` lists ``{"file", "sample", "kind", "stage", "caption"}``, and ``entries`` of a legend; kinds as in
     :class:`indexnet.tasks.Picture`, stages counted from full resolution, None but for index maps.
     """
-    count = len(dataset) if limit is None else min(limit, len(dataset))
     device = next(task.network.parameters()).device
     task.eval()
     entries: list[dict[str, Any]] = []
-    for index in sorted({round(i * (count - 1) / max(1, SAMPLES - 1)) for i in range(SAMPLES)}):
-        sample = dataset.sample(index, np.random.default_rng(0))
+    for split, index in _spread(tests, limit):
+        sample = tests[split].sample(index, np.random.default_rng(0))
         batch = default_collate([sample])
         batch = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
         with torch.inference_mode(), watch_stages(task.network.resampling) as seen:
-            prediction = task.infer(task.network, batch)
-        name = str(sample["name"])
-        pictures: list[tuple[str, int | None, UInt8, str]] = [
-            (p.kind, None, p.image, p.caption) for p in task.pictures(prediction, batch)
-        ]
+            batch = dict(task.prepare(batch))
+            prediction = task.infer(batch)
+        name = metric_key(split, str(sample["name"]))
+        pictures: list[tuple[int | None, Picture]] = [(None, picture) for picture in task.pictures(prediction, batch)]
         for stage, results in enumerate(seen):
             index_map = task.network.resampling.stages[stage].index_maps(results[-1].guide) if results else None  # type: ignore[operator]
             if index_map is not None:
-                pictures.append(("index", stage, index_map_picture(index_map[0]), f"index map, stage {stage}"))
-        for kind, number, image, caption in pictures:
+                shown = Picture("index", index_map_picture(index_map[0]), f"index map, stage {stage}")
+                pictures.append((stage, shown))
+        for number, picture in pictures:
             suffix = "" if number is None else str(number)
-            file = f"{index:05d}_{kind}{suffix}.png"
-            atomic_write(folder / file, cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes())
-            entries.append({"file": file, "sample": name, "kind": kind, "stage": number, "caption": caption})
+            file = f"{split}{'_' if split else ''}{index:05d}_{picture.kind}{suffix}.png"
+            pixels = cv2.cvtColor(picture.image, cv2.COLOR_RGB2BGR)
+            atomic_write(folder / file, cv2.imencode(".png", pixels)[1].tobytes())
+            entry = {"file": file, "sample": name, "kind": picture.kind, "stage": number, "caption": picture.caption}
+            entries.append(entry | ({"entries": [list(e) for e in picture.entries]} if picture.entries else {}))
     write_json(folder / "pictures.json", entries)
+
+
+def _spread(tests: Mapping[str, Dataset], limit: int | None) -> list[tuple[str, int]]:
+    """Choose about ``SAMPLES`` samples, evenly over the splits and within each."""
+    chosen: list[tuple[str, int]] = []
+    each = max(1, SAMPLES // len(tests))
+    for split, dataset in tests.items():
+        count = len(dataset) if limit is None else min(limit, len(dataset))
+        places = {round(i * (count - 1) / max(1, each - 1)) for i in range(each)}
+        chosen += [(split, index) for index in sorted(places)]
+    return chosen

@@ -7,7 +7,7 @@ a run's record and the same number from ``evaluate`` come from the same code.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -19,9 +19,7 @@ from torch.utils.data import default_collate
 
 from indexnet.data.base import planes
 from indexnet.errors import UserError
-from indexnet.metrics import PerImageMetric, create_metric
-from indexnet.networks import Network
-from indexnet.tasks import get_task
+from indexnet.tasks import Task, create_task
 
 Sample = Mapping[str, Any]
 """One sample of a data set, without batch axis; keys and ranges by task, see :mod:`indexnet.data`."""
@@ -29,72 +27,53 @@ Sample = Mapping[str, Any]
 UInt8 = npt.NDArray[np.uint8]
 
 
-def predict_sample(task: str, network: Network, sample: Sample, device: torch.device | str | None = None) -> Tensor:
+def load_task(path: str | Path) -> tuple[Task, dict[str, Any]]:
+    """Rebuild a trained network and its task from a checkpoint alone.
+
+    Returns:
+        The task, in eval mode on the CPU, and the checkpoint's ``"indexnet"`` entry.
+
+    Raises:
+        UserError: as :func:`indexnet.networks.checkpoint.load_network`, or the task is unknown.
+    """
+    from indexnet.networks.checkpoint import load_network
+
+    network, meta = load_network(path)
+    return create_task(meta["task"], network), meta
+
+
+def predict_sample(task: Task, sample: Sample) -> Tensor:
     """Run a trained network on one sample of any size.
 
     Args:
-        task: the task's name.
-        network: in eval mode and already on ``device``.
+        task: in eval mode, on whatever device.
         sample: needs ``image`` (C, H, W) in [0, 1], and for matting ``trimap`` (1, H, W) in {0, 128/255, 1}.
-        device: where the network is; default: where its parameters are.
 
     Returns:
-        float32 on the CPU; matting: (1, H, W) in [0, 1], cut to 8 bit; reconstruction: (C, H, W) in [0, 1].
-
-    Raises:
-        UserError: the task is unknown.
+        The task's prediction (K, H, W), on the CPU.
     """
-    return predict_batch(task, network, default_collate([dict(sample)]), device)[0]
+    return predict_batch(task, default_collate([dict(sample)]))[0]
 
 
-def predict_batch(task: str, network: Network, batch: Sample, device: torch.device | str | None = None) -> Tensor:
+def predict_batch(task: Task, batch: Sample) -> Tensor:
     """Run a trained network on samples of one size; as :func:`predict_sample`, with a batch axis everywhere."""
-    if device is None:
-        parameter = next(network.parameters(), None)
-        device = "cpu" if parameter is None else parameter.device
+    parameter = next(task.network.parameters(), None)
+    device = "cpu" if parameter is None else parameter.device
     moved = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
     with torch.inference_mode():
-        return get_task(task).infer(network, moved).float().cpu()
+        return task.infer(moved).cpu()
 
 
-def score_sample(task: str, prediction: Tensor, sample: Sample) -> dict[str, float]:
-    """Compute one image's metrics, in the order in which tables show them.
-
-    Args:
-        task: the task's name.
-        prediction: what :func:`predict_sample` returned.
-        sample: the sample; for matting with ``alpha`` and ``trimap``.
-
-    Raises:
-        UserError: the task is unknown, or the image is too small for a metric.
-    """
-    return score_batch(task, prediction[None], default_collate([dict(sample)]))[0]
-
-
-def score_batch(task: str, prediction: Tensor, batch: Sample) -> list[dict[str, float]]:
-    """Compute the metrics of each image of a batch; as :func:`score_sample`."""
-    inputs = get_task(task).metric_inputs(prediction, batch)
-    with torch.inference_mode():
-        columns = {name: _metric(name).per_image(*inputs).tolist() for name in metric_names(task)}
-    return [{name: values[i] for name, values in columns.items()} for i in range(len(prediction))]
-
-
-def metric_names(task: str) -> tuple[str, ...]:
-    """Return the names of a task's metrics."""
-    return get_task(task).metric_names
-
-
-def needs_trimap(task: str) -> bool:
+def needs_trimap(task: Task) -> bool:
     """Return whether a task reads a trimap beside the image."""
-    return "trimap" in get_task(task).needs
+    return "trimap" in task.needs
 
 
-def image_sample(task: str, network: Network, image: UInt8, trimap: UInt8 | None = None, name: str = "") -> Sample:
+def image_sample(task: Task, image: UInt8, trimap: UInt8 | None = None, name: str = "") -> Sample:
     """Make a sample of an image from anywhere.
 
     Args:
-        task: the task's name.
-        network: takes ``in_channels`` channels; a network for gray images gets the luma (ITU-R BT.601).
+        task: its network decides the channels: one for gray images gets the luma (ITU-R BT.601).
         image: uint8 (H, W, 3), RGB.
         trimap: uint8 (H, W) in {0, 128, 255}.
         name: the sample's name.
@@ -103,8 +82,9 @@ def image_sample(task: str, network: Network, image: UInt8, trimap: UInt8 | None
         UserError: the image is too small for the network's halvings.
     """
     sample: dict[str, Any] = {"name": name}
+    network = task.network
     resized = needs_trimap(task)  # to a multiple of 32; other tasks run at the image's own size
-    smallest = 2 ** (len(network.resampling.stages) - 1) + 1
+    smallest = 2 ** max(0, len(network.resampling.stages) - 1) + 1
     if not resized and min(image.shape[:2]) < smallest:
         raise UserError(
             f"{name}: the image is {image.shape[1]}x{image.shape[0]} pixels but this network halves "
@@ -117,25 +97,19 @@ def image_sample(task: str, network: Network, image: UInt8, trimap: UInt8 | None
     return sample
 
 
-def check_channels(task: str, network: Network, sample: Sample) -> None:
+def check_channels(task: Task, sample: Sample) -> None:
     """Refuse a data set whose images have another number of channels than the network takes.
 
     Raises:
         UserError: they differ.
     """
     channels = int(sample["image"].shape[0])
-    expected = network.in_channels - (1 if needs_trimap(task) else 0)
+    expected = task.network.in_channels - (1 if needs_trimap(task) else 0)
     if channels != expected:
         raise UserError(
             f"the data set's images have {channels} channels but the network takes {expected}; "
             f"give data.channels={expected} where the data set has that option, or another data set."
         )
-
-
-def to_uint8_image(prediction: Tensor) -> UInt8:
-    """Round a prediction (K, H, W) in [0, 1] to the 8 bits of a file: uint8 (H, W) for K = 1, (H, W, 3) for K = 3."""
-    levels = prediction.detach().cpu().clamp(0, 1).mul(255).round().to(torch.uint8).numpy()
-    return np.ascontiguousarray(levels[0] if levels.shape[0] == 1 else levels.transpose(1, 2, 0))
 
 
 def pick_device(name: str) -> torch.device:
@@ -175,8 +149,3 @@ def as_samples(batch: Sequence[Sample]) -> list[list[Sample]]:
         else:
             groups.append([sample])
     return groups
-
-
-@cache
-def _metric(name: str) -> PerImageMetric:
-    return create_metric(name)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from indexnet.errors import UserError
 
 if TYPE_CHECKING:
-    from indexnet.networks import Network
+    from indexnet.tasks import Task
 
 DEVICE_HELP = "auto (the default: a GPU where there is one), cpu, cuda or cuda:N"
 
@@ -122,7 +122,7 @@ def _without_clashes(items: list[Item]) -> list[Item]:
     ]
 
 
-def read_item(item: Item, task: str, network: Network) -> tuple[dict[str, Any], int]:
+def read_item(item: Item, task: Task) -> tuple[dict[str, Any], int]:
     """Read an image and its trimap as a sample; trimap values are snapped to 0, 128 and 255.
 
     Returns:
@@ -136,7 +136,7 @@ def read_item(item: Item, task: str, network: Network) -> tuple[dict[str, Any], 
 
     image = read_image(item.image)
     if item.trimap is None:
-        return dict(image_sample(task, network, image, name=item.stem)), 0
+        return dict(image_sample(task, image, name=item.stem)), 0
     trimap, snapped = read_trimap(item.trimap, strict=False)
     if trimap.shape != image.shape[:2]:
         (h, w), (th, tw) = image.shape[:2], trimap.shape
@@ -145,7 +145,7 @@ def read_item(item: Item, task: str, network: Network) -> tuple[dict[str, Any], 
             f"{item.image} is {w}x{h} pixels but its trimap {item.trimap} is {tw}x{th}{turned}; "
             "make a trimap of the image's size."
         )
-    return dict(image_sample(task, network, image, trimap, item.stem)), snapped
+    return dict(image_sample(task, image, trimap, item.stem)), snapped
 
 
 def check_output(output: Path, *inputs: Path | None) -> None:

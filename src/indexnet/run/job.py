@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
-import io
 import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,18 +123,31 @@ def _execute(folder: RunFolder, config: dict[str, Any], record: dict[str, Any], 
     from indexnet.run import record as records
     from indexnet.run.callbacks import Progress
     from indexnet.run.config import data_options
-    from indexnet.run.loader import StepStream, evaluation_loader, total_steps, train_loader, worker_count
+    from indexnet.run.loader import (
+        StepStream,
+        evaluation_loader,
+        one_sentence,
+        process_rank,
+        total_steps,
+        train_loader,
+        worker_count,
+    )
 
     settings, training, seed = config["trainer"], config["training"], config["seed"]
     accelerator = _accelerator(settings)
     torch.manual_seed(seed)
     options = data_options(config)
     data = create_data(options.pop("name"), **options)
-    train_set, test_set = data.train(), data.test()
+    train_set, tests = data.train(), data.tests()
     steps = total_steps(training, config["budget"], len(train_set))
     task = _build_task(config, steps)
+    limit = config["budget"].get("max_test")
+    reads = [steps * training["batch_size"], *(len(split) if limit is None else limit for split in tests.values())]
+    for split, count in zip((train_set, *tests.values()), reads, strict=True):
+        if (said := split.prepare(count)) and process_rank() == 0:
+            print(f"data {data.name}, {split.split}: {said}", flush=True)
     _check_samples(config, task, train_set)
-    record.update(_describe(config, task, data, train_set, test_set, steps))
+    record.update(_describe(config, task, data, train_set, tests, steps))
 
     progress = Progress(folder.path / "progress.json", steps, training["batch_size"], before)
     resume, start = _resume(folder)
@@ -150,21 +162,28 @@ def _execute(folder: RunFolder, config: dict[str, Any], record: dict[str, Any], 
         )  # fmt: skip
         if settings["compile"]:
             task.network.compile()
-        trainer.fit(task, train_loader(train_set, stream, workers), ckpt_path=resume)
+        with one_sentence():
+            trainer.fit(task, train_loader(train_set, stream, workers), ckpt_path=resume)
     else:
         task.load_state_dict(torch.load(str(resume), weights_only=True, map_location="cpu")["state_dict"])
-    limit = config["budget"].get("max_test")
-    loader = evaluation_loader(
-        test_set, task.test_batch_size, workers, rank=trainer.global_rank, world=trainer.world_size, limit=limit
-    )
+    task.begin_tests(list(tests))
+    loaders = [
+        evaluation_loader(
+            test_set, task.test_batch_size, workers, rank=trainer.global_rank, world=trainer.world_size, limit=limit
+        )
+        for test_set in tests.values()
+    ]
     collector = _collector(task)
     trainer.callbacks.append(collector)  # type: ignore[attr-defined]
-    expected = len(test_set) if limit is None else min(limit, len(test_set))
-    if trainer.world_size > expected:
+    counts = [len(test_set) if limit is None else min(limit, len(test_set)) for test_set in tests.values()]
+    if trainer.world_size > min(counts):
         raise UserError(
-            f"trainer.devices x num_nodes = {trainer.world_size} is more than the {expected} test images; use fewer."
+            f"trainer.devices x num_nodes = {trainer.world_size} is more than the {min(counts)} images of a test set; "
+            "use fewer."
         )
-    trainer.test(task, loader, verbose=False)
+    with one_sentence():
+        trainer.test(task, loaders, verbose=False)
+    expected = sum(counts)
     rows = collector.rows
     if len({row["name"] for row in rows}) != expected or len(rows) != expected:
         raise RuntimeError(f"{len(rows)} of {expected} test images were evaluated; the metrics would be wrong")
@@ -177,21 +196,21 @@ def _execute(folder: RunFolder, config: dict[str, Any], record: dict[str, Any], 
     record["train_samples_per_s"] = None if progress.samples_per_s is None else round(progress.samples_per_s, 3)
     record["peak_memory_mb"] = round(records.peak_memory_mb(trainer.strategy.root_device), 1)
     record["device"] = records.device_name(trainer.strategy.root_device)
-    _write_rows(folder.path / "per_image.csv", rows)
+    records.write_rows(folder.path / "per_image.csv", rows)
     task.to(trainer.strategy.root_device)
-    _write_pictures(folder, task, test_set, limit)
+    _write_pictures(folder, task, tests, limit)
     if isinstance(trainer.logger, pl.loggers.Logger):
         trainer.logger.finalize("success")
 
 
-def _write_pictures(folder: RunFolder, task: Task, test_set: Dataset, limit: int | None) -> None:
+def _write_pictures(folder: RunFolder, task: Task, tests: Mapping[str, Dataset], limit: int | None) -> None:
     """Write the gallery; a picture that fails is a bug to show, but no reason to lose a trained and tested run."""
     import traceback
 
     from indexnet.run.gallery import write_gallery
 
     try:
-        write_gallery(folder.path / "pictures", task, test_set, limit=limit)
+        write_gallery(folder.path / "pictures", task, tests, limit=limit)
     except Exception:
         traceback.print_exc()
         print(f"indexnet: {folder.path}: the run is complete, but its pictures could not be made.", file=sys.stderr)
@@ -265,13 +284,14 @@ def _build_task(config: dict[str, Any], steps: int) -> Task:
 
 
 def _describe(
-    config: dict[str, Any], task: Task, data: Data, train_set: Dataset, test_set: Dataset, steps: int
+    config: dict[str, Any], task: Task, data: Data, train_set: Dataset, tests: Mapping[str, Dataset], steps: int
 ) -> dict[str, Any]:
     """Return the part of the record that is known before training."""
     import torch
 
     from indexnet.networks import create_network
     from indexnet.networks.costs import count_costs
+    from indexnet.run import record as records
 
     side = config["task"]["costs_size"]
     size = (task.network.in_channels, side, side)
@@ -283,7 +303,7 @@ def _describe(
         "data": {
             "name": data.name,
             "train": {"count": len(train_set), "fingerprint": train_set.fingerprint()},
-            "test": {"count": len(test_set), "fingerprint": test_set.fingerprint()},
+            "test": records.describe_splits(tests),
         },
         "parameters": costs.parameters,
         "resampling_parameters": costs.resampling_parameters,
@@ -361,7 +381,7 @@ def _collector(task: Task) -> Any:
     import pytorch_lightning as pl
     import torch.distributed as dist
 
-    from indexnet.metrics import PerImageMetric
+    from indexnet.tasks import metric_key
 
     class Collector(pl.Callback):
         def __init__(self) -> None:
@@ -370,13 +390,12 @@ def _collector(task: Task) -> Any:
         def on_test_batch_end(
             self, trainer: Any, module: Any, outputs: Any, batch: Any, index: int, loader: int = 0
         ) -> None:
-            columns = {
-                name: metric.latest.tolist()
-                for name, metric in task.test_metrics.items()
-                if isinstance(metric, PerImageMetric)
-            }
+            split = task.test_sets[loader]
+            keys = [metric_key(split, name) for name in task.metric_names]
+            columns = {key: task.test_metrics[key].latest.tolist() for key in keys}
             for i, name in enumerate(batch["name"]):
-                self.rows.append({"name": name, **{key: values[i] for key, values in columns.items()}})
+                values = {key: column[i] for key, column in columns.items()}
+                self.rows.append({"name": metric_key(split, name), **values})
 
         def on_test_epoch_end(self, trainer: Any, module: Any) -> None:
             if trainer.world_size > 1:
@@ -386,13 +405,3 @@ def _collector(task: Task) -> Any:
             self.rows.sort(key=lambda row: str(row["name"]))
 
     return Collector()
-
-
-def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    from indexnet.files import atomic_write
-
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    atomic_write(path, text.getvalue())

@@ -7,6 +7,7 @@ nothing of what a step sees.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from indexnet.data import Dataset
+from indexnet.errors import UserError
 
 Key = tuple[int, int]
 
@@ -146,3 +148,16 @@ def _one_thread(worker: int) -> None:
 
     torch.set_num_threads(1)
     cv2.setNumThreads(0)  # the workers are the parallelism
+
+
+@contextlib.contextmanager
+def one_sentence() -> Iterator[None]:
+    """Give a mistake in a person's files, met by a loader's process, the form it has in this one: its sentence."""
+    try:
+        yield
+    except UserError as error:
+        lines = str(error).strip().splitlines()
+        if len(lines) == 1:
+            raise
+        _, _, sentence = lines[-1].partition("UserError: ")  # the last line of the worker's traceback
+        raise UserError(sentence or lines[-1]) from None

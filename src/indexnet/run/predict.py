@@ -28,7 +28,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Write ``<output>/<image name>.png`` for each image: 8-bit alpha for matting, an 8-bit image otherwise.
+    """Write ``<output>/<image name>.png`` for each image.
+
+    That is 8-bit alpha for matting, class numbers for segmentation (and a picture, ``..._overlay.png``), millimetres in
+    16 bit for depth (and ``..._colour.png``), an 8-bit image otherwise.
 
     Returns:
         0 every result was written by this command; 3 some were not (unreadable, without trimap, or there already
@@ -37,14 +40,14 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         UserError: the checkpoint, the folders or the device cannot be used.
     """
-    from indexnet.networks.checkpoint import load_network
+    from indexnet.run.infer import load_task, needs_trimap, pick_device, predict_sample
 
-    network, meta = load_network(args.checkpoint)
+    task, _ = load_task(args.checkpoint)
+    from torch.utils.data import default_collate
+
     from indexnet.data.images import write_png
-    from indexnet.run.infer import needs_trimap, pick_device, predict_sample, to_uint8_image
 
-    task = meta["task"]["name"]
-    items = find_items(args.images, args.trimaps, task, needs_trimap(task))
+    items = find_items(args.images, args.trimaps, task.name, needs_trimap(task))
     device = pick_device(args.device)
     check_output(args.output, args.images, args.trimaps)
     kept = (
@@ -54,13 +57,16 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(
             f"all {len(items)} results exist in {args.output}; give --overwrite to replace them, or another --output."
         )
-    network.to(device)
+    task.to(device)
     touched: list[int] = []
 
     def work(item: Item) -> str | None:
-        sample, snapped = read_item(item, task, network)
-        prediction = predict_sample(task, network, sample, device)
-        write_png(_result(args.output, item), to_uint8_image(prediction), overwrite=args.overwrite)
+        sample, snapped = read_item(item, task)
+        prediction = predict_sample(task, sample)
+        written = task.outputs(prediction[None], default_collate([sample]))
+        for suffix in sorted(written, reverse=True):  # the result itself last: it says that an image is done
+            path = args.output / f"{item.stem}{suffix}.png"
+            write_png(path, written[suffix], overwrite=args.overwrite)
         if not snapped:
             return None
         touched.append(snapped)

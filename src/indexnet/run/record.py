@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import csv
 import datetime
 import importlib.metadata
+import io
+import math
 import os
 import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from indexnet.data import Dataset
 
 SCHEMA = 1
 _PACKAGES = ("indexnet", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "hydra-core", "numpy")
@@ -107,3 +114,32 @@ def start(config: dict[str, Any], config_digest: str) -> dict[str, Any]:
         "pid": os.getpid(),
         "error": None,
     }
+
+
+def describe_splits(tests: Mapping[str, Dataset]) -> dict[str, Any]:
+    """Describe test splits: how many samples and their fingerprint; of several splits also those of each."""
+    from indexnet.data.base import digest
+
+    parts = {name: {"count": len(data), "fingerprint": data.fingerprint()} for name, data in tests.items()}
+    if "" in parts:
+        return parts[""]
+    return {"count": sum(len(data) for data in tests.values()), "fingerprint": digest(parts), "splits": parts}
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write ``per_image.csv``, atomically: a line per image, a column per metric; a cell without a number is empty.
+
+    Args:
+        path: the file.
+        rows: ``name`` and metrics; rows of different test splits have different metrics.
+    """
+    from indexnet.files import atomic_write
+
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n", restval="")
+    writer.writeheader()
+    for row in rows:
+        empty = [key for key, value in row.items() if isinstance(value, float) and not math.isfinite(value)]
+        writer.writerow({**row, **dict.fromkeys(empty, "")})
+    atomic_write(path, text.getvalue())

@@ -10,12 +10,14 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
-from torchmetrics import Metric
+from torch.nn import functional as F
 
-from indexnet._names import unknown_name
+from indexnet._names import check_options, unknown_name
+from indexnet.data.pictures import Pixels, error_map, to_picture
 from indexnet.errors import UserError
-from indexnet.metrics import create_metric
+from indexnet.metrics import SumMetric, create_metric
 from indexnet.networks import Network, create_network
 from indexnet.networks.checkpoint import checkpoint_meta
 
@@ -27,26 +29,33 @@ class Picture:
     """One picture of a qualitative result.
 
     Attributes:
-        kind: input, target, output, error, trimap or index.
+        kind: input, target, output, error, trimap, legend or index.
         image: (H, W, 3) uint8.
         caption: what it shows, in a few words.
+        entries: what a legend says, as (text, ``#rrggbb``), so that a page can write it out.
     """
 
     kind: str
     image: np.ndarray[Any, np.dtype[np.uint8]]
     caption: str
+    entries: Sequence[tuple[str, str]] = ()
 
 
 class Task(pl.LightningModule):
     """A network, its loss, its metrics and its pictures.
 
     Subclasses set the class attributes and implement :meth:`losses`, :meth:`infer`, :meth:`metric_inputs` and
-    :meth:`pictures`. All constructor arguments are plain data, so a checkpoint loads with ``weights_only=True``.
+    :meth:`pictures`. All constructor arguments are plain data, so a checkpoint loads with ``weights_only=True``; a
+    subclass with options of its own takes them as further keyword arguments and puts them into :attr:`options`.
 
     Args:
-        network: ``{"name": ..., options}`` for :func:`indexnet.networks.create_network`.
+        network: ``{"name": ..., options}`` for :func:`indexnet.networks.create_network`; or a network that exists, to
+            use it only.
         optimizer: ``{"name": "adam" | "sgd", "lr": ..., ...}``; ``encoder_lr_multiplier`` scales the encoder's rate.
         schedule: ``{"name": "constant"}`` or ``{"name": "multistep", "milestones": [steps], "gamma": ...}``.
+
+    Attributes:
+        options: the task's own options; with ``name`` they rebuild it, see :func:`create_task`.
     """
 
     name: ClassVar[str]
@@ -57,17 +66,19 @@ class Task(pl.LightningModule):
 
     def __init__(
         self,
-        network: Mapping[str, Any],
+        network: Mapping[str, Any] | Network,
         optimizer: Mapping[str, Any] | None = None,
         schedule: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.network_spec = copy.deepcopy(dict(network))
+        self.options: dict[str, Any] = {}
+        self.network_spec = {} if isinstance(network, Network) else copy.deepcopy(dict(network))
         self.optimizer_spec = dict(optimizer or {"name": "adam", "lr": 1e-3})
         self.schedule_spec = dict(schedule or {"name": "constant"})
         self.config: dict[str, Any] = {}  # the run's frozen configuration, for the checkpoint
-        self.network: Network = self.configure_network(self.network_spec)
-        self.test_metrics: Mapping[str, Metric] = nn.ModuleDict(self.create_metrics())  # type: ignore[assignment]
+        self.network: Network = network if isinstance(network, Network) else self.configure_network(self.network_spec)
+        self.test_sets: tuple[str, ...] = ()
+        self.test_metrics: Mapping[str, SumMetric] = {}
 
     # --- what a task defines -------------------------------------------------------------------------------------
 
@@ -81,36 +92,59 @@ class Task(pl.LightningModule):
         """Return the training losses of a batch; ``loss`` is the one that is minimised."""
         raise NotImplementedError
 
-    @classmethod
-    def infer(cls, network: Network, batch: Batch) -> Tensor:
-        """Return predictions (N, K, H, W), float32, as a person would use them; the network is in eval mode."""
+    def prepare(self, batch: Batch) -> Batch:
+        """Add to a test batch what its samples lack, the same for a sample every time; nothing by default."""
+        return batch
+
+    def infer(self, batch: Batch) -> Tensor:
+        """Return predictions (N, K, H, W) as a person would use them; the network is in eval mode."""
         raise NotImplementedError
 
-    @classmethod
-    def input_channels(cls, sample: Batch) -> int:
+    def input_channels(self, sample: Batch) -> int:
         """Return how many channels the network's input has for such a sample."""
         return int(sample["image"].shape[-3])
 
-    @classmethod
-    def metric_inputs(cls, prediction: Tensor, batch: Batch) -> tuple[Tensor, ...]:
+    def metric_inputs(self, prediction: Tensor, batch: Batch) -> tuple[Tensor, ...]:
         """Return the arguments of every metric's ``update``."""
         raise NotImplementedError
 
-    @classmethod
-    def pictures(cls, prediction: Tensor, batch: Batch) -> list[Picture]:
-        """Return the pictures of the first sample of a batch."""
+    def create_metrics(self) -> dict[str, SumMetric]:
+        """Build the task's test metrics, fresh."""
+        return {name: create_metric(name) for name in self.metric_names}
+
+    def pictures(self, prediction: Tensor, batch: Batch) -> list[Picture]:
+        """Return the pictures of the first sample of a test batch."""
         raise NotImplementedError
+
+    def view(self, prediction: Tensor, batch: Batch, like: Tensor | None = None) -> Pixels:
+        """Draw the first prediction of a batch, uint8 RGB (H, W, 3).
+
+        Args:
+            prediction: what :meth:`infer` returned.
+            batch: what it was given.
+            like: another prediction whose scale the picture takes over, where pictures have a scale.
+        """
+        return to_picture(prediction[0])
+
+    def difference(self, prediction: Tensor, other: Tensor) -> Pixels:
+        """Draw where the first two predictions of two batches differ, uint8 RGB (H, W, 3)."""
+        return error_map(prediction[0], other[0])
+
+    def outputs(self, prediction: Tensor, batch: Batch) -> dict[str, NDArray[np.uint8] | NDArray[np.uint16]]:
+        """Turn the first prediction of a batch into what image files hold.
+
+        Returns:
+            Arrays (H, W) or (H, W, 3) by what is appended to the file's name; ``""`` is the result itself.
+        """
+        levels = prediction[0].detach().cpu().clamp(0, 1).mul(255).round().to(torch.uint8).numpy()
+        return {"": np.ascontiguousarray(levels[0] if len(levels) == 1 else levels.transpose(1, 2, 0))}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what rebuilds this task from the checkpoint alone."""
-        checkpoint["indexnet"] = checkpoint_meta({"name": self.name}, self.network_spec, self.config)
+        entry = {"name": self.name, **self.options}
+        checkpoint["indexnet"] = checkpoint_meta(entry, self.network_spec, self.config)
 
     # --- shared --------------------------------------------------------------------------------------------------
-
-    @classmethod
-    def create_metrics(cls) -> dict[str, Metric]:
-        """Build the task's test metrics, fresh."""
-        return {name: create_metric(name) for name in cls.metric_names}
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Compute the loss and log every part of it under ``train/``."""
@@ -119,17 +153,29 @@ class Task(pl.LightningModule):
             self.log(f"train/{name}", value.detach(), prog_bar=name == "loss", batch_size=len(batch["name"]))
         return losses["loss"]
 
-    def test_step(self, batch: Batch, batch_index: int) -> None:
-        """Update the metrics, logged under ``test/``; each metric keeps the batch's values in ``latest``.
+    def begin_tests(self, names: Sequence[str]) -> None:
+        """Build fresh metrics for test splits of these names, in the order of their loaders; ``""`` has none."""
+        self.test_sets = tuple(names)
+        metrics = {metric_key(name, key): m for name in names for key, m in self.create_metrics().items()}
+        self.test_metrics = nn.ModuleDict(metrics).to(self.device)  # type: ignore[assignment]
+
+    def test_step(self, batch: Batch, batch_index: int, dataloader_idx: int = 0) -> None:
+        """Update the split's metrics, logged under ``test/``; each metric keeps the batch's values in ``latest``.
 
         In full precision whatever training used, so that a record and a later evaluation give the same numbers.
         """
+        batch = self.prepare(batch)
         with torch.autocast(self.device.type, enabled=False):
-            prediction = self.infer(self.network, batch)
+            prediction = self.infer(batch)
         inputs = self.metric_inputs(prediction, batch)
-        for name, metric in self.test_metrics.items():
+        for name in self.metric_names:
+            key = metric_key(self.test_sets[dataloader_idx], name)
+            metric = self.test_metrics[key]
             metric.update(*inputs)
-            self.log(f"test/{name}", metric, on_step=False, on_epoch=True, batch_size=len(batch["name"]))
+            self.log(
+                f"test/{key}", metric, on_step=False, on_epoch=True, batch_size=len(batch["name"]),
+                add_dataloader_idx=False,
+            )  # fmt: skip
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer over two parameter groups (encoder and the rest) and its per-step schedule."""
@@ -153,6 +199,19 @@ class Task(pl.LightningModule):
     def missing_keys(cls, sample: Batch) -> Sequence[str]:
         """Return the keys that training reads and a sample lacks."""
         return [key for key in cls.needs if key not in sample]
+
+
+def metric_key(split: str, metric: str) -> str:
+    """Return the name under which a metric on a test split is recorded: ``psnr``, or ``bsd68/psnr``."""
+    return f"{split}/{metric}" if split else metric
+
+
+def run_padded(network: Network, image: Tensor) -> Tensor:
+    """Run a network on images (N, C, H, W) of any size, by replicate padding to its ``size_multiple`` and cropping."""
+    height, width = image.shape[-2:]
+    bottom, right = -height % network.size_multiple, -width % network.size_multiple
+    output: Tensor = network(F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image)
+    return output[..., :height, :width]
 
 
 def create_optimizer(spec: Mapping[str, Any], groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -192,6 +251,24 @@ def get_task(name: str) -> type[Task]:
     if name not in _TASKS:
         raise unknown_name("task", name, _TASKS)
     return _TASKS[name]
+
+
+def create_task(entry: Mapping[str, Any], network: Network) -> Task:
+    """Rebuild a task around a network that exists.
+
+    Args:
+        entry: ``{"name": ..., options}``, as in a checkpoint.
+        network: put into eval mode.
+
+    Raises:
+        UserError: the name is unknown, or an option is.
+    """
+    options = {key: value for key, value in entry.items() if key != "name"}
+    cls = get_task(entry["name"])
+    check_options(f"task {cls.name!r}", cls, options, skip=("network", "optimizer", "schedule"))
+    task = cls(network, **options)
+    task.eval()
+    return task
 
 
 def list_tasks() -> list[str]:

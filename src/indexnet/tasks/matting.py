@@ -9,7 +9,6 @@ from torch import Tensor
 
 from indexnet.data.pictures import error_map, to_picture
 from indexnet.losses import matting_loss
-from indexnet.networks import Network
 from indexnet.networks.inference import infer_alpha, prepare_input, to_uint8
 from indexnet.tasks.base import Batch, Picture, Task, register_task
 
@@ -33,29 +32,25 @@ class MattingTask(Task):
             prediction, batch["alpha"], batch["trimap"], fg=batch["fg"], bg=batch["bg"], image=batch["image"]
         )
 
-    @classmethod
-    def infer(cls, network: Network, batch: Batch) -> Tensor:
+    def infer(self, batch: Batch) -> Tensor:
         """Return alpha (N, 1, H, W) in [0, 1], resized, clipped, pasted and cut to 8 bit as in the released code."""
         device = batch["image"].device
         alphas = []
         for image, trimap in zip(batch["image"], batch["trimap"], strict=True):
             rgb = (image * 255).round().byte().permute(1, 2, 0).cpu().numpy()
             known = (trimap[0] * 255).round().byte().cpu().numpy()
-            alphas.append(torch.from_numpy(to_uint8(infer_alpha(network, rgb, known, device=device))))
+            alphas.append(torch.from_numpy(to_uint8(infer_alpha(self.network, rgb, known, device=device))))
         return torch.stack(alphas)[:, None].to(device).float() / 255
 
-    @classmethod
-    def input_channels(cls, sample: Batch) -> int:
+    def input_channels(self, sample: Batch) -> int:
         """Return 4: RGB and trimap."""
         return 4
 
-    @classmethod
-    def metric_inputs(cls, prediction: Tensor, batch: Batch) -> tuple[Tensor, ...]:
+    def metric_inputs(self, prediction: Tensor, batch: Batch) -> tuple[Tensor, ...]:
         """Return prediction, alpha and trimap."""
         return prediction, batch["alpha"], batch["trimap"]
 
-    @classmethod
-    def pictures(cls, prediction: Tensor, batch: Batch) -> list[Picture]:
+    def pictures(self, prediction: Tensor, batch: Batch) -> list[Picture]:
         """Return image, trimap, true alpha, predicted alpha and their difference."""
         truth = batch["alpha"][0]
         return [

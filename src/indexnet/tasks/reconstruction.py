@@ -8,8 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from indexnet.data.pictures import error_map, to_picture
-from indexnet.networks import Network
-from indexnet.tasks.base import Batch, Picture, Task, register_task
+from indexnet.tasks.base import Batch, Picture, Task, register_task, run_padded
 
 
 @register_task
@@ -29,22 +28,15 @@ class ReconstructionTask(Task):
         """Return the l1 loss."""
         return {"loss": F.l1_loss(self.network(batch["image"]), batch["image"])}
 
-    @classmethod
-    def infer(cls, network: Network, batch: Batch) -> Tensor:
+    def infer(self, batch: Batch) -> Tensor:
         """Return the reconstruction (N, C, H, W), clipped to [0, 1]; any size, by replicate padding."""
-        image = batch["image"]
-        height, width = image.shape[-2:]
-        bottom, right = -height % network.size_multiple, -width % network.size_multiple
-        output: Tensor = network(F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image)
-        return output[..., :height, :width].clamp(0, 1)
+        return run_padded(self.network, batch["image"]).clamp(0, 1)
 
-    @classmethod
-    def metric_inputs(cls, prediction: Tensor, batch: Batch) -> tuple[Tensor, ...]:
+    def metric_inputs(self, prediction: Tensor, batch: Batch) -> tuple[Tensor, ...]:
         """Return prediction and image."""
         return prediction, batch["image"]
 
-    @classmethod
-    def pictures(cls, prediction: Tensor, batch: Batch) -> list[Picture]:
+    def pictures(self, prediction: Tensor, batch: Batch) -> list[Picture]:
         """Return input, reconstruction and their difference."""
         image = batch["image"][0]
         return [

@@ -1,0 +1,78 @@
+"""Monocular depth estimation (Wofk et al., FastDepth, ICRA 2019; Lu et al., TPAMI 2020, section 5.5)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from indexnet.data.pictures import Pixels, depth_error, depth_map, depth_scale, error_map, to_picture
+from indexnet.metrics import valid_pixels
+from indexnet.networks.inference import normalise
+from indexnet.tasks.base import Batch, Picture, Task, register_task, run_padded
+
+_ERROR = 1.0  # metres that get the brightest colour of an error map
+
+
+@register_task
+class DepthTask(Task):
+    """l1 loss over measured pixels; RMSE, relative and log10 error and delta accuracies over all of them.
+
+    Images are normalised by ImageNet's mean and deviation.
+
+    Batch keys: ``image`` (N, 3, H, W) float32 in [0, 1]; ``depth`` (N, 1, H, W) float32 in metres, 0 where none was
+    measured; ``name``. Predictions are metres, (N, 1, H, W), at least 0.
+    """
+
+    name: ClassVar[str] = "depth"
+    metric_names: ClassVar[tuple[str, ...]] = ("depth_rmse", "delta1", "delta2", "delta3", "rel", "log10")
+    needs: ClassVar[tuple[str, ...]] = ("image", "depth")
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the mean absolute error over measured pixels, in metres; 0 where a batch has none."""
+        prediction, depth = self.network(normalise(batch["image"])), batch["depth"]
+        valid = valid_pixels(depth)
+        error = (prediction - torch.where(valid, depth, 0.0)).abs() * valid
+        return {"loss": error.sum() / valid.sum().clamp(min=1)}
+
+    def infer(self, batch: Batch) -> Tensor:
+        """Return depth (N, 1, H, W) in metres, at least 0; any size, by replicate padding."""
+        return run_padded(self.network, normalise(batch["image"])).clamp(min=0)
+
+    def metric_inputs(self, prediction: Tensor, batch: Batch) -> tuple[Tensor, ...]:
+        """Return prediction and depth."""
+        return prediction, batch["depth"]
+
+    def pictures(self, prediction: Tensor, batch: Batch) -> list[Picture]:
+        """Return image, true and predicted depth in the colours of the true one's range, its scale, and the error."""
+        depth = batch["depth"][0]
+        low, high = _range(depth)
+        return [
+            Picture("input", to_picture(batch["image"][0]), "image"),
+            Picture("target", depth_map(depth, low, high), "true depth"),
+            Picture("output", depth_map(prediction[0], low, high), "predicted depth"),
+            Picture("error", depth_error(prediction[0], depth, _ERROR), f"absolute error, 0 to {_ERROR:g} m"),
+            Picture("legend", depth_scale(low, high), "depth, metres"),
+        ]
+
+    def view(self, prediction: Tensor, batch: Batch, like: Tensor | None = None) -> Pixels:
+        """Draw the predicted depth in colours that span its own range, or that of ``like``."""
+        return depth_map(prediction[0], *_range(prediction[0] if like is None else like[0]))
+
+    def difference(self, prediction: Tensor, other: Tensor) -> Pixels:
+        """Draw the absolute difference; the brightest colour is one metre."""
+        return error_map(prediction[0], other[0], scale=_ERROR)  # 0 m is a prediction here, not a missing target
+
+    def outputs(self, prediction: Tensor, batch: Batch) -> dict[str, NDArray[np.uint8] | NDArray[np.uint16]]:
+        """Return depth in millimetres, 16 bit (65.535 m at most), and a coloured picture of it."""
+        millimetres = prediction[0, 0].detach().cpu().mul(1000).round().clamp(0, 65535).numpy().astype(np.uint16)
+        return {"": millimetres, "_colour": self.view(prediction, batch)}
+
+
+def _range(depth: Tensor) -> tuple[float, float]:
+    """Return the nearest and farthest measured depth in metres; (0, 1) where there is none."""
+    measured = depth[valid_pixels(depth)]
+    return (float(measured.min()), float(measured.max())) if measured.numel() else (0.0, 1.0)

@@ -1,0 +1,109 @@
+"""Semantic segmentation: from an RGB image to a class for every pixel (Lu et al., TPAMI 2020, section 5.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from indexnet.data.base import IGNORE
+from indexnet.data.pictures import Pixels, error_map, label_entries, label_legend, label_overlay, to_picture
+from indexnet.errors import UserError
+from indexnet.metrics import SumMetric, create_metric
+from indexnet.networks import Network
+from indexnet.networks.inference import normalise
+from indexnet.tasks.base import Batch, Picture, Task, register_task, run_padded
+
+
+@register_task
+class SegmentationTask(Task):
+    """Softmax loss over labelled pixels; mean IoU and pixel accuracy from one confusion matrix over all images.
+
+    Images are normalised by ImageNet's mean and deviation.
+
+    Batch keys: ``image`` (N, 3, H, W) float32 in [0, 1]; ``label`` (N, H, W) int64 in [0, classes), or 255 where a
+    pixel does not count; ``name``. Predictions are class numbers, (N, 1, H, W) int64.
+
+    Args:
+        network: see :class:`Task`; one output channel a class.
+        optimizer: see :class:`Task`.
+        schedule: see :class:`Task`.
+        classes: the names of the classes, for legends; default their numbers.
+
+    Raises:
+        UserError: the network has another number of outputs than there are names.
+    """
+
+    name: ClassVar[str] = "segmentation"
+    metric_names: ClassVar[tuple[str, ...]] = ("miou", "pixel_accuracy")
+    needs: ClassVar[tuple[str, ...]] = ("image", "label")
+
+    def __init__(
+        self,
+        network: Mapping[str, Any] | Network,
+        optimizer: Mapping[str, Any] | None = None,
+        schedule: Mapping[str, Any] | None = None,
+        *,
+        classes: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(network, optimizer, schedule)
+        count = self.network.out_channels
+        self.classes = [f"class {number}" for number in range(count)] if classes is None else [str(c) for c in classes]
+        if len(self.classes) != count:
+            raise UserError(
+                f"the data set has {len(self.classes)} classes but the network {count} outputs; choose a network with "
+                "network.classes, such as segnet, and give network.classes=auto."
+            )
+        self.options = {"classes": list(self.classes)}
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the mean cross entropy over labelled pixels; 0 where a batch has none."""
+        scores, label = self.network(normalise(batch["image"])), batch["label"]
+        total = F.cross_entropy(scores, label, ignore_index=IGNORE, reduction="sum")
+        return {"loss": total / (label != IGNORE).sum().clamp(min=1)}
+
+    def infer(self, batch: Batch) -> Tensor:
+        """Return the most probable class of every pixel, (N, 1, H, W) int64."""
+        return run_padded(self.network, normalise(batch["image"])).argmax(1, keepdim=True)
+
+    def metric_inputs(self, prediction: Tensor, batch: Batch) -> tuple[Tensor, ...]:
+        """Return prediction and labels."""
+        return prediction, batch["label"]
+
+    def create_metrics(self) -> dict[str, SumMetric]:
+        """Build the metrics for this number of classes."""
+        return {name: create_metric(name, classes=len(self.classes)) for name in self.metric_names}
+
+    def pictures(self, prediction: Tensor, batch: Batch) -> list[Picture]:
+        """Return image, true and predicted classes over it, wrong pixels, and which colour is which class."""
+        image, label = batch["image"][0], batch["label"][0]
+        wrong = (prediction[0, 0] != label) & (label != IGNORE)
+        share = wrong.sum() / (label != IGNORE).sum().clamp(min=1)
+        present = torch.unique(torch.stack([label, prediction[0, 0]])).tolist()
+        entries = label_entries(self.classes, present)
+        return [
+            Picture("input", to_picture(image), "image"),
+            Picture("target", label_overlay(image, label, len(self.classes)), "true classes"),
+            Picture("output", self.view(prediction, batch), "predicted classes"),
+            Picture("error", error_map(wrong[None].float(), torch.zeros_like(wrong[None].float()), scale=1.0),
+                    f"wrong pixels, {100 * share.item():.1f} %"),
+            Picture("legend", label_legend(self.classes, present), "classes", entries),
+        ]  # fmt: skip
+
+    def view(self, prediction: Tensor, batch: Batch, like: Tensor | None = None) -> Pixels:
+        """Draw the predicted classes over the image."""
+        return label_overlay(batch["image"][0], prediction[0, 0], len(self.classes))
+
+    def difference(self, prediction: Tensor, other: Tensor) -> Pixels:
+        """Draw the pixels whose classes differ."""
+        differ = (prediction[0] != other[0]).float()
+        return error_map(differ, torch.zeros_like(differ), scale=1.0)
+
+    def outputs(self, prediction: Tensor, batch: Batch) -> dict[str, NDArray[np.uint8] | NDArray[np.uint16]]:
+        """Return class numbers, 8 bit, and the picture of them over the image."""
+        return {"": prediction[0, 0].cpu().numpy().astype(np.uint8), "_overlay": self.view(prediction, batch)}

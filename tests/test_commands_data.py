@@ -1,0 +1,170 @@
+"""``indexnet data check``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_support import WRITERS, write_camvid, write_h5, write_nyuv2, write_train400
+from indexnet.cli import main
+from indexnet.data import list_data
+from indexnet.data.images import write_png
+from indexnet.run.data import read_options
+
+
+def table(text):
+    """The rows of the printed table, as lists of words."""
+    lines = text.splitlines()
+    first = next(i for i, line in enumerate(lines) if "──" in line) + 1
+    rows = [line.split() for line in lines[first:]]
+    return rows[: rows.index([])]
+
+
+@pytest.mark.parametrize("name", sorted(WRITERS))
+def test_sets_that_are_as_they_should_be(name, tmp_path, capsys):
+    WRITERS[name](tmp_path)
+    words = ["size=12"] if name == "train400" else []
+    assert main(["data", "check", name, f"root={tmp_path}", *words]) == 0
+    captured = capsys.readouterr()
+    assert "all files are as they should be" in captured.out
+    assert captured.out.startswith(f"{name}: ")
+    assert captured.err == ""
+
+
+def test_counts_sizes_and_memory(tmp_path, capsys):
+    write_train400(tmp_path)
+    assert main(["data", "check", "train400", f"root={tmp_path}", "size=12", "scales=[1.0]"]) == 0
+    rows = table(capsys.readouterr().out)
+    assert [row[:3] for row in rows] == [
+        ["denoising", "train", "6"],  # patches
+        ["denoising", "test", "bsd68"],  # reconstruction reads the same files
+        ["denoising", "test", "set12"],
+    ]
+    assert rows[0][3:] == ["3", "20x24", "1.4", "kB", "none"]
+    assert rows[1][3:] == ["2", "2", "23x24,", "23x25", "1.1", "kB", "none"]
+
+
+def test_every_task_of_a_set_is_checked(tmp_path, capsys):
+    write_nyuv2(tmp_path)
+    assert main(["data", "check", "nyuv2", f"data.root={tmp_path}"]) == 0
+    rows = table(capsys.readouterr().out)
+    assert [row[:3] for row in rows] == [
+        ["depth", "train", "3"],
+        ["depth", "test", "2"],
+        ["segmentation", "train", "3"],
+        ["segmentation", "test", "2"],
+    ]
+    (tmp_path / "nyu_labels40/0.png").write_bytes(b"no image")
+    assert main(["data", "check", "nyuv2", f"root={tmp_path}", "task=depth"]) == 0
+    assert main(["data", "check", "nyuv2", f"root={tmp_path}"]) == 2
+    assert "nyu_labels40/0.png cannot be read as an image" in capsys.readouterr().out
+
+
+def test_problems_are_listed_and_counted(tmp_path, capsys):
+    for k in range(25):
+        write_h5(tmp_path / f"val/official/{k:05d}.h5", rgb=None if k < 23 else np.zeros((3, 48, 64), np.uint8))
+    write_h5(tmp_path / "train/cafe/00001.h5")
+    write_h5(tmp_path / "train/cafe/00002.h5")
+    assert main(["data", "check", "nyuv2_h5", f"root={tmp_path}"]) == 2
+    out = capsys.readouterr().out
+    problems = [line for line in out.splitlines() if "has no 'rgb'; there is: depth" in line]
+    assert [line.split(".h5")[0][-5:] for line in problems] == [f"{k:05d}" for k in range(20)]  # in order
+    assert "... and 3 more." in out
+    assert "23 problems, found in" in out
+    assert [row[1:] for row in table(out)] == [
+        ["train", "1", "1", "64x48", "21.5", "kB", "none"],
+        ["validation", "1", "1", "64x48", "21.5", "kB", "none"],
+        ["test", "25", "25", "64x48", "43.0", "kB", "23"],
+    ]
+
+
+def test_missing_files_are_one_problem_each(tmp_path, capsys):
+    assert main(["data", "check", "nyuv2", f"root={tmp_path / 'nowhere'}"]) == 2
+    out = capsys.readouterr().out
+    assert "2 problems" in out  # one a split, whatever the tasks
+    assert f"{tmp_path / 'nowhere' / 'train.txt'} does not exist" in out
+    assert "expected files: ROOT/nyu_images/0.jpg ..." in out
+    write_camvid(tmp_path)
+    (tmp_path / "valannot/val_1.png").unlink()
+    assert main(["data", "check", "camvid", f"root={tmp_path}"]) == 2
+    out = capsys.readouterr().out
+    assert "valannot/val_1.png is missing" in out
+    assert "1 problem, found" in out
+    assert len(table(out)) == 3  # the other splits are checked all the same
+    assert "expected files" not in out
+
+
+def test_sets_without_files_and_without_training(tmp_path, capsys):
+    assert main(["data", "check", "scenes"]) == 0
+    assert capsys.readouterr().out == "scenes makes its samples itself: nothing to check.\n"
+    for folder in ("input", "gt", "trimap"):
+        sub = "/Trimap1" if folder == "trimap" else ""
+        shape = (20, 24, 3) if folder == "input" else (20, 24)
+        write_png(tmp_path / f"{folder}_training_lowres{sub}/GT01.png", np.full(shape, 128, np.uint8))
+    assert main(["data", "check", "alphamatting", f"root={tmp_path}"]) == 0
+    assert table(capsys.readouterr().out) == [["matting", "test", "1", "1", "24x20", "none"]]
+
+
+def test_a_folder_of_backgrounds(tmp_path, capsys):
+    write_png(tmp_path / "a.png", np.zeros((9, 9, 3), np.uint8))
+    assert main(["data", "check", "scenes", f"backgrounds={tmp_path}"]) == 2
+    assert "holds one image" in capsys.readouterr().out
+    write_png(tmp_path / "b.png", np.zeros((9, 9, 3), np.uint8))
+    assert main(["data", "check", "scenes", f"backgrounds={tmp_path}"]) == 0
+    (tmp_path / "b.png").write_bytes(b"no image")
+    assert main(["data", "check", "scenes", f"backgrounds={tmp_path}"]) == 2
+    assert "b.png cannot be read as an image" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "fragment"),
+    [
+        (["nyu_v2"], "unknown data set 'nyu_v2'. Did you mean 'nyuv2'?"),
+        (["nyuv2", "rot=x"], "has no option 'rot'. Did you mean 'root'?"),
+        (["nyuv2", "x"], "'x' is not understood"),
+        (["nyuv2", "task=matting"], "no targets for the task 'matting'"),
+        (["nyuv2", "crop=egien"], "data.crop must be one of none, eigen"),
+        (["nyuv2", "name=camvid"], "'name=camvid' is not understood"),
+    ],
+)
+def test_mistakes_are_one_sentence(words, fragment, capsys):
+    assert main(["data", "check", *words]) == 2
+    captured = capsys.readouterr()
+    assert fragment in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+def test_options_start_from_the_sets_own_file():
+    options = read_options("nyuv2", ["data.cache=false", "root=~/x"])
+    assert options["crop"] == "none"
+    assert options["cache"] is False
+    assert options["root"].endswith("/x")
+    assert not options["root"].startswith("~")
+    assert read_options("nyuv2", [])["root"] == "data/nyu_depth_v2_half"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("name", "folder", "counts"),
+    [
+        ("nyuv2", "nyu_depth_v2_half", ["795", "654", "795", "654"]),
+        ("camvid", "CamVid", ["367", "101", "233"]),
+        ("train400", "denoise_dncnn", ["238400", "bsd68", "set12"]),
+    ],
+)
+def test_the_real_sets(name, folder, counts, shared, capsys):
+    assert main(["data", "check", name, f"root={shared / 'data' / folder}"]) == 0
+    assert [row[2] for row in table(capsys.readouterr().out)] == counts
+
+
+def test_the_page_on_data_names_every_set_and_where_it_lies():
+    page = (Path(__file__).resolve().parents[1] / "docs/data.md").read_text(encoding="utf-8")
+    lines = [line for line in page.splitlines() if line.startswith("| `")]
+    for info in list_data():
+        line = next(line for line in lines if f"`{info.name}`" in line.split("|")[1])
+        if info.layout:
+            assert f"`{Path(read_options(info.name, [])['root']).name}`" in line
+        assert all(task in line.split("|")[2] or "all" in line.split("|")[2] for task in info.tasks)
