@@ -44,6 +44,11 @@ MATTING = [
 ]
 
 
+DENOISING = ["task=denoising", "network=dncnn", "network.depth=3", "network.width=4", "training.batch_size=4",
+             "training.size=16", "training.steps=6", "data.train_count=16", "data.test_count=3",
+             "trainer.accelerator=cpu"]  # fmt: skip
+
+
 def _prepare(tmp_path, *overrides):
     return prepare(freeze(compose([*overrides, f"paths.runs={tmp_path}"])))
 
@@ -62,7 +67,7 @@ def _same(a, b):
 
 
 def test_a_run_leaves_a_record(tmp_path):
-    folder = _prepare(tmp_path, *RECONSTRUCTION, "resampling.family=hin")
+    folder = _prepare(tmp_path, *RECONSTRUCTION, "resampling=indexnet", "resampling.family=hin")
     assert run_job(folder.path) == 0
     record = folder.record()
     assert record["status"] == "done"
@@ -106,6 +111,8 @@ class _Stop(callbacks.Progress):
         (RECONSTRUCTION, [2, 5], 2),
         ([*RECONSTRUCTION, "trainer.accumulate=2"], [4], 1),
         ([*RECONSTRUCTION, "trainer.accumulate=2"], [4, 3], 2),
+        (DENOISING, [3], 2),
+        ([*DENOISING, "trainer.accumulate=2"], [4, 3], 2),
         pytest.param(MATTING, [2], 1, marks=pytest.mark.long),
     ],
 )
@@ -193,7 +200,13 @@ def _three_tasks(root):
     write_train400(root / "train400")
     shutil.copy(root / "train400" / "BSD68" / "test001.png", root / "train400" / "BSD68" / "test003.png")
     write_camvid(root / "camvid", counts=(("train", 3), ("val", 1), ("test", 3)))
-    small = ["training.batch_size=2", "training.steps=2", "trainer.accelerator=cpu", "resampling.family=hin"]
+    small = [
+        "training.batch_size=2",
+        "training.steps=2",
+        "trainer.accelerator=cpu",
+        "resampling=indexnet",
+        "resampling.family=hin",
+    ]
     return {
         "denoising": [*small, "data=train400", f"data.root={root / 'train400'}", "training.size=12"],
         "segmentation": [*small, "data=camvid", f"data.root={root / 'camvid'}", "encoder.name=vgg11_bn",
@@ -224,6 +237,60 @@ def test_the_number_of_processes_changes_no_metric(task, metrics, tmp_path):
     tables = [(folder.path / "per_image.csv").read_text() for folder in (one, two)]
     assert tables[0] == tables[1]
     assert two.record()["test_count"] == {"denoising": 5, "segmentation": 3, "depth": 5}[task]
+
+
+@pytest.mark.long
+def test_two_processes_train_and_test_on_two_test_sets(tmp_path):
+    words = ["task=denoising", *_three_tasks(tmp_path / "data")["denoising"], "trainer.devices=2"]
+    folder = _prepare(tmp_path / "runs", *words)
+    result = _process(folder)
+    assert result.returncode == 0, result.stderr
+    record = folder.record()
+    assert set(record["metrics"]) == {"bsd68/psnr", "bsd68/ssim", "set12/psnr", "set12/ssim"}
+    assert record["test_count"] == 5
+    assert record["data"]["test"]["splits"]["bsd68"]["count"] == 3
+
+
+def test_a_network_with_the_wrong_outputs_is_refused_before_training(tmp_path):
+    words = ["task=depth", "network=autoencoder", "encoder=none", "network.in_channels=3", "resampling=nearest"]
+    folder = _prepare(tmp_path, *words, "budget=smoke", "data.test_count=2")
+    with pytest.raises(UserError, match=r"network=autoencoder has 3 output channels, but task=depth .* needs 1"):
+        run_job(folder.path)
+
+
+def test_more_processes_than_test_images_are_refused_before_training(tmp_path):
+    folder = _prepare(tmp_path, *RECONSTRUCTION, "data.test_count=1", "trainer.devices=2")
+    result = _process(folder)
+    assert result.returncode == 2
+    assert "trainer.devices x num_nodes = 2 is more than the 1 images of a test set" in result.stderr
+    assert not folder.checkpoint().exists()
+
+
+def test_outputs_that_are_not_finite_after_the_last_step_are_divergence(tmp_path):
+    words = [*RECONSTRUCTION, "training.steps=1", "optimizer.lr=1e30", "schedule=constant", "resampling=nearest"]
+    folder = _prepare(tmp_path, *words)
+    assert run_job(folder.path) == DIVERGED
+
+
+def test_a_metric_without_anything_to_measure_is_no_number(tmp_path, monkeypatch, capsys):
+    from indexnet.data.scenes.dataset import SceneSamples
+
+    plain = SceneSamples.sample
+    monkeypatch.setattr(SceneSamples, "sample", lambda self, index, rng: {
+        key: value * 0 if key == "depth" else value for key, value in plain(self, index, rng).items()
+    })  # fmt: skip
+    words = [
+        "task=depth",
+        "encoder.width=0.25",
+        "training.size=64",
+        "budget=smoke",
+        "resampling=indexnet",
+        "resampling.family=hin",
+    ]
+    folder = _prepare(tmp_path, *words, "data.test_count=1", "trainer.accelerator=cpu")
+    assert run_job(folder.path) == 0
+    assert folder.record()["metrics"]["depth_rmse"] is None
+    assert "depth_rmse not measurable" in capsys.readouterr().out
 
 
 def test_a_damaged_file_met_by_a_worker_is_one_sentence(tmp_path):

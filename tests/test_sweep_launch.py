@@ -45,7 +45,7 @@ if kind in ("long", "deaf"):
     if kind == "deaf": signal.signal(signal.SIGTERM, signal.SIG_IGN)
     (folder / "progress.json").write_text(json.dumps({"step": 3, "steps": 9, "loss": 0.25, "eta_s": 61.0}))
     record("running"); Path(f"{folder.name}.ready").touch(); time.sleep(60)
-time.sleep(0.2)
+time.sleep(1.0 if kind == "slow" else 0.2)
 record("done")
 with open("ended", "a") as file: file.write(f"{folder.name} {time.time()}\\n")
 """
@@ -125,7 +125,7 @@ def test_fail_fast_stops_the_others(jobs):
 
 
 def test_two_at_a_time(jobs):
-    assert exit_code(launch(jobs(*(f"ok-{i}" for i in range(4))), n_jobs=2, command=_command)) == 0
+    assert exit_code(launch(jobs(*(f"slow-{i}" for i in range(4))), n_jobs=2, command=_command)) == 0
     begin = {name: float(when) for name, _, when in _lines("started")}
     end = {name: float(when) for name, when in _lines("ended")}
     together = [sum(begin[a] <= begin[b] < end[a] for a in begin) for b in begin]

@@ -221,3 +221,14 @@ def test_depth_is_written_in_millimetres():
 def test_denoising_mistakes_are_told_before_anything_starts(override, words):
     with pytest.raises(UserError, match=words):
         _config("denoising", override)
+
+
+def test_labels_of_other_classes_are_refused(tmp_path):
+    task, config = _build("segmentation")
+    options = data_options(config)
+    task.check_data(create_data(options.pop("name"), **options))
+    with pytest.raises(
+        UserError, match=r"data=camvid has other classes \(11: sky, building, pole, ...\) than"
+    ) as error:
+        task.check_data(create_data("camvid", root=str(tmp_path), task="segmentation"))
+    assert "(8: " in str(error.value)

@@ -23,7 +23,7 @@ CROPS = ("none", "eigen")
 EVALUATIONS = ("network", "full")
 _EIGEN = (45 / 480, 471 / 480, 41 / 640, 601 / 640)  # top, bottom, left, right of Eigen's crop, as shares of a frame
 _ZOOM, _ANGLE, _JITTER = (1.0, 1.5), 5.0, 0.4
-_FAR = 100.0  # metres; a farther depth is in another unit
+_FAR = 20.0  # metres; indoor sensors reach 10, so a farther depth is in another unit
 _LINES = 240  # about the height of the frames that are kept
 _SMALLEST = 16
 

@@ -120,10 +120,17 @@ def listed_pairs(root: Path, lists: str) -> list[Pair]:
             continue
         if len(words) < 2:
             raise UserError(f"{path}, line {number}: an image and its label map were expected, found {line.strip()!r}.")
-        pairs.append(Pair(root / words[0].lstrip("/"), root / words[-1].lstrip("/")))
+        pairs.append(Pair(_below(root, words[0]), _below(root, words[-1])))
     if not pairs:
         raise UserError(f"{path} is empty; it lists the split's images and label maps.")
     return pairs
+
+
+def _below(root: Path, listed: str) -> Path:
+    """Return where a listed file is: below ``root``, without the leading folders of the machine that made the list."""
+    parts = Path(listed.lstrip("/")).parts
+    places = [root.joinpath(*parts[start:]) for start in range(len(parts))]
+    return next((place for place in places if place.is_file()), places[0])
 
 
 def matched_pairs(images: Path, labels: Path) -> list[Pair]:

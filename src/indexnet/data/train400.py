@@ -28,6 +28,7 @@ from indexnet.data.images import list_images
 from indexnet.data.store import Arrays, Cache, Store, check_cache
 from indexnet.errors import UserError
 
+_SMALLEST = 11  # the window of SSIM, pixels
 _TRAIN, _TESTS = "Train400", {"bsd68": "BSD68", "set12": "Set12"}
 
 
@@ -149,6 +150,10 @@ class GrayImages(Dataset):
 
     def __post_init__(self) -> None:
         self.files = list_images(self.folder)
+        for path in self.files:
+            if min(image_size(path)) < _SMALLEST:
+                height, width = image_size(path)
+                raise UserError(f"{path} is {width}x{height} pixels; SSIM needs test images of at least 11x11.")
         self.store = Store(len(self.files), self._load, self._bytes, self.cache, "photographs")
 
     def _bytes(self) -> int:

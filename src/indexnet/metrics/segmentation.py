@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from indexnet.data.base import IGNORE
 from indexnet.errors import UserError
 from indexnet.metrics.base import SumMetric, register_metric
+from indexnet.ops import IGNORE
 
 
 class ConfusionMetric(SumMetric):

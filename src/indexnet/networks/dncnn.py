@@ -65,6 +65,9 @@ class DnCNN(Network):
             )
         if depth < 2:
             raise UserError(f"depth of dncnn must be at least 2, got {depth}.")
+        if width < 1:
+            raise UserError(f"width of dncnn must be at least 1, got {width}.")
+        _check_residual(self.info.name, residual)
         self.in_channels = self.out_channels = in_channels
         self.size_multiple = 1
         self.residual = residual
@@ -83,6 +86,11 @@ class DnCNN(Network):
         """Denoise images (N, in_channels, H, W), float, of any size; the output is not clamped."""
         y: Tensor = self.head(self.layers(x))
         return x - y if self.residual else y
+
+
+def _check_residual(network: str, residual: object) -> None:
+    if not isinstance(residual, bool):
+        raise UserError(f"residual of {network} must be true or false, got {residual!r}.")
 
 
 def _layer(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
@@ -123,6 +131,7 @@ class DnCNNSegNet(Network):
 
     def __init__(self, resampling: Spec = "max_unpool", in_channels: int = 1, residual: bool = True) -> None:
         super().__init__()
+        _check_residual(self.info.name, residual)
         self.in_channels = self.out_channels = in_channels
         self.size_multiple = 1
         self.residual = residual

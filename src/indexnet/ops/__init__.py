@@ -14,10 +14,12 @@ from indexnet.ops.indexed import (
     indexed_upsample,
     normalise_indices,
 )
+from indexnet.ops.labels import IGNORE
 from indexnet.ops.reassembly import reassemble
 from indexnet.ops.trimap import UNKNOWN, unknown_mask
 
 __all__ = [
+    "IGNORE",
     "NORMALIZATIONS",
     "UNKNOWN",
     "crop_to",

@@ -16,7 +16,7 @@ from indexnet.files import write_json
 
 
 class DivergedError(Exception):
-    """The training loss is no longer finite."""
+    """The training loss, or what the network gives for a test image, is no longer finite."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -40,6 +40,8 @@ def _flag(value: Any) -> bool:
 
 # key, test, what is expected; keys that a configuration lacks are not looked at
 _VALUES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("network.in_channels", _or("auto", _positive), "auto or a positive integer"),
+    ("network.classes", _or("auto", _positive), "auto or a positive integer"),
     ("seed", _count, "an integer of at least 0"),
     ("task.costs_size", _positive, "a positive integer"),
     ("training.batch_size", _positive, "a positive integer"),

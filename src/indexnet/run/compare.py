@@ -81,6 +81,8 @@ def main(args: argparse.Namespace) -> int:
             raise UserError(
                 f"{args.checkpoints[0]} is for {task.name} but {path} is for {other.name}; compare one task at a time."
             )
+        if other.options.get("classes") != task.options.get("classes"):
+            raise UserError(f"{args.checkpoints[0]} and {path} were trained for different classes; compare alike ones.")
     items = find_items(args.images, args.trimaps, task.name, needs_trimap(task))
     device = pick_device(args.device)
     check_output(args.output, args.images, args.trimaps)
@@ -118,7 +120,7 @@ def main(args: argparse.Namespace) -> int:
 
     outcome = do_each(items, work, "comparing")
     if outcome.done:
-        atomic_write(page, html_page(task.name, contenders, written))
+        atomic_write(page, html_page(task, contenders, written))
         print(f"{len(outcome.done)} of {len(items)} images compared; open {page}")
         plain = [caption for caption in captions if caption not in mapped]
         if plain:
@@ -224,11 +226,11 @@ code { overflow-wrap: anywhere; }
 """
 
 
-def html_page(task: str, contenders: Sequence[Contender], images: Sequence[tuple[str, bool]]) -> str:
+def html_page(task: Task, contenders: Sequence[Contender], images: Sequence[tuple[str, bool]]) -> str:
     """Return a page that shows all sheets.
 
     Args:
-        task: the task's name.
+        task: of all checkpoints.
         contenders: the checkpoints.
         images: (name, whether there is a sheet of index maps).
     """
@@ -237,11 +239,11 @@ def html_page(task: str, contenders: Sequence[Contender], images: Sequence[tuple
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>Comparison: {html.escape(task)}</title><style>{_STYLE}</style></head><body>",
-        f"<h1>Comparison: {html.escape(task)}</h1><ul>",
+        f"<title>Comparison: {html.escape(task.name)}</title><style>{_STYLE}</style></head><body>",
+        f"<h1>Comparison: {html.escape(task.name)}</h1><ul>",
     ]
     parts += [f"<li>{html.escape(c.caption)}: <code>{html.escape(str(c.path))}</code></li>" for c in contenders]
-    parts.append("</ul><p>Differences: black is none, light yellow a quarter of the full range or more.")
+    parts.append(f"</ul><p>Differences: black is none, {html.escape(task.difference_scale)}.")
     parts.append("Index maps: mean over channels, each stretched to its own range; stage 0 is full resolution.</p>")
     for name, has_maps in images:
         shown = html.escape(name)

@@ -166,12 +166,14 @@ def _settle_encoder(config: dict[str, Any]) -> None:
     norm at mean 0 and variance 1 beside a hundredth of the learning rate could not train.
 
     Raises:
-        UserError: an encoder is given to a network that brings its own.
+        UserError: an encoder is given to a network that brings its own, or none to one that needs it.
     """
     from indexnet._names import option_names
     from indexnet.networks import get_network
 
     encoder, optimizer, network = config["encoder"], config["optimizer"], config["network"]["name"]
+    if encoder.get("name") is None and "encoder" in option_names(get_network(network)):
+        raise UserError(f"network={network} needs an encoder; name one, for example encoder=vgg16_bn.")
     if encoder.get("name") is not None and "encoder" not in option_names(get_network(network)):
         raise UserError(f"network={network} brings its own encoder; give encoder=none instead of {encoder['name']!r}.")
     pretrained = bool(encoder.get("pretrained"))
@@ -237,6 +239,6 @@ def data_options(config: Mapping[str, Any]) -> dict[str, Any]:
 def config_hash(config: Mapping[str, Any]) -> str:
     """Return 12 hexadecimal digits that name a frozen configuration, wherever its data lie and its results go."""
     content = {key: value for key, value in config.items() if key not in PLACE_KEYS}
-    content["data"] = {k: v for k, v in config["data"].items() if k not in ("root", "backgrounds")}
+    content["data"] = {k: v for k, v in config["data"].items() if k != "root"}
     content["trainer"] = {k: v for k, v in config["trainer"].items() if k not in ("num_workers", "progress_bar")}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

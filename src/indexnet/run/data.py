@@ -50,7 +50,7 @@ def main(args: argparse.Namespace) -> int:
     info = get_data(args.name).info
     options = read_options(args.name, args.options)
     tasks = (options.pop("task"),) if "task" in options else info.tasks
-    sets = [_create(args.name, task, options) for task in tasks]
+    sets = _create(args.name, tasks, options)
     started = time.monotonic()
     if info.layout:
         found = check(sets)
@@ -68,7 +68,7 @@ def main(args: argparse.Namespace) -> int:
     took = time.monotonic() - started
     if problems:
         print(f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}, found in {took:.1f} s.")
-        if not any(split.count for split in found):
+        if info.layout and not any(split.count for split in found):
             print(f"expected files: {info.layout}")
         return 2
     print(f"all files are as they should be, checked in {took:.1f} s.")
@@ -188,10 +188,23 @@ def check_folder(folder: Path) -> Found:
     return entry
 
 
-def _create(name: str, task: str, options: dict[str, Any]) -> Data:
+def _create(name: str, tasks: Sequence[str], options: dict[str, Any]) -> list[Data]:
+    """Build the data set for each task that takes these options.
+
+    Raises:
+        UserError: none does.
+    """
     from indexnet.data import create_data
 
-    return create_data(name, task=task, **options)
+    sets, refusals = [], []
+    for task in tasks:
+        try:
+            sets.append(create_data(name, task=task, **options))
+        except UserError as error:
+            refusals.append(error)
+    if not sets:
+        raise refusals[0]
+    return sets
 
 
 def _builders(data: Data) -> Iterator[tuple[str, Callable[[], dict[str, Dataset]]]]:

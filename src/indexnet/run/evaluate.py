@@ -70,7 +70,9 @@ def main(args: argparse.Namespace) -> int:
 
     options = evaluation_data(meta, chosen, overrides)
     name = options.pop("name")
-    tests = create_data(name, **options).tests()
+    data = create_data(name, **options)
+    task.check_data(data)
+    tests = data.tests()
     folder = args.output or default_folder(args.checkpoint, name, overrides)
     result_file = folder / "evaluation.json"
     if result_file.exists() and not args.overwrite:
@@ -253,6 +255,11 @@ def evaluate(
                 for place, sample in enumerate(group):
                     row: dict[str, Any] = {"name": metric_key(split, str(sample["name"]))}
                     row.update({metric_key(split, key): m.latest[place].item() for key, m in metrics.items()})
+                    if all(math.isnan(value) for value in row.values() if isinstance(value, float)):
+                        reason = f"{row['name']}: nothing in it can be measured; its target has no valid pixel."
+                        failed.append((row["name"], reason))
+                        say(console, reason)
+                        continue
                     rows.append(row)
         if len(rows) > before:
             results.update({metric_key(split, key): metric.compute().item() for key, metric in metrics.items()})

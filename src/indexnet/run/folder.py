@@ -121,7 +121,7 @@ def prepare(config: Mapping[str, Any]) -> RunFolder:
     """Create the folder of a frozen configuration, or find it.
 
     Raises:
-        UserError: the folder exists with another configuration.
+        UserError: the folder exists with another configuration, or with a run on other files.
     """
     folder = RunFolder(run_path(config))
     file = folder.path / "config.yaml"
@@ -132,6 +132,7 @@ def prepare(config: Mapping[str, Any]) -> RunFolder:
                 f"{folder.path} holds a run with another configuration ({_difference(there, config)}); "
                 "give paths.runs=ANOTHER_FOLDER, or move or delete that folder."
             )
+        _check_files(folder, there, config)
         if there == config or folder.status() == "done":
             return folder
         with contextlib.suppress(UserError), folder.lock():  # loggers, workers and places may change from try to try
@@ -142,6 +143,30 @@ def prepare(config: Mapping[str, Any]) -> RunFolder:
     except OSError as error:
         raise UserError(f"{folder.path} cannot be made ({error.strerror}); give paths.runs=ANOTHER_FOLDER.") from error
     return folder
+
+
+def _check_files(folder: RunFolder, there: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Refuse to take a run for one on the files of another ``data.root``, unless both hold the same.
+
+    Raises:
+        UserError: they differ, or cannot be read.
+    """
+    old, new = there["data"].get("root"), config["data"].get("root")
+    known = ((folder.record() or {}).get("data") or {}).get("train", {}).get("fingerprint")
+    if old == new or known is None:
+        return
+    from indexnet.data import create_data
+    from indexnet.run.config import data_options
+    from indexnet.run.record import describe_splits
+
+    options = data_options(config)
+    data = create_data(options.pop("name"), **options)
+    tested = describe_splits(data.tests())["fingerprint"]
+    if data.train().fingerprint() != known or tested != folder.record()["data"]["test"]["fingerprint"]:  # type: ignore[index]
+        raise UserError(
+            f"{folder.path} holds a run on the files of data.root={old}, and data.root={new} has others; give "
+            "paths.runs=ANOTHER_FOLDER, or move or delete that folder."
+        )
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import sys
 import time
@@ -58,7 +59,7 @@ def run_job(path: Path) -> int:
         return 0
     with folder.lock():
         if folder.status() in ("done", "diverged"):
-            return _finished(folder)
+            return _finished(folder, before=True)
         earlier = folder.record() or {}
         record = records.start(config, config_hash(config))
         before = 0.0
@@ -103,14 +104,15 @@ def _elapsed(path: Path) -> float:
         return 0.0
 
 
-def _finished(folder: RunFolder) -> int:
+def _finished(folder: RunFolder, before: bool = False) -> int:
     record = folder.record()
     assert record is not None
     if record["status"] == "diverged":
         print(f"indexnet: {folder.path}: {record['error']}.", file=sys.stderr)
         return DIVERGED
-    metrics = ", ".join(f"{name} {value:.4g}" for name, value in record["metrics"].items())
-    print(f"done: {folder.path}: {metrics} (on {record['test_count']} images)")
+    found = record["metrics"].items()
+    metrics = ", ".join(f"{name} {'not measurable' if value is None else f'{value:.4g}'}" for name, value in found)
+    print(f"{'done before' if before else 'done'}: {folder.path}: {metrics} (on {record['test_count']} images)")
     return 0
 
 
@@ -121,7 +123,7 @@ def _execute(folder: RunFolder, config: dict[str, Any], record: dict[str, Any], 
 
     from indexnet.data import create_data
     from indexnet.run import record as records
-    from indexnet.run.callbacks import Progress
+    from indexnet.run.callbacks import DivergedError, Progress
     from indexnet.run.config import data_options
     from indexnet.run.loader import (
         StepStream,
@@ -152,6 +154,12 @@ def _execute(folder: RunFolder, config: dict[str, Any], record: dict[str, Any], 
     progress = Progress(folder.path / "progress.json", steps, training["batch_size"], before)
     resume, start = _resume(folder)
     trainer = _trainer(folder, config, accelerator, steps, start, progress)
+    counts = [len(test_set) if limit is None else min(limit, len(test_set)) for test_set in tests.values()]
+    if trainer.world_size > min(counts):
+        raise UserError(
+            f"trainer.devices x num_nodes = {trainer.world_size} is more than the {min(counts)} images of a test set; "
+            "use fewer."
+        )
     workers = worker_count(settings["num_workers"])
     if settings["channels_last"]:
         task.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -162,6 +170,9 @@ def _execute(folder: RunFolder, config: dict[str, Any], record: dict[str, Any], 
         )  # fmt: skip
         if settings["compile"]:
             task.network.compile()
+        if process_rank() == 0:
+            what = f"going on from step {start} of {steps}" if start else f"training for {steps} steps"
+            print(f"{what}, batch {training['batch_size']}", flush=True)
         with one_sentence():
             trainer.fit(task, train_loader(train_set, stream, workers), ckpt_path=resume)
     else:
@@ -175,22 +186,22 @@ def _execute(folder: RunFolder, config: dict[str, Any], record: dict[str, Any], 
     ]
     collector = _collector(task)
     trainer.callbacks.append(collector)  # type: ignore[attr-defined]
-    counts = [len(test_set) if limit is None else min(limit, len(test_set)) for test_set in tests.values()]
-    if trainer.world_size > min(counts):
-        raise UserError(
-            f"trainer.devices x num_nodes = {trainer.world_size} is more than the {min(counts)} images of a test set; "
-            "use fewer."
-        )
+    if process_rank() == 0:
+        print(f"testing on {sum(counts)} images", flush=True)
     with one_sentence():
         trainer.test(task, loaders, verbose=False)
     expected = sum(counts)
+    if not task.predictions_finite:
+        raise DivergedError(f"the network's output is not finite after step {steps}")
     rows = collector.rows
     if len({row["name"] for row in rows}) != expected or len(rows) != expected:
         raise RuntimeError(f"{len(rows)} of {expected} test images were evaluated; the metrics would be wrong")
     if not trainer.is_global_zero:
         return
     record["metrics"] = {
-        key.removeprefix("test/"): float(value) for key, value in trainer.callback_metrics.items() if "test/" in key
+        key.removeprefix("test/"): float(value) if math.isfinite(value) else None  # None: nothing to measure
+        for key, value in trainer.callback_metrics.items()
+        if "test/" in key
     }
     record["test_count"] = len(rows)
     record["train_samples_per_s"] = None if progress.samples_per_s is None else round(progress.samples_per_s, 3)
@@ -257,6 +268,12 @@ def _check_samples(config: dict[str, Any], task: Task, train_set: Dataset) -> No
         raise UserError(
             f"network={config['network']['name']} takes {wanted} input channels, but task={task.name} on "
             f"data={config['data']['name']} gives {given}; set network.in_channels={given} or choose another network."
+        )
+    given, wanted = task.network.out_channels, task.output_channels(sample)
+    if given != wanted:
+        raise UserError(
+            f"network={config['network']['name']} has {given} output channels, but task={task.name} on "
+            f"data={config['data']['name']} needs {wanted}; choose another network."
         )
 
 

@@ -2,7 +2,7 @@
 
 Training is one stream of batches. The order of an epoch comes from (seed, epoch), a sample's randomness from (seed,
 epoch, index); so a resumed run skips what is done, and the number of workers, devices or accumulated batches changes
-nothing of what a step sees.
+nothing of which samples a step sees. What a loss draws (the noise of denoising) follows from (seed, step, process).
 """
 
 from __future__ import annotations

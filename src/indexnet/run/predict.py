@@ -30,8 +30,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Write ``<output>/<image name>.png`` for each image.
 
-    That is 8-bit alpha for matting, class numbers for segmentation (and a picture, ``..._overlay.png``), millimetres in
-    16 bit for depth (and ``..._colour.png``), an 8-bit image otherwise.
+    That is 8-bit alpha for matting, class numbers for segmentation (and a picture of them in ``<output>/overlay``),
+    millimetres in 16 bit for depth (and a picture of them in ``<output>/colour``), an 8-bit image otherwise.
 
     Returns:
         0 every result was written by this command; 3 some were not (unreadable, without trimap, or there already
@@ -46,6 +46,7 @@ def main(args: argparse.Namespace) -> int:
     from torch.utils.data import default_collate
 
     from indexnet.data.images import write_png
+    from indexnet.files import atomic_write
 
     items = find_items(args.images, args.trimaps, task.name, needs_trimap(task))
     device = pick_device(args.device)
@@ -64,14 +65,19 @@ def main(args: argparse.Namespace) -> int:
         sample, snapped = read_item(item, task)
         prediction = predict_sample(task, sample)
         written = task.outputs(prediction[None], default_collate([sample]))
-        for suffix in sorted(written, reverse=True):  # the result itself last: it says that an image is done
-            path = args.output / f"{item.stem}{suffix}.png"
-            write_png(path, written[suffix], overwrite=args.overwrite)
+        result = _result(args.output, item)
+        for folder in sorted(written, reverse=True):  # the result itself last: it says that an image is done
+            path = args.output / folder / result.name
+            # what lies beside a result that is not there was left by a command that was stopped
+            write_png(path, written[folder], overwrite=args.overwrite or (folder != "" and not result.exists()))
         if not snapped:
             return None
         touched.append(snapped)
         return f"{item.trimap}: {snapped} pixels were neither 0, 128 nor 255 and were snapped to them."
 
+    if classes := task.options.get("classes"):
+        lines = "".join(f"{number} {name}\n" for number, name in enumerate(classes))
+        atomic_write(args.output / "classes.txt", lines)
     begun = time.monotonic()
     todo = [item for item in items if item not in kept]
     outcome = do_each(todo, work, "predicting")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from indexnet._names import check_options, unknown_name
+from indexnet.data import Data
 from indexnet.data.pictures import Pixels, error_map, to_picture
 from indexnet.errors import UserError
 from indexnet.metrics import SumMetric, create_metric
@@ -56,6 +57,7 @@ class Task(pl.LightningModule):
 
     Attributes:
         options: the task's own options; with ``name`` they rebuild it, see :func:`create_task`.
+        predictions_finite: whether every prediction that this process tested was.
     """
 
     name: ClassVar[str]
@@ -63,6 +65,7 @@ class Task(pl.LightningModule):
     test_batch_size: ClassVar[int] = 1  # 1 where test images differ in size
     needs: ClassVar[tuple[str, ...]]  # keys of a batch that training reads
     smallest_size: ClassVar[int] = 1  # side of the smallest image that the metrics can measure, in pixels
+    difference_scale: ClassVar[str] = "light yellow a quarter of the full range or more"  # of :meth:`difference`
 
     def __init__(
         self,
@@ -78,6 +81,7 @@ class Task(pl.LightningModule):
         self.config: dict[str, Any] = {}  # the run's frozen configuration, for the checkpoint
         self.network: Network = network if isinstance(network, Network) else self.configure_network(self.network_spec)
         self.test_sets: tuple[str, ...] = ()
+        self.predictions_finite = True
         self.test_metrics: Mapping[str, SumMetric] = {}
 
     # --- what a task defines -------------------------------------------------------------------------------------
@@ -100,8 +104,19 @@ class Task(pl.LightningModule):
         """Return predictions (N, K, H, W) as a person would use them; the network is in eval mode."""
         raise NotImplementedError
 
+    def check_data(self, data: Data) -> None:
+        """Refuse a data set whose targets mean something else than those the network was trained for.
+
+        Raises:
+            UserError: they do.
+        """
+
     def input_channels(self, sample: Batch) -> int:
         """Return how many channels the network's input has for such a sample."""
+        return int(sample["image"].shape[-3])
+
+    def output_channels(self, sample: Batch) -> int:
+        """Return how many channels the network's output must have for such a sample; those of the image by default."""
         return int(sample["image"].shape[-3])
 
     def metric_inputs(self, prediction: Tensor, batch: Batch) -> tuple[Tensor, ...]:
@@ -134,7 +149,7 @@ class Task(pl.LightningModule):
         """Turn the first prediction of a batch into what image files hold.
 
         Returns:
-            Arrays (H, W) or (H, W, 3) by what is appended to the file's name; ``""`` is the result itself.
+            Arrays (H, W) or (H, W, 3) by the folder that their file goes to; ``""`` is the result itself.
         """
         levels = prediction[0].detach().cpu().clamp(0, 1).mul(255).round().to(torch.uint8).numpy()
         return {"": np.ascontiguousarray(levels[0] if len(levels) == 1 else levels.transpose(1, 2, 0))}
@@ -155,7 +170,7 @@ class Task(pl.LightningModule):
 
     def begin_tests(self, names: Sequence[str]) -> None:
         """Build fresh metrics for test splits of these names, in the order of their loaders; ``""`` has none."""
-        self.test_sets = tuple(names)
+        self.test_sets, self.predictions_finite = tuple(names), True
         metrics = {metric_key(name, key): m for name in names for key, m in self.create_metrics().items()}
         self.test_metrics = nn.ModuleDict(metrics).to(self.device)  # type: ignore[assignment]
 
@@ -167,6 +182,7 @@ class Task(pl.LightningModule):
         batch = self.prepare(batch)
         with torch.autocast(self.device.type, enabled=False):
             prediction = self.infer(batch)
+        self.predictions_finite = self.predictions_finite and bool(torch.isfinite(prediction).all())
         inputs = self.metric_inputs(prediction, batch)
         for name in self.metric_names:
             key = metric_key(self.test_sets[dataloader_idx], name)

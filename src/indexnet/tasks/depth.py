@@ -30,6 +30,7 @@ class DepthTask(Task):
     name: ClassVar[str] = "depth"
     metric_names: ClassVar[tuple[str, ...]] = ("depth_rmse", "delta1", "delta2", "delta3", "rel", "log10")
     needs: ClassVar[tuple[str, ...]] = ("image", "depth")
+    difference_scale: ClassVar[str] = f"light yellow {_ERROR:g} m or more"
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the mean absolute error over measured pixels, in metres; 0 where a batch has none."""
@@ -41,6 +42,10 @@ class DepthTask(Task):
     def infer(self, batch: Batch) -> Tensor:
         """Return depth (N, 1, H, W) in metres, at least 0; any size, by replicate padding."""
         return run_padded(self.network, normalise(batch["image"])).clamp(min=0)
+
+    def output_channels(self, sample: Batch) -> int:
+        """Return 1: metres."""
+        return 1
 
     def metric_inputs(self, prediction: Tensor, batch: Batch) -> tuple[Tensor, ...]:
         """Return prediction and depth."""
@@ -69,7 +74,7 @@ class DepthTask(Task):
     def outputs(self, prediction: Tensor, batch: Batch) -> dict[str, NDArray[np.uint8] | NDArray[np.uint16]]:
         """Return depth in millimetres, 16 bit (65.535 m at most), and a coloured picture of it."""
         millimetres = prediction[0, 0].detach().cpu().mul(1000).round().clamp(0, 65535).numpy().astype(np.uint16)
-        return {"": millimetres, "_colour": self.view(prediction, batch)}
+        return {"": millimetres, "colour": self.view(prediction, batch)}
 
 
 def _range(depth: Tensor) -> tuple[float, float]:

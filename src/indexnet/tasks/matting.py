@@ -46,6 +46,10 @@ class MattingTask(Task):
         """Return 4: RGB and trimap."""
         return 4
 
+    def output_channels(self, sample: Batch) -> int:
+        """Return 1: alpha."""
+        return 1
+
     def metric_inputs(self, prediction: Tensor, batch: Batch) -> tuple[Tensor, ...]:
         """Return prediction, alpha and trimap."""
         return prediction, batch["alpha"], batch["trimap"]

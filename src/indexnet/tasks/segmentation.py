@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from indexnet.data.base import IGNORE
+from indexnet.data.base import IGNORE, Data
 from indexnet.data.pictures import Pixels, error_map, label_entries, label_legend, label_overlay, to_picture
 from indexnet.errors import UserError
 from indexnet.metrics import SumMetric, create_metric
@@ -36,12 +36,13 @@ class SegmentationTask(Task):
         classes: the names of the classes, for legends; default their numbers.
 
     Raises:
-        UserError: the network has another number of outputs than there are names.
+        UserError: ``classes`` is no list, or the network has another number of outputs than there are names.
     """
 
     name: ClassVar[str] = "segmentation"
     metric_names: ClassVar[tuple[str, ...]] = ("miou", "pixel_accuracy")
     needs: ClassVar[tuple[str, ...]] = ("image", "label")
+    difference_scale: ClassVar[str] = "light yellow another class"
 
     def __init__(
         self,
@@ -51,15 +52,29 @@ class SegmentationTask(Task):
         *,
         classes: Sequence[str] | None = None,
     ) -> None:
+        if classes is not None and (isinstance(classes, str) or not isinstance(classes, Sequence)):
+            raise UserError(f"task.classes={classes!r} must be a list of names, or auto.")
         super().__init__(network, optimizer, schedule)
         count = self.network.out_channels
         self.classes = [f"class {number}" for number in range(count)] if classes is None else [str(c) for c in classes]
         if len(self.classes) != count:
             raise UserError(
-                f"the data set has {len(self.classes)} classes but the network {count} outputs; choose a network with "
-                "network.classes, such as segnet, and give network.classes=auto."
+                f"task.classes names {len(self.classes)} classes but the network has {count} outputs; give "
+                "network.classes=auto and task.classes=auto, and a network with that option, such as segnet."
             )
         self.options = {"classes": list(self.classes)}
+
+    def check_data(self, data: Data) -> None:
+        """Refuse a data set of other classes.
+
+        Raises:
+            UserError: it has.
+        """
+        if list(data.classes) != self.classes:
+            raise UserError(
+                f"data={data.name} has other classes ({_listed(data.classes)}) than those the network was trained for "
+                f"({_listed(self.classes)}); choose a data set with the same ones."
+            )
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the mean cross entropy over labelled pixels; 0 where a batch has none."""
@@ -70,6 +85,10 @@ class SegmentationTask(Task):
     def infer(self, batch: Batch) -> Tensor:
         """Return the most probable class of every pixel, (N, 1, H, W) int64."""
         return run_padded(self.network, normalise(batch["image"])).argmax(1, keepdim=True)
+
+    def output_channels(self, sample: Batch) -> int:
+        """Return the number of classes."""
+        return len(self.classes)
 
     def metric_inputs(self, prediction: Tensor, batch: Batch) -> tuple[Tensor, ...]:
         """Return prediction and labels."""
@@ -106,4 +125,9 @@ class SegmentationTask(Task):
 
     def outputs(self, prediction: Tensor, batch: Batch) -> dict[str, NDArray[np.uint8] | NDArray[np.uint16]]:
         """Return class numbers, 8 bit, and the picture of them over the image."""
-        return {"": prediction[0, 0].cpu().numpy().astype(np.uint8), "_overlay": self.view(prediction, batch)}
+        return {"": prediction[0, 0].cpu().numpy().astype(np.uint8), "overlay": self.view(prediction, batch)}
+
+
+def _listed(classes: Sequence[str]) -> str:
+    """Name a few classes and count them all."""
+    return f"{len(classes)}: {', '.join(classes[:3])}{', ...' if len(classes) > 3 else ''}"
