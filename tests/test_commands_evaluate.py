@@ -9,10 +9,12 @@ import torch
 from torch.utils.data import default_collate
 
 from commands_support import (
+    SCENES,
     autoencoder_checkpoint,
     matting_checkpoint,
     photograph,
     save_image,
+    save_random,
     trimap,
 )
 from indexnet.cli import main
@@ -232,3 +234,22 @@ def test_a_run_and_its_checkpoint_give_the_same_numbers(task, data, tmp_path, mo
     for ours, theirs in zip(rows_of(folder / "per_image.csv"), rows_of(record.parent / "per_image.csv"), strict=True):
         assert ours["name"] == theirs["name"]
         assert all(float(ours[key]) == pytest.approx(float(theirs[key]), rel=1e-6) for key in measured)
+
+
+def test_images_without_anything_to_measure_are_named(tmp_path, monkeypatch, capsys):
+    from indexnet.data.scenes.dataset import SceneSamples
+
+    plain = SceneSamples.sample
+
+    def unmeasured(self, index, rng):
+        sample = plain(self, index, rng)
+        return {**sample, "depth": sample["depth"] * 0} if index == 1 else sample
+
+    monkeypatch.setattr(SceneSamples, "sample", unmeasured)
+    network = {"name": "fastdepth", "encoder": {"name": "mobilenetv1_fastdepth", "width": 0.25}}
+    checkpoint = save_random(tmp_path / "d.ckpt", "depth", network, SCENES, 64)
+    assert main(["evaluate", str(checkpoint), "--output", str(tmp_path / "out"), "--device", "cpu"]) == 3
+    assert "scene-test-000001: nothing in it can be measured" in capsys.readouterr().err
+    result = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert result["test_count"] == 1
+    assert result["metrics"]["depth_rmse"] > 0

@@ -254,3 +254,52 @@ def test_mistakes_are_one_sentence_and_exit_code_2(matting, autoencoder, folder,
     if not torch.cuda.is_available():
         said(predict(matting, folder, "--device", "cuda"), "this machine shows 0 CUDA devices")
     assert not (folder / "out").exists()
+
+
+def labelled_checkpoint(path, classes=("sky", "road", "car")):
+    """A small segmentation network with random weights."""
+    from indexnet.networks import create_network
+    from indexnet.networks.checkpoint import checkpoint_meta, save_checkpoint
+
+    torch.manual_seed(0)
+    spec = {"name": "segnet", "classes": len(classes), "encoder": {"name": "vgg11_bn"}, "resampling": "nearest"}
+    network = create_network(spec["name"], **{key: value for key, value in spec.items() if key != "name"})
+    entry = {"name": "segmentation", "classes": list(classes)}
+    save_checkpoint(path, checkpoint_meta(entry, spec, {}), network.state_dict())
+    return path
+
+
+def test_segmentation_writes_classes_their_names_and_a_picture(tmp_path, capsys):
+    checkpoint = labelled_checkpoint(tmp_path / "s.ckpt")
+    for name in ("a", "a_overlay"):  # no name of one image's files meets another's
+        save_image(tmp_path / "images" / f"{name}.png", photograph(35, 50))
+    words = ["predict", str(checkpoint), "--images", str(tmp_path / "images"), "--output", str(tmp_path / "out")]
+    assert main(words) == 0
+    out = tmp_path / "out"
+    assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*.*")) == [
+        "a.png", "a_overlay.png", "classes.txt", "overlay/a.png", "overlay/a_overlay.png",
+    ]  # fmt: skip
+    assert (out / "classes.txt").read_text() == "0 sky\n1 road\n2 car\n"
+    assert read(out / "a.png").shape == (35, 50)
+    assert read(out / "a.png").max() < 3
+    assert read(out / "overlay" / "a.png").shape == (35, 50, 3)
+    (out / "a.png").unlink()  # a command that was stopped between the two
+    assert main(words) == 3
+    assert (out / "a.png").is_file()
+    assert "a_overlay.png" in capsys.readouterr().err  # kept
+    (out / "a.png").unlink()
+    (out / "classes.txt").write_text("mine")
+    assert main(words) == 2
+    assert "classes.txt exists and says something else" in capsys.readouterr().err
+    assert (out / "classes.txt").read_text() == "mine"
+
+
+def test_checkpoints_of_different_classes_are_not_compared(tmp_path, capsys):
+    checkpoints = [
+        labelled_checkpoint(tmp_path / "s.ckpt"),
+        labelled_checkpoint(tmp_path / "t.ckpt", ("sky", "road", "bus")),
+    ]
+    save_image(tmp_path / "images" / "a.png", photograph(35, 50))
+    words = ["--images", str(tmp_path / "images"), "--output", str(tmp_path / "out")]
+    assert main(["compare", *map(str, checkpoints), *words]) == 2
+    assert "were trained for different classes" in capsys.readouterr().err

@@ -235,3 +235,11 @@ def test_the_real_street_scenes(shared):
     assert sky > sample["image"].mean() + 0.1  # the labels lie where the image says
     crop = train.sample(0, rng())
     assert crop["image"].shape == (3, 320, 320)
+
+
+def test_lists_with_the_folders_of_another_machine_are_read(tmp_path):
+    write_camvid(tmp_path)
+    lists = tmp_path / "train.txt"
+    lines = [" ".join(f"/SegNet/CamVid/{word}" for word in line.split()) for line in lists.read_text().splitlines()]
+    lists.write_text("\n".join(lines))
+    assert len(create_data("camvid", task="segmentation", root=str(tmp_path), size=16).train()) == 3

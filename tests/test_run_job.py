@@ -293,6 +293,19 @@ def test_a_metric_without_anything_to_measure_is_no_number(tmp_path, monkeypatch
     assert "depth_rmse not measurable" in capsys.readouterr().out
 
 
+def test_a_run_is_not_taken_for_one_on_other_files(tmp_path):
+    for name, train in (("one", 3), ("other", 4)):
+        write_train400(tmp_path / name, train=train)
+    shutil.copytree(tmp_path / "one", tmp_path / "copy")
+    words = ["task=denoising", "network=dncnn", "network.depth=2", "network.width=2", "training.size=12",
+             "training.batch_size=2", "training.steps=1", "data=train400", "trainer.accelerator=cpu"]  # fmt: skip
+    folder = _prepare(tmp_path / "runs", *words, f"data.root={tmp_path / 'one'}")
+    assert run_job(folder.path) == 0
+    assert _prepare(tmp_path / "runs", *words, f"data.root={tmp_path / 'copy'}").path == folder.path
+    with pytest.raises(UserError, match=r"holds a run on the files of data\.root=.*one, and data\.root=.*other has"):
+        _prepare(tmp_path / "runs", *words, f"data.root={tmp_path / 'other'}")
+
+
 def test_a_damaged_file_met_by_a_worker_is_one_sentence(tmp_path):
     root = tmp_path / "data"
     write_camvid(root)

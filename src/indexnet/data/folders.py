@@ -16,21 +16,13 @@ import torch
 from PIL import Image
 
 from indexnet.data.base import IGNORE, Data, Dataset, Sample, UInt8, check_size, digest, planes
-from indexnet.data.images import list_images, read_image
+from indexnet.data.images import UNREADABLE, list_images, read_image, unreadable
 from indexnet.data.store import Arrays, Cache, Store, check_cache, estimate_bytes
 from indexnet.data.transforms import random_crop
 from indexnet.errors import UserError
 
 _ORIENTATION = 0x0112  # EXIF tag; its values from 5 on lay the picture on its side
 _PNG = b"\x89PNG\r\n\x1a\n"
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
-
-
-def _unreadable(path: Path, error: Exception) -> UserError:
-    if isinstance(error, FileNotFoundError):
-        return UserError(f"{path} does not exist.")
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return UserError(f"{path} cannot be read as an image ({reason}); replace or remove it.")
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -43,8 +35,8 @@ def image_size(path: Path) -> tuple[int, int]:
         with Image.open(path) as image:
             width, height = image.size
             turned = "exif" in image.info and image.getexif().get(_ORIENTATION, 1) >= 5
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from error
+    except UNREADABLE as error:
+        raise unreadable(path, error) from error
     return (width, height) if turned else (height, width)
 
 
@@ -83,8 +75,8 @@ def read_labels(path: Path) -> UInt8:
             mode, values = image.mode, np.asarray(image)
         with path.open("rb") as file:
             head = file.read(26)
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from error
+    except UNREADABLE as error:
+        raise unreadable(path, error) from error
     if mode not in ("L", "P", "1") and not mode.startswith("I"):
         raise UserError(f"{path} is a colour image ({mode}); labels are numbers, in a gray or palette PNG.")
     if values.size and (values.min() < 0 or values.max() > 255):

@@ -28,6 +28,18 @@ _KNOWN_LOW, _KNOWN_HIGH = 20, 235  # a lenient trimap's values at or beyond thes
 _GRAY_TOLERANCE = 8  # colour channels of a gray JPEG differ by a few levels
 
 
+#: What Pillow raises for a file that it cannot read.
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+
+
+def unreadable(path: str | Path, error: Exception) -> UserError:
+    """Build the error for a file that Pillow could not read."""
+    if isinstance(error, FileNotFoundError):
+        return UserError(f"{path} does not exist.")
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return UserError(f"{path} cannot be read as an image ({reason}); replace or remove it.")
+
+
 @contextmanager
 def _opened(path: str | Path) -> Iterator[Image.Image]:
     """Open and decode an image, upright; every way in which that fails becomes a UserError naming the file."""
@@ -40,9 +52,8 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         with Image.open(path) as image:
             image.load()
             upright = ImageOps.exif_transpose(image)
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} cannot be read as an image ({reason}); replace or remove it.") from error
+    except UNREADABLE as error:
+        raise unreadable(path, error) from error
     yield upright
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from indexnet.data.base import Data, DataInfo, Dataset, Float32, UInt8, check_choice, check_size, digest, register_data
 from indexnet.data.depth import CROPS, EVALUATIONS, Depth, DepthFrames
 from indexnet.data.folders import LabelledImages, Pair, check_scale, file_sizes, image_size
-from indexnet.data.images import list_images, read_image
+from indexnet.data.images import UNREADABLE, list_images, read_image, unreadable
 from indexnet.data.store import Cache, check_cache
 from indexnet.errors import UserError
 
@@ -61,9 +61,8 @@ def read_depth(path: Path) -> Depth:
         with Image.open(path) as image:
             image.load()
             mode, values = image.mode, np.asarray(image)
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} cannot be read as an image ({reason}); replace or remove it.") from error
+    except UNREADABLE as error:
+        raise unreadable(path, error) from error
     if mode == "L":
         return values
     if mode.startswith("I") and values.size and values.min() >= 0 and values.max() < 2**16:

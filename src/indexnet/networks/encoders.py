@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -207,14 +207,9 @@ def _create_released(
         width=width,
     )
     initialize_weights(encoder)
-    if pretrained is not False and not _is_meta(encoder):
-        if pretrained is True:
-            source, given = "timm's mobilenetv2_100", mobilenetv2_released.imagenet_state(width)
-        else:
-            source = str(pretrained)
-            given = state_dict_of(read_checkpoint(source), source)
-        given = mobilenetv2_released.released_names(given, source)
-        encoder.load_state_dict(match_state(encoder.state_dict(), given, "units.0.0.weight", name, source))
+    _load(
+        encoder, pretrained, "mobilenetv2_100", mobilenetv2_released.imagenet_state, mobilenetv2_released.released_names
+    )
     return encoder
 
 
@@ -243,15 +238,42 @@ def _create_fastdepth(
         width=width,
     )
     initialize_weights(encoder)
-    if pretrained is not False and not _is_meta(encoder):
-        if pretrained is True:
-            source, given = "timm's mobilenetv1_100", mobilenetv1_fastdepth.imagenet_state(width)
-        else:
-            source = str(pretrained)
-            given = state_dict_of(read_checkpoint(source), source)
-        given = mobilenetv1_fastdepth.encoder_names(given, source)
-        encoder.load_state_dict(match_state(encoder.state_dict(), given, "units.0.0.0.weight", name, source))
+    _load(
+        encoder,
+        pretrained,
+        "mobilenetv1_100",
+        mobilenetv1_fastdepth.imagenet_state,
+        mobilenetv1_fastdepth.encoder_names,
+    )
     return encoder
+
+
+def _load(
+    encoder: Encoder,
+    pretrained: bool | str | Path,
+    model: str,
+    imagenet_state: Callable[[float], dict[str, Tensor]],
+    own_names: Callable[[dict[str, Tensor], str], dict[str, Tensor]],
+) -> None:
+    """Load an encoder of this package: nothing, the ImageNet weights of a timm model, or a file.
+
+    Args:
+        encoder: its first parameter is that of the convolution on the image.
+        pretrained: see :func:`create_encoder`.
+        model: the timm model.
+        imagenet_state: gives that model's weights, for a width factor.
+        own_names: renames a state dict to the encoder's names; takes it and what to call it in messages.
+    """
+    if pretrained is False or _is_meta(encoder):
+        return
+    if pretrained is True:
+        source, given = f"timm's {model}", imagenet_state(encoder.width)
+    else:
+        source = str(pretrained)
+        given = state_dict_of(read_checkpoint(source), source)
+    expected = encoder.state_dict()
+    first = next(iter(expected))
+    encoder.load_state_dict(match_state(expected, own_names(given, source), first, encoder.name, source))
 
 
 def _create_timm(

@@ -3,6 +3,7 @@
 :func:`create_resampling` builds the stages of one network; :func:`list_resampling` gives the facts of every operator.
 """
 
+from indexnet._discover import import_modules
 from indexnet.resampling.base import (
     Downsampled,
     OperatorInfo,
@@ -19,6 +20,8 @@ from indexnet.resampling.indexnet import IndexNet, IndexNetStage
 from indexnet.resampling.indices import HolisticMaxIndex, MaxUnpool
 from indexnet.resampling.interpolation import Bilinear, Nearest
 from indexnet.resampling.learned import Carafe, Deconv, PixelShuffle
+
+import_modules(__name__, __path__)
 
 __all__ = [
     "Bilinear",

@@ -152,7 +152,7 @@ def _check_files(folder: RunFolder, there: Mapping[str, Any], config: Mapping[st
         UserError: they differ, or cannot be read.
     """
     old, new = there["data"].get("root"), config["data"].get("root")
-    known = ((folder.record() or {}).get("data") or {}).get("train", {}).get("fingerprint")
+    known = (folder.record() or {}).get("data")
     if old == new or known is None:
         return
     from indexnet.data import create_data
@@ -161,8 +161,8 @@ def _check_files(folder: RunFolder, there: Mapping[str, Any], config: Mapping[st
 
     options = data_options(config)
     data = create_data(options.pop("name"), **options)
-    tested = describe_splits(data.tests())["fingerprint"]
-    if data.train().fingerprint() != known or tested != folder.record()["data"]["test"]["fingerprint"]:  # type: ignore[index]
+    there_now = (data.train().fingerprint(), describe_splits(data.tests())["fingerprint"])
+    if there_now != (known["train"]["fingerprint"], known["test"]["fingerprint"]):
         raise UserError(
             f"{folder.path} holds a run on the files of data.root={old}, and data.root={new} has others; give "
             "paths.runs=ANOTHER_FOLDER, or move or delete that folder."

@@ -77,7 +77,10 @@ def main(args: argparse.Namespace) -> int:
 
     if classes := task.options.get("classes"):
         lines = "".join(f"{number} {name}\n" for number, name in enumerate(classes))
-        atomic_write(args.output / "classes.txt", lines)
+        listed = args.output / "classes.txt"
+        if listed.exists() and listed.read_text(encoding="utf-8") != lines and not args.overwrite:
+            raise UserError(f"{listed} exists and says something else; give --overwrite, or another --output.")
+        atomic_write(listed, lines)
     begun = time.monotonic()
     todo = [item for item in items if item not in kept]
     outcome = do_each(todo, work, "predicting")
