@@ -1,7 +1,7 @@
 VENV ?= .venv
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
-EXTRAS ?= dev,matting
+EXTRAS ?= dev,matting,report,sweep
 BIN := $(VENV)/bin
 TEST_WORKERS ?= 2
 export NO_ALBUMENTATIONS_UPDATE := 1

@@ -7,7 +7,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 
 @dataclass
@@ -41,22 +41,12 @@ class ProcessLauncher(Launcher):
         Raises:
             UserError: a configuration or a folder does not work out; nothing has been started.
         """
-        from hydra.errors import HydraException
-        from omegaconf.errors import OmegaConfBaseException
-
-        from indexnet.run.config import explain, freeze
+        from indexnet.run.frozen import frozen_jobs
         from indexnet.run.launch import run_sweep
 
         assert self.config is not None
         assert self.context is not None
-        configs = []
-        for overrides in job_overrides:
-            try:
-                composed = self.context.config_loader.load_sweep_config(self.config, list(overrides))
-            except (HydraException, OmegaConfBaseException) as error:
-                raise explain(error, overrides) from error
-            own = [str(key) for key in composed if key != "hydra"]
-            configs.append(freeze(OmegaConf.masked_copy(composed, own)))
+        configs = frozen_jobs(self.config, self.context, job_overrides)
         n_jobs = self.config.experiment.get("n_jobs", 1) if self.n_jobs is None else self.n_jobs
         titles = _titles(configs, job_overrides)
         outcomes = run_sweep(configs, titles, n_jobs=n_jobs, fail_fast=bool(self.config.fail_fast))

@@ -25,7 +25,8 @@ PLACE_KEYS = ("paths", "logger")
 _TOP = frozenset(
     (
         *("task", "network", "encoder", "resampling", "data", "optimizer", "schedule", "training", "trainer"),
-        *("logger", "budget", "debug", "paths", "experiment", "seed", "rows", "seeds", "fail_fast"),
+        *("logger", "budget", "debug", "paths", "experiment", "seed", "split", "rows", "seeds"),
+        *("fail_fast", "retry_failed"),
     )
 )
 _TRAINING = frozenset(("epochs", "steps", "batch_size", "size"))
@@ -147,7 +148,7 @@ def freeze(cfg: DictConfig) -> dict[str, Any]:
             raise unknown_name("config key", f"training.{key}", [f"training.{name}" for name in _TRAINING])
     experiment = plain["experiment"]
     plain["experiment"] = {key: experiment.get(key) for key in ("name", "row", "label")}
-    for key in ("rows", "seeds", "fail_fast"):
+    for key in ("rows", "seeds", "fail_fast", "retry_failed"):
         plain.pop(key, None)
     check_values(plain)
     _apply_budget(plain)
@@ -239,6 +240,8 @@ def data_options(config: Mapping[str, Any]) -> dict[str, Any]:
 def config_hash(config: Mapping[str, Any]) -> str:
     """Return 12 hexadecimal digits that name a frozen configuration, wherever its data lie and its results go."""
     content = {key: value for key, value in config.items() if key not in PLACE_KEYS}
+    if content.get("split") == "test":  # what every run was measured on before there was a choice
+        del content["split"]
     content["data"] = {k: v for k, v in config["data"].items() if k != "root"}
     content["trainer"] = {k: v for k, v in config["trainer"].items() if k not in ("num_workers", "progress_bar")}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

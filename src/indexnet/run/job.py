@@ -16,6 +16,7 @@ from indexnet.errors import UserError
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
+    from pytorch_lightning.loggers import Logger
 
     from indexnet.data import Data, Dataset
     from indexnet.run.folder import RunFolder
@@ -48,6 +49,7 @@ def run_job(path: Path) -> int:
     from indexnet.run.folder import RunFolder
     from indexnet.run.launch import die_with_parent
     from indexnet.run.loader import process_rank
+    from indexnet.run.loggers import finish_loggers
 
     folder = RunFolder(path.resolve())
     config = folder.config()
@@ -55,7 +57,7 @@ def run_job(path: Path) -> int:
         if (ask := die_with_parent(os.getppid())) is not None:
             ask()
         with contextlib.suppress(DivergedError):  # rank 0 says so
-            _execute(folder, config, {})
+            _execute(folder, config, {}, [])
         return 0
     with folder.lock():
         if folder.status() in ("done", "diverged"):
@@ -70,8 +72,9 @@ def run_job(path: Path) -> int:
         write_json(path / "record.json", record)
         begun = time.monotonic()
         code = 0
+        loggers: list[Logger] = []
         try:
-            _execute(folder, config, record, before)
+            _execute(folder, config, record, loggers, before)
             record["status"] = "done"
         except DivergedError as error:
             record["status"], record["error"] = "diverged", str(error)
@@ -89,6 +92,7 @@ def run_job(path: Path) -> int:
                 record.pop("pid", None)
                 write_json(path / "record.json", record)
                 (path / "progress.json").unlink(missing_ok=True)
+            finish_loggers(loggers, folder, record)
     if code == 0:
         _finished(folder)
     return code
@@ -116,9 +120,10 @@ def _finished(folder: RunFolder, before: bool = False) -> int:
     return 0
 
 
-def _execute(folder: RunFolder, config: dict[str, Any], record: dict[str, Any], before: float = 0.0) -> None:
-    """Fit, test and fill the record."""
-    import pytorch_lightning as pl
+def _execute(
+    folder: RunFolder, config: dict[str, Any], record: dict[str, Any], loggers: list[Logger], before: float = 0.0
+) -> None:
+    """Fit, test and fill the record and the list of loggers."""
     import torch
 
     from indexnet.data import create_data
@@ -154,6 +159,7 @@ def _execute(folder: RunFolder, config: dict[str, Any], record: dict[str, Any], 
     progress = Progress(folder.path / "progress.json", steps, training["batch_size"], before)
     resume, start = _resume(folder)
     trainer = _trainer(folder, config, accelerator, steps, start, progress)
+    loggers.extend(trainer.loggers)
     counts = [len(test_set) if limit is None else min(limit, len(test_set)) for test_set in tests.values()]
     if trainer.world_size > min(counts):
         raise UserError(
@@ -210,8 +216,6 @@ def _execute(folder: RunFolder, config: dict[str, Any], record: dict[str, Any], 
     records.write_rows(folder.path / "per_image.csv", rows)
     task.to(trainer.strategy.root_device)
     _write_pictures(folder, task, tests, limit)
-    if isinstance(trainer.logger, pl.loggers.Logger):
-        trainer.logger.finalize("success")
 
 
 def _write_pictures(folder: RunFolder, task: Task, tests: Mapping[str, Dataset], limit: int | None) -> None:

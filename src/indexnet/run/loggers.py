@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
@@ -70,3 +71,15 @@ def _wandb(folder: RunFolder, config: dict[str, Any]) -> Logger:
         mode=mode,
         resume="allow",
     )
+
+
+def finish_loggers(loggers: Sequence[Logger], folder: RunFolder, record: Mapping[str, Any]) -> None:
+    """Hand over what the run has come to, and close.
+
+    Args:
+        loggers: of the first process of the run; empty where it failed before there were any.
+        folder: of the run, with its record, per-image values and pictures written.
+        record: as written; its status is ``running`` where the run was interrupted.
+    """
+    for logger in loggers:
+        logger.finalize("success" if record["status"] == "done" else "failed")
