@@ -9,6 +9,7 @@ from indexnet.resampling import create_resampling, list_resampling
 from indexnet.run.config import compose, freeze
 from indexnet.run.folder import prepare
 from indexnet.run.job import run_job
+from run_support import job_process, prepare_run, weights
 
 pytestmark = [
     pytest.mark.gpu,
@@ -39,3 +40,24 @@ def test_a_run_on_the_gpu(tmp_path, task, precision):
     folder = prepare(freeze(compose([*overrides, "trainer.accelerator=gpu", "trainer.channels_last=true"])))
     assert run_job(folder.path) == 0
     assert folder.record()["status"] == "done"
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device")
+def test_batch_norm_over_two_gpus_is_that_of_one(tmp_path):
+    words = [
+        "task=reconstruction",
+        "training.steps=3",
+        "training.batch_size=8",
+        "data.train_count=16",
+        "data.test_count=4",
+    ]
+    words += ["resampling=bilinear", "trainer.accelerator=gpu", "optimizer.lr=0.001"]
+    means = []
+    for devices in (1, 2):
+        folder = prepare_run(
+            tmp_path / str(devices), *words, f"trainer.devices={devices}", "trainer.sync_batchnorm=true"
+        )
+        result = job_process(folder)
+        assert result.returncode == 0, result.stderr
+        means.append(next(value for key, value in weights(folder).items() if key.endswith("running_mean")))
+    torch.testing.assert_close(means[0], means[1], rtol=1e-3, atol=1e-5)

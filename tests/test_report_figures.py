@@ -117,7 +117,9 @@ def test_curve_panels_with_several_lines():
     root = parse(panel)
     assert root.get("aria-label") == "Training loss over steps: 1 M2O & co"
     assert [title.text for title in root.iter("title")] == ["sigma 1", "sigma 2"]
-    assert [group.get("style") for group in root.iter("g")] == ["--s:var(--c0)", "--s:var(--c1)"]
+    assert [group.get("style") for group in root.iter("g")] == [f"--s:var(--c{i})" for i in (0, 1, 1, 0)]
+    ends = [text.text for text in root.iter("text") if "coloured" in text.get("class")]
+    assert ends == ["2", "1"]  # from top to bottom; told apart by number as well as by colour
 
 
 def test_axes_and_ticks():

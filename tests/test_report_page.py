@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from indexnet.errors import UserError
-from indexnet.report import command, gallery, html
+from indexnet.report import command, formats, gallery, html
+from indexnet.report.build import build
 from indexnet.report.records import Picture, find_run_sets
-from indexnet.report.table import build
 from indexnet.run.experiments import list_experiments, load_experiment
 from report_fabricated import MAE, PSNR, column, experiment, falling_loss, record, row, write_run
 
@@ -321,11 +321,11 @@ def run_command(tmp_path, monkeypatch):
     return run
 
 
-def test_command_writes_three_files_and_prints_a_table(run_command, tmp_path, capsys):
+def test_command_writes_its_files_and_prints_a_table(run_command, tmp_path, capsys):
     fill(tmp_path / "runs")
     assert run_command() == 0
     folder = tmp_path / "reports/made_up/photos-small"
-    assert sorted(path.name for path in folder.iterdir()) == ["report.html", "report.md", "table.csv"]
+    assert sorted(path.name for path in folder.iterdir()) == ["report.html", "report.md", "table.csv", "table.tex"]
     said = capsys.readouterr().out
     assert "photos at budget small, 6 of 6 runs finished" in " ".join(said.split())
     assert "Best PSNR (dB)" in said
@@ -383,7 +383,8 @@ def test_every_experiment_file_makes_a_report_without_runs(name, tmp_path, monke
     made = load_experiment(name)
     lines = list(csv.DictReader((folder / "table.csv").read_text(encoding="utf-8").splitlines()))
     assert [line["row"] for line in lines] == [row.name for row in made.rows]
-    measured = [f"{column.metric}_{what}" for column in made.columns for what in ("mean", "sd", "n", "rank")]
-    assert all(line[key] == "" for line in lines for key in [*measured, "parameters"])
+    measured = [f"{c.metric}_{what}" for c in made.columns for what in (*formats.MEASURED, *formats.INTERVAL)]
+    assert all(line[key] == "" for line in lines for key in [*measured, *formats.COSTS, "data", "budget"])
     printed = sum(bool(row.printed.get(c.printed)) for row in made.rows for c in made.columns if c.printed)
-    assert sum(bool(line[f"{column.metric}_printed"]) for line in lines for column in made.columns) == printed
+    assert {line["status"] for line in lines} <= {"missing", "pending"}
+    assert sum(bool(line[f"printed_{column.metric}"]) for line in lines for column in made.columns) == printed

@@ -1,4 +1,4 @@
-"""indexnet.report.table and .formats: numbers computed by hand, and what is said where something is missing."""
+"""indexnet.report.build, .formats and .words: numbers computed by hand, and what is said where something is missing."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from html import unescape
 import pytest
 import yaml
 
-from indexnet.report import command, formats, html
+from indexnet.report import command, formats, html, terminal, words
+from indexnet.report.build import build
 from indexnet.report.numbers import count, fixed, parse_number, signed, significant, spread
+from indexnet.report.origin import facts
 from indexnet.report.records import find_run_sets
-from indexnet.report.table import build, facts
 from indexnet.run.config import compose, freeze
 from indexnet.run.experiments import load_experiment
 from report_fabricated import MAE, PSNR, column, experiment, record, row, write_run
@@ -84,7 +85,7 @@ def test_kendall_with_the_printed_order(four_rows):
     assert block.agreement["psnr"].tau == pytest.approx(1 / 3)
     assert block.agreement["psnr"].rows == 3
     assert "mae" not in block.agreement  # nothing printed
-    assert "PSNR (dB) 0.33 (3 rows)" in formats.agreement(table)
+    assert "PSNR (dB) 0.33 (3 rows)" in words.agreement(table)
 
 
 def test_what_is_missing_and_why(four_rows):
@@ -104,7 +105,7 @@ def test_what_is_missing_and_why(four_rows):
         "pending",
     ]
     assert any("different numbers of finished seeds (1: M2O; 2: Nearest, Unpooling)" in text for text in table.warnings)
-    assert "4 of 9 runs have no result yet" in formats.headline(table)
+    assert "4 of 9 runs have no result yet" in words.headline(table)
 
 
 def test_differences_only_where_data_and_budget_are_those_of_the_paper(four_rows, tmp_path):
@@ -112,8 +113,8 @@ def test_differences_only_where_data_and_budget_are_those_of_the_paper(four_rows
     table = build(made, runs)
     assert not table.comparable
     assert all(line.measured["psnr"].difference is None for line in table.rows)
-    assert "no differences are given" in formats.comparison(table)
-    assert "photos at budget small" in formats.comparison(table)
+    assert "no differences are given" in words.comparison(table)
+    assert "photos at budget small" in words.comparison(table)
 
 
 THESIS = "thesis/table3_2_reconstruction"
@@ -151,7 +152,7 @@ def test_differences_on_the_printed_data_budget_and_protocol(tmp_path):
     assert table.protocol.followed
     assert not table.warnings
     assert measured(table).difference == pytest.approx(0.67)
-    assert "Same data, budget and protocol" in formats.comparison(table)
+    assert "Same data, budget and protocol" in words.comparison(table)
     assert "| +0.67 |" in formats.markdown(table)
     assert {line["psnr_difference"] != "" for line in read_csv(table) if line["psnr_mean"]} == {True}
     assert dict(facts(table))["Budget"] == "paper (the full protocol)"
@@ -224,7 +225,7 @@ def test_another_data_set_or_budget_is_not_compared_but_follows_the_protocol(tmp
         table = thesis_table(tmp_path / setting)
         assert table.protocol.followed
         assert not table.comparable
-        assert "no differences are given" in formats.comparison(table)
+        assert "no differences are given" in words.comparison(table)
 
 
 def test_a_full_budget_without_printed_numbers_is_that_of_the_experiment_file(tmp_path):
@@ -240,7 +241,7 @@ def test_legend_says_why_nothing_is_told_apart(tmp_path, rows, said):
         images = {"psnr": [30.0, 31.0]} if rows == 1 else None
         write_run(tmp_path, name, 0, record({"psnr": 30.0 + (name == "b")}), per_image=images)
     made = experiment([row("a", "A"), row("b", "B")], [column(**PSNR)], seeds=(0,))
-    text = " ".join(formats.legend(build(made, find_run_sets(tmp_path, "made_up")[0])))
+    text = " ".join(words.legend(build(made, find_run_sets(tmp_path, "made_up")[0])))
     assert said in text
     assert ("no per-image results" in text) == (rows == 2)
 
@@ -267,12 +268,12 @@ def test_no_ranks_where_the_budget_ranks_nothing(four_rows):
     table = build(made, runs)
     cells = [cell for line in table.rows for cell in line.measured.values()]
     assert not any(cell.best or cell.tied or cell.rank for cell in cells)
-    banner = formats.banner(table)
+    banner = words.banner(table)
     assert "ranks nothing" in banner
     assert "up to 10.00" in banner  # means 23.5 ... 33.5
     assert "seeds of one row by up to 1.00" in banner
-    assert formats.agreement(table) == ""
-    assert "Best" not in formats.headline(table)
+    assert words.agreement(table) == ""
+    assert "Best" not in words.headline(table)
     assert "★" not in formats.markdown(table)
 
 
@@ -285,15 +286,19 @@ def test_csv_holds_plain_numbers(four_rows):
     first, second, third, fourth = read_csv(table)
     assert (first["label"], first["psnr_mean"], first["psnr_n"], first["psnr_rank"]) == ("Nearest", "23.5", "2", "3")
     assert float(first["psnr_sd"]) == pytest.approx(math.sqrt(0.5))
-    assert (first["psnr_best"], first["psnr_best_seed"], first["psnr_best_or_tied"]) == ("24", "1", "0")
-    assert (first["psnr_printed"], first["psnr_difference"]) == ("25.88", "")
+    assert (first["psnr_best"], first["psnr_best_seed"], first["psnr_tied"]) == ("24", "1", "0")
+    assert first["psnr_per_seed"] == "0:23;1:24"
+    assert (first["psnr_interval_low"], first["psnr_interval_high"]) == ("-10", "-10")
+    assert (first["printed_psnr"], first["psnr_difference"]) == ("25.88", "")
     assert (first["printed_params"], first["parameters"], first["printed_gflops"]) == ("3750000", "3753259", "4.08")
-    assert (second["printed_params"], second["psnr_best_or_tied"]) == ("4990", "1")
-    assert (third["psnr_sd"], third["psnr_best_or_tied"]) == ("", "1")
+    assert (second["printed_params"], second["psnr_rank"], second["psnr_tied"]) == ("4990", "1", "0")
+    assert (third["psnr_sd"], third["psnr_tied"]) == ("", "1")
     assert (fourth["pending"], fourth["psnr_mean"]) == ("the operator is not there yet", "")
+    assert [line["status"] for line in (first, second, third, fourth)] == ["partial", "partial", "partial", "pending"]
+    words_of = ("base", "row", "label", "status", "pending", "data", "budget")
     for line in (first, second, third, fourth):
         for key, cell in line.items():
-            if key not in ("base", "row", "label", "pending", "data", "budget") and cell:
+            if key not in words_of and not key.endswith("_per_seed") and cell:
                 float(cell)
 
 
@@ -301,22 +306,24 @@ def test_zero_runs_leave_measured_cells_empty_and_printed_ones_in_place(four_row
     made, _ = four_rows
     table = build(made, None)
     for line in read_csv(table):
-        measured = [k for k in line if k.endswith(("_mean", "_sd", "_n", "_rank", "_best", "_difference"))]
-        assert measured
+        measured = [f"{m}_{name}" for m in ("psnr", "mae") for name in (*formats.MEASURED, *formats.INTERVAL)]
+        assert set(measured) < set(line)
         assert all(line[key] == "" for key in [*measured, "parameters", "data", "budget"])
         assert line["seeds_finished"] == "0"
-    assert read_csv(table)[1]["psnr_printed"] == "29.33"
-    assert "indexnet train -m experiments=made_up" in formats.headline(table)
+    assert read_csv(table)[1]["printed_psnr"] == "29.33"
+    assert "indexnet train -m experiments=made_up" in words.headline(table)
     assert facts(table) == [("Measured", "nothing yet: there are no runs")]
     assert len(table.problems) == 9
-    assert formats.problems(table)[0] == ("Nearest", "0, 1, 2", "missing", "not launched yet")
+    assert words.problems(table) == []  # the headline says it all
+    assert words.missing(table) == []
+    assert not table.folded
     assert "29.33" in formats.markdown(table)
 
 
 def test_parameters_beside_a_printed_difference(four_rows):
     table = build(*four_rows)
-    assert formats.parameters(table, table.rows[0]) == "3.75M"
-    assert formats.parameters(table, table.rows[1]) == "3.76M (+4.99K)"
+    assert words.parameters(table, table.rows[0]) == "3.75M"
+    assert words.parameters(table, table.rows[1]) == "3.76M (+4.99K)"
 
 
 def test_markdown_says_where_the_numbers_come_from(four_rows):
@@ -423,12 +430,12 @@ def test_blocks_are_ranked_compared_and_correlated_apart(tmp_path):
     assert a15.mean == 32.5
     assert table.rows[0].measured["set12/psnr"].mean == 35.5
     assert [block.agreement["bsd68/psnr"].tau for block in table.blocks] == [1.0, 1.0]
-    assert "of 2 rows" in formats.agreement(table)
-    assert "sigma 15: BSD68 PSNR (dB) 1.00; sigma 25: BSD68 PSNR (dB) 1.00" in formats.agreement(table)
+    assert "of 2 rows" in words.agreement(table)
+    assert "sigma 15: BSD68 PSNR (dB) 1.00; sigma 25: BSD68 PSNR (dB) 1.00" in words.agreement(table)
     assert (
         "Best BSD68 PSNR (dB) on train400 at budget small: at sigma 15, A, 32.50; at sigma 25, B, 26.55, "
         "not to be told apart from A"
-    ) in formats.headline(table)
+    ) in words.headline(table)
 
 
 def test_blocks_in_csv_markdown_and_terminal(tmp_path):
@@ -451,7 +458,7 @@ def test_blocks_in_csv_markdown_and_terminal(tmp_path):
     assert "A: known exception, miscounted" in text  # once, not once a block
     assert text.count("C: pending, not there yet") == 1
     console = Console(width=120, file=io.StringIO(), color_system=None)
-    console.print(formats.terminal(table, 120))
+    console.print(*terminal.layout(table, 120)[0])
     shown = console.file.getvalue()
     assert shown.index("sigma 15") < shown.index("32.50 ★") < shown.index("sigma 25") < shown.index("26.55 ★")
     assert "tested on 4" in dict(facts(table))["Data"]
@@ -461,10 +468,10 @@ def test_parameter_differences_refer_to_the_own_block_or_to_one_that_has_run(tmp
     runs = write_blocked(tmp_path)
     table = build(blocked(), runs)
     assert [table.reference(line).name for line in table.rows[1::3]] == ["a_sigma15", "a_sigma25"]
-    assert formats.parameters(table, table.rows[1]) == "7.09M (+16)"
+    assert words.parameters(table, table.rows[1]) == "7.09M (+16)"
     left = dataclasses.replace(runs, runs=tuple(run for run in runs.runs if run.row != "a_sigma25"))
     table = build(blocked(), left)
-    assert formats.parameters(table, table.rows[4]) == "7.09M (+16)"
+    assert words.parameters(table, table.rows[4]) == "7.09M (+16)"
 
 
 def test_rows_that_an_experiment_with_blocks_does_not_know_are_a_block_of_their_own(tmp_path):
@@ -486,7 +493,7 @@ def test_a_page_shows_blocks_everywhere(tmp_path):
     page = html.page(table, "now")
     checker = check_page(table)
     heads = [attributes for tag, attributes in checker.tags if tag == "th" and attributes.get("scope") == "rowgroup"]
-    assert len(heads) == 2
+    assert len(heads) == 2 * 3  # results, seed by seed, costs
     line = page[page.index('<th scope="row">') :]
     assert int(heads[0]["colspan"]) == line[: line.index("</tr>")].count("<td") + 1
     section = page[page.index('id="glance"') : page.index('id="cost"')]
@@ -494,14 +501,14 @@ def test_a_page_shows_blocks_everywhere(tmp_path):
     assert section.count("<svg") == 4
     section = page[page.index('id="cost"') : page.index('id="curves"')]
     assert section.count("<svg") == 8  # parameters and GFLOPs, wide and narrow, per block
-    assert section.count('<span class="badge"') == 2  # one key for both blocks
+    assert section[section.index("<h3>") :].count('<span class="badge"') == 2  # one key for both blocks
     section = page[page.index('id="curves"') :]
     assert section.count("<svg") == 2  # a frame per row, a line per block
     assert section.count("<polyline") == 4
 
 
 def test_no_ranks_in_blocks_name_the_spread_of_one_block(tmp_path):
-    text = formats.banner(build(blocked(ranks=False), write_blocked(tmp_path)))
+    text = words.banner(build(blocked(ranks=False), write_blocked(tmp_path)))
     assert "of one of the 2 blocks differ by up to 1.00" in text  # not the 6 dB between the noise levels
 
 
@@ -520,7 +527,7 @@ def test_one_test_split_stands_in_for_those_of_the_table(tmp_path, budget):
     assert "Set12" not in text
     assert "printed:<br>bsd68" in html.page(table, "now")
     check_page(table)
-    assert set(read_csv(table)[0]) >= {"psnr_mean", "psnr_printed"}
+    assert set(read_csv(table)[0]) >= {"psnr_mean", "printed_psnr"}
 
 
 def test_several_test_splits_stand_in_for_one(tmp_path):
@@ -548,11 +555,11 @@ def test_differences_only_in_columns_with_printed_numbers(tmp_path):
     made = dataclasses.replace(load_experiment(THESIS), columns=(load_experiment(THESIS).columns[0], column(**MAE)))
     table = build(made, find_run_sets(tmp_path, THESIS)[0])
     assert table.comparable
-    head, cells = formats.grid(table)
+    head, cells = formats.grid(table, table.rows, table.columns)
     assert head.count("difference") == 1
     assert {len(line) for line in cells} == {len(head)}
     page = html.page(table, "now")
-    assert page.count("<th scope='col'>difference</th>") == 1
+    assert page.count('scope="col">difference</th>') == 1
     check_page(table)
 
 
@@ -572,7 +579,7 @@ def test_pooled_numbers_say_what_is_compared(tmp_path):
     assert (best.best, best.pooled, other.pooled, other.tied) == (True, True, True, False)
     assert other.interval.images == 3  # the image in which nothing counts is left out
     assert (other.interval.low, other.interval.high) == (-5.0, -5.0)
-    text = " ".join(formats.legend(table))
+    text = " ".join(words.legend(table))
     assert "mIoU (%): computed from all images at once, so not the mean of the images' own numbers" in text
     assert "mean of the images&#x27; own numbers minus the best&#x27;s: 95 % interval −5.00 to −5.00" in html.page(
         table, ""
@@ -599,20 +606,22 @@ def test_finished_runs_without_a_number_are_named(tmp_path):
     table = build(made, find_run_sets(tmp_path, "made_up")[0])
     assert "PSNR (dB): the finished runs of B have no such number." in table.warnings
     assert not any("MAE" in text for text in table.warnings)  # nobody has one
-    assert formats.headline(table).startswith("Best PSNR (dB) on photos at budget small: A, 30.00")
+    assert words.headline(table).startswith("Best PSNR (dB) on photos at budget small: A, 30.00")
 
 
-@pytest.mark.parametrize("width", [60, 80, 100, 140, 200])
+@pytest.mark.parametrize("width", [50, 60, 80, 100, 140, 200])
 def test_terminal_table_fits(four_rows, width):
     from rich.console import Console
 
     console = Console(width=width, file=io.StringIO(), color_system=None)
-    console.print(formats.terminal(build(*four_rows), width))
+    console.print(*terminal.layout(build(*four_rows), width)[0])
     text = console.file.getvalue()
     assert "33.50 ± 0.71 ★" in text
     assert "…" not in text
-    assert ("MAE" in text) == (width >= 100)
-    assert ("GMACs" in text) == (width >= 200)
+    assert "MAE" in text  # in a table of its own where the terminal is narrow
+    assert text.count("Row") == (2 if width == 50 else 1)
+    assert ("34.00 (1)" in text) == ("best seed" in text) == (width >= 80)
+    assert ("GMACs" in text) == (width >= 140)
     assert max(len(line.rstrip()) for line in text.splitlines()) <= width
 
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -16,65 +13,20 @@ import torch
 from data_support import write_camvid, write_train400
 from indexnet.errors import UserError
 from indexnet.run import callbacks
-from indexnet.run.config import compose, freeze
-from indexnet.run.folder import RunFolder, prepare
+from indexnet.run.folder import RunFolder
 from indexnet.run.job import DIVERGED, run_job
-
-RECONSTRUCTION = [
-    "task=reconstruction",
-    "network.widths=[4,8]",
-    "training.steps=6",
-    "training.batch_size=4",
-    "data.train_count=10",
-    "data.test_count=5",
-    "trainer.accelerator=cpu",
-    "trainer.num_workers=0",
-    "schedule.milestones=[50]",
-]
-MATTING = [
-    "task=matting",
-    "encoder.width=0.25",
-    "training.steps=4",
-    "training.batch_size=4",
-    "training.size=64",
-    "data.train_count=6",
-    "data.test_count=2",
-    "trainer.accelerator=cpu",
-    "trainer.num_workers=0",
-]
-
-
-DENOISING = ["task=denoising", "network=dncnn", "network.depth=3", "network.width=4", "training.batch_size=4",
-             "training.size=16", "training.steps=6", "data.train_count=16", "data.test_count=3",
-             "trainer.accelerator=cpu"]  # fmt: skip
-
-
-def _prepare(tmp_path, *overrides):
-    return prepare(freeze(compose([*overrides, f"paths.runs={tmp_path}"])))
-
-
-def _weights(folder):
-    return torch.load(folder.checkpoint(), weights_only=True)["state_dict"]
-
-
-def _losses(folder):
-    with (folder.path / "csv" / "metrics.csv").open() as file:
-        return [(row["step"], row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
-
-
-def _same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+from run_support import DENOISING, MATTING, RECONSTRUCTION, job_process, losses, prepare_run, same, weights
 
 
 def test_a_run_leaves_a_record(tmp_path):
-    folder = _prepare(tmp_path, *RECONSTRUCTION, "resampling=indexnet", "resampling.family=hin")
+    folder = prepare_run(tmp_path, *RECONSTRUCTION, "resampling=indexnet", "resampling.family=hin")
     assert run_job(folder.path) == 0
     record = folder.record()
     assert record["status"] == "done"
     assert record["error"] is None
     assert record["steps"] == 6
     assert record["test_count"] == 5
-    assert record["batch"] == {"global": 4, "devices": 1, "accumulate": 1, "per_device": 4}
+    assert record["batch"] == {"global": 4, "devices": 1, "accumulate": 1, "per_device": 4, "printed": None}
     assert record["data"]["train"]["count"] == 10
     assert record["parameters"] > record["resampling_parameters"] > 0
     with (folder.path / "per_image.csv").open() as file:
@@ -117,9 +69,9 @@ class _Stop(callbacks.Progress):
     ],
 )
 def test_a_killed_run_ends_as_if_it_had_not_been(tmp_path, monkeypatch, overrides, stops, every):
-    whole = _prepare(tmp_path / "whole", *overrides)
+    whole = prepare_run(tmp_path / "whole", *overrides)
     run_job(whole.path)
-    folder = _prepare(tmp_path / "cut", *overrides, f"trainer.checkpoint_every={every}")
+    folder = prepare_run(tmp_path / "cut", *overrides, f"trainer.checkpoint_every={every}")
     for stop in stops:
         with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
             patch.setattr(callbacks, "Progress", _Stop)
@@ -127,13 +79,13 @@ def test_a_killed_run_ends_as_if_it_had_not_been(tmp_path, monkeypatch, override
             run_job(folder.path)
         assert folder.status() == "running"
     assert run_job(folder.path) == 0
-    assert _same(_weights(whole), _weights(folder))
+    assert same(weights(whole), weights(folder))
     assert whole.record()["metrics"] == folder.record()["metrics"]
-    assert _losses(whole) == _losses(folder)
+    assert losses(whole) == losses(folder)
 
 
 def test_divergence_is_a_result_not_a_failure(tmp_path, capfd):
-    folder = _prepare(tmp_path, *RECONSTRUCTION, "optimizer.lr=1e30", "schedule=constant", "resampling=bilinear")
+    folder = prepare_run(tmp_path, *RECONSTRUCTION, "optimizer.lr=1e30", "schedule=constant", "resampling=bilinear")
     assert run_job(folder.path) == DIVERGED
     record = folder.record()
     assert record["status"] == "diverged"
@@ -143,7 +95,7 @@ def test_divergence_is_a_result_not_a_failure(tmp_path, capfd):
 
 
 def test_a_mistake_is_recorded(tmp_path):
-    folder = _prepare(tmp_path, "task=reconstruction", "data=mnist", f"paths.data={tmp_path}/nowhere")
+    folder = prepare_run(tmp_path, "task=reconstruction", "data=mnist", f"paths.data={tmp_path}/nowhere")
     with pytest.raises(UserError, match="nowhere"):
         run_job(folder.path)
     assert folder.record()["status"] == "failed"
@@ -151,43 +103,36 @@ def test_a_mistake_is_recorded(tmp_path):
 
 
 def test_a_network_that_does_not_fit_the_task_is_refused(tmp_path):
-    folder = _prepare(tmp_path, *RECONSTRUCTION, "network.in_channels=4")
+    folder = prepare_run(tmp_path, *RECONSTRUCTION, "network.in_channels=4")
     with pytest.raises(UserError, match=r"takes 4 input channels, but task=reconstruction on data=photos gives 1"):
         run_job(folder.path)
 
 
 def test_too_many_gpus_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    folder = _prepare(tmp_path, *RECONSTRUCTION, "trainer.devices=2", "trainer.accelerator=gpu")
+    folder = prepare_run(tmp_path, *RECONSTRUCTION, "trainer.devices=2", "trainer.accelerator=gpu")
     with pytest.raises(UserError, match=r"this machine has 1 GPU; give trainer\.devices=1"):
         run_job(folder.path)
 
 
 def test_matting_trains(tmp_path):
-    folder = _prepare(tmp_path, *MATTING, "training.steps=1", "resampling.family=o2o_shared")
+    folder = prepare_run(tmp_path, *MATTING, "training.steps=1", "resampling.family=o2o_shared")
     assert run_job(folder.path) == 0
     metrics = folder.record()["metrics"]
     assert set(metrics) == {"sad", "mse"}
     assert 0 < metrics["mse"] < 1
 
 
-def _process(folder):
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "indexnet", "job", str(folder.path)], env=env, capture_output=True, text=True
-    )
-
-
 @pytest.mark.long
 def test_two_processes_see_every_test_image_once(tmp_path):
-    one = _prepare(tmp_path / "one", *RECONSTRUCTION, "resampling=bilinear")
-    two = _prepare(tmp_path / "two", *RECONSTRUCTION, "resampling=bilinear", "trainer.devices=2")
+    one = prepare_run(tmp_path / "one", *RECONSTRUCTION, "resampling=bilinear")
+    two = prepare_run(tmp_path / "two", *RECONSTRUCTION, "resampling=bilinear", "trainer.devices=2")
     for folder in (one, two):
-        result = _process(folder)
+        result = job_process(folder)
         assert result.returncode == 0, result.stderr
     record = two.record()
     assert record["test_count"] == 5
-    assert record["batch"] == {"global": 4, "devices": 2, "accumulate": 1, "per_device": 2}
+    assert record["batch"] == {"global": 4, "devices": 2, "accumulate": 1, "per_device": 2, "printed": None}
     # batch norm sees half of the batch in each process, so weights differ a little; the data does not
     assert record["metrics"]["psnr"] == pytest.approx(one.record()["metrics"]["psnr"], abs=1.5)
     evaluated = [list(csv.DictReader((f.path / "per_image.csv").open())) for f in (one, two)]
@@ -216,34 +161,38 @@ def _three_tasks(root):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("task", "metrics"), [
-    ("denoising", {"bsd68/psnr", "bsd68/ssim", "set12/psnr", "set12/ssim"}),
-    ("segmentation", {"miou", "pixel_accuracy"}),
-    ("depth", {"depth_rmse", "rel", "log10", "delta1", "delta2", "delta3"}),
+@pytest.mark.parametrize(("task", "devices", "metrics"), [
+    ("denoising", 2, {"bsd68/psnr", "bsd68/ssim", "set12/psnr", "set12/ssim"}),
+    ("segmentation", 2, {"miou", "pixel_accuracy"}),
+    ("depth", 3, {"depth_rmse", "rel", "log10", "delta1", "delta2", "delta3"}),
 ])  # fmt: skip
-def test_the_number_of_processes_changes_no_metric(task, metrics, tmp_path):
-    words = [f"task={task}", *_three_tasks(tmp_path / "data")[task]]
-    one = _prepare(tmp_path / "one", *words)
-    result = _process(one)
+def test_the_number_of_processes_changes_no_metric(task, devices, metrics, tmp_path):
+    words = [f"task={task}", *_three_tasks(tmp_path / "data")[task], "training.batch_size=6"]
+    one = prepare_run(tmp_path / "one", *words)
+    result = job_process(one)
     assert result.returncode == 0, result.stderr
-    two = _prepare(tmp_path / "two", *words, "trainer.devices=2")
-    (two.path / "checkpoints").mkdir(exist_ok=True)
-    shutil.copy(one.checkpoint(), two.checkpoint())  # the trained weights: only the test is left to do
-    result = _process(two)
+    several = prepare_run(tmp_path / "several", *words, f"trainer.devices={devices}")
+    trained = torch.load(one.checkpoint(), weights_only=True)
+    trained["indexnet"]["config"] = several.config()
+    several.checkpoint().parent.mkdir()
+    torch.save(trained, several.checkpoint())  # the trained weights: only the test is left to do
+    result = job_process(several)
     assert result.returncode == 0, result.stderr
+    assert "training for" not in result.stdout
     measured = one.record()["metrics"]
     assert set(measured) == metrics
-    assert two.record()["metrics"] == pytest.approx(measured, rel=1e-12, nan_ok=False)
-    tables = [(folder.path / "per_image.csv").read_text() for folder in (one, two)]
+    assert several.record()["metrics"] == pytest.approx(measured, rel=1e-12, nan_ok=False)
+    tables = [(folder.path / "per_image.csv").read_text() for folder in (one, several)]
     assert tables[0] == tables[1]
-    assert two.record()["test_count"] == {"denoising": 5, "segmentation": 3, "depth": 5}[task]
+    assert several.record()["test_count"] == {"denoising": 5, "segmentation": 3, "depth": 5}[task]
+    assert several.record()["batch"]["devices"] == devices
 
 
 @pytest.mark.long
 def test_two_processes_train_and_test_on_two_test_sets(tmp_path):
     words = ["task=denoising", *_three_tasks(tmp_path / "data")["denoising"], "trainer.devices=2"]
-    folder = _prepare(tmp_path / "runs", *words)
-    result = _process(folder)
+    folder = prepare_run(tmp_path / "runs", *words)
+    result = job_process(folder)
     assert result.returncode == 0, result.stderr
     record = folder.record()
     assert set(record["metrics"]) == {"bsd68/psnr", "bsd68/ssim", "set12/psnr", "set12/ssim"}
@@ -253,14 +202,14 @@ def test_two_processes_train_and_test_on_two_test_sets(tmp_path):
 
 def test_a_network_with_the_wrong_outputs_is_refused_before_training(tmp_path):
     words = ["task=depth", "network=autoencoder", "encoder=none", "network.in_channels=3", "resampling=nearest"]
-    folder = _prepare(tmp_path, *words, "budget=smoke", "data.test_count=2")
+    folder = prepare_run(tmp_path, *words, "budget=smoke", "data.test_count=2")
     with pytest.raises(UserError, match=r"network=autoencoder has 3 output channels, but task=depth .* needs 1"):
         run_job(folder.path)
 
 
 def test_more_processes_than_test_images_are_refused_before_training(tmp_path):
-    folder = _prepare(tmp_path, *RECONSTRUCTION, "data.test_count=1", "trainer.devices=2")
-    result = _process(folder)
+    folder = prepare_run(tmp_path, *RECONSTRUCTION, "data.test_count=1", "trainer.devices=2")
+    result = job_process(folder)
     assert result.returncode == 2
     assert "trainer.devices x num_nodes = 2 is more than the 1 images of a test set" in result.stderr
     assert not folder.checkpoint().exists()
@@ -268,7 +217,7 @@ def test_more_processes_than_test_images_are_refused_before_training(tmp_path):
 
 def test_outputs_that_are_not_finite_after_the_last_step_are_divergence(tmp_path):
     words = [*RECONSTRUCTION, "training.steps=1", "optimizer.lr=1e30", "schedule=constant", "resampling=nearest"]
-    folder = _prepare(tmp_path, *words)
+    folder = prepare_run(tmp_path, *words)
     assert run_job(folder.path) == DIVERGED
 
 
@@ -287,7 +236,7 @@ def test_a_metric_without_anything_to_measure_is_no_number(tmp_path, monkeypatch
         "resampling=indexnet",
         "resampling.family=hin",
     ]
-    folder = _prepare(tmp_path, *words, "data.test_count=1", "trainer.accelerator=cpu")
+    folder = prepare_run(tmp_path, *words, "data.test_count=1", "trainer.accelerator=cpu")
     assert run_job(folder.path) == 0
     assert folder.record()["metrics"]["depth_rmse"] is None
     assert "depth_rmse not measurable" in capsys.readouterr().out
@@ -299,11 +248,11 @@ def test_a_run_is_not_taken_for_one_on_other_files(tmp_path):
     shutil.copytree(tmp_path / "one", tmp_path / "copy")
     words = ["task=denoising", "network=dncnn", "network.depth=2", "network.width=2", "training.size=12",
              "training.batch_size=2", "training.steps=1", "data=train400", "trainer.accelerator=cpu"]  # fmt: skip
-    folder = _prepare(tmp_path / "runs", *words, f"data.root={tmp_path / 'one'}")
+    folder = prepare_run(tmp_path / "runs", *words, f"data.root={tmp_path / 'one'}")
     assert run_job(folder.path) == 0
-    assert _prepare(tmp_path / "runs", *words, f"data.root={tmp_path / 'copy'}").path == folder.path
+    assert prepare_run(tmp_path / "runs", *words, f"data.root={tmp_path / 'copy'}").path == folder.path
     with pytest.raises(UserError, match=r"holds a run on the files of data\.root=.*one, and data\.root=.*other has"):
-        _prepare(tmp_path / "runs", *words, f"data.root={tmp_path / 'other'}")
+        prepare_run(tmp_path / "runs", *words, f"data.root={tmp_path / 'other'}")
 
 
 def test_a_damaged_file_met_by_a_worker_is_one_sentence(tmp_path):
@@ -313,7 +262,7 @@ def test_a_damaged_file_met_by_a_worker_is_one_sentence(tmp_path):
     words = [word for word in words if not word.startswith("data")]
     (root / "train" / "train_1.png").write_bytes((root / "train" / "train_1.png").read_bytes()[:-40])
     for cache in ("true", "false"):
-        folder = _prepare(
+        folder = prepare_run(
             tmp_path / cache, "task=segmentation", *words, "data=camvid", f"data.root={root}", f"data.cache={cache}",
             "trainer.num_workers=1",
         )  # fmt: skip
@@ -328,7 +277,110 @@ def test_wandb_stays_offline_and_inside_the_run(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "")
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     monkeypatch.chdir(tmp_path)
-    folder = _prepare(tmp_path / "runs", *RECONSTRUCTION, "logger=wandb", "resampling=bilinear")
-    assert _process(folder).returncode == 0
+    folder = prepare_run(tmp_path / "runs", *RECONSTRUCTION, "logger=wandb", "resampling=bilinear")
+    assert job_process(folder).returncode == 0
     assert list(folder.path.glob("wandb/offline-run-*/*.wandb"))
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+SCENES = ["task=depth", "encoder.width=0.25", "training.size=64", "budget=smoke", "data.train_count=2",
+          "data.validation_count=3", "resampling=nearest", "trainer.accelerator=cpu"]  # fmt: skip
+
+
+def test_a_run_measured_on_the_validation_split_reads_no_test_sample(tmp_path, monkeypatch, capsys):
+    from indexnet.data.scenes.dataset import Scenes
+
+    def untouchable(self):
+        raise AssertionError("the test split")
+
+    monkeypatch.setattr(Scenes, "test", untouchable)
+    folder = prepare_run(tmp_path, *SCENES, "split=validation")
+    assert run_job(folder.path) == 0
+    record = folder.record()
+    assert record["split"] == "validation"
+    assert record["test_count"] == 2  # what the budget allows
+    assert record["data"]["test"]["count"] == 3
+    assert set(record["metrics"]) == {"depth_rmse", "rel", "log10", "delta1", "delta2", "delta3"}
+    assert "testing on 2 images of the validation split" in capsys.readouterr().out
+    with (folder.path / "per_image.csv").open() as file:
+        assert all("validation" in row["name"] for row in csv.DictReader(file))
+    assert prepare_run(tmp_path, *SCENES, "split=validation").path == folder.path
+    assert prepare_run(tmp_path, *SCENES).path != folder.path
+
+
+def test_a_validation_split_on_other_files_is_told_apart(tmp_path, monkeypatch):
+    write_camvid(tmp_path / "one", counts=(("train", 2), ("val", 2), ("test", 1)))
+    shutil.copytree(tmp_path / "one", tmp_path / "same")
+    (tmp_path / "same" / "test.txt").write_text("")  # the test split does not matter
+    write_camvid(tmp_path / "other", counts=(("train", 2), ("val", 1), ("test", 1)))
+    words = ["task=segmentation", "data=camvid", "encoder.name=vgg11_bn", "training.size=32", "budget=smoke",
+             "resampling=max_unpool", "trainer.accelerator=cpu", "split=validation"]  # fmt: skip
+    folder = prepare_run(tmp_path / "runs", *words, f"data.root={tmp_path / 'one'}")
+    assert run_job(folder.path) == 0
+    assert folder.record()["data"]["test"]["count"] == 2
+    assert prepare_run(tmp_path / "runs", *words, f"data.root={tmp_path / 'same'}").path == folder.path
+    with pytest.raises(UserError, match=r"holds a run on the files of data\.root=.*one, and data\.root=.*other has"):
+        prepare_run(tmp_path / "runs", *words, f"data.root={tmp_path / 'other'}")
+
+
+@pytest.mark.parametrize(("words", "sentence"), [
+    (["split=validaton", "task=depth"], r"unknown split 'validaton'\. Did you mean 'validation'\?"),
+    (["split=validation", "task=reconstruction", "data=photos"], r"data=photos has no validation split; of those for "
+     r"task=reconstruction, scenes can have one"),
+    (["split=validation", "task=segmentation", "data=sunrgbd"], r"no validation split; of those for task=segmentation, "
+     r"camvid, .*scenes can have one"),
+    (["split=validation", "experiments=quickstart", "experiment.row=hin"], r"a table is measured on its test split"),
+])  # fmt: skip
+def test_a_split_that_cannot_be_is_refused(words, sentence, tmp_path):
+    with pytest.raises(UserError, match=sentence):
+        prepare_run(tmp_path, *words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_validation_split_that_is_switched_off_is_refused(tmp_path):
+    folder = prepare_run(tmp_path, *SCENES, "data.validation_count=0", "split=validation")
+    with pytest.raises(UserError, match=r"data=scenes has no validation split as it is configured"):
+        run_job(folder.path)
+
+
+def test_sync_batchnorm_needs_gpus(tmp_path, monkeypatch, capsys):
+    several = [*RECONSTRUCTION, "trainer.sync_batchnorm=true", "trainer.devices=2"]
+    with pytest.raises(UserError, match=r"trainer\.sync_batchnorm=true works on GPUs only"):
+        prepare_run(tmp_path, *several)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    folder = prepare_run(tmp_path / "auto", *several, "trainer.accelerator=auto")
+    with pytest.raises(UserError, match=r"trainer\.sync_batchnorm=true works on GPUs only"):
+        run_job(folder.path)
+    folder = prepare_run(tmp_path / "one", *several, "trainer.devices=1")
+    assert run_job(folder.path) == 0
+    assert "trainer.sync_batchnorm=true does nothing on one device" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("words", "printed", "changes"), [
+    (["experiments=quickstart", "experiment.row=hin"], 32, []),
+    (["experiments=quickstart", "experiment.row=hin--optimizer.lr-0.001", "training.batch_size=8",
+      "optimizer.lr=0.001"], 32,
+     ["global batch 8 instead of the printed 32", "optimizer.lr 0.001 instead of the printed 0.003"]),
+    (["experiments=tpami/table3_matting", "experiment.row=b11", "resampling=max_unpool", "encoder.pretrained=false",
+      "budget=smoke"], 16, ["global batch 2 instead of the printed 16"]),
+    (["task=reconstruction", "training.batch_size=7"], None, []),
+])  # fmt: skip
+def test_a_record_says_what_differs_from_the_printed_protocol(words, printed, changes, tmp_path):
+    from indexnet.run import record
+
+    config = prepare_run(tmp_path, *words).config()
+    begun = record.start(config, "")
+    assert begun["batch"]["printed"] == printed
+    assert begun["changes"] == changes
+
+
+def test_a_row_with_a_rate_of_its_own_is_printed_with_it(tmp_path, monkeypatch):
+    import dataclasses
+
+    from indexnet.run import experiments, record
+
+    table = experiments.load_experiment("quickstart")
+    rows = [dataclasses.replace(row, overrides=(*row.overrides, "optimizer.lr=0.1")) for row in table.rows]
+    monkeypatch.setattr(experiments, "load_experiment", lambda name: dataclasses.replace(table, rows=tuple(rows)))
+    config = prepare_run(tmp_path, "experiments=quickstart", "experiment.row=hin").config()
+    assert record.start(config, "")["changes"] == ["optimizer.lr 0.003 instead of the printed 0.1"]

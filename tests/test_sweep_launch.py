@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,8 +15,11 @@ import pytest
 
 from indexnet.errors import UserError
 from indexnet.run import launch as launching
+from indexnet.run import pool, processes
 from indexnet.run.folder import exclusive
-from indexnet.run.launch import Job, View, exit_code, job_environment, launch, prepare_jobs, run_sweep
+from indexnet.run.launch import exit_code, prepare_jobs, read_requests, run_sweep
+from indexnet.run.pool import Job, View, launch
+from indexnet.run.processes import job_environment, share_gpus, visible_gpus
 
 # What a pretended job does, by the name of its folder; the working directory holds what the test looks at.
 SCRIPT = """
@@ -36,6 +40,8 @@ if kind == "die":
     os.kill(os.getpid(), signal.SIGKILL)
 if kind == "empty":
     sys.exit(0)
+if kind == "lost":  # one of its ranks was killed
+    record("running"); sys.exit(4)
 if kind == "ranks":  # a rank of its own, as DDP has; then it is killed
     pid = os.fork()
     if pid == 0:
@@ -89,16 +95,17 @@ def _wait(condition, seconds: float = 20.0) -> bool:
 
 
 def test_one_failing_job_does_not_stop_the_others(jobs):
-    made = jobs("ok-1", "crash", "mistake", "diverge", "die", "empty", "ok-2")
+    made = jobs("ok-1", "crash", "mistake", "diverge", "die", "lost", "empty", "ok-2")
     outcomes = launch(made, command=_command)
     assert [outcome.status for outcome in outcomes] == [
-        "done", "failed", "failed", "diverged", "failed", "failed", "done",
+        "done", "failed", "failed", "diverged", "failed", "failed", "failed", "done",
     ]  # fmt: skip
     reasons = {outcome.job.title: outcome.reason for outcome in outcomes}
     assert reasons["crash"] == "Traceback: it broke"
     assert reasons["mistake"] == "UserError: no data in nowhere"
     assert reasons["diverge"] == "the training loss became nan at step 3 of 9"
     assert "SIGKILL" in reasons["die"]
+    assert reasons["lost"] == "a process of it was killed; the same command goes on"
     assert reasons["empty"] == "job empty"  # the last thing it said
     assert exit_code(outcomes) == 3
     assert "job ok-1" in (made[0].console).read_text()
@@ -114,6 +121,68 @@ def test_what_is_done_is_not_run_again(jobs):
     assert [name for name, *_ in _lines("started")] == ["crash"]
     assert exit_code(outcomes[:1]) == 0
     assert made[2].console.read_text().count("job crash") == 2  # the first console is kept
+
+
+def test_failed_jobs_run_again_on_request_and_killed_ones_always(jobs):
+    made = jobs("mistake", "lost", "die", "ok")
+    launch(made, command=_command)
+    Path("started").unlink()
+    outcomes = launch(made, command=_command)
+    assert outcomes[0].status == "failed"
+    assert outcomes[0].reason == ("failed before: UserError: no data in nowhere; retry_failed=true tries again")
+    assert [name for name, *_ in _lines("started")] == ["lost", "die"]
+    launch(made, command=_command, retry_failed=True)
+    assert [name for name, *_ in _lines("started")] == ["lost", "die", "mistake", "lost", "die"]
+
+
+def test_what_failed_before_does_not_stop_a_fail_fast_sweep(jobs):
+    launch(jobs("mistake"), command=_command)
+    outcomes = launch(jobs("mistake", "ok"), command=_command, fail_fast=True)
+    assert [outcome.status for outcome in outcomes] == ["failed", "done"]
+
+
+def test_a_record_that_cannot_be_read_stops_its_own_job_alone(jobs):
+    made = jobs("ok-1", "ok-2")
+    (made[0].folder / "record.json").write_text('{"status": ')
+    first, second = launch(made, command=_command)
+    assert (first.status, second.status) == ("failed", "done")
+    assert str(made[0].folder / "record.json") in first.reason
+    assert (made[0].folder / "record.json").read_text() == '{"status": '
+    assert [name for name, *_ in _lines("started")] == ["ok-2"]
+
+
+def test_a_job_waits_for_its_dying_predecessor(jobs):
+    (job,) = jobs("ok")
+    (job.folder / ".lock").touch()
+    holder = subprocess.Popen(
+        [sys.executable, "-S", "-c", "import fcntl, time; file = open('ok/.lock', 'r+'); "
+         "fcntl.flock(file, fcntl.LOCK_EX); print(flush=True); time.sleep(1.0)"],
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    begin = time.time()
+    assert launch([job], command=_command)[0].status == "done"
+    ((_, _, started),) = _lines("started")
+    assert 0.5 < float(started) - begin < 5
+    assert holder.wait() == 0
+
+
+def test_a_job_that_starts_again_shows_no_progress_of_its_last_try(jobs):
+    (job,) = jobs("slow")
+    old = job.folder / "progress.json"
+    old.write_text(json.dumps({"step": 3, "steps": 9, "loss": 0.25, "eta_s": 61.0, "elapsed_s": 7.0}))
+    os.utime(old, (1, 1))
+    seen = []
+
+    class Watch(View):
+        def tick(self, running):
+            seen.extend(each.progress() for each in running)
+
+    launch([job], command=_command, view=Watch())
+    assert seen
+    assert not any(seen)
+    assert old.exists()  # the seconds of that try count
 
 
 def test_fail_fast_stops_the_others(jobs):
@@ -146,7 +215,7 @@ def test_jobs_end_with_their_launcher(jobs, kind, number):
         pytest.skip("only Linux sends a signal when a parent dies")
     jobs(f"{kind}-1", f"{kind}-2", "ok")
     code = (
-        "import sys; from pathlib import Path; from indexnet.run.launch import *\n"
+        "import sys; from pathlib import Path; from indexnet.run.pool import Job, launch\n"
         f"jobs = [Job(Path.cwd() / name, name, 0) for name in ('{kind}-1', '{kind}-2', 'ok')]\n"
         "command = lambda folder: [sys.executable, '-S', 'job.py', str(folder)]\n"
         "try: launch(jobs, n_jobs=2, command=command, grace=0.5)\n"
@@ -167,28 +236,51 @@ def test_jobs_end_with_their_launcher(jobs, kind, number):
 
 
 def test_the_environment_of_a_job(monkeypatch):
-    monkeypatch.setattr(launching, "_cores", lambda: 8)
-    dirty = dict.fromkeys(launching.INHERITED, "1") | {"HOME": "/home"}
-    job = Job(Path("x"), "x", 0)
-    assert job_environment(job, 0, 1, [], dirty) == {"HOME": "/home"}
+    monkeypatch.setattr(processes, "cores", lambda: 8)
+    dirty = dict.fromkeys(processes.INHERITED, "1") | {"HOME": "/home"}
+    assert job_environment(1, 1, [], dirty) == {"HOME": "/home"}
     assert {"LOCAL_RANK", "RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED"} <= set(
-        launching.INHERITED
+        processes.INHERITED
     )
-    assert job_environment(job, 0, 4, [], {}) == {"OMP_NUM_THREADS": "2"}
-    assert job_environment(job, 0, 4, [], {"OMP_NUM_THREADS": "7"}) == {"OMP_NUM_THREADS": "7"}
-    assert job_environment(Job(Path("x"), "x", 0, devices=2), 0, 1, [], {}) == {"OMP_NUM_THREADS": "4"}
-    assert job_environment(job, 0, 99, [], {}) == {"OMP_NUM_THREADS": "1"}
+    assert job_environment(1, 4, [], {}) == {"OMP_NUM_THREADS": "2"}
+    assert job_environment(1, 4, [], {"OMP_NUM_THREADS": "7"}) == {"OMP_NUM_THREADS": "7"}
+    assert job_environment(2, 1, [], {}) == {"OMP_NUM_THREADS": "4"}
+    assert job_environment(1, 99, [], {}) == {"OMP_NUM_THREADS": "1"}
+    assert job_environment(1, 1, ["4", "5"], {"CUDA_VISIBLE_DEVICES": "0"})["CUDA_VISIBLE_DEVICES"] == "4,5"
 
-    def gpu(slot, devices=1, gpus=("0", "1", "2"), n_jobs=2, cpu=False):
-        job = Job(Path("x"), "x", 0, devices, cpu)
-        return job_environment(job, slot, n_jobs, gpus, {}).get("CUDA_VISIBLE_DEVICES")
 
-    assert [gpu(slot, n_jobs=4) for slot in range(4)] == ["0", "1", "2", "0"]
-    assert [gpu(slot, 2, ("4", "5", "6", "7")) for slot in range(2)] == ["4,5", "6,7"]
-    assert gpu(0, 2, ("GPU-a",)) == "GPU-a"
-    assert gpu(0, n_jobs=1) is None  # the only job may have them all
-    assert gpu(0, cpu=True) is None
-    assert gpu(0, gpus=()) is None
+def test_jobs_share_no_gpu_as_long_as_there_are_enough():
+    gpus = ["4", "5", "6", "7"]
+    assert share_gpus(gpus, [], 1) == ["4"]
+    assert share_gpus(gpus, [["4"]], 1) == ["5"]
+    assert share_gpus(gpus, [["4"], ["6"]], 2) == ["5", "7"]  # what an ended job has freed, wherever it is
+    assert share_gpus(gpus, [["4", "5"]], 2) == ["6", "7"]
+    assert share_gpus(gpus, [["4", "5"], ["6", "7"], ["4", "5"]], 2) == ["6", "7"]  # too many: evenly
+    assert share_gpus(gpus, [["4"], ["5"], ["6"]], 2) == ["4", "7"]
+    assert share_gpus(["GPU-a"], [], 2) == ["GPU-a"]  # too few: the job says so
+    assert share_gpus([], [], 1) == []
+
+
+def test_running_jobs_keep_to_their_gpus(jobs, monkeypatch):
+    monkeypatch.setattr(pool, "visible_gpus", lambda: ["0", "1", "2"])
+    own: dict[str, list[str]] = {}
+    together = []
+
+    class Watch(View):
+        def started(self, running):
+            own[running.job.title] = list(running.gpus)
+
+        def tick(self, running):
+            used = [gpu for each in running for gpu in each.gpus]
+            together.append(len(used) - len(set(used)))
+
+    names = ["slow-1", "ok-1", "ok-2", "slow-2", "ok-3"]
+    assert exit_code(launch(jobs(*names), n_jobs=3, command=_command, view=Watch())) == 0
+    assert [own[name] for name in names[:3]] == [["0"], ["1"], ["2"]]
+    assert not any(together)
+    (cpu,) = jobs("ok-4", cpu=True)
+    launch([cpu], n_jobs=2, command=_command, view=Watch())
+    assert own["ok-4"] == []
 
 
 def test_visible_gpus(monkeypatch):
@@ -196,12 +288,12 @@ def test_visible_gpus(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert launching.visible_gpus() == ["0", "1"]
+    assert visible_gpus() == ["0", "1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 5")
-    assert launching.visible_gpus() == ["3", "5"]
+    assert visible_gpus() == ["3", "5"]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert launching.visible_gpus() == []
+    assert visible_gpus() == []
 
 
 # --- folders, locks, views -----------------------------------------------------------------------------------------
@@ -241,9 +333,11 @@ def test_a_sweep_holds_its_folder(tmp_path, monkeypatch):
 
 
 def test_a_sweep_says_what_came_of_it(jobs, capsys, monkeypatch):
-    monkeypatch.setattr(launching, "job_command", _command)
+    monkeypatch.setattr(pool, "job_command", _command)
     monkeypatch.setattr(launching, "prepare_jobs", lambda configs, titles: jobs("ok", "crash", "diverge"))
-    outcomes = run_sweep([_config("ok"), _config("crash"), _config("diverge")], n_jobs=2)
+    asked = ["-m", "experiments=t", "retry_failed=true"]
+    configs = [_config("ok"), _config("crash"), _config("diverge")]
+    outcomes = run_sweep(configs, n_jobs=2, arguments=asked)
     assert exit_code(outcomes) == 3
     said = " ".join(capsys.readouterr().out.split())
     assert "started ok seed=0" in said
@@ -251,6 +345,15 @@ def test_a_sweep_says_what_came_of_it(jobs, capsys, monkeypatch):
     assert "1 of 3 runs done, 1 failed, 1 diverged" in said
     assert "runs/t/photos-paper" in said
     assert "failed: crash seed=0: Traceback: it broke crash/console.log" in said
+    (request,) = read_requests(Path("runs/t/photos-paper"))
+    assert request == {
+        "arguments": ["-m", "experiments=t"],
+        "directory": str(Path.cwd()),
+        "runs": ["ok/seed=0", "crash/seed=0", "diverge/seed=0"],
+    }
+    launching.note_request(configs[:1], ["-m", "rows=ok"])
+    launching.note_request(configs, asked)  # again: it is the newest now
+    assert [len(each["runs"]) for each in read_requests(Path("runs/t/photos-paper"))] == [1, 3]
 
 
 def test_the_live_table_shows_the_running_jobs(jobs):
@@ -298,3 +401,41 @@ def test_the_live_table_shows_the_running_jobs(jobs):
     assert shown.row_count == 3
     assert "started  long seed=0" in file.getvalue()
     assert "running  long seed=0: 3 / 9, loss 0.25, 1 min 01 s left" in file.getvalue()
+
+
+def test_ctrl_c_in_a_terminal_leaves_it_in_order(jobs):
+    """The live table in a pseudo-terminal: what it shows, and that it gives the cursor back."""
+    jobs("ok", "long", "ok-2")
+    code = (
+        "import sys; from pathlib import Path; from indexnet.run.pool import Job, launch\n"
+        "from indexnet.run.progress import create_view\n"
+        "jobs = [Job(Path.cwd() / name, name, 7) for name in ('ok', 'long', 'ok-2')]\n"
+        "command = lambda folder: [sys.executable, '-S', 'job.py', str(folder)]\n"
+        "try:\n"
+        "    with create_view(3, 1) as view: launch(jobs, command=command, view=view, grace=5)\n"
+        "except KeyboardInterrupt: sys.exit(130)"
+    )
+    ours, theirs = os.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "90", "LINES": "30"}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment, preexec_fn=lambda: os.login_tty(theirs))
+    os.close(theirs)
+    shown = b""
+    try:
+        while b"1 min 01 s" not in shown:
+            shown += os.read(ours, 4096)  # ends with an OSError when the process has gone
+        os.write(ours, b"\x03")
+        with contextlib.suppress(OSError):
+            while part := os.read(ours, 4096):
+                shown += part
+        assert process.wait(10) == 130
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+    text = shown.decode()
+    for part in ("row", "seed", "step", "loss", "left", "3 / 9", "0.25", "7", "psnr 1.5", "1 more", "1 of 3 runs"):
+        assert part in text, part
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")  # the cursor was hidden, and is there again
+    assert "Traceback" not in text
+    ((_, pid, _),) = [line for line in _lines("started") if line[0] == "long"]
+    assert not _alive(int(pid))

@@ -95,7 +95,13 @@ def test_two_processes_then_one_within_a_sweep():
     for devices in (2, 1):
         record = _record(ROOT / f"max_unpool--trainer.devices-{devices}" / "seed=0")
         assert record["status"] == "done"
-        assert record["batch"] == {"global": 2, "devices": devices, "accumulate": 1, "per_device": 2 // devices}
+        assert record["batch"] == {
+            "global": 2,
+            "devices": devices,
+            "accumulate": 1,
+            "per_device": 2 // devices,
+            "printed": 32,
+        }
         assert record["test_count"] == 2
     assert sorted(path.name for path in Path().iterdir()) == ["runs"]  # no rank sweeps into a folder of its own
 

@@ -2,23 +2,71 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from indexnet.errors import UserError
 
-def atomic_write(path: str | Path, data: bytes | str) -> None:
+PART = ".part"
+"""What the names of unfinished files end with; a process that is killed leaves one."""
+
+_FULL = {
+    errno.ENOSPC: "no space left on the device",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the limit on the size of a file is reached",
+}
+
+
+class DiskFullError(UserError):
+    """There is no room for a file; what was there before is still there."""
+
+
+@contextlib.contextmanager
+def disk_full_as_sentence(path: str | Path) -> Iterator[None]:
+    """Turn the system's complaint about a full disk into one sentence that names ``path``.
+
+    Raises:
+        DiskFullError: the disk, the quota or the largest size of a file is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise DiskFullError(
+            f"{_FULL[error.errno]} while writing {path}; free some, then the same command goes on."
+        ) from error
+
+
+def atomic_write(path: str | Path, data: bytes | memoryview | str, *, keep: Path | None = None) -> None:
     """Write a file so that readers see the old or the new content, never a part of it.
 
     The folder is created where it does not exist. Text is written as UTF-8.
+
+    Args:
+        path: the file.
+        data: its new content.
+        keep: in the same folder; where the old file goes once the new one is safely on the disk, None: nowhere.
+
+    Raises:
+        DiskFullError: there is no room; the old content is untouched and nothing else is left.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = data.encode("utf-8") if isinstance(data, str) else data
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with disk_full_as_sentence(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, content, keep)
+
+
+def _replace(path: Path, content: bytes | memoryview, keep: Path | None) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -27,6 +75,8 @@ def atomic_write(path: str | Path, data: bytes | str) -> None:
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes private files; a result is as readable as any other file
+        if keep is not None and path.exists():
+            os.replace(path, keep)  # a kill between the two leaves the old content under this name
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """The launcher of ``-m``: all configurations composed and frozen first, then every job in a process of its own."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -46,11 +47,18 @@ class ProcessLauncher(Launcher):
 
         assert self.config is not None
         assert self.context is not None
-        configs = frozen_jobs(self.config, self.context, job_overrides)
+        configs = frozen_jobs(self.config, self.context, job_overrides, keep=True)
         n_jobs = self.config.experiment.get("n_jobs", 1) if self.n_jobs is None else self.n_jobs
-        titles = _titles(configs, job_overrides)
-        outcomes = run_sweep(configs, titles, n_jobs=n_jobs, fail_fast=bool(self.config.fail_fast))
-        _say_what_next(configs)
+        titles = job_titles(configs, job_overrides)
+        outcomes = run_sweep(
+            configs,
+            titles,
+            n_jobs=n_jobs,
+            fail_fast=bool(self.config.fail_fast),
+            retry_failed=bool(self.config.retry_failed),
+            arguments=sys.argv[1:],
+        )
+        say_what_next(configs)
         returns = []
         for outcome, overrides in zip(outcomes, job_overrides, strict=True):
             result = JobReturn(overrides=list(overrides), working_dir=str(outcome.job.folder), task_name="indexnet")
@@ -61,7 +69,7 @@ class ProcessLauncher(Launcher):
         return returns
 
 
-def _say_what_next(configs: Sequence[dict[str, dict[str, object]]]) -> None:
+def say_what_next(configs: Sequence[dict[str, dict[str, object]]]) -> None:
     """Name the command that makes the table, and say where a protocol is too small to rank anything."""
     from indexnet.run.experiments import load_experiment
 
@@ -74,7 +82,7 @@ def _say_what_next(configs: Sequence[dict[str, dict[str, object]]]) -> None:
             print(f"This budget ranks nothing. {experiment.title}: {experiment.notes}")
 
 
-def _titles(configs: Sequence[dict[str, dict[str, object]]], job_overrides: Sequence[Sequence[str]]) -> list[str]:
+def job_titles(configs: Sequence[dict[str, dict[str, object]]], job_overrides: Sequence[Sequence[str]]) -> list[str]:
     """Name each job by its row, or by the overrides that not all jobs share."""
     shared = set.intersection(*(set(overrides) for overrides in job_overrides)) if job_overrides else set()
     titles = []

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _OWN = ("experiments", "rows", "seeds", "seed")
 _IN_FOLDER = ("data", "data.name", "budget", "budget.name", "paths.runs")
 """Keys that lead to another folder anyway: a sweep over them needs no other name for the row."""
+OWN_PROCESSES = ("process", "slurm", "submitit_slurm", "submitit_local")
+"""Launchers that run every job in processes of its own, so that a run on several devices is sound."""
 
 
 @dataclass
@@ -63,12 +65,8 @@ class IndexnetSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Remember the sweep's configuration and start the launcher."""
-        from hydra.core.plugins import Plugins
-
         self.config, self.context = config, hydra_context
-        self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
+        self.launcher = start_launcher(hydra_context, task_function, config)
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run everything that the command line asks for.
@@ -85,7 +83,7 @@ class IndexnetSweeper(Sweeper):
         overrides = OverridesParser.create(config_loader=self.context.config_loader).parse_overrides(arguments)
         jobs = list(expand(overrides))
         name = str(self.config.hydra.runtime.choices["hydra/launcher"])
-        if name != "process":
+        if name not in OWN_PROCESSES:
             self._refuse_devices(name, jobs)
         results = self.launcher.launch(jobs, initial_job_idx=0)
         if any(result.status is JobStatus.FAILED for result in results):
@@ -106,6 +104,23 @@ class IndexnetSweeper(Sweeper):
                     f"hydra/launcher={launcher} every further rank would repeat the whole sweep, and some jobs would "
                     "train on a part of the data without saying so. Leave hydra/launcher out."
                 )
+
+
+def start_launcher(context: HydraContext, task_function: TaskFunction, config: DictConfig) -> Launcher:
+    """Start the launcher that a sweep's configuration names.
+
+    The launchers of hydra-submitit-launcher compose a job on the cluster's node, and pass on what they were told of
+    tasks, nodes and GPUs; ours, with the same settings, submit frozen runs with a task for each of their devices.
+    """
+    from hydra.core.plugins import Plugins
+    from omegaconf import open_dict
+
+    ours = "hydra_plugins.indexnet_plugins.cluster_launcher"
+    for theirs, name in (("SlurmLauncher", "ClusterLauncher"), ("LocalLauncher", "LocalClusterLauncher")):
+        if config.hydra.launcher._target_ == f"hydra_plugins.hydra_submitit_launcher.submitit_launcher.{theirs}":
+            with open_dict(config):
+                config.hydra.launcher._target_ = f"{ours}.{name}"
+    return Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task_function, config=config)
 
 
 def expand(overrides: Sequence[Override]) -> Iterator[list[str]]:
@@ -226,5 +241,6 @@ def _check_discrete(override: Override) -> None:
 
     if not override.is_discrete_sweep():
         raise UserError(
-            f"{override.input_line} has no list of values to sweep over; give a comma list, choice(...) or range(...)."
+            f"{override.input_line} has no list of values to sweep over; give a comma list, choice(...) or range(...), "
+            "or search it with hydra/sweeper=optuna."
         )

@@ -1,4 +1,4 @@
-"""``indexnet report``: what the runs of an experiment have shown, as a page, Markdown, CSV and a terminal table."""
+"""``indexnet report``: what the runs of an experiment have shown, as a page, Markdown, CSV, LaTeX, and here."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from indexnet.errors import UserError
 if TYPE_CHECKING:
     from indexnet.report.table import Table
 
-HELP = "make the result table of an experiment: report.html, report.md, table.csv"
+HELP = "make the result table of an experiment: report.html, report.md, table.csv, table.tex"
 
 DEFAULT_RUNS = "runs"
-FILES = ("report.html", "report.md", "table.csv")
+FILES = ("report.html", "report.md", "table.csv", "table.tex")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -35,8 +35,8 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         UserError: unknown experiment or data, no folder of runs where one was named, or files in the way.
     """
+    from indexnet.report.build import build
     from indexnet.report.records import choose, find_run_sets
-    from indexnet.report.table import build
     from indexnet.run.experiments import load_experiment
 
     experiment = load_experiment(args.experiment)
@@ -56,7 +56,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def write(table: Table, folder: Path, *, overwrite: bool = False) -> list[Path]:
-    """Write ``report.html``, ``report.md`` and ``table.csv`` into a folder, replacing an earlier report.
+    """Write ``report.html``, ``report.md``, ``table.csv`` and ``table.tex`` into a folder, replacing an earlier report.
 
     Returns:
         Their paths.
@@ -67,6 +67,7 @@ def write(table: Table, folder: Path, *, overwrite: bool = False) -> list[Path]:
     from indexnet.files import atomic_write
     from indexnet.report.formats import markdown, table_csv
     from indexnet.report.html import page
+    from indexnet.report.latex import table_tex
 
     there = [name for name in FILES if (folder / name).exists()]
     if there and not overwrite and not _is_report(folder / "report.html"):
@@ -77,7 +78,7 @@ def write(table: Table, folder: Path, *, overwrite: bool = False) -> list[Path]:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output {folder} is a file; give a folder.")
     time = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
-    contents = (page(table, time), markdown(table), table_csv(table))
+    contents = (page(table, time), markdown(table), table_csv(table), table_tex(table))
     paths = [folder / name for name in FILES]
     for path, content in zip(paths, contents, strict=True):
         atomic_write(path, content)
@@ -99,32 +100,8 @@ def show(table: Table, folder: Path) -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    from indexnet.report import formats
+    from indexnet.report import terminal
 
     console = Console(highlight=False)
-    console.print(f"\n[bold]{escape(table.experiment.title)}[/]")
-    if table.runs:
-        said = f"Measured here: {table.runs.data} at budget {table.runs.budget}, "
-        said += f"{table.done} of {table.expected} runs finished"
-        said += f"; also there: {', '.join(table.others)} (--data)" if table.others else ""
-        console.print(escape(said), style="dim")
-    if banner := formats.banner(table):
-        console.print(escape(banner), style="yellow")
-    console.print(formats.terminal(table, console.width))
-    for text in (
-        *formats.legend(table, costs=False),
-        *table.warnings,
-        formats.comparison(table),
-        formats.agreement(table),
-    ):
-        if text:
-            console.print(escape(text), style="dim")
-    for text in formats.pending(table):
-        console.print(escape(text), style="dim")
-    for problem in [p for p in table.problems if p.status != "missing"]:
-        console.print(escape(f"{problem.label}, seed {problem.seed}: {problem.status}, {problem.reason}"), style="red")
-    missing = sum(p.status == "missing" for p in table.problems)
-    if missing and table.runs:
-        console.print(f"Not launched yet: {missing} of {table.expected} runs.", style="dim")
-    console.print(escape(f"\n{formats.headline(table)}"))
+    terminal.show(table, console)
     console.print(escape(f"Report: {folder / FILES[0]}"), soft_wrap=True)

@@ -153,7 +153,7 @@ def dot_plot(series: Sequence[Series], title: str, digits: int, *, width: int = 
         marks += [f'<circle class="ring" cx="{axis(v):.1f}" cy="{y:.1f}" r="4.2"/>' for v in s.values]
         marks.append(f'<circle class="disc" cx="{axis(s.mean):.1f}" cy="{y:.1f}" r="{6.5 if s.best else 5}"/>')
         if narrow:
-            marks.append(_text(left, y - 13, _shorten(f"{s.number}  {s.label}", 30), css))
+            marks.append(_text(left, y - 13, _shorten(f"{s.number}  {s.label}", 27), css))
             marks.append(_text(right, y - 13, text, css + " number", "end"))
         else:
             marks.append(_text(20, y + 4.5, str(s.number), "tick", "end"))
@@ -202,7 +202,7 @@ def scatter(
         marks.append(f'<circle class="disc" cx="{x:.1f}" cy="{y:.1f}" r="9"/>')
         marks.append(_text(x, y + 3.8, str(s.number), "inside", "middle"))
         named = not narrow and len(points) <= 12
-        box = named and _place(x, y, len(s.label) * (7.6 if s.best else 6.9), placed, (left, top, right, bottom))
+        box = named and _place(x, y, len(s.label) * (8.4 if s.best else 6.9), placed, (left, top, right, bottom))
         if box:
             placed.append(box)
             marks.append(_text(box[0], box[3] - 3, s.label, "label small strong" if s.best else "label small"))
@@ -273,12 +273,13 @@ def learning_curves(rows: Sequence[tuple[Series, Sequence[Curve]]], *, width: in
     Args:
         rows: (row, one curve per seed); at least one curve with two points. The means of ``Series`` are not used.
         width: in pixels.
-        narrow: no names at the ends of the lines.
+        narrow: only numbers at the ends of the lines, no names.
     """
-    thinned = [(s, [thin(curve) for curve in curves if len(curve) > 1]) for s, curves in rows]
+    points = 60 if narrow else 120
+    thinned = [(s, [thin(curve, points) for curve in curves if len(curve) > 1]) for s, curves in rows]
     values = [v for _, curves in thinned for curve in curves for _, v in curve]
     steps = [step for _, curves in thinned for curve in curves for step, _ in curve]
-    left, right = 52, width - (12 if narrow else 30 + max(len(s.label) for s, _ in thinned) * 6.9)
+    left, right = 52, width - (30 if narrow else 30 + max(len(s.label) for s, _ in thinned) * 6.9)
     height, top = (300, 10) if narrow else (360, 10)
     bottom = height - 46
     log = min(values) > 0 and max(values) / min(values) > 5
@@ -299,10 +300,7 @@ def learning_curves(rows: Sequence[tuple[Series, Sequence[Curve]]], *, width: in
         paths.append(_path(centre, x_axis, y_axis, "curve"))
         body.append(_group(s, [f"<title>{escape(s.label)}</title>", *paths]))
         ends.append((y_axis(centre[-1][1]), s))
-    if not narrow:
-        body += [
-            _group(s, [_text(right + 8, y + 4, f"{s.number} {s.label}", "coloured small")]) for y, s in _spaced(ends)
-        ]
+    body += _ends(ends, right, named=not narrow)
     label = "Training loss over steps for " + ", ".join(s.label for s, _ in thinned)
     return _svg(width, height, label, body, "narrow" if narrow else "wide")
 
@@ -323,20 +321,32 @@ def curve_panels(panels: Sequence[tuple[str, Sequence[tuple[Series, Sequence[Cur
     width, height, left, bottom = 320, 190, 46, 164
     log = min(values) > 0 and max(values) / min(values) > 5
     y_axis = fit_axis(values, bottom, 8, log=log, margin=0.03)
-    x_axis = Axis(0, max(last, 1), left, width - 14)
+    right = width - (30 if any(len(rows) > 1 for _, rows in thinned) else 14)
+    x_axis = Axis(0, max(last, 1), left, right)
     ticks, x_ticks = y_axis.ticks(4), x_axis.ticks(4)
-    frame = [_line(left, y_axis(t), width - 14, y_axis(t), "grid") for t in ticks]
+    frame = [_line(left, y_axis(t), right, y_axis(t), "grid") for t in ticks]
     frame += [_text(left - 6, y_axis(t) + 4, _round(t) if log else tick_text(t, ticks), anchor="end") for t in ticks]
     frame += [_text(x_axis(t), bottom + 17, _round(t), anchor="middle") for t in x_ticks]
     drawn = []
     for name, rows in thinned:
-        lines = []
+        lines, ends = [], []
         for s, curves in rows:
             paths = [_path(curve, x_axis, y_axis, "faint") for curve in curves] if len(curves) > 1 else []
-            paths.append(_path(average(curves) or curves[0], x_axis, y_axis, "curve"))
+            centre = average(curves) or curves[0]
+            paths.append(_path(centre, x_axis, y_axis, "curve"))
             lines.append(_group(s, [f"<title>{escape(s.label)}</title>", *paths]))
+            ends.append((y_axis(centre[-1][1]), s))
+        lines += _ends(ends, right) if len(ends) > 1 else []
         drawn.append(_svg(width, height, f"Training loss over steps: {name}", [*frame, *lines]))
     return drawn
+
+
+def _ends(ends: Sequence[tuple[float, Series]], right: float, *, named: bool = False) -> list[str]:
+    """Write the number of every line at its end, so that colours alone tell nothing; its name as well where asked."""
+    return [
+        _group(s, [_text(right + 8, y + 4, f"{s.number} {s.label}" if named else str(s.number), "coloured small")])
+        for y, s in _spaced(ends)
+    ]
 
 
 def _path(curve: Curve, x_axis: Axis, y_axis: Axis, css: str) -> str:

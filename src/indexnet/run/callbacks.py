@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import math
-import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from indexnet.files import write_json
+from indexnet.errors import UserError
+from indexnet.files import atomic_write, write_json
 
 
 class DivergedError(Exception):
@@ -20,19 +23,47 @@ class DivergedError(Exception):
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints appear whole or not at all."""
+    """Checkpoints appear whole or not at all.
+
+    Args:
+        previous: where the checkpoint goes that a new one replaces; None: nowhere.
+    """
+
+    def __init__(self, previous: Path | None = None) -> None:
+        super().__init__()
+        self.previous = previous
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write beside the target, then rename."""
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            super().save_checkpoint(checkpoint, temporary, storage_options)
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        """Write beside the target, then rename.
+
+        Raises:
+            DiskFullError: there is no room; the checkpoints that are there stay.
+        """
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        atomic_write(path, buffer.getbuffer(), keep=self.previous)
+
+
+class Terminable(pl.Callback):
+    """SIGTERM ends a process of a run that started its own processes at once.
+
+    Lightning's handler would talk to the other processes, each of which is at another place by then. Nothing needs to
+    be said: the run goes on from its last checkpoint, and the other processes end with the first one.
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Replace Lightning's handler, which it takes back at the end."""
+        self._replace_handler(trainer)
+
+    def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Replace Lightning's handler, which it takes back at the end."""
+        self._replace_handler(trainer)
+
+    def _replace_handler(self, trainer: pl.Trainer) -> None:
+        def interrupt(number: int, frame: object) -> None:
+            raise KeyboardInterrupt
+
+        signal.signal(signal.SIGTERM, interrupt if trainer.local_rank == 0 else signal.SIG_DFL)
 
 
 class StepSeed(pl.Callback):
@@ -62,6 +93,8 @@ class Checkpoints(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Note what is saved already: the step counter of a resumed run stands there until a whole step is done."""
         self._saved = trainer.global_step
+        if (first := trainer.strategy.broadcast(self._saved)) != self._saved:  # a file system that shows each its own
+            raise RuntimeError(f"process {trainer.global_rank} goes on from step {self._saved}, the first from {first}")
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
@@ -119,4 +152,5 @@ class Progress(pl.Callback):
             eta = (now - self._started) / done * (self.total - step)
             elapsed = self.before + now - self._started
             progress = {"step": step, "steps": self.total, "loss": loss}
-            write_json(self.path, {**progress, "eta_s": round(eta, 1), "elapsed_s": round(elapsed, 1)})
+            with contextlib.suppress(OSError, UserError):  # a full disk, say: no reason to lose the run
+                write_json(self.path, {**progress, "eta_s": round(eta, 1), "elapsed_s": round(elapsed, 1)})

@@ -50,6 +50,7 @@ _VALUES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("training.epochs", _or(None, _positive), "a positive integer or null"),
     ("trainer.accelerator", lambda value: value in ("auto", "cpu", "gpu"), "auto, cpu or gpu"),
     ("trainer.devices", _positive, "a positive integer"),
+    ("logger.mode", lambda value: value in ("auto", "online", "offline", "disabled"), "auto, online, offline or disabled"),
     ("trainer.num_nodes", _positive, "a positive integer"),
     ("trainer.accumulate", _positive, "a positive integer"),
     ("trainer.precision", lambda value: value in _PRECISIONS, f"one of {', '.join(_PRECISIONS)}"),
@@ -96,8 +97,52 @@ def check_values(config: Mapping[str, Any]) -> None:
     for group in ("network", "resampling", "data", "optimizer", "schedule", "encoder"):
         if not isinstance(config.get(group), Mapping):
             raise UserError(f"{group}={config.get(group)!r} must name one of the options of conf/{group}.")
+    check_split(config)
     if config["training"].get("steps") is None and config["training"].get("epochs") is None:
         raise UserError("training.steps and training.epochs are both null; give one of them.")
+
+
+def check_split(config: Mapping[str, Any]) -> None:
+    """Check what the run is to be measured on.
+
+    Raises:
+        UserError: no such split, a data set without it, or a row of a table that is not measured on its test split.
+    """
+    split = config.get("split", "test")
+    if split not in ("test", "validation"):
+        raise unknown_name("split", str(split), ("test", "validation"))
+    if split == "test":
+        return
+    if config["experiment"]["name"] is not None:
+        raise UserError(
+            f"split=validation, but experiments={config['experiment']['name']} is a table, and a table is measured on "
+            "its test split; leave split out, or give experiment.name=null for a run that belongs to no table."
+        )
+    from indexnet.data import Data, get_data, list_data
+
+    name, task = config["data"]["name"], config["task"]["name"]
+    if get_data(name).validation is Data.validation:
+        known = [info.name for info in list_data() if task in info.tasks]
+        able = [each for each in known if get_data(each).validation is not Data.validation]
+        choice = f"; of those for task={task}, {', '.join(able)} can have one" if able else ""
+        raise UserError(f"split=validation, but data={name} has no validation split{choice}.")
+
+
+def check_sync_batchnorm(trainer: Mapping[str, Any], accelerator: str) -> None:
+    """Check that batch norm over all devices is asked for where it exists.
+
+    Args:
+        trainer: the group of a configuration.
+        accelerator: ``cpu``, ``gpu``, or ``auto`` where that is not settled yet.
+
+    Raises:
+        UserError: several processes on the CPU.
+    """
+    if trainer["sync_batchnorm"] and accelerator == "cpu" and trainer["devices"] * trainer["num_nodes"] > 1:
+        raise UserError(
+            "trainer.sync_batchnorm=true works on GPUs only, and these processes run on the CPU; give "
+            "trainer.sync_batchnorm=false: each process then normalizes its own part of the batch."
+        )
 
 
 def settle_schedule(schedule: Mapping[str, Any], epochs: int | None) -> dict[str, Any]:
@@ -183,7 +228,7 @@ def _build(spec: str) -> Network:
 
 
 def check_batch(config: Mapping[str, Any]) -> None:
-    """Check that the global batch can be split over devices and accumulated batches.
+    """Check that the global batch can be split over devices and accumulated batches, and how it is normalized.
 
     Raises:
         UserError: it cannot.
@@ -198,6 +243,7 @@ def check_batch(config: Mapping[str, Any]) -> None:
             f"{key}={batch} is the global batch and cannot be split evenly over {devices} devices x {nodes} nodes x "
             f"{accumulate} accumulated batches; give a multiple of {parts}."
         )
+    check_sync_batchnorm(trainer, trainer["accelerator"])
 
 
 def _options(node: Mapping[str, Any], *skip: str) -> dict[str, Any]:

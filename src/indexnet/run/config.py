@@ -240,8 +240,10 @@ def data_options(config: Mapping[str, Any]) -> dict[str, Any]:
 def config_hash(config: Mapping[str, Any]) -> str:
     """Return 12 hexadecimal digits that name a frozen configuration, wherever its data lie and its results go."""
     content = {key: value for key, value in config.items() if key not in PLACE_KEYS}
+    unused = {"root"}
     if content.get("split") == "test":  # what every run was measured on before there was a choice
         del content["split"]
-    content["data"] = {k: v for k, v in config["data"].items() if k != "root"}
+        unused.add("validation_count")
+    content["data"] = {k: v for k, v in config["data"].items() if k not in unused}
     content["trainer"] = {k: v for k, v in config["trainer"].items() if k not in ("num_workers", "progress_bar")}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

@@ -357,9 +357,9 @@ class _Reader:
             return [{str(k): (v or "").strip() for k, v in line.items()} for line in csv.DictReader(handle)]
 
     def _columns(self) -> Iterator[Column]:
-        from indexnet.metrics import list_metrics
+        from indexnet.run.metric_facts import known_metrics
 
-        known = {info.name: info for info in list_metrics()}
+        known = known_metrics()
         headings = list(self.lines[0]) if self.lines else []
         columns = self.node.get("columns")
         if not isinstance(columns, list) or not columns:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,8 +12,11 @@ from typing import Any, Literal
 import yaml
 
 from indexnet.errors import UserError
-from indexnet.files import atomic_write, read_json
+from indexnet.files import atomic_write, disk_full_as_sentence, read_json
 from indexnet.run.config import config_hash
+
+SCHEMA = 1
+"""Version of the records that this program writes, and the newest that it reads."""
 
 Status = Literal["new", "running", "done", "failed", "diverged"]
 
@@ -59,13 +61,25 @@ class RunFolder:
         return config
 
     def record(self) -> dict[str, Any] | None:
-        """Read the record, or return None where there is none yet."""
+        """Read the record, or return None where there is none yet.
+
+        Raises:
+            UserError: it is damaged, or a newer version of this program wrote it.
+        """
+        file = self.path / "record.json"
         try:
-            record = read_json(self.path / "record.json")
+            record = read_json(file)
         except FileNotFoundError:
             return None
-        except json.JSONDecodeError as error:
-            raise UserError(f"{self.path / 'record.json'} is not JSON ({error}); delete it to run again.") from error
+        except ValueError as error:  # JSON that is none, bytes that are no text
+            raise UserError(f"{file} is not JSON ({error}); delete it to run again.") from error
+        schema = record.get("schema", SCHEMA) if isinstance(record, dict) else None
+        if type(schema) is not int:
+            raise UserError(f"{file} is no record of a run; delete it to run again.")
+        if schema > SCHEMA:
+            raise UserError(
+                f"{file} has schema {schema}, and this version of indexnet knows {SCHEMA}: update indexnet."
+            )
         assert isinstance(record, dict)
         return record
 
@@ -80,6 +94,10 @@ class RunFolder:
     def checkpoint(self) -> Path:
         """Return the path of the last checkpoint, whether it exists or not."""
         return self.path / "checkpoints" / "last.ckpt"
+
+    def previous_checkpoint(self) -> Path:
+        """Return the path of the checkpoint before the last one, which a run keeps while it trains."""
+        return self.path / "checkpoints" / "previous.ckpt"
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -105,8 +123,10 @@ def exclusive(path: Path, message: str) -> Iterator[None]:
     """Hold an advisory lock on a file, or raise ``UserError(message)`` where another process holds it."""
     import fcntl
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    with disk_full_as_sentence(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    _held.add(handle)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -114,7 +134,23 @@ def exclusive(path: Path, message: str) -> Iterator[None]:
             raise UserError(message) from None
         yield
     finally:
+        if handle in _held:
+            _held.remove(handle)
+            os.close(handle)
+
+
+_held: set[int] = set()
+
+
+def _let_go() -> None:
+    """Close the locks of the process that this one was forked from, which would outlive it in a loader process."""
+    for handle in _held:
         os.close(handle)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def prepare(config: Mapping[str, Any]) -> RunFolder:
@@ -129,7 +165,7 @@ def prepare(config: Mapping[str, Any]) -> RunFolder:
         there = folder.config()
         if config_hash(there) != config_hash(config):
             raise UserError(
-                f"{folder.path} holds a run with another configuration ({_difference(there, config)}); "
+                f"{folder.path} holds a run with another configuration ({difference(there, config)}); "
                 "give paths.runs=ANOTHER_FOLDER, or move or delete that folder."
             )
         _check_files(folder, there, config)
@@ -157,11 +193,11 @@ def _check_files(folder: RunFolder, there: Mapping[str, Any], config: Mapping[st
         return
     from indexnet.data import create_data
     from indexnet.run.config import data_options
-    from indexnet.run.record import describe_splits
+    from indexnet.run.record import describe_splits, measured_splits
 
     options = data_options(config)
     data = create_data(options.pop("name"), **options)
-    there_now = (data.train().fingerprint(), describe_splits(data.tests())["fingerprint"])
+    there_now = (data.train().fingerprint(), describe_splits(measured_splits(data, config))["fingerprint"])
     if there_now != (known["train"]["fingerprint"], known["test"]["fingerprint"]):
         raise UserError(
             f"{folder.path} holds a run on the files of data.root={old}, and data.root={new} has others; give "
@@ -169,12 +205,13 @@ def _check_files(folder: RunFolder, there: Mapping[str, Any], config: Mapping[st
         )
 
 
-def _difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str:
+def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str:
+    """Name the first key in which two configurations differ, with both values."""
     for key in [*old, *(k for k in new if k not in old)]:
         a, b = old.get(key), new.get(key)
         if a == b or (not prefix and key in ("paths", "logger")):
             continue
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            return _difference(a, b, f"{prefix}{key}.")
+            return difference(a, b, f"{prefix}{key}.")
         return f"{prefix}{key} is {a!r} there and {b!r} here"
     return "the difference is in keys that do not matter"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import math
 import os
 import sys
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     from indexnet.data import Data, Dataset
     from indexnet.run.folder import RunFolder
+    from indexnet.run.ranks import Ranks
     from indexnet.tasks import Task
 
 HELP = "run the frozen configuration of a run folder (what `train` starts for each run)"
@@ -40,61 +40,142 @@ def run_job(path: Path) -> int:
     """Run the frozen configuration of a folder, or return at once where it is done.
 
     Returns:
-        0 done; 5 diverged. A person's mistake raises UserError, a bug its own exception; both are recorded.
+        0 done; 5 diverged; 4 where another process of the run was killed: the record still says ``running``, and the
+        same command goes on. A person's mistake raises UserError, a bug its own exception; both are recorded. A full
+        disk raises DiskFullError and leaves the record at ``running``.
     """
-    from indexnet.files import write_json
-    from indexnet.run import record as records
-    from indexnet.run.callbacks import DivergedError
-    from indexnet.run.config import config_hash
+    from indexnet.run.processes import LEADER, follow
+
+    if os.environ.get(LEADER, str(os.getpid())) != str(os.getpid()):
+        follow()  # first of all: what comes next takes seconds
     from indexnet.run.folder import RunFolder
-    from indexnet.run.launch import die_with_parent
-    from indexnet.run.loader import process_rank
-    from indexnet.run.loggers import finish_loggers
 
     folder = RunFolder(path.resolve())
     config = folder.config()
-    if process_rank() != 0:  # a DDP sibling: rank 0 holds the lock and writes the record
-        if (ask := die_with_parent(os.getppid())) is not None:
-            ask()
-        with contextlib.suppress(DivergedError):  # rank 0 says so
-            _execute(folder, config, {}, [])
-        return 0
+    if config["trainer"]["accelerator"] == "cpu":  # before torch is imported: DDP warns of the strategy of _trainer
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    from indexnet.run.loader import process_rank
+
+    if process_rank() != 0:  # of several: the first holds the lock and writes the record
+        return _run_further_process(folder, config)
     with folder.lock():
         if folder.status() in ("done", "diverged"):
             return _finished(folder, before=True)
-        earlier = folder.record() or {}
-        record = records.start(config, config_hash(config))
-        before = 0.0
-        if earlier.get("status") == "running":  # killed; this try goes on
-            record["started"], before = earlier["started"], _elapsed(path / "progress.json")
-        for left in (path / "checkpoints").glob(".last.ckpt.*"):  # of a try that was killed while it saved
-            left.unlink()
-        write_json(path / "record.json", record)
-        begun = time.monotonic()
-        code = 0
-        loggers: list[Logger] = []
-        try:
-            _execute(folder, config, record, loggers, before)
-            record["status"] = "done"
-        except DivergedError as error:
-            record["status"], record["error"] = "diverged", str(error)
-            print(f"indexnet: {path}: {error}; a smaller optimizer.lr usually helps.", file=sys.stderr)
-            code = DIVERGED
-        except (KeyboardInterrupt, SystemExit) as error:  # Lightning turns the first into the second
-            raise KeyboardInterrupt from error  # the record stays "running": the same command goes on
-        except BaseException as error:
-            record["status"], record["error"] = "failed", f"{type(error).__name__}: {error}"
-            raise
-        finally:
-            if record["status"] != "running":
-                record["finished"] = records.now()
-                record["wall_time_s"] = round(before + time.monotonic() - begun, 2)
-                record.pop("pid", None)
-                write_json(path / "record.json", record)
-                (path / "progress.json").unlink(missing_ok=True)
-            finish_loggers(loggers, folder, record)
+        code = _run_first_process(folder, config)
     if code == 0:
         _finished(folder)
+    return code
+
+
+def _run_first_process(folder: RunFolder, config: dict[str, Any]) -> int:
+    from indexnet.files import PART, DiskFullError, disk_full_as_sentence, write_json
+    from indexnet.run import record as records
+    from indexnet.run.callbacks import DivergedError
+    from indexnet.run.config import config_hash
+    from indexnet.run.loggers import finish_loggers
+    from indexnet.run.ranks import INTERRUPTED, Cause, Ranks, is_killing
+
+    path = folder.path
+    earlier = folder.record() or {}
+    record = records.start(config, config_hash(config))
+    before = 0.0
+    if earlier.get("status") == "running":  # killed; this try goes on
+        record["started"], before = earlier["started"], _elapsed(path / "progress.json")
+    for left in path.rglob(f".*{PART}"):  # of a try that was killed while it wrote
+        left.unlink()
+    write_json(path / "record.json", record)
+    begun = time.monotonic()
+    code = 1
+    loggers: list[Logger] = []
+
+    def conclude() -> None:
+        if record["status"] == "running":
+            return
+        record["finished"] = records.now()
+        record["wall_time_s"] = round(before + time.monotonic() - begun, 2)
+        record.pop("pid", None)
+        if record["status"] in ("done", "diverged"):  # first, for what is finished is not looked at again
+            folder.previous_checkpoint().unlink(missing_ok=True)
+        write_json(path / "record.json", record)
+        (path / "progress.json").unlink(missing_ok=True)
+
+    def explain(cause: Cause) -> int:
+        """Act on what happened in another process; return the exit code."""
+        if cause.killed:
+            print(f"indexnet: {path}: {cause.text}; the same command goes on.", file=sys.stderr, flush=True)
+            return INTERRUPTED
+        record["status"], record["error"] = "failed", f"{'UserError: ' if cause.user else ''}{cause.text}"
+        return 2 if cause.user else 1
+
+    def stuck(cause: Cause) -> None:
+        """End this process, which waits for another that is gone; in a thread of its own."""
+        failed = 1
+        try:
+            failed = explain(cause)
+            conclude()
+            if not cause.killed:
+                print(f"indexnet: {path}: {cause.text}", file=sys.stderr, flush=True)
+        finally:
+            os._exit(failed)
+
+    ranks = Ranks(path, stuck)
+    try:
+        with disk_full_as_sentence(path):
+            _execute(folder, config, record, loggers, ranks, before)
+        record["status"], code = "done", 0
+    except DivergedError as error:
+        record["status"], record["error"] = "diverged", str(error)
+        print(f"indexnet: {path}: {error}; a smaller optimizer.lr usually helps.", file=sys.stderr)
+        code = DIVERGED
+    except (KeyboardInterrupt, SystemExit) as error:  # Lightning turns the first into the second
+        raise KeyboardInterrupt from error  # the record stays "running": the same command goes on
+    except DiskFullError:
+        raise  # the record stays "running" here, too
+    except BaseException as error:
+        cause = ranks.cause(error)
+        if cause is None:
+            record["status"], record["error"] = "failed", f"{type(error).__name__}: {error}"
+            raise
+        code = explain(cause)
+        if cause.user:
+            raise UserError(cause.text) from None
+        if not cause.killed:
+            raise RuntimeError(cause.text) from (None if is_killing(error) else error)
+    finally:
+        try:
+            with disk_full_as_sentence(path):
+                conclude()
+                finish_loggers(loggers, folder, record)
+        finally:
+            ranks.close(code)
+    return code
+
+
+def _run_further_process(folder: RunFolder, config: dict[str, Any]) -> int:
+    """Take part in a run whose first process records it; an error of this process is left for that one."""
+    from indexnet.run.callbacks import DivergedError
+    from indexnet.run.loader import process_rank
+    from indexnet.run.ranks import INTERRUPTED, Cause, Ranks, is_killing, tell_error
+
+    def stuck(cause: Cause) -> None:
+        os._exit(INTERRUPTED)
+
+    ranks = Ranks(folder.path, stuck, first=False)
+    code = 0
+    try:
+        _execute(folder, config, {}, [], ranks)
+    except DivergedError:
+        pass  # the first process says so
+    except (KeyboardInterrupt, SystemExit):
+        code = INTERRUPTED
+    except BaseException as error:
+        code = 2 if isinstance(error, UserError) else INTERRUPTED if is_killing(error) else 1
+        if code != INTERRUPTED:
+            tell_error(folder.path, process_rank(), error)
+        if code == 1:
+            raise
+    finally:
+        ranks.close(code)
     return code
 
 
@@ -121,14 +202,19 @@ def _finished(folder: RunFolder, before: bool = False) -> int:
 
 
 def _execute(
-    folder: RunFolder, config: dict[str, Any], record: dict[str, Any], loggers: list[Logger], before: float = 0.0
+    folder: RunFolder,
+    config: dict[str, Any],
+    record: dict[str, Any],
+    loggers: list[Logger],
+    ranks: Ranks,
+    before: float = 0.0,
 ) -> None:
     """Fit, test and fill the record and the list of loggers."""
     import torch
 
     from indexnet.data import create_data
     from indexnet.run import record as records
-    from indexnet.run.callbacks import DivergedError, Progress
+    from indexnet.run.callbacks import DivergedError, Progress, Terminable
     from indexnet.run.config import data_options
     from indexnet.run.loader import (
         StepStream,
@@ -139,13 +225,15 @@ def _execute(
         train_loader,
         worker_count,
     )
+    from indexnet.run.ranks import started_here
+    from indexnet.run.resume import find_checkpoint
 
     settings, training, seed = config["trainer"], config["training"], config["seed"]
     accelerator = _accelerator(settings)
     torch.manual_seed(seed)
     options = data_options(config)
     data = create_data(options.pop("name"), **options)
-    train_set, tests = data.train(), data.tests()
+    train_set, tests = data.train(), records.measured_splits(data, config)
     steps = total_steps(training, config["budget"], len(train_set))
     task = _build_task(config, steps)
     limit = config["budget"].get("max_test")
@@ -157,7 +245,7 @@ def _execute(
     record.update(_describe(config, task, data, train_set, tests, steps))
 
     progress = Progress(folder.path / "progress.json", steps, training["batch_size"], before)
-    resume, start = _resume(folder)
+    resume, start = find_checkpoint(folder, config, settle=process_rank() == 0)
     trainer = _trainer(folder, config, accelerator, steps, start, progress)
     loggers.extend(trainer.loggers)
     counts = [len(test_set) if limit is None else min(limit, len(test_set)) for test_set in tests.values()]
@@ -166,6 +254,9 @@ def _execute(
             f"trainer.devices x num_nodes = {trainer.world_size} is more than the {min(counts)} images of a test set; "
             "use fewer."
         )
+    ranks.start(trainer)
+    if started_here():
+        trainer.callbacks.append(Terminable())  # type: ignore[attr-defined]
     workers = worker_count(settings["num_workers"])
     if settings["channels_last"]:
         task.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -180,7 +271,7 @@ def _execute(
             what = f"going on from step {start} of {steps}" if start else f"training for {steps} steps"
             print(f"{what}, batch {training['batch_size']}", flush=True)
         with one_sentence():
-            trainer.fit(task, train_loader(train_set, stream, workers), ckpt_path=resume)
+            trainer.fit(task, train_loader(train_set, stream, workers), ckpt_path=resume, weights_only=True)
     else:
         task.load_state_dict(torch.load(str(resume), weights_only=True, map_location="cpu")["state_dict"])
     task.begin_tests(list(tests))
@@ -193,7 +284,8 @@ def _execute(
     collector = _collector(task)
     trainer.callbacks.append(collector)  # type: ignore[attr-defined]
     if process_rank() == 0:
-        print(f"testing on {sum(counts)} images", flush=True)
+        which = "" if record["split"] == "test" else f" of the {record['split']} split"
+        print(f"testing on {sum(counts)} images{which}", flush=True)
     with one_sentence():
         trainer.test(task, loaders, verbose=False)
     expected = sum(counts)
@@ -222,10 +314,13 @@ def _write_pictures(folder: RunFolder, task: Task, tests: Mapping[str, Dataset],
     """Write the gallery; a picture that fails is a bug to show, but no reason to lose a trained and tested run."""
     import traceback
 
+    from indexnet.files import DiskFullError
     from indexnet.run.gallery import write_gallery
 
     try:
         write_gallery(folder.path / "pictures", task, tests, limit=limit)
+    except DiskFullError:
+        raise  # they can be made once there is room
     except Exception:
         traceback.print_exc()
         print(f"indexnet: {folder.path}: the run is complete, but its pictures could not be made.", file=sys.stderr)
@@ -234,6 +329,9 @@ def _write_pictures(folder: RunFolder, task: Task, tests: Mapping[str, Dataset],
 def _accelerator(settings: dict[str, Any]) -> str:
     """Settle the accelerator, and refuse what this machine does not have."""
     import torch
+
+    from indexnet.run.checks import check_sync_batchnorm
+    from indexnet.run.loader import process_rank
 
     gpus = torch.cuda.device_count()
     wanted = settings["accelerator"]
@@ -245,6 +343,9 @@ def _accelerator(settings: dict[str, Any]) -> str:
             f"trainer.devices={settings['devices']} but this machine has {gpus} GPU{'s' if gpus > 1 else ''}; "
             f"give trainer.devices={gpus}, or trainer.accelerator=cpu for processes on the CPU."
         )
+    check_sync_batchnorm(settings, accelerator)
+    if settings["sync_batchnorm"] and settings["devices"] * settings["num_nodes"] == 1 and process_rank() == 0:
+        print("trainer.sync_batchnorm=true does nothing on one device", flush=True)
     if accelerator == "cpu":
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         if "OMP_NUM_THREADS" not in os.environ:
@@ -349,6 +450,10 @@ def _trainer(
     if every == "auto":
         every = max(1, min(1000, steps // 20))
     devices = settings["devices"] * settings["num_nodes"]
+    strategy = "ddp" if devices > 1 else "auto"
+    if accelerator == "cpu" and devices > 2:
+        # DDP otherwise regroups gradients after its first step, and a resumed run would add up three in another order
+        strategy = "ddp_find_unused_parameters_true"
     show = sys.stderr.isatty() if settings["progress_bar"] == "auto" else bool(settings["progress_bar"])
     # Lightning cannot see that the order of the data follows from the step
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
@@ -362,13 +467,13 @@ def _trainer(
         accelerator=accelerator,
         devices=settings["devices"],
         num_nodes=settings["num_nodes"],
-        strategy="ddp" if devices > 1 else "auto",
+        strategy=strategy,
         precision=settings["precision"],
         max_epochs=1,  # the stream of batches is the whole run
         max_steps=steps,
         accumulate_grad_batches=settings["accumulate"],
         gradient_clip_val=settings["gradient_clip"],
-        sync_batchnorm=settings["sync_batchnorm"],
+        sync_batchnorm=settings["sync_batchnorm"] and devices > 1,
         use_distributed_sampler=False,
         logger=create_loggers(folder, config, start),
         log_every_n_steps=max(1, min(50, steps // 100)),
@@ -377,24 +482,13 @@ def _trainer(
             progress,
             Checkpoints(folder.checkpoint(), every, steps),
         ],
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(folder.previous_checkpoint())],
         enable_checkpointing=False,
         enable_progress_bar=show,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         default_root_dir=folder.path,
     )
-
-
-def _resume(folder: RunFolder) -> tuple[Path | None, int]:
-    """Return the checkpoint to go on from and its step, or None and 0."""
-    import torch
-
-    path = folder.checkpoint()
-    if not path.is_file():
-        return None, 0
-    checkpoint = torch.load(path, weights_only=True, map_location="cpu")
-    return path, int(checkpoint["global_step"])
 
 
 def _collector(task: Task) -> Any:

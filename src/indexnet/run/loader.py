@@ -104,8 +104,11 @@ def total_steps(training: dict[str, Any], budget: dict[str, Any], count: int) ->
 
 
 def process_rank() -> int:
-    """Return this process's rank as its launcher names it in the environment; 0 for a process on its own."""
-    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", os.environ.get("LOCAL_RANK", "0"))))
+    """Return this process's rank as its launcher names it in the environment; 0 for the first process of a run only."""
+    for name in ("RANK", "SLURM_PROCID"):
+        if name in os.environ:
+            return int(os.environ[name])
+    return int(os.environ.get("NODE_RANK", "0")) + int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def worker_count(setting: int | str) -> int:
@@ -123,7 +126,7 @@ def train_loader(dataset: Dataset, stream: StepStream, workers: int) -> DataLoad
         batch_sampler=stream,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_one_thread,
+        worker_init_fn=_start_worker,
     )
 
 
@@ -139,13 +142,17 @@ def evaluation_loader(
         batch_sampler=batches,
         num_workers=workers if len(batches) > workers else 0,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_one_thread,
+        worker_init_fn=_start_worker,
     )
 
 
-def _one_thread(worker: int) -> None:
+def _start_worker(worker: int) -> None:
     import cv2
 
+    from indexnet.run.processes import die_with_parent
+
+    if (ask := die_with_parent(os.getppid())) is not None:
+        ask()  # torch's own look at the parent comes every five seconds only
     torch.set_num_threads(1)
     cv2.setNumThreads(0)  # the workers are the parallelism
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
-from indexnet.run.config import config_hash
 from indexnet.run.folder import RunFolder
 from indexnet.run.loader import process_rank
+from indexnet.run.wandb_run import finish_run, settle_mode, start_run
+
+Rows = list[dict[str, str]]
 
 
 def create_loggers(folder: RunFolder, config: dict[str, Any], start: int) -> list[Logger] | bool:
@@ -25,52 +28,70 @@ def create_loggers(folder: RunFolder, config: dict[str, Any], start: int) -> lis
 
     Returns:
         The loggers, or False for none.
+
+    Raises:
+        UserError: W&B is wanted and cannot be used.
     """
     settings, loggers = config["logger"], []
+    rows: Rows | None = None
     if settings["csv"]:
-        loggers.append(_csv(folder, start))
+        rows = [] if process_rank() else _kept(folder, start)
+        loggers.append(_csv(folder, rows))
     if settings["tensorboard"]:
         loggers.append(TensorBoardLogger(folder.path, name="", version="tensorboard"))
-    if settings["wandb"]:
-        loggers.append(_wandb(folder, config))
+    if settings["wandb"] and (mode := settle_mode(config)) != "disabled":
+        loggers.append(_wandb(folder, config, mode, start, rows))
     return loggers or False
 
 
-def _csv(folder: RunFolder, start: int) -> Logger:
+def _kept(folder: RunFolder, start: int) -> Rows:
+    """Return the logged rows of the steps that are done, and set their file aside where :func:`_csv` finds it again."""
+    file, aside = folder.path / "csv" / "metrics.csv", folder.path / ".metrics.csv"
+    if file.is_file() and not aside.is_file():  # there already where a process was killed between here and _csv
+        os.replace(file, aside)
+    if not start or not aside.is_file():
+        return []
+    with aside.open(newline="", encoding="utf-8") as lines:
+        return [row for row in csv.DictReader(lines) if row.get("step", "").isdigit() and int(row["step"]) < start]
+
+
+def _csv(folder: RunFolder, kept: Rows) -> Logger:
     """Build the CSV logger; Lightning's empties the file of an earlier try, so its rows are handed over."""
     if process_rank() != 0:
         return CSVLogger(folder.path, name="", version="csv")
-    file, kept = folder.path / "csv" / "metrics.csv", []
-    if start and file.is_file():
-        with file.open(newline="", encoding="utf-8") as lines:
-            kept = [row for row in csv.DictReader(lines) if row.get("step", "").isdigit() and int(row["step"]) < start]
-    shutil.rmtree(file.parent, ignore_errors=True)
-    logger = CSVLogger(folder.path, name="", version="csv")
+    shutil.rmtree(folder.path / "csv", ignore_errors=True)
+    # every row goes to the file at once: a killed run goes on with what stands there
+    logger = CSVLogger(folder.path, name="", version="csv", flush_logs_every_n_steps=1)
     if kept:
         logger.experiment.metrics.extend(kept)
+        logger.save()
+    (folder.path / ".metrics.csv").unlink(missing_ok=True)
     return logger
 
 
-def _wandb(folder: RunFolder, config: dict[str, Any]) -> Logger:
-    """One W&B run per (configuration, seed), grouped by experiment and row, offline unless the person is logged in."""
-    import wandb
-    from pytorch_lightning.loggers import WandbLogger
+def _wandb(folder: RunFolder, config: dict[str, Any], mode: str, start: int, rows: Rows | None) -> Logger:
+    """Build the W&B logger; other processes than the first have one that logs nothing."""
+    project = config["logger"]["project"]
+    if process_rank() != 0:
+        return _Wandb(project=project, save_dir=folder.path)
+    run = start_run(folder, config, mode, start, rows)
+    return _Wandb(project=project, save_dir=folder.path, experiment=run)
 
-    os.environ.setdefault("WANDB_SILENT", "true")
-    experiment = config["experiment"]
-    mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
-    return WandbLogger(
-        project=config["logger"]["project"],
-        name=f"{experiment['row'] or config['resampling']['name']}-seed{config['seed']}",
-        id=config_hash(config),
-        save_dir=folder.path,
-        group=experiment["name"] or config["task"]["name"],
-        job_type=experiment["row"] or "single",
-        tags=[config["task"]["name"], config["resampling"]["name"], config["budget"]["name"]],
-        config=config,
-        mode=mode,
-        resume="allow",
-    )
+
+class _Wandb(WandbLogger):
+    """Lightning's logger, but a W&B that breaks does not take the training with it."""
+
+    _broken = False
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log, or after a first failure do nothing."""
+        if self._broken:
+            return
+        try:
+            super().log_metrics(metrics, step)
+        except Exception as error:
+            self._broken = True
+            print(f"indexnet: W&B does not log any more ({error}); the run goes on without it.", file=sys.stderr)
 
 
 def finish_loggers(loggers: Sequence[Logger], folder: RunFolder, record: Mapping[str, Any]) -> None:
@@ -83,3 +104,5 @@ def finish_loggers(loggers: Sequence[Logger], folder: RunFolder, record: Mapping
     """
     for logger in loggers:
         logger.finalize("success" if record["status"] == "done" else "failed")
+        if isinstance(logger, WandbLogger):
+            finish_run(logger.experiment, folder, record)

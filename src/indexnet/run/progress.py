@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from indexnet.files import read_json
-from indexnet.run.launch import Outcome, Running, View
+from indexnet.run.pool import Outcome, Running, View
 
 if TYPE_CHECKING:
     from rich.console import Console

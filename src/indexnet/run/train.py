@@ -24,13 +24,17 @@ usage: indexnet train [-m] [group=option ...] [group.key=value ...] [Hydra flags
   some of it     indexnet train -m experiments=quickstart rows=hin,m2o seeds=0 budget=smoke
   two at a time  indexnet train -m experiments=quickstart hydra.launcher.n_jobs=2
   two devices    indexnet train trainer.devices=2
+  a cluster      indexnet train -m experiments=quickstart hydra/launcher=slurm hydra.launcher.partition=NAME
+  a search       indexnet train -m hydra/sweeper=optuna 'optimizer.lr=tag(log,interval(1e-4,1e-1))'
 
   --cfg job      show the composed configuration and stop (add --resolve)
   --hydra-help   Hydra's own help
 
-A finished run is not run again; a killed one goes on from its last checkpoint. Results: runs/ (paths.runs=DIR).
+A finished run is not run again; a killed one goes on from its last checkpoint; one of a sweep that failed waits for
+retry_failed=true. Results: runs/ (paths.runs=DIR).
 
-exit codes: 0 all done; 2 a mistake in what was given, nothing done; 3 some runs failed or diverged, listed
+exit codes: 0 all done; 2 a mistake in what was given, nothing done; 3 some runs failed or diverged, listed;
+4 a process of a run on several devices was killed, the same command goes on
 """
 
 
@@ -56,6 +60,9 @@ def train(arguments: Sequence[str]) -> int:
     if "-h" in arguments or "--help" in arguments:
         print(_USAGE, end="")
         return 0
+    from indexnet.run.cluster import leave_task
+
+    leave_task()
     configs = _compose_with_hydra(arguments)
     if not configs:  # a sweep, which its launcher has run, or a question about the configuration
         return 0
@@ -77,7 +84,7 @@ def train(arguments: Sequence[str]) -> int:
 
 def _run(folder: Path, trainer: Any) -> int:
     if trainer.devices != 1 or trainer.num_nodes != 1:
-        return run_job_process(folder)  # Lightning starts the other ranks by repeating the command of this one
+        return run_job_process(folder)  # the other ranks are started by repeating the command of this one
     from indexnet.run.job import run_job
 
     return run_job(folder)
@@ -85,7 +92,7 @@ def _run(folder: Path, trainer: Any) -> int:
 
 def run_job_process(folder: Path) -> int:
     """Run a frozen configuration in a process of its own, on this terminal, that ends with this one."""
-    from indexnet.run.launch import die_with_parent
+    from indexnet.run.processes import die_with_parent
 
     command = [sys.executable, "-m", "indexnet", "job", str(folder)]
     return subprocess.run(command, check=False, preexec_fn=die_with_parent(os.getpid())).returncode
@@ -111,6 +118,10 @@ def _compose_with_hydra(arguments: Sequence[str]) -> list[Any]:
         except UserError:
             raise
         except (HydraException, OmegaConfBaseException, ValueError) as error:
+            if "'hydra/launcher/submitit_" in str(error):
+                raise UserError(
+                    "a sweep on a cluster needs hydra-submitit-launcher: pip install 'indexnet[sweep]'."
+                ) from error
             raise explain(error, [a for a in arguments if not a.startswith("-")]) from error
     return composed
 

@@ -1,0 +1,204 @@
+"""Put an experiment file and its runs together: means, ranks, ties, agreement, what is missing."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from indexnet.report import origin, statistics
+from indexnet.report.numbers import parse_number
+from indexnet.report.protocol import check_protocol
+from indexnet.report.records import Run, RunSet, read_per_image
+from indexnet.report.table import Agreement, Block, Measurement, Problem, Table, TableRow, can_rank
+
+if TYPE_CHECKING:
+    from indexnet.run.experiments import Column, Experiment
+
+OTHER_ROWS = "other rows"
+"""The block of rows that an experiment with blocks does not know."""
+
+
+def build(experiment: Experiment, runs: RunSet | None, others: Sequence[str] = ()) -> Table:
+    """Put an experiment file and the runs found together.
+
+    Args:
+        experiment: the experiment file.
+        runs: its runs on one data set and budget, or None.
+        others: other data-budget combinations, only to be named.
+    """
+    by_row: dict[str, list[Run]] = {}
+    for run in runs.runs if runs else ():
+        by_row.setdefault(run.row, []).append(run)
+    rows = _rows(experiment, by_row)
+    seeds = tuple(sorted({*experiment.seeds, *(run.seed for row in rows for run in row.runs)}))
+    protocol = check_protocol(experiment, runs)
+    columns, stand_in = _columns(experiment, rows)
+    comparable = origin.comparable(experiment, runs, protocol) and not stand_in
+    ranked = can_rank(experiment, runs)
+    labels = dict.fromkeys(row.block for row in rows)
+    blocks = tuple(
+        _block(label, [row for row in rows if row.block == label], columns, ranked, comparable) for label in labels
+    )
+    problems = tuple(_problems(rows, seeds))
+    warnings = (
+        *origin.stand_in_warnings(experiment, runs, columns, stand_in),
+        *origin.protocol_warnings(experiment, runs, protocol),
+        *origin.run_warnings(rows, columns),
+    )
+    return Table(
+        experiment, runs, tuple(others), columns, stand_in, blocks, seeds, comparable, protocol, problems, warnings
+    )
+
+
+def _rows(experiment: Experiment, by_row: Mapping[str, Sequence[Run]]) -> list[TableRow]:
+    """Return the experiment's rows, then those that only have runs."""
+    rows: list[TableRow] = []
+    numbers: dict[str, int] = {}
+
+    def number(block: str) -> int:
+        numbers[block] = numbers.get(block, 0) + 1
+        return numbers[block]
+
+    for row in experiment.rows:
+        exception, runs = experiment.exceptions.get(row.base, ""), tuple(by_row.get(row.name, ()))
+        rows.append(
+            TableRow(
+                number(row.block), row.name, row.label, row.pending, exception, row.printed, runs, row.block, row.base
+            )
+        )
+    repeated = any(row.block for row in rows)
+    for name in sorted(set(by_row) - {row.name for row in rows}):
+        label = next((str(run.record["label"]) for run in by_row[name] if run.record.get("label")), name)
+        block = OTHER_ROWS if repeated else ""  # a row without a block is comparable with none of theirs
+        rows.append(TableRow(number(block), name, label, "", "", {}, tuple(by_row[name]), block, name))
+    return rows
+
+
+def _columns(experiment: Experiment, rows: Sequence[TableRow]) -> tuple[tuple[Column, ...], str]:
+    """Return the columns to show, and the split whose printed numbers stand beside those of other splits.
+
+    An experiment names the test splits of its printed data set. On a data set with others, or with one that has no
+    name, every split that the runs were tested on gets the experiment's metrics as columns; the printed numbers of the
+    experiment's first split go beside those of the first.
+    """
+    found = list(dict.fromkeys(metric for row in rows for run in row.done for metric in run.metrics))
+    metrics = {column.metric: column for column in experiment.columns}
+    if not found or any(metric in metrics for metric in found):
+        return experiment.columns, ""
+    bases: dict[str, Column] = {}
+    for column in experiment.columns:
+        bases.setdefault(column.metric.rpartition("/")[2], column)
+    splits = dict.fromkeys(metric.rpartition("/")[0] for metric in found if metric.rpartition("/")[2] in bases)
+    columns = tuple(
+        dataclasses.replace(
+            column,
+            metric=f"{split}/{base}" if split else base,
+            printed="" if index else column.printed,
+            title=f"{split} {_title(base)}".strip(),
+            split=split,
+        )
+        for index, split in enumerate(splits)
+        for base, column in bases.items()
+        if index == 0 or (f"{split}/{base}" if split else base) in found
+    )
+    first = experiment.columns[0].split or (experiment.printed_data[0] if experiment.printed_data else "its own")
+    return (columns, first) if columns else (experiment.columns, "")
+
+
+def _title(metric: str) -> str:
+    """Return a metric's heading, without any split."""
+    from indexnet.metrics import list_metrics
+
+    info = next((info for info in list_metrics() if info.name == metric), None)
+    if info is None:
+        return metric
+    return f"{info.title} ({info.unit})" if info.unit else info.title
+
+
+def _block(label: str, rows: Sequence[TableRow], columns: Sequence[Column], ranked: bool, comparable: bool) -> Block:
+    """Measure, rank and compare the rows of one block with each other."""
+    agreement = {}
+    for column in columns:
+        _measure(rows, column, ranked, comparable)
+        cells = [row.measured[column.metric] for row in rows]
+        pairs = [
+            (printed, cell.mean)
+            for cell in cells
+            if (printed := parse_number(cell.printed)) is not None and cell.mean is not None
+        ]
+        if any(cell.printed for cell in cells):
+            tau = statistics.kendall_tau_b([a for a, _ in pairs], [b for _, b in pairs])
+            agreement[column.metric] = Agreement(tau, len(pairs))
+    if ranked:
+        _mark_ties(rows, columns)
+    return Block(label, tuple(rows), agreement)
+
+
+def _measure(rows: Sequence[TableRow], column: Column, ranked: bool, comparable: bool) -> None:
+    for row in rows:
+        values = {run.seed: run.metrics[column.metric] for run in row.done if column.metric in run.metrics}
+        printed = row.printed.get(column.printed, "") if column.printed else ""
+        measurement = Measurement(values, column.higher_is_better, printed=printed)
+        target, mean = parse_number(printed), measurement.mean
+        if comparable and target is not None and mean is not None:
+            measurement.difference = mean - target
+        row.measured[column.metric] = measurement
+    if ranked:
+        means = [row.measured[column.metric].mean for row in rows]
+        for row, rank in zip(rows, statistics.ranks(means, column.higher_is_better), strict=True):
+            row.measured[column.metric].rank = rank
+            row.measured[column.metric].best = rank == 1
+
+
+def _mark_ties(rows: Sequence[TableRow], columns: Sequence[Column]) -> None:
+    """Compare every row with the best of each column, image by image.
+
+    Where a number is computed from the pixels of all images at once, per-image values say less: a row whose per-image
+    values are better on average than those of the best row is not told apart from it.
+    """
+    tables = {(row.name, run.seed): read_per_image(run) for row in rows for run in row.done}
+
+    def scores(row: TableRow, metric: str) -> statistics.Scores:
+        found = {run.seed: tables[row.name, run.seed].get(metric, {}) for run in row.done}
+        return {seed: images for seed, images in found.items() if images}
+
+    for column in columns:
+        every = {row.name: scores(row, column.metric) for row in rows}
+        best = next((row for row in rows if row.measured[column.metric].best), None)
+        if best is None:
+            continue
+        pooled = any(_pooled(row.measured[column.metric].values, every[row.name]) for row in rows)
+        for row in rows:
+            measurement = row.measured[column.metric]
+            measurement.pooled = pooled
+            if row is best or measurement.mean is None:
+                continue
+            interval = statistics.paired_bootstrap(every[row.name], every[best.name])
+            measurement.interval = interval
+            if interval is not None and not measurement.best:
+                reversed_ = interval.low > 0 if column.higher_is_better else interval.high < 0
+                measurement.tied = interval.contains_zero or reversed_
+
+
+def _pooled(values: Mapping[int, float], scores: statistics.Scores) -> bool:
+    """Whether any seed's value is something else than the mean of its per-image values, beyond rounding."""
+    return any(
+        not math.isclose(value, statistics.mean(list(scores[seed].values())), rel_tol=1e-6, abs_tol=1e-9)
+        for seed, value in values.items()
+        if scores.get(seed)
+    )
+
+
+def _problems(rows: Iterable[TableRow], seeds: Sequence[int]) -> Iterable[Problem]:
+    for row in rows:
+        if row.pending:
+            continue
+        by_seed = {run.seed: run for run in row.runs}
+        for seed in seeds:
+            run = by_seed.get(seed)
+            if run is None:
+                yield Problem(row.label, seed, "missing", "not launched yet")
+            elif run.status != "done":
+                yield Problem(row.label, seed, "unfinished" if run.status == "running" else run.status, run.reason)

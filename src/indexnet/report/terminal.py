@@ -1,0 +1,165 @@
+"""A report in the terminal: as many columns as fit, the other metrics in tables below, rows without runs left out."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from indexnet.report import words
+from indexnet.report.formats import grid
+from indexnet.report.table import Table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    from indexnet.run.experiments import Column
+
+_SIGNS = ("★", "≈")
+_NAME = 16  # characters that a row's name keeps in a narrow terminal
+_GAP = 2  # between columns
+_HARD = "\N{NO-BREAK SPACE}"
+
+_LEAST: dict[str, Any] = {"best_seeds": False, "spreads": False, "printed_costs": False, "costs": ()}
+_LEVELS: tuple[dict[str, Any], ...] = (
+    {},
+    {"costs": ("parameters", "paper_gflops", "train_samples_per_s")},
+    {"costs": ("parameters",)},
+    {"printed_costs": False, "costs": ("parameters",)},
+    {"printed_costs": False, "costs": ()},
+    {**_LEAST, "best_seeds": True, "costs": ("parameters",)},
+    {**_LEAST, "best_seeds": True},
+    {**_LEAST, "costs": ("parameters",)},
+    _LEAST,
+)
+"""Options of :func:`indexnet.report.formats.grid`, most telling first."""
+
+
+def show(table: Table, console: Console) -> None:
+    """Print the table with what it means and what is missing."""
+    from rich.markup import escape
+
+    console.print(f"\n[bold]{escape(table.experiment.title)}[/]")
+    if table.runs:
+        said = f"Measured here: {table.runs.data} at budget {table.runs.budget}, "
+        said += f"{table.done} of {table.expected} runs finished"
+        said += f"; also there: {', '.join(table.others)} (--data)" if table.others else ""
+        console.print(escape(said), style="dim")
+    if banner := words.banner(table):
+        console.print(escape(banner), style="yellow")
+    tables, best_seeds = layout(table, console.width)
+    for each in tables:
+        console.print(each)
+    if table.folded:
+        console.print(escape(f"Left out here: {words.folded(table)}; the files of the report have them."), style="dim")
+    for text in (
+        *words.legend(table, costs=False, best_seeds=best_seeds),
+        *table.warnings,
+        words.comparison(table),
+        words.agreement(table),
+        *words.pending(table),
+        *words.missing(table),
+    ):
+        if text:
+            console.print(escape(text), style="dim")
+    for label, seeds, status, reason in words.problems(table):
+        if status != "missing":
+            many = "s" if "," in seeds else ""
+            console.print(escape(f"{label}, seed{many} {seeds}: {status}, {reason}"), style="red")
+    console.print(escape(f"\n{words.headline(table)}"))
+
+
+def layout(table: Table, width: int) -> tuple[list[RichTable], bool]:
+    """Build the tables for a terminal of ``width`` characters.
+
+    Returns:
+        (one table where all metrics fit into it, else one for the main metric and further ones for the others, whether
+        they name best seeds).
+    """
+    measured = [c for c in table.columns if any(row.measured[c.metric].values for row in table.rows)]
+    shown = tuple(measured or table.columns[:1])
+    if not measured or len(measured) == len(table.columns):
+        choices: tuple[tuple[Column, ...], ...] = (table.columns, shown)
+    else:
+        choices = (shown,)  # a metric that no finished run has is named below the table
+    for columns in choices:
+        for level in _LEVELS:
+            if _width(table, columns, level) <= width:
+                return [_build(table, columns, level)], level.get("best_seeds", True) and table.names_best_seeds
+    groups = list(_groups(table, shown, width))
+    levels = [_roomiest(table, group, width, first=not index) for index, group in enumerate(groups)]
+    tables = [_build(table, group, level) for group, level in zip(groups, levels, strict=True)]
+    return tables, levels[0].get("best_seeds", True) and table.names_best_seeds
+
+
+def _groups(table: Table, columns: Sequence[Column], width: int) -> Iterator[list[Column]]:
+    """Pack columns into as few tables as hold them, in their order, the first one alone."""
+    yield [columns[0]]
+    group: list[Column] = []
+    for column in columns[1:]:
+        if group and _width(table, [*group, column], {**_LEAST, "spreads": True}) > width:
+            yield group
+            group = []
+        group.append(column)
+    if group:
+        yield group
+
+
+def _roomiest(table: Table, columns: Sequence[Column], width: int, *, first: bool) -> dict[str, Any]:
+    """Return the most telling options that fit; tables after the first repeat no costs."""
+    options = _LEVELS if first else ({**_LEAST, "spreads": True}, _LEAST)
+    return next((level for level in options if _width(table, columns, level) <= width), _LEAST)
+
+
+def _width(table: Table, columns: Sequence[Column], options: dict[str, Any]) -> int:
+    widths = _cells(table, columns, options)[2]
+    return sum(widths) - widths[1] + min(widths[1], _NAME) + _GAP * len(widths)
+
+
+def _build(table: Table, columns: Sequence[Column], options: dict[str, Any]) -> RichTable:
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table as RichTable
+
+    head, cells, widths = _cells(table, columns, options)
+    shown = RichTable(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    for index, name in enumerate(head):
+        if index == 1:
+            shown.add_column(name, min_width=min(widths[1], _NAME), overflow="fold")
+        else:
+            shown.add_column(escape(name), justify="right", no_wrap=True, min_width=widths[index])
+    lines = iter(cells)
+    for block, rows in table.by_block(table.shown):
+        if block.label:
+            shown.add_section()
+            shown.add_row("", f"[bold]{escape(block.label)}[/]")
+        for row in rows:
+            line = (f"[bold green]{escape(c)}[/]" if c.endswith("★") else escape(c) for c in next(lines))
+            shown.add_row(*line, style="dim" if row.pending else None)
+    return shown
+
+
+def _cells(
+    table: Table, columns: Sequence[Column], options: dict[str, Any]
+) -> tuple[list[str], list[list[str]], list[int]]:
+    """Return heads, cells and the widths of their columns."""
+    head, lines = grid(table, table.shown, columns, here="here", **options)
+    for line in lines:
+        line[-1] = line[-1].split(" seed")[0].replace(" of ", "/")  # what failed is listed below the table
+    for index in range(2, len(head) - 1):  # a place for the sign in every line keeps decimals below each other
+        if any(line[index].endswith(_SIGNS) for line in lines):
+            for line in lines:
+                line[index] += "" if line[index].endswith(_SIGNS) or not line[index] else "  "
+    bodies = [max((len(line[index]) for line in lines), default=0) for index in range(len(head))]
+    head = [name if index < 2 else _narrowed(name, bodies[index]) for index, name in enumerate(head)]
+    widths = [max(body, *map(len, name.split("\n"))) for body, name in zip(bodies, head, strict=True)]
+    return head, lines, widths
+
+
+def _narrowed(name: str, width: int) -> str:
+    """Break a head into lines no wider than its column's cells, where its words allow that."""
+    hard = name.replace(" ↑", f"{_HARD}↑").replace(" ↓", f"{_HARD}↓")
+    width = max(width, *(len(word) for word in hard.replace("\n", " ").split(" ")))
+    lines = [part for line in hard.split("\n") for part in textwrap.wrap(line, width, break_on_hyphens=False)]
+    return "\n".join(lines).replace(_HARD, " ")

@@ -1,0 +1,223 @@
+"""The further processes of a run on several devices: started, watched, and what it means when one is lost.
+
+Lightning takes part in whatever group of processes its environment describes. This module makes that environment, as
+``torchrun`` or SLURM would, because it needs to know how a process ended: one that was killed leaves the run to go on
+from its last checkpoint, one that failed has an error to record, and either way this process only sees a closed
+connection, or waits for ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from indexnet.errors import UserError
+from indexnet.run.processes import LEADER
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+INTERRUPTED = 4
+"""Exit code: a process of the run was killed; the same command goes on."""
+
+_POLL = 0.2
+_PATIENCE = 5.0  # seconds for this process to notice by itself that another is gone
+_ARRIVAL = 3.0  # seconds between a closed connection and the end of the process that closed it
+_FAREWELL = 2.0  # seconds for the others to end by themselves when all is done
+_EXIT = 20.0  # seconds for this process to end once another was lost: a GPU may wait for that one
+_CRASHES = frozenset(
+    (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS)
+)
+_CLOSED = re.compile(
+    r"connection (was )?(closed|reset|refused)|broken pipe|socket (is )?closed|remote process (has )?exited|"
+    r"ncclRemoteError",
+    re.IGNORECASE,
+)
+_WORKER = re.compile(r"DataLoader worker .*(killed by signal: (Killed|Terminated)|exited unexpectedly)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why a run ended, where the error of its first process is only a consequence.
+
+    Attributes:
+        text: one sentence part: which process, and what became of it.
+        killed: whether it was killed, so that the run can go on; else it failed.
+        user: whether ``text`` is a sentence about a person's mistake.
+    """
+
+    text: str
+    killed: bool
+    user: bool = False
+
+
+def started_here() -> bool:
+    """Return whether the processes of this run were started by :class:`Ranks`, not by a cluster or ``torchrun``."""
+    return LEADER in os.environ
+
+
+def is_killing(error: BaseException) -> str:
+    """Say what was killed where an error means that a process was, ``""`` where it means something else."""
+    if _WORKER.search(str(error)):
+        return "a process that loads its data was killed, as the system does when memory runs out"
+    if isinstance(error, RuntimeError) and _CLOSED.search(str(error)):  # gloo's and NCCL's are told apart by text only
+        return "the connection to another process was lost"
+    return ""
+
+
+def tell_error(folder: Path, rank: int, error: BaseException) -> None:
+    """Leave the error of a process for the first one, which records it."""
+    from indexnet.files import write_json
+
+    user = isinstance(error, UserError)
+    text = str(error) if user else f"{type(error).__name__}: {error}"
+    with contextlib.suppress(OSError, UserError):
+        write_json(_error_file(folder, rank), {"text": text, "user": user})
+
+
+def _error_file(folder: Path, rank: int | str) -> Path:
+    return folder / f".process{rank}.error"
+
+
+class Ranks:
+    """The other processes of a run on this machine.
+
+    Args:
+        folder: of the run.
+        stuck: called, in another thread, with the cause where a process is lost and this one does not notice because it
+            waits for that one; must end the process.
+        first: whether this is the first process of the run, which other processes leave their errors for.
+    """
+
+    def __init__(self, folder: Path, stuck: Callable[[Cause], None], first: bool = True) -> None:
+        self.folder, self.stuck, self.first = folder, stuck, first
+        self.processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._known = threading.Event()  # that this process has noticed, or has ended well
+        self._lost = False
+        self._world = 1
+        self._environment: dict[str, str | None] = {}
+        if first:
+            self._forget()
+
+    def start(self, trainer: pl.Trainer) -> None:
+        """Start one process for each further device, unless something else has started them."""
+        devices = trainer.num_devices
+        if devices < 2 or self.processes:
+            return
+        environment = trainer.strategy.cluster_environment  # type: ignore[attr-defined]
+        if environment.creates_processes_externally:
+            return
+        group = {
+            "MASTER_ADDR": environment.main_address,
+            "MASTER_PORT": str(environment.main_port),
+            "NODE_RANK": str(environment.node_rank()),
+            "WORLD_SIZE": str(trainer.world_size),
+            LEADER: str(os.getpid()),
+        }
+        for local in range(1, devices):
+            rank = environment.node_rank() * devices + local
+            own = {"LOCAL_RANK": str(local), "RANK": str(rank)}
+            self.processes[rank] = subprocess.Popen(
+                [sys.executable, *sys.orig_argv[1:]],  # this process's own command
+                env={**os.environ, **group, **own},
+                stdin=subprocess.DEVNULL,
+            )
+        group["LOCAL_RANK"] = "0"  # from here on Lightning takes them as given
+        self._environment = {key: os.environ.get(key) for key in group}
+        os.environ.update(group)
+        self._world = trainer.world_size
+        threading.Thread(target=self._watch, name="ranks", daemon=True).start()
+
+    def cause(self, error: BaseException) -> Cause | None:
+        """Return what lies behind an error of this process, or None where it is an error of its own."""
+        if isinstance(error, UserError):
+            return None
+        killing = is_killing(error)
+        if _WORKER.search(str(error)):
+            return Cause(killing, killed=True)
+        deadline = time.monotonic() + _ARRIVAL
+        cause = self._signalled()
+        while killing and cause is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+            cause = self._ended()
+        if cause is None and killing:
+            cause = Cause(killing, killed=True)
+        if cause is not None:
+            self._lost = True
+            self._known.set()
+        return cause
+
+    def close(self, code: int) -> None:
+        """End what is still running, once everything is written.
+
+        Args:
+            code: of this process, should it not end by itself.
+        """
+        self._known.set()
+        for process in self.processes.values():
+            if process.poll() is None:
+                try:
+                    process.wait(0 if self._lost or code else _FAREWELL)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+        for key, value in self._environment.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+        if self.first:
+            self._forget()
+        if self._lost:
+            last_resort = threading.Timer(_EXIT, os._exit, (code,))
+            last_resort.daemon = True
+            last_resort.start()
+
+    def _forget(self) -> None:
+        for file in self.folder.glob(_error_file(self.folder, "*").name):
+            file.unlink(missing_ok=True)
+
+    def _watch(self) -> None:
+        while not self._known.wait(_POLL):
+            if any(process.poll() for process in self.processes.values()):
+                if self._known.wait(_PATIENCE):
+                    return
+                cause = self._ended() or Cause("another process of the run was lost", killed=True)
+                for process in self.processes.values():
+                    process.kill()
+                self.stuck(cause)
+
+    def _signalled(self) -> Cause | None:
+        """Return which process a signal has ended."""
+        for rank, process in self.processes.items():
+            if (code := process.poll()) is not None and code < 0:
+                name = next((each.name for each in signal.Signals if each == -code), f"signal {-code}")
+                crash = -code in _CRASHES
+                word = "crashed with" if crash else "was killed by"
+                return Cause(f"process {rank} of {self._world} {word} {name}", killed=not crash)
+        return None
+
+    def _ended(self) -> Cause | None:
+        """Return how the process that was lost first ended; those that were interrupted by its end say nothing."""
+        from indexnet.files import read_json
+
+        for file in sorted(self.folder.glob(_error_file(self.folder, "*").name)) if self.first else ():
+            with contextlib.suppress(OSError, ValueError):
+                found = read_json(file)
+                return Cause(str(found["text"]), killed=False, user=bool(found["user"]))
+        if (cause := self._signalled()) is not None:
+            return cause
+        for rank, process in self.processes.items():
+            if (code := process.poll()) and code != INTERRUPTED:
+                return Cause(f"process {rank} of {self._world} ended with exit code {code}", killed=False)
+        return None

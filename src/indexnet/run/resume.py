@@ -1,0 +1,95 @@
+"""Which checkpoint a run goes on from, where the last one may be damaged."""
+
+from __future__ import annotations
+
+import os
+import sys
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from indexnet.errors import UserError
+from indexnet.files import atomic_write
+from indexnet.run.config import config_hash
+from indexnet.run.folder import RunFolder, difference
+
+BROKEN = ".broken"
+"""What is added to the name of a damaged checkpoint."""
+
+
+def find_checkpoint(folder: RunFolder, config: Mapping[str, Any], *, settle: bool) -> tuple[Path | None, int]:
+    """Return the newest whole checkpoint and its step, or None and 0.
+
+    Every process of a run asks for itself, at its own time, and all get the same answer: it follows from the content of
+    the files, which the first process tidies in a way that does not change it, and no new checkpoint is written before
+    all processes have met.
+
+    Args:
+        folder: of the run.
+        config: its frozen configuration.
+        settle: put the files in order and say what was damaged; for the first process of a run, which holds its lock.
+
+    Raises:
+        UserError: a checkpoint belongs to another configuration, or may not be read.
+    """
+    last, previous = folder.checkpoint(), folder.previous_checkpoint()
+    damaged: list[Path] = []
+    found: tuple[Path | None, int] = None, 0
+    for path in (last, previous):
+        checkpoint = read_checkpoint(path)
+        if checkpoint is not None:
+            _check_owner(path, checkpoint["indexnet"]["config"], config)
+            found = path, int(checkpoint["global_step"])
+            break
+        if path.exists():
+            damaged.append(path)
+    if settle:
+        _settle(damaged, found, last)
+    return found
+
+
+def read_checkpoint(path: Path) -> dict[str, Any] | None:
+    """Read a checkpoint onto the CPU; None where there is none, or where it is damaged or cut off.
+
+    Raises:
+        UserError: it may not be read.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:  # torch writes the checksums but does not compare them
+                return None
+        checkpoint = torch.load(path, weights_only=True, map_location="cpu")
+        used = checkpoint["global_step"], checkpoint["state_dict"], checkpoint["indexnet"]["config"]
+    except PermissionError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error
+    except MemoryError:
+        raise
+    except Exception:  # whatever random bytes make of zipfile, pickle and torch
+        return None
+    good = isinstance(used[0], int) and isinstance(used[1], dict) and isinstance(used[2], dict)
+    return checkpoint if good else None
+
+
+def _check_owner(path: Path, there: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    if config_hash(there) != config_hash(config):
+        raise UserError(
+            f"{path} belongs to a run with another configuration ({difference(there, config)}); move it away, and this "
+            "run starts from the beginning."
+        )
+
+
+def _settle(damaged: list[Path], found: tuple[Path | None, int], last: Path) -> None:
+    """Put damaged files aside and a copy of the checkpoint that is used in the place of the last one."""
+    path, step = found
+    for file in damaged:
+        os.replace(file, file.with_name(file.name + BROKEN))
+    if damaged:
+        names = " and ".join(file.name for file in damaged)
+        where = f"going on from {path.name}, step {step}" if path else "starting from the beginning"
+        verb = "is" if len(damaged) == 1 else "are"
+        print(f"indexnet: {last.parent}: {names} {verb} damaged, kept as *{BROKEN}; {where}.", file=sys.stderr)
+    if path is not None and path != last:
+        atomic_write(last, path.read_bytes())  # a copy: another process may be reading this one

@@ -1,0 +1,66 @@
+"""Tiny runs and what they left, for the tests of runs."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+
+import torch
+
+from indexnet.run.config import compose, freeze
+from indexnet.run.folder import prepare
+
+RECONSTRUCTION = [
+    "task=reconstruction",
+    "network.widths=[4,8]",
+    "training.steps=6",
+    "training.batch_size=4",
+    "data.train_count=10",
+    "data.test_count=5",
+    "trainer.accelerator=cpu",
+    "trainer.num_workers=0",
+    "schedule.milestones=[50]",
+]
+MATTING = [
+    "task=matting",
+    "encoder.width=0.25",
+    "training.steps=4",
+    "training.batch_size=4",
+    "training.size=64",
+    "data.train_count=6",
+    "data.test_count=2",
+    "trainer.accelerator=cpu",
+    "trainer.num_workers=0",
+]
+
+
+DENOISING = ["task=denoising", "network=dncnn", "network.depth=3", "network.width=4", "training.batch_size=4",
+             "training.size=16", "training.steps=6", "data.train_count=16", "data.test_count=3",
+             "trainer.accelerator=cpu"]  # fmt: skip
+
+
+def prepare_run(root, *overrides):
+    """Create the folder of a run below ``root``."""
+    return prepare(freeze(compose([*overrides, f"paths.runs={root}"])))
+
+
+def weights(folder):
+    return torch.load(folder.checkpoint(), weights_only=True)["state_dict"]
+
+
+def losses(folder):
+    with (folder.path / "csv" / "metrics.csv").open() as file:
+        return [(row["step"], row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def job_process(folder):
+    """Run a folder as its own process, to its end."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "indexnet", "job", str(folder.path)]
+    return subprocess.run(command, env=env, capture_output=True, text=True)

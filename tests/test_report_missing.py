@@ -1,0 +1,166 @@
+"""Unfinished sweeps: rows without runs are folded away and named, nothing is lost in the files for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from html import unescape
+
+import pytest
+from rich.console import Console
+
+from indexnet.report import formats, html, latex, records, terminal, words
+from indexnet.report.build import build
+from indexnet.report.origin import facts
+from indexnet.report.records import find_run_sets
+from indexnet.run.experiments import list_experiments, load_experiment
+from report_fabricated import MAE, PSNR, column, experiment, record, row, write_run
+from test_report_page import check
+
+
+def in_terminal(table, width=100):
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    terminal.show(table, console)
+    return console.file.getvalue()
+
+
+def sparse(runs, idle=9, **values):
+    """Rows a and b have run, ``idle`` rows have not; one of them cannot."""
+    for number, name in enumerate("ab"):
+        write_run(runs, name, 0, record({"psnr": 30.0 + number, "mae": 0.1}))
+    rows = [row("a", "Alpha", printed={"p": "31.11"}), row("b", "Beta", printed={"p": "32.22"})]
+    rows += [row(f"x{i}", f"Idle {i}", printed={"p": f"4{i}.44"}) for i in range(idle - 1)]
+    rows.insert(1, row("y", "Waiting", printed={"p": "55.55"}, pending="not there yet"))
+    made = experiment(rows, [column(**PSNR | {"printed": "p"}), column(**MAE)], seeds=(0,), **values)
+    return build(made, find_run_sets(runs, "made_up")[0])
+
+
+def test_rows_without_runs_are_folded_away_for_people_and_kept_for_programs(tmp_path):
+    table = sparse(tmp_path)
+    assert [line.name for line in table.shown] == ["a", "b"]
+    assert words.folded(table) == "8 rows not run, 1 row pending"
+    page = html.page(table, "now")
+    check(page)
+    results = page[page.index('id="results"') : page.index('id="missing"')]
+    before, _, after = results.partition("<details>")
+    assert "Alpha" in before
+    assert "Idle" not in before
+    assert after.startswith("<summary>8 rows not run, 1 row pending: names and printed numbers</summary>")
+    assert all(f"4{i}.44" in after for i in range(8))
+    assert "55.55" in after
+    text = formats.markdown(table)
+    before, _, after = text.partition("<details><summary>8 rows not run, 1 row pending</summary>")
+    assert "Idle" not in before
+    assert "| 4 | Idle 0 | 40.44 |" in after
+    shown = in_terminal(table)
+    assert "Left out here: 8 rows not run, 1 row pending" in shown
+    assert "40.44" not in shown
+    assert len(list(csv.DictReader(io.StringIO(formats.table_csv(table))))) == 11
+    assert all(f"4{i}.44" in latex.table_tex(table) for i in range(8))
+
+
+def test_a_few_rows_without_runs_stay_in_their_places(tmp_path):
+    table = sparse(tmp_path, idle=3)
+    assert [line.name for line in table.shown] == ["a", "y", "b", "x0", "x1"]
+    assert "names and printed numbers" not in html.page(table, "now")
+    assert "41.44" in in_terminal(table)
+    assert "Not run: 2 of 5 rows (Idle 0, Idle 1)." in words.missing(table)
+
+
+def test_what_is_missing_is_said_in_plain_words_everywhere(tmp_path):
+    for seed, status in ((1, "failed"), (2, "diverged"), (3, "running")):
+        write_run(tmp_path, "b", seed, record(status=status, error=f"it {status}"))
+    write_run(tmp_path, "b", 4, record(schema=2))
+    write_run(tmp_path, "b", 5, None)
+    table = sparse(tmp_path)
+    said = words.missing(table)
+    assert said == [
+        "Not run: 8 of 11 rows (Idle 0, Idle 1, Idle 2, Idle 3, Idle 4 and 3 more).",
+        "Fewer than 6 finished seeds: Alpha (1), Beta (1).",
+        "Runs without a result: 1 failed, 1 diverged, 1 unreadable, 1 unfinished, 1 new.",
+    ]
+    for text in (unescape(html.page(table, "now")), formats.markdown(table), in_terminal(table, 300)):
+        assert all(line in text for line in said)
+        assert "it failed" in text
+        assert re.search(r"unreadable.*record\.json has schema 2.*update indexnet", text)
+    line = next(line for line in csv.DictReader(io.StringIO(formats.table_csv(table))) if line["row"] == "b")
+    assert (line["status"], line["seeds_finished"], line["seeds_expected"]) == ("partial", "1", "6")
+
+
+def test_a_metric_that_nothing_measured_is_named(tmp_path):
+    write_run(tmp_path, "a", 0, record({"psnr": 30.0}))
+    made = experiment([row("a", "A")], [column(**PSNR), column(**MAE)], seeds=(0,))
+    table = build(made, find_run_sets(tmp_path, "made_up")[0])
+    assert words.missing(table) == ["No finished run has MAE."]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "expected"),
+    [
+        ([], "missing"),
+        (["done", "done"], "done"),
+        (["done", "failed"], "partial"),
+        (["running", "failed"], "failed"),
+        (["running", "diverged"], "diverged"),
+        (["running"], "running"),
+    ],
+)
+def test_status_in_one_word(tmp_path, statuses, expected):
+    write_run(tmp_path, "other", 0, record({"psnr": 30.0}))
+    for seed, status in enumerate(statuses):
+        write_run(tmp_path, "a", seed, record({"psnr": 30.0}, status=status))
+    table = build(experiment([row("a", "A")], [column(**PSNR)]), find_run_sets(tmp_path, "made_up")[0])
+    assert table.rows[0].status(2) == expected
+
+
+def test_records_say_what_they_changed_and_where_they_were_measured(tmp_path):
+    batch, rate = "global batch 8 instead of the printed 16", "optimizer.lr 0.001 instead of the printed 0.01"
+    write_run(tmp_path, "a", 0, record({"psnr": 30.0}, changes=[batch, rate], split="test"))
+    other = record({"psnr": 31.0}, changes=[batch], split="validation", device="another CPU (1 threads)")
+    write_run(tmp_path, "b", 0, other)
+    made = experiment([row("a", "A"), row("b", "B")], [column(**PSNR)], seeds=(0,))
+    table = build(made, find_run_sets(tmp_path, "made_up")[0])
+    assert dict(facts(table))["Against the printed protocol"] == f"{batch}; {rate} (1 of 2 runs)"
+    assert "Measured on validation data instead of test data: B." in table.warnings
+    assert any("different devices (a CPU (1 threads), another CPU" in text for text in table.warnings)
+
+
+def test_the_newest_schema_is_that_of_the_records_that_runs_write():
+    from indexnet.run.record import SCHEMA
+
+    assert records.SCHEMA == SCHEMA
+
+
+# --- nothing is fetched ------------------------------------------------------------------------------------------
+
+FETCHED = re.compile(r"""@import|url\(|(?:src|srcset|href|poster|data|action|background)\s*=(?!["']?data:)""")
+
+
+def outside(page):
+    """References of a page to anything but itself; text is looked at without its tags."""
+    tags = re.findall(r"<[^>]*>", page)
+    style = page[page.index("<style>") : page.index("</style>")]
+    return [part for part in (*tags, style) if FETCHED.search(re.sub(r'title="[^"]*"', "", part))]
+
+
+def test_the_search_for_references_finds_them():
+    for bad in ('<img src="x.png">', "<a href=//x>", '<link rel="stylesheet" href="https://x">', "<use href='#a'>"):
+        assert outside(f"<style></style>{bad}") == [bad]
+    assert outside("<style>a { background: url(x) }</style>")
+    assert outside("<style>@import 'x';</style>")
+    assert not outside('<style></style><img src="data:image/png;base64,AA"><link rel="icon" href="data:,">')
+
+
+@pytest.mark.parametrize("name", list_experiments())
+def test_pages_refer_to_nothing_outside(name, tmp_path):
+    made = load_experiment(name)
+    metrics = {each.metric: 30.0 for each in made.columns}
+    for each in [each for each in made.rows if not each.pending][:3]:
+        write_run(tmp_path, each.name, 0, record(metrics), name=name, setting="scenes-small")
+    (runs,) = find_run_sets(tmp_path, name)
+    for table in (build(made, None), build(made, runs)):
+        page = html.page(table, "now")
+        check(page)
+        assert outside(page) == []
+        assert "default-src 'none'" in page

@@ -1,0 +1,570 @@
+"""A run that is killed, cut short or damaged goes on, and ends as if nothing had been."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from data_support import write_camvid
+from indexnet import files
+from indexnet.cli import main
+from indexnet.errors import UserError
+from indexnet.files import PART, DiskFullError, write_json
+from indexnet.run import ranks, resume
+from indexnet.run.folder import RunFolder
+from indexnet.run.job import run_job
+from indexnet.run.ranks import INTERRUPTED, Ranks
+from indexnet.run.resume import find_checkpoint, read_checkpoint
+from indexnet.tasks.base import Task
+from run_support import DENOISING, MATTING, RECONSTRUCTION, job_process, losses, prepare_run, same, weights
+
+forks = pytest.mark.skipif(
+    not hasattr(os, "fork") or torch.cuda.is_available(), reason="forks, which CUDA does not bear"
+)
+
+
+def _ended_as(whole, folder, missing=0):
+    """Check that two runs have come to the same, but for at most so many rows of the learning curve."""
+    assert same(weights(whole), weights(folder))
+    assert whole.record()["metrics"] == folder.record()["metrics"]
+    assert (whole.path / "per_image.csv").read_bytes() == (folder.path / "per_image.csv").read_bytes()
+    curve, expected = losses(folder), losses(whole)
+    assert set(curve) <= set(expected)
+    assert len(expected) - missing <= len(curve) == len(set(curve))
+    assert sorted(path.name for path in (folder.path / "checkpoints").glob("*.ckpt")) == ["last.ckpt"]
+    assert not list(folder.path.rglob(f".*{PART}"))
+
+
+def _start(folder, before=lambda: None):
+    """Run a folder in a process forked from this one, which spares it the imports; return its id."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 99
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        before()
+        code = run_job(folder.path)
+    finally:
+        os._exit(code)
+
+
+def _result(pid):
+    """Wait for a process; return its exit code, negative for a signal."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+# --- killed at any moment --------------------------------------------------------------------------------------------
+
+
+def _die_at(module, name, when, applies=lambda *arguments: True, after=False):
+    """Return a function that makes the ``when``-th call of ``module.name`` the last thing that a process does."""
+
+    def arm():
+        plain, count = getattr(module, name), 0
+
+        def deadly(*arguments, **options):
+            nonlocal count
+            count += bool(applies(*arguments))
+            if applies(*arguments) and count == when:
+                if after:
+                    plain(*arguments, **options)
+                os.kill(os.getpid(), signal.SIGKILL)
+            return plain(*arguments, **options)
+
+        setattr(module, name, deadly)
+
+    return arm
+
+
+def _to_checkpoint(source, target=""):
+    return Path(target).suffix == ".ckpt"
+
+
+MOMENTS = {
+    "the first checkpoint is written, not renamed": _die_at(os, "replace", 1, _to_checkpoint),
+    "the third is written, nothing renamed": _die_at(os, "replace", 4, _to_checkpoint),
+    "the second has become the previous one, the third is not the last one yet": _die_at(
+        os, "replace", 4, _to_checkpoint, after=True
+    ),
+    "the second is the last one": _die_at(os, "replace", 3, _to_checkpoint, after=True),
+    "the third step after the first checkpoint": _die_at(Task, "training_step", 5),
+    "a part of the second is on the disk": _die_at(
+        os, "fsync", 2, lambda handle: ".ckpt." in os.readlink(f"/proc/self/fd/{handle}")
+    ),
+    "the test images": _die_at(Task, "test_step", 1, after=True),
+    "per_image.csv is written, not renamed": _die_at(
+        os, "replace", 1, lambda source, target: Path(target).name == "per_image.csv"
+    ),
+    "all is done but the record": _die_at(os, "replace", 2, lambda source, target: Path(target).name == "record.json"),
+}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    words = [*RECONSTRUCTION, "resampling=indexnet", "resampling.family=hin", "trainer.checkpoint_every=2"]
+    whole = prepare_run(tmp_path_factory.mktemp("whole"), *words)
+    assert run_job(whole.path) == 0
+    return words, whole
+
+
+@forks
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_when(moment, undisturbed, tmp_path):
+    words, whole = undisturbed
+    folder = prepare_run(tmp_path, *words)
+    assert _result(_start(folder, MOMENTS[moment])) == -signal.SIGKILL
+    assert folder.status() == "running"
+    assert not folder.locked()
+    if (folder.path / "checkpoints").is_dir():
+        found = [read_checkpoint(path) for path in (folder.checkpoint(), folder.previous_checkpoint())]
+        assert any(found) == (moment not in list(MOMENTS)[:1])
+    assert run_job(folder.path) == 0
+    # a step is logged after its checkpoint: the instant between the two costs a point of the curve, nothing else
+    _ended_as(whole, folder, missing=1 if moment == "the second is the last one" else 0)
+
+
+@forks
+@pytest.mark.long
+@pytest.mark.parametrize(("words", "seed"), [
+    # dropout and augmentation, a rate that drops twice, two batches a step
+    ([*MATTING, "training.steps=12", "training.epochs=3", "schedule.milestones=[1,2]", "trainer.accumulate=2",
+      "data.test_count=4"], 0),
+    # noise that follows from the step, loader processes
+    ([*DENOISING, "training.steps=40", "trainer.num_workers=2"], 1),
+])  # fmt: skip
+def test_killed_at_random_moments(words, seed, tmp_path):
+    words = [*words, "trainer.checkpoint_every=3"]
+    whole, folder = prepare_run(tmp_path / "whole", *words), prepare_run(tmp_path / "cut", *words)
+    begun = time.monotonic()
+    assert _result(_start(whole)) == 0
+    took = time.monotonic() - begun
+    moments, kills = random.Random(seed), 0
+    for _ in range(6):
+        pid = _start(folder)
+        time.sleep(moments.uniform(0.2, 0.8) * took)
+        os.kill(pid, signal.SIGKILL)
+        kills += _result(pid) == -signal.SIGKILL
+        if folder.status() == "done":
+            break
+    assert kills
+    assert run_job(folder.path) == 0
+    _ended_as(whole, folder, missing=kills)
+
+
+@forks
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_killed_loader_process_is_no_failure(tmp_path):
+    words = [*RECONSTRUCTION, "resampling=nearest", "training.steps=40", "trainer.num_workers=2"]
+    whole, folder = prepare_run(tmp_path / "whole", *words), prepare_run(tmp_path / "cut", *words)
+    assert run_job(whole.path) == 0
+
+    def kill_a_worker():
+        plain = Task.training_step
+
+        def step(self, batch, index):
+            if index == 3:
+                children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+                os.kill(int(children[0]), signal.SIGKILL)
+                time.sleep(0.5)
+            return plain(self, batch, index)
+
+        Task.training_step = step
+
+    assert _result(_start(folder, kill_a_worker)) == INTERRUPTED
+    assert folder.status() == "running"
+    assert run_job(folder.path) == 0
+    _ended_as(whole, folder)
+
+
+@forks
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_killed_run_leaves_neither_lock_nor_loader_process(tmp_path):
+    folder = prepare_run(tmp_path, *RECONSTRUCTION, "resampling=nearest", "training.steps=5000",
+                         "trainer.num_workers=2")  # fmt: skip
+    pid = _start(folder)
+    deadline = time.monotonic() + 60
+    while not (folder.path / "progress.json").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    workers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    assert len(workers) == 2
+    os.kill(pid, signal.SIGKILL)
+    assert _result(pid) == -signal.SIGKILL
+    assert not folder.locked()  # at once
+    deadline = time.monotonic() + 3
+    while any(_alive(worker) for worker in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+# --- damaged checkpoints ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def interrupted(undisturbed, tmp_path_factory):
+    """The files of a run that was killed after step 5, with checkpoints of steps 2 and 4."""
+    from indexnet.run import callbacks
+
+    words, _ = undisturbed
+    folder = prepare_run(tmp_path_factory.mktemp("cut"), *words)
+
+    class Stop(callbacks.Progress):
+        def on_train_batch_end(self, trainer, *arguments):
+            super().on_train_batch_end(trainer, *arguments)
+            if trainer.global_step == 5:
+                raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr(callbacks, "Progress", Stop)
+        run_job(folder.path)
+    steps = [read_checkpoint(path)["global_step"] for path in (folder.checkpoint(), folder.previous_checkpoint())]
+    assert steps == [4, 2]
+    return folder
+
+
+@pytest.fixture
+def cut(interrupted, tmp_path):
+    return RunFolder(Path(shutil.copytree(interrupted.path, tmp_path / "run")))
+
+
+def _truncated(share):
+    return lambda content: content[: int(len(content) * share)]
+
+
+def _overwritten(content):
+    return random.Random(0).randbytes(len(content))
+
+
+def _one_weight_changed(content):
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 64]) + content[middle + 1 :]
+
+
+DAMAGES = [_truncated(0), _truncated(0.001), _truncated(0.5), lambda content: content[:-1], _overwritten,
+           _one_weight_changed, lambda content: b"PK\x05\x06" + bytes(18)]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(damage, cut, undisturbed, capsys):
+    damaged = damage(cut.checkpoint().read_bytes())
+    cut.checkpoint().write_bytes(damaged)
+    assert run_job(cut.path) == 0
+    said = capsys.readouterr()
+    assert said.err.count("last.ckpt is damaged, kept as *.broken; going on from previous.ckpt, step 2") == 1
+    assert "going on from step 2 of 6" in said.out
+    assert (cut.path / "checkpoints" / "last.ckpt.broken").read_bytes() == damaged
+    _ended_as(undisturbed[1], cut)
+
+
+def test_without_a_whole_checkpoint_a_run_starts_again(cut, undisturbed, capsys):
+    for path in (cut.checkpoint(), cut.previous_checkpoint()):
+        path.write_bytes(path.read_bytes()[:5000])
+    assert run_job(cut.path) == 0
+    said = capsys.readouterr()
+    assert "last.ckpt and previous.ckpt are damaged, kept as *.broken; starting from the beginning." in said.err
+    assert "training for 6 steps" in said.out
+    kept = sorted(path.name for path in (cut.path / "checkpoints").iterdir())
+    assert kept == ["last.ckpt", "last.ckpt.broken", "previous.ckpt.broken"]
+    _ended_as(undisturbed[1], cut)
+
+
+def test_no_flipped_bit_changes_what_a_checkpoint_says(cut):
+    good = read_checkpoint(cut.checkpoint())
+    content, places = cut.checkpoint().read_bytes(), random.Random(1)
+    noticed = 0
+    for _ in range(150):
+        place, bit = places.randrange(len(content)), places.randrange(8)
+        cut.checkpoint().write_bytes(content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :])
+        found = read_checkpoint(cut.checkpoint())
+        noticed += found is None
+        if found is not None:  # a bit that nothing depends on
+            assert same(found["state_dict"], good["state_dict"])
+            assert found["global_step"] == good["global_step"]
+            assert found["indexnet"] == good["indexnet"]
+    assert noticed > 100
+
+
+def test_every_process_finds_the_same_checkpoint_at_any_moment(cut):
+    config = cut.config()
+    cut.checkpoint().write_bytes(b"cut off")
+
+    def others():
+        path, step = find_checkpoint(cut, config, settle=False)
+        return torch.load(path, weights_only=True)["global_step"], step
+
+    assert others() == (2, 2)  # before the first process has looked
+    assert cut.checkpoint().read_bytes() == b"cut off"  # only that one tidies
+    plain, seen = os.replace, []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", lambda *names: (plain(*names), seen.append(others())))
+        assert find_checkpoint(cut, config, settle=True)[1] == 2
+    assert seen == [(2, 2), (2, 2)]  # the damaged file is put aside; a copy takes its place
+    assert others() == (2, 2)
+
+
+def test_a_checkpoint_of_another_run_is_refused(cut):
+    config = cut.config()
+    config["optimizer"]["lr"] *= 2
+    (cut.path / "record.json").unlink()
+    files.atomic_write(cut.path / "config.yaml", files.json.dumps(config))
+    before = cut.checkpoint().read_bytes()
+    with pytest.raises(UserError, match=r"last\.ckpt belongs to a run with another configuration \(optimizer\.lr is"):
+        run_job(cut.path)
+    assert cut.checkpoint().read_bytes() == before
+
+
+def test_a_checkpoint_that_may_not_be_read_is_no_damage(cut, monkeypatch):
+    def forbidden(path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(resume.zipfile, "ZipFile", forbidden)
+    with pytest.raises(UserError, match=r"last\.ckpt cannot be read \(Permission denied\)"):
+        find_checkpoint(cut, cut.config(), settle=True)
+    assert cut.checkpoint().is_file()
+
+
+# --- full disks ------------------------------------------------------------------------------------------------------
+
+
+def _full_for(monkeypatch, name, times=1):
+    plain, left = files._replace, times
+
+    def replace(path, content, keep):
+        nonlocal left
+        if path.name == name:
+            left -= 1
+            if left <= 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        plain(path, content, keep)
+
+    monkeypatch.setattr(files, "_replace", replace)
+
+
+@pytest.mark.parametrize(("name", "times"), [
+    ("record.json", 1), ("record.json", 2), ("last.ckpt", 1), ("last.ckpt", 3), ("per_image.csv", 1),
+    ("pictures.json", 1),
+])  # fmt: skip
+def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(name, times, undisturbed, tmp_path, capsys):
+    words, whole = undisturbed
+    folder = prepare_run(tmp_path, *words)
+    with pytest.MonkeyPatch.context() as patch:
+        _full_for(patch, name, times)
+        assert main(["job", str(folder.path)]) == 2
+    said = capsys.readouterr().err
+    assert f"{name}; free some, then the same command goes on." in said
+    assert "no space left on the device while writing" in said
+    assert "Traceback" not in said
+    assert folder.status() == ("new" if (name, times) == ("record.json", 1) else "running")
+    if (name, times) == ("last.ckpt", 3):
+        assert read_checkpoint(folder.checkpoint())["global_step"] == 4
+    assert not list(folder.path.rglob(f".*{PART}"))
+    assert main(["job", str(folder.path)]) == 0
+    _ended_as(whole, folder)
+
+
+def test_a_disk_that_is_full_for_all_large_files(undisturbed, tmp_path, capsys):
+    words, whole = undisturbed
+    folder = prepare_run(tmp_path, *words)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        assert main(["job", str(folder.path)]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "last.ckpt; free some" in capsys.readouterr().err
+    assert folder.status() == "running"
+    assert not list((folder.path / "checkpoints").iterdir())
+    assert run_job(folder.path) == 0
+    _ended_as(whole, folder)
+
+
+def test_progress_that_cannot_be_written_stops_nothing(undisturbed, tmp_path, monkeypatch):
+    words, whole = undisturbed
+    folder = prepare_run(tmp_path, *words)
+    _full_for(monkeypatch, "progress.json")
+    assert run_job(folder.path) == 0
+    _ended_as(whole, folder)
+
+
+def test_a_configuration_that_cannot_be_written(tmp_path, monkeypatch):
+    _full_for(monkeypatch, "config.yaml")
+    with pytest.raises(DiskFullError, match=r"config\.yaml; free some"):
+        prepare_run(tmp_path, *RECONSTRUCTION)
+
+
+def test_a_full_disk_met_by_a_logger(undisturbed, tmp_path, monkeypatch):
+    from pytorch_lightning.loggers import CSVLogger
+
+    def full(self):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    folder = prepare_run(tmp_path, *undisturbed[0])
+    monkeypatch.setattr(CSVLogger, "save", full)
+    with pytest.raises(DiskFullError, match="free some, then the same command goes on"):
+        run_job(folder.path)
+    assert folder.status() == "running"
+
+
+# --- records ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_record_of_a_newer_version_is_left_alone(undisturbed, tmp_path, capsys):
+    words, whole = undisturbed
+    folder = prepare_run(tmp_path, *words)
+    write_json(folder.path / "record.json", {**whole.record(), "schema": 2})
+    before = (folder.path / "record.json").read_bytes()
+    assert main(["job", str(folder.path)]) == 2
+    said = capsys.readouterr().err
+    assert f"{folder.path / 'record.json'} has schema 2, and this version of indexnet knows 1: update indexnet." in said
+    assert (folder.path / "record.json").read_bytes() == before
+    assert not (folder.path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[1]", b'{"schema": "one"}'])
+def test_a_record_that_is_none_is_named(content, tmp_path):
+    (tmp_path / "record.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"record\.json is .*; delete it to run again\."):
+        RunFolder(tmp_path).record()
+
+
+# --- several processes -----------------------------------------------------------------------------------------------
+
+
+def _processes(tmp_path, *programs):
+    """Return the processes of a run, as if started, each a small program."""
+    watched = Ranks(tmp_path, stuck=lambda cause: None)
+    for rank, program in enumerate(programs, 1):
+        watched.processes[rank] = subprocess.Popen([sys.executable, "-S", "-c", program])
+    watched._world = len(programs) + 1
+    return watched
+
+
+KILL = "import os, signal; os.kill(os.getpid(), signal.SIG{})"
+WAIT = "import time; time.sleep(60)"
+CLOSED = RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:2")
+
+
+@pytest.mark.parametrize(("programs", "killed", "text"), [
+    ([KILL.format("KILL")], True, "process 1 of 2 was killed by SIGKILL"),
+    ([KILL.format("TERM"), "raise SystemExit(4)"], True, "process 1 of 3 was killed by SIGTERM"),
+    ([KILL.format("SEGV")], False, "process 1 of 2 crashed with SIGSEGV"),
+    (["raise SystemExit(4)", "raise SystemExit(7)"], False, "process 2 of 3 ended with exit code 7"),
+    ([WAIT], True, "the connection to another process was lost"),
+])  # fmt: skip
+def test_a_closed_connection_is_explained(programs, killed, text, tmp_path, monkeypatch):
+    monkeypatch.setattr(ranks, "_ARRIVAL", 1.0)
+    watched = _processes(tmp_path, *programs)
+    cause = watched.cause(CLOSED)
+    assert (cause.killed, cause.text) == (killed, text)
+    watched._lost = False  # no timer that ends the tests
+    watched.close(1)
+
+
+def test_the_error_of_another_process_is_told(tmp_path):
+    watched = _processes(tmp_path, "raise SystemExit(1)")
+    ranks.tell_error(tmp_path, 1, ZeroDivisionError("by zero"))
+    cause = watched.cause(CLOSED)
+    assert (cause.text, cause.killed, cause.user) == ("ZeroDivisionError: by zero", False, False)
+    ranks.tell_error(tmp_path, 1, UserError("file x is broken."))
+    assert watched.cause(CLOSED).user
+    watched._lost = False
+    watched.close(1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_of_its_own_is_not_explained_away(tmp_path):
+    watched = _processes(tmp_path, "raise SystemExit(1)")
+    watched.processes[1].wait()
+    ranks.tell_error(tmp_path, 1, ValueError("the same there"))
+    assert watched.cause(ValueError("the same here")) is None
+    assert watched.cause(UserError("Connection closed by peer")) is None
+    watched.close(1)
+
+
+def test_a_process_that_waits_for_a_lost_one_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(ranks, "_PATIENCE", 0.1)
+    watched, said = _processes(tmp_path, KILL.format("KILL"), WAIT), []
+    watched.stuck = said.append
+    watcher = threading.Thread(target=watched._watch)
+    watcher.start()
+    deadline = time.monotonic() + 20
+    while not said:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    watched.close(1)
+    watcher.join()
+    assert said[0].text == "process 1 of 3 was killed by SIGKILL"
+    assert [process.returncode for process in watched.processes.values()] == [-signal.SIGKILL] * 2
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_run_that_loses_a_process_goes_on(tmp_path):
+    words = [*RECONSTRUCTION, "resampling=bilinear", "training.batch_size=6", "training.steps=30",
+             "trainer.devices=3", "trainer.checkpoint_every=2"]  # fmt: skip
+    whole, folder = prepare_run(tmp_path / "whole", *words), prepare_run(tmp_path / "cut", *words)
+    assert job_process(whole).returncode == 0
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "indexnet", "job", str(folder.path)]
+    first = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 200
+    while not folder.previous_checkpoint().exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    children = [int(word) for word in Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()]
+    assert len(children) == 2
+    os.kill(children[1], signal.SIGKILL)
+    said = first.communicate()[1]
+    assert first.returncode == INTERRUPTED
+    assert "process 2 of 3 was killed by SIGKILL; the same command goes on." in said
+    assert "Traceback" not in said
+    assert folder.status() == "running"
+    assert folder.record()["error"] is None
+    assert job_process(folder).returncode == 0
+    assert folder.record()["test_count"] == 5
+    _ended_as(whole, folder)
+
+
+@pytest.mark.long
+def test_a_mistake_that_only_another_process_meets_is_the_one_that_is_recorded(tmp_path):
+    root = tmp_path / "data"
+    write_camvid(root, counts=(("train", 3), ("val", 1), ("test", 3)))
+    words = ["task=segmentation", "data=camvid", f"data.root={root}", "data.cache=false", "encoder.name=vgg11_bn",
+             "training.size=32", "training.batch_size=2", "training.steps=1",
+             "resampling=max_unpool", "trainer.accelerator=cpu", "trainer.devices=2"]  # fmt: skip
+    folder = prepare_run(tmp_path / "runs", *words)
+    image = sorted((root / "test").glob("*.png"))[1]  # the second process has the second image
+    image.write_bytes(image.read_bytes()[:-40])
+    result = job_process(folder)
+    assert result.returncode == 2
+    assert f"{image.name} cannot be read as an image" in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+    record = folder.record()
+    assert record["status"] == "failed"
+    assert record["error"].startswith("UserError: ")
+    assert f"{image.name} cannot be read as an image" in record["error"]
+    assert not list(folder.path.glob(".process*"))

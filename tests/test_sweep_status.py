@@ -1,0 +1,177 @@
+"""Where a sweep stands: ``indexnet status`` on fabricated run folders."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from indexnet.cli import main
+from indexnet.run.folder import exclusive
+from indexnet.run.status import read_state
+
+ROOT = Path("runs/quickstart/photos-small")
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def _run(name: str, status: str | None, root: Path = ROOT, **more: object) -> Path:
+    folder = root / name
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("{}")
+    if status is not None:
+        (folder / "record.json").write_text(json.dumps({"schema": 1, "status": status, "metrics": {}, **more}))
+    return folder
+
+
+def _progress(folder: Path, step: int, steps: int = 200) -> None:
+    content = {"step": step, "steps": steps, "loss": 0.5, "eta_s": 125.0, "elapsed_s": 60.0}
+    (folder / "progress.json").write_text(json.dumps(content))
+
+
+def _request(runs: list[str], *arguments: str, root: Path = ROOT, directory: str | None = None) -> None:
+    file = root / "sweep.json"
+    there = json.loads(file.read_text())["requests"] if file.exists() else []
+    new = {"arguments": ["-m", *arguments], "directory": directory or str(Path.cwd()), "runs": runs}
+    file.write_text(json.dumps({"requests": [*there, new]}))
+
+
+def _status(capsys, *arguments: str) -> str:
+    assert main(["status", "quickstart", *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def _json(capsys, *arguments: str) -> dict:
+    return json.loads(_status(capsys, "--json", *arguments))
+
+
+def test_without_runs_it_says_how_to_start(capsys):
+    out = _status(capsys)
+    assert "No runs under runs/quickstart" in out
+    assert "indexnet train -m experiments=quickstart\n" in out
+    assert _json(capsys)["settings"] == []
+    assert not Path("runs").exists()
+    Path("else where").mkdir()
+    assert "'paths.runs=else where'" in _status(capsys, "--runs", "else where")
+
+
+def test_every_state_is_told_apart(capsys):
+    _run("hin/seed=0", "done", metrics={"psnr": 26.5, "ssim": 0.9})
+    _progress(_run("hin/seed=1", "running"), 50)
+    _progress(_run("m2o/seed=0", "running"), 30)
+    _run("m2o/seed=1", "failed", error="UserError: no data\nin nowhere")
+    _run("carafe/seed=0", "diverged", error="the training loss became nan at step 3 of 200")
+    _run("carafe/seed=1", None)
+    newer = _run("max_unpool/seed=0", "done")
+    (newer / "record.json").write_text(json.dumps({"schema": 99, "status": "done", "metrics": {}}))
+    (_run("max_unpool/seed=1", "done") / "record.json").write_text("{")
+    runs = [f"{row}/seed={seed}" for seed in (0, 1) for row in ("hin", "m2o", "carafe", "max_unpool", "o2o_shared")]
+    _request(runs, "experiments=quickstart", "rows=hin,m2o", "budget=small")
+    with exclusive(ROOT / "hin/seed=1/.lock", ""), exclusive(ROOT / ".sweep", ""):
+        out = _status(capsys)
+        found = _json(capsys)["settings"][0]
+    states = {(run["row"], run["seed"]): run for run in found["runs"]}
+    assert {key: run["status"] for key, run in states.items()} == {
+        ("hin", 0): "done", ("hin", 1): "running", ("m2o", 0): "interrupted", ("m2o", 1): "failed",
+        ("carafe", 0): "diverged", ("carafe", 1): "new", ("max_unpool", 0): "unreadable",
+        ("max_unpool", 1): "unreadable", ("o2o_shared", 0): "new", ("o2o_shared", 1): "new",
+    }  # fmt: skip
+    assert found["at_work"] is True
+    assert found["counts"] == {
+        "done": 1, "running": 1, "interrupted": 1, "failed": 1, "diverged": 1, "unreadable": 2, "new": 3,
+    }  # fmt: skip
+    assert states["hin", 0]["metric"] == 26.5
+    assert (states["hin", 1]["step"], states["hin", 1]["steps"], states["hin", 1]["eta_s"]) == (50, 200, 125.0)
+    assert (states["m2o", 0]["step"], states["m2o", 0]["eta_s"]) == (30, None)
+    for part in (
+        *("26.50", "50 / 200, 2 min 05 s left", "interrupted at 30 / 200", "1 of 10 runs done"),
+        *("failed: m2o/seed=1: UserError: no data in nowhere", "diverged: carafe/seed=0: the training loss became nan"),
+        *("not readable: max_unpool/seed=0", "99", "A launcher is at work", "Rows that nobody has asked for (2)"),
+        "indexnet train -m experiments=quickstart rows=hin,m2o budget=small retry_failed=true",
+    ):
+        assert part in out, part
+    assert "Traceback" not in out
+
+
+def test_looking_changes_and_holds_nothing(capsys):
+    folder = _run("hin/seed=0", "running")
+    before = sorted(Path("runs").rglob("*"))
+    assert "interrupted" in _status(capsys)
+    assert sorted(Path("runs").rglob("*")) == before
+    (folder / ".lock").touch(mode=0o444)
+    assert read_state(folder, "psnr").status == "interrupted"
+
+
+def test_the_command_that_goes_on(capsys):
+    _run("hin/seed=0", "done", metrics={"psnr": 1.0})
+    _request(["hin/seed=0"], "experiments=quickstart", "rows=hin")
+    assert _json(capsys)["settings"][0]["commands"] == []
+    assert "The table: indexnet report quickstart --data photos-small" in _status(capsys)
+    _request(["m2o/seed=0"], "experiments=quickstart", "rows=m2o")
+    _request(["m2o/seed=0", "carafe/seed=0"], "experiments=quickstart", "+x=a b", directory="/elsewhere")
+    commands = _json(capsys)["settings"][0]["commands"]
+    assert commands == [{"command": "indexnet train -m experiments=quickstart '+x=a b'", "directory": "/elsewhere"}]
+    assert "(in /elsewhere)" in _status(capsys)
+    _run("carafe/seed=0", "diverged")  # nothing goes on with it
+    _run("m2o/seed=0", "failed", error="x")
+    (command,) = _json(capsys)["settings"][0]["commands"]
+    assert command["command"].endswith("retry_failed=true")
+
+
+def test_folders_without_notes_are_measured_by_the_table(capsys):
+    _run("hin/seed=0", "done", metrics={"psnr": 1.0})
+    _run("hin--optimizer.lr-0.1/seed=7", "done", metrics={"psnr": 1.0})
+    (ROOT / "sweep.json").write_text("[]")
+    found = _json(capsys)["settings"][0]
+    assert found["counts"] == {"done": 2, "new": 13}  # 7 rows x 2 seeds, and what only the folder knows
+    assert [command["command"] for command in found["commands"]] == [
+        "indexnet train -m experiments=quickstart data=photos budget=small"
+    ]
+
+
+def test_the_newest_setting_comes_first_and_all_are_counted(capsys):
+    old = _run("hin/seed=0", "done", metrics={"psnr": 11.0})
+    for name in ("record.json", "config.yaml"):
+        os.utime(old / name, (1, 1))
+    _run("hin/seed=0", "done", Path("runs/quickstart/photos-paper"), metrics={"psnr": 22.0})
+    out = _status(capsys)
+    assert "22.00" in out
+    assert "11.00" not in out
+    assert "photos-small: 1 of 14 runs done" in out
+    assert "11.00" in _status(capsys, "--data", "photos-small")
+    assert [each["name"] for each in _json(capsys, "--data", "photos-small")["settings"]] == [
+        "photos-small",
+        "photos-paper",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["quickstar"], "Did you mean 'quickstart'"),
+        (["quickstart", "--data", "photos-smal"], "Did you mean 'photos-small'"),
+        (["quickstart", "--runs", "nowhere"], "--runs nowhere: there is no such folder"),
+    ],
+)
+def test_mistakes(arguments, sentence, capsys):
+    _run("hin/seed=0", "done")
+    assert main(["status", *arguments]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_it_needs_no_torch():
+    _run("hin/seed=0", "done", metrics={"psnr": 1.0})
+    code = (
+        "import sys; from indexnet.cli import main\n"
+        "assert main(['status', 'quickstart']) == 0\n"
+        "sys.exit([name for name in ('torch', 'hydra', 'pytorch_lightning') if name in sys.modules] or None)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr

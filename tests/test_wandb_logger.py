@@ -1,0 +1,384 @@
+"""What ``logger=wandb`` logs, read back from its files and from a server of our own, and compared with the record."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from indexnet.errors import UserError
+from indexnet.files import write_json
+from indexnet.run import wandb_run
+from indexnet.run.config import compose, freeze
+from indexnet.run.folder import RunFolder, prepare
+from indexnet.run.job import run_job
+from indexnet.run.loggers import create_loggers, finish_loggers
+from indexnet.run.wandb_run import STEP, finish_run, printed_values, run_id, settle_mode, start_run
+from wandb_offline import offline_runs, read_offline
+from wandb_server import WandbServer
+
+TINY = [
+    "experiments=thesis/table3_2_reconstruction",
+    "experiment.row=ip_iu_o2o_modelwise",
+    "data=photos",
+    "network.widths=[4,8]",
+    "training.batch_size=4",
+    "data.train_count=32",
+    "data.test_count=5",
+    "trainer.accelerator=cpu",
+    "trainer.num_workers=0",
+    "logger=wandb",
+]
+
+
+@pytest.fixture(autouse=True)
+def _nobody(tmp_path, monkeypatch):
+    """Nobody is logged in, and wandb forgets what it knew of the test before."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    home.mkdir()
+    for name, value in (("HOME", home), ("NETRC", home / "none"), ("XDG_CONFIG_HOME", home), ("MPLCONFIGDIR", home)):
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.chdir(tmp_path)
+    yield
+    if sys.modules.get("wandb"):
+        sys.modules["wandb"].teardown()
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    with WandbServer() as server:
+        for name, value in server.environment(tmp_path / "home").items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
+def _prepare(tmp_path: Path, *overrides: str) -> tuple[RunFolder, dict]:
+    config = freeze(compose([*TINY, *overrides, f"paths.runs={tmp_path / 'runs'}"]))
+    return prepare(config), config
+
+
+def _rows(steps):
+    return [{"epoch": "0", "step": str(step), "train/loss": repr(1 / (step + 1)), "test/psnr": ""} for step in steps]
+
+
+def _record(status: str, **more) -> dict:
+    return {"status": status, "metrics": {}, "steps": 8, **more}
+
+
+def _train(folder: RunFolder, **environment: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "indexnet", "job", str(folder.path)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.parametrize(
+    ("setting", "variable", "mode"),
+    [
+        ("auto", None, "auto"),
+        ("auto", "offline", "offline"),
+        ("auto", "dryrun", "offline"),
+        ("auto", "run", "online"),
+        ("auto", "disabled", "disabled"),
+        ("online", "offline", "online"),
+        ("disabled", "online", "disabled"),
+    ],
+)
+def test_the_mode_is_the_settings_then_the_environments(setting, variable, mode, monkeypatch):
+    if variable:
+        monkeypatch.setenv("WANDB_MODE", variable)
+    assert settle_mode({"logger": {"mode": setting}}) == mode
+
+
+def test_an_unknown_mode_names_the_nearest(monkeypatch):
+    with pytest.raises(UserError, match=r"unknown logger.mode 'ofline'. Did you mean 'offline'\?"):
+        settle_mode({"logger": {"mode": "ofline"}})
+    monkeypatch.setenv("WANDB_MODE", "onlin")
+    with pytest.raises(UserError, match=r"unknown WANDB_MODE 'onlin'. Did you mean 'online'\?"):
+        settle_mode({"logger": {}})
+
+
+def test_the_id_follows_from_configuration_data_and_folder(tmp_path):
+    folder, config = _prepare(tmp_path)
+    same = run_id(folder, config)
+    assert same == run_id(RunFolder(Path(os.path.relpath(folder.path))), config)
+    assert len(same) == 16
+    others = [
+        run_id(RunFolder(tmp_path / "elsewhere"), config),
+        run_id(folder, config | {"seed": 1}),
+        run_id(folder, config | {"data": config["data"] | {"root": "/data/other"}}),
+    ]
+    assert len({same, *others}) == 4
+
+
+def test_printed_numbers_are_those_of_the_row():
+    def of(name, row):
+        return printed_values({"experiment": {"name": name, "row": row}})
+
+    assert of("thesis/table3_2_reconstruction", "ip_iu_o2o_modelwise")["psnr"] == 37.83
+    assert of("tpami/table3_matting", "hin_l")["params"] == "+4.99K"  # an addition to another row: not a number of it
+    assert of("tpami/table3_matting", "hin_l")["sad"] == 55.1
+    assert of("tpami/table5_denoising", "dncnn_sigma25")["bsd68/psnr"] == 29.22
+    assert of("quickstart", "hin") == {}
+    assert of(None, None) == {}
+    assert of("gone", "hin") == {}
+
+
+def test_wandb_missing_is_one_sentence(tmp_path, monkeypatch):
+    folder, config = _prepare(tmp_path)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match=r"needs the package wandb: pip install wandb, or give logger\.wandb=false"):
+        create_loggers(folder, config, 0)
+
+
+def test_disabled_is_no_logger(tmp_path):
+    folder, config = _prepare(tmp_path, "logger.mode=disabled", "logger.tensorboard=false", "logger.csv=false")
+    assert create_loggers(folder, config, 0) is False
+    assert not (folder.path / "wandb").exists()
+
+
+@pytest.mark.parametrize(("status", "code"), [("done", 0), ("failed", 1), ("diverged", 5), ("running", 255)])
+def test_a_run_is_closed_with_its_exit_code(status, code, tmp_path):
+    folder, config = _prepare(tmp_path, "logger.mode=offline", "logger.tensorboard=false")
+    before = dict(os.environ)
+    loggers = create_loggers(folder, config, 0)
+    assert dict(os.environ) == before  # what wandb needs for itself must not reach other jobs
+    finish_loggers(loggers, folder, _record(status, error="a reason"))
+    assert dict(os.environ) == before
+    (path,) = offline_runs(folder.path)
+    found = read_offline(path)
+    assert found.exit_code == code
+    assert found.summary["record"]["status"] == status
+    assert found.summary["record"]["error"] == "a reason"
+
+
+def test_two_jobs_of_one_process_have_a_run_each(tmp_path):
+    loggers, folders = [], []
+    for seed in (0, 1):
+        folder, config = _prepare(tmp_path, "logger.mode=offline", f"seed={seed}", "logger.csv=false")
+        folders.append(folder)
+        loggers.append(create_loggers(folder, config, 0))  # none is closed before the next begins
+    for folder, each in zip(folders, loggers, strict=True):
+        each[-1].log_metrics({"train/loss": 1.0}, 0)
+        finish_loggers(each, folder, _record("done"))
+    runs = [read_offline(path) for folder in folders for path in offline_runs(folder.path)]
+    assert len({found.run["run_id"] for found in runs}) == len(runs) == 2
+    assert [found.config["seed"] for found in runs] == [0, 1]
+    assert [len(found.history) for found in runs] == [1, 1]
+
+
+def test_an_offline_run_that_goes_on_is_one_whole_file(tmp_path):
+    folder, config = _prepare(tmp_path)
+    first = start_run(folder, config, "offline", 0, [])
+    first.log({"train/loss": 3.0, STEP: 0})
+    finish_run(first, folder, _record("running"))
+    again = start_run(folder, config, "offline", 4, _rows([1, 3]))
+    again.log({"train/loss": 1 / 6, STEP: 5})
+    finish_run(again, folder, _record("done"))
+    (path,) = offline_runs(folder.path)
+    found = read_offline(path)
+    assert [(row[STEP], row["train/loss"]) for row in found.history] == [(1, 1 / 2), (3, 1 / 4), (5, 1 / 6)]
+    assert "test/psnr" not in found.summary
+
+
+def test_without_csv_rows_the_earlier_file_stays(tmp_path):
+    folder, config = _prepare(tmp_path)
+    finish_run(start_run(folder, config, "offline", 0, None), folder, _record("running"))
+    time.sleep(1.1)  # folders are named by the second
+    finish_run(start_run(folder, config, "offline", 4, None), folder, _record("done"))
+    assert [read_offline(path).exit_code for path in offline_runs(folder.path)] == [255, 0]
+
+
+def test_what_was_logged_before_a_kill_survives_a_second_kill(tmp_path):
+    folder, config = _prepare(tmp_path, "logger.wandb=false", "logger.tensorboard=false")
+    (logger,) = create_loggers(folder, config, 0)
+    for step in range(6):
+        logger.log_metrics({"train/loss": 1 / (step + 1)}, step)  # in the file at once: no save, no finalize
+    for _ in range(2):
+        create_loggers(folder, config, 4)  # killed before it logs anything
+    file = folder.path / "csv" / "metrics.csv"
+    file.rename(folder.path / ".metrics.csv")  # killed between the two steps of taking the rows over
+    (logger,) = create_loggers(folder, config, 4)
+    logger.log_metrics({"train/loss": 0.5}, 4)
+    with file.open(newline="") as lines:
+        steps = [(row["step"], float(row["train/loss"])) for row in csv.DictReader(lines)]
+    assert steps == [("0", 1.0), ("1", 1 / 2), ("2", 1 / 3), ("3", 1 / 4), ("4", 0.5)]
+    assert not (folder.path / ".metrics.csv").exists()
+
+
+def test_online_only_what_the_server_lacks_is_logged_again(tmp_path, server):
+    folder, config = _prepare(tmp_path)
+    identity = run_id(folder, config)
+    first = start_run(folder, config, "online", 0, [])
+    for row in _rows([1, 3]):
+        first.log({"train/loss": float(row["train/loss"]), STEP: int(row["step"])})
+    finish_run(first, folder, _record("running"))
+    assert server.exit_code(identity) == 255
+    again = start_run(folder, config, "auto", 6, _rows([1, 3, 5]))
+    again.log({"train/loss": 1 / 8, STEP: 7})
+    write_json(folder.path / "record.json", _record("done"))
+    finish_run(again, folder, _record("done"))
+    assert [row[STEP] for row in server.history(identity)] == [1, 3, 5, 7]
+    assert server.exit_code(identity) == 0
+    assert {call["groupName"] for call in server.runs[identity]} >= {"thesis/table3_2_reconstruction"}
+    begun = start_run(folder, config, "online", 0, [])  # the folder was emptied: nothing of the old run is left
+    begun.log({"train/loss": 2.0, STEP: 0})
+    finish_run(begun, folder, _record("done"))
+    assert server.history(identity)[0][STEP] == 0
+
+
+def test_a_key_that_is_refused(tmp_path, server, capsys):
+    server.accepts = False
+    folder, config = _prepare(tmp_path)
+    with pytest.raises(
+        UserError, match=r"W&B cannot be used online \(.*credentials.*\); give logger\.mode=offline"
+    ) as e:
+        start_run(folder, config, "online", 0, [])
+    assert "\n" not in str(e.value)
+    finish_run(start_run(folder, config, "auto", 0, []), folder, _record("done"))
+    assert "logging offline" in capsys.readouterr().err
+    assert len(offline_runs(folder.path)) == 1
+
+
+def test_online_without_a_key(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "online")
+    folder, config = _prepare(tmp_path)
+    with pytest.raises(UserError, match=r"no key is configured, `wandb login` does it\); give logger\.mode=offline"):
+        create_loggers(folder, config, 0)
+
+
+@pytest.mark.long
+def test_online_without_a_network(tmp_path, server):
+    server.silent = True
+    folder, config = _prepare(tmp_path)
+    begun = time.monotonic()
+    with pytest.raises(UserError, match=r"W&B cannot be used online \(no answer\); give logger\.mode=offline"):
+        start_run(folder, config, "online", 0, [])
+    assert time.monotonic() - begun < 30
+
+
+def test_a_network_that_goes_away_costs_the_upload_only(tmp_path, server, monkeypatch, capsys):
+    monkeypatch.setattr(wandb_run, "_PATIENCE", 2)
+    folder, config = _prepare(tmp_path, "logger.tensorboard=false")
+    loggers = create_loggers(folder, config, 0)
+    server.silent = True
+    for step in range(5):
+        loggers[1].log_metrics({"train/loss": 1.0}, step)
+    finish_loggers(loggers, folder, _record("done"))
+    said = capsys.readouterr().err
+    assert "W&B did not answer for 2 s; `wandb sync --include-online" in said
+    assert "Traceback" not in said
+
+
+def test_a_wandb_that_breaks_does_not_stop_the_training(tmp_path, capsys):
+    folder, config = _prepare(tmp_path, "logger.mode=offline", "logger.tensorboard=false", "logger.csv=false")
+    (logger,) = create_loggers(folder, config, 0)
+    run = logger.experiment
+    logger._experiment = None  # anything that raises
+    logger._wandb_init = {"no such": "argument"}
+    for step in range(3):
+        logger.log_metrics({"train/loss": 1.0}, step)
+    assert capsys.readouterr().err.count("the run goes on without it") == 1
+    finish_run(run, folder, _record("done"))
+
+
+def _wait_for_step(folder: RunFolder, step: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[0]
+        try:
+            if json.loads((folder.path / "progress.json").read_text())["step"] >= step:
+                return
+        except (OSError, ValueError, KeyError):
+            pass
+        time.sleep(0.05)
+    raise AssertionError("the run did not come that far")
+
+
+@pytest.mark.long
+def test_a_killed_run_of_two_processes_read_back(tmp_path):
+    folder, config = _prepare(tmp_path, "training.steps=100", "trainer.devices=2", "trainer.checkpoint_every=5")
+    process = _train(folder)
+    _wait_for_step(folder, 10, process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    while folder.locked():
+        time.sleep(0.1)
+    process = _train(folder)
+    said = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, said
+    assert "going on from step" in said
+    record = folder.record()
+    (path,) = offline_runs(folder.path)
+    found = read_offline(path)
+
+    assert found.run["run_id"] == run_id(folder, config)
+    assert found.run["run_group"] == "thesis/table3_2_reconstruction"
+    assert found.run["job_type"] == record["row"] == "ip_iu_o2o_modelwise"
+    assert found.run["display_name"] == "ip_iu_o2o_modelwise-seed0"
+    assert found.run["tags"] == [
+        "thesis", "table3_2_reconstruction", "reconstruction", "indexnet", "paper", "photos", "photos-paper"
+    ]  # fmt: skip
+    assert found.exit_code == 0
+    printed = {key: value for key, value in found.config.items() if key.startswith("printed/")}
+    assert {key: value for key, value in found.config.items() if key not in printed} == folder.config()
+    assert printed["printed/psnr"] == found.summary["printed/psnr"] == 37.83
+
+    with (folder.path / "csv" / "metrics.csv").open(newline="") as lines:
+        logged = [(int(row["step"]), float(row["train/loss"])) for row in csv.DictReader(lines) if row["train/loss"]]
+    assert [step for step, _ in logged] == list(range(100))
+    curve = [(row[STEP], row["train/loss"]) for row in found.history if "train/loss" in row]
+    assert curve == logged  # every step once, whatever the killed process had on its way
+    assert found.step_metrics == {"*": STEP}
+
+    assert found.summary["record"] == record
+    for name, value in record["metrics"].items():
+        assert found.summary[f"test/{name}"] == value
+    files = found.folder / "files"
+    assert json.loads((files / "record.json").read_text()) == record
+    assert "record.json" in found.files
+
+    entries = json.loads((folder.path / "pictures" / "pictures.json").read_text())
+    last = {key: value for row in found.history for key, value in row.items()}
+    for entry in entries:
+        images = last[wandb_run.picture_key(entry["kind"], entry["stage"])]
+        place = images["captions"].index(f"{entry['sample']}: {entry['caption']}")
+        assert (files / images["filenames"][place]).read_bytes() == (
+            folder.path / "pictures" / entry["file"]
+        ).read_bytes()
+    assert sum(key.startswith("pictures/index/stage") for key in last) == 2
+
+    table = json.loads((files / last["per_image"]["path"]).read_text())
+    with (folder.path / "per_image.csv").open(newline="") as lines:
+        head, *rows = csv.reader(lines)
+    assert table["columns"] == head
+    assert table["data"] == [[row[0], *map(float, row[1:])] for row in rows]
+    # the file system outside the run's folder stays as it was
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "runs"]
+    assert not list((tmp_path / "home").rglob("*wandb*"))
+
+
+@pytest.mark.long
+def test_a_network_that_goes_away_does_not_stop_a_run(tmp_path, server, monkeypatch, capsys):
+    def start(*arguments):
+        run = start_run(*arguments)
+        server.silent = True
+        return run
+
+    monkeypatch.setattr(wandb_run, "_PATIENCE", 2)
+    monkeypatch.setattr("indexnet.run.loggers.start_run", start)
+    folder, config = _prepare(tmp_path, "training.steps=6")
+    assert run_job(folder.path) == 0
+    assert folder.record()["status"] == "done"
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert "uploads the rest" in said
+    assert run_id(folder, config) in server.runs
