@@ -37,7 +37,7 @@ class ClusterLauncher(Launcher):
         Raises:
             UserError: a configuration, a folder or the cluster does not work out; nothing has been submitted.
         """
-        from hydra_plugins.indexnet_plugins.launcher import say_what_next, job_titles
+        from hydra_plugins.indexnet_plugins.launcher import job_titles, say_what_next
         from indexnet.run.cluster import run_on_cluster
         from indexnet.run.frozen import frozen_jobs
 

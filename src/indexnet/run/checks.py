@@ -15,6 +15,7 @@ from indexnet.errors import UserError
 if TYPE_CHECKING:
     from indexnet.networks import Network
 
+_MODES = ("auto", "online", "offline", "disabled")
 _PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "64-true")
 
 
@@ -48,9 +49,9 @@ _VALUES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("training.size", _positive, "a positive integer"),
     ("training.steps", _or(None, _positive), "a positive integer or null"),
     ("training.epochs", _or(None, _positive), "a positive integer or null"),
+    ("logger.mode", lambda value: value in _MODES, f"one of {', '.join(_MODES)}"),
     ("trainer.accelerator", lambda value: value in ("auto", "cpu", "gpu"), "auto, cpu or gpu"),
     ("trainer.devices", _positive, "a positive integer"),
-    ("logger.mode", lambda value: value in ("auto", "online", "offline", "disabled"), "auto, online, offline or disabled"),
     ("trainer.num_nodes", _positive, "a positive integer"),
     ("trainer.accumulate", _positive, "a positive integer"),
     ("trainer.precision", lambda value: value in _PRECISIONS, f"one of {', '.join(_PRECISIONS)}"),

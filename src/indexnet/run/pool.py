@@ -276,11 +276,13 @@ def _outcome(running: Running) -> Outcome:
 
 
 def one_line(text: str) -> str:
+    """Return a text as one line of at most 300 characters."""
     text = " ".join(text.split())
     return text if len(text) <= 300 else f"{text[:297]}..."
 
 
 def last_line(path: Path) -> str:
+    """Return the last line of a file that is not empty; "" where there is none."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - 4000))
