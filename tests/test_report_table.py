@@ -190,6 +190,20 @@ def test_a_changed_protocol_is_named_and_not_compared(tmp_path, capsys, override
     assert dict(facts(table))["Protocol"] == f"changed: {said}"
 
 
+@pytest.mark.parametrize(("value", "shown"), [(0.0735, "0.0735"), (0.735, "0.735"), (7.35, "7.35"), (735.0, "735.00")])
+def test_other_data_get_the_decimals_that_their_numbers_need(tmp_path, value, shown):
+    write_run(tmp_path, "a", 0, record({"psnr": value}))
+    made = experiment([row("a", "A")], [column(**PSNR)], seeds=(0,))
+    assert f"{shown} ★" in formats.markdown(build(made, find_run_sets(tmp_path, "made_up")[0])).replace("*", "")
+
+
+def test_many_changes_are_counted_where_space_is_short_and_named_once(tmp_path):
+    write_thesis(tmp_path, "training.steps=5", "training.batch_size=50", "optimizer.lr=0.1")
+    table = thesis_table(tmp_path)
+    assert dict(facts(table))["Protocol"] == "3 settings changed, named below the table"
+    assert formats.markdown(table).count("optimizer.lr 0.1 instead of 0.01") == 1
+
+
 def test_a_change_of_some_rows_names_them(tmp_path):
     write_thesis(tmp_path)
     write_thesis(tmp_path, "training.epochs=5", name="s2d_d2s", metrics={"psnr": 31.0})
@@ -609,7 +623,7 @@ def test_finished_runs_without_a_number_are_named(tmp_path):
     assert words.headline(table).startswith("Best PSNR (dB) on photos at budget small: A, 30.00")
 
 
-@pytest.mark.parametrize("width", [50, 60, 80, 100, 140, 200])
+@pytest.mark.parametrize("width", [50, 60, 80, 100, 160, 200])
 def test_terminal_table_fits(four_rows, width):
     from rich.console import Console
 
@@ -621,7 +635,7 @@ def test_terminal_table_fits(four_rows, width):
     assert "MAE" in text  # in a table of its own where the terminal is narrow
     assert text.count("Row") == (2 if width == 50 else 1)
     assert ("34.00 (1)" in text) == ("best seed" in text) == (width >= 80)
-    assert ("GMACs" in text) == (width >= 140)
+    assert ("GMACs" in text) == (width >= 160)
     assert max(len(line.rstrip()) for line in text.splitlines()) <= width
 
 

@@ -36,6 +36,8 @@ def build(experiment: Experiment, runs: RunSet | None, others: Sequence[str] = (
     protocol = check_protocol(experiment, runs)
     columns, stand_in = _columns(experiment, rows)
     comparable = origin.comparable(experiment, runs, protocol) and not stand_in
+    if not comparable:
+        columns = _enough_digits(columns, rows)
     ranked = can_rank(experiment, runs)
     labels = dict.fromkeys(row.block for row in rows)
     blocks = tuple(
@@ -105,6 +107,20 @@ def _columns(experiment: Experiment, rows: Sequence[TableRow]) -> tuple[tuple[Co
     )
     first = experiment.columns[0].split or (experiment.printed_data[0] if experiment.printed_data else "its own")
     return (columns, first) if columns else (experiment.columns, "")
+
+
+def _enough_digits(columns: Sequence[Column], rows: Sequence[TableRow]) -> tuple[Column, ...]:
+    """Give columns the decimals that show three significant digits, where the paper's are fewer.
+
+    The paper's decimals suit its own numbers; on other data the same error may be a hundredth of it.
+    """
+    found = []
+    for column in columns:
+        values = [abs(run.metrics.get(column.metric, 0.0)) for row in rows for run in row.done]
+        values = sorted(value for value in values if value)
+        needed = 2 - math.floor(math.log10(values[len(values) // 2])) if values else 0
+        found.append(dataclasses.replace(column, digits=max(column.digits, min(needed, 6))))
+    return tuple(found)
 
 
 def _title(metric: str) -> str:

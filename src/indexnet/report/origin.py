@@ -126,7 +126,7 @@ def facts(table: Table) -> list[tuple[str, str]]:
     found = [
         ("Data", ": ".join(filter(None, [table.runs.data, ", ".join(filter(None, sizes))]))),
         ("Budget", table.runs.budget + (f" ({full})" if table.runs.budget == FULL_BUDGET else "")),
-        ("Protocol", f"changed: {', '.join(table.protocol.changes)}" if table.protocol.changes else ""),
+        ("Protocol", _changes(table.protocol.changes)),
         ("Training", ", ".join(filter(None, training))),
         ("Against the printed protocol", "; ".join(_recorded_changes(table))),
         ("Seeds", ", ".join(map(str, table.seeds))),
@@ -137,6 +137,12 @@ def facts(table: Table) -> list[tuple[str, str]]:
         ("Versions", ", ".join(text for text in versions if not text.endswith(" "))),
     ]
     return [(name, text) for name, text in found if text]
+
+
+def _changes(changes: Sequence[str]) -> str:
+    if len(changes) > 2:
+        return f"{len(changes)} settings changed, named below the table"
+    return f"changed: {', '.join(changes)}" if changes else ""
 
 
 def _recorded_changes(table: Table) -> list[str]:

@@ -118,7 +118,7 @@ def comparison(table: Table) -> str:
     if table.comparable:
         return f"{printed} {measured} Same data, budget and protocol; differences are measured minus printed."
     if table.protocol.changes:
-        measured = f"{measured[:-1]}, with a changed protocol ({', '.join(table.protocol.changes)})."
+        measured = f"{measured[:-1]}, with the changed protocol named above."
     return f"{printed} {measured} These are different things, so no differences are given: compare orders, not numbers."
 
 
