@@ -3,9 +3,11 @@
     python benchmarks/sweep_kills.py [--rows 6] [--seeds 2] [--kills 10] [--steps 24] [--devices 2] [--folder DIR]
 
 The sweep is a part of `tpami/table3_matting` on the procedural scenes, on the CPU, with several checkpoints and several
-processes in each run. ``kill -9`` hits, at random moments, the launcher or a random process of a job, ranks included.
-In the end the metrics of the records, `per_image.csv`, the weights and the report's `table.csv` must be the same to the
-last bit; exit code 1 where they are not. Linux only. About half an hour on two cores.
+processes in each run. ``kill -9`` hits the launcher or a process of a job, ranks included, at moments that are observed
+and not guessed: before a job starts, while it starts, at a step, when a checkpoint has appeared, in the test phase, and
+while pictures are written. In the end the metrics of the records, the learning curves, `per_image.csv`, the weights and
+the report's `table.csv` must be the same to the last bit, and no run may have lost its throughput or its memory. Exit
+code 1 where that is not so, or where a planned kill never found its moment. Linux only. Twenty minutes on two cores.
 """
 
 from __future__ import annotations
@@ -13,40 +15,71 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import io
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import indexnet  # noqa: F401  first: it prepares torchvision
+import indexnet.cli  # before torch: it prepares torchvision
 
 EXPERIMENT = "tpami/table3_matting"
 ROWS = ("b11", "b11_carafe", "hmi", "hin_nl_c", "o2o_shared_nl_c", "m2o_nl_c")
 DEVICE_COLUMNS = ("train_samples_per_s", "peak_memory_mb")
-"""Columns of `table.csv` that differ between any two runs of the same thing."""
+"""What differs between any two runs of the same thing: columns of `table.csv`, and keys of a record."""
+
+MOMENTS = ("no job", "start", "step", "checkpoint", "testing", "pictures")
+"""When a kill comes, in the order in which a run passes them."""
+LAUNCHER = "launcher"
 
 _PATIENCE = 900.0  # seconds that a launcher may take before something hangs
+_POLL = 0.01
+_LONGEST_START = 4.0  # seconds into the start of a run; it takes longer than that to import torch
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One kill that is to come.
+
+    Attributes:
+        moment: one of ``MOMENTS``.
+        whom: ``launcher``, or ``process N`` of a run.
+        step: for a ``step``: the first one at which it may come.
+        delay: for ``no job`` and ``start``: seconds after the launcher or the run has started.
+    """
+
+    moment: str
+    whom: str
+    step: int = 1
+    delay: float = 0.0
 
 
 @dataclass(frozen=True)
 class Kill:
-    """One kill.
+    """One kill that came.
 
     Attributes:
-        what: whom it hit: ``launcher``, or a run and its rank.
-        after: seconds since a job was first at work after a start or the last kill.
-        step: what the run that was at work had come to, as it says itself.
+        moment: as planned.
+        whom: as planned.
+        run: which run was looked at, ``ROW/seed=N``; empty where none was at work.
+        phase: what that run was doing, as its files said while it stood still for the kill.
+        after: seconds since the launcher had started.
     """
 
-    what: str
+    moment: str
+    whom: str
+    run: str
+    phase: str
     after: float
-    step: str
 
 
 @dataclass
@@ -55,119 +88,263 @@ class Verdict:
 
     Attributes:
         kills: what was done to the disturbed sweep.
+        missed: planned kills whose moment never came.
         runs: how many runs were compared.
         differences: what differs, one sentence each; empty: nothing does.
         seconds: wall times of the undisturbed and the disturbed sweep.
     """
 
     kills: list[Kill] = field(default_factory=list)
+    missed: list[Planned] = field(default_factory=list)
     runs: int = 0
     differences: list[str] = field(default_factory=list)
     seconds: tuple[float, float] = (0.0, 0.0)
 
 
-def command(rows: list[str], seeds: int, steps: int, devices: int, runs: Path) -> list[str]:
-    """Return the command of the sweep."""
+def plan_kills(kills: int, runs: int, steps: int, devices: int, rng: random.Random) -> list[Planned]:
+    """Draw kills: at least one in the test phase, one of the launcher and one of a rank, of six one at each moment.
+
+    Args:
+        kills: how many, at least 2.
+        runs: how many the sweep has. The kills come in groups, each in the order in which a run passes the moments, so
+            that half the runs are left for moments that were missed.
+        steps: of a run, at least 2.
+        devices: processes of a run.
+        rng: source of the draws.
+    """
+    wanted = {"testing", LAUNCHER, *(["process 1"] if devices > 1 else [])} | (
+        set(MOMENTS) if kills >= len(MOMENTS) else set()
+    )
+    while True:
+        drawn = [_draw(steps, devices, rng) for _ in range(kills)]
+        if wanted <= {word for each in drawn for word in (each.moment, each.whom)}:
+            break
+    groups = max(1, runs // 2)
+    return [
+        each
+        for group in range(groups)
+        for each in sorted(drawn[group::groups], key=lambda planned: MOMENTS.index(planned.moment))
+    ]
+
+
+def _draw(steps: int, devices: int, rng: random.Random) -> Planned:
+    moment = rng.choice(MOMENTS)
+    # further processes have nothing to do while the first one writes pictures
+    processes = {"no job": 0, "pictures": 1}.get(moment, devices)
+    whom = rng.choice([LAUNCHER, *(f"process {rank}" for rank in range(processes))])
+    delay = rng.uniform(0, 0.5 if moment == "no job" else _LONGEST_START)
+    return Planned(moment, whom, rng.randint(1, steps - 1), delay)
+
+
+def command(rows: list[str], seeds: int, steps: int, devices: int, runs: Path, jobs: int = 1) -> list[str]:
+    """Return the command of the sweep, ``jobs`` of its runs at a time."""
     return [
         *(sys.executable, "-m", "indexnet", "train", "-m", f"experiments={EXPERIMENT}", "data=scenes"),
         *(f"rows={','.join(rows)}", f"seeds={','.join(map(str, range(seeds)))}", f"paths.runs={runs}"),
         *("encoder.pretrained=false", "encoder.width=0.35", "training.size=64", f"training.batch_size={2 * devices}"),
         *("data.train_count=12", "data.test_count=3", f"training.steps={steps}", "trainer.checkpoint_every=2"),
         *("trainer.accelerator=cpu", f"trainer.devices={devices}", "trainer.num_workers=0"),
+        f"hydra.launcher.n_jobs={jobs}",
     ]
 
 
-def run_whole(arguments: list[str]) -> float:
-    """Run the sweep undisturbed; return the seconds in which jobs were at work.
+def run_whole(arguments: list[str], log: Path) -> None:
+    """Run the sweep undisturbed.
+
+    Args:
+        arguments: its command.
+        log: file for what it prints.
 
     Raises:
         RuntimeError: it did not end well.
     """
-    launcher = _start(arguments)
-    busy, last = 0.0, time.monotonic()
-    while launcher.poll() is None:
-        time.sleep(0.1)
-        now = time.monotonic()
-        busy += now - last if job_processes(launcher.pid) else 0.0
-        last = now
-    if launcher.returncode != 0:
-        raise RuntimeError(f"the sweep that nobody disturbs ended with {launcher.returncode}: {_said(launcher)}")
-    return busy
+    if code := _start(arguments, log).wait():
+        raise RuntimeError(f"the sweep that nobody disturbs ended with {code}: {log.read_text()}")
 
 
-def run_disturbed(arguments: list[str], runs: Path, kills: int, life: float, rng: random.Random) -> list[Kill]:
-    """Run the sweep, kill it at random moments, and start it again until it is done.
+def run_disturbed(arguments: list[str], plan: list[Planned], log: Path) -> tuple[list[Kill], list[Planned]]:
+    """Run the sweep, kill it at the planned moments, and start it again until it is done.
 
     Args:
         arguments: its command.
-        runs: where its runs go.
-        kills: how many; every second one hits the launcher, one of five of these before it starts its first job.
-        life: seconds that a job takes; a kill comes at a random moment of the first 80 % of it.
-        rng: source of the moments and the victims.
+        plan: the kills, one after the other.
+        log: file for what its launchers print.
 
     Returns:
-        The kills; fewer than ``kills`` where the sweep was done before.
+        The kills, and those planned ones that did not come because the sweep was done before.
 
     Raises:
-        RuntimeError: the launcher ended otherwise than by its kill or with lost runs, or it hangs.
+        RuntimeError: a launcher ended otherwise than by a kill, or with lost runs that no kill explains, or it hangs.
     """
-    done: list[Kill] = []
-    launcher, begun = _start(arguments), time.monotonic()
-    since: float | None = None  # when jobs were first seen since the launcher started or the last kill
-    wait, early = rng.uniform(0, 0.8 * life), False
+    kills: list[Kill] = []
+    waiting = deque(plan)
+    tries: dict[int, Try] = {}
+    launcher, begun, disturbed = _start(arguments, log), time.monotonic(), False
     try:
         while (code := launcher.poll()) != 0:
             if code is not None:
-                if code not in (-signal.SIGKILL, 3):
-                    raise RuntimeError(f"the launcher ended with {code}: {_said(launcher)}")
-                launcher, begun, since = _start(arguments), time.monotonic(), None
-            now = time.monotonic()
-            if now - begun > _PATIENCE:
-                raise RuntimeError(f"the sweep hangs after {len(done)} kills")
-            victims = job_processes(launcher.pid)
-            if since is None and (victims or early):
-                since = now
-            if len(done) < kills and since is not None and now - since > wait:
-                hit = ("launcher", launcher.pid)
-                if len(done) % 2:
-                    if not victims:  # between two jobs
-                        continue
-                    hit = rng.choice(victims)
-                done.append(Kill(hit[0], now - since, _step(runs)))
-                _kill(hit[1])
-                early = len(done) % 2 == 0 and rng.random() < 0.2
-                since, wait = None, rng.uniform(0, 1.0 if early else 0.8 * life)
-            time.sleep(0.02)
-        return done
+                if not disturbed or code not in (-signal.SIGKILL, 3):
+                    raise RuntimeError(f"the launcher ended with {code} after {len(kills)} kills: {log.read_text()}")
+                launcher, begun, disturbed = _start(arguments, log), time.monotonic(), False
+            after = time.monotonic() - begun
+            if after > _PATIENCE:
+                raise RuntimeError(f"the sweep hangs after {len(kills)} kills: {log.read_text()}")
+            kill = _strike(waiting[0], launcher, after, tries) if waiting else None
+            if kill is not None:
+                kills.append(kill)
+                waiting.popleft()
+                disturbed = True
+                if kill.whom == LAUNCHER:
+                    launcher.wait()
+            time.sleep(_POLL)
+        return kills, list(waiting)
     finally:
         launcher.kill()
         launcher.wait()
 
 
-def _start(arguments: list[str]) -> subprocess.Popen[bytes]:
+def _start(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # sums on one thread are the same every time
-    return subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    with log.open("ab") as file:
+        return subprocess.Popen(arguments, env=environment, stdout=file, stderr=subprocess.STDOUT)
 
 
-def _said(launcher: subprocess.Popen[bytes]) -> str:
-    assert launcher.stderr is not None
-    return launcher.stderr.read().decode(errors="replace").strip()
+def _strike(planned: Planned, launcher: subprocess.Popen[bytes], after: float, tries: dict[int, Try]) -> Kill | None:
+    """Kill if this is the moment."""
+    at_work = job_processes(launcher.pid)
+    for folder, processes in at_work.items():  # at once: a try has to be known from its beginning
+        tries.setdefault(processes[0], Try(folder))
+    if planned.moment == "no job":
+        if at_work or after < planned.delay:
+            return None
+        launcher.kill()
+        return Kill(planned.moment, planned.whom, "", "", after) if launcher.wait() else None
+    for folder, processes in at_work.items():
+        run = tries[processes[0]]
+        moment = run.is_at(planned)  # asked in any case: it notes which checkpoint is known
+        pid = launcher.pid if planned.whom == LAUNCHER else processes.get(int(planned.whom.split()[1]))
+        if not moment or pid is None:
+            continue
+        with _standing(processes[0]):
+            phase, step = run.phase()
+            if phase == run.wanted(planned) and _state(pid) not in ("", "Z"):
+                os.kill(pid, signal.SIGKILL)
+                run.struck = True
+                words = f"{phase}, step {step}" if phase == "training" else phase
+                return Kill(planned.moment, planned.whom, f"{folder.parent.name}/{folder.name}", words, after)
+    return None
 
 
-def _kill(pid: int) -> None:
+@contextlib.contextmanager
+def _standing(pid: int) -> Iterator[None]:
+    """Stop a process while its files are looked at, so that it is where they say when the kill comes."""
     with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, signal.SIGSTOP)
+    deadline = time.monotonic() + 5
+    while _state(pid) not in ("T", "Z", "") and time.monotonic() < deadline:
+        time.sleep(0.001)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
 
-def job_processes(launcher: int) -> list[tuple[str, int]]:
-    """Return name and process id of every process of every job below a launcher: ``ROW/seed=N`` and its rank."""
-    found = []
+class Try:
+    """One try of a run, from the moment at which its first process was seen; what it does is read from its files.
+
+    Args:
+        folder: of the run.
+
+    Attributes:
+        struck: whether a kill has hit it; it is about to end, and another one would say nothing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.struck = folder, False
+        self.since = time.monotonic()
+        self._printed = len(self._console(0))
+        self._pictures = self._changed("pictures/*")
+        self._checkpoint = self._changed("checkpoints/last.ckpt")
+
+    def phase(self) -> tuple[str, int]:
+        """Return ``start``, ``training``, ``testing``, ``pictures`` or ``ended``, and the steps that are done."""
+        try:
+            status = json.loads((self.folder / "record.json").read_text())["status"]
+        except FileNotFoundError:
+            status = "running"
+        console = self._console(self._printed).decode(errors="replace")
+        step = self._step()
+        if status != "running":
+            return "ended", step
+        if self._changed("pictures/*") != self._pictures:
+            return "pictures", step
+        if "testing on " in console:
+            return "testing", step
+        first = re.search(r"^(?:training for|going on from step (\d+))", console, re.MULTILINE)
+        if first and step > int(first[1] or 0):
+            return "training", step
+        return "start", step
+
+    @staticmethod
+    def wanted(planned: Planned) -> str:
+        """Return the phase in which a kill comes."""
+        return "training" if planned.moment in ("step", "checkpoint") else planned.moment
+
+    def is_at(self, planned: Planned) -> bool:
+        """Return whether it is time for a kill."""
+        checkpoint, known = self._changed("checkpoints/last.ckpt"), self._checkpoint
+        self._checkpoint = checkpoint
+        phase, step = self.phase()
+        if self.struck or phase != self.wanted(planned):
+            return False
+        if planned.moment == "start":
+            return time.monotonic() - self.since >= planned.delay
+        if planned.moment == "checkpoint":
+            return checkpoint != known
+        return planned.moment != "step" or step >= planned.step
+
+    def _console(self, offset: int) -> bytes:
+        try:
+            with (self.folder / "console.log").open("rb") as file:
+                file.seek(offset)
+                return file.read()
+        except FileNotFoundError:
+            return b""
+
+    def _changed(self, pattern: str) -> int:
+        """Return when the newest of some files was written, in ns; 0 where there is none."""
+        newest = 0
+        for path in self.folder.glob(pattern):
+            with contextlib.suppress(FileNotFoundError):
+                newest = max(newest, path.stat().st_mtime_ns)
+        return newest
+
+    def _step(self) -> int:
+        """Return the steps that the log has: every one is logged in a run this short."""
+        return max((step for step, _ in read_curve(self.folder)), default=-1) + 1
+
+
+def read_curve(folder: Path) -> list[tuple[int, str]]:
+    """Return step, counted from 0, and training loss of every logged step of a run."""
+    try:
+        with (folder / "csv" / "metrics.csv").open(newline="", encoding="utf-8") as file:
+            return [(int(row["step"]), row["train/loss"]) for row in csv.DictReader(file) if row.get("train/loss")]
+    except (FileNotFoundError, ValueError, KeyError):  # not there yet, or being written
+        return []
+
+
+def job_processes(launcher: int) -> dict[Path, dict[int, int]]:
+    """Return the process ids of every job below a launcher: run folder, then rank."""
+    found: dict[Path, dict[int, int]] = {}
     for first in _children(launcher):
-        for rank, pid in enumerate([first, *_children(first)]):
-            words = _words(pid)
-            if "job" in words:
-                folder = Path(words[-1])
-                found.append((f"{folder.parent.name}/{folder.name} process {rank}", pid))
+        words = _words(first, "cmdline")
+        if "job" in words:
+            found[Path(words[-1])] = {0: first}
+            for child in _children(first):
+                rank = next((word[11:] for word in _words(child, "environ") if word.startswith("LOCAL_RANK=")), None)
+                if rank is not None and "job" in _words(child, "cmdline"):
+                    found[Path(words[-1])][int(rank)] = child
     return found
 
 
@@ -178,21 +355,19 @@ def _children(pid: int) -> list[int]:
         return []
 
 
-def _words(pid: int) -> list[str]:
+def _words(pid: int, file: str) -> list[str]:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
+        return Path(f"/proc/{pid}/{file}").read_text(errors="replace").rstrip("\0").split("\0")
     except OSError:
         return []
 
 
-def _step(runs: Path) -> str:
-    """Return how far the run that is at work, or was when it was killed, says it is."""
-    files = sorted(runs.rglob("progress.json"), key=lambda path: path.stat().st_mtime)
+def _state(pid: int) -> str:
+    """Return the letter of a process's state; empty where there is no such process."""
     try:
-        found = json.loads(files[-1].read_text())
-        return f"{files[-1].parent.parent.name}/{files[-1].parent.name} at {found['step']} of {found['steps']}"
-    except (IndexError, OSError, ValueError, KeyError):
-        return "no run has come to a step"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
 
 
 def compare(whole: Path, disturbed: Path) -> tuple[int, list[str]]:
@@ -217,6 +392,11 @@ def compare(whole: Path, disturbed: Path) -> tuple[int, list[str]]:
         if records[0]["status"] != "done":
             found.append(f"{folder} is {records[0]['status']} in the sweep that nobody disturbed")
             continue
+        for key in DEVICE_COLUMNS:
+            if records[0][key] is not None and not records[1][key]:
+                found.append(f"{folder}: {key} is lost")
+        if not read_curve(a) or read_curve(a) != read_curve(b):
+            found.append(f"{folder}: the learning curve differs")
         if (a / "per_image.csv").read_bytes() != (b / "per_image.csv").read_bytes():
             found.append(f"{folder}: per_image.csv differs")
         states = [
@@ -235,45 +415,56 @@ def compare(whole: Path, disturbed: Path) -> tuple[int, list[str]]:
         found += [
             f"table.csv, row {row}: {key} {b_line[key]} instead of {a_line[key]}"
             for key in a_line
-            if key not in DEVICE_COLUMNS and a_line[key] != b_line[key]
+            if (bool(a_line[key]) > bool(b_line[key]) if key in DEVICE_COLUMNS else a_line[key] != b_line[key])
         ]
     return len(folders), found
 
 
 def _table(runs: Path) -> list[dict[str, str]]:
     output = runs.parent / f"{runs.name}-report"
-    arguments = ["report", EXPERIMENT, "--runs", str(runs), "--output", str(output)]
-    subprocess.run([sys.executable, "-m", "indexnet", *arguments], check=True, stdout=subprocess.DEVNULL)
+    with contextlib.redirect_stdout(io.StringIO()):
+        if code := indexnet.cli.main(["report", EXPERIMENT, "--runs", str(runs), "--output", str(output)]):
+            raise RuntimeError(f"the report of {runs} ended with {code}")
     with (output / "table.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
-def measure(folder: Path, *, rows: int, seeds: int, kills: int, steps: int, devices: int, seed: int = 0) -> Verdict:
+def measure(
+    folder: Path, *, rows: int, seeds: int, kills: int, steps: int, devices: int, jobs: int = 1, seed: int = 0
+) -> Verdict:
     """Run both sweeps below a folder and compare them.
 
     Raises:
         RuntimeError: a launcher ended otherwise than by its kill, or hangs.
     """
-    names, rng = list(ROWS[:rows]), random.Random(seed)
+    names = list(ROWS[:rows])
+    plan = plan_kills(kills, rows * seeds, steps, devices, random.Random(seed))
     begun = time.monotonic()
-    life = run_whole(command(names, seeds, steps, devices, folder / "whole")) / (rows * seeds)
+    run_whole(command(names, seeds, steps, devices, folder / "whole", jobs), folder / "whole.log")
     undisturbed = time.monotonic() - begun
     begun = time.monotonic()
-    done = run_disturbed(command(names, seeds, steps, devices, folder / "killed"), folder / "killed", kills, life, rng)
+    done, missed = run_disturbed(
+        command(names, seeds, steps, devices, folder / "killed", jobs), plan, folder / "killed.log"
+    )
     disturbed = time.monotonic() - begun
     runs, differences = compare(folder / "whole", folder / "killed")
-    return Verdict(done, runs, differences, (undisturbed, disturbed))
+    return Verdict(done, missed, runs, differences, (undisturbed, disturbed))
 
 
 def main() -> int:
     """Run, print, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, usual in (("rows", 6), ("seeds", 2), ("kills", 10), ("steps", 24), ("devices", 2), ("seed", 0)):
-        parser.add_argument(f"--{name}", type=int, default=usual, metavar="N", help=f"default: {usual}")
+    usual = {"rows": 6, "seeds": 2, "kills": 10, "steps": 24, "devices": 2, "jobs": 1, "seed": 0}
+    for name, default in usual.items():
+        parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"default: {default}")
     parser.add_argument("--folder", type=Path, help="an empty folder that keeps both sweeps (default: a temporary one)")
     args = parser.parse_args()
     if not 1 <= args.rows <= len(ROWS):
         parser.error(f"--rows must be 1 to {len(ROWS)}")
+    if args.kills < 2:
+        parser.error("--kills must be at least 2")
+    if not 4 <= args.steps < 200:
+        parser.error("--steps must be 4 to 199: in longer runs not every step is logged")
     options = {key: value for key, value in vars(args).items() if key != "folder"}
     if args.folder is not None:
         args.folder.mkdir(parents=True, exist_ok=True)
@@ -284,16 +475,16 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             verdict = measure(Path(folder), **options)
     for number, kill in enumerate(verdict.kills, 1):
-        print(f"{number:3d}  kill -9 {kill.what:40s} after {kill.after:6.1f} s   {kill.step}")
+        where = f"{kill.run} {kill.phase}"
+        print(f"{number:3d}  {kill.moment:10s}  kill -9 {kill.whom:9s}  after {kill.after:6.1f} s  {where}")
     print(f"undisturbed {verdict.seconds[0]:.0f} s, with {len(verdict.kills)} kills {verdict.seconds[1]:.0f} s")
     for text in verdict.differences:
         print(text)
     same = "the same to the last bit" if not verdict.differences else f"{len(verdict.differences)} differences"
-    print(f"{verdict.runs} runs (metrics, per_image.csv, weights) and table.csv: {same}")
-    if len(verdict.kills) < args.kills:
-        print(f"the sweep was done after {len(verdict.kills)} of {args.kills} kills; give more --steps")
-        return 1
-    return 1 if verdict.differences else 0
+    print(f"{verdict.runs} runs (metrics, curves, per_image.csv, weights) and table.csv: {same}")
+    for planned in verdict.missed:
+        print(f"the sweep was done before the kill of {planned.whom} at: {planned.moment}; give more --rows or --seeds")
+    return 1 if verdict.differences or verdict.missed else 0
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ for index in range(int(re.match(r"0-(\d+)", array)[1]) + 1) if array else [None]
         "SLURM_JOB_NUM_NODES": str(nodes), "SLURM_NODELIST": "127.0.0.1", "SLURM_JOB_NODELIST": "127.0.0.1",
         "FAKE_JOB": name,
     }
-    (state / name).touch()
+    (state / name).write_text(option("job-name", "x"))
     script = ('while :; do rm -f "$0.requeue"; bash "$1"; [ -e "$0.requeue" ] || break; done; rm -f "$0"')
     if not (state / "hold").exists():
         subprocess.Popen(["bash", "-c", script, str(state / name), str(state / f"{number}.sh")], env=environment,
@@ -73,7 +73,8 @@ sys.exit(max(abs(task.returncode) for task in tasks))
 _SQUEUE = r"""
 import os
 from pathlib import Path
-print("\n".join(p.name for p in Path(os.environ["FAKE_SLURM"]).iterdir() if p.name.replace("_", "").isdigit()))
+queued = [p for p in Path(os.environ["FAKE_SLURM"]).iterdir() if p.name.replace("_", "").isdigit()]
+print("\n".join(f"{p.name} {p.read_text()}" for p in queued))
 """
 
 _SCONTROL = r"""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -198,6 +199,46 @@ def test_queued_jobs_are_waited_for_and_not_submitted_again(slurm, executor, tmp
     assert [outcome.status for outcome in outcomes] == ["done", "done"]
     assert sorted(path.name for path in slurm.glob("*.sh")) == ["4200.sh", "4201.sh"]  # b alone, again
     assert "1 of these runs are in the queue already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("names", ["ab", "a"])
+def test_a_launcher_killed_right_after_sbatch_finds_its_jobs(names, slurm, executor, tmp_path, capsys, monkeypatch):
+    jobs = _jobs(tmp_path, *names)
+
+    def killed(*arguments):
+        raise KeyboardInterrupt  # sbatch has taken the jobs, and nobody knows their numbers
+
+    with monkeypatch.context() as patch:
+        patch.setattr("submitit.slurm.slurm.SlurmExecutor._get_job_id_from_submission_command", staticmethod(killed))
+        # X "_get_job_id_from_submission_command", staticmethod(killed))
+        with pytest.raises(KeyboardInterrupt):
+            submit(jobs, executor, "slurm", at_once=2, poll=0.01)
+    assert "job" not in json.loads((jobs[0].folder / "submitted.json").read_text())
+    numbers = ["4200_0", "4200_1"] if len(names) == 2 else ["4200"]
+
+    def work():
+        for job in jobs:
+            _record(job, status="done")
+        _end(slurm, *numbers)
+
+    outcomes = submit(jobs, executor, "slurm", at_once=2, view=_Script(work), poll=0.01, queue_every=0.05)
+    assert {outcome.status for outcome in outcomes} == {"done"}
+    assert [path.name for path in slurm.glob("*.sh")] == ["4200.sh"]  # submitted once
+    assert f"{len(names)} of these runs are in the queue already" in capsys.readouterr().out
+    assert not any((job.folder / "submitted.json").exists() for job in jobs)
+
+
+def test_each_submission_has_a_name_of_its_own(slurm, executor, tmp_path):
+    def stop():
+        raise KeyboardInterrupt
+
+    for name in ("a", "b"):
+        with pytest.raises(KeyboardInterrupt):
+            submit(_jobs(tmp_path, name), executor, "slurm", at_once=1, view=_Script(stop), poll=0.01)
+    names = [re.search(r"--job-name=(\S+)", file.read_text())[1] for file in sorted(slurm.glob("*.sh"))]
+    own = SETTINGS.get("name", "indexnet")
+    assert all(re.fullmatch(rf"{own}-[0-9a-f]{{8}}", name) for name in names), names
+    assert len(set(names)) == 2
 
 
 def test_fail_fast_cancels_the_others(slurm, executor, tmp_path):

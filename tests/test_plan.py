@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from data_support import write_camvid
 from indexnet.cli import main
@@ -160,9 +161,9 @@ def _record(config, status, step=None):
     folder = prepare(config)
     write_json(folder.path / "record.json", {"schema": 1, "status": status})
     if step is not None:
-        write_json(folder.path / "progress.json", {"step": step, "steps": 3})
+        write_json(folder.path / "progress.json", {"step": step + 1, "steps": 3})
         folder.checkpoint().parent.mkdir()
-        folder.checkpoint().write_bytes(b"")
+        torch.save({"global_step": step, "state_dict": {"x": torch.zeros(3)}, "loops": {"a": [1]}}, folder.checkpoint())
 
 
 def test_done_runs_are_not_left():
@@ -182,6 +183,10 @@ def test_done_runs_are_not_left():
     _record(by_place["max_unpool", 0], "running", step=2)
     _record(by_place["max_unpool", 1], "running")
     assert [(row.left, row.failed) for row in group_rows(sweep)] == [([2, 0, 0], 0), ([], 1)]
+    begun = prepare(by_place["max_unpool", 0])
+    begun.checkpoint().rename(begun.previous_checkpoint())
+    begun.checkpoint().write_bytes(b"PK" * 100)  # damaged: the run goes on from the one before
+    assert group_rows(sweep)[0].left == [2, 0, 0]
     again = compose_sweep("quickstart", [*words, "retry_failed=true", "hydra.launcher.n_jobs=3"])
     assert again.n_jobs == 3
     assert [(row.left, row.failed) for row in group_rows(again)] == [([2, 0, 0], 0), ([0], 0)]
@@ -316,7 +321,7 @@ def test_a_table_is_planned_and_nothing_is_written(capsys):
     assert second > first  # max unpooling has no weights
     assert plan["wall_s"]["2"] < plan["wall_s"]["1"] < plan["left_s"]
     # a limit that no real step fits into
-    assert main(["plan", "quickstart", *words[1:], "rows=m2o", "--json", "plan.json", "--limit", "0.001"]) == 0
+    assert main(["plan", "quickstart", *words[2:], "rows=m2o", "--json", "plan.json", "--limit", "0.001"]) == 0
     assert "smaller batches, by a straight line" in capsys.readouterr().out
     (row,) = json.loads(Path("plan.json").read_text())["rows"]
     assert (row["steps"], row["is_whole"]) == (200, False)

@@ -79,6 +79,7 @@ def test_every_option_of_every_group_freezes(group):
         suits = ["task=denoising", "network=dncnn"] if option == "none" and group == "resampling" else []
         suits += ["task=denoising"] if option == "train400" else ["task=segmentation"] if option in _LABELLED else []
         suits += ["task=depth"] if option.startswith("nyuv2") else []
+        suits += ["task=matting"] if option == "alphamatting" else []
         config = _frozen(*suits, f"{group}={option}")
         assert json.loads(json.dumps(config)) == config
         assert config[group].get("name", option) == option or group in ("logger", "debug")
@@ -189,3 +190,24 @@ def test_no_run_folder(tmp_path):
     (tmp_path / "config.yaml").write_text("a: [")
     with pytest.raises(UserError, match="not valid YAML"):
         RunFolder(tmp_path).config()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["-m", "seed=0,1", "hydra.launcher.n_job=2"], "'hydra.launcher.n_job'. Did you mean 'hydra.launcher.n_jobs'?"),
+        (["-m", "seed=0,1", "hydra.launcher.n_jobs=two"], "hydra.launcher.n_jobs=two: this key takes another kind"),
+        (["-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trial=2"], "Did you mean 'hydra.sweeper.n_trials'?"),
+        (["resampling.family=hin,m2o"], "is a list of values; give -m to sweep over them, or one value."),
+        (["-m", "optimizer.lr=interval(a,b)"], "interval(a,b) takes two numbers"),
+        (["task=reconstruction", "data.root=/x"], "this data set reads no folder"),
+    ],
+)
+def test_mistakes_that_hydra_finds_are_said_with_a_remedy(arguments, sentence, capsys, tmp_path, monkeypatch):
+    from indexnet.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert len(said.splitlines()) == 1

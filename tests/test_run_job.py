@@ -9,11 +9,11 @@ import shutil
 
 import pytest
 import torch
+import yaml
 
 from data_support import write_camvid, write_train400
 from indexnet.errors import UserError
 from indexnet.run import callbacks
-from indexnet.run.folder import RunFolder
 from indexnet.run.job import DIVERGED, run_job
 from run_support import DENOISING, MATTING, RECONSTRUCTION, job_process, losses, prepare_run, same, weights
 
@@ -123,25 +123,8 @@ def test_matting_trains(tmp_path):
     assert 0 < metrics["mse"] < 1
 
 
-@pytest.mark.long
-def test_two_processes_see_every_test_image_once(tmp_path):
-    one = prepare_run(tmp_path / "one", *RECONSTRUCTION, "resampling=bilinear")
-    two = prepare_run(tmp_path / "two", *RECONSTRUCTION, "resampling=bilinear", "trainer.devices=2")
-    for folder in (one, two):
-        result = job_process(folder)
-        assert result.returncode == 0, result.stderr
-    record = two.record()
-    assert record["test_count"] == 5
-    assert record["batch"] == {"global": 4, "devices": 2, "accumulate": 1, "per_device": 2, "printed": None}
-    # batch norm sees half of the batch in each process, so weights differ a little; the data does not
-    assert record["metrics"]["psnr"] == pytest.approx(one.record()["metrics"]["psnr"], abs=1.5)
-    evaluated = [list(csv.DictReader((f.path / "per_image.csv").open())) for f in (one, two)]
-    assert [r["name"] for r in evaluated[0]] == [r["name"] for r in evaluated[1]]
-    assert isinstance(RunFolder(two.path).config(), dict)
-
-
-def _three_tasks(root):
-    """Tiny data sets with test splits that two processes cannot share evenly."""
+def _four_tasks(root):
+    """Tiny data sets with test splits that several processes cannot share evenly."""
     write_train400(root / "train400")
     shutil.copy(root / "train400" / "BSD68" / "test001.png", root / "train400" / "BSD68" / "test003.png")
     write_camvid(root / "camvid", counts=(("train", 3), ("val", 1), ("test", 3)))
@@ -157,40 +140,45 @@ def _three_tasks(root):
         "segmentation": [*small, "data=camvid", f"data.root={root / 'camvid'}", "encoder.name=vgg11_bn",
                          "training.size=32"],
         "depth": [*small, "data.train_count=4", "data.test_count=5", "encoder.width=0.25", "training.size=64"],
+        "matting": [*small, "data.train_count=4", "data.test_count=5", "encoder.width=0.25", "training.size=64"],
     }  # fmt: skip
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("task", "devices", "metrics"), [
-    ("denoising", 2, {"bsd68/psnr", "bsd68/ssim", "set12/psnr", "set12/ssim"}),
-    ("segmentation", 2, {"miou", "pixel_accuracy"}),
-    ("depth", 3, {"depth_rmse", "rel", "log10", "delta1", "delta2", "delta3"}),
+@pytest.mark.parametrize(("task", "counts", "metrics"), [
+    ("denoising", [2], {"bsd68/psnr", "bsd68/ssim", "set12/psnr", "set12/ssim"}),
+    ("segmentation", [2], {"miou", "pixel_accuracy"}),
+    ("depth", [3], {"depth_rmse", "rel", "log10", "delta1", "delta2", "delta3"}),
+    ("matting", [2, 3], {"sad", "mse"}),
 ])  # fmt: skip
-def test_the_number_of_processes_changes_no_metric(task, devices, metrics, tmp_path):
-    words = [f"task={task}", *_three_tasks(tmp_path / "data")[task], "training.batch_size=6"]
+def test_the_number_of_processes_changes_no_metric(task, counts, metrics, tmp_path):
+    words = [f"task={task}", *_four_tasks(tmp_path / "data")[task], "training.batch_size=6"]
     one = prepare_run(tmp_path / "one", *words)
     result = job_process(one)
     assert result.returncode == 0, result.stderr
-    several = prepare_run(tmp_path / "several", *words, f"trainer.devices={devices}")
-    trained = torch.load(one.checkpoint(), weights_only=True)
-    trained["indexnet"]["config"] = several.config()
-    several.checkpoint().parent.mkdir()
-    torch.save(trained, several.checkpoint())  # the trained weights: only the test is left to do
-    result = job_process(several)
-    assert result.returncode == 0, result.stderr
-    assert "training for" not in result.stdout
     measured = one.record()["metrics"]
     assert set(measured) == metrics
-    assert several.record()["metrics"] == pytest.approx(measured, rel=1e-12, nan_ok=False)
-    tables = [(folder.path / "per_image.csv").read_text() for folder in (one, several)]
-    assert tables[0] == tables[1]
-    assert several.record()["test_count"] == {"denoising": 5, "segmentation": 3, "depth": 5}[task]
-    assert several.record()["batch"]["devices"] == devices
+    for devices in counts:
+        several = prepare_run(tmp_path / f"{devices}", *words, f"trainer.devices={devices}")
+        trained = torch.load(one.checkpoint(), weights_only=True)
+        trained["indexnet"]["config"] = several.config()
+        several.checkpoint().parent.mkdir()
+        torch.save(trained, several.checkpoint())  # the trained weights: only the test is left to do
+        result = job_process(several)
+        assert result.returncode == 0, result.stderr
+        assert "training for" not in result.stdout
+        record = several.record()
+        assert record["metrics"] == pytest.approx(measured, rel=1e-12, nan_ok=False)
+        assert (several.path / "per_image.csv").read_text() == (one.path / "per_image.csv").read_text()
+        assert record["test_count"] == 3 if task == "segmentation" else 5
+        assert record["batch"] == {
+            "global": 6, "devices": devices, "accumulate": 1, "per_device": 6 // devices, "printed": None,
+        }  # fmt: skip
 
 
 @pytest.mark.long
 def test_two_processes_train_and_test_on_two_test_sets(tmp_path):
-    words = ["task=denoising", *_three_tasks(tmp_path / "data")["denoising"], "trainer.devices=2"]
+    words = ["task=denoising", *_four_tasks(tmp_path / "data")["denoising"], "trainer.devices=2"]
     folder = prepare_run(tmp_path / "runs", *words)
     result = job_process(folder)
     assert result.returncode == 0, result.stderr
@@ -258,7 +246,7 @@ def test_a_run_is_not_taken_for_one_on_other_files(tmp_path):
 def test_a_damaged_file_met_by_a_worker_is_one_sentence(tmp_path):
     root = tmp_path / "data"
     write_camvid(root)
-    words = _three_tasks(tmp_path)["segmentation"]
+    words = _four_tasks(tmp_path)["segmentation"]
     words = [word for word in words if not word.startswith("data")]
     (root / "train" / "train_1.png").write_bytes((root / "train" / "train_1.png").read_bytes()[:-40])
     for cache in ("true", "false"):
@@ -384,3 +372,32 @@ def test_a_row_with_a_rate_of_its_own_is_printed_with_it(tmp_path, monkeypatch):
     monkeypatch.setattr(experiments, "load_experiment", lambda name: dataclasses.replace(table, rows=tuple(rows)))
     config = prepare_run(tmp_path, "experiments=quickstart", "experiment.row=hin").config()
     assert record.start(config, "")["changes"] == ["optimizer.lr 0.003 instead of the printed 0.1"]
+
+
+def test_an_experiment_file_that_is_edited_changes_no_job_that_waits(tmp_path, monkeypatch):
+    from indexnet.run import config as configs
+    from indexnet.run import record
+
+    words = ["experiments=quickstart", "experiment.row=hin", "training.batch_size=8"]
+    folder = prepare_run(tmp_path, *words)
+    config = folder.config()
+    assert config["protocol"] == {"training.batch_size": 32, "optimizer.lr": 0.003}
+    (tmp_path / "quickstart.yaml").write_text("training: {batch_size: 8}\nexperiment: [")
+    monkeypatch.setattr(configs, "experiments_dir", lambda: tmp_path)
+    assert record.start(config, "")["changes"] == ["global batch 8 instead of the printed 32"]
+    without = {key: value for key, value in config.items() if key != "protocol"}  # as earlier versions froze it
+    assert configs.config_hash(without) == configs.config_hash(config)
+    assert record.start(without, "")["changes"] == []
+    assert record.start(without, "")["batch"]["printed"] is None
+    (folder.path / "config.yaml").write_text(yaml.safe_dump(without, sort_keys=False))
+    monkeypatch.undo()
+    assert prepare_run(tmp_path, *words).path == folder.path
+
+
+def test_loader_processes_follow_the_cores_that_there_are(monkeypatch):
+    from indexnet.run import loader
+
+    for cores, workers in ((1, 0), (2, 0), (3, 2), (5, 4), (64, 8)):
+        monkeypatch.setattr(loader, "cores", lambda cores=cores: cores)
+        assert loader.worker_count("auto") == workers
+    assert loader.worker_count(3) == 3

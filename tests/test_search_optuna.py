@@ -19,7 +19,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra_plugins.indexnet_plugins.optuna_sweeper import examples, read_request
 from indexnet.cli import main
 from indexnet.errors import UserError
-from indexnet.run.folder import exclusive
 from indexnet.run.search import Dimension, Measured, Search, open_study, read_dimension, run_search, without
 
 optuna = pytest.importorskip("optuna")
@@ -266,9 +265,19 @@ def test_a_storage_that_is_none(tmp_path):
 
 
 def test_only_one_command_at_a_time(tmp_path):
-    search = _search(tmp_path)
-    with exclusive(tmp_path / f".{search.name}.lock", ""), pytest.raises(UserError, match="another search is at work"):
-        run_search(search, _measure)
+    shared = tmp_path / "kept" / "all.db"
+    first = _search(tmp_path / "a", storage=str(shared))
+
+    def meanwhile(points):
+        with pytest.raises(UserError, match="another search is at work on study"):
+            run_search(_search(tmp_path / "b", storage=f"sqlite:///{shared}"), _measure)
+        other = _search(tmp_path / "b", storage=str(shared), name="other", n_trials=1)
+        assert run_search(other, _measure).finished == 1  # studies of one file do not disturb each other
+        return _measure(points)
+
+    assert run_search(_search(tmp_path / "a", storage=str(shared), n_trials=1), meanwhile).finished == 1
+    assert first.lock.parent == shared.parent  # whatever paths.runs is
+    assert _search(tmp_path, storage="mysql://host/db", name="n").lock == tmp_path / ".n.lock"
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from hydra_plugins.indexnet_plugins.sweeper import expand
 from indexnet.errors import UserError
 from indexnet.run.experiments import load_experiment
+from indexnet.run.requests import expand
 
 
 def _expand(*arguments):
@@ -86,6 +86,10 @@ def test_several_tables():
         (["experiments=quickstart", "rows=hin,hin"], "rows: hin is given twice"),
         (["experiments=quickstart", "seeds=0,0"], "seeds: 0 is given twice"),
         (["experiments=quickstart", "seeds=0", "seed=1"], "both given"),
+        (["experiments=quickstart", "seeds=0", "seeds=1"], "seeds= is given twice; give all in one, seeds=A,B"),
+        (["experiments=quickstart", "rows=hin", "rows=m2o"], "rows= is given twice; give all in one, rows=A,B"),
+        (["experiments=quickstart", "experiments=quickstart"], "experiments= is given twice"),
+        (["experiments=quickstart", "seeds=0,00"], "seeds: 0 is given twice"),
         (["experiments=quickstart", "seeds=one"], "seeds=one: a seed is an integer"),
         (["experiments=quickstart", "seeds=-1"], "seeds=-1: a seed is an integer"),
         (["experiments=thesis/table4_1_mnist", "rows=a2u"], "cannot run yet: the operator A2U"),

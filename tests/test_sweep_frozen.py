@@ -122,6 +122,19 @@ def test_another_configuration_file_is_another_plan(sweep):
     assert sweep(*arguments)[1] == 0
 
 
+def test_files_behind_a_link_to_a_folder_count(sweep):
+    Path("elsewhere").mkdir()
+    Path("own").mkdir()
+    Path("own/optimizer").symlink_to("../elsewhere")
+    Path("elsewhere/again").symlink_to(".")  # a loop
+    arguments = ["task=reconstruction", "schedule=constant", "optimizer=mine", "seed=0,1", "--config-dir", "own"]
+    for rate in (0.5, 0.25):
+        Path("elsewhere/mine.yaml").write_text(f"name: adam\nlr: 1.0\nweight_decay: {rate}\n")
+        configs, composed = sweep(*arguments)
+        assert (composed, {config["optimizer"]["weight_decay"] for config in configs}) == (2, {rate})
+    assert sweep(*arguments)[1] == 0
+
+
 def test_what_is_computed_from_outside_the_files_is_never_looked_up(sweep, monkeypatch):
     for place in ("here", "there"):
         monkeypatch.setenv("PLACE", place)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
-import shutil
+import random
 import signal
 import subprocess
 import sys
@@ -44,23 +45,172 @@ def _wait(condition, seconds: float = 10.0) -> bool:
 
 @pytest.mark.long
 def test_a_sweep_that_was_killed_equals_one_that_was_not(benchmark, tmp_path):
-    verdict = benchmark.measure(tmp_path, rows=1, seeds=1, kills=2, steps=20, devices=2)
-    assert len(verdict.kills) == 2
-    assert verdict.kills[0].what == "launcher"
-    assert verdict.kills[1].what.startswith("b11/seed=0 process ")
-    assert verdict.runs == 1
+    # the seed of a plan with four moments that costs little; in it the launcher is killed while its runs train
+    verdict = benchmark.measure(tmp_path, rows=2, seeds=2, kills=4, steps=8, devices=2, jobs=2, seed=7)
+    assert verdict.missed == []
+    came = [(kill.whom, kill.phase.split(",")[0]) for kill in verdict.kills]
+    assert came == [("launcher", "training"), ("process 1", "testing"), ("launcher", ""), ("process 1", "start")]
+    assert verdict.runs == 4
     assert verdict.differences == []
     # the comparison sees what differs
     folder = tmp_path / "killed" / benchmark.EXPERIMENT / "scenes-paper" / "b11" / "seed=0"
-    shutil.copy(folder / "record.json", tmp_path / "record.json")
     text = (folder / "per_image.csv").read_text()
     (folder / "per_image.csv").write_text(text.replace("1", "2"))
-    record = (folder / "record.json").read_text()
-    (folder / "record.json").write_text(record.replace('"sad": ', '"sad": 1'))
+    curve = (folder / "csv/metrics.csv").read_text().splitlines()
+    (folder / "csv/metrics.csv").write_text("\n".join(curve[:3] + curve[4:]))
+    record = json.loads((folder / "record.json").read_text())
+    record["metrics"]["sad"] += 1
+    (folder / "record.json").write_text(json.dumps({**record, "peak_memory_mb": None}))
     found = benchmark.compare(tmp_path / "whole", tmp_path / "killed")[1]
-    assert any("metrics" in each for each in found)
-    assert any("per_image.csv differs" in each for each in found)
+    for words in ("metrics {", "per_image.csv differs", "learning curve differs", "peak_memory_mb is lost"):
+        assert any(words in each for each in found), words
     assert any(each.startswith("table.csv, row ") for each in found)
+
+
+def test_kills_are_planned_for_every_kind_of_victim(benchmark):
+    for seed in range(50):
+        for kills, devices in ((2, 2), (4, 2), (10, 3), (3, 1)):
+            plan = benchmark.plan_kills(kills, 12, 24, devices, random.Random(seed))
+            assert plan == benchmark.plan_kills(kills, 12, 24, devices, random.Random(seed))
+            assert len(plan) == kills
+            moments, victims = {each.moment for each in plan}, {each.whom for each in plan}
+            assert "testing" in moments
+            assert "launcher" in victims
+            assert devices == 1 or "process 1" in victims
+            assert kills < 6 or moments == set(benchmark.MOMENTS)
+            assert all(1 <= each.step < 24 for each in plan)
+            # nobody is there to be killed: a job before it starts, a further process while pictures are written
+            assert {each.whom for each in plan if each.moment == "no job"} <= {"launcher"}
+            assert {each.whom for each in plan if each.moment == "pictures"} <= {"launcher", "process 0"}
+    order = [benchmark.MOMENTS.index(each.moment) for each in benchmark.plan_kills(9, 3, 8, 2, random.Random(0))]
+    assert order == sorted(order)  # one run to spare for each group of kills: here a single group
+
+
+def test_a_run_is_asked_where_it_is(benchmark, tmp_path):
+    run = tmp_path / "row" / "seed=0"
+    for name in ("csv", "checkpoints", "pictures"):
+        (run / name).mkdir(parents=True)
+    step, checkpoint = benchmark.Planned("step", "launcher", 5), benchmark.Planned("checkpoint", "process 0")
+
+    def log(count: int) -> None:
+        lines = ["epoch,step,train/loss", *(f"0,{number},0.5" for number in range(count))]
+        (run / "csv/metrics.csv").write_text("\n".join(lines))
+
+    def say(text: str) -> None:
+        with (run / "console.log").open("a") as file:
+            file.write(text)
+
+    # what an earlier try has left, which was killed while it wrote pictures
+    (run / "record.json").write_text('{"status": "running"}')
+    (run / "pictures/1.png").write_text("")
+    (run / "checkpoints/last.ckpt").write_text("")
+    say("training for 8 steps, batch 4\ntesting on 3 images\n")
+    log(8)
+    current = benchmark.Try(run)
+    assert current.phase() == ("start", 8)
+    assert current.is_at(benchmark.Planned("start", "launcher"))
+    assert not current.is_at(benchmark.Planned("start", "launcher", delay=60.0))
+    say("going on from step 4 of 8, batch 4\n")
+    log(4)
+    assert current.phase() == ("start", 4)
+    log(5)
+    assert current.phase() == ("training", 5)
+    assert current.is_at(step)
+    assert not current.is_at(benchmark.Planned("step", "launcher", 6))
+    assert not current.is_at(checkpoint)
+    os.utime(run / "checkpoints/last.ckpt", ns=(1, 1))
+    assert current.is_at(checkpoint)
+    assert not current.is_at(checkpoint)  # it is an old one now
+    say("testing on 3 images\n")
+    assert current.phase() == ("testing", 5)
+    assert not current.is_at(step)
+    assert current.is_at(benchmark.Planned("testing", "launcher"))
+    os.utime(run / "pictures/1.png", ns=(2**62, 2**62))
+    assert current.phase() == ("pictures", 5)
+    (run / "record.json").write_text('{"status": "done"}')
+    assert current.phase() == ("ended", 5)
+    current.struck = True
+    assert not current.is_at(benchmark.Planned("ended", "launcher"))
+
+
+_PRETENDED_SWEEP = """
+import sys
+from pathlib import Path
+from indexnet.run.pool import Job, launch
+here = Path(sys.argv[1])
+command = lambda folder: [sys.executable, "-S", str(here / "job.py"), "job", str(folder)]
+jobs = [Job(here / "row" / f"seed={seed}", "row", seed) for seed in (0, 1)]
+outcomes = launch(jobs, command=command)
+sys.exit(0 if all(outcome.status in ("done", "before") for outcome in outcomes) else 3)
+"""
+_PRETENDED_JOB = """
+import json, os, subprocess, sys, time
+from pathlib import Path
+folder = Path(sys.argv[-1])
+leader = os.getppid()
+while "LOCAL_RANK" in os.environ:
+    time.sleep(0.05)
+    if os.getppid() != leader: sys.exit()
+def record(status):  # whole or not at all, as real ones
+    (folder / "part").write_text(json.dumps({"schema": 1, "status": status, "metrics": {}}))
+    os.replace(folder / "part", folder / "record.json")
+record("running")
+rank = subprocess.Popen([sys.executable, *sys.orig_argv[1:]], env={**os.environ, "LOCAL_RANK": "1"})
+def work(seconds=0.25):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if rank.poll() is not None: sys.exit(4)
+        time.sleep(0.01)
+work(0.5)
+for name in ("csv", "checkpoints", "pictures"): (folder / name).mkdir(exist_ok=True)
+print("training for 3 steps, batch 4", flush=True)
+rows = ["step,train/loss"]
+for step in range(3):
+    rows.append(f"{step},0.5")
+    (folder / "csv/metrics.csv").write_text("\\n".join(rows))
+    work()
+    (folder / "checkpoints/last.ckpt").write_text(str(step))
+work()
+print("testing on 3 images", flush=True)
+work()
+(folder / "pictures/1.png").write_text("")
+work(0.5)
+rank.kill()
+record("done")
+"""
+
+
+def test_kills_come_at_their_moments(benchmark, tmp_path):
+    for name in ("row/seed=0", "row/seed=1"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "job.py").write_text(_PRETENDED_JOB)
+    plan = [
+        benchmark.Planned("no job", "launcher"),
+        benchmark.Planned("start", "process 1"),
+        benchmark.Planned("step", "process 0", 2),
+        benchmark.Planned("checkpoint", "launcher"),
+        benchmark.Planned("testing", "process 1"),
+        benchmark.Planned("pictures", "process 0"),
+    ]
+    command = [sys.executable, "-c", _PRETENDED_SWEEP, str(tmp_path)]
+    kills, missed = benchmark.run_disturbed(command, plan, tmp_path / "log")
+    assert missed == []
+    assert [(kill.moment, kill.whom) for kill in kills] == [(each.moment, each.whom) for each in plan]
+    phases = ["", "start", "training", "training", "testing", "pictures"]
+    assert [kill.phase.split(",")[0] for kill in kills] == phases
+    assert kills[2].phase in ("training, step 2", "training, step 3")
+    assert all(kill.run in ("row/seed=0", "row/seed=1") for kill in kills[1:])
+    # what is done gives no more moments, and that is said
+    assert benchmark.run_disturbed(command, plan[1:2], tmp_path / "log") == ([], plan[1:2])
+
+
+def test_a_sweep_that_loses_runs_without_a_kill_is_no_success(benchmark, tmp_path):
+    plan = [benchmark.Planned("testing", "launcher")]
+    command = [sys.executable, "-S", "-c", "import sys; print('it broke'); sys.exit(3)"]
+    with pytest.raises(RuntimeError, match="ended with 3 after 0 kills: it broke"):
+        benchmark.run_disturbed(command, plan, tmp_path / "log")
+    with pytest.raises(RuntimeError, match="nobody disturbs ended with 3"):
+        benchmark.run_whole(command, tmp_path / "log")
 
 
 _SWEEP = """

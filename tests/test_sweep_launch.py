@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -14,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from indexnet.errors import UserError
+from indexnet.files import DiskFullError
 from indexnet.run import launch as launching
 from indexnet.run import pool, processes
-from indexnet.run.folder import exclusive
+from indexnet.run.folder import HeldError, RunFolder, difference, exclusive, prepare
 from indexnet.run.launch import exit_code, prepare_jobs, read_requests, run_sweep
 from indexnet.run.pool import Job, View, launch
 from indexnet.run.processes import job_environment, share_gpus, visible_gpus
@@ -332,6 +334,161 @@ def test_a_sweep_holds_its_folder(tmp_path, monkeypatch):
         run_sweep([_config()], n_jobs=0)
 
 
+@pytest.mark.parametrize("content", ["{", '{"schema": 99, "status": "done"}', '{"status": "dome"}', "[]"])
+def test_a_record_that_cannot_be_read_lets_the_others_run(content, jobs, monkeypatch, capsys):
+    monkeypatch.setattr(pool, "job_command", _command)
+    configs = [_config("ok-1"), _config("ok-2")]
+    record = prepare(configs[0]).path / "record.json"
+    record.write_text(content)
+    for root in (None, "elsewhere"):  # the files of another place would be compared with those of the record
+        configs[0]["data"]["root"] = root
+        configs[0]["logger"]["csv"] = False  # config.yaml would be written anew
+        outcomes = run_sweep(configs)
+        assert outcomes[0].status == "failed"
+        assert outcomes[1].status in ("done", "before")
+        assert str(record) in outcomes[0].reason.replace(f"{Path.cwd()}/", "")
+        assert record.read_text() == content
+    assert [name for name, *_ in _lines("started")] == ["seed=0"]
+    said = capsys.readouterr().out.replace(f"{Path.cwd()}/", "")
+    assert said.count(f"failed: ok-1 seed=0: {record}") == 2
+
+
+def test_a_job_that_another_process_is_at_work_on(jobs):
+    first, second = jobs("ok-1", "ok-2")
+    first.console.write_text("the other process\n")
+    with RunFolder(first.folder).lock():
+        outcomes = launch([first, second], command=_command, patience=0.1)
+    assert [outcome.status for outcome in outcomes] == ["failed", "done"]
+    assert outcomes[0].reason == (
+        f"{first.folder} is in use by another process; the same command goes on when that has ended"
+    )
+    assert first.console.read_text() == "the other process\n"
+    assert [name for name, *_ in _lines("started")] == ["ok-2"]
+    with RunFolder(first.folder).lock():
+        outcomes = launch([first, *jobs("ok-3")], command=_command, patience=0.1, fail_fast=True)
+    assert [outcome.status for outcome in outcomes] == ["failed", "stopped"]
+
+
+@pytest.mark.long
+def test_the_same_table_twice_at_once_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["experiments=quickstart", "rows=hin", "seeds=0", "budget=smoke", "budget.max_steps=9999"]
+    command = [sys.executable, "-m", "indexnet", "train", "-m", *words, "trainer.accelerator=cpu"]
+    first = subprocess.Popen([*command, "training.steps=9999"], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    try:
+        assert _wait(lambda: any(tmp_path.rglob("progress.json")), 120)
+        before = {path: path.read_bytes() for path in tmp_path.rglob("sweep.json")}
+        second = subprocess.run([*command, "training.steps=3"], capture_output=True, text=True)
+        assert second.returncode == 2
+        assert second.stderr.count("\n") == 1
+        assert "another sweep is at work in runs/quickstart/" in second.stderr
+        assert {path: path.read_bytes() for path in tmp_path.rglob("sweep.json")} == before
+    finally:
+        first.terminate()
+        assert first.wait(30) == 130
+
+
+@pytest.mark.parametrize(("seconds", "good"), [(0.2, True), (3.0, False)])
+def test_who_only_looks_makes_no_job_refuse(tmp_path, seconds, good):
+    """``indexnet status`` holds a shared lock for a moment."""
+    lock = RunFolder(tmp_path).lock
+    with lock():
+        pass
+    code = (
+        "import fcntl, sys, time; file = open(sys.argv[1]); fcntl.flock(file, fcntl.LOCK_SH)\n"
+        "print(flush=True); time.sleep(float(sys.argv[2]))"
+    )
+    looking = subprocess.Popen(
+        [sys.executable, "-S", "-c", code, str(tmp_path / ".lock"), str(seconds)], stdout=subprocess.PIPE
+    )
+    assert looking.stdout is not None
+    looking.stdout.readline()
+    begin = time.monotonic()
+    try:
+        with contextlib.nullcontext() if good else pytest.raises(HeldError), lock():
+            pass
+        assert time.monotonic() - begin < 2.5
+    finally:
+        looking.kill()
+        looking.wait()
+
+
+@pytest.mark.parametrize(("number", "words"), [
+    (errno.ENOSYS, "has no file locks"), (errno.ENOLCK, "has no file locks"), (errno.ENOTSUP, "mount with flock"),
+])  # fmt: skip
+def test_a_file_system_without_locks_is_no_other_process(tmp_path, monkeypatch, number, words):
+    import fcntl
+
+    def no_locks(handle, kind):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    folder = RunFolder(tmp_path)
+    for ask in (lambda: folder.lock().__enter__(), folder.locked):
+        (tmp_path / ".lock").touch()
+        with pytest.raises(UserError, match=words) as error:
+            ask()
+        assert not isinstance(error.value, HeldError)
+        assert "in use" not in str(error.value)
+        assert str(tmp_path) in str(error.value)
+
+
+def test_a_full_disk_is_no_lock(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path)
+    plain = os.open
+
+    def full(path, flags, *more, **options):
+        if flags & os.O_CREAT:
+            raise OSError(errno.ENOSPC, "full")
+        return plain(path, flags, *more, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", full)
+        assert not folder.locked()
+        with pytest.raises(DiskFullError, match=r"\.lock; free some"), folder.lock():
+            pass
+    with folder.lock(), pytest.raises(HeldError, match="in use by another process"), folder.lock():
+        pass
+
+
+def test_a_full_disk_is_said_when_a_folder_is_prepared_again(tmp_path, monkeypatch):
+    from indexnet import files
+
+    monkeypatch.chdir(tmp_path)
+    config = _config()
+    folder = prepare(config)
+    plain = files._replace
+
+    def full(path, *more):
+        if path.name == "config.yaml":
+            raise OSError(errno.ENOSPC, "full")
+        return plain(path, *more)
+
+    config["logger"]["csv"] = False
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "_replace", full)
+        with folder.lock():
+            prepare(config)  # somebody is at work there with the old one
+        with pytest.raises(DiskFullError, match=r"config\.yaml; free some, then the same command goes on"):
+            prepare(config)
+    assert folder.config()["logger"]["csv"] is True
+    prepare(config)
+    assert folder.config()["logger"]["csv"] is False
+
+
+def test_the_difference_that_is_named_is_one_that_counts():
+    there, here = _config(steps=2), _config(steps=1)
+    here["data"]["root"], here["trainer"]["num_workers"], here["logger"]["csv"] = "/other", 7, False
+    assert difference(there, here) == "training.steps is 2 there and 1 here"
+
+
+def test_a_metric_that_cannot_be_measured_hides_no_other(tmp_path):
+    from indexnet.run.progress import metrics_line
+
+    (tmp_path / "record.json").write_text(json.dumps({"metrics": {"psnr": None, "ssim": 0.91234}}))
+    assert metrics_line(tmp_path) == "psnr not measurable, ssim 0.9123"
+
+
 def test_a_sweep_says_what_came_of_it(jobs, capsys, monkeypatch):
     monkeypatch.setattr(pool, "job_command", _command)
     monkeypatch.setattr(launching, "prepare_jobs", lambda configs, titles: jobs("ok", "crash", "diverge"))
@@ -439,3 +596,31 @@ def test_ctrl_c_in_a_terminal_leaves_it_in_order(jobs):
     assert "Traceback" not in text
     ((_, pid, _),) = [line for line in _lines("started") if line[0] == "long"]
     assert not _alive(int(pid))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ["experiments=quickstart", "experiment.row=hin", "budget=smoke", "training.steps=20"],
+            "2 runs of quickstart, 2 at a time: data photos; budget smoke, 3 steps of 2 (20 cut by budget.max_steps)",
+        ),
+        (
+            ["experiments=tpami/table6_sunrgbd", "experiment.row=segnet", "encoder.pretrained=false"],
+            "2 runs of tpami/table6_sunrgbd, 2 at a time: data scenes (printed on sunrgbd); budget paper, 300 epochs",
+        ),
+        (
+            ["task=reconstruction", "training.steps=20"],
+            "2 runs, 2 at a time: data photos; budget paper, 20 steps",
+        ),
+    ],
+)
+def test_a_sweep_begins_with_what_it_is_about_to_do(overrides, said, capsys):
+    from indexnet.run.config import compose, freeze
+    from indexnet.run.progress import announce
+
+    config = freeze(compose(overrides))
+    announce([config, config], 2)
+    line = capsys.readouterr().out
+    assert line.startswith(said), line
+    assert line.count("\n") == 1

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import pickle
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from indexnet.cli import main
-from indexnet.run.folder import exclusive
+from indexnet.run.folder import RunFolder, exclusive
 from indexnet.run.status import read_state
 
 ROOT = Path("runs/quickstart/photos-small")
@@ -62,10 +66,28 @@ def test_without_runs_it_says_how_to_start(capsys):
     assert "'paths.runs=else where'" in _status(capsys, "--runs", "else where")
 
 
-def test_every_state_is_told_apart(capsys):
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A checkpoint of step 30 with weights and the state of an optimizer."""
+    import torch
+
+    network = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.Adam(network.parameters())
+    network(torch.ones(2)).sum().backward()
+    optimizer.step()
+    file = tmp_path_factory.mktemp("checkpoint") / "last.ckpt"
+    content = {"epoch": 0, "global_step": 30, "state_dict": network.state_dict(), "indexnet": {"config": {"a": [1]}}}
+    torch.save({**content, "optimizer_states": [optimizer.state_dict()]}, file)
+    return file
+
+
+def test_every_state_is_told_apart(capsys, checkpoint):
     _run("hin/seed=0", "done", metrics={"psnr": 26.5, "ssim": 0.9})
     _progress(_run("hin/seed=1", "running"), 50)
-    _progress(_run("m2o/seed=0", "running"), 30)
+    killed = _run("m2o/seed=0", "running")
+    _progress(killed, 37)
+    (killed / "checkpoints").mkdir()
+    shutil.copy(checkpoint, killed / "checkpoints" / "last.ckpt")
     _run("m2o/seed=1", "failed", error="UserError: no data\nin nowhere")
     _run("carafe/seed=0", "diverged", error="the training loss became nan at step 3 of 200")
     _run("carafe/seed=1", None)
@@ -107,6 +129,50 @@ def test_looking_changes_and_holds_nothing(capsys):
     assert sorted(Path("runs").rglob("*")) == before
     (folder / ".lock").touch(mode=0o444)
     assert read_state(folder, "psnr").status == "interrupted"
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "absent"])
+def test_a_damaged_checkpoint_counts_for_nothing(damage, checkpoint, capsys):
+    folder = RunFolder(_run("hin/seed=0", "running"))
+    _progress(folder.path, 37)
+    folder.checkpoint().parent.mkdir()
+    whole = checkpoint.read_bytes()
+    content = {"cut": whole[: len(whole) // 2], "empty": b"", "text": b"PK no archive at all", "absent": None}[damage]
+    if content is not None:
+        folder.checkpoint().write_bytes(content)
+    assert folder.resumed_step() == 0
+    assert "interrupted at 0 / 200" in _status(capsys)
+    folder.previous_checkpoint().write_bytes(whole)
+    assert "interrupted at 30 / 200" in _status(capsys)
+
+
+def test_a_checkpoint_is_looked_at_without_running_what_is_in_it(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return exec, ("raise SystemExit(1)",)
+
+    folder = RunFolder(tmp_path)
+    folder.checkpoint().parent.mkdir()
+    with zipfile.ZipFile(folder.checkpoint(), "w") as archive:
+        archive.writestr("last/data.pkl", pickle.dumps({"trap": Trap(), "global_step": 8}))
+    assert folder.resumed_step() == 8
+
+
+def test_a_file_system_without_locks(capsys, monkeypatch):
+    import fcntl
+
+    folder = _run("hin/seed=0", "running")
+    for name in (folder / ".lock", ROOT / ".sweep"):
+        name.touch()
+
+    def no_locks(handle, kind):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    out = _status(capsys)
+    assert "not readable: hin/seed=0: the file system of" in out
+    assert "has no file locks" in out
+    assert "A launcher is at work" not in out
 
 
 def test_the_command_that_goes_on(capsys):

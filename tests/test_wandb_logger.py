@@ -16,11 +16,14 @@ import pytest
 from indexnet.errors import UserError
 from indexnet.files import write_json
 from indexnet.run import wandb_run
+from indexnet.run.cluster import run_on_cluster
 from indexnet.run.config import compose, freeze
 from indexnet.run.folder import RunFolder, prepare
 from indexnet.run.job import run_job
+from indexnet.run.launch import run_sweep
 from indexnet.run.loggers import create_loggers, finish_loggers
-from indexnet.run.wandb_run import STEP, finish_run, printed_values, run_id, settle_mode, start_run
+from indexnet.run.pool import Job, outcome_before
+from indexnet.run.wandb_run import STEP, UnusableError, finish_run, printed_values, run_id, settle_mode, start_run
 from wandb_offline import offline_runs, read_offline
 from wandb_server import WandbServer
 
@@ -187,6 +190,85 @@ def test_an_offline_run_that_goes_on_is_one_whole_file(tmp_path):
     found = read_offline(path)
     assert [(row[STEP], row["train/loss"]) for row in found.history] == [(1, 1 / 2), (3, 1 / 4), (5, 1 / 6)]
     assert "test/psnr" not in found.summary
+
+
+@pytest.mark.parametrize(("steps", "start", "whole"), [
+    ([1, 3, 5], 6, True), ([1, 3, 5], 7, True), ([0], 1, True), ([9], 14, True),
+    ([], 4, False),  # the first try had no CSV logger
+    ([1, 3], 6, False), ([3, 5], 6, False), ([1, 5], 6, False),
+])  # fmt: skip
+def test_an_offline_log_goes_only_where_the_csv_has_all_of_it(steps, start, whole, tmp_path):
+    folder, config = _prepare(tmp_path, "logger.csv=false", "logger.tensorboard=false")
+    old = folder.path / "wandb" / f"offline-run-20200101_000000-{run_id(folder, config)}"
+    old.mkdir(parents=True)
+    run = start_run(folder, config, "offline", start, _rows(steps))
+    finish_run(run, folder, _record("done"))
+    assert old.exists() is not whole
+    new = next(path for path in offline_runs(folder.path) if path.parent != old)
+    assert [row[STEP] for row in read_offline(new).history] == (steps if whole else [])
+
+
+def test_a_first_try_without_csv_loses_no_rows(tmp_path):
+    folder, config = _prepare(tmp_path, "logger.csv=false", "logger.tensorboard=false")
+    (logger,) = create_loggers(folder, config, 0)
+    for step in range(4):
+        logger.log_metrics({"train/loss": 1.0}, step)
+    finish_loggers([logger], folder, _record("running"))
+    (first,) = offline_runs(folder.path)
+    time.sleep(1.1)  # folders are named by the second
+    config["logger"]["csv"] = True
+    loggers = create_loggers(folder, config, 4)
+    finish_loggers(loggers, folder, _record("done"))
+    assert [row[STEP] for row in read_offline(first).history] == [0, 1, 2, 3]
+
+
+def test_tensorboard_shows_a_step_once_after_a_resume(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder, config = _prepare(tmp_path, "logger.wandb=false", "logger.csv=false")
+    for start, value in ((0, 1.0), (4, 2.0), (0, 3.0)):
+        (logger,) = create_loggers(folder, config, start)
+        for step in range(start, 6):
+            logger.log_metrics({"train/loss": value}, step)
+        logger.finalize("success")
+        found = EventAccumulator(str(folder.path / "tensorboard"))
+        found.Reload()
+        shown = [(event.step, event.value) for event in found.Scalars("train/loss")]
+        assert shown == [(step, 1.0 if step < start else value) for step in range(6)]
+        time.sleep(1.1)  # files are named by the second
+
+
+def test_a_wandb_that_cannot_be_used_starts_no_sweep(tmp_path, server, monkeypatch, capsys):
+    server.accepts = False
+    asked = []
+    reach = wandb_run._reach
+
+    def count(mode):
+        asked.append(mode)
+        return reach(mode)
+
+    monkeypatch.setattr(wandb_run, "_reach", count)
+    words = [*TINY, f"paths.runs={tmp_path / 'runs'}", "logger.mode=online"]
+    configs = [freeze(compose([*words, f"seed={seed}"])) for seed in (0, 1)]
+    for run in (run_sweep, lambda configs: run_on_cluster("local", {}, configs, ["a", "b"])):
+        with pytest.raises(UnusableError, match=r"W&B cannot be used online \(.*\); give logger\.mode=offline"):
+            run(configs)
+        assert not (tmp_path / "runs").exists()
+    assert asked == ["online", "online"]  # once for both jobs
+    assert "W&B" not in "".join(capsys.readouterr())  # who catches it says it
+    for config in configs:  # what is done does not ask
+        write_json(prepare(config).path / "record.json", _record("done"))
+    assert [outcome.status for outcome in run_sweep(configs)] == ["before", "before"]
+    assert len(asked) == 2
+    monkeypatch.setenv("WANDB_MODE", "onlin")
+    other = freeze(compose([*TINY, f"paths.runs={tmp_path / 'other'}"]))
+    with pytest.raises(UserError, match="unknown WANDB_MODE 'onlin'"):
+        run_sweep([other])
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    with pytest.raises(UnusableError, match="pip install wandb"):
+        run_sweep([other])
+    assert not (tmp_path / "other").exists()
 
 
 def test_without_csv_rows_the_earlier_file_stays(tmp_path):
@@ -382,3 +464,13 @@ def test_a_network_that_goes_away_does_not_stop_a_run(tmp_path, server, monkeypa
     assert "Traceback" not in said
     assert "uploads the rest" in said
     assert run_id(folder, config) in server.runs
+
+
+def test_a_run_that_cannot_log_online_has_not_failed(tmp_path, monkeypatch):
+    """``logger.mode=offline`` alone goes on with it, also in a sweep."""
+    folder, _ = _prepare(tmp_path, "logger.mode=online", "training.steps=2")
+    with pytest.raises(UnusableError, match="no key is configured"):
+        run_job(folder.path)
+    assert folder.status() == "running"
+    assert not folder.locked()
+    assert outcome_before(Job(folder.path, "", 0), retry_failed=False) is None

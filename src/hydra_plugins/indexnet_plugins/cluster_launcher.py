@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
@@ -37,7 +37,7 @@ class ClusterLauncher(Launcher):
         Raises:
             UserError: a configuration, a folder or the cluster does not work out; nothing has been submitted.
         """
-        from hydra_plugins.indexnet_plugins.launcher import job_titles, say_what_next
+        from hydra_plugins.indexnet_plugins.launcher import job_returns, job_titles, say_what_next
         from indexnet.run.cluster import run_on_cluster
         from indexnet.run.frozen import frozen_jobs
 
@@ -54,14 +54,7 @@ class ClusterLauncher(Launcher):
             arguments=sys.argv[1:],
         )
         say_what_next(configs)
-        returns = []
-        for outcome, overrides in zip(outcomes, job_overrides, strict=True):
-            result = JobReturn(overrides=list(overrides), working_dir=str(outcome.job.folder), task_name="indexnet")
-            good = outcome.status in ("done", "before")
-            result.status = JobStatus.COMPLETED if good else JobStatus.FAILED
-            result.return_value = None if good else RuntimeError(f"{outcome.job.folder}: {outcome.reason}")
-            returns.append(result)
-        return returns
+        return job_returns(outcomes, job_overrides)
 
 
 class LocalClusterLauncher(ClusterLauncher):

@@ -3,12 +3,16 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+
+if TYPE_CHECKING:
+    from indexnet.run.pool import Outcome
 
 
 @dataclass
@@ -59,23 +63,29 @@ class ProcessLauncher(Launcher):
             arguments=sys.argv[1:],
         )
         say_what_next(configs)
-        returns = []
-        for outcome, overrides in zip(outcomes, job_overrides, strict=True):
-            result = JobReturn(overrides=list(overrides), working_dir=str(outcome.job.folder), task_name="indexnet")
-            good = outcome.status in ("done", "before")
-            result.status = JobStatus.COMPLETED if good else JobStatus.FAILED
-            result.return_value = None if good else RuntimeError(f"{outcome.job.folder}: {outcome.reason}")
-            returns.append(result)
-        return returns
+        return job_returns(outcomes, job_overrides)
+
+
+def job_returns(outcomes: Sequence["Outcome"], job_overrides: Sequence[Sequence[str]]) -> list[JobReturn]:
+    """Say in Hydra's words what came of each job; its working directory is its run folder."""
+    returns = []
+    for outcome, overrides in zip(outcomes, job_overrides, strict=True):
+        result = JobReturn(overrides=list(overrides), working_dir=str(outcome.job.folder), task_name="indexnet")
+        good = outcome.status in ("done", "before")
+        result.status = JobStatus.COMPLETED if good else JobStatus.FAILED
+        result.return_value = None if good else RuntimeError(f"{outcome.job.folder}: {outcome.reason}")
+        returns.append(result)
+    return returns
 
 
 def say_what_next(configs: Sequence[dict[str, dict[str, object]]]) -> None:
     """Name the command that makes the table, and say where a protocol is too small to rank anything."""
     from indexnet.run.experiments import load_experiment
+    from indexnet.run.status import DEFAULT_RUNS
 
     tables = {str(c["experiment"]["name"]): c["paths"]["runs"] for c in configs if c["experiment"]["name"] is not None}
     for name, runs in tables.items():
-        where = "" if runs == "runs" else f" --runs {runs}"
+        where = "" if runs == DEFAULT_RUNS else f" --runs {runs}"
         print(f"The table: indexnet report {name}{where}")
         experiment = load_experiment(name)
         if not experiment.ranks:

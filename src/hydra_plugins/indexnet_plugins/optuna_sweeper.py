@@ -95,6 +95,7 @@ class OptunaSweeper(Sweeper):
             UserError: the command line asks for something that cannot be searched.
             SystemExit: some trials failed.
         """
+        from indexnet.run.launch import PARTLY
         from indexnet.run.search import run_search
 
         assert self.context is not None
@@ -104,7 +105,7 @@ class OptunaSweeper(Sweeper):
         found = run_search(search, lambda points: self._measure(search, points))
         _tell(search, found)
         if found.failed:
-            raise SystemExit(3)
+            raise SystemExit(PARTLY)
         return None
 
     def _search(self, space: Sequence["Dimension"], fixed: Sequence[str]) -> "Search":
@@ -167,9 +168,9 @@ def read_request(overrides: Sequence[Override]) -> tuple[list["Dimension"], list
     Raises:
         UserError: nothing is searched, or what is asked for cannot be.
     """
-    from hydra_plugins.indexnet_plugins.sweeper import expand
     from indexnet.errors import UserError
     from indexnet.run.experiments import load_experiment
+    from indexnet.run.requests import expand
     from indexnet.run.search import read_dimension, without
 
     selecting = [each for each in overrides if each.key_or_group in _SELECTING]
@@ -189,7 +190,7 @@ def read_request(overrides: Sequence[Override]) -> tuple[list["Dimension"], list
         if each.key in [other.key for other in space[:index]]:
             raise UserError(f"{each.key} is searched twice.")
     plain = [each for each in overrides if each not in selecting and not each.is_sweep_override()]
-    jobs = list(expand([*given.values(), *plain]))
+    jobs = list(expand([*(each for each in selecting if each.key_or_group != "split"), *plain]))
     experiment = given.get("experiments")
     if experiment is not None and experiment.value() is not None and "seed" not in given and "seeds" not in given:
         first = load_experiment(jobs[0][0].partition("=")[2]).seeds[0]

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from indexnet.errors import UserError
+from indexnet.run.status import DEFAULT_RUNS
 
 if TYPE_CHECKING:
     from indexnet.report.table import Table
 
 HELP = "make the result table of an experiment: report.html, report.md, table.csv, table.tex"
 
-DEFAULT_RUNS = "runs"
 FILES = ("report.html", "report.md", "table.csv", "table.tex")
 
 

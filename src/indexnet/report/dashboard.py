@@ -42,9 +42,9 @@ def main(args: argparse.Namespace) -> int:
         UserError: unknown experiment or data, wandb-workspaces is missing, or W&B cannot be used for ``--publish``.
     """
     from indexnet.report.build import build
-    from indexnet.report.command import DEFAULT_RUNS
     from indexnet.report.records import choose, find_run_sets
     from indexnet.run.experiments import load_experiment
+    from indexnet.run.status import DEFAULT_RUNS
 
     experiment = load_experiment(args.experiment)
     base = Path(args.runs or DEFAULT_RUNS)

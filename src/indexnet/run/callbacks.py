@@ -8,14 +8,15 @@ import math
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from indexnet.errors import UserError
-from indexnet.files import atomic_write, write_json
+from indexnet.files import atomic_write, read_json, write_json
+from indexnet.run.record import peak_memory_mb
 
 
 class DivergedError(Exception):
@@ -29,19 +30,35 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         previous: where the checkpoint goes that a new one replaces; None: nowhere.
     """
 
+    HOLD: ClassVar[dict[str, bool]] = {"hold": True}
+    """As ``storage_options``: keep the checkpoint in memory until :meth:`write`."""
+
     def __init__(self, previous: Path | None = None) -> None:
         super().__init__()
         self.previous = previous
+        self._held: tuple[str | Path, io.BytesIO] | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write beside the target, then rename.
+        """Write beside the target, then rename; or hold the checkpoint as it is now.
 
         Raises:
             DiskFullError: there is no room; the checkpoints that are there stay.
         """
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
-        atomic_write(path, buffer.getbuffer(), keep=self.previous)
+        self._held = path, buffer
+        if storage_options != self.HOLD:
+            self.write()
+
+    def write(self) -> None:
+        """Write the checkpoint that is held, if there is one.
+
+        Raises:
+            DiskFullError: there is no room; the checkpoints that are there stay.
+        """
+        if self._held is not None:
+            (path, buffer), self._held = self._held, None
+            atomic_write(path, buffer.getbuffer(), keep=self.previous)
 
 
 class Terminable(pl.Callback):
@@ -80,14 +97,18 @@ class StepSeed(pl.Callback):
 class Checkpoints(pl.Callback):
     """Write ``last.ckpt`` every so many optimizer steps and at the end.
 
+    A checkpoint is made when its step ends, and written once the loggers have written that step: Lightning logs a step
+    after everybody else is done with it, and a run that is killed in between must not go on without that row.
+
     Args:
+        files: writes the checkpoints of this trainer.
         path: of the checkpoint.
         every: optimizer steps between two checkpoints.
         total: optimizer steps of the run.
     """
 
-    def __init__(self, path: Path, every: int, total: int) -> None:
-        self.path, self.every, self.total = path, every, total
+    def __init__(self, files: AtomicCheckpointIO, path: Path, every: int, total: int) -> None:
+        self.files, self.path, self.every, self.total = files, path, every, total
         self._saved = -1
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -99,35 +120,52 @@ class Checkpoints(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
-        """Save when it is time."""
+        """Make a checkpoint when it is time."""
         step = trainer.global_step
         if step != self._saved and (step % self.every == 0 or step == self.total):
             self._saved = step
-            trainer.save_checkpoint(self.path)
+            trainer.save_checkpoint(self.path, storage_options=self.files.HOLD)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
+        """Write what the step before has left."""
+        self.files.write()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Write what the last step has left."""
+        self.files.write()
 
 
 class Progress(pl.Callback):
     """Measure throughput, notice divergence, and say once a second how far the run is, in ``progress.json``.
 
+    What was measured goes into the checkpoints: a killed run ends with the throughput and the memory of all its tries.
+
     Args:
         path: of ``progress.json``.
         total: optimizer steps of the run.
         batch_size: samples of one optimizer step.
-        before: seconds that earlier tries of the run took.
+        since: when the run began by the monotonic clock, less the time of earlier tries; None: now.
 
     Raises:
         DivergedError: the loss is NaN or infinite.
     """
 
-    def __init__(self, path: Path, total: int, batch_size: int, before: float = 0.0) -> None:
-        self.path, self.total, self.batch_size, self.before = path, total, batch_size, before
-        self.samples_per_s: float | None = None
-        self._started = self._first = self._written = 0.0
-        self._first_step = self._begin = 0
+    state_key = "Progress"
+
+    def __init__(self, path: Path, total: int, batch_size: int, since: float | None = None) -> None:
+        self.path, self.total, self.batch_size = path, total, batch_size
+        self.since = time.monotonic() if since is None else since
+        self._started = self._first = self._now = self._written = 0.0
+        self._begin = self._first_step = self._step = 0
+        self._earlier = {"steps": 0, "seconds": 0.0, "warm_steps": 0, "warm_seconds": 0.0, "peak_memory_mb": 0.0}
+        self._device = torch.device("cpu")
+        self._said: dict[str, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Start the clock."""
-        self._started, self._begin, self._first = time.monotonic(), trainer.global_step, 0.0
+        self._started = self._now = time.monotonic()
+        self._begin = self._step = trainer.global_step
+        self._device = trainer.strategy.root_device
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
@@ -142,15 +180,52 @@ class Progress(pl.Callback):
             # one rank may see it first; all must stop at the same step
             if trainer.strategy.reduce_boolean_decision(not math.isfinite(loss), all=False):
                 raise DivergedError(f"the training loss became {loss} at step {step} of {self.total}")
-        if not self._first and step - self._begin >= 2:  # the first steps warm up
-            self._first, self._first_step = now, step
-        if self._first and step > self._first_step:
-            self.samples_per_s = (step - self._first_step) * self.batch_size / (now - self._first)
+        if step > self._step:
+            self._now, self._step = now, step
+            if step - self._begin == 2:  # the first steps warm up
+                self._first, self._first_step = now, step
         if trainer.is_global_zero and (now - self._written >= 1 or step == self.total) and loss is not None:
-            self._written = now
             done = max(1, step - self._begin)
             eta = (now - self._started) / done * (self.total - step)
-            elapsed = self.before + now - self._started
-            progress = {"step": step, "steps": self.total, "loss": loss}
-            with contextlib.suppress(OSError, UserError):  # a full disk, say: no reason to lose the run
-                write_json(self.path, {**progress, "eta_s": round(eta, 1), "elapsed_s": round(elapsed, 1)})
+            self._said = {"step": step, "steps": self.total, "loss": loss, "eta_s": round(eta, 1)}
+            self._write(now)
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int, loader: int = 0
+    ) -> None:
+        """Note the time."""
+        if trainer.is_global_zero and (now := time.monotonic()) - self._written >= 1:
+            if not self._said:  # an earlier try has trained
+                with contextlib.suppress(OSError, ValueError):
+                    self._said = dict(read_json(self.path))
+            self._write(now)
+
+    def _write(self, now: float) -> None:
+        self._written = now
+        with contextlib.suppress(OSError, UserError):  # a full disk, say: no reason to lose the run
+            write_json(self.path, {**self._said, "elapsed_s": round(now - self.since, 1)})
+
+    @property
+    def samples_per_s(self) -> float | None:
+        """Training samples per second over all tries, without the first two steps of each where others are known."""
+        known = self.state_dict()
+        steps, seconds = known["warm_steps"], known["warm_seconds"]
+        if not steps:
+            steps, seconds = known["steps"], known["seconds"]
+        return steps * self.batch_size / seconds if steps and seconds else None
+
+    def peak_memory_mb(self, device: torch.device) -> float:
+        """Return the peak over all tries, see :func:`indexnet.run.record.peak_memory_mb`."""
+        return max(self._earlier["peak_memory_mb"], peak_memory_mb(device))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what later tries need to know: steps that were taken, and the seconds that they took."""
+        own = {"steps": self._step - self._begin, "seconds": self._now - self._started}
+        if self._first:
+            own |= {"warm_steps": self._step - self._first_step, "warm_seconds": self._now - self._first}
+        known = {key: value + own.get(key, 0) for key, value in self._earlier.items()}
+        return known | {"peak_memory_mb": self.peak_memory_mb(self._device)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what earlier tries have measured."""
+        self._earlier |= state_dict

@@ -15,7 +15,7 @@ from indexnet.errors import UserError
 if TYPE_CHECKING:
     from indexnet.networks import Network
 
-_MODES = ("auto", "online", "offline", "disabled")
+MODES = ("auto", "online", "offline", "disabled")
 _PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "64-true")
 
 
@@ -49,7 +49,7 @@ _VALUES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("training.size", _positive, "a positive integer"),
     ("training.steps", _or(None, _positive), "a positive integer or null"),
     ("training.epochs", _or(None, _positive), "a positive integer or null"),
-    ("logger.mode", lambda value: value in _MODES, f"one of {', '.join(_MODES)}"),
+    ("logger.mode", lambda value: value in MODES, f"one of {', '.join(MODES)}"),
     ("trainer.accelerator", lambda value: value in ("auto", "cpu", "gpu"), "auto, cpu or gpu"),
     ("trainer.devices", _positive, "a positive integer"),
     ("trainer.num_nodes", _positive, "a positive integer"),
@@ -126,6 +126,7 @@ def check_split(config: Mapping[str, Any]) -> None:
         known = [info.name for info in list_data() if task in info.tasks]
         able = [each for each in known if get_data(each).validation is not Data.validation]
         choice = f"; of those for task={task}, {', '.join(able)} can have one" if able else ""
+        choice += ", for example data=scenes data.validation_count=100" if "scenes" in able else ""
         raise UserError(f"split=validation, but data={name} has no validation split{choice}.")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -130,25 +131,21 @@ def run_on_cluster(
         One outcome for each job, in order.
 
     Raises:
-        UserError: settings, folders or the cluster do not work out, or another sweep is at work in these folders.
+        UserError: settings, folders, W&B or the cluster do not work out, or another sweep is at work in these folders.
     """
-    from indexnet.run.folder import exclusive
-    from indexnet.run.launch import LOCK, note_request, prepare_jobs, sweep_folder
-    from indexnet.run.progress import create_view, summarize
+    from indexnet.run.launch import check_wandb, hold_tables, note_request, prepare_jobs, sweep_folder
+    from indexnet.run.progress import announce, create_view, summarize
 
     parameters = job_parameters(cluster, settings, configs)
     folders = sorted({sweep_folder(config) for config in configs})
-    with contextlib.ExitStack() as locks:
-        for folder in sorted({sweep_folder(c) for c in configs if c["experiment"]["name"] is not None}):
-            message = (
-                f"another sweep is at work in {folder}; wait for it or stop it, or give paths.runs=ANOTHER_FOLDER."
-            )
-            locks.enter_context(exclusive(folder / LOCK, message))
+    check_wandb(configs, retry_failed)
+    with hold_tables(configs):
         executor = create_executor(cluster, settings, parameters, Path(configs[0]["paths"]["runs"]))
         jobs = prepare_jobs(configs, titles)
         note_request(configs, arguments)
         started = time.monotonic()
         at_once = len(jobs) if cluster == "slurm" else 1
+        announce(configs, at_once)
         with create_view(len(jobs), at_once) as view:
             outcomes = submit(
                 jobs, executor, cluster, at_once=at_once, fail_fast=fail_fast, retry_failed=retry_failed, view=view
@@ -341,6 +338,9 @@ def submit(
 def _submit(jobs: Sequence[Job], executor: Any, cluster: Cluster) -> dict[Path, Any]:
     """Submit jobs, several as one array, and note in their folders what they are called in the queue.
 
+    The name of the submission, which nothing else has, is noted before: should this process be killed before it knows
+    the numbers, the jobs are found by that name.
+
     Raises:
         UserError: the cluster refuses them.
     """
@@ -348,13 +348,28 @@ def _submit(jobs: Sequence[Job], executor: Any, cluster: Cluster) -> dict[Path, 
 
     from indexnet.files import write_json
 
+    if cluster == "slurm":
+        slurm = executor._executor  # submitit has no other way to ask what it was told
+        own = slurm.parameters.get("job_name", "indexnet")
+        name = f"{own}-{secrets.token_hex(4)}"
+        executor.update_parameters(name=name)
+        tasks = slurm._num_tasks()
+        for index, job in enumerate(jobs):
+            element = index if len(jobs) > 1 else None  # one job is no array
+            noted = {"name": name, "element": element, "folder": str(executor.folder), "tasks": tasks}
+            write_json(job.folder / _SUBMITTED, noted)
     try:
         with executor.batch():
             handles = [executor.submit(ClusterJob(str(job.folder))) for job in jobs]
     except (OSError, FailedJobError, FailedSubmissionError, subprocess.SubprocessError) as error:
+        for job in jobs:
+            (job.folder / _SUBMITTED).unlink(missing_ok=True)
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         said = next((line for line in reversed(lines) if "error" in line.lower()), lines[-1] if lines else "no reason")
         raise UserError(f"the cluster takes no job ({said}); see hydra.launcher and docs/cluster.md.") from error
+    finally:
+        if cluster == "slurm":
+            executor.update_parameters(name=own)
     found = {job.folder: handle for job, handle in zip(jobs, handles, strict=True)}
     if cluster == "slurm":
         for folder, handle in found.items():
@@ -373,8 +388,9 @@ def _still_queued(jobs: Sequence[Job], queue: _Queue) -> dict[Path, Any]:
     for job in jobs:
         try:
             noted = read_json(job.folder / _SUBMITTED)
-            if queue.has(noted["job"]):
-                found[job.folder] = SlurmJob(noted["folder"], noted["job"], range(noted["tasks"]))
+            number = noted["job"] if "job" in noted else queue.find(noted["name"], noted["element"])
+            if number is not None and queue.has(number):
+                found[job.folder] = SlurmJob(noted["folder"], number, range(noted["tasks"]))
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return found
@@ -389,16 +405,17 @@ class _Queue:
 
     def __init__(self, every: float) -> None:
         self.every = every
-        self.looks: list[frozenset[str]] = []
+        self.looks: list[dict[str, str]] = []
         self._asked = -float("inf")
 
     def _look(self) -> None:
         if time.monotonic() - self._asked < self.every:
             return
-        command = ["squeue", "--noheader", "--array", "--format=%i", f"--user={getpass.getuser()}"]
+        command = ["squeue", "--noheader", "--array", "--format=%i %j", f"--user={getpass.getuser()}"]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-            self.looks = [*self.looks, frozenset(done.stdout.split())][-2:]
+            lines = (line.strip().partition(" ") for line in done.stdout.splitlines())
+            self.looks = [*self.looks, {number: name.strip() for number, _, name in lines if number}][-2:]
         except (OSError, subprocess.SubprocessError):
             self.looks = []  # not known; ask again
         self._asked = time.monotonic()
@@ -407,6 +424,19 @@ class _Queue:
         """Return whether a job was there at the last look."""
         self._look()
         return bool(self.looks) and job in self.looks[-1]
+
+    def find(self, name: str, element: int | None) -> str | None:
+        """Return the number of a job of a submission, None where it was not there at the last look.
+
+        Args:
+            name: of the submission.
+            element: of its array, None where it is no array.
+        """
+        self._look()
+        numbers = [number for number, called in (self.looks[-1] if self.looks else {}).items() if called == name]
+        if element is None:
+            return numbers[0] if len(numbers) == 1 else None
+        return next((number for number in numbers if number.rpartition("_")[2] == str(element)), None)
 
     def lost(self, job: str) -> bool:
         """Return whether a job was missing twice: files of one that has just ended may need a moment to be seen."""

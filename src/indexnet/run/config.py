@@ -19,8 +19,8 @@ from indexnet._names import nearest, unknown_name
 from indexnet.errors import UserError
 from indexnet.run.checks import check_batch, check_names, check_values, settle_schedule
 
-PLACE_KEYS = ("paths", "logger")
-"""Groups that say where results go, not what they are: left out of the hash."""
+PLACE_KEYS = ("paths", "logger", "protocol")
+"""Keys that say where results go or what they are compared with, not what they are: left out of the hash."""
 
 _TOP = frozenset(
     (
@@ -30,6 +30,7 @@ _TOP = frozenset(
     )
 )
 _TRAINING = frozenset(("epochs", "steps", "batch_size", "size"))
+_PROTOCOL = ("training.batch_size", "optimizer.lr")
 
 
 def data_root() -> Path:
@@ -87,11 +88,28 @@ def explain(error: Exception, overrides: Iterable[str]) -> UserError:
     if match := re.search(r"Could not override '([\w@/.]+)'", text):
         key = match[1]
         group = key.rpartition(".")[0]
+        if key.startswith("hydra."):  # settings of the launcher or the sweeper
+            known = _hydra_keys(overrides, group)
+            guess = nearest(key, known)
+            hint = f"Did you mean {guess!r}?" if guess else f"{group} has {', '.join(known)}." if known else ""
+            return UserError(f"unknown config key {key!r}. {hint or '`indexnet train --cfg hydra` shows every key.'}")
+        if key == "data.root":
+            return UserError("data.root: this data set reads no folder; choose one that does with data=NAME.")
         known = [name for name in _known_keys(overrides, key) if not key.startswith(f"{name}.")]
         siblings = [name for name in known if name.rpartition(".")[0] == group]
         guess = nearest(key, siblings) or nearest(key, known)
         hint = f" Did you mean {guess!r}?" if guess else " `indexnet train --cfg job` shows every key."
         return UserError(f"unknown config key {key!r}.{hint}")
+    if match := re.search(r"Ambiguous value for argument '([^=']+)=([^']*)'", text):
+        return UserError(f"{match[1]}={match[2]} is a list of values; give -m to sweep over them, or one value.")
+    if match := re.search(r"Error merging override (\S+)", text):
+        reason = str(error.__cause__ or "").strip().splitlines()
+        return UserError(f"{match[1]}: this key takes another kind of value{f' ({reason[0]})' if reason else ''}.")
+    if match := re.search(r"Error parsing override '(.*)'", text):
+        return UserError(
+            f"{match[1]} cannot be read as an override; the form is key=value, interval(a,b) takes two numbers, and "
+            "quotes protect brackets from the shell."
+        )
     if "must be a string or a list" in text:
         nulls = ", ".join(o for o in overrides if o.endswith("=null")) or "a config group"
         return UserError(f"{nulls}: a config group cannot be null here; name one of the options in conf/.")
@@ -117,6 +135,24 @@ def _known_keys(overrides: Iterable[str], bad: str) -> list[str]:
     return groups + list(_flatten(OmegaConf.to_container(cfg, resolve=False)))
 
 
+def _hydra_keys(overrides: Iterable[str], group: str) -> list[str]:
+    """Return the dotted keys of a group of Hydra's own configuration, ``hydra.launcher`` or ``hydra.sweeper``."""
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    chosen = [o for o in overrides if re.match(r"hydra/(launcher|sweeper)=", o)]
+    try:
+        if GlobalHydra.instance().is_initialized():
+            cfg = hydra.compose("config", chosen, return_hydra_config=True)
+        else:
+            with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+                cfg = hydra.compose("config", chosen, return_hydra_config=True)
+        keys = [str(key) for key in OmegaConf.select(cfg, group)]
+    except Exception:  # the choice of launcher or sweeper may be wrong too
+        return []
+    return [f"{group}.{key}" for key in keys if not key.startswith("_")]
+
+
 def _flatten(node: Any, prefix: str = "") -> Iterable[str]:
     if isinstance(node, Mapping):
         for key, value in node.items():
@@ -128,7 +164,8 @@ def freeze(cfg: DictConfig) -> dict[str, Any]:
     """Resolve, check and cap a composed configuration into the plain data that one run needs.
 
     The experiment node is reduced to where the run belongs (name, row, label), the budget's caps are applied to
-    ``training`` and ``data``, and every name and option is checked against what it configures.
+    ``training`` and ``data``, and every name and option is checked against what it configures. A row of a table also
+    has ``protocol``: the settings that its files print, whatever the command line or a budget made of them.
 
     Raises:
         UserError: an unknown name, key or option, or a value that cannot work.
@@ -148,6 +185,9 @@ def freeze(cfg: DictConfig) -> dict[str, Any]:
             raise unknown_name("config key", f"training.{key}", [f"training.{name}" for name in _TRAINING])
     experiment = plain["experiment"]
     plain["experiment"] = {key: experiment.get(key) for key in ("name", "row", "label")}
+    for key in ("fail_fast", "retry_failed"):
+        if not isinstance(plain.get(key, False), bool):
+            raise UserError(f"{key}={plain[key]} must be true or false.")
     for key in ("rows", "seeds", "fail_fast", "retry_failed"):
         plain.pop(key, None)
     check_values(plain)
@@ -157,7 +197,37 @@ def freeze(cfg: DictConfig) -> dict[str, Any]:
     _settle_data(plain)
     check_names(plain)
     check_batch(plain)
+    if protocol := _printed_protocol(plain):
+        plain["protocol"] = protocol
     return plain
+
+
+def _printed_protocol(config: Mapping[str, Any]) -> dict[str, float]:
+    """Return the global batch and the learning rate that the experiment's own files set, by key.
+
+    Empty for a run that belongs to no table.
+    """
+    import yaml
+
+    from indexnet.run.experiments import load_experiment
+
+    name, row = config["experiment"]["name"], config["experiment"]["row"]
+    file = experiments_dir() / f"{name}.yaml"
+    if name is None or not file.is_file():
+        return {}
+    found: dict[str, Any] = {}
+    for source in (conf_dir() / "task" / f"{config['task']['name']}.yaml", file):
+        content = yaml.safe_load(source.read_text(encoding="utf-8")) if source.is_file() else {}
+        for key in _PROTOCOL:
+            group, _, option = key.partition(".")
+            if option in (content.get(group) or {}):
+                found[key] = content[group][option]
+    own = str(row).partition("--")[0]  # what follows names overrides of the command line
+    for override in next((each.overrides for each in load_experiment(name).rows if each.name == own), ()):
+        key, _, text = override.partition("=")
+        if key in _PROTOCOL:
+            found[key] = yaml.safe_load(text)
+    return {key: value for key, value in found.items() if isinstance(value, int | float)}
 
 
 def _settle_encoder(config: dict[str, Any]) -> None:

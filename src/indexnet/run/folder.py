@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import pickle
+import time
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 
@@ -19,6 +23,17 @@ SCHEMA = 1
 """Version of the records that this program writes, and the newest that it reads."""
 
 Status = Literal["new", "running", "done", "failed", "diverged"]
+
+_PATIENCE = 0.5  # seconds to try for a lock: whoever asks whether it is held holds it for a moment
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+
+class RecordError(UserError):
+    """A record that is there and cannot be read: damaged, or of a newer version. It concerns its own run alone."""
+
+
+class HeldError(UserError):
+    """Another process holds a lock."""
 
 
 def run_path(config: Mapping[str, Any]) -> Path:
@@ -64,7 +79,7 @@ class RunFolder:
         """Read the record, or return None where there is none yet.
 
         Raises:
-            UserError: it is damaged, or a newer version of this program wrote it.
+            RecordError: it is damaged, or a newer version of this program wrote it.
         """
         file = self.path / "record.json"
         try:
@@ -72,23 +87,29 @@ class RunFolder:
         except FileNotFoundError:
             return None
         except ValueError as error:  # JSON that is none, bytes that are no text
-            raise UserError(f"{file} is not JSON ({error}); delete it to run again.") from error
+            raise RecordError(f"{file} is not JSON ({error}); delete it to run again.") from error
         schema = record.get("schema", SCHEMA) if isinstance(record, dict) else None
         if type(schema) is not int:
-            raise UserError(f"{file} is no record of a run; delete it to run again.")
+            raise RecordError(f"{file} is no record of a run; delete it to run again.")
         if schema > SCHEMA:
-            raise UserError(
+            raise RecordError(
                 f"{file} has schema {schema}, and this version of indexnet knows {SCHEMA}: update indexnet."
             )
         assert isinstance(record, dict)
+        if record.get("status", "new") not in get_args(Status):
+            raise RecordError(f"{file} has no known status; delete it to run again.")
         return record
 
     def status(self) -> Status:
-        """Return how far the run is; ``running`` also where it was killed, see :meth:`locked`."""
+        """Return how far the run is; ``running`` also where it was killed, see :meth:`locked`.
+
+        Raises:
+            RecordError: its record cannot be read.
+        """
         record = self.record()
         if record is None:
             return "new"
-        status: Status = record["status"]
+        status: Status = record.get("status", "new")
         return status
 
     def checkpoint(self) -> Path:
@@ -99,44 +120,133 @@ class RunFolder:
         """Return the path of the checkpoint before the last one, which a run keeps while it trains."""
         return self.path / "checkpoints" / "previous.ckpt"
 
+    def resumed_step(self) -> int:
+        """Return the step that the run would go on from: that of its newest checkpoint that looks whole, else 0."""
+        for path in (self.checkpoint(), self.previous_checkpoint()):
+            if (step := _step(path)) is not None:
+                return step
+        return 0
+
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder for this process; the kernel lets go when the process ends, however it ends.
 
         Raises:
-            UserError: another process holds it.
+            HeldError: another process holds it.
         """
-        with exclusive(self.path / ".lock", f"{self.path} is in use by another process; wait for it or stop it."):
+        with exclusive(self.path / ".lock", f"{self.in_use}; wait for it or stop it."):
             yield
 
+    @property
+    def in_use(self) -> str:
+        """What to say where another process is at work here."""
+        return f"{self.path} is in use by another process"
+
     def locked(self) -> bool:
-        """Return whether a process is at work here."""
-        try:
-            with self.lock():
-                return False
-        except UserError:
-            return True
+        """Return whether a process is at work here.
+
+        Raises:
+            UserError: the file system has no locks.
+        """
+        return held(self.path / ".lock")
+
+
+class _Anything(dict[Any, Any]):
+    """Stands for an object of a class that nobody needs."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__()
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _Outline(pickle.Unpickler):
+    """Reads plain data; of everything else, tensors above all, it makes nothing, so it calls no code of the file."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        return _Anything
+
+    def persistent_load(self, pid: Any) -> None:
+        return None
+
+
+def _step(path: Path) -> int | None:
+    """Return the step of a checkpoint without its weights, and without torch; None where it cannot be told."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            (name,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
+            with archive.open(name) as file:
+                step = _Outline(file).load()["global_step"]
+    except MemoryError:
+        raise
+    except Exception:  # whatever random bytes make of zipfile and pickle
+        return None
+    return step if isinstance(step, int) else None
 
 
 @contextlib.contextmanager
 def exclusive(path: Path, message: str) -> Iterator[None]:
-    """Hold an advisory lock on a file, or raise ``UserError(message)`` where another process holds it."""
+    """Hold an advisory lock on a file.
+
+    Raises:
+        HeldError: another process holds it; says ``message``.
+        UserError: the file system has no locks.
+        DiskFullError: there is no room for the file.
+    """
     import fcntl
 
     with disk_full_as_sentence(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     _held.add(handle)
+    deadline = time.monotonic() + _PATIENCE
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(message) from None
+        while not _flock(handle, fcntl.LOCK_EX, path):
+            if time.monotonic() > deadline:
+                raise HeldError(message)
+            time.sleep(0.02)
         yield
     finally:
         if handle in _held:
             _held.remove(handle)
             os.close(handle)
+
+
+def held(path: Path) -> bool:
+    """Return whether a process holds a lock file; looks with a shared lock, and makes nothing.
+
+    Raises:
+        UserError: the file system has no locks.
+    """
+    import fcntl
+
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return not _flock(handle, fcntl.LOCK_SH, path)
+    finally:
+        os.close(handle)
+
+
+def _flock(handle: int, kind: int, path: Path) -> bool:
+    """Take a lock without waiting; return False where another process holds it."""
+    import fcntl
+
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        raise UserError(
+            f"the file system of {path.parent} has no file locks ({error.strerror}); put paths.runs on another one "
+            "(Lustre: mount with flock)."
+        ) from error
+    return True
 
 
 _held: set[int] = set()
@@ -156,6 +266,8 @@ if hasattr(os, "register_at_fork"):
 def prepare(config: Mapping[str, Any]) -> RunFolder:
     """Create the folder of a frozen configuration, or find it.
 
+    A folder whose record cannot be read is left as it is: whoever runs it is told.
+
     Raises:
         UserError: the folder exists with another configuration, or with a run on other files.
     """
@@ -168,10 +280,13 @@ def prepare(config: Mapping[str, Any]) -> RunFolder:
                 f"{folder.path} holds a run with another configuration ({difference(there, config)}); "
                 "give paths.runs=ANOTHER_FOLDER, or move or delete that folder."
             )
-        _check_files(folder, there, config)
-        if there == config or folder.status() == "done":
+        try:
+            _check_files(folder, there, config)
+            if there == config or folder.status() == "done":
+                return folder
+        except RecordError:
             return folder
-        with contextlib.suppress(UserError), folder.lock():  # loggers, workers and places may change from try to try
+        with contextlib.suppress(HeldError), folder.lock():  # loggers, workers and places may change from try to try
             atomic_write(file, yaml.safe_dump(dict(config), sort_keys=False))
         return folder
     try:
@@ -188,8 +303,10 @@ def _check_files(folder: RunFolder, there: Mapping[str, Any], config: Mapping[st
         UserError: they differ, or cannot be read.
     """
     old, new = there["data"].get("root"), config["data"].get("root")
+    if old == new:
+        return
     known = (folder.record() or {}).get("data")
-    if old == new or known is None:
+    if known is None:
         return
     from indexnet.data import create_data
     from indexnet.run.config import data_options
@@ -205,13 +322,23 @@ def _check_files(folder: RunFolder, there: Mapping[str, Any], config: Mapping[st
         )
 
 
-def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str:
+_PLACES = ("paths", "logger", "data.root", "trainer.num_workers", "trainer.progress_bar", "experiment.printed")
+"""Keys that are no part of what a run is, see :func:`indexnet.run.config.config_hash`."""
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """Name the first key in which two configurations differ, with both values."""
+    return _difference(old, new, "") or "the difference is in keys that do not matter"
+
+
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str) -> str:
     for key in [*old, *(k for k in new if k not in old)]:
         a, b = old.get(key), new.get(key)
-        if a == b or (not prefix and key in ("paths", "logger")):
+        if a == b or f"{prefix}{key}" in _PLACES:
             continue
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            return difference(a, b, f"{prefix}{key}.")
+            if found := _difference(a, b, f"{prefix}{key}."):
+                return found
+            continue
         return f"{prefix}{key} is {a!r} there and {b!r} here"
-    return "the difference is in keys that do not matter"
+    return ""

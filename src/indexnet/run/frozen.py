@@ -138,8 +138,17 @@ def _source(scheme: str, path: str) -> list[list[str]] | None:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Yield all YAML files of a folder in order; CSV files beside them are no configuration."""
-    for where, folders, names in os.walk(folder):
+    """Yield all YAML files of a folder in order; CSV files beside them are no configuration.
+
+    Links to folders are followed, as Hydra does, but never into a folder twice.
+    """
+    seen = set()
+    for where, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(where)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         folders.sort()
         yield from (Path(where) / name for name in sorted(names) if name.endswith((".yaml", ".yml")))
 

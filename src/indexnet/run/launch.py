@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from indexnet.errors import UserError
 from indexnet.files import read_json, write_json
 from indexnet.run.folder import exclusive, prepare, run_path
-from indexnet.run.pool import Job, Outcome, launch
+from indexnet.run.pool import Job, Outcome, launch, outcome_before
 
 PARTLY = 3
+"""Exit code: some of what was asked for has no result; all the rest has."""
 LOCK = ".sweep"
 """The file in a sweep's folder that its launcher holds."""
 _REQUESTS = "sweep.json"
@@ -62,6 +63,38 @@ def sweep_folder(config: Mapping[str, Any]) -> Path:
     return path.parent if config["experiment"]["name"] is None else path.parent.parent
 
 
+@contextlib.contextmanager
+def hold_tables(configs: Sequence[Mapping[str, Any]]) -> Iterator[None]:
+    """Hold the folder of every table of a sweep; single runs share one with unrelated ones, and their own locks do.
+
+    Raises:
+        UserError: another sweep holds one of them.
+    """
+    with contextlib.ExitStack() as locks:
+        for folder in sorted({sweep_folder(c) for c in configs if c["experiment"]["name"] is not None}):
+            message = (
+                f"another sweep is at work in {folder}; wait for it or stop it, or give paths.runs=ANOTHER_FOLDER."
+            )
+            locks.enter_context(exclusive(folder / LOCK, message))
+        yield
+
+
+def check_wandb(configs: Sequence[Mapping[str, Any]], retry_failed: bool) -> None:
+    """Refuse a W&B that the jobs which are left to run want and cannot use, before the first of them starts.
+
+    Raises:
+        UserError: wandb is missing, ``WANDB_MODE`` is unknown, or the mode is ``online`` and the server cannot be used.
+    """
+    from indexnet.run.wandb_run import check_use, settle_mode
+
+    modes = set()
+    for config in configs:
+        if config["logger"]["wandb"] and outcome_before(Job(run_path(config), "", 0), retry_failed) is None:
+            modes.add(settle_mode(config))
+    for mode in sorted(modes):
+        check_use(mode)
+
+
 def run_sweep(
     configs: Sequence[Mapping[str, Any]],
     titles: Sequence[str] | None = None,
@@ -85,23 +118,18 @@ def run_sweep(
         One outcome for each job, in order.
 
     Raises:
-        UserError: the folders cannot be prepared, or another sweep is at work in them.
+        UserError: the folders cannot be prepared, another sweep is at work in them, or W&B cannot be used.
     """
-    from indexnet.run.progress import create_view, summarize
+    from indexnet.run.progress import announce, create_view, summarize
 
     if n_jobs < 1:
         raise UserError(f"hydra.launcher.n_jobs={n_jobs} must be at least 1.")
     folders = sorted({sweep_folder(config) for config in configs})
-    # single runs share one folder with unrelated ones: there the lock of each run is enough
-    tables = {sweep_folder(config) for config in configs if config["experiment"]["name"] is not None}
-    with contextlib.ExitStack() as locks:
-        for folder in sorted(tables):
-            message = (
-                f"another sweep is at work in {folder}; wait for it or stop it, or give paths.runs=ANOTHER_FOLDER."
-            )
-            locks.enter_context(exclusive(folder / LOCK, message))
+    check_wandb(configs, retry_failed)
+    with hold_tables(configs):
         jobs = prepare_jobs(configs, titles)
         note_request(configs, arguments)
+        announce(configs, n_jobs)
         started = time.monotonic()
         with create_view(len(jobs), n_jobs) as view:
             outcomes = launch(jobs, n_jobs=n_jobs, fail_fast=fail_fast, retry_failed=retry_failed, view=view)

@@ -20,6 +20,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from indexnet.data import Dataset
 from indexnet.errors import UserError
+from indexnet.run.processes import cores
 
 Key = tuple[int, int]
 
@@ -115,8 +116,7 @@ def worker_count(setting: int | str) -> int:
     """Return the number of loader processes: as given, or for ``auto`` none on two cores or fewer, else up to 8."""
     if setting != "auto":
         return int(setting)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 0 if cores <= 2 else min(8, cores - 1)
+    return 0 if cores() <= 2 else min(8, cores() - 1)
 
 
 def train_loader(dataset: Dataset, stream: StepStream, workers: int) -> DataLoader[dict[str, Any]]:

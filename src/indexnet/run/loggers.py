@@ -38,7 +38,8 @@ def create_loggers(folder: RunFolder, config: dict[str, Any], start: int) -> lis
         rows = [] if process_rank() else _kept(folder, start)
         loggers.append(_csv(folder, rows))
     if settings["tensorboard"]:
-        loggers.append(TensorBoardLogger(folder.path, name="", version="tensorboard"))
+        # what a killed try logged beyond its last checkpoint is logged again, and shown once
+        loggers.append(TensorBoardLogger(folder.path, name="", version="tensorboard", purge_step=start))
     if settings["wandb"] and (mode := settle_mode(config)) != "disabled":
         loggers.append(_wandb(folder, config, mode, start, rows))
     return loggers or False

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from indexnet.run.plan_sweep import PlannedRow, Sweep
 
 HELP = "measure a few steps of every row of an experiment and say what the table takes: time, memory and disk"
-PARTLY = 3
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +53,7 @@ def main(args: argparse.Namespace) -> int:
     """
     from rich.console import Console
 
+    from indexnet.run.launch import PARTLY
     from indexnet.run.plan_process import measure_rows
     from indexnet.run.plan_sweep import compose_sweep, group_rows
 

@@ -19,9 +19,9 @@ import torch
 from indexnet.errors import UserError
 from indexnet.files import write_json
 from indexnet.run.plan_estimate import MIB, line, next_samples
+from indexnet.run.plan_process import NOTES
 from indexnet.tasks import Task, get_task, register_task
 
-NOTES = "plan.json"
 _SAMPLES = 16  # of a data set that is only loaded
 _ENOUGH = 3  # steps of the real batch that are timed at least, after two that are not
 

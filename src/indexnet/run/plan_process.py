@@ -20,7 +20,8 @@ from indexnet.run.plan_sweep import PlannedRow, Sweep
 
 _SLOW_LOADING = 2.0  # seconds of decoding from which on a data set is measured by itself instead of in every row
 _POLL = 0.05
-_NOTES = "plan.json"
+NOTES = "plan.json"
+"""The file in its folder that a measuring process writes what it finds to."""
 
 Say = Callable[[str], None]
 
@@ -41,7 +42,7 @@ class _Measuring:
 
         found: dict[str, Any] = {}
         with contextlib.suppress(OSError, ValueError):
-            found = read_json(self.folder / _NOTES)
+            found = read_json(self.folder / NOTES)
         code = self.process.returncode
         if code != 0 and "error" not in found:
             killed = f"was killed by signal {-code}, as the system does when memory runs out"
@@ -52,7 +53,7 @@ class _Measuring:
         """Return the bytes that it left, by first folder or file."""
         sizes: dict[str, int] = {}
         for path in self.folder.rglob("*"):
-            if path.is_file() and path.name != _NOTES:
+            if path.is_file() and path.name != NOTES:
                 top = path.relative_to(self.folder).parts[0]
                 sizes[top] = sizes.get(top, 0) + path.stat().st_size
         return sizes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,9 +45,9 @@ def compose_sweep(name: str, overrides: Sequence[str]) -> Sweep:
     from hydra.types import RunMode
     from omegaconf.errors import OmegaConfBaseException
 
-    from hydra_plugins.indexnet_plugins.sweeper import expand
     from indexnet.run.config import compose, conf_dir, explain, freeze
     from indexnet.run.experiments import load_experiment
+    from indexnet.run.requests import expand
 
     experiment = load_experiment(name)
     for text in overrides:
@@ -175,7 +174,6 @@ def _progress(folder: RunFolder, config: Mapping[str, Any]) -> tuple[str, int]:
     Raises:
         UserError: the folder holds a run with another configuration, or a record that cannot be read.
     """
-    from indexnet.files import read_json
     from indexnet.run.config import config_hash
 
     if not (folder.path / "config.yaml").is_file():
@@ -185,8 +183,4 @@ def _progress(folder: RunFolder, config: Mapping[str, Any]) -> tuple[str, int]:
             f"{folder.path} holds a run with another configuration, which `indexnet train` would refuse; give "
             "paths.runs=ANOTHER_FOLDER, or move or delete that folder."
         )
-    step = 0
-    if (folder.path / "checkpoints" / "last.ckpt").is_file():
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            step = int(read_json(folder.path / "progress.json")["step"])
-    return folder.status(), step
+    return folder.status(), folder.resumed_step()

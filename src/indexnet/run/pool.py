@@ -194,7 +194,11 @@ def launch(
                     break
                 while waiting and len(places) < n_jobs:
                     job = waiting.popleft()
-                    _await(job, deadline)
+                    if not _is_free(job, deadline):  # its console is the other process's
+                        said = f"{RunFolder(job.folder).in_use}; the same command goes on when that has ended"
+                        ended(Outcome(job, "failed", reason=said))
+                        failed = True
+                        break
                     own = [] if job.cpu else share_gpus(gpus, [each.gpus for each in places], job.devices)
                     places.append(_start(job, command, job_environment(job.devices, n_jobs, own), own))
                     view.started(places[-1])
@@ -220,18 +224,21 @@ def outcome_before(job: Job, retry_failed: bool) -> Outcome | None:
     if status == "done":
         return Outcome(job, "before")
     if status == "diverged":  # deterministic: it would again
-        return Outcome(job, "diverged", reason=reason)
+        return Outcome(job, "diverged", reason=f"{reason} (before; delete {job.folder} to run it again)")
     if status == "failed" and not retry_failed:
         reason = f"failed before: {reason or 'without a reason'}; retry_failed=true tries again"
         return Outcome(job, "failed", reason=reason)
     return None
 
 
-def _await(job: Job, deadline: float) -> None:
-    """Wait until nobody holds the job's folder: a job whose launcher was killed may need a moment to die."""
+def _is_free(job: Job, deadline: float) -> bool:
+    """Return whether nobody holds the job's folder; a job whose launcher was killed has a moment to die."""
     folder = RunFolder(job.folder)
-    while folder.locked() and time.monotonic() < deadline:
+    while folder.locked():
+        if time.monotonic() >= deadline:
+            return False
         time.sleep(_POLL)
+    return True
 
 
 def _start(job: Job, command: Callable[[Path], list[str]], environment: dict[str, str], gpus: Sequence[str]) -> Running:
@@ -271,8 +278,8 @@ def _outcome(running: Running) -> Outcome:
         name = next((each.name for each in signal.Signals if each == -code), f"signal {-code}")
         hint = ", as the system does when memory runs out" if -code == signal.SIGKILL else ""
         return Outcome(job, "failed", seconds, f"its process was killed by {name}{hint}; the same command goes on")
-    reason = str(record.get("error") or "") if status == "failed" else ""
-    return Outcome(job, "failed", seconds, one_line(reason or last_line(job.console) or f"exit code {code}"))
+    reason = str(record.get("error") or "") if status == "failed" else last_line(job.console).removeprefix("indexnet: ")
+    return Outcome(job, "failed", seconds, one_line(reason or f"exit code {code}"))
 
 
 def one_line(text: str) -> str:

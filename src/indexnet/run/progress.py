@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from indexnet.errors import UserError
 from indexnet.files import read_json
+from indexnet.run.folder import RunFolder
 from indexnet.run.pool import Outcome, Running, View
 
 if TYPE_CHECKING:
@@ -35,6 +38,43 @@ def create_view(total: int, n_jobs: int, console: Console | None = None) -> View
     return LiveView(total, n_jobs, console) if console.is_terminal else PlainView(total, console)
 
 
+def announce(configs: Sequence[Mapping[str, Any]], n_jobs: int) -> None:
+    """Say what a sweep is about to do: how many runs, on which data, how long each, and what its budget cuts.
+
+    Args:
+        configs: of its jobs, as frozen.
+        n_jobs: runs at a time.
+    """
+    from indexnet.run.experiments import load_experiment
+
+    def listed(values: Iterable[object]) -> str:
+        return ", ".join(dict.fromkeys(map(str, values)))
+
+    names = list(dict.fromkeys(config["experiment"]["name"] for config in configs if config["experiment"]["name"]))
+    data = listed(config["data"]["name"] for config in configs)
+    printed = ""
+    with contextlib.suppress(UserError):  # its file may be gone; the jobs are frozen
+        printed = listed(each for name in names for each in load_experiment(name).printed_data)
+    where = f"{data} (printed on {printed})" if printed and printed != data else data
+    lengths = listed(_length(config) for config in configs)
+    together = f", {n_jobs} at a time" if n_jobs > 1 and len(configs) > 1 else ""
+    runs = f"{len(configs)} run{'' if len(configs) == 1 else 's'}" + (f" of {', '.join(names)}" if names else "")
+    budget = listed(config["budget"]["name"] for config in configs)
+    print(f"{runs}{together}: data {where}; budget {budget}, {lengths}", flush=True)
+
+
+def _length(config: Mapping[str, Any]) -> str:
+    """Return how long a run trains: ``200 steps of 32``, ``3 steps of 2 (20 cut by budget.max_steps)``."""
+    training, cap = config["training"], config["budget"].get("max_steps")
+    batch = training["batch_size"]
+    if not training["steps"]:
+        most = f", at most {cap} steps" if cap else ""
+        return f"{training['epochs']} epochs in batches of {batch}{most}"
+    if cap and cap < training["steps"]:
+        return f"{cap} steps of {batch} ({training['steps']} cut by budget.max_steps)"
+    return f"{training['steps']} steps of {batch}"
+
+
 def duration(seconds: float) -> str:
     """Write a duration as people say it: ``42 s``, ``3 min 05 s``, ``2 h 10 min``."""
     whole = round(seconds)
@@ -49,8 +89,9 @@ def metrics_line(folder: Path) -> str:
     """Return a finished run's metrics in one line; empty where there is no record."""
     try:
         metrics = read_json(folder / "record.json")["metrics"]
-        return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        shown = {name: "not measurable" if value is None else f"{value:.4g}" for name, value in metrics.items()}
+        return ", ".join(f"{name} {text}" for name, text in shown.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # no record, or one that somebody has edited
         return ""
 
 
@@ -77,7 +118,9 @@ class PlainView(View):
 
     def started(self, running: Running) -> None:
         """Name the job."""
-        self._print(f"started  {running.job.title} seed={running.job.seed}")
+        step = RunFolder(running.job.folder).resumed_step()
+        begins = f"goes on from step {step}:" if step else "started "
+        self._print(f"{begins} {running.job.title} seed={running.job.seed}")
 
     def ended(self, outcome: Outcome) -> None:
         """Say how it ended."""

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 INTERRUPTED = 4
 """Exit code: a process of the run was killed; the same command goes on."""
 
+FULL = 6
+"""Exit code of a process that the first one has started: there was no room for a file."""
+
 _POLL = 0.2
 _PATIENCE = 5.0  # seconds for this process to notice by itself that another is gone
 _ARRIVAL = 3.0  # seconds between a closed connection and the end of the process that closed it
@@ -54,11 +57,13 @@ class Cause:
         text: one sentence part: which process, and what became of it.
         killed: whether it was killed, so that the run can go on; else it failed.
         user: whether ``text`` is a sentence about a person's mistake.
+        full: whether there was no room for a file, so that the run can go on once there is.
     """
 
     text: str
     killed: bool
     user: bool = False
+    full: bool = False
 
 
 def started_here() -> bool:
@@ -77,12 +82,12 @@ def is_killing(error: BaseException) -> str:
 
 def tell_error(folder: Path, rank: int, error: BaseException) -> None:
     """Leave the error of a process for the first one, which records it."""
-    from indexnet.files import write_json
+    from indexnet.files import DiskFullError, write_json
 
     user = isinstance(error, UserError)
     text = str(error) if user else f"{type(error).__name__}: {error}"
-    with contextlib.suppress(OSError, UserError):
-        write_json(_error_file(folder, rank), {"text": text, "user": user})
+    with contextlib.suppress(OSError, UserError):  # a full disk has no room for this either; there is FULL
+        write_json(_error_file(folder, rank), {"text": text, "user": user, "full": isinstance(error, DiskFullError)})
 
 
 def _error_file(folder: Path, rank: int | str) -> Path:
@@ -102,8 +107,8 @@ class Ranks:
     def __init__(self, folder: Path, stuck: Callable[[Cause], None], first: bool = True) -> None:
         self.folder, self.stuck, self.first = folder, stuck, first
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
-        self._known = threading.Event()  # that this process has noticed, or has ended well
-        self._lost = False
+        self._known = threading.Event()  # that this process has noticed, or needs the others no more
+        self._finished = self._lost = False
         self._world = 1
         self._environment: dict[str, str | None] = {}
         if first:
@@ -145,6 +150,8 @@ class Ranks:
         killing = is_killing(error)
         if _WORKER.search(str(error)):
             return Cause(killing, killed=True)
+        if self._finished:
+            return None
         deadline = time.monotonic() + _ARRIVAL
         cause = self._signalled()
         while killing and cause is None and time.monotonic() < deadline:
@@ -156,6 +163,11 @@ class Ranks:
             self._lost = True
             self._known.set()
         return cause
+
+    def finish(self) -> None:
+        """Note that the processes have met for the last time: one that is lost from here on takes nothing with it."""
+        self._finished = True
+        self._known.set()
 
     def close(self, code: int) -> None:
         """End what is still running, once everything is written.
@@ -196,6 +208,7 @@ class Ranks:
                 for process in self.processes.values():
                     process.kill()
                 self.stuck(cause)
+                return
 
     def _signalled(self) -> Cause | None:
         """Return which process a signal has ended."""
@@ -214,9 +227,12 @@ class Ranks:
         for file in sorted(self.folder.glob(_error_file(self.folder, "*").name)) if self.first else ():
             with contextlib.suppress(OSError, ValueError):
                 found = read_json(file)
-                return Cause(str(found["text"]), killed=False, user=bool(found["user"]))
+                return Cause(str(found["text"]), killed=False, user=bool(found["user"]), full=bool(found["full"]))
         if (cause := self._signalled()) is not None:
             return cause
+        if any(process.poll() == FULL for process in self.processes.values()):
+            sentence = f"no space left on the device while writing to {self.folder}"
+            return Cause(f"{sentence}; free some, then the same command goes on.", killed=False, user=True, full=True)
         for rank, process in self.processes.items():
             if (code := process.poll()) and code != INTERRUPTED:
                 return Cause(f"process {rank} of {self._world} ended with exit code {code}", killed=False)

@@ -91,7 +91,7 @@ def start(config: dict[str, Any], config_digest: str) -> dict[str, Any]:
     experiment, trainer = config["experiment"], config["trainer"]
     devices = trainer["devices"] * trainer["num_nodes"]
     batch = config["training"]["batch_size"]
-    printed = printed_protocol(config)
+    printed = config.get("protocol") or {}
     return {
         "schema": SCHEMA,
         "status": "running",
@@ -122,43 +122,12 @@ def start(config: dict[str, Any], config_digest: str) -> dict[str, Any]:
     }
 
 
-_PROTOCOL = {"training.batch_size": "global batch", "optimizer.lr": "optimizer.lr"}
-
-
-def printed_protocol(config: Mapping[str, Any]) -> dict[str, float]:
-    """Return the global batch and the learning rate that the experiment's own files set, by key.
-
-    Empty for a run that belongs to no table. What the command line or a budget made of them is in ``config``.
-    """
-    import yaml
-
-    from indexnet.run.config import conf_dir, experiments_dir
-    from indexnet.run.experiments import load_experiment
-
-    name, row = config["experiment"]["name"], config["experiment"]["row"]
-    file = experiments_dir() / f"{name}.yaml"
-    if name is None or not file.is_file():
-        return {}
-    found: dict[str, Any] = {}
-    for source in (conf_dir() / "task" / f"{config['task']['name']}.yaml", file):
-        content = yaml.safe_load(source.read_text(encoding="utf-8")) if source.is_file() else {}
-        for key in _PROTOCOL:
-            group, _, option = key.partition(".")
-            if option in (content.get(group) or {}):
-                found[key] = content[group][option]
-    own = str(row).partition("--")[0]  # what follows names overrides of the command line
-    for override in next((each.overrides for each in load_experiment(name).rows if each.name == own), ()):
-        key, _, text = override.partition("=")
-        if key in _PROTOCOL:
-            found[key] = yaml.safe_load(text)
-    return {key: value for key, value in found.items() if isinstance(value, int | float)}
-
-
 def _changes(config: Mapping[str, Any], printed: Mapping[str, float]) -> list[str]:
     """Say in which of the printed settings a run differs, one sentence each."""
     used = {"training.batch_size": config["training"]["batch_size"], "optimizer.lr": config["optimizer"]["lr"]}
+    words = {"training.batch_size": "global batch", "optimizer.lr": "optimizer.lr"}
     return [
-        f"{_PROTOCOL[key]} {used[key]:g} instead of the printed {value:g}"
+        f"{words[key]} {used[key]:g} instead of the printed {value:g}"
         for key, value in printed.items()
         if used[key] != value
     ]

@@ -189,7 +189,15 @@ class Search:
         self.name = self.name or f"{self.task}-{digest[:8]}"
         if "/" in self.name:
             raise UserError(f"hydra.sweeper.study={self.name} also names a file; give one without a slash.")
-        self.storage = self.storage or str(self.folder / f"{self.name}.db")
+        self.storage = self.storage.removeprefix("sqlite:///") or str(self.folder / f"{self.name}.db")
+
+    @property
+    def lock(self) -> Path:
+        """The file that a command holds while it is at work: beside a storage file, wherever it is used from."""
+        if "://" in self.storage:
+            return self.folder / f".{self.name}.lock"
+        storage = Path(self.storage).resolve()
+        return storage.with_name(f"{storage.name}.{self.name}.lock")  # studies of one file do not disturb each other
 
     def identity(self) -> dict[str, Any]:
         """Return what must be the same for a study to go on, as plain data."""
@@ -233,7 +241,7 @@ def run_search(search: Search, measure: Callable[[Sequence[Sequence[str]]], Sequ
     from indexnet.run.folder import exclusive
 
     busy = f"another search is at work on study {search.name!r}; wait for it or stop it, or give hydra.sweeper.study."
-    with exclusive(search.folder / f".{search.name}.lock", busy):
+    with exclusive(search.lock, busy):
         return _run(search, open_study(search), measure)
 
 

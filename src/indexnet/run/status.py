@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 HELP = "say where the sweep of an experiment stands, and which command goes on with it"
 
 DEFAULT_RUNS = "runs"
+"""The folder of all runs, unless ``paths.runs`` names another."""
 
 _WORDS = {
     "done": "done",
@@ -46,7 +46,7 @@ class RunState:
             ``diverged``; ``unreadable`` (its record cannot be read); ``new`` (not started).
         reason: why there is no result, one line; empty where there is nothing to explain.
         metric: the table's first metric, of a finished run.
-        step: optimizer steps that it has come to.
+        step: optimizer steps that it has come to; of an interrupted run, those that it goes on from.
         steps: of the whole run.
         eta_s: seconds that training still takes, as the run itself estimates.
     """
@@ -144,6 +144,7 @@ def find_settings(runs: Path, experiment: Experiment) -> list[Setting]:
 
 
 def _setting(folder: Path, experiment: Experiment) -> Setting:
+    from indexnet.run.folder import held
     from indexnet.run.launch import LOCK, read_requests
 
     requests = read_requests(folder)
@@ -173,7 +174,10 @@ def _setting(folder: Path, experiment: Experiment) -> Setting:
             commands.append((shlex.join(["indexnet", "train", *request["arguments"], *more]), request["directory"]))
     if not requests and open_runs:
         commands.append((_guess(folder, experiment), str(Path.cwd())))
-    return Setting(folder.name, states, _held(folder / LOCK), tuple(commands), _changed(there.values()))
+    at_work = False
+    with contextlib.suppress(UserError):  # a file system without locks: nobody can be
+        at_work = held(folder / LOCK)
+    return Setting(folder.name, states, at_work, tuple(commands), _changed(there.values()))
 
 
 def _guess(folder: Path, experiment: Experiment) -> str:
@@ -210,10 +214,15 @@ def read_state(folder: Path, column: str) -> RunState:
         return replace(state, status=status, metric=_metric(record.get("metrics"), column))
     if status != "running":
         return replace(state, status=status, reason=reason or "console.log in its folder says more")
-    held = _held(folder / ".lock")
+    try:
+        at_work = RunFolder(folder).locked()
+    except UserError as error:  # no locks here
+        return replace(state, status="unreadable", reason=str(error))
     progress = _progress(folder)
-    left = progress.pop("eta_s", None)
-    return replace(state, status="running" if held else "interrupted", eta_s=left if held else None, **progress)
+    if at_work:
+        return replace(state, status="running", **progress)
+    step = RunFolder(folder).resumed_step()
+    return replace(state, status="interrupted", step=step, steps=progress.get("steps"))
 
 
 def _metric(metrics: object, column: str) -> float | None:
@@ -247,23 +256,6 @@ def _changed(folders: Any) -> float:
             with contextlib.suppress(OSError):
                 times.append((folder / name).stat().st_mtime)
     return max(times)
-
-
-def _held(path: Path) -> bool:
-    """Return whether a process holds a lock file; looks with a shared lock, and makes nothing."""
-    import fcntl
-
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(handle)
-    return False
 
 
 def _plain(experiment: Experiment, runs: Path, settings: Sequence[Setting]) -> dict[str, Any]:
@@ -360,6 +352,6 @@ def _cell(run: RunState | None, digits: int) -> Text:
         if run.step is not None and run.steps is not None:
             left = "" if run.eta_s is None else f", {duration(run.eta_s)} left"
             text = "testing" if run.step >= run.steps else f"{run.step} / {run.steps}{left}"
-    elif run.status == "interrupted" and run.step is not None:
+    elif run.status == "interrupted" and run.steps is not None:
         text = f"interrupted at {run.step} / {run.steps}"
     return Text(text, style=_COLOURS.get(run.status, "yellow"))

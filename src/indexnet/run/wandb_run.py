@@ -9,10 +9,13 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
+import importlib.util
+import itertools
 import math
 import os
 import shutil
 import sys
+import tempfile
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +24,7 @@ from typing import Any
 from indexnet._names import unknown_name
 from indexnet.errors import UserError
 from indexnet.files import atomic_write, read_json
+from indexnet.run.checks import MODES
 from indexnet.run.config import config_hash
 from indexnet.run.folder import RunFolder
 
@@ -34,7 +38,6 @@ PER_IMAGE = "per_image"
 RECORD = "record"
 """The run's record, in the summary; ``record.json`` is uploaded too."""
 
-MODES = ("auto", "online", "offline", "disabled")
 _ALIASES = {"dryrun": "offline", "run": "online", "shared": "online"}  # what WANDB_MODE may say as well
 _EXIT_CODES = {"done": 0, "failed": 1, "diverged": 5}
 _INTERRUPTED = 255  # W&B calls it killed
@@ -76,6 +79,32 @@ def settle_mode(config: Mapping[str, Any]) -> str:
     if mode not in MODES:
         raise unknown_name(said, mode, MODES)
     return mode
+
+
+class UnusableError(UserError):
+    """W&B cannot be used as asked for: nothing that is wrong with the run, which can begin once that is mended."""
+
+
+def check_use(mode: str) -> None:
+    """Refuse a mode that cannot be had here, without starting a run.
+
+    Args:
+        mode: from :func:`settle_mode`.
+
+    Raises:
+        UnusableError: wandb is missing, or the mode is ``online`` and the server cannot be used.
+    """
+    if mode == "disabled":
+        return
+    if importlib.util.find_spec("wandb") is None:
+        raise _missing()
+    if mode == "online":
+        with tempfile.TemporaryDirectory() as folder, _environment(Path(folder)):
+            _reach(mode)
+
+
+def _missing() -> UnusableError:
+    return UnusableError("logger.wandb=true needs the package wandb: pip install wandb, or give logger.wandb=false.")
 
 
 def run_id(folder: RunFolder, config: Mapping[str, Any]) -> str:
@@ -122,23 +151,23 @@ def start_run(
         config: its frozen configuration.
         mode: from :func:`settle_mode`, but not ``disabled``.
         start: optimizer steps that are done already.
-        rows: what was logged up to there, as lines of ``csv/metrics.csv``; None where that is not known.
+        rows: what was logged up to there, as lines of ``csv/metrics.csv``, as far as it is known; None: nothing is.
 
     Raises:
-        UserError: wandb is missing, or the mode is ``online`` and the server cannot be used.
+        UnusableError: wandb is missing, or the mode is ``online`` and the server cannot be used.
     """
     try:
         import wandb
     except ImportError as error:
-        raise UserError(
-            "logger.wandb=true needs the package wandb: pip install wandb, or give logger.wandb=false."
-        ) from error
+        raise _missing() from error
 
     with _environment(folder.path):
         mode = _reach(mode)
         identity = run_id(folder, config)
-        whole = start == 0 or rows is not None  # all that the run has logged can be logged again
-        if mode == "offline" and whole:
+        whole = start == 0 or (rows is not None and _are_whole(rows, start))
+        if mode == "offline" and not whole:
+            rows = None  # in the earlier log
+        elif mode == "offline":
             # A killed process leaves a log whose end, and maybe whose beginning, was never written. The new one holds
             # everything: what the killed try logged stands in ``rows``.
             for old in (folder.path / "wandb").glob(f"offline-run-*-{identity}"):
@@ -200,7 +229,7 @@ def _reach(mode: str) -> str:
     """Return ``online`` where the server is there and takes the key, else ``offline``.
 
     Raises:
-        UserError: ``online`` is asked for, and cannot be.
+        UnusableError: ``online`` is asked for, and cannot be.
     """
     import wandb
 
@@ -219,12 +248,22 @@ def _reach(mode: str) -> str:
     raise _offline_instead(f"W&B cannot be used online ({why})")
 
 
-def _offline_instead(what: str) -> UserError:
-    return UserError(f"{what}; give logger.mode=offline to log to files that `wandb sync` uploads later.")
+def _offline_instead(what: str) -> UnusableError:
+    return UnusableError(f"{what}; give logger.mode=offline to log to files that `wandb sync` uploads later.")
 
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split()).rstrip(".")
+
+
+def _are_whole(rows: Sequence[Mapping[str, str]], start: int) -> bool:
+    """Return whether rows are all that was logged before a step: one in so many steps, from the beginning to there.
+
+    They are not where an earlier try had no CSV logger.
+    """
+    steps = sorted({int(row["step"]) for row in rows})
+    gaps = [after - before for before, after in itertools.pairwise([-1, *steps, start - 1])]
+    return bool(steps) and len(set(gaps[:-1])) == 1 and gaps[-1] < gaps[0]
 
 
 def _log_again(run: Any, rows: Sequence[Mapping[str, str]]) -> None:

@@ -1,0 +1,336 @@
+"""What a job does between its first and its last record: build, train, test, measure."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+
+from indexnet.data import create_data
+from indexnet.errors import UserError
+from indexnet.files import DiskFullError
+from indexnet.networks import create_network
+from indexnet.networks.costs import count_costs
+from indexnet.run import callbacks
+from indexnet.run import record as records
+from indexnet.run.checks import check_sync_batchnorm
+from indexnet.run.config import data_options, network_spec
+from indexnet.run.gallery import write_gallery
+from indexnet.run.loader import (
+    StepStream,
+    evaluation_loader,
+    one_sentence,
+    process_rank,
+    total_steps,
+    train_loader,
+    worker_count,
+)
+from indexnet.run.loggers import create_loggers
+from indexnet.run.processes import cores
+from indexnet.run.ranks import started_here
+from indexnet.run.resume import find_checkpoint
+from indexnet.tasks import get_task, metric_key
+
+if TYPE_CHECKING:
+    from pytorch_lightning.loggers import Logger
+
+    from indexnet.data import Data, Dataset
+    from indexnet.run.folder import RunFolder
+    from indexnet.run.ranks import Ranks
+    from indexnet.tasks import Task
+
+
+def execute(
+    folder: RunFolder,
+    config: dict[str, Any],
+    record: dict[str, Any],
+    loggers: list[Logger],
+    ranks: Ranks,
+    since: float | None = None,
+) -> None:
+    """Fit, test and fill the record and the list of loggers.
+
+    Args:
+        folder: of the run.
+        config: its frozen configuration.
+        record: filled in the first process; of no use in the others.
+        loggers: those of the run are added.
+        ranks: the other processes.
+        since: when the run began by the monotonic clock, time of earlier tries included; None: now.
+
+    Raises:
+        DivergedError: a loss or an output is not finite.
+        UserError: a person's mistake; DiskFullError where there is no room.
+    """
+    settings, training, seed = config["trainer"], config["training"], config["seed"]
+    accelerator = _accelerator(settings)
+    torch.manual_seed(seed)
+    options = data_options(config)
+    data = create_data(options.pop("name"), **options)
+    train_set, tests = data.train(), records.measured_splits(data, config)
+    steps = total_steps(training, config["budget"], len(train_set))
+    task = _build_task(config, steps)
+    limit = config["budget"].get("max_test")
+    reads = [steps * training["batch_size"], *(len(split) if limit is None else limit for split in tests.values())]
+    for split, count in zip((train_set, *tests.values()), reads, strict=True):
+        if (said := split.prepare(count)) and process_rank() == 0:
+            print(f"data {data.name}, {split.split}: {said}", flush=True)
+    _check_samples(config, task, train_set)
+    record.update(_describe(config, task, data, train_set, tests, steps))
+
+    progress = callbacks.Progress(folder.path / "progress.json", steps, training["batch_size"], since)
+    resume, start = find_checkpoint(folder, config, settle=process_rank() == 0)
+    trainer = _trainer(folder, config, accelerator, steps, start, progress)
+    loggers.extend(trainer.loggers)
+    counts = [len(test_set) if limit is None else min(limit, len(test_set)) for test_set in tests.values()]
+    if trainer.world_size > min(counts):
+        raise UserError(
+            f"trainer.devices x num_nodes = {trainer.world_size} is more than the {min(counts)} images of a test set; "
+            "use fewer."
+        )
+    ranks.start(trainer)
+    if started_here():
+        trainer.callbacks.append(callbacks.Terminable())  # type: ignore[attr-defined]
+    workers = worker_count(settings["num_workers"])
+    if settings["channels_last"]:
+        task.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if start < steps:
+        stream = StepStream(
+            len(train_set), training["batch_size"], steps, seed, start=start, accumulate=settings["accumulate"],
+            rank=trainer.global_rank, world=trainer.world_size, overfit=config["debug"]["overfit"],
+        )  # fmt: skip
+        if settings["compile"]:
+            task.network.compile()
+        if process_rank() == 0:
+            what = f"going on from step {start} of {steps}" if start else f"training for {steps} steps"
+            print(f"{what}, batch {training['batch_size']}", flush=True)
+        with one_sentence():
+            trainer.fit(task, train_loader(train_set, stream, workers), ckpt_path=resume, weights_only=True)
+    else:
+        trained = torch.load(str(resume), weights_only=True, map_location="cpu")
+        task.load_state_dict(trained["state_dict"])
+        progress.load_state_dict(trained.get("callbacks", {}).get(progress.state_key, {}))
+    task.begin_tests(list(tests))
+    loaders = [
+        evaluation_loader(
+            test_set, task.test_batch_size, workers, rank=trainer.global_rank, world=trainer.world_size, limit=limit
+        )
+        for test_set in tests.values()
+    ]
+    collector = _collector(task)
+    trainer.callbacks.append(collector)  # type: ignore[attr-defined]
+    if process_rank() == 0:
+        which = "" if record["split"] == "test" else f" of the {record['split']} split"
+        print(f"testing on {sum(counts)} images{which}", flush=True)
+    with one_sentence():
+        trainer.test(task, loaders, verbose=False)
+    ranks.finish()  # what becomes of the others does not matter any more
+    expected = sum(counts)
+    if not collector.finite:
+        raise callbacks.DivergedError(f"the network's output is not finite after step {steps}")
+    rows = collector.rows
+    if len({row["name"] for row in rows}) != expected or len(rows) != expected:
+        raise RuntimeError(f"{len(rows)} of {expected} test images were evaluated; the metrics would be wrong")
+    if not trainer.is_global_zero:
+        return
+    record["metrics"] = {
+        key.removeprefix("test/"): float(value) if math.isfinite(value) else None  # None: nothing to measure
+        for key, value in trainer.callback_metrics.items()
+        if "test/" in key
+    }
+    record["test_count"] = len(rows)
+    record["train_samples_per_s"] = None if progress.samples_per_s is None else round(progress.samples_per_s, 3)
+    record["peak_memory_mb"] = round(progress.peak_memory_mb(trainer.strategy.root_device), 1)
+    record["device"] = records.device_name(trainer.strategy.root_device)
+    records.write_rows(folder.path / "per_image.csv", rows)
+    task.to(trainer.strategy.root_device)
+    _write_pictures(folder, task, tests, limit)
+
+
+def _write_pictures(folder: RunFolder, task: Task, tests: Mapping[str, Dataset], limit: int | None) -> None:
+    """Write the gallery; a picture that fails is a bug to show, but no reason to lose a trained and tested run."""
+    try:
+        write_gallery(folder.path / "pictures", task, tests, limit=limit)
+    except DiskFullError:
+        raise  # they can be made once there is room
+    except Exception:
+        traceback.print_exc()
+        print(f"indexnet: {folder.path}: the run is complete, but its pictures could not be made.", file=sys.stderr)
+
+
+def _accelerator(settings: dict[str, Any]) -> str:
+    """Settle the accelerator, and refuse what this machine does not have."""
+    gpus = torch.cuda.device_count()
+    wanted = settings["accelerator"]
+    if wanted == "gpu" and gpus == 0:
+        raise UserError("trainer.accelerator=gpu but this machine shows no CUDA device; give trainer.accelerator=cpu.")
+    accelerator = ("gpu" if gpus else "cpu") if wanted == "auto" else str(wanted)
+    if accelerator == "gpu" and settings["devices"] > gpus:
+        raise UserError(
+            f"trainer.devices={settings['devices']} but this machine has {gpus} GPU{'s' if gpus > 1 else ''}; "
+            f"give trainer.devices={gpus}, or trainer.accelerator=cpu for processes on the CPU."
+        )
+    check_sync_batchnorm(settings, accelerator)
+    if settings["sync_batchnorm"] and settings["devices"] * settings["num_nodes"] == 1 and process_rank() == 0:
+        print("trainer.sync_batchnorm=true does nothing on one device", flush=True)
+    if accelerator == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, cores() // settings["devices"]))
+    return accelerator
+
+
+def _check_samples(config: dict[str, Any], task: Task, train_set: Dataset) -> None:
+    """Refuse a data set or a network that the task cannot use.
+
+    Raises:
+        UserError: samples lack what training reads, or have other channels than the network's input.
+    """
+    sample = train_set.sample(0, np.random.default_rng(0))
+    missing = task.missing_keys(sample)
+    if missing:
+        raise UserError(
+            f"data={config['data']['name']} gives no {', '.join(missing)}, which training task={task.name} needs; "
+            "choose another data set."
+        )
+    given, wanted = task.input_channels(sample), task.network.in_channels
+    if given != wanted:
+        raise UserError(
+            f"network={config['network']['name']} takes {wanted} input channels, but task={task.name} on "
+            f"data={config['data']['name']} gives {given}; set network.in_channels={given} or choose another network."
+        )
+    given, wanted = task.network.out_channels, task.output_channels(sample)
+    if given != wanted:
+        raise UserError(
+            f"network={config['network']['name']} has {given} output channels, but task={task.name} on "
+            f"data={config['data']['name']} needs {wanted}; choose another network."
+        )
+
+
+def _build_task(config: dict[str, Any], steps: int) -> Task:
+    schedule = dict(config["schedule"])
+    if schedule["name"] == "multistep":
+        epochs = config["training"]["epochs"]
+        schedule["milestones"] = [round(steps * epoch / epochs) for epoch in schedule["milestones"]]
+    options = {key: value for key, value in config["task"].items() if key not in ("name", "costs_size")}
+    task = get_task(config["task"]["name"])(
+        network=network_spec(config), optimizer=config["optimizer"], schedule=schedule, **options
+    )
+    task.config = config
+    encoder = config["encoder"]
+    if encoder.get("name") is not None and process_rank() == 0:
+        weights = "pretrained" if encoder.get("pretrained") else "random"
+        norm = "frozen" if encoder.get("freeze_bn") else "trained"
+        rate = config["optimizer"]["encoder_lr_multiplier"]
+        print(f"encoder {encoder['name']}: {weights} weights, batch norm {norm}, learning rate x {rate:g}", flush=True)
+    return task
+
+
+def _describe(
+    config: dict[str, Any], task: Task, data: Data, train_set: Dataset, tests: Mapping[str, Dataset], steps: int
+) -> dict[str, Any]:
+    """Return the part of the record that is known before training."""
+    side = config["task"]["costs_size"]
+    size = (task.network.in_channels, side, side)
+    spec = dict(task.network_spec)
+    with torch.device("meta"):
+        costs = count_costs(create_network(spec.pop("name"), **spec), size)
+    return {
+        "steps": steps,
+        "data": {
+            "name": data.name,
+            "train": {"count": len(train_set), "fingerprint": train_set.fingerprint()},
+            "test": records.describe_splits(tests),
+        },
+        "parameters": costs.parameters,
+        "resampling_parameters": costs.resampling_parameters,
+        "paper_gflops": costs.paper_gflops,
+        "true_gmacs": costs.true_gmacs,
+        "costs_input": list(size),
+    }
+
+
+def _trainer(
+    folder: RunFolder, config: dict[str, Any], accelerator: str, steps: int, start: int, progress: pl.Callback
+) -> pl.Trainer:
+    settings = config["trainer"]
+    every = settings["checkpoint_every"]
+    if every == "auto":
+        every = max(1, min(1000, steps // 20))
+    devices = settings["devices"] * settings["num_nodes"]
+    strategy = "ddp" if devices > 1 else "auto"
+    if accelerator == "cpu" and devices > 2:
+        # DDP otherwise regroups gradients after its first step, and a resumed run would add up three in another order
+        strategy = "ddp_find_unused_parameters_true"
+    show = sys.stderr.isatty() if settings["progress_bar"] == "auto" else bool(settings["progress_bar"])
+    # Lightning cannot see that the order of the data follows from the step
+    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # Lightning's, about torch
+    warnings.filterwarnings("ignore", message=".*`Trainer.fit` stopped.*")
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    files = callbacks.AtomicCheckpointIO(folder.previous_checkpoint())
+    return pl.Trainer(
+        accelerator=accelerator,
+        devices=settings["devices"],
+        num_nodes=settings["num_nodes"],
+        strategy=strategy,
+        precision=settings["precision"],
+        max_epochs=1,  # the stream of batches is the whole run
+        max_steps=steps,
+        accumulate_grad_batches=settings["accumulate"],
+        gradient_clip_val=settings["gradient_clip"],
+        sync_batchnorm=settings["sync_batchnorm"] and devices > 1,
+        use_distributed_sampler=False,
+        logger=create_loggers(folder, config, start),
+        log_every_n_steps=max(1, min(50, steps // 100)),
+        callbacks=[
+            callbacks.StepSeed(config["seed"]),
+            progress,  # before what saves its state
+            callbacks.Checkpoints(files, folder.checkpoint(), every, steps),
+        ],
+        plugins=[files],
+        enable_checkpointing=False,
+        enable_progress_bar=show,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        default_root_dir=folder.path,
+    )
+
+
+def _collector(task: Task) -> Any:
+    """Return a callback that gathers the per-image values of all ranks, and whether all outputs were finite."""
+
+    class Collector(pl.Callback):
+        def __init__(self) -> None:
+            self.rows: list[dict[str, Any]] = []
+            self.finite = True
+
+        def on_test_batch_end(
+            self, trainer: Any, module: Any, outputs: Any, batch: Any, index: int, loader: int = 0
+        ) -> None:
+            split = task.test_sets[loader]
+            keys = [metric_key(split, name) for name in task.metric_names]
+            columns = {key: task.test_metrics[key].latest.tolist() for key in keys}
+            for i, name in enumerate(batch["name"]):
+                values = {key: column[i] for key, column in columns.items()}
+                self.rows.append({"name": metric_key(split, name), **values})
+
+        def on_test_epoch_end(self, trainer: Any, module: Any) -> None:
+            gathered: list[Any] = [(self.rows, task.predictions_finite)]
+            if trainer.world_size > 1:
+                own, gathered = gathered[0], gathered * trainer.world_size
+                dist.all_gather_object(gathered, own)
+            self.rows = [row for rows, _ in gathered for row in rows]
+            self.finite = all(finite for _, finite in gathered)
+            self.rows.sort(key=lambda row: str(row["name"]))
+
+    return Collector()
