@@ -235,14 +235,19 @@ def _reach(mode: str) -> str:
 
     if mode == "offline":
         return mode
-    try:
-        if wandb.login(prompt=False, verify=True):
-            return "online"
-        why = "no key is configured, `wandb login` does it"
-    except wandb.errors.Error as error:
-        why = "no answer" if "did not respond in time" in str(error) else _line(error)
-        if mode == "auto":
-            print(f"indexnet: W&B cannot be used online ({why}): logging offline.", file=sys.stderr)
+    for patient in (mode == "online", False):  # a busy machine may take longer than W&B waits: once more
+        try:
+            if wandb.login(prompt=False, verify=True):
+                return "online"
+            why = "no key is configured, `wandb login` does it"
+            break
+        except wandb.errors.Error as error:
+            late = "did not respond in time" in str(error)
+            why = "no answer" if late else _line(error)
+            if not (late and patient):
+                break
+    if mode == "auto" and not why.startswith("no key"):
+        print(f"indexnet: W&B cannot be used online ({why}): logging offline.", file=sys.stderr)
     if mode == "auto":
         return "offline"
     raise _offline_instead(f"W&B cannot be used online ({why})")
