@@ -6,6 +6,8 @@ import csv
 import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import torch
 
@@ -64,3 +66,21 @@ def job_process(folder):
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "indexnet", "job", str(folder.path)]
     return subprocess.run(command, env=env, capture_output=True, text=True)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and is not waited for yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition, seconds: float = 20.0) -> bool:
+    """Wait until a condition holds; whether it came to hold in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False

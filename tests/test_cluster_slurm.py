@@ -17,7 +17,8 @@ import pytest
 import fake_slurm
 from indexnet.cli import main
 from indexnet.errors import UserError
-from indexnet.run.cluster import ClusterJob, create_executor, job_parameters, submit
+from indexnet.run.cluster import ClusterJob, submit
+from indexnet.run.cluster_settings import create_executor, job_parameters
 from indexnet.run.pool import Job, View
 
 pytest.importorskip("submitit")

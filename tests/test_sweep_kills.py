@@ -9,10 +9,11 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+
+from run_support import alive, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and the parent-death signal")
 
@@ -25,22 +26,6 @@ def benchmark():
     sys.modules[spec.name] = module  # dataclass looks its annotations up there
     spec.loader.exec_module(module)
     return module
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def _wait(condition, seconds: float = 10.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 @pytest.mark.long
@@ -241,7 +226,7 @@ def test_a_sweep_starts_again_at_once_after_its_launcher_was_killed(tmp_path):
     (tmp_path / "job.py").write_text(_JOB)
     first = subprocess.Popen([sys.executable, "-c", _SWEEP], cwd=tmp_path)
     try:
-        assert _wait((tmp_path / "run/record.json").exists)
+        assert wait_until((tmp_path / "run/record.json").exists)
         refused = subprocess.run([sys.executable, "-c", _SWEEP], cwd=tmp_path, capture_output=True, text=True)
         assert "another sweep is at work" in refused.stderr
     finally:
@@ -265,23 +250,23 @@ def test_a_rank_ends_with_the_process_that_started_it(tmp_path):
     def start(delay: str, name: str) -> tuple[subprocess.Popen, int]:
         ready, pid = tmp_path / name, tmp_path / f"{name}.pid"
         process = subprocess.Popen([sys.executable, "-c", leader, rank, delay, str(ready), str(pid)])
-        assert _wait(lambda: pid.exists() and pid.read_text())
+        assert wait_until(lambda: pid.exists() and pid.read_text())
         return process, int(pid.read_text())
 
     process, pid = start("0", "following")
-    assert _wait((tmp_path / "following").exists)
-    assert _alive(pid)
+    assert wait_until((tmp_path / "following").exists)
+    assert alive(pid)
     process.kill()
     process.wait()
-    assert _wait(lambda: not _alive(pid))
+    assert wait_until(lambda: not alive(pid))
     process, pid = start("1.5", "late")  # its leader is gone before it asks
     process.kill()
     process.wait()
-    assert _alive(pid)
-    assert _wait(lambda: not _alive(pid))
+    assert alive(pid)
+    assert wait_until(lambda: not alive(pid))
     assert not (tmp_path / "late").exists()
     environment = {key: value for key, value in os.environ.items() if key != "INDEXNET_LEADER"}
     alone = subprocess.Popen([sys.executable, "-c", rank, "0", str(tmp_path / "alone")], env=environment)
-    assert _wait((tmp_path / "alone").exists)  # without a leader's name: whoever started it
+    assert wait_until((tmp_path / "alone").exists)  # without a leader's name: whoever started it
     alone.kill()
     alone.wait()

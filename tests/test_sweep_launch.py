@@ -22,6 +22,7 @@ from indexnet.run.folder import HeldError, RunFolder, difference, exclusive, pre
 from indexnet.run.launch import exit_code, prepare_jobs, read_requests, run_sweep
 from indexnet.run.pool import Job, View, launch
 from indexnet.run.processes import job_environment, share_gpus, visible_gpus
+from run_support import alive, wait_until
 
 # What a pretended job does, by the name of its folder; the working directory holds what the test looks at.
 SCRIPT = """
@@ -78,22 +79,6 @@ def _command(folder: Path) -> list[str]:
 
 def _lines(name: str) -> list[list[str]]:
     return [line.split() for line in Path(name).read_text().splitlines()] if Path(name).exists() else []
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def _wait(condition, seconds: float = 20.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def test_one_failing_job_does_not_stop_the_others(jobs):
@@ -192,7 +177,7 @@ def test_fail_fast_stops_the_others(jobs):
     assert [outcome.status for outcome in outcomes] == ["stopped", "failed", "stopped", "stopped"]
     assert {name for name, *_ in _lines("started")} == {"long", "crash"}
     (pid,) = [int(pid) for name, pid, _ in _lines("started") if name == "long"]
-    assert not _alive(pid)
+    assert not alive(pid)
 
 
 def test_two_at_a_time(jobs):
@@ -205,7 +190,7 @@ def test_two_at_a_time(jobs):
 
 def test_a_killed_job_leaves_no_rank(jobs):
     launch(jobs("ranks"), command=_command)
-    assert _wait(lambda: not _alive(int(Path("rank").read_text())), 5)
+    assert wait_until(lambda: not alive(int(Path("rank").read_text())), 5)
 
 
 @pytest.mark.parametrize("kind", ["long", pytest.param("deaf", marks=pytest.mark.long)])
@@ -225,14 +210,14 @@ def test_jobs_end_with_their_launcher(jobs, kind, number):
     )
     launcher = subprocess.Popen([sys.executable, "-c", code])
     try:
-        assert _wait(lambda: Path(f"{kind}-1.ready").exists() and Path(f"{kind}-2.ready").exists())
+        assert wait_until(lambda: Path(f"{kind}-1.ready").exists() and Path(f"{kind}-2.ready").exists())
         pids = [int(pid) for _, pid, _ in _lines("started")]
         launcher.send_signal(number)
         returned = launcher.wait(15)
     finally:
         launcher.kill()
     assert returned == (130 if number is not signal.SIGKILL else -signal.SIGKILL)
-    assert _wait(lambda: not any(_alive(pid) for pid in pids), 5)
+    assert wait_until(lambda: not any(alive(pid) for pid in pids), 5)
     assert len(pids) == 2  # the third never started
     assert json.loads(Path(f"{kind}-1/record.json").read_text())["status"] == "running"
 
@@ -376,7 +361,7 @@ def test_the_same_table_twice_at_once_is_refused(tmp_path, monkeypatch):
     command = [sys.executable, "-m", "indexnet", "train", "-m", *words, "trainer.accelerator=cpu"]
     first = subprocess.Popen([*command, "training.steps=9999"], env={**os.environ, "OMP_NUM_THREADS": "1"})
     try:
-        assert _wait(lambda: any(tmp_path.rglob("progress.json")), 120)
+        assert wait_until(lambda: any(tmp_path.rglob("progress.json")), 120)
         before = {path: path.read_bytes() for path in tmp_path.rglob("sweep.json")}
         second = subprocess.run([*command, "training.steps=3"], capture_output=True, text=True)
         assert second.returncode == 2
@@ -595,7 +580,7 @@ def test_ctrl_c_in_a_terminal_leaves_it_in_order(jobs):
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")  # the cursor was hidden, and is there again
     assert "Traceback" not in text
     ((_, pid, _),) = [line for line in _lines("started") if line[0] == "long"]
-    assert not _alive(int(pid))
+    assert not alive(int(pid))
 
 
 @pytest.mark.parametrize(

@@ -220,16 +220,11 @@ def _check_validation(config: dict[str, Any]) -> None:
         UserError: it has none, or its files are missing.
     """
     from indexnet.data import create_data
-    from indexnet.errors import UserError
     from indexnet.run.config import data_options
+    from indexnet.run.record import measured_splits
 
     options = data_options(config)
-    data = create_data(options.pop("name"), **options)
-    if data.validation() is None:
-        hint = " Give data.validation_count=100." if "validation_count" in vars(data) else ""
-        raise UserError(
-            f"data={data.name} has no validation split to search on, and the test split is not for choosing.{hint}"
-        )
+    measured_splits(create_data(options.pop("name"), **options), config)
 
 
 def _measured(result: Any, metric: str) -> "Measured":

@@ -17,7 +17,7 @@ import yaml
 
 from indexnet.errors import UserError
 from indexnet.files import atomic_write, disk_full_as_sentence, read_json
-from indexnet.run.config import config_hash
+from indexnet.run.config import PLACE_KEYS, config_hash
 
 SCHEMA = 1
 """Version of the records that this program writes, and the newest that it reads."""
@@ -322,7 +322,7 @@ def _check_files(folder: RunFolder, there: Mapping[str, Any], config: Mapping[st
         )
 
 
-_PLACES = ("paths", "logger", "data.root", "trainer.num_workers", "trainer.progress_bar", "experiment.printed")
+_PLACES = (*PLACE_KEYS, "data.root", "trainer.num_workers", "trainer.progress_bar")
 """Keys that are no part of what a run is, see :func:`indexnet.run.config.config_hash`."""
 
 

@@ -156,9 +156,7 @@ def estimate(
     checkpoint = int(found.get("checkpoint_bytes", 0))
     logged = max(1, found["steps_done"] // found["log_every"])
     logs = files.get("csv", 0) + files.get("tensorboard", 0)
-    rest = sum(
-        size for name, size in files.items() if name not in ("csv", "tensorboard", "checkpoints", "per_image.csv")
-    )
+    rest = sum(size for name, size in files.items() if name not in _SCALED)
     per_image = files.get("per_image.csv", 0) / max(1, found["tested"]) * sum(tests)
     return Estimate(
         step_s=wait + compute,

@@ -70,6 +70,7 @@ class Probe(Task):
         self._wait = self._compute = self._checkpoint = 0.0
         self._window: list[tuple[float, float]] = []  # (wait, the rest) of each step of the real batch
         self._saving: float | None = None
+        self._held = False  # a checkpoint that is made and not yet written
         self._last = self.found["begin"]
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
@@ -86,6 +87,15 @@ class Probe(Task):
             _forget_peak(self._cuda)
         return {key: value[: self._samples] for key, value in batch.items()}
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Count what was just written of the checkpoint of the step before as the checkpoint's, not as this step's."""
+        super().on_train_batch_start(batch, batch_idx)
+        now = time.monotonic()
+        if self._held:
+            self.found["checkpoint_s"] += now - self._arrived
+            self._last += now - self._arrived
+            self._arrived, self._held = now, False
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note that the rest of this step is a checkpoint's."""
         self._saving = time.monotonic()
@@ -101,6 +111,7 @@ class Probe(Task):
         self._compute += (now if self._saving is None else self._saving) - self._arrived
         if self._saving is not None:
             self.found["checkpoint_s"] = now - self._saving
+            self._held = True
         self._last, self._saving = now, None
         if self.trainer.global_step == self._step:  # more batches to accumulate
             return

@@ -171,13 +171,7 @@ def launch(
         outcomes[outcome.job.folder] = outcome
         view.ended(outcome)
 
-    waiting: deque[Job] = deque()
-    for job in jobs:
-        before = outcome_before(job, retry_failed)
-        if before is None:
-            waiting.append(job)
-        else:
-            ended(before)
+    waiting = deque(left_to_run(jobs, retry_failed, ended))
     gpus = visible_gpus() if n_jobs > 1 and any(not job.cpu for job in waiting) else []
     places: list[Running] = []
     failed = False
@@ -212,6 +206,18 @@ def launch(
     for job in waiting:
         ended(Outcome(job, "stopped", reason="not started: fail_fast"))
     return [outcomes[job.folder] for job in jobs]
+
+
+def left_to_run(jobs: Sequence[Job], retry_failed: bool, ended: Callable[[Outcome], None]) -> list[Job]:
+    """Return the jobs that need a process, and tell ``ended`` what came of the others."""
+    left = []
+    for job in jobs:
+        before = outcome_before(job, retry_failed)
+        if before is None:
+            left.append(job)
+        else:
+            ended(before)
+    return left
 
 
 def outcome_before(job: Job, retry_failed: bool) -> Outcome | None:

@@ -143,9 +143,9 @@ def measured_splits(data: Data, config: Mapping[str, Any]) -> Mapping[str, Datas
         return data.tests()
     validation = data.validation()
     if validation is None:
+        remedy = "give data.validation_count=100" if hasattr(data, "validation_count") else "choose another data set"
         raise UserError(
-            f"split=validation, but data={data.name} has no validation split as it is configured; change its options "
-            "or choose another data set."
+            f"split=validation, but data={data.name} has no validation split as it is configured; {remedy}."
         )
     return {"": validation}
 
