@@ -7,7 +7,8 @@ A *data set* (:class:`Data`) owns up to three *splits* (:class:`Dataset`). A spl
 task            keys
 ==============  ====================================================================================================
 matting         ``image`` (3, H, W) in [0, 1], the composite; ``alpha`` (1, H, W) in [0, 1]; ``trimap`` (1, H, W) in
-                {0, 128/255, 1}; ``fg`` and ``bg`` (3, H, W) in [0, 1], absent for photographs without known layers
+                {0, 128/255, 1}; ``fg`` and ``bg`` (3, H, W) in [0, 1], absent for photographs without known layers;
+                ``alpha`` is absent where nobody has published it, and then nothing can be measured
 reconstruction  ``image`` (C, H, W) in [0, 1]
 denoising       ``image`` (C, H, W) in [0, 1], clean: noise is the task's business
 segmentation    ``image`` (3, H, W) in [0, 1]; ``label`` (H, W) int64 in [0, classes), or 255 where nothing counts
@@ -89,6 +90,13 @@ class Dataset(ABC):
     @abstractmethod
     def name(self, index: int) -> str:
         """Return the name of one sample: unique in the split, fit for a file name."""
+
+    def group(self, index: int) -> str:
+        """Return what a sample has in common with others, such as its foreground; its own name where nothing.
+
+        Samples of one group are not independent: error bars are drawn over groups.
+        """
+        return self.name(index)
 
     @abstractmethod
     def fingerprint(self) -> str:

@@ -88,6 +88,7 @@ def infer_alpha(
     image: NDArray[np.uint8],
     trimap: NDArray[np.uint8],
     device: torch.device | str | None = None,
+    memory: int | Literal["auto"] | None = None,
 ) -> NDArray[np.float32]:
     """Predict alpha by the protocol of the released matting code.
 
@@ -99,6 +100,7 @@ def infer_alpha(
         image: (H, W, 3), uint8, RGB.
         trimap: (H, W), uint8 in {0, 128, 255}; exactly 128 is unknown.
         device: where to run (the network is moved there); default where the network is.
+        memory: bytes that the prediction may take; ``"auto"``: what the device has free; None: whatever it takes.
 
     Returns:
         (H, W), float32 in [0, 255], before rounding (see :func:`to_uint8`).

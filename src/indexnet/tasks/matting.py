@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ class MattingTask(Task):
     name: ClassVar[str] = "matting"
     metric_names: ClassVar[tuple[str, ...]] = ("sad", "mse")
     needs: ClassVar[tuple[str, ...]] = ("image", "alpha", "trimap", "fg", "bg")
+    memory: int | Literal["auto"] | None = "auto"  # bytes that :meth:`infer` may take, see infer_alpha
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return ``loss`` = (alpha + composition) / 2 and its two parts."""
@@ -39,7 +40,8 @@ class MattingTask(Task):
         for image, trimap in zip(batch["image"], batch["trimap"], strict=True):
             rgb = (image * 255).round().byte().permute(1, 2, 0).cpu().numpy()
             known = (trimap[0] * 255).round().byte().cpu().numpy()
-            alphas.append(torch.from_numpy(to_uint8(infer_alpha(self.network, rgb, known, device=device))))
+            alpha = infer_alpha(self.network, rgb, known, device=device, memory=self.memory)
+            alphas.append(torch.from_numpy(to_uint8(alpha)))
         return torch.stack(alphas)[:, None].to(device).float() / 255
 
     def input_channels(self, sample: Batch) -> int:

@@ -1,0 +1,88 @@
+"""Foregrounds: the colours and the matte of one object, as files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from indexnet.data.base import UInt8
+from indexnet.data.images import list_images, read_alpha, read_image
+from indexnet.data.trimaps import quantise
+from indexnet.errors import UserError
+
+
+@dataclass(frozen=True)
+class Foreground:
+    """One object.
+
+    Attributes:
+        name: unique in its data set, fit for a file name.
+        colour: its colours; or, with ``estimate``, the photograph that it was cut from.
+        alpha: its matte, of the same size.
+        estimate: whether the colours still have to be estimated from the photograph and the matte.
+    """
+
+    name: str
+    colour: Path
+    alpha: Path
+    estimate: bool = False
+
+
+def read_foreground(foreground: Foreground) -> tuple[UInt8, UInt8]:
+    """Decode and check one object.
+
+    Returns:
+        Colours, uint8 (H, W, 3), RGB, estimated where that is asked for; and alpha, uint8 (H, W).
+
+    Raises:
+        UserError: a file cannot be read, alpha has colours, the two differ in size, or pymatting is not installed.
+    """
+    colour, alpha = read_image(foreground.colour), read_alpha(foreground.alpha)
+    if alpha.shape != colour.shape[:2]:
+        raise UserError(
+            f"{foreground.alpha} is {alpha.shape[1]}x{alpha.shape[0]} pixels but {foreground.colour} is "
+            f"{colour.shape[1]}x{colour.shape[0]}; a foreground and its alpha must be of one size."
+        )
+    if foreground.estimate:
+        from indexnet.data.matting.estimate import estimate_foreground
+
+        colour = estimate_foreground(colour, alpha)
+    return colour, quantise(alpha)
+
+
+def pair_foregrounds(colours: Path, alphas: Path, estimate: bool = False) -> list[Foreground]:
+    """Return the objects of a folder of colours and one of mattes, paired by stem, by name.
+
+    Raises:
+        UserError: a folder is missing or empty, a file has no partner, or two files of one folder share a stem.
+    """
+    found = []
+    for folder in (colours, alphas):
+        by_stem: dict[str, Path] = {}
+        for path in list_images(folder):
+            if path.stem in by_stem:
+                raise UserError(f"{path} and {by_stem[path.stem].name} share a name; keep one of them.")
+            by_stem[path.stem] = path
+        found.append(by_stem)
+    for stem in sorted(found[0].keys() ^ found[1].keys()):
+        lone, partner = (found[0][stem], alphas) if stem in found[0] else (found[1][stem], colours)
+        raise UserError(f"{lone} has no partner; put one named {stem}.png into {partner}.")
+    return [Foreground(stem, found[0][stem], found[1][stem], estimate) for stem in sorted(found[0])]
+
+
+def check_foregrounds(title: str, foregrounds: Sequence[Foreground]) -> None:
+    """Refuse a list of objects with missing files or repeated names, before anything is read.
+
+    Raises:
+        UserError: a file is missing, a name is there twice, or there is no object.
+    """
+    if not foregrounds:
+        raise UserError(f"data={title} has no foreground.")
+    missing = [path for item in foregrounds for path in (item.colour, item.alpha) if not path.is_file()]
+    if missing:
+        more = f" (and {len(missing) - 1} more files)" if len(missing) > 1 else ""
+        raise UserError(f"{missing[0]} is missing{more}; every foreground of data={title} needs colours and alpha.")
+    name, count = Counter(item.name for item in foregrounds).most_common(1)[0]
+    if count > 1:
+        raise UserError(f"data={title} has {count} foregrounds of the name {name!r}; rename them.")
