@@ -1,52 +1,44 @@
-"""SAD and MSE of predictions without a network, on the alphamatting.com training set: what a network must beat.
+"""Predictions without a network on the alphamatting.com training set: what a network must beat.
 
     python benchmarks/matting_baselines.py --root FOLDER [--methods half closed_form knn]
 
-``half`` is alpha = 0.5 in the unknown region; ``closed_form`` and ``knn`` are pymatting's (extra ``matting``). All
-predictions are cut to 8 bit and measured as `indexnet evaluate` does, over the unknown region.
+``half`` is alpha = 0.5 in the unknown region; ``closed_form`` and ``knn`` are pymatting's (extra ``matting``). All are
+measured as `indexnet evaluate` does, over the unknown region; with intervals and against checkpoints, and for any data
+set: ``indexnet evaluate CKPT closed_form knn data=alphamatting data.root=FOLDER``.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
+import torch
 
 import indexnet  # noqa: F401  first: it prepares torchvision
 from indexnet.data import create_data
-from indexnet.metrics import create_metric
-
-METRICS = ("sad", "mse")
-
-
-def half(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
-    """Predict 0.5 wherever nothing is known."""
-    return np.where((trimap > 0) & (trimap < 1), 0.5, trimap)
+from indexnet.run.evaluate_scores import evaluate
+from indexnet.run.record import write_rows
+from indexnet.tasks.base import Batch
+from indexnet.tasks.classical import CLASSICAL, ClassicalMatting
+from indexnet.tasks.matting import MattingTask
 
 
-def closed_form(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
-    """Levin et al., 2008."""
-    from pymatting import estimate_alpha_cf
+class Half(ClassicalMatting):
+    """Predicts 0.5, cut to 8 bits, wherever nothing is known."""
 
-    return estimate_alpha_cf(image, trimap)
+    def __init__(self) -> None:
+        super().__init__("closed_form")
 
-
-def knn(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
-    """Chen et al., 2013."""
-    from pymatting import estimate_alpha_knn
-
-    return estimate_alpha_knn(image, trimap)
+    def infer(self, batch: Batch) -> torch.Tensor:
+        """Return alpha (N, 1, H, W)."""
+        trimap: torch.Tensor = batch["trimap"]
+        return torch.where((trimap > 0) & (trimap < 1), 127 / 255, trimap)
 
 
-METHODS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "half": half,
-    "closed_form": closed_form,
-    "knn": knn,
-}
+def create(method: str) -> MattingTask:
+    """Return a task by the method's name."""
+    return Half() if method == "half" else ClassicalMatting(method)
 
 
 def main() -> None:
@@ -54,36 +46,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", required=True, help="folder with input_, gt_ and trimap_training_lowres")
     parser.add_argument("--trimaps", nargs="+", default=["Trimap1", "Trimap2"])
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["half", "closed_form"])
+    parser.add_argument("--methods", nargs="+", choices=["half", *CLASSICAL], default=["half", "closed_form"])
     parser.add_argument("--csv", type=Path, help="write the values of every image here")
     args = parser.parse_args()
     rows = []
     for trimap_set in args.trimaps:
         dataset = create_data("alphamatting", task="matting", root=args.root, trimap=trimap_set).test()
         for method in args.methods:
-            metrics = {name: create_metric(name) for name in METRICS}
             begun = time.perf_counter()
-            for index in range(len(dataset)):
-                sample = dataset.sample(index, np.random.default_rng(0))
-                image = sample["image"].permute(1, 2, 0).double().numpy()
-                trimap = sample["trimap"][0].double().numpy()
-                alpha = METHODS[method](image, trimap).clip(0, 1)
-                alpha = np.where((trimap > 0) & (trimap < 1), np.floor(alpha * 255 + 1e-4) / 255, trimap)
-                prediction = sample["alpha"].new_tensor(alpha)[None, None]
-                for metric in metrics.values():
-                    metric.update(prediction, sample["alpha"][None], sample["trimap"][None])
-                rows.append(
-                    {"trimaps": trimap_set, "method": method, "name": sample["name"]}
-                    | {name: float(metric.latest[0]) for name, metric in metrics.items()}
-                )
-            values = ", ".join(f"{name} {float(metric.compute()):.4f}" for name, metric in metrics.items())
+            scores = evaluate(create(method), {"": dataset}, {"": len(dataset)})
+            rows += [{"trimaps": trimap_set, "method": method, **row} for row in scores.rows]
+            values = ", ".join(f"{name} {value:.4f}" for name, value in scores.results.items())
             seconds = (time.perf_counter() - begun) / len(dataset)
             print(f"{trimap_set} {method:12s} {values}  ({len(dataset)} images, {seconds:.1f} s an image)", flush=True)
     if args.csv:
-        with args.csv.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_rows(args.csv, rows)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from PIL import Image
 
 from indexnet.data.images import write_png
 
@@ -99,5 +100,126 @@ def write_nyuv2_h5(root, size=(48, 64)):
         write_h5(root / f"val/official/{name}.h5", size, 10 + k)
 
 
+def random_image(seed, size=(30, 40)):
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+
+
+def soft_alpha(seed, size=(40, 36)):
+    """A matte with opaque, clear and mixed pixels: a ramp that is clipped, shifted by ``seed``."""
+    ramp = np.linspace(-300, 500, size[1]) + 10 * (seed % 7)
+    return np.tile(np.clip(ramp, 0, 255).astype(np.uint8), (size[0], 1))
+
+
+def write_foreground(colour, alpha, seed, size=(40, 36)):
+    write_png(colour, random_image(seed, size))
+    write_png(alpha, soft_alpha(seed, size))
+
+
+def write_backgrounds(folder, names, seed=100):
+    """Write photographs of two sizes: one covers a foreground, the other is enlarged for it."""
+    for k, name in enumerate(names):
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random_image(seed + k, ((30, 20), (60, 70))[k % 2])).save(folder / name)
+
+
+def write_alphamatting(root, names=("GT01", "GT02"), size=(24, 20)):
+    g = np.random.default_rng(0)
+    for name in names:
+        write_png(root / f"input_training_lowres/{name}.png", g.integers(0, 256, (*size, 3), dtype=np.uint8))
+        write_png(root / f"gt_training_lowres/{name}.png", g.integers(0, 256, size, dtype=np.uint8))
+        for trimap in ("Trimap1", "Trimap2"):
+            values = g.choice(np.array([0, 128, 255], np.uint8), size)
+            write_png(root / f"trimap_training_lowres/{trimap}/{name}.png", values)
+
+
+def write_alphamatting_test(root, names=("doll", "troll"), size=(24, 20)):
+    g = np.random.default_rng(1)
+    for name in names:
+        write_png(root / f"input_lowres/{name}.png", random_image(len(name), size))
+        for trimap in ("Trimap1", "Trimap2", "Trimap3"):
+            write_png(root / f"trimap_lowres/{trimap}/{name}.png", g.choice(np.array([0, 128, 255], np.uint8), size))
+
+
+def write_matting_folder(root, foregrounds=4, backgrounds=30):
+    for k in range(foregrounds):
+        write_foreground(root / f"fg/thing {k}.png", root / f"alpha/thing {k}.png", k)
+    write_backgrounds(root / "bg", [f"b{k}.jpg" for k in range(backgrounds)])
+
+
+def write_composition1k(root, trimaps=True):
+    """As shipped: 3 foregrounds to train on, 2 to test on; made for 2 training and 3 test composites of each."""
+    training, test = root / "Combined_Dataset/Training_set", root / "Combined_Dataset/Test_set"
+    names = ["c.png", "a.png", "b.png"]  # not in alphabetical order, as the published lists
+    for k, name in enumerate(names):
+        part = training / ("Other" if k == 1 else "Adobe-licensed images")
+        write_foreground(part / "fg" / name, part / "alpha" / name, k)
+    (training / "training_fg_names.txt").write_text("".join(f"{name}\n" for name in names))
+    photographs = [f"COCO_train2014_{k:012d}.jpg" for k in (5, 3, 1, 4, 2, 0)]
+    write_backgrounds(root / "train2014", photographs)
+    (training / "training_bg_names.txt").write_text("".join(f"{name}\n" for name in photographs))
+    tested = ["y.png", "x.png"]
+    for k, name in enumerate(tested):
+        part = test / "Adobe-licensed images"
+        write_foreground(part / "fg" / name, part / "alpha" / name, 10 + k)
+        for i in range(3 if trimaps else 0):
+            matte = soft_alpha(10 + k)
+            trimap = np.where((matte > 0) & (matte < 255), 128, matte).astype(np.uint8)
+            trimap[i] = 128  # tells them apart
+            write_png(part / "trimaps" / f"{name[0]}_{i}.png", trimap)
+    (test / "test_fg_names.txt").write_text("".join(f"{name}\n" for name in tested))
+    photographs = [f"2008_{k:06d}.jpg" for k in (9, 3, 5, 1, 8, 2)]
+    write_backgrounds(root / "VOCdevkit/VOC2012/JPEGImages", photographs, seed=200)
+    (test / "test_bg_names.txt").write_text("".join(f"{name}\n" for name in photographs))
+
+
+def write_aim500(root, count=5):
+    for k in range(count):
+        name = f"o_{k:08x}"
+        write_foreground(root / f"original/{name}.jpg.png", root / f"mask/{name}.png", k)
+        picture = root / f"original/{name}.jpg.png"
+        Image.open(picture).save(root / f"original/{name}.jpg")
+        picture.unlink()
+        matte = soft_alpha(k)
+        write_png(root / f"trimap/{name}.png", np.where((matte > 0) & (matte < 255), 128, matte).astype(np.uint8))
+    write_backgrounds(root / "train2014", [f"COCO_train2014_{k:012d}.jpg" for k in range(14)])
+
+
+def write_distinctions646(root):
+    for split, count in (("Train", 3), ("Test", 2)):
+        for k in range(count):
+            write_foreground(root / split / f"FG/{split}{k}.png", root / split / f"GT/{split}{k}.png", k + len(split))
+    write_backgrounds(root / "train2014", [f"COCO_train2014_{k:012d}.jpg" for k in range(6)])
+    write_backgrounds(root / "VOCdevkit/VOC2012/JPEGImages", [f"2008_{k:06d}.jpg" for k in range(6)], seed=200)
+
+
+def write_simd(root):
+    for k, (pattern, name) in enumerate((("fur", "a"), ("fur", "b"), ("net", "a"), ("net", "c"))):
+        write_foreground(root / f"{pattern}/fg/{name}.png", root / f"{pattern}/alpha/{name}.png", k, (400, 900))
+    write_backgrounds(root / "train2014", [f"COCO_train2014_{k:012d}.jpg" for k in range(4)])
+    write_backgrounds(root / "VOCdevkit/VOC2012/JPEGImages", [f"2008_{k:06d}.jpg" for k in range(3)], seed=200)
+    lines = ["fur:b.png:2008_000002.jpg", "net:a.png:2008_000000.jpg", "net:a.png:2008_000001.jpg"]
+    (root / "SIMD_composition_test_filelist.txt").write_text("\n".join(lines) + "\n")
+
+
 WRITERS = {"train400": write_train400, "camvid": write_camvid, "sunrgbd": write_sunrgbd, "ade20k": write_ade20k}
 WRITERS |= {"nyuv2": write_nyuv2, "nyuv2_h5": write_nyuv2_h5}
+
+# The sets of matting, and the options that fit what their writers write.
+MATTING_WRITERS = {
+    "alphamatting": write_alphamatting,
+    "alphamatting_test": write_alphamatting_test,
+    "aim500": write_aim500,
+    "composition1k": write_composition1k,
+    "distinctions646": write_distinctions646,
+    "matting_folder": write_matting_folder,
+    "simd": write_simd,
+}
+MATTING_OPTIONS = {
+    "alphamatting": {},
+    "alphamatting_test": {},
+    "aim500": {"composites": True, "size": 32, "per_foreground": 2, "test_per_foreground": 3, "test_count": 2},
+    "composition1k": {"size": 32, "per_foreground": 2, "test_per_foreground": 3},
+    "distinctions646": {"size": 32, "per_foreground": 2, "test_per_foreground": 3},
+    "matting_folder": {"size": 32, "per_foreground": 2, "test_per_foreground": 3, "validation": True},
+    "simd": {"size": 32, "per_foreground": 2},
+}

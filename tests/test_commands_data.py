@@ -6,8 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from data_support import WRITERS, write_camvid, write_h5, write_nyuv2, write_train400
+from data_support import (
+    MATTING_OPTIONS,
+    MATTING_WRITERS,
+    WRITERS,
+    write_camvid,
+    write_composition1k,
+    write_h5,
+    write_nyuv2,
+    write_train400,
+)
 from indexnet.cli import main
 from indexnet.data import list_data
 from indexnet.data.images import write_png
@@ -116,6 +126,83 @@ def test_a_folder_of_backgrounds(tmp_path, capsys):
     (tmp_path / "b.png").write_bytes(b"no image")
     assert main(["data", "check", "scenes", f"backgrounds={tmp_path}"]) == 2
     assert "b.png cannot be read as an image" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", sorted(MATTING_WRITERS))
+def test_matting_sets_that_are_as_they_should_be(name, tmp_path, capsys):
+    MATTING_WRITERS[name](tmp_path)
+    words = [f"{key}={value}" for key, value in MATTING_OPTIONS[name].items()]
+    assert main(["data", "check", name, f"root={tmp_path}", *words]) == 0
+    captured = capsys.readouterr()
+    assert "all files are as they should be" in captured.out
+    assert captured.err == ""
+
+
+COMPOSITION1K = ["per_foreground=2", "test_per_foreground=3"]
+
+
+def test_composites_are_checked_by_their_parts_each_read_once(tmp_path, capsys, monkeypatch):
+    write_composition1k(tmp_path)
+    opened, plain = [], Image.open
+
+    def watched(path, *args, **options):
+        opened.append(Path(path))
+        return plain(path, *args, **options)
+
+    monkeypatch.setattr(Image, "open", watched)
+    assert main(["data", "check", "composition1k", f"root={tmp_path}", *COMPOSITION1K]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip().startswith("matting")]
+    text = [" ".join(row) for row in rows]
+    assert text[0].startswith("matting train 6 3 36x40")
+    assert text[1].startswith("matting train, backgrounds 6 6 20x30, 70x60")
+    assert text[2].startswith("matting test 6 2 36x40")
+    assert text[3].startswith("matting test, backgrounds 6 6 20x30, 70x60")
+    assert text[4].startswith("matting test, trimaps 6 6 36x40")
+    photographs = [path for path in opened if path.suffix == ".jpg"]
+    assert len(photographs) == len(set(photographs)) == 12
+
+
+def test_what_can_be_wrong_with_composites(tmp_path, capsys):
+    write_composition1k(tmp_path)
+    training, test = tmp_path / "Combined_Dataset/Training_set", tmp_path / "Combined_Dataset/Test_set"
+    alphas = training / "Adobe-licensed images/alpha"
+    write_png(alphas / "b.png", np.arange(40 * 36 * 3, dtype=np.uint8).reshape(40, 36, 3), overwrite=True)
+    write_png(alphas / "c.png", np.zeros((40, 35), np.uint8), overwrite=True)
+    (test / "Adobe-licensed images/fg/x.png").write_bytes(b"no image")
+    trimaps = test / "Adobe-licensed images/trimaps"
+    write_png(trimaps / "x_1.png", np.full((40, 36), 127, np.uint8), overwrite=True)
+    write_png(trimaps / "y_2.png", np.full((36, 40), 128, np.uint8), overwrite=True)
+    (tmp_path / "train2014/COCO_train2014_000000000003.jpg").write_bytes(b"no image")
+    short = tmp_path / "train2014/COCO_train2014_000000000004.jpg"
+    short.write_bytes(short.read_bytes()[:-200])  # its header is whole
+    assert main(["data", "check", "composition1k", f"root={tmp_path}", *COMPOSITION1K]) == 2
+    out = capsys.readouterr().out
+    for fragment in (
+        "alpha/b.png is a colour image",
+        "alpha/c.png is 35x40 pixels",
+        "fg/x.png cannot be read as an image",
+        "trimaps/x_1.png has 1440 pixels with the values 127",
+        "trimaps/y_2.png is 40x36 pixels",
+        "COCO_train2014_000000000003.jpg cannot be read as an image",
+    ):
+        assert fragment in out
+    assert "000000000004.jpg" not in out
+    assert "6 problems, found in" in out
+    assert main(["data", "check", "composition1k", f"root={tmp_path}", *COMPOSITION1K, "--full"]) == 2
+    out = capsys.readouterr().out
+    assert "COCO_train2014_000000000004.jpg cannot be read as an image" in out
+    assert "7 problems, found in" in out
+
+
+def test_foregrounds_are_not_estimated_to_be_checked(tmp_path, monkeypatch):
+    MATTING_WRITERS["matting_folder"](tmp_path)
+
+    def refuse(*args):
+        raise AssertionError("estimated")
+
+    monkeypatch.setattr("indexnet.data.matting.estimate.estimate_foreground", refuse)
+    words = [f"{key}={value}" for key, value in MATTING_OPTIONS["matting_folder"].items()]
+    assert main(["data", "check", "matting_folder", f"root={tmp_path}", "foreground=estimated", *words]) == 0
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 
 import numpy as np
@@ -13,16 +14,21 @@ from commands_support import (
     autoencoder_checkpoint,
     matting_checkpoint,
     photograph,
+    read,
     save_image,
     save_random,
     trimap,
 )
 from indexnet.cli import main
 from indexnet.data import create_data
+from indexnet.errors import UserError
 from indexnet.metrics import create_metric
 from indexnet.networks.inference import infer_alpha, to_uint8
-from indexnet.run.evaluate import default_folder, evaluate, parse_overrides
-from indexnet.run.infer import load_task, predict_sample
+from indexnet.run.evaluate import default_folder, parse_overrides
+from indexnet.run.evaluate_gallery import Gallery
+from indexnet.run.evaluate_scores import Scores, bootstrap, evaluate, interval
+from indexnet.run.evaluate_table import compare_scores, table_csv, table_markdown
+from indexnet.run.infer import load_task, parse_memory, predict_sample
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +180,10 @@ def test_mistakes_are_one_sentence_and_exit_code_2(tmp_path, capsys, words, frag
 def test_a_converted_checkpoint_needs_a_data_set(tmp_path, capsys):
     checkpoint = matting_checkpoint(tmp_path / "m.ckpt", data=None)
     assert main(["evaluate", str(checkpoint)]) == 2
-    assert "names no data set; give data=NAME, one of alphamatting, scenes" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "names no data set; give data=NAME, one of " in err
+    assert "alphamatting, " in err
+    assert "camvid" not in err  # serves another task
     words = ["evaluate", str(checkpoint), "data=scenes", "data.test_count=1", "data.size=64"]
     assert main(words) == 0  # the rest comes from conf/data/scenes.yaml
 
@@ -183,7 +192,7 @@ def test_overrides_are_read_as_plain_values(tmp_path):
     name, options = parse_overrides(["data=scenes", "data.seed=3", "data.backgrounds=null", "data.root=a=b", "data.x="])
     assert name == "scenes"
     assert options == {"seed": 3, "backgrounds": None, "root": "a=b", "x": ""}
-    folder = default_folder(tmp_path / "a.ckpt", "scenes", {"seed": 3, "root": "/x", "backgrounds": "my/folder"})
+    folder = default_folder([tmp_path / "a.ckpt"], "scenes", {"seed": 3, "root": "/x", "backgrounds": "my/folder"})
     assert folder == tmp_path / "evaluations" / "a" / "scenes,backgrounds=my_folder,seed=3"
 
 
@@ -196,10 +205,12 @@ def test_evaluation_gives_the_metrics_of_the_task(name, matting, tmp_path):
     else:
         task, _ = load_task(autoencoder_checkpoint(tmp_path / "a.ckpt"))
         dataset = create_data("photos", task=name, size=32, test_count=3).test()
-    rows, failed, results = evaluate(task, {"": dataset}, {"": 2})
+    scores = evaluate(task, {"": dataset}, {"": 2})
+    rows = scores.rows
     assert [row["name"] for row in rows] == [dataset.name(0), dataset.name(1)]
-    assert not failed
-    for key, value in results.items():
+    assert not scores.failed
+    assert scores.over(scores.names) == pytest.approx(scores.results, rel=1e-12)
+    for key, value in scores.results.items():
         metric = create_metric(key)
         for index in range(2):
             sample = dict(dataset.sample(index, np.random.default_rng(0)))
@@ -253,3 +264,224 @@ def test_images_without_anything_to_measure_are_named(tmp_path, monkeypatch, cap
     result = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert result["test_count"] == 1
     assert result["metrics"]["depth_rmse"] > 0
+
+
+def scored(values, groups=None):
+    """Scores of images with these squared errors, as the metric ``mse`` would have measured them."""
+    metric = create_metric("mse")
+    scores = Scores(metrics={"mse": metric})
+    for place, value in enumerate(values):
+        name = f"i{place}"
+        scores.rows.append({"name": name, "group": groups[place] if groups else name, "mse": value})
+        scores.sums.setdefault("mse", {})[name] = np.array([value, 1.0])
+    scores.results = scores.over(scores.names)
+    return scores
+
+
+def test_bootstrap_draws_groups_not_images():
+    """The interval of a mean is that of the normal approximation, and wider where images come in groups."""
+    rng = np.random.default_rng(3)
+    centres = rng.normal(5, 1, 40)
+    values = np.repeat(centres, 10) + rng.normal(0, 0.1, 400)
+    groups = [f"g{k}" for k in range(40) for _ in range(10)]
+    low, high = interval(bootstrap(scored(values, groups), "mse"))
+    half = 1.96 * centres.std() / np.sqrt(40)
+    assert (high - low) / 2 == pytest.approx(half, rel=0.12)
+    assert (low + high) / 2 == pytest.approx(values.mean(), abs=half / 4)
+    narrow = interval(bootstrap(scored(values), "mse"))
+    assert narrow[1] - narrow[0] < (high - low) / 2.5
+    assert bootstrap(scored([1.0, 2.0], ["a", "a"]), "mse") is None
+
+
+def test_bootstrap_of_a_metric_that_is_no_mean_of_images():
+    """Mean IoU over resampled images is that of their summed confusion, not the mean of their IoUs."""
+    metric = create_metric("miou", classes=2)
+    rng = np.random.default_rng(0)
+    scores = Scores(metrics={"miou": metric}, sums={"miou": {}})
+    for place in range(6):
+        labels = torch.from_numpy(rng.integers(0, 2, (1, 9, 9)))
+        flips = torch.from_numpy(rng.random((1, 9, 9)) < 0.1 * place)
+        guess = torch.where(flips, 1 - labels, labels)
+        scores.sums["miou"][f"{place}"] = metric.statistics(guess[:, None], labels)[0].numpy()
+        scores.rows.append({"name": f"{place}", "group": f"{place}"})
+    found = bootstrap(scores, "miou", replicates=20)
+    counts = np.random.default_rng(0).multinomial(6, np.full(6, 1 / 6), size=20)
+    for line, value in zip(counts, found, strict=True):
+        total = sum(n * scores.sums["miou"][f"{i}"] for i, n in enumerate(line))
+        assert value == pytest.approx(metric.value(torch.from_numpy(total)).item())
+
+
+def test_paired_differences_tell_apart_what_single_intervals_cannot():
+    rng = np.random.default_rng(1)
+    hard = rng.uniform(1, 9, 30)
+    first, second = scored(hard), scored(hard - 0.2 + rng.normal(0, 0.05, 30))
+    comparison = compare_scores([("a", "a.ckpt", first), ("b", "b.ckpt", second)])
+    one, other = (line.cells["mse"] for line in comparison.lines)
+    assert one.difference is None
+    assert other.bounds[0] < one.value < other.bounds[1]  # each on its own: no telling
+    assert other.differs
+    assert other.difference == pytest.approx(-0.2, abs=0.05)
+    assert other.difference_bounds[0] < -0.2 < other.difference_bounds[1] < 0
+    same = compare_scores([("a", "", first), ("b", "", scored(hard))]).lines[1].cells["mse"]
+    assert (same.difference, same.difference_bounds, same.differs) == (0, (0, 0), False)
+    text = table_markdown("t", comparison)
+    assert f"**{other.value:.4g}**" in text
+    assert f"{other.difference:+.4g} \\* [" in text
+    (line_a, line_b) = csv.DictReader(table_csv(comparison).splitlines())
+    assert line_a["mse_difference"] == ""
+    assert float(line_b["mse_difference_high"]) == other.difference_bounds[1]
+
+
+def test_several_methods_are_compared_over_the_images_that_all_could_do():
+    first, second = scored([1.0, 2.0, 3.0]), scored([1.0, 2.0])
+    comparison = compare_scores([("a", "", first), ("b", "", second)])
+    assert comparison.images == 2
+    assert [line.cells["mse"].value for line in comparison.lines] == [1.5, 1.5]
+
+
+def test_several_checkpoints_and_a_classical_method_in_one_table(matting, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("pymatting")
+    monkeypatch.chdir(tmp_path)
+    root = alphamatting(tmp_path / "data")
+    bad = trimap(41, 50)
+    bad[bad == 255] = 128  # closed-form matting needs foreground, a network does not
+    save_image(root / "trimap_training_lowres" / "Trimap1" / "GT02.png", bad)
+    other = matting_checkpoint(tmp_path / "near.ckpt", "nearest")
+    words = ["evaluate", str(matting), str(other), "closed_form", "data=alphamatting", f"data.root={root}"]
+    assert main([*words, "--gallery", "2", "--device", "cpu"]) == 3
+    captured = capsys.readouterr()
+    assert "GT02: the trimap has no foreground, which closed-form matting needs" in captured.err
+    assert "2 of 3 images" in captured.out
+    assert "closed_form" in captured.out
+    folder = tmp_path / "evaluations" / "m+near+closed_form" / "alphamatting"
+    result, rows = json.loads((folder / "evaluation.json").read_text()), rows_of(folder / "per_image.csv")
+    assert [m["caption"] for m in result["methods"]] == ["max_unpool", "nearest", "closed_form"]
+    assert [m["test_count"] for m in result["methods"]] == [3, 3, 2]
+    assert result["test_count"] == result["groups"] == 2
+    assert result["methods"][2]["checkpoint"] is None
+    assert len(rows) == 8
+    table = rows_of(folder / "table.csv")
+    for line, method in zip(table, result["methods"], strict=True):
+        mine = [float(r["sad"]) for r in rows if r["method"] == line["method"] and r["name"] != "GT02"]
+        assert float(line["sad"]) == pytest.approx(np.mean(mine)) == method["metrics"]["sad"]
+    assert float(table[2]["sad_difference"]) == pytest.approx(float(table[2]["sad"]) - float(table[0]["sad"]))
+    assert "Levin" in (folder / "table.md").read_text()
+    worst = sorted((r for r in rows if r["method"] == "max_unpool"), key=lambda r: -float(r["sad"]))[:2]
+    page = (folder / "worst.html").read_text()
+    assert page.index(f"1. {worst[0]['name']}<") < page.index(f"2. {worst[1]['name']}<")
+    assert sorted(path.name for path in (folder / "worst").iterdir()) == ["01.png", "02.png"]
+    assert main([*words, "--gallery", "1", "--device", "cpu", "--overwrite"]) == 3
+    assert [path.name for path in (folder / "worst").iterdir()] == ["01.png"]
+    # one classical method alone is an evaluation as of a checkpoint
+    assert main(["evaluate", "closed_form", "data=alphamatting", f"data.root={root}", "data.trimap=Trimap2"]) == 0
+    single = json.loads((tmp_path / "evaluations/closed_form/alphamatting,trimap=Trimap2/evaluation.json").read_text())
+    assert single["network"] == {"name": "closed_form"}
+    assert single["metrics"]["sad"] > 0
+
+
+def test_the_gallery_shows_the_worst_images_and_what_the_method_made_of_them(matting, tmp_path):
+    task, _ = load_task(matting)
+    dataset = create_data("scenes", task="matting", size=64, test_count=4).test()
+    gallery = Gallery(task, 2, ["a & b"])
+    scores = evaluate(task, {"": dataset}, {"": 4}, watch=gallery.watch(0))
+    order = sorted(scores.rows, key=lambda row: -row["sad"])
+    assert [shown.name for shown in gallery.kept] == [row["name"] for row in order[:2]]
+    index = [dataset.name(i) for i in range(4)].index(order[0]["name"])
+    sample = dataset.sample(index, np.random.default_rng(0))
+    prediction = np.rint(predict_sample(task, sample)[0].numpy() * 255)
+    page = gallery.write(tmp_path, "title")
+    sheet = read(tmp_path / "worst" / "01.png")
+    side = 64 * 8  # 64 pixels in 512, a whole factor without smoothing
+    left = 8 + 3 * (side + 8)
+    assert np.array_equal(sheet[28 : 28 + side : 8, left : left + side : 8, 0], prediction)
+    assert "a &amp; b" in page.read_text()
+
+
+def test_data_without_alpha_is_refused_with_the_command_that_serves(matting, tmp_path, monkeypatch, capsys):
+    from indexnet.data.scenes.dataset import SceneSamples
+
+    plain = SceneSamples.sample
+
+    def unpublished(self, index, rng):
+        return {key: value for key, value in plain(self, index, rng).items() if key != "alpha"}
+
+    monkeypatch.setattr(SceneSamples, "sample", unpublished)
+    assert main(["evaluate", str(matting), "--output", str(tmp_path / "out")]) == 2
+    err = capsys.readouterr().err.strip()
+    assert "no ground-truth alpha" in err
+    assert "`indexnet predict CKPT data=NAME" in err
+    assert "\n" not in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_how_matting_is_measured_can_be_chosen_but_not_what_was_trained(matting, tmp_path, capsys):
+    words = ["evaluate", str(matting), "data.test_count=2", "--device", "cpu", "--gallery", "0"]
+    found = {}
+    for region in ("unknown", "image"):
+        out = tmp_path / region
+        assert main([*words, f"task.region={region}", "--output", str(out)]) == 0
+        result = json.loads((out / "evaluation.json").read_text())
+        found[region] = result["metrics"]["sad"]
+        assert result["task"]["region"] == region
+        assert not (out / "worst.html").exists()
+    assert found["unknown"] * 1000 / 64**2 == pytest.approx(found["image"], rel=1e-3)  # known pixels are right
+    both = ["evaluate", "closed_form", str(matting), "task.region=image", "data=scenes", "data.test_count=2"]
+    if importlib.util.find_spec("pymatting"):
+        assert main([*both, "--gallery", "0", "--output", str(tmp_path / "both")]) == 0
+        result = json.loads((tmp_path / "both" / "evaluation.json").read_text())
+        assert [method["task"]["region"] for method in result["methods"]] == ["image", "image"]
+        assert result["methods"][1]["metrics"]["sad"] == pytest.approx(found["image"])
+    capsys.readouterr()
+    for word, fragment in (("task.region=portrait", "region"), ("task.name=depth", "follows from the checkpoint")):
+        assert main([*words, word, "--overwrite"]) == 2
+        assert fragment in capsys.readouterr().err
+
+
+def test_methods_that_cannot_be_compared(matting, tmp_path, capsys):
+    other = autoencoder_checkpoint(tmp_path / "a.ckpt")
+    assert main(["evaluate", str(matting), str(other)]) == 2
+    assert "give methods of one task" in capsys.readouterr().err
+    assert main(["evaluate", str(other), "--memory", "4GB"]) == 2
+    assert "--memory is for matting" in capsys.readouterr().err
+    assert main(["evaluate", "data=scenes"]) == 2
+    assert "give a checkpoint, or closed_form or knn" in capsys.readouterr().err
+    assert main(["evaluate", str(matting), "--gallery", "-1"]) == 2
+    assert "--gallery -1 must be 0 or more" in capsys.readouterr().err
+
+
+def test_memory_is_read_and_reaches_the_prediction(matting, tmp_path, monkeypatch):
+    assert [parse_memory(text) for text in ("auto", "none", "4GB", "512 MB", "1.5GiB")] == [
+        "auto", None, 4 * 10**9, 512 * 10**6, 3 * 2**29,
+    ]  # fmt: skip
+    for text in ("4", "GB", "-1GB", "0MB", "lots"):
+        with pytest.raises(UserError, match="--memory"):
+            parse_memory(text)
+    seen = []
+    plain = infer_alpha
+
+    def watched(*args, memory=None, **options):
+        seen.append(memory)
+        return plain(*args, memory=memory, **options)
+
+    monkeypatch.setattr("indexnet.tasks.matting.infer_alpha", watched)
+    words = ["evaluate", str(matting), "data.test_count=1", "--gallery", "0"]
+    assert main([*words, "--memory", "3GB", "--output", str(tmp_path / "a")]) == 0
+    assert main([*words, "--output", str(tmp_path / "b")]) == 0
+    assert seen == [3 * 10**9, "auto"]
+
+
+def test_an_image_too_large_for_the_memory_is_named_and_the_others_are_evaluated(
+    matting, tmp_path, monkeypatch, capsys
+):
+    calls = []
+    plain = infer_alpha
+
+    def full(*args, **options):
+        calls.append(1)
+        if len(calls) == 1:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return plain(*args, **options)
+
+    monkeypatch.setattr("indexnet.tasks.matting.infer_alpha", full)
+    assert main(["evaluate", str(matting), "--output", str(tmp_path / "out"), "--gallery", "0"]) == 3
+    assert "scene-test-000000 is too large for the memory" in capsys.readouterr().err

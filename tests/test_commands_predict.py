@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,8 +18,10 @@ from commands_support import (
     trimap,
 )
 from indexnet.cli import main
+from indexnet.errors import UserError
 from indexnet.networks.checkpoint import load_network
 from indexnet.networks.inference import infer_alpha, to_uint8
+from indexnet.run.inputs import Item, ReadAhead
 
 
 @pytest.fixture(scope="module")
@@ -183,30 +186,256 @@ def test_an_ambiguous_16_bit_file_is_refused_and_the_others_done(matting, folder
 
 
 def test_too_little_memory_fails_one_image(matting, folder, capsys, monkeypatch):
-    import indexnet.run.infer as infer
+    import indexnet.tasks.matting as matting_task
 
-    plain = infer.predict_sample
+    plain = matting_task.infer_alpha
 
-    def scarce(task, sample):
-        if sample["name"] == "a":
+    def scarce(network, image, *more, **options):
+        if image.shape[0] == 40:
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate")
-        return plain(task, sample)
+        return plain(network, image, *more, **options)
 
-    monkeypatch.setattr(infer, "predict_sample", scarce)
+    monkeypatch.setattr(matting_task, "infer_alpha", scarce)
     assert predict(matting, folder) == 3
     assert "a.jpg is too large for the memory" in capsys.readouterr().err
     assert os.listdir(folder / "out") == ["b.png"]
 
 
 def test_a_bug_keeps_its_traceback(matting, folder, monkeypatch):
-    import indexnet.run.infer as infer
+    import indexnet.tasks.matting as matting_task
 
-    def broken(*_):
+    def broken(*_, **__):
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(infer, "predict_sample", broken)
+    monkeypatch.setattr(matting_task, "infer_alpha", broken)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         predict(matting, folder)
+
+
+def files_of(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*"))
+
+
+def test_sixteen_bits_are_rounded_and_the_budget_is_passed_on(matting, folder, monkeypatch):
+    import indexnet.tasks.matting as matting_task
+
+    plain, budgets = matting_task.infer_alpha, []
+
+    def watched(network, image, known, memory=None):
+        budgets.append(memory)
+        return plain(network, image, known, memory=memory)
+
+    monkeypatch.setattr(matting_task, "infer_alpha", watched)
+    assert predict(matting, folder, "--depth", "16", "--memory", "2GB") == 0
+    assert budgets == [2_000_000_000] * 2
+    network, _ = load_network(matting)
+    expected = infer_alpha(network, read(folder / "images" / "b.png"), trimap(33, 64))
+    result = read(folder / "out" / "b.png")
+    assert result.dtype == np.uint16
+    assert np.array_equal(result, np.rint(expected * np.float32(257)).astype(np.uint16))
+    assert len(np.unique(result)) > 300
+
+
+def test_masks_cutouts_and_composites(matting, folder):
+    pytest.importorskip("pymatting")
+    for name, size in (("a", (40, 50)), ("b", (33, 64))):
+        save_image(folder / "masks" / f"{name}.png", np.where(trimap(*size) == 255, np.uint8(255), np.uint8(0)))
+    words = ["--masks", str(folder / "masks"), "--band", "5", "--cutout", "--background", "#3060ff"]
+    assert predict(matting, folder, *words, trimaps=False) == 0
+    out = folder / "out"
+    assert files_of(out) == [
+        "a.png", "b.png", "composite/a.png", "composite/b.png", "cutout/a.png", "cutout/b.png",
+        "trimap/a.png", "trimap/b.png",
+    ]  # fmt: skip
+    known = read(out / "trimap" / "b.png")
+    assert set(np.unique(known)) == {0, 128, 255}
+    assert (known == 128).sum() == 33 * 10  # five columns on both sides of a straight edge
+    network, _ = load_network(matting)
+    image = read(folder / "images" / "b.png")
+    assert np.array_equal(read(out / "b.png"), to_uint8(infer_alpha(network, image, known)))
+    cut = read(out / "cutout" / "b.png")
+    assert cut.shape == (33, 64, 4)
+    assert np.abs(cut[..., 3].astype(int) - read(out / "b.png")).max() <= 1
+    assert np.array_equal(cut[known == 255, :3], image[known == 255])
+    composite = read(out / "composite" / "b.png")
+    assert (composite[known == 0] == (0x30, 0x60, 0xFF)).all()
+    assert np.array_equal(composite[known == 255], image[known == 255])
+    # a trimap that was made is a good input of the next command
+    assert predict(matting, folder, "--trimaps", str(out / "trimap"), "--overwrite", trimaps=False) == 0
+
+
+def test_what_kept_results_lack_is_said(matting, folder, capsys):
+    assert predict(matting, folder) == 0
+    save_image(folder / "images" / "c.png", photograph(20, 20))
+    save_image(folder / "trimaps" / "c.png", np.zeros((20, 20), np.uint8))
+    assert predict(matting, folder, "--background", "white") == 3
+    assert "some of these have no composite; --overwrite makes all anew" in capsys.readouterr().err
+    assert files_of(folder / "out") == ["a.png", "b.png", "c.png", "composite/c.png"]
+
+
+def test_masks_of_another_size(matting, folder, capsys):
+    small = np.zeros((20, 25), np.uint8)  # half of the size of a
+    small[5:15, 5:15] = 255
+    save_image(folder / "masks" / "a.png", small)
+    save_image(folder / "masks" / "b.png", small)  # of another shape
+    assert predict(matting, folder, "--masks", str(folder / "masks"), trimaps=False) == 3
+    err = capsys.readouterr().err
+    assert "masks/a.png is 25x20 pixels and was brought to the size of its image, 50x40" in err
+    assert "b.png is 64x33 pixels but its mask" in err
+    assert "make a mask of the image's size" in err
+    known = read(folder / "out" / "trimap" / "a.png")
+    assert known[20, 20] == 255
+    assert known[35, 45] == 0
+
+
+def test_boxes(matting, folder, capsys):
+    rng = np.random.default_rng(0)
+    for name, ending in (("a", "jpg"), ("b", "png")):
+        image = rng.integers(0, 30, (60, 80, 3), dtype=np.uint8)
+        image[20:40, 30:60, 0] += np.uint8(200)
+        save_image(folder / "images" / f"{name}.{ending}", image)
+    listed = folder / "boxes.csv"
+    listed.write_text("name,x0,y0,x1,y1\na.jpg,25,15,65,45\ncat.png,1,2,3,4\n")
+    assert predict(matting, folder, "--boxes", str(listed), trimaps=False) == 3
+    err = capsys.readouterr().err
+    assert "has a box for cat.png, which is not in" in err
+    assert "b.png has no box; give a line b.png,x0,y0,x1,y1" in err
+    known = read(folder / "out" / "trimap" / "a.png")
+    assert (known[25:35, 35:55] == 255).all()
+    assert (known[:10] == 0).all()
+    assert (known[20, 30:60] == 128).all()
+    one = ["--images", str(folder / "images" / "b.png"), "--box", "25,15,65,45"]
+    assert predict(matting, folder, *one, trimaps=False) == 0
+    assert (read(folder / "out" / "trimap" / "b.png")[25:35, 35:55] == 255).all()
+    assert predict(matting, folder, *one, "--box", "90,0,99,9", "--overwrite", trimaps=False) == 2
+    assert "b.png: the box 90,0,99,9 has no pixel of the image inside" in capsys.readouterr().err
+
+
+def test_trimaps_that_leave_nothing_or_everything_open(matting, folder, capsys):
+    known = np.where(trimap(40, 50) == 255, np.uint8(255), np.uint8(0))
+    save_image(folder / "trimaps" / "a.png", known)
+    save_image(folder / "trimaps" / "b.bmp", np.full((33, 64), 128, np.uint8))
+    assert predict(matting, folder) == 0
+    err = capsys.readouterr().err
+    assert "a.png: the trimap has no unknown pixels" in err
+    assert "b.bmp: every pixel of the trimap is unknown" in err
+    assert np.array_equal(read(folder / "out" / "a.png"), known)
+    assert len(np.unique(read(folder / "out" / "b.png"))) > 3
+
+
+def test_photographs_of_cameras(matting, folder):
+    """A turned photograph, several pages and odd names; the result is as large as what a person sees."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    save_image(folder / "images" / "a.jpg", photograph(50, 40), exif=exif)
+    save_image(folder / "trimaps" / "a.png", trimap(40, 50))
+    for name in ("grün und blau", "dots.in.name"):
+        save_image(folder / "images" / f"{name}.png", photograph(33, 64))
+        save_image(folder / "trimaps" / f"{name}.png", trimap(33, 64))
+    assert predict(matting, folder) == 0
+    assert read(folder / "out" / "a.png").shape == (40, 50)
+    assert files_of(folder / "out") == ["a.png", "b.png", "dots.in.name.png", "grün und blau.png"]
+
+
+def test_the_next_images_are_read_meanwhile_and_each_once():
+    """What cannot be read fails when it is its turn, and the others go on."""
+    items = [Item(Path(name)) for name in "abcde"]
+    read: list[str] = []
+
+    def load(item):
+        read.append(item.stem)
+        if item.stem == "c":
+            raise UserError("c is broken")
+        return item.stem.upper()
+
+    with ReadAhead(items, load) as ready:
+        assert ready.take(items[0]) == "A"
+        assert ready.peek(items[1]) == "B"
+        assert set(read) <= {"a", "b"}  # one ahead, not all
+        assert ready.take(items[1]) == "B"
+        with pytest.raises(UserError, match="c is broken"):
+            ready.take(items[2])
+        assert ready.take(items[3]) == "D"
+        assert ready.take(items[4]) == "E"
+    assert read == list("abcde")
+
+
+def test_batches_give_what_single_images_give(autoencoder, tmp_path, capsys, monkeypatch):
+    import indexnet.run.infer as infer
+
+    for number, size in enumerate([(20, 24), (20, 24), (20, 24), (30, 24), (20, 24)]):
+        save_image(tmp_path / "images" / f"{number}.png", photograph(*size, seed=number))
+    (tmp_path / "images" / "2b.png").write_bytes(b"broken")
+    assert predict(autoencoder, tmp_path, trimaps=False) == 3
+    plain, sizes = infer.predict_batch, []
+
+    def watched(task, batch):
+        sizes.append(len(batch["image"]))
+        if len(sizes) == 1:
+            raise MemoryError
+        return plain(task, batch)
+
+    monkeypatch.setattr(infer, "predict_batch", watched)
+    again = tmp_path / "again"
+    assert predict(autoencoder, tmp_path, "--batch", "4", "--output", str(again), trimaps=False) == 3
+    assert sizes == [3, 1, 2, 1, 1]  # too much, alone, and the rest as far as it has one size and can be read
+    for number in range(5):
+        assert np.array_equal(read(again / f"{number}.png"), read(tmp_path / "out" / f"{number}.png"))
+    assert capsys.readouterr().err.count("2b.png cannot be read") == 2
+
+
+def test_a_data_set(matting, tmp_path, capsys):
+    words = ["data=scenes", "data.test_count=2", "--output", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(["predict", str(matting), *words]) == 0
+    from indexnet.data import create_data
+    from indexnet.run.infer import load_task, predict_sample
+
+    dataset = create_data("scenes", task="matting", size=64, train_count=4, test_count=2).test()
+    assert files_of(tmp_path / "out") == sorted(f"{dataset.name(index)}.png" for index in range(2))
+    task, _ = load_task(matting)
+    sample = dataset.sample(1, np.random.default_rng(0))
+    expected = (predict_sample(task, sample)[0] * 255).round().numpy()
+    assert np.array_equal(read(tmp_path / "out" / f"{dataset.name(1)}.png"), expected)
+    assert main(["predict", str(matting), *words]) == 2
+    assert "all 2 results exist" in one_line(capsys)
+
+
+def test_a_data_set_of_several_tests_gets_a_folder_each(matting, tmp_path):
+    """As alphamatting.com wants its submissions; there is no true alpha."""
+    from data_support import write_alphamatting_test
+
+    write_alphamatting_test(tmp_path / "data")
+    words = ["data=alphamatting_test", f"data.root={tmp_path / 'data'}", "--output", str(tmp_path / "out")]
+    assert main(["predict", str(matting), *words, "--device", "cpu"]) == 0
+    names = [f"Trimap{number}/{name}.png" for number in (1, 2, 3) for name in ("doll", "troll")]
+    assert files_of(tmp_path / "out") == names
+    assert read(tmp_path / "out" / names[0]).shape == (24, 20)
+
+
+def test_options_that_contradict_each_other(matting, autoencoder, folder, capsys):
+    def said(code, *fragments):
+        assert code == 2
+        line = one_line(capsys)
+        for fragment in fragments:
+            assert fragment in line
+
+    masks = ["--masks", str(folder / "trimaps")]
+    said(predict(matting, folder, *masks), "--trimaps and --masks exclude each other")
+    said(predict(matting, folder, "--band", "9"), "--band is for trimaps that are made")
+    said(predict(matting, folder, *masks, "--band", "0", trimaps=False), "--band 0 must be auto or a whole number")
+    said(predict(matting, folder, "--box", "1,2,3,4", trimaps=False), "--box is for one image")
+    said(predict(matting, folder, "--background", "nothing"), "'nothing' is neither a file nor a colour")
+    said(predict(matting, folder, "--batch", "2"), "matting goes image by image")
+    said(predict(matting, folder, "--memory", "much"), "--memory much must be")
+    said(predict(autoencoder, folder, "--cutout", trimaps=False), "takes no --cutout, which is for matting")
+    said(predict(autoencoder, folder, "--batch", "0", trimaps=False), "--batch 0 must be at least 1")
+    said(predict(matting, folder, "data=scenes"), "data=NAME", "not both")
+    said(predict(matting, folder, "other.ckpt"), "'other.ckpt' is not understood; predict takes one checkpoint")
+    said(main(["predict", str(matting), "--output", str(folder / "out")]), "give --images DIR, or data=NAME")
+    inside = ["--masks", str(folder / "out" / "trimap")]
+    save_image(folder / "out" / "trimap" / "a.png", trimap(40, 50))
+    said(predict(matting, folder, *inside, "--overwrite", trimaps=False), "is the folder of the inputs")
+    assert read(folder / "out" / "trimap" / "a.png").shape == (40, 50)
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])

@@ -1,10 +1,23 @@
 from __future__ import annotations
 
+import struct
+import zlib
+
+import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
-from indexnet.data.images import list_images, read_alpha, read_image, read_trimap, write_png
+from indexnet.data.images import (
+    MAX_PIXELS,
+    list_images,
+    page_count,
+    read_alpha,
+    read_image,
+    read_mask,
+    read_trimap,
+    write_png,
+)
 from indexnet.errors import UserError
 
 TRIMAP = np.array([[0, 128, 255, 128], [255, 0, 128, 0], [0, 0, 255, 255]], np.uint8)
@@ -155,3 +168,124 @@ def test_write_png_keeps_colours(tmp_path):
     rgb = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     write_png(tmp_path / "c.png", rgb)
     assert (read_image(tmp_path / "c.png") == rgb).all()
+
+
+def cmyk_profile():
+    """An ICC profile of print colours: a table with the Lab colour of each corner of CMYK, red where there is cyan."""
+    corners = np.zeros((2, 2, 2, 2, 3), np.uint8)
+    corners[...] = (255, 128, 128)  # white paper
+    corners[1, ..., :] = (136, 208, 195)  # cyan ink prints red here, so that nobody takes it for the plain formula
+    corners[..., 1, :] = (0, 128, 128)  # black
+    table = b"mft1" + bytes(4) + bytes([4, 3, 2, 0])
+    table += b"".join(struct.pack(">i", 65536 if i % 4 == 0 else 0) for i in range(9))
+    table += bytes(range(256)) * 4 + corners.tobytes() + bytes(range(256)) * 3
+    white = b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061)
+    text = b"desc" + bytes(4) + struct.pack(">I", 5) + b"Test\0" + bytes(78)
+    body, tags = b"", b""
+    start = 128 + 4 + 12 * 3
+    for name, content in ((b"A2B0", table), (b"wtpt", white), (b"desc", text)):
+        body += bytes(-len(body) % 4)
+        tags += name + struct.pack(">2I", start + len(body), len(content))
+        body += content
+    size = start + len(body)
+    header = struct.pack(">I4sI4s4s4s", size, b"lcms", 0x02400000, b"prtr", b"CMYK", b"Lab ")
+    header += struct.pack(">6H", 2024, 1, 1, 0, 0, 0) + b"acsp" + bytes(28) + struct.pack(">3i", 63190, 65536, 54061)
+    return header.ljust(128, b"\0") + struct.pack(">I", 3) + tags + body
+
+
+def test_cmyk_is_converted_by_its_profile(tmp_path):
+    ink = np.zeros((4, 4, 4), np.uint8)
+    ink[0, :, 0] = 255  # cyan
+    ink[1, :, 3] = 255  # black
+    picture = Image.fromarray(ink, "CMYK")
+    picture.save(tmp_path / "plain.tif")
+    assert read_image(tmp_path / "plain.tif")[0, 0].tolist() == [0, 255, 255]
+    picture.save(tmp_path / "profile.tif", icc_profile=cmyk_profile())
+    found = read_image(tmp_path / "profile.tif")
+    assert found[0, 0, 0] > 200
+    assert found[0, 0, 1:].max() < 60  # red, as its profile says
+    assert found[1, 0].max() < 10
+    assert found[2, 0].min() > 245
+    picture.save(tmp_path / "damaged.tif", icc_profile=b"no profile")
+    assert read_image(tmp_path / "damaged.tif")[0, 0].tolist() == [0, 255, 255]
+
+
+def test_colours_of_other_spaces_become_srgb_where_asked(tmp_path):
+    rgb = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.fromarray(rgb).save(tmp_path / "s.png", icc_profile=srgb)
+    assert (read_image(tmp_path / "s.png", srgb=True) == rgb).all()
+    swapped = srgb.replace(b"rXYZ", b"tmpX", 1).replace(b"bXYZ", b"rXYZ", 1).replace(b"tmpX", b"bXYZ", 1)
+    swapped = swapped.replace("sRGB".encode("utf-16-be"), "BGRs".encode("utf-16-be")).replace(b"sRGB", b"BGRs")
+    Image.fromarray(rgb).save(tmp_path / "w.png", icc_profile=swapped)
+    assert (read_image(tmp_path / "w.png") == rgb).all()  # data sets take values as they are
+    assert np.abs(read_image(tmp_path / "w.png", srgb=True).astype(int) - rgb[..., ::-1]).max() <= 2
+
+
+def test_colour_of_sixteen_bits_is_scaled(tmp_path):
+    wide = np.array([[[0, 32768, 65535], [257, 600, 40000]]], np.uint16)
+    for name in ("w.png", "w.tif"):
+        assert cv2.imwrite(str(tmp_path / name), wide[..., ::-1])
+        assert np.abs(read_image(tmp_path / name) - wide / 257).max() <= 1
+    alpha = np.dstack([wide, np.full((1, 2), 65535, np.uint16)])
+    cv2.imwrite(str(tmp_path / "a.png"), alpha)
+    assert read_image(tmp_path / "a.png").shape == (1, 2, 3)
+
+
+def test_of_several_pages_the_first_is_read(tmp_path):
+    first, second = (Image.fromarray(np.full((4, 5, 3), value, np.uint8)) for value in (10, 200))
+    first.save(tmp_path / "p.tif", save_all=True, append_images=[second])
+    first.save(tmp_path / "p.webp", save_all=True, append_images=[second], lossless=True)
+    first.save(tmp_path / "p.png", save_all=True, append_images=[second])
+    for name in ("p.tif", "p.webp", "p.png"):
+        assert page_count(tmp_path / name) == 2
+        assert (read_image(tmp_path / name) == 10).all()
+    first.save(tmp_path / "one.png")
+    assert page_count(tmp_path / "one.png") == 1
+    first.save(tmp_path / "phone.jpg", "MPO", save_all=True, append_images=[second])
+    assert page_count(tmp_path / "phone.jpg") == 1  # a preview is no page
+    with pytest.raises(UserError, match=r"none\.png does not exist"):
+        page_count(tmp_path / "none.png")
+
+
+def png_header(path, width, height):
+    """A PNG that says how large it is and ends there."""
+    facts = b"IHDR" + struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0)
+    checked = struct.pack(">I", 13) + facts + struct.pack(">I", zlib.crc32(facts))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + checked + struct.pack(">I", 1000) + b"IDAT")
+    return path
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_huge_files_are_refused_by_their_header(tmp_path):
+    path = png_header(tmp_path / "huge.png", 20000, 20000)
+    with pytest.raises(UserError, match=r"huge\.png has more than 178 megapixels"):
+        read_image(path)
+    assert page_count(png_header(tmp_path / "large.png", 10000, 10000)) == 1  # no reason for a refusal
+    assert MAX_PIXELS == 2 * Image.MAX_IMAGE_PIXELS
+
+
+def test_masks(tmp_path):
+    values = np.array([[0, 127, 128, 255]], np.uint8)
+    wanted = [[False, False, True, True]]
+    assert read_mask(save(tmp_path / "g.png", values)).tolist() == wanted
+    assert read_mask(save(tmp_path / "rgb.png", np.repeat(values[..., None], 3, 2))).tolist() == wanted
+    assert read_mask(save(tmp_path / "w.png", values.astype(np.uint16) * 257)).tolist() == wanted
+    assert read_mask(save(tmp_path / "b.png", values, "1")).tolist()[0][::3] == [False, True]
+    labels = (values > 127).astype(np.uint8)
+    assert read_mask(save(tmp_path / "l.png", labels)).tolist() == wanted
+    assert read_mask(save(tmp_path / "l16.png", labels.astype(np.uint16))).tolist() == wanted
+    cut = np.dstack([np.full((1, 4, 3), (200, 0, 7), np.uint8), values])
+    assert read_mask(save(tmp_path / "c.png", cut)).tolist() == wanted
+    opaque = np.dstack([np.repeat(values[..., None], 3, 2), np.full((1, 4), 255, np.uint8)])
+    assert read_mask(save(tmp_path / "o.png", opaque)).tolist() == wanted  # nothing is transparent: gray counts
+    with pytest.raises(UserError, match="colour image"):
+        read_mask(save(tmp_path / "x.png", cut[..., :3]))
+
+
+def test_write_png_with_transparency(tmp_path):
+    rgba = np.random.default_rng(0).integers(0, 256, (5, 7, 4), dtype=np.uint8)
+    write_png(tmp_path / "c.png", rgba)
+    with Image.open(tmp_path / "c.png") as image:
+        assert image.mode == "RGBA"
+        assert (np.asarray(image) == rgba).all()

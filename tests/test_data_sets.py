@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_support import WRITERS
+from data_support import MATTING_OPTIONS, MATTING_WRITERS, WRITERS, write_alphamatting
 from indexnet.data import IGNORE, create_data, get_data, list_data, photographs
 from indexnet.data.images import write_png
 from indexnet.errors import UserError
@@ -34,23 +34,12 @@ def write_idx(path, count, seed, compress=True):
     return images
 
 
-def write_alphamatting(root, names=("GT01", "GT02"), size=(24, 20)):
-    g = np.random.default_rng(0)
-    for name in names:
-        write_png(root / f"input_training_lowres/{name}.png", g.integers(0, 256, (*size, 3), dtype=np.uint8))
-        write_png(root / f"gt_training_lowres/{name}.png", g.integers(0, 256, size, dtype=np.uint8))
-        for trimap in ("Trimap1", "Trimap2"):
-            values = g.choice(np.array([0, 128, 255], np.uint8), size)
-            write_png(root / f"trimap_training_lowres/{trimap}/{name}.png", values)
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     write_idx(folder / "raw/train-images-idx3-ubyte.gz", 6, 0)
     write_idx(folder / "t10k-images-idx3-ubyte", 4, 1, compress=False)
-    write_alphamatting(folder)
-    for name, write in WRITERS.items():
+    for name, write in (WRITERS | MATTING_WRITERS).items():
         write(folder / name)
     return folder
 
@@ -61,7 +50,7 @@ def build(name, task, root):
         "scenes": {"size": 48, "train_count": 12, "test_count": 6, "validation_count": 4},
         "mnist": {"root": str(root)},
         "fashion_mnist": {"root": str(root), "fit": "pad"},
-        "alphamatting": {"root": str(root)},
+        **{name: {"root": str(root / name)} | MATTING_OPTIONS[name] for name in MATTING_WRITERS},
         **{name: {"root": str(root / name)} for name in WRITERS},
         "train400": {"root": str(root / "train400"), "size": 12},
     }
@@ -70,7 +59,7 @@ def build(name, task, root):
 
 def splits(data):
     found = list(data.tests().values())
-    if data.name != "alphamatting":
+    if data.name not in ("alphamatting", "alphamatting_test"):
         found += [data.train()]
     validation = data.validation()
     return found + ([validation] if validation else [])
@@ -89,7 +78,9 @@ def test_samples_are_what_the_task_expects(name, task, root):
     for split in splits(data):
         for index in range(min(3, len(split))):
             sample = split.sample(index, np.random.default_rng(index))
-            expected = KEYS[task] - ({"fg", "bg"} if name == "alphamatting" else set())
+            fixed = name in MATTING_WRITERS and split.split != "train"  # photographs and finished composites
+            expected = KEYS[task] - ({"fg", "bg"} if fixed else set())
+            expected -= {"alpha"} if name == "alphamatting_test" else set()
             assert sample.keys() == expected
             assert sample["name"] == split.name(index)
             image = sample["image"]
@@ -107,7 +98,7 @@ def test_samples_are_what_the_task_expects(name, task, root):
             if task == "matting":
                 allowed = torch.tensor([0, 128 / 255, 1])
                 assert torch.isin(sample["trimap"], allowed).all()
-                assert sample["alpha"].max() <= 1
+                assert "alpha" not in sample or sample["alpha"].max() <= 1
             if task == "segmentation":
                 assert sample["label"].shape == image.shape[1:]
                 assert sample["label"].dtype == torch.int64
@@ -135,7 +126,9 @@ def test_samples_repeat_and_travel(name, task, root):
         assert len(split.fingerprint()) == 64
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in WRITERS])  # those have tests of their own
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if name not in WRITERS | MATTING_WRITERS]
+)  # those have tests of their own
 def test_fingerprints_tell_splits_and_options_apart(name, root):
     task = get_data(name).info.tasks[0]
     prints = [split.fingerprint() for split in splits(build(name, task, root))]
@@ -144,7 +137,6 @@ def test_fingerprints_tell_splits_and_options_apart(name, root):
         "scenes": {"seed": 1, "size": 48, "test_count": 6},
         "mnist": {"root": str(root), "fit": "pad"},
         "fashion_mnist": {"root": str(root)},
-        "alphamatting": {"root": str(root), "trimap": "Trimap2"},
     }[name]
     prints.append(create_data(name, **changed).test().fingerprint())
     assert len(set(prints)) == len(prints)

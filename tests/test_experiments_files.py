@@ -15,6 +15,7 @@ from indexnet.run.experiments import Row, hydra_value, list_experiments, load_ex
 
 NAMES = list_experiments()
 COPIES = {
+    "mindspore/aim500": "mindspore_aim500",
     "tpami/table2_matting_design": "tpami_t2_matting_design",
     "tpami/table3_matting": "thesis_t3_4_matting_index_networks",
     "tpami/table4_normalization": "thesis_t3_5_index_normalization",
@@ -325,9 +326,10 @@ def test_every_row_freezes_and_builds(name):
     for row in found.base_rows:
         if row.pending:
             continue
-        spec = without_pretrained(network_spec(_frozen(name, row)))
-        assert spec not in seen, f"{row.name} is the same network as another row"
-        seen.append(dict(spec))
+        frozen = _frozen(name, row)
+        spec = without_pretrained(network_spec(frozen))
+        assert (spec, frozen["training"]) not in seen, f"{row.name} is the same network as another row, trained the same"
+        seen.append((dict(spec), frozen["training"]))
         with torch.device("meta"):
             create_network(spec.pop("name"), **spec)
 

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from indexnet.data import get_data
 from indexnet.errors import UserError
 from indexnet.run.config import compose, conf_dir, config_hash, freeze
 from indexnet.run.folder import RunFolder, exclusive, prepare, run_path
@@ -79,7 +80,7 @@ def test_every_option_of_every_group_freezes(group):
         suits = ["task=denoising", "network=dncnn"] if option == "none" and group == "resampling" else []
         suits += ["task=denoising"] if option == "train400" else ["task=segmentation"] if option in _LABELLED else []
         suits += ["task=depth"] if option.startswith("nyuv2") else []
-        suits += ["task=matting"] if option == "alphamatting" else []
+        suits += ["task=matting"] if group == "data" and get_data(option).info.tasks == ("matting",) else []
         config = _frozen(*suits, f"{group}={option}")
         assert json.loads(json.dumps(config)) == config
         assert config[group].get("name", option) == option or group in ("logger", "debug")
@@ -89,6 +90,7 @@ def test_every_option_of_every_group_freezes(group):
 @pytest.mark.parametrize("network", _options("network"))
 def test_every_task_and_network_freezes(task, network):
     encoders = {"deep_matting": "vgg16_bn", "matting_unet": "mobilenetv2_released", "segnet": "vgg16_bn"}
+    encoders |= dict.fromkeys(("deeplabv3plus", "refinenet"), "mobilenetv2_released")
     encoder = "mobilenetv1_fastdepth" if network == "fastdepth" else encoders.get(network, "none")
     words = [f"task={task}", f"network={network}", f"encoder={encoder}"]
     if task == "segmentation" and network != "segnet":  # one output a class is asked of a network that names classes

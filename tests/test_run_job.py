@@ -119,7 +119,7 @@ def test_matting_trains(tmp_path):
     folder = prepare_run(tmp_path, *MATTING, "training.steps=1", "resampling.family=o2o_shared")
     assert run_job(folder.path) == 0
     metrics = folder.record()["metrics"]
-    assert set(metrics) == {"sad", "mse"}
+    assert set(metrics) == {"sad", "mse", "grad", "conn"}
     assert 0 < metrics["mse"] < 1
 
 
@@ -149,7 +149,7 @@ def _four_tasks(root):
     ("denoising", [2], {"bsd68/psnr", "bsd68/ssim", "set12/psnr", "set12/ssim"}),
     ("segmentation", [2], {"miou", "pixel_accuracy"}),
     ("depth", [3], {"depth_rmse", "rel", "log10", "delta1", "delta2", "delta3"}),
-    ("matting", [2, 3], {"sad", "mse"}),
+    ("matting", [2, 3], {"sad", "mse", "grad", "conn"}),
 ])  # fmt: skip
 def test_the_number_of_processes_changes_no_metric(task, counts, metrics, tmp_path):
     words = [f"task={task}", *_four_tasks(tmp_path / "data")[task], "training.batch_size=6"]

@@ -101,6 +101,33 @@ def test_a_task_is_rebuilt_from_what_its_checkpoint_says(name):
         create_task({"name": name, "colour": 1}, task.network)
 
 
+def test_matting_measures_as_its_options_say():
+    usual, config = _build("matting")
+    assert usual.options == {"semantics": "matlab", "region": "unknown"}
+    batch = _batch(config, "test")
+    prediction = (batch["alpha"] * 200).round() / 255
+    numbers = {}
+    for options in ({}, {"semantics": "released_python"}, {"region": "image"}):
+        task, _ = _build("matting", **options)
+        metrics = task.create_metrics()
+        assert list(metrics) == list(task.metric_names) == ["sad", "mse", "grad", "conn"]
+        for metric in metrics.values():
+            metric.update(*task.metric_inputs(prediction, batch))
+        numbers[str(options)] = [metric.compute().item() for metric in metrics.values()]
+    assert numbers["{}"][0] > 0
+    for other in list(numbers)[1:]:
+        assert all(a != pytest.approx(b, rel=1e-3) for a, b in zip(numbers["{}"], numbers[other], strict=True)), other
+
+
+@pytest.mark.parametrize(("override", "words"), [
+    ("task.semantics=mathlab", "task.semantics='mathlab' must be one of matlab, released_python, mmediting"),
+    ("task.region=all", "task.region='all' must be one of unknown, image"),
+])  # fmt: skip
+def test_matting_mistakes_are_told_before_anything_starts(override, words):
+    with pytest.raises(UserError, match=words):
+        _config("matting", override)
+
+
 def test_matting_copies_what_is_known():
     task, config = _build("matting")
     task.eval()

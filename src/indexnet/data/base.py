@@ -146,6 +146,8 @@ class Data(ABC):
     """Channels of ``image``."""
     classes: tuple[str, ...] = ()
     """Names of the classes that labels count, in the order of their numbers; empty without labels."""
+    validation_remedy: ClassVar[str] = "choose another data set"
+    """What a person does to get a validation split, for messages."""
 
     def __init__(self, task: str) -> None:
         # A task that no data set knows is a person's own; whether samples have what it reads is seen from a sample.

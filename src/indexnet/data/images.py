@@ -1,19 +1,21 @@
 """Reading and writing image files as what they mean: photographs, trimaps, alpha mattes.
 
 Palettes are resolved, 16-bit files are scaled rather than cut, the orientation that a camera noted (EXIF) is applied,
-and a file that cannot be read, or can be read in two ways, is refused by name.
+colours of print (CMYK) become sRGB by the file's profile, of several pages the first is taken, and a file that cannot
+be read, or can be read in two ways, is refused by name.
 """
 
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 from indexnet.data.base import Float32, UInt8
 from indexnet.errors import UserError
@@ -26,16 +28,27 @@ _WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's names for 16-
 _FULL = 65535
 _KNOWN_LOW, _KNOWN_HIGH = 20, 235  # a lenient trimap's values at or beyond these are taken for 0 and 255
 _GRAY_TOLERANCE = 8  # colour channels of a gray JPEG differ by a few levels
+_MASK_THRESHOLD = 0.5
+
+#: The largest image that is read, in pixels: from there on Pillow takes a file for an attack on the memory.
+MAX_PIXELS = 2 * 89_478_485
 
 
 #: What Pillow raises for a file that it cannot read.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+
+# Pillow warns from half of MAX_PIXELS on; a person's large photograph is no reason to.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def unreadable(path: str | Path, error: Exception) -> UserError:
     """Build the error for a file that Pillow could not read."""
     if isinstance(error, FileNotFoundError):
         return UserError(f"{path} does not exist.")
+    if isinstance(error, Image.DecompressionBombError):
+        return UserError(
+            f"{path} has more than {MAX_PIXELS // 10**6} megapixels, the most that is read; make it smaller."
+        )
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return UserError(f"{path} cannot be read as an image ({reason}); replace or remove it.")
 
@@ -57,52 +70,118 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
     yield upright
 
 
-def _wide(path: str | Path, image: Image.Image) -> npt.NDArray[np.int64]:
+def page_count(path: str | Path) -> int:
+    """Return how many pages or frames a file has; only the first is ever read.
+
+    The previews that cameras and phones put behind a photograph (MPO) are not counted.
+
+    Raises:
+        UserError: the file cannot be read as an image.
+    """
+    try:
+        with Image.open(path) as image:
+            return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
+    except UNREADABLE as error:
+        raise unreadable(path, error) from error
+
+
+def _wide(path: str | Path, image: Image.Image) -> npt.NDArray[np.uint16]:
     """Return the values of a 16-bit gray image, refusing one that only holds 8-bit values."""
-    values = np.asarray(image).astype(np.int64)
+    values = np.asarray(image)
     if values.size and (values.min() < 0 or values.max() > _FULL):
         raise UserError(f"{path} holds values outside 0..65535; save it as an 8-bit or 16-bit gray PNG.")
     if values.size and 0 < values.max() <= 255:
         raise UserError(
             f"{path} is a 16-bit file with no value above 255, so white could be 255 or 65535; save it as an 8-bit PNG."
         )
-    return values
+    return values.astype(np.uint16)
 
 
-def read_image(path: str | Path) -> UInt8:
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """Convert an image's colours to sRGB by the profile inside; without a usable one, plainly."""
+    profile = image.info.get("icc_profile")
+    if profile and image.mode in ("RGB", "RGBA", "CMYK"):
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            if image.mode == "RGB" and ImageCms.getProfileDescription(source).startswith("sRGB"):
+                return image
+            plain = image.convert("RGB") if image.mode == "RGBA" else image
+            converted = ImageCms.profileToProfile(plain, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            if converted is not None:
+                return converted
+        except (ImageCms.PyCMSError, OSError):
+            pass  # a damaged profile, or one for something else: the picture is still there
+    return image.convert("RGB")
+
+
+def read_image(path: str | Path, srgb: bool = False) -> UInt8:
     """Read a photograph.
 
     Palettes are resolved, gray becomes three equal channels, 16-bit values are scaled to 8 bits, an alpha channel is
-    dropped and the EXIF orientation is applied.
+    dropped, the EXIF orientation is applied, and CMYK is converted by the profile inside the file where there is one.
+
+    Args:
+        path: the file.
+        srgb: whether RGB is converted to sRGB too where the file holds a profile of another space, as photographs of
+            phones do, so that results that are saved without a profile keep their colours. Data sets take values as
+            they are.
 
     Returns:
         uint8 (H, W, 3), RGB.
 
     Raises:
-        UserError: there is no such file, or it cannot be read as an image.
+        UserError: there is no such file, it cannot be read as an image, or it has more than :data:`MAX_PIXELS`.
     """
     with _opened(path) as image:
         if image.mode in _WIDE_MODES:
-            gray = np.round(_wide(path, image) / (_FULL / 255)).astype(np.uint8)
+            gray = np.round(_wide(path, image) / np.float32(_FULL / 255)).astype(np.uint8)
             return np.repeat(gray[..., None], 3, axis=2)
         if image.mode == "F":
             raise UserError(f"{path} holds floating-point values; save it as an 8-bit or 16-bit image.")
-        return np.array(image.convert("RGB"), np.uint8)
+        colours = _to_srgb(image) if srgb or image.mode == "CMYK" else image.convert("RGB")
+        return np.array(colours, np.uint8)
 
 
-def _read_gray(path: str | Path) -> tuple[npt.NDArray[np.int64], int]:
+def _read_gray(path: str | Path) -> tuple[UInt8 | npt.NDArray[np.uint16], int]:
     """Return the values of a gray image and its white: 255 or 65535."""
     with _opened(path) as image:
-        if image.mode in _WIDE_MODES:
-            return _wide(path, image), _FULL
-        if image.mode == "F":
-            raise UserError(f"{path} holds floating-point values; save it as an 8-bit or 16-bit gray PNG.")
-        if image.mode in ("L", "LA", "1"):
-            return np.array(image.convert("L"), np.int64), 255
-        rgb = np.array(image.convert("RGB"), np.int64)
+        return _gray(path, image)
+
+
+def _gray(path: str | Path, image: Image.Image) -> tuple[UInt8 | npt.NDArray[np.uint16], int]:
+    if image.mode in _WIDE_MODES:
+        return _wide(path, image), _FULL
+    if image.mode == "F":
+        raise UserError(f"{path} holds floating-point values; save it as an 8-bit or 16-bit gray PNG.")
+    if image.mode in ("L", "LA", "1"):
+        return np.array(image.convert("L"), np.uint8), 255
+    rgb = np.array(image.convert("RGB"), np.uint8)
     if rgb.size and int((rgb.max(axis=2) - rgb.min(axis=2)).max()) > _GRAY_TOLERANCE:
         raise UserError(f"{path} is a colour image; a gray one (or three equal channels) was expected.")
-    return rgb[..., 1], 255
+    return np.ascontiguousarray(rgb[..., 1]), 255
+
+
+def read_mask(path: str | Path) -> npt.NDArray[np.bool_]:
+    """Read a coarse mask: what is at least half white, or in a cut-out with an alpha channel at least half opaque.
+
+    Values 0 and 1 alone, as label maps have, are taken for black and white.
+
+    Returns:
+        bool (H, W), True on what is marked.
+
+    Raises:
+        UserError: the file cannot be read, or is a colour image without transparency.
+    """
+    with _opened(path) as image:
+        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+            opacity = np.array(image.convert("RGBA").getchannel("A"), np.uint8)
+            if opacity.min() < 255:
+                return opacity >= _MASK_THRESHOLD * 255
+        if image.mode in _WIDE_MODES and np.asarray(image).max(initial=0) <= 1:
+            return np.asarray(image) > 0
+        values, white = _gray(path, image)
+    highest = int(values.max(initial=0))
+    return values > 0 if highest == 1 else values >= _MASK_THRESHOLD * white
 
 
 def read_trimap(path: str | Path, strict: bool) -> tuple[UInt8, int]:
@@ -121,13 +200,13 @@ def read_trimap(path: str | Path, strict: bool) -> tuple[UInt8, int]:
     Raises:
         UserError: the file cannot be read, is a colour image, or (``strict``) holds other values.
     """
-    values, white = _read_gray(path)
+    found, white = _read_gray(path)
     if white == _FULL:
-        exact = np.isin(values, (0, 32768, 128 * 257, _FULL))
-        found, values = values, values >> 8
+        exact = np.isin(found, (0, 32768, 128 * 257, _FULL))
+        values = (found >> 8).astype(np.uint8)
     else:
-        found = values
-        exact = np.isin(values, (0, 128, 255))
+        values = found.astype(np.uint8, copy=False)
+        exact = (values == 0) | (values == 128) | (values == 255)
     touched = int(values.size - np.count_nonzero(exact))
     if touched and strict:
         others = np.unique(found[~exact])
@@ -160,7 +239,7 @@ def write_png(path: str | Path, array: npt.NDArray[np.uint8] | npt.NDArray[np.ui
 
     Args:
         path: where to; the folder is created where it does not exist.
-        array: uint8 (H, W) or (H, W, 3) RGB, or uint16 (H, W).
+        array: uint8 (H, W), (H, W, 3) RGB or (H, W, 4) RGBA with straight alpha, or uint16 (H, W).
         overwrite: whether an existing file may be replaced.
 
     Raises:
@@ -168,9 +247,9 @@ def write_png(path: str | Path, array: npt.NDArray[np.uint8] | npt.NDArray[np.ui
         TypeError: the array is of another type or shape.
     """
     path = Path(path)
-    gray, colour = array.ndim == 2, array.ndim == 3 and array.shape[2] == 3
+    gray, colour = array.ndim == 2, array.ndim == 3 and array.shape[2] in (3, 4)
     if not (array.dtype == np.uint8 and (gray or colour)) and not (array.dtype == np.uint16 and gray):
-        raise TypeError(f"a PNG takes uint8 (H, W[, 3]) or uint16 (H, W), not {array.dtype} {array.shape}")
+        raise TypeError(f"a PNG takes uint8 (H, W[, 3 or 4]) or uint16 (H, W), not {array.dtype} {array.shape}")
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists; give --overwrite to replace it, or another output folder.")
     buffer = io.BytesIO()

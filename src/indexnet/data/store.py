@@ -1,10 +1,11 @@
-"""Decode once: the arrays behind a split's samples, kept in memory where they fit."""
+"""Decode once: the arrays behind a split's samples, kept in memory where they fit, or in a folder."""
 
 from __future__ import annotations
 
+import io
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from indexnet._memory import available_memory
 from indexnet.errors import UserError
+from indexnet.files import atomic_write
 
 Arrays = tuple[npt.NDArray[Any], ...]
 Cache = bool | str
@@ -22,15 +25,24 @@ _SHARE = 4  # ``auto`` keeps what fits in one part of so many of the available m
 _LOOKED_AT = 32  # items that an estimate looks at
 
 
-def check_cache(cache: Any) -> Cache:
+def check_cache(cache: Any, folder: bool = False) -> Cache:
     """Return the option ``data.cache``: ``"auto"``, True or False.
+
+    Args:
+        cache: what was given.
+        folder: whether it may also be a folder, whose name has a slash so that no misspelt word becomes one.
 
     Raises:
         UserError: it is something else.
     """
     if cache == "auto" or isinstance(cache, bool):
         return bool(cache) if isinstance(cache, bool) else "auto"
-    raise UserError(f"data.cache must be auto, true or false; got {cache!r}.")
+    if folder and isinstance(cache, str | Path) and os.sep in str(cache):
+        if Path(cache).exists() and not Path(cache).is_dir():
+            raise UserError(f"data.cache={cache} is a file; name a folder, or give auto, true or false.")
+        return str(cache)
+    also = ", or a folder such as ./cache" if folder else ""
+    raise UserError(f"data.cache must be auto, true or false{also}; got {cache!r}.")
 
 
 def estimate_bytes(count: int, size_of: Callable[[int], int]) -> int:
@@ -56,8 +68,10 @@ class Store:
         load: decodes one item; thread-safe.
         estimate: about how many bytes all decoded items take; asked only by ``prepare``.
         cache: True keeps the items, False never does, ``"auto"`` does where they fit in a quarter of the memory that
-            is available (shared by the processes of this machine's run).
+            is available (shared by the processes of this machine's run). The name of a folder: decoded items are files
+            there, mapped into the memory of all processes that use them, now and later.
         what: what an item is, in the plural.
+        key: gives what an item depends on, as a name for its file; without it a folder means ``"auto"``.
     """
 
     count: int
@@ -65,7 +79,9 @@ class Store:
     estimate: Callable[[], int]
     cache: Cache = "auto"
     what: str = "images"
+    key: Callable[[int], str] | None = None
     kept: list[Arrays] | None = field(default=None, init=False, repr=False)
+    _mapped: dict[int, Arrays] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
         return self.count
@@ -73,7 +89,17 @@ class Store:
     def __getitem__(self, index: int) -> Arrays:
         if not 0 <= index < self.count:
             raise IndexError(f"item {index} of {self.count}")
+        if self.folder is not None:
+            return self._from_folder(index, self.folder)
         return self.load(index) if self.kept is None else self.kept[index]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_mapped": {}}  # a mapped array would be pickled with all it holds
+
+    @property
+    def folder(self) -> str | None:
+        """The folder that decoded items are kept in."""
+        return None if isinstance(self.cache, bool) or self.cache == "auto" or self.key is None else self.cache
 
     @property
     def nbytes(self) -> int:
@@ -93,9 +119,12 @@ class Store:
         Raises:
             UserError: ``load`` raised it; of several, that of the first item. Nothing is kept then.
         """
-        if self.cache is False or (self.cache == "auto" and reads is not None and reads < self.count):
+        if self.folder is not None:
+            return self._fill(self.folder, reads)
+        automatic = not isinstance(self.cache, bool)
+        if self.cache is False or (automatic and reads is not None and reads < self.count):
             return ""
-        if self.kept is None and self.cache == "auto":
+        if self.kept is None and automatic:
             wanted, free = self.estimate(), available_memory() // _processes()
             if wanted * _SHARE > free:
                 return (
@@ -103,11 +132,61 @@ class Store:
                     f"{in_words(free)} available, and are read again for every sample (data.cache=true keeps them)"
                 )
         if self.kept is None:
-            self.kept = list(_decoded(self.load, self.count, self.what))
+            self.kept = list(_decoded(self.load, range(self.count), self.what))
         return f"{self.count} {self.what} decoded once, {in_words(self.nbytes)} in memory"
 
+    def _fill(self, folder: str, reads: int | None) -> str:
+        """Decode into the folder what is not there."""
+        if reads is not None and reads < self.count:
+            return ""
+        # the processes of a run begin at different items, and each finds what the others have written
+        first = int(os.environ.get("LOCAL_RANK") or 0) * self.count // _processes()
+        order = [(first + index) % self.count for index in range(self.count)]
+        size = 0
+        for item in _decoded(lambda index: self._from_folder(index, folder), order, self.what):
+            size += sum(array.nbytes for array in item)
+        return f"{self.count} {self.what} decoded once, {in_words(size)} in {folder}"
 
-def _decoded(load: Callable[[int], Arrays], count: int, what: str) -> Iterator[Arrays]:
+    def _from_folder(self, index: int, folder: str) -> Arrays:
+        """Return an item that is mapped from the folder's file; decode it before if there is none."""
+        if index not in self._mapped:
+            assert self.key is not None
+            path = Path(folder) / f"{self.key(index)}{_ENDING}"
+            if not path.exists():
+                atomic_write(path, _packed(self.load(index)))
+            self._mapped[index] = _unpacked(path)
+        return self._mapped[index]
+
+
+_ENDING = ".arrays"
+_ALIGNED = 64
+
+
+def _packed(item: Arrays) -> bytes:
+    """Put arrays one after another as a file: the .npy format, each at a multiple of 64 bytes."""
+    file = io.BytesIO()
+    for array in item:
+        np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+        file.write(bytes(-file.tell() % _ALIGNED))
+    return file.getvalue()
+
+
+def _unpacked(path: Path) -> Arrays:
+    """Map the arrays of a file, read-only."""
+    found = []
+    whole = np.memmap(path, np.uint8, "r")
+    with path.open("rb") as file:
+        while file.tell() < whole.size:
+            np.lib.format.read_magic(file)
+            shape, _, kind = np.lib.format.read_array_header_1_0(file)
+            start = file.tell()
+            end = start + int(np.prod(shape)) * kind.itemsize
+            found.append(whole[start:end].view(kind).reshape(shape))
+            file.seek(end + -end % _ALIGNED)
+    return tuple(found)
+
+
+def _decoded(load: Callable[[int], Arrays], order: Sequence[int], what: str) -> Iterator[Arrays]:
     """Decode in threads (Pillow and OpenCV work outside the interpreter's lock), in order."""
     from rich.console import Console
     from rich.progress import track
@@ -115,15 +194,15 @@ def _decoded(load: Callable[[int], Arrays], count: int, what: str) -> Iterator[A
     threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
         for item in track(
-            threads.map(load, range(count)),
+            threads.map(load, order),
             description=f"decoding {what}",
-            total=count,
+            total=len(order),
             console=Console(stderr=True),
             transient=True,
             disable=not sys.stderr.isatty(),
         ):
             for array in item:
-                array.flags.writeable = False
+                array.flags.writeable = False  # nobody changes what later samples are made from
             yield item
     finally:
         threads.shutdown(cancel_futures=True)
@@ -133,31 +212,6 @@ def _processes() -> int:
     """Number of this machine's processes that will decode the same files, as their launcher names it."""
     text = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE") or "1"
     return max(1, int(text)) if text.isdigit() else 1
-
-
-def available_memory() -> int:
-    """Return the bytes that this process can still take: of the machine, or of its control group if that has less."""
-    found = [_machine_memory()]
-    for limit, used, cached in (
-        ("memory.max", "memory.current", "inactive_file"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
-    ):
-        folder = Path("/sys/fs/cgroup")
-        try:
-            stat = dict(line.split() for line in (folder / limit).with_name("memory.stat").read_text().splitlines())
-            taken = int((folder / used).read_text()) - int(stat.get(cached, 0))  # cached files give way
-            found.append(int((folder / limit).read_text()) - taken)
-        except (OSError, ValueError):  # no such version of control groups, or "max": no limit
-            continue
-    return max(0, min(found))
-
-
-def _machine_memory() -> int:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):  # not Linux: half of all there is
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def in_words(count: int) -> str:

@@ -66,3 +66,27 @@ def _dilated(mask: npt.NDArray[np.bool_], distance: int) -> npt.NDArray[np.bool_
     result &= (1 << height * stride) - 1
     unpacked = np.frombuffer((result << spare).to_bytes(packed.size, "big"), np.uint8)
     return np.unpackbits(unpacked, count=height * stride).reshape(height, stride)[:, :width].view(np.bool_)
+
+
+def eroded_trimap(alpha: npt.NDArray[np.floating] | UInt8, foreground: int, background: int) -> UInt8:
+    """Return the trimap whose known regions are those of an alpha matte, eroded by ellipses.
+
+    This is the generator of GCA matting, which draws both widths from 1..29, independently.
+
+    Args:
+        alpha: (H, W), uint8, or floating point in [0, 1], of which what differs by less than 1e-5 from 0 or 1 is known.
+        foreground: width and height of the ellipse by which the region of alpha 1 is eroded, in pixels, at least 1.
+        background: of that of alpha 0.
+
+    Returns:
+        uint8 (H, W) in {0, 128, 255}.
+    """
+    if alpha.dtype == np.uint8:
+        solid, clear = alpha == 255, alpha == 0
+    else:
+        solid, clear = alpha + 1e-5 >= 1, 1 - alpha + 1e-5 >= 1
+    trimap = np.full(alpha.shape, 128, np.uint8)
+    for value, mask, width in ((255, solid, foreground), (0, clear, background)):
+        ellipse = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
+        trimap[cv2.erode(mask.view(np.uint8), ellipse) > 0] = value
+    return trimap

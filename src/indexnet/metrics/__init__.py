@@ -1,6 +1,7 @@
 """Metrics of every task, as sums over images in float64; a new metric is one class in a module here or in a task's."""
 
 from indexnet._discover import import_modules
+from indexnet.metrics._matting_errors import Semantics
 from indexnet.metrics.base import (
     MetricInfo,
     PerImageMetric,
@@ -12,7 +13,7 @@ from indexnet.metrics.base import (
 )
 from indexnet.metrics.depth import DepthMetric, valid_pixels
 from indexnet.metrics.image import MAE, PSNR, RMSE, SSIM
-from indexnet.metrics.matting import MSE, SAD
+from indexnet.metrics.matting import MSE, SAD, Conn, Grad, Region, check_matting_options
 from indexnet.metrics.segmentation import ConfusionMetric
 
 import_modules(__name__, __path__)
@@ -25,10 +26,15 @@ __all__ = [
     "SAD",
     "SSIM",
     "ConfusionMetric",
+    "Conn",
     "DepthMetric",
+    "Grad",
     "MetricInfo",
     "PerImageMetric",
+    "Region",
+    "Semantics",
     "SumMetric",
+    "check_matting_options",
     "create_metric",
     "get_metric",
     "list_metrics",

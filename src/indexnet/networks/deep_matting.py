@@ -76,6 +76,8 @@ class DeepMatting(Network):
         x, levels = self.encoder(x, self.resampling.stages)
         x = self.bottom(x)
         for stage in reversed(range(len(levels))):
-            x = self.stage(stage).up(x, levels[stage].guide, levels[stage].size)
+            level = levels.pop()  # its memory is free once it has been used
+            x = self.stage(stage).up(x, level.guide, level.size)
+            del level
             x = self.decoder[stage](x)
         return self.head(x)  # type: ignore[no-any-return]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,11 +12,15 @@ from torch import Tensor, nn
 
 from indexnet.errors import UserError
 from indexnet.networks.base import Network
+from indexnet.networks.memory import forward_bytes, is_out_of_memory, room
+from indexnet.networks.tiling import MARGIN, run_tiled, smallest_tile
 from indexnet.ops import UNKNOWN
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _ALIGNMENT = 32  # of the released protocol, also at output stride 16
+_ARRAYS = 24  # bytes per pixel of the arrays around the network
+_AT_MOST = 16384  # bytes per pixel that no network here comes near
 
 
 def normalise(image: Tensor) -> Tensor:
@@ -68,18 +72,31 @@ def aligned_input(
     Returns:
         (H', W', 4), float32.
     """
+    return _aligned_planes(image, trimap, multiple).transpose(1, 2, 0)
+
+
+def _aligned_planes(image: NDArray[np.uint8], trimap: NDArray[np.uint8], multiple: int) -> NDArray[np.float32]:
+    """As :func:`aligned_input`, with the channels first; one after another, for the sake of large images."""
     import cv2
 
     height, width = trimap.shape
     size = (math.ceil(width / multiple) * multiple, math.ceil(height / multiple) * multiple)
-    # the same float32 operations as prepare_input
-    mean, std = np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_STD, np.float32)
-    rgb: NDArray[Any] = (image.astype(np.float32) / np.float32(255) - mean) / std
-    fourth: NDArray[Any] = trimap.astype(np.float32) / np.float32(255)
-    if size != (width, height):
-        rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_CUBIC)
-        fourth = cv2.resize(fourth, size, interpolation=cv2.INTER_NEAREST)
-    return np.concatenate([rgb, fourth[..., None]], axis=2, dtype=np.float32)
+    planes = np.empty((4, size[1], size[0]), np.float32)
+    for channel, plane in enumerate(planes):
+        if channel == 3:
+            values = trimap.astype(np.float32)
+            values /= np.float32(255)
+        else:  # the same float32 operations as prepare_input
+            values = image[..., channel].astype(np.float32)
+            values /= np.float32(255)
+            values -= np.float32(IMAGENET_MEAN[channel])
+            values /= np.float32(IMAGENET_STD[channel])
+        if size != (width, height):
+            method = cv2.INTER_NEAREST if channel == 3 else cv2.INTER_CUBIC
+            plane[...] = cv2.resize(values, size, interpolation=method)
+        else:
+            plane[...] = values
+    return planes
 
 
 @torch.no_grad()
@@ -95,18 +112,24 @@ def infer_alpha(
     Normalise, resize to multiples of 32, run the network in evaluation mode, resize back bicubically, clip, and take
     the trimap's word where it is not 128.
 
+    With a budget, an image that would take more is run in overlapping tiles (:mod:`indexnet.networks.tiling`); where
+    the device has even less memory than it said, the tiles are halved until they fit.
+
     Args:
         network: a matting network of 4 input channels; its mode is restored afterwards.
         image: (H, W, 3), uint8, RGB.
         trimap: (H, W), uint8 in {0, 128, 255}; exactly 128 is unknown.
         device: where to run (the network is moved there); default where the network is.
-        memory: bytes that the prediction may take; ``"auto"``: what the device has free; None: whatever it takes.
+        memory: bytes that this process may hold (on a GPU: there; else of the machine's memory), with what it holds
+            already, in so far as the network decides it; ``"auto"``: what the device has free, on the CPU no more
+            than 3.2 GB; None: whatever it takes.
 
     Returns:
         (H, W), float32 in [0, 255], before rounding (see :func:`to_uint8`).
 
     Raises:
-        UserError: shapes, dtypes or the network's input channels do not fit.
+        UserError: shapes, dtypes or the network's input channels do not fit, or not even the smallest tile fits the
+            budget.
     """
     import cv2
 
@@ -118,21 +141,77 @@ def infer_alpha(
     if device is not None:
         network.to(device)
     multiple = math.lcm(_ALIGNMENT, getattr(network, "size_multiple", 1))
-    array = aligned_input(image, trimap, multiple)
-    x = torch.from_numpy(array.transpose(2, 0, 1)[None].copy())
+    x = torch.from_numpy(_aligned_planes(image, trimap, multiple)[None])
+    where = parameter.device if device is None else torch.device(device)
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
-        output = network(x.to(device=parameter.device if device is None else device, dtype=parameter.dtype))
+        alpha = _run(network, x, unknown, where, multiple, memory)
     finally:
         for module, mode in modes.items():
             module.training = mode
-    alpha = output[0, 0].float().cpu().numpy()
+    del x
     height, width = trimap.shape
     if alpha.shape != (height, width):
-        alpha = cv2.resize(alpha, (width, height), interpolation=cv2.INTER_CUBIC)
+        alpha = np.asarray(cv2.resize(alpha, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
     alpha = np.clip(alpha, 0.0, 1.0) * 255.0
     return np.where(unknown, alpha, trimap).astype(np.float32)
+
+
+def _run(
+    network: Network,
+    x: Tensor,
+    unknown: NDArray[np.bool_],
+    device: torch.device,
+    multiple: int,
+    memory: int | Literal["auto"] | None,
+) -> NDArray[np.float32]:
+    """Run the network on (1, 4, H, W), whole or in tiles; (H, W), right at least where ``unknown`` needs it."""
+    pixels = x.shape[2] * x.shape[3]
+    budget = None if memory is None else room(device, memory) - _ARRAYS * pixels
+    # most images are far from any limit: no need to look closer
+    fits = budget is None or _AT_MOST * pixels < budget or forward_bytes(network, pixels) <= budget
+    if fits:
+        try:
+            dtype = next(network.parameters()).dtype
+            return network(x.to(device=device, dtype=dtype))[0, 0].float().cpu().numpy()  # type: ignore[no-any-return]
+        except Exception as error:
+            if memory != "auto" or not is_out_of_memory(error):
+                raise
+    assert memory is not None
+    assert budget is not None
+    size = (x.shape[2], x.shape[3])
+    margin = math.ceil(getattr(network, "tile_margin", MARGIN) / multiple) * multiple
+    smallest = smallest_tile(size, multiple, margin)
+    wanted = _aligned_mask(unknown, size)
+    fixed = forward_bytes(network, 0)
+    largest = pixels // 2 if fits else int((budget - fixed) / (forward_bytes(network, 2**20) - fixed) * 2**20)
+    if largest < smallest and memory != "auto":
+        needed = memory - budget + forward_bytes(network, smallest)
+        raise UserError(
+            f"{memory / 1e9:.2f} GB of memory are too little for this image of {unknown.shape[1]}x{unknown.shape[0]} "
+            f"pixels, even in the smallest tiles; give at least {math.ceil(needed / 1e8) / 10:.1f} GB, or auto."
+        )
+    while True:
+        largest = max(largest, smallest)
+        try:
+            return run_tiled(network, x, wanted, largest, multiple, margin)
+        except Exception as error:
+            if largest == smallest or not is_out_of_memory(error):
+                raise
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        largest //= 2
+
+
+def _aligned_mask(unknown: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return which pixels of the resized image the bicubic resizing back reads for the unknown, and some more."""
+    import cv2
+
+    mask = unknown.astype(np.uint8)
+    if mask.shape != size:
+        mask = np.asarray(cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
+    return np.asarray(cv2.dilate(mask, np.ones((7, 7), np.uint8)), bool)
 
 
 def to_uint8(alpha: NDArray[np.float32], rounding: Literal["truncate", "nearest"] = "truncate") -> NDArray[np.uint8]:

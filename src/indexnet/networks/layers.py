@@ -42,7 +42,12 @@ class ASPP(nn.Module):
         out_channels: channels of the output.
         rates: dilation of the separable 3x3 branches.
         hidden: channels of each branch.
+
+    Attributes:
+        whole_image: tiled inference runs this module once, on the whole image, for it looks at all of it.
     """
+
+    whole_image = True
 
     def __init__(self, in_channels: int, out_channels: int, rates: Sequence[int], hidden: int = 256) -> None:
         super().__init__()

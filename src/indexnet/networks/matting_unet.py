@@ -110,13 +110,15 @@ class MattingUNet(Network):
         """
         x, levels = self.encoder(x, self.resampling.stages)
         x = self.context(x)
+        del levels[len(self.decoder) :]
         for unit in reversed(range(len(self.decoder))):
-            skip, guide, size, stage = levels[unit]
+            skip, guide, size, stage = levels.pop()  # its memory is free once it has been used
             if stage is not None:
                 x = self.stage(stage).up(x, guide, size)
             if self.fusion == "concat":
                 x = torch.cat([x, skip], dim=1)
             elif self.fusion == "skip":
                 x = x + skip
+            del skip, guide
             x = self.decoder[unit](x)
         return self.head(x)  # type: ignore[no-any-return]

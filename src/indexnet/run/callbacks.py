@@ -6,12 +6,15 @@ import contextlib
 import io
 import math
 import signal
+import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from indexnet.errors import UserError
@@ -133,6 +136,66 @@ class Checkpoints(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Write what the last step has left."""
         self.files.write()
+
+
+class SkippedFiles(pl.Callback):
+    """Say which damaged files training goes without: samples name them, one a line, as ``skipped``.
+
+    Each is said once: what the first process meets at once, what only others have met when training ends. How many
+    samples have met it goes into the checkpoints (those of the first process) and into the record.
+
+    Attributes:
+        found: what is wrong with each file, and how many samples have met it; of all processes once training has ended.
+    """
+
+    state_key = "SkippedFiles"
+
+    def __init__(self) -> None:
+        self.found: dict[str, int] = {}
+        self._earlier: dict[str, int] = {}
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
+        """Look at a batch."""
+        lines = [line for text in batch.get("skipped", ()) for line in text.splitlines()]
+        for line in lines:
+            if trainer.is_global_zero and line not in self.found and line not in self._earlier:
+                _say_skipped(line)
+            self.found[line] = self.found.get(line, 0) + 1
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Add up what the processes have found."""
+        gathered: list[Any] = [self.found]
+        if trainer.world_size > 1:
+            gathered = gathered * trainer.world_size
+            dist.all_gather_object(gathered, self.found)
+        said = self.found.keys() | self._earlier.keys()
+        self.found, self._earlier = _added(self._earlier, *gathered), {}
+        if self.found and trainer.is_global_zero:
+            for line in self.found:
+                if line not in said:
+                    _say_skipped(line)
+            count = sum(self.found.values())
+            files = f"{len(self.found)} damaged file{'s' if len(self.found) > 1 else ''}"
+            print(f"{files} skipped, in {count} of the training samples", flush=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what this process and all earlier tries have met."""
+        return {"found": _added(self._earlier, self.found)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what earlier tries have met."""
+        self._earlier = dict(state_dict["found"])
+
+
+def _say_skipped(problem: str) -> None:
+    print(f"indexnet: skipped, the next file takes its place: {problem}", file=sys.stderr, flush=True)
+
+
+def _added(*counts: dict[str, int]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for count in counts:
+        total.update(count)
+    return dict(sorted(total.items()))
 
 
 class Progress(pl.Callback):

@@ -38,7 +38,7 @@ class Contender:
 
     Attributes:
         caption: its name in the pictures, unique.
-        path: its file.
+        path: its file, or the name of a classical method.
         task: with the network, on the device, in eval mode.
     """
 
@@ -49,7 +49,13 @@ class Contender:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.add_argument("checkpoints", type=Path, nargs="+", metavar="CKPT", help="two or more checkpoints of one task")
+    parser.add_argument(
+        "checkpoints",
+        type=Path,
+        nargs="+",
+        metavar="CKPT",
+        help="two or more checkpoints of one task; for matting also closed_form or knn",
+    )
     add_image_arguments(parser)
     parser.add_argument("--panel", type=int, default=384, metavar="PIXELS", help="longer side of a picture (384)")
     allow_anywhere(parser)
@@ -156,8 +162,11 @@ def run_watched(task: Task, sample: Mapping[str, Any]) -> tuple[Tensor, list[Ten
     """
     from indexnet.resampling.base import watch_stages
     from indexnet.run.infer import predict_sample
+    from indexnet.tasks.matting import MattingTask
 
     network = task.network
+    if isinstance(task, MattingTask):
+        task.memory = None  # the stages are watched once, not tile by tile
     with watch_stages(network.resampling) as seen:
         prediction = predict_sample(task, sample)
     maps: list[Tensor | None] = []

@@ -90,7 +90,8 @@ def execute(
 
     progress = callbacks.Progress(folder.path / "progress.json", steps, training["batch_size"], since)
     resume, start = find_checkpoint(folder, config, settle=process_rank() == 0)
-    trainer = _trainer(folder, config, accelerator, steps, start, progress)
+    skipped = callbacks.SkippedFiles()
+    trainer = _trainer(folder, config, accelerator, steps, start, progress, skipped)
     loggers.extend(trainer.loggers)
     counts = [len(test_set) if limit is None else min(limit, len(test_set)) for test_set in tests.values()]
     if trainer.world_size > min(counts):
@@ -119,7 +120,9 @@ def execute(
     else:
         trained = torch.load(str(resume), weights_only=True, map_location="cpu")
         task.load_state_dict(trained["state_dict"])
-        progress.load_state_dict(trained.get("callbacks", {}).get(progress.state_key, {}))
+        states = trained.get("callbacks", {})
+        progress.load_state_dict(states.get(progress.state_key, {}))
+        skipped.found = states.get(skipped.state_key, {}).get("found", {})
     task.begin_tests(list(tests))
     loaders = [
         evaluation_loader(
@@ -149,6 +152,8 @@ def execute(
         if "test/" in key
     }
     record["test_count"] = len(rows)
+    if skipped.found:
+        record["skipped_files"] = records.skipped_files(skipped.found)
     record["train_samples_per_s"] = None if progress.samples_per_s is None else round(progress.samples_per_s, 3)
     record["peak_memory_mb"] = round(progress.peak_memory_mb(trainer.strategy.root_device), 1)
     record["device"] = records.device_name(trainer.strategy.root_device)
@@ -259,7 +264,7 @@ def _describe(
 
 
 def _trainer(
-    folder: RunFolder, config: dict[str, Any], accelerator: str, steps: int, start: int, progress: pl.Callback
+    folder: RunFolder, config: dict[str, Any], accelerator: str, steps: int, start: int, *watching: pl.Callback
 ) -> pl.Trainer:
     settings = config["trainer"]
     every = settings["checkpoint_every"]
@@ -294,7 +299,7 @@ def _trainer(
         log_every_n_steps=max(1, min(50, steps // 100)),
         callbacks=[
             callbacks.StepSeed(config["seed"]),
-            progress,  # before what saves its state
+            *watching,  # before what saves their state
             callbacks.Checkpoints(files, folder.checkpoint(), every, steps),
         ],
         plugins=[files],

@@ -39,7 +39,8 @@ def write_gallery(folder: Path, task: Task, tests: Mapping[str, Dataset], limit:
         name = metric_key(split, str(sample["name"]))
         pictures: list[tuple[int | None, Picture]] = [(None, picture) for picture in task.pictures(prediction, batch)]
         for stage, results in enumerate(seen):
-            index_map = task.network.resampling.stages[stage].index_maps(results[-1].guide) if results else None  # type: ignore[operator]
+            whole = len(results) == 1  # large images run in tiles, whose maps are not shown
+            index_map = task.network.resampling.stages[stage].index_maps(results[-1].guide) if whole else None  # type: ignore[operator]
             if index_map is not None:
                 shown = Picture("index", index_map_picture(index_map[0]), f"index map, stage {stage}")
                 pictures.append((stage, shown))

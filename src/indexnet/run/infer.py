@@ -6,9 +6,10 @@ a run's record and the same number from ``evaluate`` come from the same code.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -27,19 +28,52 @@ Sample = Mapping[str, Any]
 UInt8 = npt.NDArray[np.uint8]
 
 
-def load_task(path: str | Path) -> tuple[Task, dict[str, Any]]:
+def load_task(path: str | Path, options: Mapping[str, Any] | None = None) -> tuple[Task, dict[str, Any]]:
     """Rebuild a trained network and its task from a checkpoint alone.
 
+    Args:
+        path: a checkpoint; or the name of a classical matting method, see :data:`indexnet.tasks.classical.CLASSICAL`.
+        options: options of the task that take the place of the checkpoint's, such as how it measures.
+
     Returns:
-        The task, in eval mode on the CPU, and the checkpoint's ``"indexnet"`` entry.
+        The task, in eval mode on the CPU, and the checkpoint's ``"indexnet"`` entry; for a classical method one whose
+        network is its name.
 
     Raises:
-        UserError: as :func:`indexnet.networks.checkpoint.load_network`, or the task is unknown.
+        UserError: as :func:`indexnet.networks.checkpoint.load_network`, or the task or an option is unknown.
     """
-    from indexnet.networks.checkpoint import load_network
+    from indexnet.networks.checkpoint import checkpoint_meta, load_network
+    from indexnet.tasks.classical import CLASSICAL, ClassicalMatting
 
+    if str(path) in CLASSICAL:
+        classical = ClassicalMatting(str(path), **(options or {}))
+        entry = {"name": classical.name, **classical.options}
+        return classical, checkpoint_meta(entry, {"name": str(path)}, {}, source=CLASSICAL[str(path)].paper)
     network, meta = load_network(path)
+    meta["task"] = {**meta["task"], **(options or {})}
     return create_task(meta["task"], network), meta
+
+
+def is_classical(meta: Mapping[str, Any]) -> bool:
+    """Return whether an entry that :func:`load_task` returned is that of a classical method, which has no network."""
+    from indexnet.tasks.classical import CLASSICAL
+
+    return meta["network"]["name"] in CLASSICAL
+
+
+def limit_memory(task: Task, text: str) -> None:
+    """Apply ``--memory`` to a task.
+
+    Raises:
+        UserError: it is not understood, or limits a task whose predictions know no limit.
+    """
+    from indexnet.tasks.matting import MattingTask
+
+    memory = parse_memory(text)
+    if isinstance(task, MattingTask):
+        task.memory = memory
+    elif memory != "auto":
+        raise UserError(f"--memory is for matting; the task {task.name} runs images as they are.")
 
 
 def predict_sample(task: Task, sample: Sample) -> Tensor:
@@ -132,12 +166,28 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that an image was too large for the memory of the device or the machine."""
-    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("allocate memory" in text or "not enough memory" in text)
+def parse_memory(text: str) -> int | Literal["auto"] | None:
+    """Settle ``--memory``, as :func:`indexnet.networks.inference.infer_alpha` takes it.
+
+    Args:
+        text: ``auto``, ``none``, or a number with a unit of 1000s (``MB``, ``GB``) or 1024s (``MiB``, ``GiB``).
+
+    Returns:
+        Bytes; ``"auto"``; None where there is no limit.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    word = text.strip().lower()
+    if word == "auto":
+        return "auto"
+    if word == "none":
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b", word)
+    amount = float(found[1]) * (1024 if found[3] else 1000) ** ("kmgt".index(found[2]) + 1) if found and found[2] else 0
+    if amount < 1e6:
+        raise UserError(f"--memory {text} must be auto, none, or at least a megabyte, as 4GB or 512MB.")
+    return int(amount)
 
 
 def as_samples(batch: Sequence[Sample]) -> list[list[Sample]]:

@@ -1,18 +1,21 @@
-"""Folders of images that a person gives: pairing them with trimaps, and doing each whatever happens to the others."""
+"""Images that a person gives: pairing them with trimaps, masks or boxes, reading them, doing each whatever happens."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from indexnet.errors import UserError
 
 if TYPE_CHECKING:
+    from indexnet.data.base import UInt8
+    from indexnet.data.masks import Bool, Box
     from indexnet.tasks import Task
 
 DEVICE_HELP = "auto (the default: a GPU where there is one), cpu, cuda or cuda:N"
@@ -24,18 +27,43 @@ class Item:
 
     Attributes:
         image: its file.
-        trimap: the trimap's file, None where the task takes none.
+        trimap: the trimap's file, None where there is none.
         problem: why it cannot be done, in one sentence; empty where it can.
+        mask: the file of a coarse mask to make a trimap of.
+        boxes: what to make a trimap of instead.
+        name: of its results, where that is not the image's.
     """
 
     image: Path
     trimap: Path | None = None
     problem: str = ""
+    mask: Path | None = None
+    boxes: tuple[Box, ...] = ()
+    name: str = ""
 
     @property
     def stem(self) -> str:
         """The name that outputs get."""
-        return self.image.stem
+        return self.name or self.image.stem
+
+
+@dataclass
+class Photo:
+    """An image that was read.
+
+    Attributes:
+        image: uint8 (H, W, 3), RGB.
+        trimap: uint8 (H, W) in {0, 128, 255}, None where none is wanted.
+        made: whether the trimap was made here, of a mask or boxes.
+        snapped: pixels of the trimap's file that had other values.
+        remarks: what a person should know, in sentences.
+    """
+
+    image: UInt8
+    trimap: UInt8 | None = None
+    made: bool = False
+    snapped: int = 0
+    remarks: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -57,9 +85,9 @@ class Outcome:
         return 3 if self.done else 2
 
 
-def add_image_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--images``, ``--trimaps``, ``--output``, ``--overwrite`` and ``--device``."""
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR|FILE", help="a folder of images, or one")
+def add_image_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """Add ``--images`` (which may be ``required``), ``--trimaps``, ``--output``, ``--overwrite`` and ``--device``."""
+    parser.add_argument("--images", type=Path, required=required, metavar="DIR|FILE", help="a folder of images, or one")
     parser.add_argument(
         "--trimaps",
         type=Path,
@@ -71,7 +99,14 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help=DEVICE_HELP)
 
 
-def find_items(images: Path, trimaps: Path | None, task: str, wants_trimap: bool) -> list[Item]:
+def find_items(
+    images: Path,
+    trimaps: Path | None,
+    task: str,
+    wants_trimap: bool,
+    masks: Path | None = None,
+    boxes: Mapping[str, Sequence[Box]] | None = None,
+) -> list[Item]:
     """List the images to do, each with its trimap or with the reason why it cannot be done.
 
     Args:
@@ -79,36 +114,53 @@ def find_items(images: Path, trimaps: Path | None, task: str, wants_trimap: bool
         trimaps: a folder, or one file where ``images`` is one.
         task: the task's name, for messages.
         wants_trimap: whether the task takes trimaps.
+        masks: as ``trimaps``, of coarse masks.
+        boxes: by the names of images, with or without their ending.
 
     Raises:
         UserError: nothing can be done at all: a missing or empty folder, trimaps missing or not wanted.
     """
     from indexnet.data.images import list_images
 
-    if wants_trimap and trimaps is None:
+    given = [name for name, value in (("trimaps", trimaps), ("masks", masks), ("boxes", boxes)) if value is not None]
+    if wants_trimap and not given:
         raise UserError(f"the task {task} needs a trimap for each image; give --trimaps DIR.")
-    if not wants_trimap and trimaps is not None:
-        raise UserError(f"the task {task} takes no trimaps; leave --trimaps out.")
+    if not wants_trimap and given:
+        raise UserError(f"the task {task} takes no {given[0]}; leave --{given[0]} out.")
     files = [images] if images.is_file() else list_images(images)
-    if trimaps is None:
+    if boxes is not None:
+        return _without_clashes([_boxed(file, boxes) for file in files])
+    folder, word = (trimaps, "trimap") if masks is None else (masks, "mask")
+    if folder is None:
         return _without_clashes([Item(file) for file in files])
-    if trimaps.is_file():
+    if folder.is_file():
         if not images.is_file():
-            raise UserError(f"--trimaps {trimaps} is one file but --images is a folder; give a folder of trimaps.")
-        return [Item(images, trimaps)]
+            raise UserError(f"--{word}s {folder} is one file but --images is a folder; give a folder of {word}s.")
+        return [_with(images, word, folder)]
     found: dict[str, list[Path]] = {}
-    for file in list_images(trimaps):
+    for file in list_images(folder):
         found.setdefault(file.stem, []).append(file)
-    return _without_clashes([_pair(file, found.get(file.stem, []), trimaps) for file in files])
+    return _without_clashes([_pair(file, found.get(file.stem, []), folder, word) for file in files])
 
 
-def _pair(image: Path, candidates: Sequence[Path], folder: Path) -> Item:
+def _boxed(image: Path, boxes: Mapping[str, Sequence[Box]]) -> Item:
+    found = boxes.get(image.name) or boxes.get(image.stem)
+    if not found:
+        return Item(image, problem=f"{image} has no box; give a line {image.name},x0,y0,x1,y1.")
+    return Item(image, boxes=tuple(found))
+
+
+def _pair(image: Path, candidates: Sequence[Path], folder: Path, word: str) -> Item:
     if not candidates:
-        return Item(image, None, f"{image} has no trimap; put one named {image.stem}.png into {folder}.")
+        return Item(image, problem=f"{image} has no {word}; put one named {image.stem}.png into {folder}.")
     if len(candidates) > 1:
         names = ", ".join(file.name for file in candidates)
-        return Item(image, None, f"{image} has several trimaps in {folder} ({names}); keep one.")
-    return Item(image, candidates[0])
+        return Item(image, problem=f"{image} has several {word}s in {folder} ({names}); keep one.")
+    return _with(image, word, candidates[0])
+
+
+def _with(image: Path, word: str, file: Path) -> Item:
+    return Item(image, mask=file) if word == "mask" else Item(image, trimap=file)
 
 
 def _without_clashes(items: list[Item]) -> list[Item]:
@@ -122,8 +174,72 @@ def _without_clashes(items: list[Item]) -> list[Item]:
     ]
 
 
+def read_photo(item: Item, band: int | None = None) -> Photo:
+    """Read an image, and its trimap or what one is made of; trimap values are snapped to 0, 128 and 255.
+
+    Args:
+        item: what to read.
+        band: width of the unknown band of trimaps that are made, in pixels; None: relative to what is marked.
+
+    Raises:
+        UserError: a file cannot be read, two differ in size, or no trimap can be made of a mask or of boxes.
+    """
+    from indexnet.data.images import page_count, read_image, read_trimap
+    from indexnet.data.masks import mask_from_boxes, trimap_from_mask
+
+    photo = Photo(read_image(item.image, srgb=True))
+    pages = page_count(item.image)
+    if pages > 1:
+        photo.remarks.append(f"{item.image} has {pages} pages or frames; the first was taken.")
+    if item.trimap is not None:
+        photo.trimap, photo.snapped = read_trimap(item.trimap, strict=False)
+        _check_size(item, item.trimap, "trimap", photo.image, photo.trimap)
+        if photo.snapped:
+            photo.remarks.append(
+                f"{item.trimap}: {photo.snapped} pixels were neither 0, 128 nor 255 and were snapped to them."
+            )
+    elif item.mask is not None or item.boxes:
+        try:
+            mask = _read_mask(item, item.mask, photo) if item.mask else mask_from_boxes(photo.image, item.boxes)
+            photo.trimap, photo.made = trimap_from_mask(mask, band), True
+        except UserError as error:
+            where = str(item.mask or item.image)
+            if where in str(error):
+                raise
+            raise UserError(f"{where}: {error}") from error
+    return photo
+
+
+def _read_mask(item: Item, path: Path, photo: Photo) -> Bool:
+    """Read a mask; one of another size but the image's shape is brought to the image's size."""
+    import cv2
+    import numpy as np
+
+    from indexnet.data.images import read_mask
+
+    mask = read_mask(path)
+    (height, width), (h, w) = photo.image.shape[:2], mask.shape
+    if mask.shape == (height, width):
+        return mask
+    if abs(h * width - w * height) > max(height, width, h, w):
+        _check_size(item, path, "mask", photo.image, mask)
+    photo.remarks.append(f"{path} is {w}x{h} pixels and was brought to the size of its image, {width}x{height}.")
+    resized = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(resized >= 0.5)
+
+
+def _check_size(item: Item, path: Path, word: str, image: UInt8, other: UInt8 | Bool) -> None:
+    (h, w), (th, tw) = image.shape[:2], other.shape
+    if (h, w) == (th, tw):
+        return
+    turned = " (one of them is turned: apply the camera's orientation to both)" if (h, w) == (tw, th) else ""
+    raise UserError(
+        f"{item.image} is {w}x{h} pixels but its {word} {path} is {tw}x{th}{turned}; make a {word} of the image's size."
+    )
+
+
 def read_item(item: Item, task: Task) -> tuple[dict[str, Any], int]:
-    """Read an image and its trimap as a sample; trimap values are snapped to 0, 128 and 255.
+    """Read an image and its trimap as a sample, see :func:`read_photo`.
 
     Returns:
         The sample, and how many trimap pixels were snapped.
@@ -131,32 +247,71 @@ def read_item(item: Item, task: Task) -> tuple[dict[str, Any], int]:
     Raises:
         UserError: a file cannot be read, or the two differ in size.
     """
-    from indexnet.data.images import read_image, read_trimap
     from indexnet.run.infer import image_sample
 
-    image = read_image(item.image)
-    if item.trimap is None:
-        return dict(image_sample(task, image, name=item.stem)), 0
-    trimap, snapped = read_trimap(item.trimap, strict=False)
-    if trimap.shape != image.shape[:2]:
-        (h, w), (th, tw) = image.shape[:2], trimap.shape
-        turned = " (one of them is turned: apply the camera's orientation to both)" if (h, w) == (tw, th) else ""
-        raise UserError(
-            f"{item.image} is {w}x{h} pixels but its trimap {item.trimap} is {tw}x{th}{turned}; "
-            "make a trimap of the image's size."
-        )
-    return dict(image_sample(task, image, trimap, item.stem)), snapped
+    photo = read_photo(item)
+    return dict(image_sample(task, photo.image, photo.trimap, item.stem)), photo.snapped
 
 
-def check_output(output: Path, *inputs: Path | None) -> None:
+_T = TypeVar("_T")
+
+
+class ReadAhead(Generic[_T]):
+    """Read the next items in a thread while the present one is worked on; to be used in a ``with`` statement.
+
+    Args:
+        items: what will be asked for, in this order.
+        read: reads one item.
+        ahead: how many items beyond the present one are read, and held in memory.
+    """
+
+    def __init__(self, items: Iterable[Item], read: Callable[[Item], _T], ahead: int = 1) -> None:
+        self._rest = list(items)
+        self._read = read
+        self._ahead = ahead
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="read")
+        self._futures: dict[Item, Future[_T]] = {}
+
+    def __enter__(self) -> ReadAhead[_T]:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def peek(self, item: Item) -> _T:
+        """Return what was read; what ``read`` raised is raised here."""
+        if item not in self._futures:
+            self._futures[item] = self._pool.submit(self._read, item)
+        return self._futures[item].result()
+
+    def take(self, item: Item) -> _T:
+        """Return what was read and forget it, while the next items are being read."""
+        place = self._rest.index(item)
+        for following in self._rest[place : place + 1 + self._ahead]:
+            if following not in self._futures:
+                self._futures[following] = self._pool.submit(self._read, following)
+        self._rest = self._rest[place + 1 :]
+        return self._futures.pop(item).result()
+
+
+def check_output(output: Path, *inputs: Path | None, folders: Sequence[str] = ()) -> None:
     """Create the folder for results, and refuse one that holds the inputs.
+
+    Args:
+        output: the folder.
+        inputs: files, or folders of files, that are read.
+        folders: those inside ``output`` that results go to as well.
 
     Raises:
         UserError: it is a folder of inputs, or cannot be created.
     """
-    for folder in inputs:
-        if folder is not None and output.resolve() == (folder if folder.is_dir() else folder.parent).resolve():
-            raise UserError(f"--output {output} is the folder of the inputs; give another one.")
+    written = {(output / folder).resolve(): output / folder for folder in ("", *folders)}
+    for given in inputs:
+        if given is None:
+            continue
+        read = (given if given.is_dir() else given.parent).resolve()
+        if read in written:
+            raise UserError(f"--output {written[read]} is the folder of the inputs; give another one.")
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -174,7 +329,7 @@ def do_each(items: Sequence[Item], work: Callable[[Item], str | None], title: st
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from indexnet.run.infer import out_of_memory
+    from indexnet.networks.memory import is_out_of_memory
 
     outcome = Outcome()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -195,7 +350,7 @@ def do_each(items: Sequence[Item], work: Callable[[Item], str | None], title: st
                 where = error.filename or item.image
                 outcome.failed.append((str(item.image), f"{where}: {error.strerror or error}."))
             except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 sentence = f"{item.image} is too large for the memory; make it smaller, or give --device cpu."
                 outcome.failed.append((str(item.image), sentence))

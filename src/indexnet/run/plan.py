@@ -219,7 +219,7 @@ def remarks(sweep: Sweep, rows: Sequence[PlannedRow], totals: Totals, limit: flo
 
 
 def _memory(sweep: Sweep, measured: Sequence[PlannedRow], totals: Totals) -> Iterator[tuple[str, bool]]:
-    from indexnet.data.store import available_memory
+    from indexnet._memory import available_memory
 
     device_mb = next((row.device_mb for row in measured if row.device_mb), None)
     there = available_memory() / 2**20 if device_mb is None else device_mb

@@ -8,7 +8,6 @@ it only loads the data set. What it finds goes to ``plan.json`` in the folder, a
 from __future__ import annotations
 
 import argparse
-import resource
 import sys
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from indexnet._memory import available_memory, forget_peak, peak_memory, resident_memory
 from indexnet.errors import UserError
 from indexnet.files import write_json
 from indexnet.run.plan_estimate import MIB, line, next_samples
@@ -168,8 +168,6 @@ class Probe(Task):
 
     def _fits(self, samples: int) -> bool:
         """Whether a larger batch leaves this machine some memory; a GPU says so itself, and harms nobody."""
-        from indexnet.data.store import available_memory
-
         if self._cuda:
             return True
         points = [(p["samples"], p["memory_mb"]) for p in self.found["points"]]
@@ -234,36 +232,21 @@ class Probe(Task):
             write_json(self.notes, self.found)
 
 
-def _status_mb(key: str) -> float | None:
-    """Return a line of ``/proc/self/status`` in MiB; None where there is none."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{key}:")), None)
-
-
 def _peak_mb(cuda: bool) -> float:
     """Return the peak since :func:`_forget_peak`, in MiB: allocated on the device, or resident."""
-    if cuda:
-        return torch.cuda.max_memory_allocated() / MIB
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (MIB if sys.platform == "darwin" else 1024)
-    return _status_mb("VmHWM") or peak
+    return (torch.cuda.max_memory_allocated() if cuda else peak_memory()) / MIB
 
 
 def _resting_mb(cuda: bool) -> float:
     """Return what is taken between two steps, in MiB."""
-    return torch.cuda.memory_allocated() / MIB if cuda else _status_mb("VmRSS") or _peak_mb(cuda)
+    return (torch.cuda.memory_allocated() if cuda else resident_memory()) / MIB
 
 
 def _forget_peak(cuda: bool) -> None:
     if cuda:
         torch.cuda.reset_peak_memory_stats()
-        return
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # VmHWM starts again from what is resident
-    except OSError:  # not Linux, or not allowed: the peak is that of the whole process
-        return
+    else:
+        forget_peak()  # where that is not possible, the peak is that of the whole process
 
 
 def load_data(config: dict[str, Any], reads: int) -> dict[str, float]:

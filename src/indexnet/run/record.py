@@ -143,9 +143,9 @@ def measured_splits(data: Data, config: Mapping[str, Any]) -> Mapping[str, Datas
         return data.tests()
     validation = data.validation()
     if validation is None:
-        remedy = "give data.validation_count=100" if hasattr(data, "validation_count") else "choose another data set"
         raise UserError(
-            f"split=validation, but data={data.name} has no validation split as it is configured; {remedy}."
+            f"split=validation, but data={data.name} has no validation split as it is configured; "
+            f"{data.validation_remedy}."
         )
     return {"": validation}
 
@@ -158,6 +158,15 @@ def describe_splits(tests: Mapping[str, Dataset]) -> dict[str, Any]:
     if "" in parts:
         return parts[""]
     return {"count": sum(len(data) for data in tests.values()), "fingerprint": digest(parts), "splits": parts}
+
+
+def skipped_files(found: Mapping[str, int]) -> dict[str, Any]:
+    """Describe the damaged files that a run went without.
+
+    Args:
+        found: what is wrong with each, naming it, and how many training samples have met it.
+    """
+    return {"count": len(found), "files": [{"problem": line, "samples": found[line]} for line in sorted(found)]}
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -175,6 +175,7 @@ class Scenes(Data):
         UserError: an option's value is impossible, or the folder holds too few images.
     """
 
+    validation_remedy = "give data.validation_count=100"
     info = DataInfo(
         name="scenes",
         title="Procedural scenes",

@@ -1,0 +1,163 @@
+"""The published rule of compositing: which background goes under which foreground, and how.
+
+The rule is that of the Adobe data set's script, in the form of the released IndexNet code (``Composition_code.py``):
+OpenCV's bicubic interpolation and single precision. The n-th foreground of an ordered list takes the next backgrounds
+of another ordered list; a background that is too small is enlarged until it covers the foreground, cut at its top left
+corner to the foreground's size, and seen through ``1 - alpha``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import cv2
+import numpy as np
+
+from indexnet.data.base import UInt8, check_count
+from indexnet.data.matting.foregrounds import Foreground
+from indexnet.errors import UserError
+
+
+def cover(background: UInt8, size: tuple[int, int], *, shrink: bool) -> UInt8:
+    """Bring a background to a size that it covers: scaled by the larger of the two ratios, cut at the top left corner.
+
+    Args:
+        background: (h, w, 3), uint8.
+        size: (H, W) of the result.
+        shrink: whether a background that is larger in both directions is scaled down, as the released code's loader
+            does; the published composites only enlarge.
+
+    Returns:
+        uint8 (H, W, 3); a view of ``background`` where nothing had to be scaled.
+    """
+    height, width = size
+    bg_height, bg_width = background.shape[:2]
+    ratio = max(width / bg_width, height / bg_height)
+    if ratio > 1 or (shrink and ratio < 1):
+        scaled = math.ceil(bg_width * ratio), math.ceil(bg_height * ratio)
+        background = np.asarray(cv2.resize(background, scaled, interpolation=cv2.INTER_CUBIC), np.uint8)
+    return background[:height, :width]
+
+
+def composite(fg: UInt8, bg: UInt8, alpha: UInt8) -> UInt8:
+    """Compose ``alpha * fg + (1 - alpha) * bg`` in single precision and cut the fraction off, as published.
+
+    Args:
+        fg: (H, W, 3), uint8.
+        bg: (H, W, 3), uint8.
+        alpha: (H, W), uint8; 255 is opaque.
+
+    Returns:
+        uint8 (H, W, 3).
+    """
+    weight = (alpha / 255).astype(np.float32)[..., None]
+    mixed = weight * fg
+    mixed += (1 - weight) * bg
+    return mixed.astype(np.uint8)
+
+
+def check_enough(foregrounds: int, backgrounds: int, per_foreground: int) -> None:
+    """Refuse numbers of foregrounds and backgrounds that the rule of :func:`paired` cannot serve.
+
+    Raises:
+        UserError: there are fewer backgrounds than composites, or ``per_foreground`` is no positive number.
+    """
+    check_count("data.per_foreground", per_foreground)
+    needed = foregrounds * per_foreground
+    if backgrounds < needed:
+        raise UserError(
+            f"{foregrounds} foregrounds with {per_foreground} composites each need {needed} backgrounds, but there are "
+            f"{backgrounds}; add more or set data.per_foreground."
+        )
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One composite: ``foreground`` over ``background``; ``name`` is the foreground's with the composite's number."""
+
+    name: str
+    foreground: Foreground
+    background: Path
+
+
+def paired(foregrounds: Sequence[Foreground], backgrounds: Sequence[Path], per_foreground: int) -> list[Pair]:
+    """Pair foregrounds with backgrounds: the k-th composite of foreground f takes background f * per_foreground + k.
+
+    Args:
+        foregrounds: in order.
+        backgrounds: in order; each is used once, those left over not at all.
+        per_foreground: composites of each foreground.
+
+    Returns:
+        len(foregrounds) * per_foreground composites, ``NAME_0``, ``NAME_1`` ... of each foreground in turn.
+
+    Raises:
+        UserError: there are fewer backgrounds than composites, or ``per_foreground`` is no positive number.
+    """
+    check_enough(len(foregrounds), len(backgrounds), per_foreground)
+    return [
+        Pair(f"{foreground.name}_{k}", foreground, backgrounds[f * per_foreground + k])
+        for f, foreground in enumerate(foregrounds)
+        for k in range(per_foreground)
+    ]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What ``indexnet data prepare`` writes for one split, see :class:`Composed`.
+
+    Attributes:
+        foregrounds: in the order of the rule.
+        backgrounds: in the order of the rule.
+        per_foreground: composites of each foreground.
+        folder: the split's folder; composites go to ``folder/merged/NAME.png``.
+        copies: (source, destination) of files that the layout has beside the composites and that are taken as they are:
+            foregrounds, alphas, trimaps. A source that is its destination is left alone.
+        trimap: gives a composite's trimap, uint8 (H, W), from its number and its alpha, uint8 (H, W), for
+            ``folder/trimaps/NAME.png``; None where trimaps are copied or the layout has none. Always the same for the
+            same number.
+    """
+
+    foregrounds: Sequence[Foreground]
+    backgrounds: Sequence[Path]
+    per_foreground: int
+    folder: Path
+    copies: Sequence[tuple[Path, Path]] = ()
+    trimap: Callable[[int, UInt8], UInt8] | None = None
+
+
+@runtime_checkable
+class Composed(Protocol):
+    """A data set whose composites can be written to disk: what ``indexnet data prepare NAME`` asks for."""
+
+    def recipe(self, split: str, output: Path | None = None) -> Recipe:
+        """Return what to write.
+
+        Args:
+            split: ``"train"`` or ``"test"``.
+            output: where to; None: the folder where the data set itself finds it later.
+
+        Raises:
+            NoSplitError: nothing is composed for this split.
+            UserError: files are missing, or backgrounds are too few.
+        """
+
+
+@runtime_checkable
+class CutOut(Protocol):
+    """A data set of photographs with mattes: what ``indexnet data prepare NAME foregrounds`` asks for."""
+
+    def objects(self, split: str) -> Sequence[Foreground]:
+        """Return the photographs and mattes whose foreground colours can be estimated, as ``NAME.png``.
+
+        Args:
+            split: ``"train"`` or ``"test"``.
+
+        Raises:
+            NoSplitError: there are none in this split.
+            UserError: files are missing.
+        """

@@ -1,0 +1,118 @@
+"""What a training pipeline is, and the registry of names."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from indexnet.data.base import Float32, UInt8, check_choice, check_size
+from indexnet.data.store import Arrays
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What one sample is made of.
+
+    Attributes:
+        foreground: colours (H, W, 3) and alpha (H, W), both uint8, then what :meth:`Pipeline.maps` gave for them.
+        background: (h, w, 3), uint8, of any size.
+        other: gives another foreground's arrays by number, 0 <= number < ``count``.
+        count: how many foregrounds there are.
+    """
+
+    foreground: Arrays
+    background: UInt8
+    other: Callable[[int], Arrays]
+    count: int
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a network is trained with, aligned, on the scale of 0..255.
+
+    Attributes:
+        image: the composite, (H, W, 3), uint8 or float32.
+        alpha: (H, W), uint8 or float32.
+        trimap: (H, W), uint8 in {0, 128, 255}.
+        fg: (H, W, 3), uint8 or float32.
+        bg: (H, W, 3), uint8.
+    """
+
+    image: UInt8 | Float32
+    alpha: UInt8 | Float32
+    trimap: UInt8
+    fg: UInt8 | Float32
+    bg: UInt8
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the targets as float32 tensors (C, H, W) in [0, 1], each under its name."""
+
+        def scaled(array: npt.NDArray[Any]) -> Tensor:
+            stacked = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+            return torch.from_numpy(np.divide(stacked, np.float32(255), dtype=np.float32, order="C"))
+
+        return {name: scaled(getattr(self, name)) for name in ("image", "alpha", "trimap", "fg", "bg")}
+
+
+class Pipeline(ABC):
+    """Makes samples of ``size`` x ``size`` pixels.
+
+    Args:
+        size: side of the samples in pixels.
+
+    Attributes:
+        name: in the registry, and of the option ``data.pipeline``.
+        map_names: what :meth:`maps` gives; a name stands for the very values, which are kept in files.
+    """
+
+    name: ClassVar[str]
+    map_names: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, size: int) -> None:
+        self.size = check_size("training.size", size)
+
+    def maps(self, alpha: UInt8) -> Arrays:
+        """Return what is worth computing once for each foreground, from its alpha; each uint8 (H, W)."""
+        return ()
+
+    @abstractmethod
+    def draw(self, scene: Scene, rng: np.random.Generator) -> Targets:
+        """Make one sample; all that is random is drawn from ``rng``."""
+
+
+_REGISTRY: dict[str, type[Pipeline]] = {}
+_P = TypeVar("_P", bound=type[Pipeline])
+
+
+def register_pipeline(cls: _P) -> _P:
+    """Class decorator: make a :class:`Pipeline` known under ``cls.name``."""
+    if cls.name in _REGISTRY:
+        raise RuntimeError(f"pipeline {cls.name!r} is registered twice")
+    _REGISTRY[cls.name] = cls
+    return cls
+
+
+def list_pipelines() -> list[str]:
+    """Return the names of all pipelines, sorted."""
+    return sorted(_REGISTRY)
+
+
+def create_pipeline(name: str, size: int) -> Pipeline:
+    """Build a pipeline.
+
+    Args:
+        name: registry name, see :func:`list_pipelines`.
+        size: side of its samples in pixels.
+
+    Raises:
+        UserError: the name is unknown, or the size is none.
+    """
+    check_choice("data.pipeline", name, list_pipelines())
+    return _REGISTRY[name](size)

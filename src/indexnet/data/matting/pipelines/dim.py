@@ -1,0 +1,100 @@
+"""``dim``: the pipeline of the released IndexNet code, after Deep Image Matting."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from indexnet.data.base import UInt8
+from indexnet.data.matting.compositing import cover
+from indexnet.data.matting.pipelines.base import Pipeline, Scene, Targets, register_pipeline
+from indexnet.data.matting.pipelines.transforms import (
+    corner_around,
+    covered_window,
+    cropped,
+    distance_to_mixed,
+    merged,
+    mirrored,
+    resized,
+)
+from indexnet.data.store import Arrays
+
+_SCALES = (1, 1.5, 2)
+_DISTANCES = (1, 20)  # the second is excluded
+_ENLARGED = 500 / 320
+
+
+@register_pipeline
+class Dim(Pipeline):
+    """EDT trimaps of 1..19 pixels, crops of one, one and a half and two times the size around unknown pixels, flips.
+
+    As published, in this order: the trimap is made at the foreground's full resolution, unknown being what lies within
+    d pixels of a mixed pixel, d of 1..19; a foreground no larger than ``size`` (320) is enlarged until its shorter side
+    has 500/320 of that; the crop's side is one of ``size`` x (1, 1.5, 2), 320, 480 and 640, that are smaller than the
+    image; its centre is an unknown pixel around which the crop fits, else any unknown pixel; it is scaled to ``size``,
+    and mirrored with probability 1/2. With another ``size`` crops and enlargement scale along; trimaps do not, they
+    belong to the photograph.
+
+    What is not as published: the released loader shrinks large backgrounds for the composition loss but not for the
+    composites that it reads, so that the loss sees another background than the image has. Here image and background
+    are made from the same one, enlarged only, as the composites are. A foreground without unknown pixels is cropped
+    anywhere (the released code fails), one whose shorter side is exactly ``size`` is enlarged (likewise).
+
+    The order of the work is another: distances are computed once for each foreground, and of the full resolution only
+    the crop is touched. The samples are the same.
+    """
+
+    name = "dim"
+    map_names: ClassVar[tuple[str, ...]] = ("distance to mixed",)
+
+    def maps(self, alpha: UInt8) -> Arrays:
+        """Return the distances that trimaps are made from."""
+        return (distance_to_mixed(alpha),)
+
+    def draw(self, scene: Scene, rng: np.random.Generator) -> Targets:
+        """Make one sample."""
+        colour, alpha, distances = scene.foreground
+        distance = int(rng.integers(*_DISTANCES))
+        size = alpha.shape
+        if min(size) <= self.size:
+            whole = merged(
+                colour, cover(scene.background, size, shrink=False), alpha, trimap(alpha, distances, distance)
+            )
+            zoom = int(self.size * _ENLARGED) / min(size)
+            whole = resized(whole, (int(size[0] * zoom), int(size[1] * zoom)))
+            side = self._side(whole.alpha.shape, rng)
+            targets = cropped(whole, *corner_around(whole.trimap, 128, 128, side, 1, rng), side)
+        else:
+            side = self._side(size, rng)
+            top, left = corner_around(distances, 0, distance, side, 1, rng)
+            window = slice(top, top + side), slice(left, left + side)
+            targets = merged(
+                colour[window],
+                covered_window(scene.background, size, top, left, side),
+                alpha[window],
+                trimap(alpha[window], distances[window], distance),
+            )
+        targets = resized(targets, (self.size, self.size))
+        return mirrored(targets) if rng.integers(2) else targets
+
+    def _side(self, size: tuple[int, ...], rng: np.random.Generator) -> int:
+        """Choose the side of a crop that is smaller than an image of this size."""
+        sides = [int(self.size * scale) for scale in _SCALES]
+        return int(rng.choice([side for side in sides if side < min(size)]))
+
+
+def trimap(alpha: UInt8, distances: UInt8, distance: int) -> UInt8:
+    """Return the trimap of an alpha matte whose unknown pixels lie within ``distance`` of a mixed one.
+
+    Args:
+        alpha: (H, W), uint8.
+        distances: (H, W), of :func:`~indexnet.data.matting.pipelines.transforms.distance_to_mixed`.
+        distance: in pixels.
+
+    Returns:
+        uint8 (H, W) in {0, 128, 255}.
+    """
+    made = np.where(alpha == 255, np.uint8(255), np.uint8(0))
+    made[distances <= distance] = 128
+    return made

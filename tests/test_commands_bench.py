@@ -1,0 +1,104 @@
+"""``indexnet bench latency`` on small networks."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from commands_support import autoencoder_checkpoint, matting_checkpoint
+from indexnet.cli import main
+from indexnet.run import bench
+
+
+def run(*words):
+    return main(["bench", "latency", *map(str, words), "--device", "cpu", "--repeats", "2"])
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    return autoencoder_checkpoint(tmp_path / "pool.ckpt")
+
+
+def test_several_networks_at_several_sizes(tmp_path, checkpoint, capsys):
+    other = matting_checkpoint(tmp_path / "matte.ckpt")
+    files = {kind: tmp_path / "out" / f"a.{kind}" for kind in ("json", "csv", "png")}
+    before = torch.get_num_threads()
+    words = ["--sizes", "33,96x40,64", "--json", files["json"], "--csv", files["csv"], "--plot", files["png"]]
+    assert run(checkpoint, other, *words, "--threads", "1") == 0
+    assert torch.get_num_threads() == before
+    shown = capsys.readouterr().out
+    assert "64x64" in shown
+    assert "matte" in shown
+    notes = json.loads(files["json"].read_text())
+    assert notes["threads"] == 1
+    # all at the sizes that suit matting, in order, 33 and 64 being the same then
+    sizes = [(64, 64), (96, 64)]
+    assert [(m["network"], m["width"], m["height"]) for m in notes["measurements"]] == [
+        (name, *size) for name in ("pool", "matte") for size in sizes
+    ]
+    for line in notes["measurements"]:
+        assert 0 < line["fastest"] <= line["seconds"] <= line["slowest"] < 60
+        assert len(line["times"]) == 2
+        assert line["memory"] is None or line["memory"] >= 0
+    rows = list(csv.DictReader(files["csv"].open()))
+    assert [float(row["seconds"]) for row in rows] == [m["seconds"] for m in notes["measurements"]]
+    assert Image.open(files["png"]).size[0] > 100
+
+
+def test_memory_is_that_of_the_forward_pass(checkpoint):
+    from indexnet._memory import forget_peak
+    from indexnet.networks import create_network
+    from indexnet.networks.memory import live_bytes
+
+    if not forget_peak():
+        pytest.skip("peaks of a process cannot be forgotten here")
+    network = create_network("autoencoder", widths=[64, 64]).eval()
+    (line,) = bench.measure([("a", network)], [(512, 512)], torch.device("cpu"), 1)
+    assert line.memory is not None
+    assert 0.5 < line.memory / live_bytes(network, (network.in_channels, 512, 512)) < 2.5
+
+
+def test_what_does_not_fit_is_said_and_the_rest_goes_on(tmp_path, checkpoint, capsys, monkeypatch):
+    forward = bench._forward
+
+    def scarce(network, width, height, device):
+        def fail():
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+        return fail if width > 64 else forward(network, width, height, device)
+
+    monkeypatch.setattr(bench, "_forward", scarce)
+    assert run(checkpoint, "--sizes", "64,128", "--plot", tmp_path / "a.svg") == 3
+    out, err = capsys.readouterr()
+    assert "does not fit" in out
+    assert "pool at 128x128: out of memory" in err
+    assert (tmp_path / "a.svg").read_text().lstrip().startswith("<?xml")
+    assert run(checkpoint, "--sizes", "128") == 2
+    monkeypatch.setattr("indexnet._memory.available_memory", lambda: 10**6)
+    capsys.readouterr()
+    assert run(checkpoint, "--sizes", "64") == 2
+    assert "pool at 64x64: needs about 0." in capsys.readouterr().err
+
+
+def test_mistakes_are_one_sentence(tmp_path, checkpoint, capsys):
+    there = tmp_path / "there.json"
+    there.write_text("mine")
+    for words, fragment in (
+        ([checkpoint, "--sizes", "64,big"], "--sizes: 'big' must be a side in pixels"),
+        ([checkpoint, "--sizes", "64,0"], "--sizes: '0' must be"),
+        ([checkpoint, "--sizes", "100000"], "more than 100 megapixels"),
+        ([checkpoint, "--threads", "0"], "--threads 0 must be at least 1"),
+        ([checkpoint, "--json", there], "there.json exists; give --overwrite"),
+        ([checkpoint, "--plot", tmp_path / "a.pdf"], "must end with .png or .svg"),
+        ([checkpoint, checkpoint], "a checkpoint is given twice"),
+        ([tmp_path / "none.ckpt"], "none.ckpt"),
+    ):
+        assert run(*words) == 2
+        err = capsys.readouterr().err.strip()
+        assert fragment in err
+        assert "\n" not in err
+    assert there.read_text() == "mine"

@@ -1,0 +1,223 @@
+"""`indexnet export`: files that give what PyTorch gives, and say what they are."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from commands_support import autoencoder_checkpoint, photograph, save_random, trimap
+from indexnet.cli import main
+from indexnet.errors import UserError
+from indexnet.run import export as exporting
+from indexnet.run.export import SUFFIXES, describe, export, multiple_of, with_protocol
+from indexnet.run.infer import image_sample, load_task
+
+pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+ENCODER = {"name": "mobilenetv2_released", "width": 0.25}
+DNCNN = {"name": "dncnn", "in_channels": 3, "depth": 3, "width": 4, "resampling": "none"}
+AUTOENCODER = {"name": "autoencoder", "widths": [4, 6], "in_channels": 3}
+NETWORKS = {
+    "matting": {"name": "matting_unet", "encoder": ENCODER, "context": "none", "resampling": "indexnet"},
+    "denoising": DNCNN,
+    "depth": {"name": "fastdepth", "encoder": {"name": "mobilenetv1_fastdepth", "width": 0.125}},
+    "segmentation": {"name": "segnet", "encoder": "vgg11_bn", "classes": 3, "resampling": "max_unpool"},
+    "reconstruction": AUTOENCODER | {"resampling": "carafe"},
+}  # fmt: skip
+FAMILIES = ("hin", "o2o_modelwise", "o2o_shared", "o2o_unshared", "m2o")
+OPERATORS = [
+    *({"name": name} for name in ("max_unpool", "holistic_max_index", "bilinear", "deconv", "pixel_shuffle")),
+    *({"name": "indexnet", "family": family} for family in FAMILIES),
+    {"name": "indexnet", "family": "o2o_shared", "nonlinear": False, "context": False},
+]
+MATTING = [
+    {"name": "matting_unet", "encoder": ENCODER, "resampling": "max_unpool"},
+    {"name": "deep_matting", "encoder": "vgg11_bn", "hidden": 16, "resampling": "bilinear"},
+    {"name": "deeplabv3plus", "encoder": ENCODER},
+    {"name": "refinenet", "encoder": ENCODER},
+]
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """Write a checkpoint whose output is no constant: normalisation of random networks hides nothing."""
+
+    def make(task, network):
+        path = save_random(tmp_path / "model.ckpt", task, network, None)
+        content = torch.load(path, weights_only=True)
+        generator = torch.Generator().manual_seed(3)
+        for key, value in content["state_dict"].items():
+            if key.endswith("running_mean"):
+                value.normal_(0, 0.2, generator=generator)
+            elif key.endswith(".bias"):
+                value.normal_(0.2, 0.2, generator=generator)
+        content["indexnet"] |= {"notice": "for tests only", "source": "made up"}
+        torch.save(content, path)
+        return path
+
+    return make
+
+
+def run_file(path, kind, *tensors):
+    if kind == "onnx":
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        names = [entry.name for entry in session.get_inputs()]
+        return torch.from_numpy(session.run(None, {n: t.numpy() for n, t in zip(names, tensors, strict=True)})[0])
+    return torch.export.load(path).module()(*tensors)
+
+
+def facts_of(path, kind):
+    if kind == "onnx":
+        import onnx
+
+        return {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    extra = {"indexnet.json": ""}
+    torch.export.load(path, extra_files=extra)
+    return json.loads(extra["indexnet.json"])
+
+
+@pytest.mark.parametrize("kind", SUFFIXES)
+def test_a_file_beside_the_checkpoint(kind, checkpoint, capsys):
+    path = checkpoint("denoising", DNCNN)
+    assert main(["export", str(path), "--format", kind]) == 0
+    said = capsys.readouterr().out
+    output = path.with_suffix(SUFFIXES[kind])
+    assert f"wrote {output}" in said
+    assert said.count("checked against PyTorch") == 4
+    assert "notice: for tests only" in said
+    x = torch.rand(1, 3, 47, 61)
+    task, _ = load_task(path)
+    expected = task.infer({"image": x}).detach()
+    assert expected.std() > 0.1
+    torch.testing.assert_close(run_file(output, kind, x), expected, rtol=0, atol=1e-5)
+    facts = facts_of(output, kind)
+    if kind == "onnx":
+        assert facts["indexnet.notice"] == "for tests only"
+        facts = {key.removeprefix("indexnet."): value for key, value in facts.items()}
+        facts["inputs"], facts["task"] = json.loads(facts["inputs"]), json.loads(facts["task"])
+    assert facts["task"]["name"] == "denoising"
+    assert facts["inputs"][0]["shape"] == ["batch", 3, "height", "width"]
+    assert len(facts["checkpoint_sha256"]) == 64
+    before = output.read_bytes()
+    assert main(["export", str(path), "--format", kind]) == 2
+    assert "give --overwrite" in capsys.readouterr().err
+    assert output.read_bytes() == before
+
+
+def test_a_difference_is_refused_and_nothing_written(checkpoint, capsys, monkeypatch):
+    path = checkpoint("denoising", DNCNN)
+
+    def change(network):
+        copied = plain(network)
+        copied.head.weight += 1e-3
+        return copied
+
+    plain = exporting._exportable
+    monkeypatch.setattr(exporting, "_exportable", change)
+    assert main(["export", str(path)]) == 2
+    assert "would differ from PyTorch (random, 1 x 101x64: largest difference" in capsys.readouterr().err
+    assert not path.with_suffix(".onnx").exists()
+    assert [each.name for each in path.parent.iterdir()] == ["model.ckpt"]
+
+
+def test_an_operation_that_onnx_does_not_know_is_named(checkpoint, capsys, monkeypatch):
+    path = checkpoint("reconstruction", AUTOENCODER | {"resampling": "max_unpool", "widths": [4]})
+    monkeypatch.setattr(exporting, "_exportable", lambda network: network)  # leaves unpooling as it is
+    assert main(["export", str(path)]) == 2
+    assert "network 'autoencoder' cannot be exported to onnx" in capsys.readouterr().err
+    assert not path.with_suffix(".onnx").exists()
+
+
+def test_what_cannot_be_exported_is_said(checkpoint, tmp_path, capsys, monkeypatch):
+    path = checkpoint("denoising", DNCNN)
+    for arguments, sentence in (
+        ([str(path), "--output", str(tmp_path)], "is a folder, but the name of a file is needed"),
+        ([str(path), "--output", str(path), "--overwrite"], "is the checkpoint itself"),
+        ([str(tmp_path / "none.ckpt")], "there is no checkpoint"),
+        (["knn"], "knn is a method without a network"),
+    ):
+        assert main(["export", *arguments]) == 2
+        said = capsys.readouterr().err
+        assert sentence in said
+        assert "Traceback" not in said
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnx" else find(name))
+    assert main(["export", str(path)]) == 2
+    assert "needs onnx: pip install 'indexnet[export]'" in capsys.readouterr().err
+
+
+def test_the_graph_does_what_the_task_does(checkpoint):
+    """Matting: normalisation, clipping and known pixels lie inside; only the 8-bit cut is left out."""
+    task, meta = load_task(checkpoint("matting", NETWORKS["matting"]))
+    sample = image_sample(task, photograph(64, 96), trimap(64, 96))
+    batch = {key: value[None] for key, value in sample.items() if key in ("image", "trimap")}
+    with torch.no_grad():
+        alpha = with_protocol(task)(batch["image"], batch["trimap"])
+    assert alpha.std() > 0.1
+    assert (alpha - task.infer(batch)).abs().max() <= 1.01 / 255
+    known = batch["trimap"] != 128 / 255
+    assert torch.equal(alpha[known], batch["trimap"][known])
+    facts = describe(task, meta, "0")
+    assert facts["size_multiple"] == multiple_of(task) == 32
+    assert facts["normalisation"]["where"] == "inside the graph"
+    assert "0 background, 128/255 unknown, 1 foreground" in facts["inputs"][1]["meaning"]
+    json.dumps(facts)
+
+
+def test_paths_stay_at_home(tmp_path):
+    path = autoencoder_checkpoint(tmp_path / "a.ckpt")
+    task, meta = load_task(path)
+    meta["network"]["encoder"] = {"name": "x", "pretrained": "/home/somebody/weights.pth"}
+    assert "somebody" not in json.dumps(describe(task, meta, "0"))
+
+
+def exported(path, kind):
+    task, meta = load_task(path)
+    content, differences = export(task, kind, describe(task, meta, "0"))
+    assert len(differences) == 4
+    return task, content
+
+
+# torch.export takes minutes for the others, which it can export too
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("task_name", "kind"), [*((name, "onnx") for name in NETWORKS), ("reconstruction", "torch_export")]
+)
+def test_every_task_exports(task_name, kind, checkpoint, tmp_path):
+    task, content = exported(checkpoint(task_name, NETWORKS[task_name]), kind)
+    (tmp_path / "file").write_bytes(content)
+    matting = task_name == "matting"
+    sample = image_sample(task, photograph(64, 96, seed=2), trimap(64, 96) if matting else None)
+    batch = {key: value[None] for key, value in sample.items() if key in ("image", "trimap")}
+    got = run_file(tmp_path / "file", kind, *batch.values())
+    expected = task.infer(batch).detach()
+    if task_name == "segmentation":
+        assert (got.argmax(1, keepdim=True) == expected).float().mean() > 0.99
+    else:
+        assert (got - expected).abs().max() <= (1.01 / 255 if matting else 1e-4)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("resampling", OPERATORS, ids=lambda entry: "-".join(map(str, entry.values())))
+def test_every_operator_exports(resampling, checkpoint):
+    _, content = exported(checkpoint("reconstruction", AUTOENCODER | {"resampling": resampling}), "onnx")
+    x = np.random.default_rng(0).random((2, 3, 36, 28), dtype=np.float32)
+    assert onnxruntime.InferenceSession(content).run(None, {"image": x})[0].std() > 0.01
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("network", MATTING, ids=lambda entry: entry["name"])
+def test_every_matting_network_exports(network, checkpoint):
+    exported(checkpoint("matting", network), "onnx")
+
+
+def test_no_share_of_differences_is_allowed_where_nothing_is_chosen(checkpoint, monkeypatch):
+    task, meta = load_task(checkpoint("denoising", DNCNN))
+    monkeypatch.setattr(exporting, "_compare", lambda *_: [exporting.Difference("random", "x", 1e-3, 1e-6, 1e-4)])
+    with pytest.raises(UserError, match="would differ"):
+        export(task, "onnx", describe(task, meta, "0"))

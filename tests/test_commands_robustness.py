@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import csv
+import json
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+
+from commands_support import autoencoder_checkpoint, matting_checkpoint, read
+from indexnet.cli import main
+from indexnet.data import create_data
+from indexnet.data.trimaps import eroded_trimap
+from indexnet.errors import UserError
+from indexnet.report.lines import Line, Panel, draw_png, draw_svg
+from indexnet.run.evaluate_scores import evaluate
+from indexnet.run.infer import load_task
+from indexnet.run.robustness import RemadeTrimaps, parse_ranges
+
+
+def scenes(count=3):
+    return create_data("scenes", task="matting", size=64, test_count=count).test()
+
+
+def test_ranges_are_read():
+    assert parse_ranges("11-20, 21-30,7") == [(11, 20), (21, 30), (7, 7)]
+    for text in ("", "5-3", "0-4", "a", "1-2-3", "3,,4"):
+        with pytest.raises(UserError, match="not understood"):
+            parse_ranges(text)
+    with pytest.raises(UserError, match="twice"):
+        parse_ranges("1-2,1-2")
+
+
+def test_trimaps_are_eroded_from_alpha_by_sizes_that_depend_on_range_and_image_only():
+    inner = scenes()
+    split = RemadeTrimaps(inner, (3, 9), seed=5)
+    sizes = [split.sizes(index) for index in range(200)]
+    assert {size for pair in sizes for size in pair} == set(range(3, 10))
+    assert any(a != b for a, b in sizes)  # drawn independently
+    assert abs(np.corrcoef(np.array(sizes).T)[0, 1]) < 0.25
+    assert RemadeTrimaps(inner, (3, 9), seed=5).sizes(7) == sizes[7]
+    assert [RemadeTrimaps(inner, (3, 9), seed=6).sizes(i) for i in range(200)] != sizes
+    sample, other = split.sample(1, np.random.default_rng(0)), split.sample(1, np.random.default_rng(9))
+    alpha = np.rint(sample["alpha"][0].numpy() * 255).astype(np.uint8)
+    found = np.rint(sample["trimap"][0].numpy() * 255).astype(np.uint8)
+    assert np.array_equal(found, eroded_trimap(alpha, *sizes[1]))
+    assert np.array_equal(found, np.rint(other["trimap"][0].numpy() * 255))
+    assert (found[(alpha > 0) & (alpha < 255)] == 128).all()
+    assert len({RemadeTrimaps(inner, widths).fingerprint() for widths in ((3, 9), (3, 8))} | {inner.fingerprint()}) == 3
+    assert split.name(1) == inner.name(1)
+
+
+def test_wider_trimaps_leave_more_unknown():
+    shares = [
+        np.mean([(abs(RemadeTrimaps(scenes(), widths).sample(i, None)["trimap"] * 255 - 128) < 0.5).float().mean()
+                 for i in range(3)])
+        for widths in ((1, 3), (7, 9), (15, 17))
+    ]  # fmt: skip
+    assert shares == sorted(shares)
+    assert shares[0] < shares[2] / 1.5
+
+
+def test_the_command_measures_every_method_on_every_range(tmp_path, capsys):
+    checkpoints = [matting_checkpoint(tmp_path / "a.ckpt"), matting_checkpoint(tmp_path / "b.ckpt", "nearest")]
+    words = ["robustness", *map(str, checkpoints), "data.test_count=3", "--ranges", "3-5,9-12", "--device", "cpu"]
+    out = tmp_path / "out"
+    assert main([*words, "--output", str(out)]) == 0
+    captured = capsys.readouterr().out
+    assert "3-5 px" in captured
+    assert "3 of 3 images" in captured
+    result = json.loads((out / "robustness.json").read_text())
+    assert result["ranges"] == [[3, 5], [9, 12]]
+    assert [method["caption"] for method in result["methods"]] == ["max_unpool", "nearest"]
+    task, _ = load_task(checkpoints[1])
+    scores = evaluate(task, {"": RemadeTrimaps(scenes(), (9, 12))}, {"": 3})
+    for key, value in scores.results.items():
+        cell = result["methods"][1]["results"][key][1]
+        assert cell["value"] == pytest.approx(value, rel=1e-9)
+        assert cell["interval"][0] <= value <= cell["interval"][1]
+    with (out / "robustness.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["method"], row["range"]) for row in rows] == [
+        ("max_unpool", "3-5"), ("max_unpool", "9-12"), ("nearest", "3-5"), ("nearest", "9-12"),
+    ]  # fmt: skip
+    assert float(rows[3]["sad"]) == pytest.approx(scores.results["sad"], rel=1e-9)
+    with (out / "per_image.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 2 * 2 * 3
+    svg = ElementTree.fromstring((out / "robustness.svg").read_bytes())
+    words_drawn = {element.text for element in svg.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"max_unpool", "nearest", "3-5", "9-12", "SAD (thousands), lower is better"} <= words_drawn
+    assert read(out / "robustness.png").std() > 1
+    assert main([*words, "--output", str(out)]) == 2
+    assert "robustness.json exists; give --overwrite" in capsys.readouterr().err
+
+
+def test_the_picture_shows_where_the_lines_run():
+    """A line that rises is drawn rising, in its colour, with its interval."""
+    points = [(1.0, (0.5, 1.5)), (2.0, (1.5, 2.5)), (3.0, None)]
+    panel = Panel("error", ["a", "b", "c"], [Line("one & two", points), Line("flat", [(1.0, None)] * 3)])
+    text = draw_svg([panel], "Title <x>", "Footer.")
+    svg = ElementTree.fromstring(text)
+    space = "{http://www.w3.org/2000/svg}"
+    lines = [e for e in svg.iter(f"{space}polyline") if e.get("stroke-width") == "2.0"]
+    (rising, flat) = ([tuple(map(float, p.split(","))) for p in e.get("points").split()] for e in lines)
+    assert rising[0][1] > rising[1][1] > rising[2][1]  # y grows downwards
+    assert rising[0][1] - rising[1][1] == pytest.approx(rising[1][1] - rising[2][1], abs=0.15)
+    assert flat[0][1] == flat[2][1] == pytest.approx(rising[0][1], abs=0.1)
+    whiskers = [e for e in svg.iter(f"{space}polyline") if e.get("stroke-width") == "1.2"]
+    assert len(whiskers) == 2
+    assert draw_png([panel], "Title", "Footer.")[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(
+    ("words", "fragment"),
+    [
+        (["--ranges", "9-3"], "not understood at '9-3'"),
+        (["--seed", "-1"], "--seed -1 must be 0 or more"),
+        (["--limit", "0"], "--limit 0 must be at least 1"),
+    ],
+)
+def test_mistakes_are_one_sentence(words, fragment, tmp_path, capsys):
+    checkpoint = matting_checkpoint(tmp_path / "a.ckpt")
+    assert main(["robustness", str(checkpoint), *words]) == 2
+    err = capsys.readouterr().err.strip()
+    assert fragment in err
+    assert "\n" not in err
+
+
+def test_other_tasks_are_refused(tmp_path, capsys):
+    assert main(["robustness", str(autoencoder_checkpoint(tmp_path / "a.ckpt"))]) == 2
+    assert "robustness is for matting" in capsys.readouterr().err

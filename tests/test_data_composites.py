@@ -1,0 +1,271 @@
+"""Composites for training: order, caches, workers, damaged files."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from data_support import write_backgrounds, write_foreground, write_matting_folder
+from indexnet.data.images import read_image
+from indexnet.data.matting import Foreground, pair_foregrounds
+from indexnet.data.matting.composites import Composites
+from indexnet.data.matting.pipelines import list_pipelines
+from indexnet.errors import UserError
+from indexnet.run.callbacks import SkippedFiles
+from indexnet.run.job import run_job
+from indexnet.run.loader import StepStream, one_sentence, train_loader
+from run_support import prepare_run
+
+KEYS = ("image", "alpha", "trimap", "fg", "bg")
+
+
+def parts(root, foregrounds=3, backgrounds=12):
+    if not root.is_dir() or not any(root.iterdir()):
+        write_matting_folder(root, foregrounds, backgrounds)
+    return pair_foregrounds(root / "fg", root / "alpha"), sorted((root / "bg").iterdir())
+
+
+def make(root, pipeline="dim", per_foreground=4, size=16, **options):
+    foregrounds, backgrounds = parts(root)
+    return Composites("train", "mine", foregrounds, backgrounds, per_foreground, pipeline, size, **options)
+
+
+def drawn(split, index, seed=0):
+    return split.sample(index, np.random.default_rng((seed, index)))
+
+
+def same(a, b):
+    return all(torch.equal(a[key], b[key]) for key in KEYS)
+
+
+def test_samples_are_named_grouped_and_paired_by_the_rule(tmp_path):
+    split = make(tmp_path)
+    assert len(split) == 12
+    assert [split.name(k) for k in (0, 5, 11)] == ["thing 0_0", "thing 1_1", "thing 2_3"]
+    assert [split.group(k) for k in (0, 5, 11)] == ["thing 0", "thing 1", "thing 2"]
+    for index in (-1, 12):
+        with pytest.raises(IndexError):
+            split.sample(index, np.random.default_rng(0))
+    background = read_image(split.backgrounds[5])  # larger than the foreground: neither scaled nor moved
+    height, width = 40, 36
+    windows = np.lib.stride_tricks.sliding_window_view(background[:height, :width], (16, 16, 3))[:, :, 0]
+    seen = [np.rint(drawn(split, 5, seed)["bg"].numpy().transpose(1, 2, 0) * 255) for seed in range(20)]
+    found = [(windows == crop).all((2, 3, 4)).any() or (windows == crop[:, ::-1]).all((2, 3, 4)).any() for crop in seen]
+    assert any(found)  # those of the sample's own scale
+    assert set(drawn(split, 0)) == {*KEYS, "name"}
+
+
+def test_unpaired_backgrounds_are_drawn(tmp_path):
+    foregrounds, backgrounds = parts(tmp_path)
+    split = Composites("train", "mine", foregrounds, backgrounds[:2], 50, "dim", 16, paired=False)
+    assert len(split) == 150
+    pair = [Composites("train", "m", foregrounds, [path] * 2, 50, "dim", 16, paired=False) for path in backgrounds[:2]]
+    counts = [0, 0]
+    for seed in range(20):
+        sample = drawn(split, 7, seed)
+        counts = [count + same(sample, drawn(one, 7, seed)) for count, one in zip(counts, pair, strict=True)]
+    assert sum(counts) == 20
+    assert min(counts) > 0
+    with pytest.raises(UserError, match="need 150 backgrounds, but there are 2"):
+        Composites("train", "mine", foregrounds, backgrounds[:2], 50, "dim", 16)
+    with pytest.raises(UserError, match=r"^data=mine has no background\.$"):
+        Composites("train", "mine", foregrounds, [], 50, "dim", 16, paired=False)
+
+
+@pytest.mark.parametrize("pipeline", list_pipelines())
+def test_samples_follow_from_their_generator_whatever_is_cached(pipeline, tmp_path):
+    reference = make(tmp_path / "data", pipeline, cache=False)
+    kept = make(tmp_path / "data", pipeline, cache=True)
+    mapped = make(tmp_path / "data", pipeline, cache=str(tmp_path / "cache"))
+    assert reference.prepare() == ""
+    assert "in memory" in kept.prepare()
+    assert f"in {tmp_path / 'cache'}" in mapped.prepare()
+    copied = pickle.loads(pickle.dumps(mapped))
+    for index in range(12):
+        wanted = drawn(reference, index)
+        assert not same(wanted, drawn(reference, index, seed=1))
+        assert all(same(wanted, drawn(split, index)) for split in (kept, mapped, copied))
+    assert reference.fingerprint() == kept.fingerprint() == mapped.fingerprint()
+    assert reference.fingerprint() != make(tmp_path / "data", pipeline, size=24).fingerprint()
+
+
+def test_a_cache_folder_is_written_once_and_knows_changed_files(tmp_path, monkeypatch):
+    folder = tmp_path / "cache"
+    split = make(tmp_path / "data", cache=str(folder))
+    split.prepare()
+    files = sorted(folder.iterdir())
+    assert len(files) == 3
+    os.utime(split.foregrounds[1].alpha, (1, 1))
+    changed = make(tmp_path / "data", cache=str(folder))
+    with monkeypatch.context() as broken:
+        broken.setattr("indexnet.data.matting.composites.read_foreground", None)
+        with pytest.raises(TypeError):
+            changed.prepare()
+    changed.prepare()
+    assert len(list(folder.iterdir())) == 4
+    monkeypatch.setattr("indexnet.data.matting.composites.read_foreground", None)
+    third = make(tmp_path / "data", cache=str(folder))
+    third.prepare()
+    array = third.store[0][0]
+    assert not array.flags.writeable
+    assert isinstance(array, np.memmap)
+
+
+def test_an_interrupted_cache_is_completed(tmp_path, monkeypatch):
+    split = make(tmp_path / "data", cache=str(tmp_path / "cache"))
+    split.sample(0, np.random.default_rng(0))
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    split.prepare(reads=1)  # not worth it
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    split.prepare()
+    assert len(list((tmp_path / "cache").iterdir())) == 3
+
+
+@pytest.mark.parametrize("cache", ["ture", 3, None])
+def test_a_cache_that_is_none_is_refused(cache, tmp_path):
+    with pytest.raises(UserError, match=r"data.cache must be auto, true or false, or a folder such as \./cache; got"):
+        make(tmp_path, cache=cache)
+
+
+def test_colours_are_estimated_once(tmp_path, monkeypatch):
+    calls = []
+
+    def estimate(image, alpha):
+        calls.append(image.shape)
+        return 255 - image
+
+    monkeypatch.setattr("indexnet.data.matting.estimate.estimate_foreground", estimate)
+    foregrounds, backgrounds = parts(tmp_path)
+    estimated = [Foreground(item.name, item.colour, item.alpha, True) for item in foregrounds]
+    for _ in range(2):
+        split = Composites("train", "x", estimated, backgrounds, 4, "dim", 16, cache=str(tmp_path / "cache"))
+        split.prepare()
+    assert len(calls) == 3
+    assert np.array_equal(split.store[1][0], 255 - read_image(foregrounds[1].colour))
+
+
+def batches(split, workers, steps=6):
+    stream = StepStream(len(split), 4, steps, seed=3)
+    return list(train_loader(split, stream, workers))
+
+
+@pytest.mark.parametrize("pipeline", list_pipelines())
+def test_the_number_of_workers_changes_no_sample(pipeline, tmp_path):
+    split = make(tmp_path, pipeline)
+    split.prepare()
+    alone = batches(split, 0)
+    for a, b in zip(alone, batches(split, 2), strict=True):
+        assert a["name"] == b["name"]
+        assert same(a, b)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_damaged_background_is_refused_or_skipped(workers, tmp_path):
+    split = make(tmp_path, cache=True)
+    bad, following = split.backgrounds[3], split.backgrounds[4]
+    truncate(bad)
+    split.prepare()
+    with pytest.raises(UserError) as refused, one_sentence():
+        batches(split, workers)
+    assert str(refused.value).startswith(f"{bad} cannot be read as an image")
+    assert "\n" not in str(refused.value)
+    skipping = Composites("train", "mine", split.foregrounds, split.backgrounds, 4, "dim", 16, damaged="skip")
+    skipping.prepare()
+    seen = [pair for batch in batches(skipping, workers) for pair in zip(batch["name"], batch["skipped"], strict=True)]
+    assert len(seen) == 24
+    assert {name for name, text in seen if text} == {"thing 0_3"}
+    assert all(str(bad) in text and "\n" not in text for _, text in seen if text)
+    replaced = Composites(
+        "train", "mine", split.foregrounds, [*split.backgrounds[:3], following, *split.backgrounds[4:]], 4, "dim", 16
+    )
+    assert same(drawn(skipping, 3), drawn(replaced, 3))
+
+
+@pytest.mark.parametrize("cache", [True, False, "folder"])
+def test_a_damaged_foreground_is_refused_or_skipped(cache, tmp_path):
+    foregrounds, backgrounds = parts(tmp_path)
+    truncate(foregrounds[2].alpha)
+    cache = str(tmp_path / "cache") if cache == "folder" else cache
+
+    def split(damaged):
+        return Composites("train", "mine", foregrounds, backgrounds, 4, "dim", 16, cache, damaged)
+
+    refusing = split("refuse")
+    with pytest.raises(UserError, match="cannot be read as an image"):
+        refusing.prepare() or [drawn(refusing, index) for index in range(12)]
+    skipping = split("skip")
+    skipping.prepare()
+    wanted = Composites("train", "m", foregrounds[:1], backgrounds[8:], 4, "dim", 16)
+    got = skipping.sample(9, np.random.default_rng(0))  # of the last foreground: the first takes its place
+    assert str(foregrounds[2].alpha) in got["skipped"]
+    assert got["name"] == "thing 2_1"
+    assert same(got, wanted.sample(1, np.random.default_rng(0)))
+    assert skipping.sample(0, np.random.default_rng(0))["skipped"] == ""
+    with pytest.raises(UserError, match="cannot be read"):
+        skipping.verify(9)
+
+
+def test_a_run_without_a_readable_background_ends(tmp_path):
+    split = make(tmp_path, damaged="skip")
+    for path in split.backgrounds:
+        truncate(path)
+    with pytest.raises(UserError, match="cannot be read as an image"):
+        drawn(split, 0)
+
+
+class Trainer:
+    world_size, is_global_zero = 1, True
+
+
+def test_skipped_files_are_said_once_and_counted_over_tries(capsys):
+    first = SkippedFiles()
+    for text in (["", "a.jpg is bad."], ["a.jpg is bad.\nb.jpg is bad.", ""]):
+        first.on_train_batch_start(Trainer, None, {"skipped": text}, 0)
+    first.on_train_batch_start(Trainer, None, {"image": 0}, 0)
+    assert first.state_dict() == {"found": {"a.jpg is bad.": 2, "b.jpg is bad.": 1}}
+    assert capsys.readouterr().err.count("a.jpg is bad.") == 1
+    second = SkippedFiles()
+    second.load_state_dict(first.state_dict())
+    second.on_train_batch_start(Trainer, None, {"skipped": ["b.jpg is bad.", "c.jpg is bad."]}, 0)
+    second.on_train_end(Trainer, None)
+    assert second.found == {"a.jpg is bad.": 2, "b.jpg is bad.": 2, "c.jpg is bad.": 1}
+    said = capsys.readouterr()
+    assert "b.jpg" not in said.err
+    assert said.err.count("c.jpg is bad.") == 1
+    assert "3 damaged files skipped, in 5 of the training samples" in said.out
+
+
+@pytest.mark.long
+def test_a_run_lists_the_files_that_it_went_without(tmp_path, capfd):
+    root = tmp_path / "data"
+    for part in ("train", "test"):
+        for k in range(2):
+            write_foreground(root / part / f"fg/{part}{k}.png", root / part / f"alpha/{part}{k}.png", k)
+        write_backgrounds(root / part / "bg", [f"{part}{k}.jpg" for k in range(8)])
+    bad = root / "train/bg/train1.jpg"
+    truncate(bad)
+    words = [
+        "task=matting", "encoder.width=0.25", "training.steps=4", "training.batch_size=4", "training.size=32",
+        "data=matting_folder", f"data.root={root}", "data.per_foreground=4", "data.test_per_foreground=1",
+        "trainer.accelerator=cpu", "trainer.num_workers=2", "schedule.milestones=[50]",
+    ]  # fmt: skip
+    folder = prepare_run(tmp_path / "skip", *words, "data.damaged=skip")
+    assert run_job(folder.path) == 0
+    listed = json.loads((folder.path / "record.json").read_text())["skipped_files"]
+    assert listed["count"] == 1
+    assert listed["files"] == [{"problem": listed["files"][0]["problem"], "samples": 2}]
+    assert listed["files"][0]["problem"].startswith(str(bad))
+    assert capfd.readouterr().err.count(str(bad)) == 1
+    folder = prepare_run(tmp_path / "refuse", *words)
+    with pytest.raises(UserError, match=r"train1\.jpg cannot be read as an image") as error:
+        run_job(folder.path)
+    assert "\n" not in str(error.value)

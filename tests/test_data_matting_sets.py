@@ -1,0 +1,580 @@
+"""The matting data sets: layouts, lists, which composites there are, and what is said about files that are wrong."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data_support import (
+    MATTING_OPTIONS,
+    MATTING_WRITERS,
+    random_image,
+    soft_alpha,
+    write_alphamatting,
+    write_alphamatting_test,
+    write_backgrounds,
+    write_foreground,
+    write_matting_folder,
+)
+from indexnet.data import create_data
+from indexnet.data.base import NoSplitError
+from indexnet.data.images import read_alpha, read_image, write_png
+from indexnet.data.matting.compositions import Compositions
+from indexnet.data.matting.files import TRIMAP_RULES, MattingFiles, generate_trimap
+from indexnet.data.trimaps import trimap_from_alpha
+from indexnet.errors import UserError
+
+RNG = np.random.default_rng(0)
+COMPOSED = ("aim500", "composition1k", "distinctions646")
+
+
+def make(name, root, write=True, **options):
+    if write:
+        MATTING_WRITERS[name](root)
+    return create_data(name, root=str(root), **MATTING_OPTIONS[name] | options)
+
+
+def levels(tensor):
+    """An image tensor as uint8 (H, W[, 3])."""
+    array = (tensor * 255).round().byte().numpy()
+    return array.transpose(1, 2, 0) if len(array) == 3 else array[0]
+
+
+def names(split):
+    return [split.name(i) for i in range(len(split))]
+
+
+def assert_same_samples(split, other):
+    assert sorted(names(split)) == sorted(names(other))
+    where = {other.name(i): i for i in range(len(other))}
+    for i in range(len(split)):
+        a, b = split.sample(i, RNG), other.sample(where[split.name(i)], RNG)
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[key], b[key]) for key in ("image", "alpha", "trimap"))
+        assert split.group(i) == other.group(where[split.name(i)])
+
+
+def test_composition1k_follows_its_lists(tmp_path):
+    data = make("composition1k", tmp_path)
+    train, test = data.train(), data.test()
+    assert names(train) == ["c_0", "c_1", "a_0", "a_1", "b_0", "b_1"]
+    assert [path.name[-5] for path in train.backgrounds] == list("531420")
+    assert names(test) == ["y_0", "y_1", "y_2", "x_0", "x_1", "x_2"]
+    assert [test.group(i) for i in range(6)] == ["y"] * 3 + ["x"] * 3
+    assert isinstance(test, Compositions)
+    part = tmp_path / "Combined_Dataset/Test_set/Adobe-licensed images"
+    backgrounds = (tmp_path / "VOCdevkit/VOC2012/JPEGImages/2008_00000").as_posix()
+    for index, (name, number) in enumerate([("y", 9), ("y", 3), ("y", 5), ("x", 1), ("x", 8), ("x", 2)]):
+        sample = test.sample(index, RNG)
+        fg, alpha = read_image(part / f"fg/{name}.png"), soft_alpha(10 + (name == "x"))
+        bg = read_image(f"{backgrounds}{number}.jpg")
+        if min(bg.shape[:2]) < 40:  # 20x30 below 36x40: enlarged to 36x54 and cut at the top left corner
+            bg = cv2.resize(bg, (36, 54), interpolation=cv2.INTER_CUBIC)
+        bg = bg[:40, :36]
+        image = levels(sample["image"]).astype(float)
+        exact = alpha[..., None] / 255 * fg + (1 - alpha[..., None] / 255) * bg
+        assert np.abs(image - np.floor(exact)).max() <= 1  # single precision may cross a whole number
+        assert (image != np.floor(exact)).mean() < 0.01
+        assert np.array_equal(levels(sample["alpha"]), alpha)
+        assert np.array_equal(sample["trimap"][0, index % 3], np.full(36, np.float32(128 / 255)))  # its own trimap
+
+
+def test_composites_on_disk_are_the_same_and_need_no_backgrounds(tmp_path):
+    data = make("composition1k", tmp_path)
+    made = data.test()
+    folder = tmp_path / "Combined_Dataset/Test_set/merged"
+    for i in range(len(made)):
+        write_png(folder / f"{made.name(i)}.png", levels(made.sample(i, RNG)["image"]))
+    read = data.test()
+    assert isinstance(read, MattingFiles)
+    assert_same_samples(read, made)
+    assert read.fingerprint() != made.fingerprint()
+    shutil.rmtree(tmp_path / "VOCdevkit")
+    assert len(data.test()) == 6
+    (folder / "x_1.png").unlink()  # one is missing: none is taken
+    with pytest.raises(UserError, match="PASCAL VOC"):
+        data.test()
+
+
+def test_decoded_foregrounds_may_lie_in_a_folder(tmp_path):
+    plain = make("composition1k", tmp_path).test()
+    kept = make("composition1k", tmp_path, write=False, cache=str(tmp_path / "decoded")).test()
+    assert "2 foregrounds decoded once" in kept.prepare()
+    assert len(list((tmp_path / "decoded").iterdir())) == 2
+    assert_same_samples(kept, plain)
+    assert kept.fingerprint() == plain.fingerprint()
+
+
+def flatten(source, root):
+    """Bring the shipped layout into that of the released code, with its lists in another order."""
+    shipped = source / "Combined_Dataset"
+    for folder, parts in (
+        ("Training_set", ("Adobe-licensed images", "Other")),
+        ("Test_set", ("Adobe-licensed images",)),
+    ):
+        for part in parts:
+            shutil.copytree(shipped / folder / part, root / folder, dirs_exist_ok=True)
+    shutil.copytree(source / "train2014", root / "train2014")
+    training = shipped / "Training_set"
+    foregrounds = (training / "training_fg_names.txt").read_text().split()
+    photographs = (training / "training_bg_names.txt").read_text().split()
+    lines = []
+    for k, name in enumerate(foregrounds):
+        for i in (1, 0):
+            merged = f"Training_set/merged/{Path(name).stem}_{i}.png"
+            parts = [f"Training_set/{part}/{name}" for part in ("alpha", "fg")]
+            lines.append("\t".join([merged, *parts, f"train2014/{photographs[2 * k + i]}"]))
+    (root / "lists").mkdir()
+    (root / "lists/train.txt").write_text("\n".join(lines) + "\n")
+    lines = [
+        f"Test_set/merged/{name}_{i}.png\tTest_set/alpha/{name}.png\tTest_set/trimaps/{name}_{i}.png"
+        for name in "yx"
+        for i in range(3)
+    ]
+    (root / "lists/test.txt").write_text("\n".join(lines))
+
+
+def test_the_flattened_layout_holds_the_same(tmp_path):
+    shipped = make("composition1k", tmp_path / "shipped")
+    flatten(tmp_path / "shipped", tmp_path / "flat")
+    flat = make("composition1k", tmp_path / "flat", write=False)
+    assert names(flat.train()) == names(shipped.train())
+    assert [path.name for path in flat.train().backgrounds] == [path.name for path in shipped.train().backgrounds]
+    made = shipped.test()
+    for i in range(len(made)):
+        write_png(tmp_path / f"flat/Test_set/merged/{made.name(i)}.png", levels(made.sample(i, RNG)["image"]))
+    assert names(flat.test()) == names(made)
+    assert_same_samples(flat.test(), made)
+    shutil.rmtree(tmp_path / "flat/Test_set/fg")  # composites, mattes and trimaps are enough
+    assert_same_samples(flat.test(), made)
+    shutil.rmtree(tmp_path / "flat/lists")  # then everything is taken by name
+    assert names(flat.train())[:2] == ["a_0", "a_1"]
+    assert [path.name[-5] for path in flat.train().backgrounds] == list("012345")
+    assert_same_samples(flat.test(), made)
+    other = make("composition1k", tmp_path / "flat", write=False, lists=str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match=r"nowhere/train\.txt does not exist; it lists composites"):
+        other.train()
+
+
+def replaced(path, old, new):
+    path.write_text(path.read_text().replace(old, new))
+
+
+TRAINING = "Combined_Dataset/Training_set"
+TESTING = "Combined_Dataset/Test_set"
+MISTAKES = {
+    "a listed background is missing": (
+        lambda root: (root / "train2014/COCO_train2014_000000000004.jpg").unlink(),
+        "train",
+        r"COCO_train2014_000000000004\.jpg, listed in .*training_bg_names\.txt, is missing from .*train2014",
+    ),
+    "a listed foreground is missing": (
+        lambda root: (root / TRAINING / "Other/alpha/a.png").unlink(),
+        "train",
+        r"the alpha of a\.png, listed in .*training_fg_names\.txt, is missing below",
+    ),
+    "colours are missing": (
+        lambda root: (root / TRAINING / "Other/fg/a.png").unlink(),
+        "train",
+        r"Other/fg/a\.png is missing; every foreground of data=composition1k needs colours and alpha",
+    ),
+    "the list is empty": (
+        lambda root: (root / TRAINING / "training_fg_names.txt").write_text("\n\n"),
+        "train",
+        r"training_fg_names\.txt is empty; it lists foregrounds, one a line",
+    ),
+    "the list is no text": (
+        lambda root: (root / TESTING / "test_bg_names.txt").write_bytes(b"\xff\xfe\x81"),
+        "test",
+        r"test_bg_names\.txt cannot be read .*; it lists backgrounds, one a line",
+    ),
+    "too few backgrounds to train on": (
+        lambda root: replaced(root / TRAINING / "training_bg_names.txt", "COCO_train2014_000000000000.jpg\n", ""),
+        "train",
+        r"need 6 backgrounds, but there are 5; .*data\.per_foreground",
+    ),
+    "too few backgrounds to test on": (
+        lambda root: replaced(root / TESTING / "test_bg_names.txt", "2008_000002.jpg\n", ""),
+        "test",
+        r"need 6 backgrounds, but there are 5; .*data\.test_per_foreground",
+    ),
+    "no photographs to train on": (
+        lambda root: shutil.rmtree(root / "train2014"),
+        "train",
+        r"the backgrounds of data=composition1k \(train split\) are missing: .*train2014.* give data\.backgrounds=DIR",
+    ),
+    "no data set": (
+        lambda root: shutil.rmtree(root / "Combined_Dataset"),
+        "train",
+        r"Training_set does not exist; data=composition1k has its train split there",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_missing_files_are_named(mistake, tmp_path):
+    spoil, split, message = MISTAKES[mistake]
+    MATTING_WRITERS["composition1k"](tmp_path)
+    spoil(tmp_path)
+    with pytest.raises(UserError, match=message):
+        getattr(make("composition1k", tmp_path, write=False), split)()
+
+
+SPOILT = {
+    "colours in alpha": ("alpha/y.png", random_image(5, (40, 36)), "colour image"),
+    "sizes that differ": ("alpha/y.png", soft_alpha(0, (40, 35)), "35x40 pixels but .*y.png is 36x40"),
+    "a trimap of another size": ("trimaps/y_0.png", soft_alpha(0, (40, 35)) // 255 * 255, "35x40 pixels"),
+    "a trimap of other values": ("trimaps/y_0.png", np.full((40, 36), 127, np.uint8), "127"),
+}
+
+
+@pytest.mark.parametrize("kind", SPOILT)
+def test_files_that_are_wrong_are_found(kind, tmp_path):
+    data = make("composition1k", tmp_path)
+    file, content, message = SPOILT[kind]
+    write_png(tmp_path / TESTING / "Adobe-licensed images" / file, content, overwrite=True)
+    split = data.test()
+    for look in (split.verify, lambda index: split.sample(index, RNG)):
+        with pytest.raises(UserError, match=message):
+            look(0)
+
+
+def test_a_test_never_skips_a_damaged_background(tmp_path):
+    data = make("composition1k", tmp_path, damaged="skip")
+    path = tmp_path / "VOCdevkit/VOC2012/JPEGImages/2008_000009.jpg"
+    path.write_bytes(path.read_bytes()[:200])
+    for look in (data.test().verify, lambda index: data.test().sample(index, RNG)):
+        with pytest.raises(UserError, match=r"2008_000009\.jpg cannot be read"):
+            look(0)
+    data.test().verify(1)
+
+
+def test_a_list_of_files_or_several_folders_of_backgrounds(tmp_path):
+    MATTING_WRITERS["distinctions646"](tmp_path)
+    photographs = tmp_path / "train2014"
+    chosen = [f"COCO_train2014_{k:012d}.jpg" for k in (4, 2, 0, 1, 3, 5)]
+    (photographs / "chosen.txt").write_text("\n".join(chosen))
+    data = make("distinctions646", tmp_path, write=False, backgrounds=str(photographs / "chosen.txt"))
+    assert [path.name for path in data.train().backgrounds] == chosen
+    write_backgrounds(tmp_path / "more", ["a.jpg"])
+    data = make("distinctions646", tmp_path, write=False, backgrounds=[str(tmp_path / "more"), str(photographs)])
+    assert [path.name for path in data.train().backgrounds][:2] == ["a.jpg", "COCO_train2014_000000000000.jpg"]
+    with pytest.raises(UserError, match=r"data\.backgrounds must be a folder, a file that lists images, or a list"):
+        make("distinctions646", tmp_path, write=False, backgrounds=3)
+    with pytest.raises(UserError, match="nowhere does not exist"):
+        make("distinctions646", tmp_path, write=False, backgrounds=str(tmp_path / "nowhere")).train()
+
+
+@pytest.mark.parametrize("name", COMPOSED)
+def test_what_a_recipe_writes_is_what_is_read(name, tmp_path):
+    data = make(name, tmp_path / "source")
+    made, output = data.test(), tmp_path / "output"
+    recipe = data.recipe("test", output)
+    assert len(recipe.foregrounds) * recipe.per_foreground == len(recipe.backgrounds) == len(made)
+    for source, destination in recipe.copies:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, destination)
+    for i in range(len(made)):
+        sample = made.sample(i, RNG)
+        write_png(recipe.folder / f"merged/{made.name(i)}.png", levels(sample["image"]))
+        if recipe.trimap is not None:
+            trimap = recipe.trimap(i, levels(sample["alpha"]))
+            write_png(recipe.folder / f"trimaps/{made.name(i)}.png", trimap)
+    read = make(name, output, write=False).test()
+    assert isinstance(read, MattingFiles)
+    assert_same_samples(read, made)
+    in_place = data.recipe("train")
+    assert in_place.copies == []
+    assert len(in_place.foregrounds) == 3
+    assert in_place.folder.is_relative_to(tmp_path / "source")
+
+
+def test_aim500_is_for_testing_unless_composed(tmp_path):
+    data = make("aim500", tmp_path, composites=False)
+    test = data.test()
+    assert len(test) == 5
+    sample = test.sample(2, RNG)
+    assert np.array_equal(levels(sample["image"]), read_image(tmp_path / "original/o_00000002.jpg"))
+    assert np.array_equal(sample["alpha"][0], read_alpha(tmp_path / "mask/o_00000002.png"))
+    for ask in (data.train, lambda: data.recipe("test"), lambda: data.objects("train")):
+        with pytest.raises(NoSplitError, match=r"data\.composites=true"):
+            ask()
+
+
+def test_aim500_composites_use_every_background_once(tmp_path):
+    data = make("aim500", tmp_path)
+    train, test = data.train(), data.test()
+    assert len(train) == 3 * 2
+    assert len(test) == 2 * 3
+    assert not {item.name for item in train.foregrounds} & {item.name for item in test.foregrounds}
+    used = [*train.backgrounds, *test.backgrounds]
+    assert len(set(used)) == len(used) == 12
+    assert used != sorted(used)
+    again = make("aim500", tmp_path, write=False).train()
+    assert again.fingerprint() == train.fingerprint()
+    assert make("aim500", tmp_path, write=False, seed=1).train().fingerprint() != train.fingerprint()
+    for number in range(len(test)):  # the photograph's own trimap
+        expected = read_image(tmp_path / f"trimap/{test.group(number)}.png")[..., 0]
+        assert np.array_equal(levels(test.sample(number, RNG)["trimap"]), expected)
+    (tmp_path / "held.txt").write_text("o_00000003\no_00000001.jpg\n")
+    listed = make("aim500", tmp_path, write=False, test_names=str(tmp_path / "held.txt"))
+    assert {item.name for item in listed.test().foregrounds} == {"o_00000001", "o_00000003"}
+    (tmp_path / "held.txt").write_text("o_00000009\n")
+    with pytest.raises(UserError, match=r"unknown photograph in .*held\.txt 'o_00000009'"):
+        listed.test()
+    with pytest.raises(UserError, match=r"needs 18 backgrounds.* \(12 to train on, 6 to test on\), but there are 14"):
+        make("aim500", tmp_path, write=False, per_foreground=4).train()
+    with pytest.raises(UserError, match=r"leaves none to train on: set data\.test_count"):
+        make("aim500", tmp_path, write=False, test_count=5).train()
+
+
+def test_foregrounds_may_be_estimated_or_come_from_a_folder(tmp_path):
+    MATTING_WRITERS["aim500"](tmp_path)
+    assert not any(item.estimate for item in make("aim500", tmp_path, write=False).chosen("train"))
+    estimated = make("aim500", tmp_path, write=False, foreground="estimated")
+    assert all(item.estimate for item in estimated.chosen("train"))
+    assert not any(item.estimate for item in estimated.objects("train"))
+    with pytest.raises(UserError, match=r"data\.foreground must be one of photograph, estimated"):
+        make("aim500", tmp_path, write=False, foreground="colours")
+    prepared = make("aim500", tmp_path, write=False, foreground="estimated", foregrounds=str(tmp_path / "colours"))
+    for item in prepared.objects("test"):
+        write_png(tmp_path / f"colours/{item.name}.png", random_image(77, (40, 36)))
+    chosen = prepared.chosen("test")
+    assert all(item.colour.parent == tmp_path / "colours" for item in chosen)
+    assert not any(item.estimate for item in chosen)
+    with pytest.raises(UserError, match=r"is missing; .*indexnet data prepare aim500 foregrounds output="):
+        prepared.train()
+
+
+@pytest.mark.parametrize("rule", TRIMAP_RULES)
+def test_trimaps_are_made_from_the_name_and_never_wrong(rule):
+    alpha = cv2.GaussianBlur((np.hypot(*np.mgrid[-60:60, -70:70]) < 40).astype(np.uint8) * 255, (0, 0), 4)
+    trimaps = [generate_trimap(rule, f"t_{k}", alpha) for k in range(12)]
+    for trimap in trimaps:
+        assert set(np.unique(trimap)) == {0, 128, 255}
+        assert (trimap[(alpha > 0) & (alpha < 255)] == 128).all()
+        assert (alpha[trimap == 255] == 255).all()
+        assert (alpha[trimap == 0] == 0).all()
+    assert np.array_equal(trimaps[3], generate_trimap(rule, "t_3", alpha))
+    different = len({trimap.tobytes() for trimap in trimaps})
+    assert different == 1 if rule == "fixed" else different > 5
+    if rule == "dilated":
+        assert any(np.array_equal(trimaps[0], trimap_from_alpha(alpha, d)) for d in range(1, 20))
+
+
+def test_simd_scales_its_test_foregrounds(tmp_path):
+    data = make("simd", tmp_path)
+    assert {item.name for item in data.train().foregrounds} == {"fur_a", "net_c"}
+    test = data.test()
+    assert names(test) == ["fur_b_2008_000002", "net_a_2008_000000", "net_a_2008_000001"]
+    assert [test.group(i) for i in range(3)] == ["fur_b", "net_a", "net_a"]
+    for i in range(3):
+        assert test.sample(i, RNG)["image"].shape == (3, 800, 1800)  # 400x900, the shorter side at least 800
+        test.verify(i)
+    for i, sample in enumerate(test.sample(i, RNG) for i in range(3)):
+        pattern, _, file = test.name(i).partition("_")
+        for part, key in (("merged", "image"), ("alpha", "alpha"), ("trimap", "trimap")):
+            write_png(tmp_path / f"written/{pattern}/{part}/{file}.png", levels(sample[key]))
+    written = make("simd", tmp_path, write=False, test_root=str(tmp_path / "written")).test()
+    assert isinstance(written, MattingFiles)
+    assert_same_samples(written, test)
+    with pytest.raises(NoSplitError):
+        data.recipe("test")
+    (tmp_path / "bad.txt").write_text("wool:a.png:b.jpg\n")
+    with pytest.raises(UserError, match=r"bad\.txt, line 1: CLASS:FOREGROUND:BACKGROUND .* found 'wool:a\.png:b\.jpg'"):
+        make("simd", tmp_path, write=False, test_list=str(tmp_path / "bad.txt")).test()
+    large = make("simd", tmp_path, write=False)
+    write_foreground(tmp_path / "fur/fg/b2.png", tmp_path / "fur/alpha/b2.png", 3, (1200, 2400))
+    replaced(tmp_path / "SIMD_composition_test_filelist.txt", "fur:b.png", "fur:b2.png")
+    assert large.test().sample(0, RNG)["image"].shape == (3, 960, 1920)
+
+
+def test_distinctions_in_folders_of_other_names(tmp_path):
+    MATTING_WRITERS["distinctions646"](tmp_path)
+    for split in ("Train", "Test"):
+        (tmp_path / f"sets/{split}").mkdir(parents=True)
+        (tmp_path / split / "FG").rename(tmp_path / f"sets/{split}/image")
+        (tmp_path / split / "GT").rename(tmp_path / f"sets/{split}/alpha")
+    with pytest.raises(UserError, match="Train/FG does not exist"):
+        make("distinctions646", tmp_path, write=False).train()
+    options = {"colours": "sets/{split}/image", "mattes": "sets/{split}/alpha"}
+    data = make("distinctions646", tmp_path, write=False, **options)
+    assert names(data.train())[:2] == ["Train0_0", "Train0_1"]
+    assert names(data.test())[0] == "Test0_0"
+    with pytest.raises(UserError, match=r"data\.mattes must be a folder below ROOT with '\{split\}' in it"):
+        make("distinctions646", tmp_path, write=False, mattes="GT")
+
+
+def parts(data):
+    splits = {"train": data.train(), "test": data.test(), "validation": data.validation()}
+    return {
+        name: ({item.name for item in split.foregrounds}, {path.name for path in split.backgrounds})
+        for name, split in splits.items()
+        if split is not None
+    }
+
+
+def test_a_folder_of_ones_own_is_divided_by_names(tmp_path):
+    write_matting_folder(tmp_path, foregrounds=20, backgrounds=30)
+    plain = parts(make("matting_folder", tmp_path, write=False, validation=False))
+    found = parts(make("matting_folder", tmp_path, write=False))
+    assert {name: (len(fg), len(bg)) for name, (fg, bg) in found.items()} == {
+        "train": (17, 25),
+        "validation": (1, 2),
+        "test": (2, 3),
+    }
+    for k in (0, 1):
+        sets = [found[name][k] for name in found]
+        assert len(set.union(*sets)) == sum(map(len, sets))
+        assert plain["test"][k] == found["test"][k]
+        assert plain["train"][k] == found["train"][k] | found["validation"][k]
+    write_foreground(tmp_path / "fg/new.png", tmp_path / "alpha/new.png", 3)
+    more = parts(make("matting_folder", tmp_path, write=False))
+    assert len(more["test"][0] & found["test"][0]) >= 1  # what is there stays where it was, but for one
+    test = make("matting_folder", tmp_path, write=False, test_per_foreground=9).test()
+    assert len(test) == 2 * 3  # no foreground is over one background twice
+    assert len({levels(test.sample(i, RNG)["image"]).tobytes() for i in range(6)}) == 6
+
+
+def test_a_folder_of_ones_own_with_a_folder_for_each_split(tmp_path):
+    for k, split in enumerate(("train", "test")):
+        write_foreground(tmp_path / split / f"fg/{split}.png", tmp_path / split / f"alpha/{split}.png", k)
+        Image.open(tmp_path / split / f"fg/{split}.png").save(tmp_path / split / f"fg/{split}.jpg")
+        (tmp_path / split / f"fg/{split}.png").unlink()  # JPEG colours with a PNG matte
+        write_backgrounds(tmp_path / split / "bg", [f"{split}{i}.jpg" for i in range(4)], seed=10 * k)
+    data = make("matting_folder", tmp_path, write=False, test_per_foreground=4)
+    assert parts(data) == {
+        "train": ({"train"}, {f"train{i}.jpg" for i in range(4)}),
+        "test": ({"test"}, {f"test{i}.jpg" for i in range(4)}),
+    }
+    assert names(data.test()) == [f"test_{k}" for k in range(4)]
+    assert data.validation() is None
+    mine = np.full((40, 36), 128, np.uint8)
+    write_png(tmp_path / "test/trimap/test.png", mine)
+    assert all(np.array_equal(levels(data.test().sample(i, RNG)["trimap"]), mine) for i in range(4))
+    backgrounds = make("matting_folder", tmp_path, write=False, test_backgrounds=str(tmp_path / "train/bg"))
+    assert parts(backgrounds)["test"][1] <= {f"train{i}.jpg" for i in range(4)}
+    shutil.rmtree(tmp_path / "test")
+    with pytest.raises(UserError, match=r"test does not exist, but a folder of another split does; put fg, alpha and"):
+        data.test()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda root: (root / "alpha/thing 2.png").unlink(), r"fg/thing 2\.png has no partner; put one named thing 2"),
+        (lambda root: (root / "fg/thing 2.png").unlink(), r"alpha/thing 2\.png has no partner"),
+        (lambda root: shutil.rmtree(root / "bg"), r"bg does not exist; name a folder of images"),
+        (lambda root: [path.unlink() for path in (root / "bg").iterdir()], r"bg holds no image"),
+        (lambda root: shutil.copy(root / "fg/thing 1.png", root / "fg/thing 1.bmp"), r"share a name; keep one"),
+    ],
+)
+def test_a_folder_of_ones_own_with_something_missing(spoil, message, tmp_path):
+    data = make("matting_folder", tmp_path)
+    spoil(tmp_path)
+    for split in (data.train, data.test):
+        with pytest.raises(UserError, match=message):
+            split()
+
+
+def test_a_folder_of_ones_own_needs_two_of_each(tmp_path):
+    write_matting_folder(tmp_path, foregrounds=1)
+    with pytest.raises(UserError, match=r"fg holds 1 of the two at least"):
+        make("matting_folder", tmp_path, write=False, validation=False).test()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("pipeline", "dimm", "data.pipeline must be one of .*dim"),
+        ("damaged", "ignore", "data.damaged must be one of refuse, skip"),
+        ("per_foreground", 0, "data.per_foreground must be a positive whole number"),
+        ("test_per_foreground", True, "data.test_per_foreground must be a positive"),
+        ("size", 4, "data.size must be"),
+        ("foreground", "photos", "data.foreground must be one of colours, estimated"),
+        ("validation", "yes", "data.validation must be one of True, False"),
+    ],
+)
+def test_options_that_cannot_be(option, value, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        make("matting_folder", tmp_path, write=False, **{option: value})
+
+
+def test_alphamatting_takes_photographs_by_name(tmp_path):
+    write_alphamatting(tmp_path, ("GT01", "GT02", "GT03"))
+    chosen = create_data("alphamatting", root=str(tmp_path), names=["GT03", "GT01"]).test()
+    assert names(chosen) == ["GT01", "GT03"]
+    every = create_data("alphamatting", root=str(tmp_path)).test()
+    assert names(every) == ["GT01", "GT02", "GT03"]
+    assert chosen.fingerprint() != every.fingerprint()
+    with pytest.raises(UserError, match=r"unknown photograph in data\.names 'GT3'\. Did you mean 'GT03'"):
+        create_data("alphamatting", root=str(tmp_path), names=["GT3"]).test()
+    for wrong in ("GT01", [], ["GT01", "GT01"], [1]):
+        with pytest.raises(UserError, match=r"data\.names must be a list of different names"):
+            create_data("alphamatting", root=str(tmp_path), names=wrong)
+
+
+def test_the_two_trimap_sets_are_told_apart(tmp_path):
+    write_alphamatting(tmp_path)
+    shutil.rmtree(tmp_path / "trimap_training_lowres/Trimap2")
+    shutil.copytree(tmp_path / "trimap_training_lowres/Trimap1", tmp_path / "trimap_training_lowres/Trimap2")
+    one, two = (create_data("alphamatting", root=str(tmp_path), trimap=f"Trimap{k}").test() for k in (1, 2))
+    assert one.fingerprint() != two.fingerprint()
+
+
+def test_the_benchmark_has_three_splits_and_no_alpha(tmp_path):
+    write_alphamatting_test(tmp_path)
+    for number in (2, 3):  # three sets of the same bytes are still three
+        shutil.rmtree(tmp_path / f"trimap_lowres/Trimap{number}")
+        shutil.copytree(tmp_path / "trimap_lowres/Trimap1", tmp_path / f"trimap_lowres/Trimap{number}")
+    data = create_data("alphamatting_test", root=str(tmp_path))
+    tests = data.tests()
+    assert list(tests) == ["Trimap1", "Trimap2", "Trimap3"]
+    assert len({split.fingerprint() for split in tests.values()}) == 3
+    for split in tests.values():
+        assert names(split) == ["doll", "troll"]
+        assert split.sample(0, RNG).keys() == {"image", "trimap", "name"}
+    with pytest.raises(NoSplitError, match="has no mattes to train with"):
+        data.train()
+    (tmp_path / "trimap_lowres/Trimap3/doll.png").unlink()
+    with pytest.raises(UserError, match=r"Trimap3/doll\.png is missing"):
+        data.tests()
+
+
+@pytest.mark.parametrize("name", sorted(MATTING_WRITERS))
+def test_fingerprints_tell_splits_apart_and_files_that_changed(name, tmp_path):
+    def prints():
+        data = make(name, tmp_path, write=False)
+        found = [split.fingerprint() for split in data.tests().values()]
+        return found + ([] if name.startswith("alphamatting") else [data.train().fingerprint()])
+
+    MATTING_WRITERS[name](tmp_path)
+    first = prints()
+    assert len(set(first)) == len(first)
+    assert prints() == first
+    for path in tmp_path.rglob("*.png"):  # mattes and trimaps grow by a few bytes
+        with path.open("ab") as file:
+            file.write(b"more")
+    assert not set(first) & set(prints())
+
+
+def test_the_real_photographs_as_a_folder_of_ones_own(shared, tmp_path):
+    source = shared / "data/alphamatting"
+    (tmp_path / "fg").symlink_to((source / "input_training_lowres").resolve())
+    (tmp_path / "alpha").symlink_to((source / "gt_training_lowres").resolve())
+    (tmp_path / "bg").symlink_to((shared / "data/nyu_depth_v2_half/nyu_images").resolve())
+    data = create_data("matting_folder", root=str(tmp_path), size=64, test_per_foreground=2)
+    train, test = data.train(), data.test()
+    assert len(train.foregrounds) + len(test.foregrounds) == 21
+    sample = test.sample(0, RNG)
+    assert max(sample["image"].shape) == 800
+    assert (sample["trimap"] == 128 / 255).any()
+    crop = train.sample(0, np.random.default_rng(3))
+    composed = crop["alpha"] * crop["fg"] + (1 - crop["alpha"]) * crop["bg"]
+    assert (composed - crop["image"]).abs().mean() < 0.02
