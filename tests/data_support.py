@@ -143,7 +143,7 @@ def write_alphamatting_test(root, names=("doll", "troll"), size=(24, 20)):
 def write_matting_folder(root, foregrounds=4, backgrounds=30):
     for k in range(foregrounds):
         write_foreground(root / f"fg/thing {k}.png", root / f"alpha/thing {k}.png", k)
-    write_backgrounds(root / "bg", [f"b{k}.jpg" for k in range(backgrounds)])
+    write_backgrounds(root / "bg", [f"p{k}.jpg" for k in range(backgrounds)])
 
 
 def write_composition1k(root, trimaps=True):

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 
 import numpy as np
@@ -29,6 +31,7 @@ from indexnet.run import app
 from indexnet.run.app import ADDRESS, free_port
 from indexnet.run.app_studio import BRUSHES, CANVAS_SIDE, Studio, canvas, paint, read_guided
 from indexnet.run.infer import load_task
+from report_browser import EXECUTABLE, browser
 
 pytestmark = pytest.mark.skipif(find_spec("gradio") is None, reason="gradio is not installed")
 
@@ -327,3 +330,79 @@ def test_the_page_end_to_end(served, files, checkpoint, tmp_path):
     assert asked <= {f"socket.{what} {where}" for what in ("bind", "connect", "getaddrinfo") for where in
                      ("127.0.0.1", "local", "localhost", "None")}, asked  # fmt: skip
     assert "socket.bind 127.0.0.1" in asked
+
+
+class _Address(str):
+    def as_uri(self):
+        return str(self)
+
+
+# badges over fields, which hide what is under them
+BADGES = """[...document.querySelectorAll('[data-testid=status-tracker] .error')]
+    .filter(e => e.getClientRects().length).map(e => e.outerHTML)"""
+
+
+@pytest.mark.long
+@pytest.mark.skipif(EXECUTABLE is None, reason="there is no Chromium")
+def test_the_page_in_a_browser(served, files, tmp_path):
+    address, _, process, _ = served
+    (files / "bad.png").write_bytes(b"no image")
+    save_image(files / "huge.png", np.random.default_rng(0).integers(0, 256, (700, 700, 3), dtype=np.uint8))
+
+    def wait(expression, seconds=60):
+        end = time.monotonic() + seconds
+        while not tab.evaluate(expression):
+            assert time.monotonic() < end, f"{expression}: {tab.evaluate('document.body.innerText')}"
+            time.sleep(0.1)
+
+    def drop(field, name):
+        selector = f"#{field} input[type=file]"
+        wait(f"!!document.querySelector('{selector}')")
+        root = tab.call("DOM.getDocument")["root"]["nodeId"]
+        node = tab.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        tab.call("DOM.setFileInputFiles", nodeId=node, files=[str(files / name)])
+
+    def upload(field, name):
+        drop(field, name)  # the field then shows the stem and the suffix as two lines
+        shown = f"document.querySelector('#{field}').innerText.replace(/\\s/g, '')"
+        wait(f"{shown}.includes({json.dumps(name)}) && !{shown}.includes('Uploading')")
+
+    def told(sentence):
+        wait(f"document.body.innerText.includes({json.dumps(sentence)})")
+        assert tab.evaluate(BADGES) == []
+
+    def narrow(width):
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+
+    with browser(tmp_path / "profile") as tab:
+        for scheme, width in (("light", 1280), ("dark", 390)):
+            tab.open(_Address(address), width=width, scheme=scheme)
+            wait("!!document.querySelector('#photo input[type=file]')")
+            end = time.monotonic() + 60
+            while not any("heartbeat" in url for url in tab.requests()):  # before, gradio loses what is dropped
+                assert tab.evaluate("true")
+                assert time.monotonic() < end
+                time.sleep(0.1)
+            time.sleep(1)
+            narrow(width)
+            if scheme == "light":
+                drop("photo", "huge.png")  # refused, and in nobody's way
+                told("exceed the maximum allowed size of 1.0 Mb")
+                upload("photo", "bad.png")
+                told("bad.png cannot be read as an image")
+                assert not tab.evaluate("!!document.querySelector('#editor canvas')")
+                tab.evaluate("document.querySelector('#photo [aria-label=Clear]').click()")
+            upload("photo", "cat.png")
+            wait("!!document.querySelector('#editor canvas')")
+            tab.evaluate("document.querySelector('#start input[value=trimap]').click()")
+            upload("trimap", "known.png")
+            tab.evaluate("document.querySelector('#run').click()")
+            wait("document.querySelector('#composite img')?.naturalWidth === 52")
+            narrow(width)
+            if scheme == "dark":
+                upload("picture", "bad.png")
+                told("bad.png cannot be read as an image")
+            assert "Traceback" not in tab.evaluate("document.body.innerText")
+            assert [url for url in tab.requests() if not url.startswith((address, f"blob:{address}"))] == []
+        process.send_signal(signal.SIGINT)
+        assert process.wait(5) == 0  # though the page is open

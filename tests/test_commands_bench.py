@@ -41,11 +41,14 @@ def test_several_networks_at_several_sizes(tmp_path, checkpoint, capsys):
         (name, *size) for name in ("pool", "matte") for size in sizes
     ]
     for line in notes["measurements"]:
-        assert 0 < line["fastest"] <= line["seconds"] <= line["slowest"] < 60
-        assert len(line["times"]) == 2
-        assert line["memory"] is None or line["memory"] >= 0
+        assert 0 < line["fastest_s"] <= line["median_s"] <= line["slowest_s"] < 60
+        assert len(line["times_s"]) == 2
+        assert line["memory_bytes"] is None or line["memory_bytes"] >= 0
     rows = list(csv.DictReader(files["csv"].open()))
-    assert [float(row["seconds"]) for row in rows] == [m["seconds"] for m in notes["measurements"]]
+    assert [float(row["median_s"]) for row in rows] == [m["median_s"] for m in notes["measurements"]]
+    assert set(rows[0]) >= {"fastest_s", "slowest_s", "memory_bytes"}
+    assert "(1 thread)" in notes["device"]
+    assert "some 20 MB are the kernels' own" in " ".join(shown.split())
     assert Image.open(files["png"]).size[0] > 100
 
 
@@ -62,6 +65,22 @@ def test_memory_is_that_of_the_forward_pass(checkpoint):
     assert 0.5 < line.memory / live_bytes(network, (network.in_channels, 512, 512)) < 2.5
 
 
+def test_memory_grows_with_the_size():
+    """Also for the first sizes of a process, in which kernels load."""
+    from indexnet._memory import forget_peak
+    from indexnet.networks import create_network
+
+    if not forget_peak():
+        pytest.skip("peaks of a process cannot be forgotten here")
+    encoder = {"name": "mobilenetv2_released"}
+    network = create_network("matting_unet", encoder=encoder, context="none", resampling="indexnet").eval()
+    sizes = [(64, 64), (160, 160), (256, 256)]
+    found = [line.memory for line in bench.measure([("a", network)], sizes, torch.device("cpu"), 1)]
+    assert found == sorted(found)
+    assert found[0] > 2 * 10**6
+    assert found[2] > 2 * found[0]
+
+
 def test_what_does_not_fit_is_said_and_the_rest_goes_on(tmp_path, checkpoint, capsys, monkeypatch):
     forward = bench._forward
 
@@ -76,7 +95,9 @@ def test_what_does_not_fit_is_said_and_the_rest_goes_on(tmp_path, checkpoint, ca
     out, err = capsys.readouterr()
     assert "does not fit" in out
     assert "pool at 128x128: out of memory" in err
-    assert (tmp_path / "a.svg").read_text().lstrip().startswith("<?xml")
+    drawn = (tmp_path / "a.svg").read_text()
+    assert drawn.lstrip().startswith("<?xml")
+    assert "side of the image, pixels" in drawn
     assert run(checkpoint, "--sizes", "128") == 2
     monkeypatch.setattr("indexnet._memory.available_memory", lambda: 10**6)
     capsys.readouterr()

@@ -27,7 +27,7 @@ from indexnet.networks.inference import infer_alpha, to_uint8
 from indexnet.run.evaluate import default_folder, parse_overrides
 from indexnet.run.evaluate_gallery import Gallery
 from indexnet.run.evaluate_scores import Scores, bootstrap, evaluate, interval
-from indexnet.run.evaluate_table import compare_scores, table_csv, table_markdown
+from indexnet.run.evaluate_table import compare_scores, print_comparison, print_single, table_csv, table_markdown
 from indexnet.run.infer import load_task, parse_memory, predict_sample
 
 
@@ -290,7 +290,25 @@ def test_bootstrap_draws_groups_not_images():
     assert (low + high) / 2 == pytest.approx(values.mean(), abs=half / 4)
     narrow = interval(bootstrap(scored(values), "mse"))
     assert narrow[1] - narrow[0] < (high - low) / 2.5
-    assert bootstrap(scored([1.0, 2.0], ["a", "a"]), "mse") is None
+    assert bootstrap(scored(range(5)), "mse") is None
+    assert bootstrap(scored(range(12), [f"{k % 5}" for k in range(12)]), "mse") is None  # groups count, not images
+    assert bootstrap(scored(range(6)), "mse") is not None
+
+
+def test_too_few_images_have_no_intervals_and_no_marks(capsys):
+    few = compare_scores([("a", "", scored([1.0, 2.0])), ("b", "", scored([0.5, 1.0]))])
+    cell = few.lines[1].cells["mse"]
+    assert (cell.bounds, cell.difference, cell.difference_bounds, cell.differs) == (None, -0.75, None, False)
+    text = table_markdown("t", few)
+    assert "2 images are too few for 95 % intervals; signed: difference from the first method." in text
+    assert r"\*" not in text
+    print_comparison("t", few)
+    print_single("t", scored([1.0, 2.0, 3.0], ["x", "x", "y"]))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "2 groups of 3 images are too few for 95 % intervals" in shown
+    assert "95 % interval " not in shown
+    print_single("t", scored(range(6)))
+    assert "95 % bootstrap intervals over 6 images" in capsys.readouterr().out
 
 
 def test_bootstrap_of_a_metric_that_is_no_mean_of_images():
@@ -372,6 +390,9 @@ def test_several_checkpoints_and_a_classical_method_in_one_table(matting, tmp_pa
     assert sorted(path.name for path in (folder / "worst").iterdir()) == ["01.png", "02.png"]
     assert main([*words, "--gallery", "1", "--device", "cpu", "--overwrite"]) == 3
     assert [path.name for path in (folder / "worst").iterdir()] == ["01.png"]
+    assert "<h1>Worst images: max_unpool; nearest; closed_form on alphamatting, test</h1>" in page
+    assert "<p>By SAD (thousands) of <q>max_unpool</q>" in page
+    assert result["note"] == "2 images are too few for 95 % intervals"
     # one classical method alone is an evaluation as of a checkpoint
     assert main(["evaluate", "closed_form", "data=alphamatting", f"data.root={root}", "data.trimap=Trimap2"]) == 0
     single = json.loads((tmp_path / "evaluations/closed_form/alphamatting,trimap=Trimap2/evaluation.json").read_text())
@@ -485,3 +506,31 @@ def test_an_image_too_large_for_the_memory_is_named_and_the_others_are_evaluated
     monkeypatch.setattr("indexnet.tasks.matting.infer_alpha", full)
     assert main(["evaluate", str(matting), "--output", str(tmp_path / "out"), "--gallery", "0"]) == 3
     assert "scene-test-000000 is too large for the memory" in capsys.readouterr().err
+
+
+def test_a_diverged_network_has_no_score(tmp_path, capsys):
+    """Cut to 8 bits, NaN would be a black matte, and score as one."""
+    import torch
+
+    path = matting_checkpoint(tmp_path / "m.ckpt")
+    content = torch.load(path, weights_only=True)
+    content["state_dict"] = {
+        key: torch.full_like(value, torch.nan) if value.is_floating_point() else value
+        for key, value in content["state_dict"].items()
+    }
+    torch.save(content, path)
+    assert main(["evaluate", str(path), "--limit", "1", "--gallery", "0", "--output", str(tmp_path / "out")]) == 2
+    assert "the prediction is not finite" in capsys.readouterr().err
+
+
+def test_an_evaluation_says_how_many_images_ran_in_tiles(tmp_path, capsys, monkeypatch):
+    import indexnet.networks.inference as inference
+
+    monkeypatch.setattr(inference, "_AT_MOST", 10**9)  # as if every image were large
+    monkeypatch.setattr(inference, "forward_bytes", lambda network, pixels: 1000 * pixels)
+    monkeypatch.setattr(inference, "room", lambda device, memory: 300 * 64 * 64)
+    path = matting_checkpoint(tmp_path / "m.ckpt")
+    words = ["evaluate", str(path), "--limit", "1", "--gallery", "0", "--output", str(tmp_path / "out")]
+    assert main(words) == 0
+    assert "1 images ran in tiles, --memory auto" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out/evaluation.json").read_text())["tiled"] == 1

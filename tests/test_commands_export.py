@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import torch
 from commands_support import autoencoder_checkpoint, photograph, save_random, trimap
 from indexnet.cli import main
 from indexnet.errors import UserError
+from indexnet.networks.inference import infer_alpha
 from indexnet.run import export as exporting
 from indexnet.run.export import SUFFIXES, describe, export, multiple_of, with_protocol
 from indexnet.run.infer import image_sample, load_task
@@ -157,16 +160,36 @@ def test_the_graph_does_what_the_task_does(checkpoint):
     sample = image_sample(task, photograph(64, 96), trimap(64, 96))
     batch = {key: value[None] for key, value in sample.items() if key in ("image", "trimap")}
     with torch.no_grad():
-        alpha = with_protocol(task)(batch["image"], batch["trimap"])
+        alpha, raw = with_protocol(task)(batch["image"], batch["trimap"])
     assert alpha.std() > 0.1
-    assert (alpha - task.infer(batch)).abs().max() <= 1.01 / 255
+    assert (alpha - task.infer(batch | {"name": ["a photograph"]})).abs().max() <= 1.01 / 255
     known = batch["trimap"] != 128 / 255
     assert torch.equal(alpha[known], batch["trimap"][known])
+    assert torch.equal(alpha[~known], raw.clamp(0, 1)[~known])
+    assert not torch.equal(raw, raw.clamp(0, 1))
     facts = describe(task, meta, "0")
     assert facts["size_multiple"] == multiple_of(task) == 32
     assert facts["normalisation"]["where"] == "inside the graph"
     assert "0 background, 128/255 unknown, 1 foreground" in facts["inputs"][1]["meaning"]
+    assert facts["sizes"].startswith("multiples of 32, from 64;")
     json.dumps(facts)
+    plain = describe(task, meta | {"notice": "", "source": ""}, "0")
+    assert facts.keys() - plain.keys() == {"notice", "source"}
+
+
+def test_the_recipe_for_other_sizes_gives_what_predict_gives(checkpoint):
+    """As the documentation has it; alpha, pasted at the enlarged size, would be far off beside known pixels."""
+    task, content = exported(checkpoint("matting", NETWORKS["matting"]), "onnx")
+    text = (Path(__file__).parents[1] / "docs" / "export.md").read_text(encoding="utf-8")
+    (block,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "def matte(" in block)
+    recipe = {}
+    exec(block, recipe)
+    session = onnxruntime.InferenceSession(content)
+    for height, width in ((75, 107), (64, 96), (40, 50)):
+        image, known = photograph(height, width, 1), trimap(height, width)
+        expected = infer_alpha(task.network, image, known)
+        assert expected[known == 128].std() > 10
+        assert np.abs(recipe["matte"](session, image, known) - expected).max() < 0.01
 
 
 def test_paths_stay_at_home(tmp_path):
@@ -195,7 +218,7 @@ def test_every_task_exports(task_name, kind, checkpoint, tmp_path):
     sample = image_sample(task, photograph(64, 96, seed=2), trimap(64, 96) if matting else None)
     batch = {key: value[None] for key, value in sample.items() if key in ("image", "trimap")}
     got = run_file(tmp_path / "file", kind, *batch.values())
-    expected = task.infer(batch).detach()
+    expected = task.infer(batch | {"name": ["a photograph"]}).detach()
     if task_name == "segmentation":
         assert (got.argmax(1, keepdim=True) == expected).float().mean() > 0.99
     else:

@@ -221,7 +221,7 @@ def test_sixteen_bits_are_rounded_and_the_budget_is_passed_on(matting, folder, m
 
     plain, budgets = matting_task.infer_alpha, []
 
-    def watched(network, image, known, memory=None):
+    def watched(network, image, known, memory=None, tiled=None):
         budgets.append(memory)
         return plain(network, image, known, memory=memory)
 
@@ -323,6 +323,54 @@ def test_trimaps_that_leave_nothing_or_everything_open(matting, folder, capsys):
     assert len(np.unique(read(folder / "out" / "b.png"))) > 3
 
 
+def test_a_trimap_that_marks_nothing(matting, folder, capsys):
+    save_image(folder / "trimaps" / "a.png", np.zeros((40, 50), np.uint8))
+    assert predict(matting, folder) == 0
+    assert "a.png: the trimap has neither foreground (255) nor unknown" in capsys.readouterr().err
+    save_image(folder / "trimaps" / "a.png", trimap(40, 50) // 128)  # labels 0 and 1
+    assert predict(matting, folder, "--overwrite") == 3
+    assert "a.png has no value above 1, which looks like labels" in capsys.readouterr().err
+
+
+def test_formats_that_are_not_read_and_trimaps_of_nothing_are_named(matting, folder, capsys):
+    for name in ("IMG_1.HEIC", "a.cr2"):  # a has a JPEG beside it
+        (folder / "images" / name).write_bytes(b"x")
+    for name in ("IMG_1", "old", "older"):
+        save_image(folder / "trimaps" / f"{name}.png", trimap(9, 9))
+    assert predict(matting, folder) == 3
+    err = capsys.readouterr().err
+    assert "IMG_1.HEIC is not read, only .png, " in err
+    assert "1 of 3" in err
+    assert "a.cr2" not in err
+    assert "trimaps without an image of that name in" in err
+    assert ": 2 (old.png, older.png)" in err
+    assert files_of(folder / "out") == ["a.png", "b.png"]
+    one = ["--images", str(folder / "images" / "a.jpg"), "--overwrite"]
+    assert predict(matting, folder, *one) == 0
+    assert "without an image" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("orientation", "size", "noted", "said"),
+    [(6, (40, 40), 1, True), (6, (40, 40), 6, False), (6, (40, 50), 1, False), (3, (40, 50), 1, True)],
+)
+def test_masks_whose_orientation_the_shape_does_not_tell(matting, tmp_path, capsys, orientation, size, noted, said):
+    stored = size[::-1] if orientation == 6 else size
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    save_image(tmp_path / "images" / "a.jpg", photograph(*stored), exif=exif)
+    exif[0x0112] = noted
+    save_image(tmp_path / "masks" / "a.png", trimap(*size), exif=exif)
+    save_image(tmp_path / "images" / "b.jpg", photograph(*size))
+    save_image(tmp_path / "masks" / "b.png", trimap(*size))
+    for guide in ("mask", "trimap"):
+        words = [f"--{guide}s", str(tmp_path / "masks"), "--overwrite"]
+        assert predict(matting, tmp_path, *words, trimaps=False) == 0
+        err = capsys.readouterr().err
+        assert (f"a {guide} must be upright, as the picture is seen" in err) == said
+        assert "b.jpg" not in err
+
+
 def test_photographs_of_cameras(matting, folder):
     """A turned photograph, several pages and odd names; the result is as large as what a person sees."""
     exif = Image.Exif()
@@ -412,6 +460,24 @@ def test_a_data_set_of_several_tests_gets_a_folder_each(matting, tmp_path):
     assert read(tmp_path / "out" / names[0]).shape == (24, 20)
 
 
+def test_a_data_set_in_the_wrong_place(matting, tmp_path, capsys):
+    for name, folder in (("alphamatting", "input_training_lowres"), ("alphamatting_test", "input_lowres")):
+        words = [f"data={name}", f"data.root={tmp_path}", "--output", str(tmp_path / "out")]
+        assert main(["predict", str(matting), *words]) == 2
+        line = one_line(capsys)
+        assert f"data.root={tmp_path} is to be the ROOT of ROOT/{folder}/" in line
+        assert f"`indexnet data check {name} root=DIR`" in line
+
+
+def test_one_photograph_of_a_data_set_by_its_name(matting, tmp_path):
+    from data_support import write_alphamatting
+
+    write_alphamatting(tmp_path / "data", ("GT01", "GT02"))
+    words = ["data=alphamatting", f"data.root={tmp_path / 'data'}", "--output", str(tmp_path / "out")]
+    assert main(["predict", str(matting), *words, "data.names=GT02", "--device", "cpu"]) == 0
+    assert files_of(tmp_path / "out") == ["GT02.png"]
+
+
 def test_options_that_contradict_each_other(matting, autoencoder, folder, capsys):
     def said(code, *fragments):
         assert code == 2
@@ -471,10 +537,13 @@ def test_mistakes_are_one_sentence_and_exit_code_2(matting, autoencoder, folder,
     torch.save({"weight": torch.zeros(2)}, tmp_path / "other.ckpt")
     said(predict(tmp_path / "other.ckpt", folder), "other.ckpt is a checkpoint of something else")
     said(predict(matting, folder, "--device", "gpu7"), "--device gpu7 is unknown")
-    said(predict(matting, folder, "--images", str(tmp_path / "nowhere")), "nowhere does not exist")
+    said(predict(matting, folder, "--images", str(tmp_path / "nowhere")), "--images", "nowhere does not exist")
     (tmp_path / "empty").mkdir()
     said(predict(matting, folder, "--images", str(tmp_path / "empty")), "empty holds no image")
-    said(predict(matting, folder, "--trimaps", str(tmp_path / "empty")), "empty holds no image")
+    said(predict(matting, folder, "--trimaps", str(tmp_path / "empty")), "--trimaps", "empty holds no image")
+    for option in ("trimaps", "masks"):
+        given = [f"--{option}", str(tmp_path / "trr")]
+        said(predict(matting, folder, *given, trimaps=False), f"--{option} {tmp_path / 'trr'} does not exist")
     said(
         predict(matting, folder, "--trimaps", str(folder / "trimaps" / "a.png")), "is one file but --images is a folder"
     )

@@ -76,7 +76,7 @@ def test_the_command_measures_every_method_on_every_range(tmp_path, capsys):
     for key, value in scores.results.items():
         cell = result["methods"][1]["results"][key][1]
         assert cell["value"] == pytest.approx(value, rel=1e-9)
-        assert cell["interval"][0] <= value <= cell["interval"][1]
+        assert cell["interval"] is None  # of three images
     with (out / "robustness.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["method"], row["range"]) for row in rows] == [
@@ -88,9 +88,22 @@ def test_the_command_measures_every_method_on_every_range(tmp_path, capsys):
     svg = ElementTree.fromstring((out / "robustness.svg").read_bytes())
     words_drawn = {element.text for element in svg.iter("{http://www.w3.org/2000/svg}text")}
     assert {"max_unpool", "nearest", "3-5", "9-12", "SAD (thousands), lower is better"} <= words_drawn
+    assert any("3 images are too few for 95 % intervals" in (text or "") for text in words_drawn)
+    assert "size of the eroding ellipses, pixels" in words_drawn
+    assert result["note"] == "3 images are too few for 95 % intervals" in captured
+    assert not rows[3]["sad_low"]
     assert read(out / "robustness.png").std() > 1
     assert main([*words, "--output", str(out)]) == 2
     assert "robustness.json exists; give --overwrite" in capsys.readouterr().err
+
+
+def test_six_images_have_intervals(tmp_path, capsys):
+    words = ["robustness", str(matting_checkpoint(tmp_path / "a.ckpt")), "data.test_count=6", "--ranges", "3-5"]
+    assert main([*words, "--device", "cpu", "--output", str(tmp_path / "out")]) == 0
+    assert "95 % bootstrap intervals over 6 images, in robustness.csv and the plot" in capsys.readouterr().out
+    result = json.loads((tmp_path / "out" / "robustness.json").read_text())
+    (cell,) = result["methods"][0]["results"]["sad"]
+    assert cell["interval"][0] <= cell["value"] <= cell["interval"][1]
 
 
 def test_the_picture_shows_where_the_lines_run():

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import pickle
+import subprocess
+import sys
+import threading
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -75,6 +81,13 @@ def test_unpaired_backgrounds_are_drawn(tmp_path):
         Composites("train", "mine", foregrounds, backgrounds[:2], 50, "dim", 16)
     with pytest.raises(UserError, match=r"^data=mine has no background\.$"):
         Composites("train", "mine", foregrounds, [], 50, "dim", 16, paired=False)
+
+
+def test_too_few_backgrounds_are_refused_without_a_list_of_pairs(tmp_path, monkeypatch):
+    monkeypatch.setattr("indexnet.data.matting.compositing.Pair", None)  # 73,600 of them in a published set
+    assert len(make(tmp_path)) == 12
+    with pytest.raises(UserError, match="need 15 backgrounds, but there are 12"):
+        make(tmp_path, per_foreground=5)
 
 
 @pytest.mark.parametrize("pipeline", list_pipelines())
@@ -149,6 +162,64 @@ def test_colours_are_estimated_once(tmp_path, monkeypatch):
     assert np.array_equal(split.store[1][0], 255 - read_image(foregrounds[1].colour))
 
 
+def estimated(root, **options):
+    foregrounds, backgrounds = parts(root)
+    foregrounds = [Foreground(item.name, item.colour, item.alpha, True) for item in foregrounds]
+    return Composites("train", "mine", foregrounds, backgrounds, 4, "dim", 16, **options)
+
+
+def test_colours_without_pymatting_are_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pymatting", None)
+    with pytest.raises(UserError, match=r"^the estimate of foreground colours needs pymatting; .*indexnet\[matting\]"):
+        estimated(tmp_path)
+    assert len(make(tmp_path)) == 12
+
+
+def test_one_thread_at_a_time_estimates(tmp_path, monkeypatch):
+    inside, used = threading.Lock(), []
+
+    def estimate(image, alpha):
+        assert inside.acquire(blocking=False)
+        time.sleep(0.02)
+        inside.release()
+        used.append(sys.modules["numba"].config.THREADING_LAYER)
+        return image
+
+    monkeypatch.setitem(sys.modules, "numba", SimpleNamespace(config=SimpleNamespace(THREADING_LAYER="default")))
+    fake = SimpleNamespace(estimate_foreground_ml=estimate, __spec__=SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "pymatting", fake)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)  # threads of the store
+    estimated(tmp_path, cache=True).prepare()
+    assert used == ["workqueue"] * 3  # the layer that forks survive
+
+
+FORKED = """
+import sys
+from pathlib import Path
+import numpy as np
+from test_data_composites import batches, drawn, estimated, same
+
+split = estimated(Path(sys.argv[1]), cache=False)
+drawn(split, 0)  # what a run does before its workers are forked
+for a, b in zip(batches(split, 0, 3), batches(split, 2, 3), strict=True):
+    assert a["name"] == b["name"] and same(a, b)
+print("the same")
+"""
+
+
+@pytest.mark.long
+def test_workers_estimate_after_their_parent_has(tmp_path):
+    if importlib.util.find_spec("pymatting") is None:
+        pytest.skip("pymatting is not installed")
+    parts(tmp_path)
+    # not in this process, where other tests may have imported pymatting in their own way
+    command = [sys.executable, "-c", FORKED, str(tmp_path)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env=os.environ | {"PYTHONPATH": os.path.dirname(__file__)}
+    )
+    assert done.stdout.strip() == "the same", done.stderr
+
+
 def batches(split, workers, steps=6):
     stream = StepStream(len(split), 4, steps, seed=3)
     return list(train_loader(split, stream, workers))
@@ -214,6 +285,18 @@ def test_a_damaged_foreground_is_refused_or_skipped(cache, tmp_path):
         skipping.verify(9)
 
 
+def test_a_second_foreground_that_was_skipped_is_listed_too(tmp_path):
+    split = make(tmp_path, "gca", damaged="skip")
+    truncate(split.foregrounds[2].alpha)  # the first takes its place
+    bad = str(split.foregrounds[2].alpha)
+    listed = [split.sample(0, np.random.default_rng(seed))["skipped"].splitlines() for seed in range(60)]
+    met = [lines for lines in listed if lines]
+    assert 3 <= len(met) <= 20  # half of the samples have a second foreground, a third of those this one
+    assert all(len(lines) == 1 and lines[0].startswith(bad) for lines in met)
+    own = [split.sample(8, np.random.default_rng(seed))["skipped"].splitlines() for seed in range(60)]
+    assert all(len(lines) == 1 for lines in own)  # also where it is both
+
+
 def test_a_run_without_a_readable_background_ends(tmp_path):
     split = make(tmp_path, damaged="skip")
     for path in split.backgrounds:
@@ -226,22 +309,45 @@ class Trainer:
     world_size, is_global_zero = 1, True
 
 
+def saved(callback, trainer=Trainer):
+    checkpoint = {"callbacks": {}}
+    callback.on_save_checkpoint(trainer, None, checkpoint)
+    return checkpoint["callbacks"][callback.state_key]
+
+
 def test_skipped_files_are_said_once_and_counted_over_tries(capsys):
     first = SkippedFiles()
     for text in (["", "a.jpg is bad."], ["a.jpg is bad.\nb.jpg is bad.", ""]):
         first.on_train_batch_start(Trainer, None, {"skipped": text}, 0)
     first.on_train_batch_start(Trainer, None, {"image": 0}, 0)
-    assert first.state_dict() == {"found": {"a.jpg is bad.": 2, "b.jpg is bad.": 1}}
+    assert saved(first) == {"found": {"a.jpg is bad.": 2, "b.jpg is bad.": 1}}
     assert capsys.readouterr().err.count("a.jpg is bad.") == 1
     second = SkippedFiles()
-    second.load_state_dict(first.state_dict())
+    second.load_state_dict(saved(first))
     second.on_train_batch_start(Trainer, None, {"skipped": ["b.jpg is bad.", "c.jpg is bad."]}, 0)
     second.on_train_end(Trainer, None)
     assert second.found == {"a.jpg is bad.": 2, "b.jpg is bad.": 2, "c.jpg is bad.": 1}
     said = capsys.readouterr()
     assert "b.jpg" not in said.err
     assert said.err.count("c.jpg is bad.") == 1
-    assert "3 damaged files skipped, in 5 of the training samples" in said.out
+    assert "3 damaged files skipped, met 5 times in training" in said.out
+
+
+def test_checkpoints_count_what_all_processes_have_met(monkeypatch):
+    def gather(into, own):
+        into[:] = [own, {"b.jpg is bad.": 3}]
+
+    monkeypatch.setattr("indexnet.run.callbacks.dist.all_gather_object", gather)
+
+    class Two(Trainer):
+        world_size = 2
+
+    callback = SkippedFiles()
+    callback.load_state_dict({"found": {"b.jpg is bad.": 10}})
+    callback.on_train_batch_start(Two, None, {"skipped": ["a.jpg is bad.", "b.jpg is bad."]}, 0)
+    assert saved(callback, Two) == saved(callback, Two) == {"found": {"a.jpg is bad.": 1, "b.jpg is bad.": 14}}
+    callback.on_train_end(Two, None)
+    assert callback.found == {"a.jpg is bad.": 1, "b.jpg is bad.": 14}
 
 
 @pytest.mark.long

@@ -10,7 +10,9 @@ from PIL import Image, ImageCms
 
 from indexnet.data.images import (
     MAX_PIXELS,
+    camera_orientation,
     list_images,
+    list_unread,
     page_count,
     read_alpha,
     read_image,
@@ -59,6 +61,8 @@ def test_orientation_of_cameras_is_applied(tmp_path):
     exif[0x0112] = 6  # turn by a quarter clockwise to see it upright
     Image.fromarray(picture).save(tmp_path / "e.png", exif=exif)
     upright = read_image(tmp_path / "e.png")
+    assert camera_orientation(tmp_path / "e.png") == 6
+    assert camera_orientation(save(tmp_path / "plain.png", picture)) == 1
     assert upright.shape == (6, 4, 3)
     assert (upright[0, 3] == 255).all()
 
@@ -95,6 +99,16 @@ def test_lenient_trimap_snaps_and_counts(tmp_path):
     trimap, touched = read_trimap(save(tmp_path / "l.png", values), strict=False)
     assert trimap.tolist() == [[0, 0, 0, 128, 128, 128, 128, 128, 255, 255, 255]]
     assert touched == 8
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2], [0, 1, 1], [0, 20, 20]])
+def test_labels_are_not_taken_for_a_black_trimap(tmp_path, labels):
+    path = save(tmp_path / "l.png", np.array([labels], np.uint8))
+    words = rf"l\.png has no value above {max(labels)}, which looks like labels; write 0 .* 128 .* 255"
+    with pytest.raises(UserError, match=words):
+        read_trimap(path, strict=False)
+    for values in ([[0, 0, 0]], [[0, 1, 21]]):  # empty, and gray
+        assert read_trimap(save(tmp_path / "g.png", np.array(values, np.uint8)), strict=False)[0].shape == (1, 3)
 
 
 def test_trimaps_of_other_modes(tmp_path):
@@ -141,6 +155,12 @@ def test_list_images(tmp_path):
     (tmp_path / "folder.png").mkdir()
     assert [p.name for p in list_images(tmp_path)] == ["A.JPG", "b.png"]
     with pytest.raises(UserError, match="holds no image"):
+        list_images(tmp_path / "folder.png")
+    for name in ("c.HEIC", "b.cr2", ".x.heic"):  # b has a picture beside it
+        (tmp_path / name).write_bytes(b"x")
+    assert [p.name for p in list_unread(tmp_path)] == ["c.HEIC"]
+    (tmp_path / "folder.png" / "d.nef").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"holds no image but d\.nef; files ending in \.png, .* are read"):
         list_images(tmp_path / "folder.png")
     with pytest.raises(UserError, match="does not exist"):
         list_images(tmp_path / "missing")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -22,13 +23,15 @@ from data_support import (
     write_foreground,
     write_matting_folder,
 )
-from indexnet.data import create_data
+from indexnet.data import create_data, matting_folder
 from indexnet.data.base import NoSplitError
 from indexnet.data.images import read_alpha, read_image, write_png
 from indexnet.data.matting.compositions import Compositions
 from indexnet.data.matting.files import TRIMAP_RULES, MattingFiles, generate_trimap
+from indexnet.data.matting.sources import find_images, hold_out
 from indexnet.data.trimaps import trimap_from_alpha
 from indexnet.errors import UserError
+from indexnet.run.record import measured_splits
 
 RNG = np.random.default_rng(0)
 COMPOSED = ("aim500", "composition1k", "distinctions646")
@@ -267,8 +270,11 @@ def test_a_list_of_files_or_several_folders_of_backgrounds(tmp_path):
     assert [path.name for path in data.train().backgrounds][:2] == ["a.jpg", "COCO_train2014_000000000000.jpg"]
     with pytest.raises(UserError, match=r"data\.backgrounds must be a folder, a file that lists images, or a list"):
         make("distinctions646", tmp_path, write=False, backgrounds=3)
-    with pytest.raises(UserError, match="nowhere does not exist"):
-        make("distinctions646", tmp_path, write=False, backgrounds=str(tmp_path / "nowhere")).train()
+    for option, split in (("backgrounds", "train"), ("test_backgrounds", "test")):
+        data = make("distinctions646", tmp_path, write=False, **{option: str(tmp_path / "none.txt")})
+        message = rf"none\.txt does not exist; name a folder of images, or a file that lists them, in data\.{option}"
+        with pytest.raises(UserError, match=message):
+            getattr(data, split)()
 
 
 @pytest.mark.parametrize("name", COMPOSED)
@@ -386,6 +392,10 @@ def test_simd_scales_its_test_foregrounds(tmp_path):
     assert_same_samples(written, test)
     with pytest.raises(NoSplitError):
         data.recipe("test")
+    replaced(tmp_path / "SIMD_composition_test_filelist.txt", "fur:b.png", "fur:b.jpg")  # a list of other endings
+    listed = make("simd", tmp_path, write=False)
+    assert {item.name for item in listed.train().foregrounds} == {"fur_a", "net_c"}
+    replaced(tmp_path / "SIMD_composition_test_filelist.txt", "fur:b.jpg", "fur:b.png")
     (tmp_path / "bad.txt").write_text("wool:a.png:b.jpg\n")
     with pytest.raises(UserError, match=r"bad\.txt, line 1: CLASS:FOREGROUND:BACKGROUND .* found 'wool:a\.png:b\.jpg'"):
         make("simd", tmp_path, write=False, test_list=str(tmp_path / "bad.txt")).test()
@@ -414,7 +424,7 @@ def test_distinctions_in_folders_of_other_names(tmp_path):
 def parts(data):
     splits = {"train": data.train(), "test": data.test(), "validation": data.validation()}
     return {
-        name: ({item.name for item in split.foregrounds}, {path.name for path in split.backgrounds})
+        name: ({item.name for item in split.foregrounds}, {path.name for path in data.backgrounds(name)})
         for name, split in splits.items()
         if split is not None
     }
@@ -424,22 +434,81 @@ def test_a_folder_of_ones_own_is_divided_by_names(tmp_path):
     write_matting_folder(tmp_path, foregrounds=20, backgrounds=30)
     plain = parts(make("matting_folder", tmp_path, write=False, validation=False))
     found = parts(make("matting_folder", tmp_path, write=False))
-    assert {name: (len(fg), len(bg)) for name, (fg, bg) in found.items()} == {
-        "train": (17, 25),
-        "validation": (1, 2),
-        "test": (2, 3),
-    }
+    for k, file in ((0, "thing {}"), (1, "p{}.jpg")):
+        tenths = {
+            file.format(i): int(hashlib.sha256(file.format(i).encode()).hexdigest(), 16) % 10
+            for i in range(20 + 10 * k)
+        }
+        for tenth, name in enumerate(("test", "validation")):
+            assert found[name][k] == {item for item, number in tenths.items() if number == tenth} or (
+                tenth not in tenths.values() and len(found[name][k]) == 1
+            )
     for k in (0, 1):
         sets = [found[name][k] for name in found]
         assert len(set.union(*sets)) == sum(map(len, sets))
         assert plain["test"][k] == found["test"][k]
         assert plain["train"][k] == found["train"][k] | found["validation"][k]
-    write_foreground(tmp_path / "fg/new.png", tmp_path / "alpha/new.png", 3)
-    more = parts(make("matting_folder", tmp_path, write=False))
-    assert len(more["test"][0] & found["test"][0]) >= 1  # what is there stays where it was, but for one
-    test = make("matting_folder", tmp_path, write=False, test_per_foreground=9).test()
-    assert len(test) == 2 * 3  # no foreground is over one background twice
-    assert len({levels(test.sample(i, RNG)["image"]).tobytes() for i in range(6)}) == 6
+    data = make("matting_folder", tmp_path, write=False, test_per_foreground=9)
+    test, (things, photographs) = data.test(), found["test"]
+    assert len(photographs) < 9
+    assert len(test) == len(things) * len(photographs)  # no foreground is over one background twice
+    assert len({levels(test.sample(i, RNG)["image"]).tobytes() for i in range(len(test))}) == len(test)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_what_is_added_moves_nothing_out_of_training(parts):
+    items = [f"photograph {k}.jpg" for k in range(400)]
+    trained: set[str] = set()
+    for count in range(5, 400):
+        kept, *held = hold_out(items[:count], "folder", parts)
+        assert all(held)
+        away = [item for part in held for item in part]
+        assert sorted([*kept, *away]) == sorted(items[:count])
+        assert kept == [item for item in items[:count] if item in set(kept)]
+        assert not trained & set(away)
+        trained |= set(kept) if count > 60 else set()  # no part is left to the lowest hash any more
+        assert parts > 1 or hold_out(items[:count], "folder", 2)[1] == held[0]
+    assert 20 < len(held[0]) < 60
+    for few in range(2, 12):
+        assert all(hold_out(items[:few], "folder", 1))
+    with pytest.raises(UserError, match=rf"folder holds {parts} of the {parts + 1} at least that are needed"):
+        hold_out(items[:parts], "folder", parts)
+    with pytest.raises(UserError, match=rf"folder holds 1 of the {parts + 1}"):
+        hold_out(["a"] * 5, "folder", parts)  # one file that is listed again and again
+
+
+def backgrounds_of(data):
+    return {split: {path.name for path in data.backgrounds(split)} for split in ("train", "validation", "test")}
+
+
+def test_backgrounds_from_elsewhere_are_divided_among_folders_of_splits(tmp_path):
+    for k, split in enumerate(("train", "validation", "test")):
+        write_foreground(tmp_path / split / f"fg/{split}.png", tmp_path / split / f"alpha/{split}.png", k)
+    write_backgrounds(tmp_path / "photos", [f"p{k}.jpg" for k in range(30)])
+
+    def found():
+        data = make("matting_folder", tmp_path, write=False, validation=False, backgrounds=str(tmp_path / "photos"))
+        assert data.validation() is not None
+        return backgrounds_of(data)
+
+    shared = found()
+    assert all(shared.values())
+    assert len(set.union(*shared.values())) == sum(map(len, shared.values())) == 30
+    write_backgrounds(tmp_path / "test/bg", ["t0.jpg", "t1.jpg"])
+    write_backgrounds(tmp_path / "validation/bg", ["v0.jpg"])
+    own = found()
+    assert (own["test"], own["validation"]) == ({"t0.jpg", "t1.jpg"}, {"v0.jpg"})
+    assert len(own["train"]) == 30  # nothing has to be held out
+
+
+def test_backgrounds_are_looked_for_once(tmp_path, monkeypatch):
+    write_matting_folder(tmp_path)
+    scans = []
+    monkeypatch.setattr(matting_folder, "find_images", lambda *given: scans.append(given) or find_images(*given))
+    data = make("matting_folder", tmp_path, write=False)
+    for split in (data.test, data.validation, data.train, data.test):
+        split()
+    assert len(scans) == 3
 
 
 def test_a_folder_of_ones_own_with_a_folder_for_each_split(tmp_path):
@@ -455,6 +524,8 @@ def test_a_folder_of_ones_own_with_a_folder_for_each_split(tmp_path):
     }
     assert names(data.test()) == [f"test_{k}" for k in range(4)]
     assert data.validation() is None
+    with pytest.raises(UserError, match=r"give data\.validation=true, or a folder validation beside those named train"):
+        measured_splits(data, {"split": "validation"})
     mine = np.full((40, 36), 128, np.uint8)
     write_png(tmp_path / "test/trimap/test.png", mine)
     assert all(np.array_equal(levels(data.test().sample(i, RNG)["trimap"]), mine) for i in range(4))
@@ -470,7 +541,7 @@ def test_a_folder_of_ones_own_with_a_folder_for_each_split(tmp_path):
     [
         (lambda root: (root / "alpha/thing 2.png").unlink(), r"fg/thing 2\.png has no partner; put one named thing 2"),
         (lambda root: (root / "fg/thing 2.png").unlink(), r"alpha/thing 2\.png has no partner"),
-        (lambda root: shutil.rmtree(root / "bg"), r"bg does not exist; name a folder of images"),
+        (lambda root: shutil.rmtree(root / "bg"), r"bg does not exist; name a folder of images.* in data\.backgrounds"),
         (lambda root: [path.unlink() for path in (root / "bg").iterdir()], r"bg holds no image"),
         (lambda root: shutil.copy(root / "fg/thing 1.png", root / "fg/thing 1.bmp"), r"share a name; keep one"),
     ],
@@ -485,8 +556,12 @@ def test_a_folder_of_ones_own_with_something_missing(spoil, message, tmp_path):
 
 def test_a_folder_of_ones_own_needs_two_of_each(tmp_path):
     write_matting_folder(tmp_path, foregrounds=1)
-    with pytest.raises(UserError, match=r"fg holds 1 of the two at least"):
+    with pytest.raises(UserError, match=r"fg holds 1 of the 2 at least"):
         make("matting_folder", tmp_path, write=False, validation=False).test()
+    write_matting_folder(tmp_path / "two", foregrounds=2)
+    make("matting_folder", tmp_path / "two", write=False, validation=False).test()
+    with pytest.raises(UserError, match=r"fg holds 2 of the 3 at least that are needed, 2 of them held out"):
+        make("matting_folder", tmp_path / "two", write=False).test()
 
 
 @pytest.mark.parametrize(
@@ -515,7 +590,8 @@ def test_alphamatting_takes_photographs_by_name(tmp_path):
     assert chosen.fingerprint() != every.fingerprint()
     with pytest.raises(UserError, match=r"unknown photograph in data\.names 'GT3'\. Did you mean 'GT03'"):
         create_data("alphamatting", root=str(tmp_path), names=["GT3"]).test()
-    for wrong in ("GT01", [], ["GT01", "GT01"], [1]):
+    assert names(create_data("alphamatting", root=str(tmp_path), names="GT02").test()) == ["GT02"]
+    for wrong in ("", [], ["GT01", "GT01"], [1]):
         with pytest.raises(UserError, match=r"data\.names must be a list of different names"):
             create_data("alphamatting", root=str(tmp_path), names=wrong)
 

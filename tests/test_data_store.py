@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
+import resource
 import time
 
 import cv2
@@ -28,7 +30,7 @@ class Loader:
         time.sleep(self.seconds)
         if index in self.bad:
             raise UserError(f"item {index} is bad.")
-        return (np.full((100, 10), index, np.uint8), np.zeros(5, np.float32))
+        return (np.full((100, 10), index % 256, np.uint8), np.zeros(5, np.float32))
 
 
 def test_items_are_decoded_once_and_stay_the_same():
@@ -68,6 +70,33 @@ def test_auto_keeps_what_fits_in_a_quarter_of_the_memory(monkeypatch):
     assert "read again" in again.prepare()
     assert "decoded once" in Store(2, Loader(), lambda: 10**18, True).prepare()
     assert Store(2, Loader(), lambda: 0, False).prepare() == ""
+
+
+def test_one_item_is_said_as_one(monkeypatch):
+    monkeypatch.setattr(module, "available_memory", lambda: 4_000_000)
+    assert Store(1, Loader(), lambda: 1, True, "foregrounds").prepare() == "1 foreground decoded once, 1.0 kB in memory"
+    one = Store(1, Loader(), lambda: 10**7, "auto", "photographs at 4 scales").prepare()
+    assert one.startswith("1 photograph at 4 scales would take 10.0 MB decoded, ")
+    assert one.endswith(" and is read again for every sample (data.cache=true keeps it)")
+
+
+def test_a_folder_of_many_items_holds_few_files_open(tmp_path):
+    load = Loader()
+    store = Store(400, load, lambda: 0, str(tmp_path), "foregrounds", str)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)  # the first descriptor that is free
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 180, before[1]))
+    try:
+        for _ in range(2):  # the second time all is there, and found faster than it is taken
+            assert store.prepare() == f"400 foregrounds decoded once, 408.0 kB in {tmp_path}"
+        for index in (*range(400), *range(400)):
+            assert store[index][0][0, 0] == index % 256
+        assert store[399][0] is store[399][0]  # stays mapped
+        assert store[0][0] is not store[399][0]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert len(load.calls) == 400
 
 
 def test_a_bad_item_stops_the_preparation_with_its_sentence():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -155,8 +157,13 @@ def test_an_impossible_budget_is_one_sentence(monkeypatch):
     network = built("m2o")
     image, trimap = sample()
     monkeypatch.setattr(inference, "room", lambda *_: 10**6)
-    with pytest.raises(UserError, match=r"^0\.50 GB of memory are too little for this image of 900x50 .* at least"):
+    with pytest.raises(UserError, match=r"^500 MB of memory are too little for this image of 900x50 ") as caught:
         infer_alpha(network, image, trimap, memory=500_000_000)
+    assert re.search(
+        r"give at least 0\.\d GB, of which 499 MB are what the program itself holds, or", str(caught.value)
+    )
+    with pytest.raises(UserError, match=r"^1\.5 GB of memory are too little"):
+        infer_alpha(network, image, trimap, memory=1_500_000_000)
     # what the device has is not for a person to change: the smallest tiles are tried
     tried = []
     monkeypatch.setattr(inference, "run_tiled", lambda *args: tried.append(args[3]) or np.zeros((64, 928), np.float32))
@@ -207,3 +214,30 @@ def test_the_estimate_grows_with_the_image_and_knows_the_network():
     assert 1.8 < (forward_bytes(large, 4 * 10**6) - forward_bytes(large, 2 * 10**6)) / (
         forward_bytes(large, 2 * 10**6) - forward_bytes(large, 10**6)
     ) < 2.2  # fmt: skip
+
+
+def test_encoders_that_pool_in_every_block_are_not_tiled():
+    from indexnet.networks.tiling import pools_everywhere
+
+    plain = create_network("matting_unet", encoder={"name": "mobilenetv2_100"})
+    squeezing = create_network("matting_unet", encoder={"name": "efficientnet_b0"})
+    assert not pools_everywhere(plain)
+    assert pools_everywhere(squeezing)
+    image, trimap = np.zeros((96, 640, 3), np.uint8), np.full((96, 640), 128, np.uint8)
+    with pytest.raises(UserError, match="pools over the whole image"):
+        infer_alpha(squeezing, image, trimap, memory=1_000_000)
+
+
+def test_an_image_finds_the_same_room_again_and_again(monkeypatch):
+    """What the allocator keeps of freed memory must not count against the next image."""
+    import indexnet.networks.inference as inference
+
+    given = []
+    monkeypatch.setattr(inference, "give_back", lambda: given.append(1))
+    network = create_network("matting_unet", encoder={"name": "mobilenetv2_released", "width": 0.25})
+    image, trimap = np.zeros((64, 64, 3), np.uint8), np.full((64, 64), 128, np.uint8)
+    infer_alpha(network, image, trimap, memory=10**12)
+    assert not given  # far from any limit
+    with pytest.raises(UserError, match="too little"):
+        infer_alpha(network, image, trimap, memory=1000)
+    assert given

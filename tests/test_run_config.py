@@ -11,7 +11,7 @@ import pytest
 from indexnet.data import get_data
 from indexnet.errors import UserError
 from indexnet.run.config import compose, conf_dir, config_hash, freeze
-from indexnet.run.folder import RunFolder, exclusive, prepare, run_path
+from indexnet.run.folder import RunFolder, difference, exclusive, prepare, run_path
 from indexnet.run.train import train
 
 
@@ -149,6 +149,20 @@ def test_the_hash_ignores_where_results_go():
     assert config_hash(config) == config_hash(_frozen("paths.runs=elsewhere", "logger=none", "trainer.num_workers=3"))
     assert config_hash(_frozen("data=mnist", "paths.data=a")) == config_hash(_frozen("data=mnist", "paths.data=b"))
     assert config_hash(config) != config_hash(_frozen("seed=1"))
+
+
+def test_a_run_may_change_where_decoded_files_are_kept(tmp_path):
+    words = ("task=segmentation", "data=camvid", f"paths.runs={tmp_path}")
+    first = _frozen(*words)
+    known = config_hash(first)
+    folder = prepare(first)
+    for cache in ("true", "false"):
+        other = _frozen(*words, f"data.cache={cache}")
+        assert config_hash(other) == known
+        assert prepare(other).path == folder.path
+        assert folder.config() == other
+    assert "keys that do not matter" in difference(first, _frozen(*words, "data.cache=true"))
+    assert known != config_hash(_frozen(*words, "data.scale=[1,2]"))
 
 
 def test_folders(tmp_path):

@@ -94,6 +94,26 @@ def test_options_of_matting_and_mistakes():
     assert load_task("knn")[1]["task"]["name"] == "matting"
 
 
+def test_forks_and_threads_bear_what_it_computes_with():
+    import threading
+
+    import numba
+
+    from indexnet.data.matting import estimate
+
+    numba.config.THREADING_LAYER = "default"
+    task = ClassicalMatting("closed_form")
+    assert numba.config.THREADING_LAYER == "workqueue"
+    image, _, known = composite(32)
+    solving = threading.Thread(target=predict_sample, args=(task, sample(image, known)))
+    with estimate.pymatting_alone():
+        solving.start()
+        solving.join(0.5)
+        assert solving.is_alive()  # waits for whoever else uses pymatting
+    solving.join(60)
+    assert not solving.is_alive()
+
+
 def test_without_pymatting_one_sentence_names_the_extra(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pymatting", None)
     with pytest.raises(UserError, match=r"pip install 'indexnet\[matting\]'"):

@@ -13,7 +13,7 @@ from indexnet.data.base import DataInfo, Dataset, NoSplitError, check_choice, ch
 from indexnet.data.matting.compositions import ComposedData
 from indexnet.data.matting.files import MattingFiles, Triple
 from indexnet.data.matting.foregrounds import Foreground, pair_foregrounds
-from indexnet.data.matting.sources import find_images, read_lines, standard_places
+from indexnet.data.matting.sources import find_images, image_names, read_lines, standard_places
 from indexnet.data.store import Cache
 from indexnet.errors import UserError
 
@@ -81,18 +81,17 @@ class Aim500(ComposedData):
         damaged: str = "refuse",
     ) -> None:
         super().__init__(
-            root,
-            task,
-            size,
-            pipeline,
-            per_foreground,
-            test_per_foreground,
-            backgrounds,
-            None,
-            foreground,
-            foregrounds,
-            cache,
-            damaged,
+            root=root,
+            task=task,
+            size=size,
+            pipeline=pipeline,
+            per_foreground=per_foreground,
+            test_per_foreground=test_per_foreground,
+            backgrounds=backgrounds,
+            foreground=foreground,
+            foregrounds=foregrounds,
+            cache=cache,
+            damaged=damaged,
         )
         check_choice("data.composites", composites, (True, False))
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
@@ -128,12 +127,29 @@ class Aim500(ComposedData):
     def objects(self, split: str) -> list[Foreground]:
         """Return the photographs of a split, by name."""
         self._check_composites()
-        own = self.root / self.folders[split]
-        if (own / self.parts[1]).is_dir():  # prepared, and no longer one folder
-            return pair_foregrounds(own / self.parts[0], own / self.parts[1])
+        if not (self.root / self.parts[1]).is_dir():  # prepared in another folder, and divided there
+            own = self.root / self.folders[split]
+            found = pair_foregrounds(own / self.parts[0], own / self.parts[1])
+            self._check_apart(split, found)
+            return found
         found = pair_foregrounds(self.root / self.parts[0], self.root / self.parts[1])
         held = self._held_out([item.name for item in found])
         return [item for item in found if (item.name in held) == (split == "test")]
+
+    def _check_apart(self, split: str, found: Sequence[Foreground]) -> None:
+        """Refuse a photograph that serves both splits.
+
+        Raises:
+            UserError: one does.
+        """
+        other = self.root / self.folders["train" if split == "test" else "test"] / self.parts[1]
+        names = {Path(name).stem for name in image_names(other)} if other.is_dir() else set()
+        for item in found:
+            if item.name in names:
+                raise UserError(
+                    f"{item.alpha} serves the other split as well, see {other}: prepare both with one data.seed, "
+                    "data.test_count and data.test_names."
+                )
 
     def _held_out(self, names: Sequence[str]) -> set[str]:
         if self.test_names is not None:
@@ -153,7 +169,8 @@ class Aim500(ComposedData):
     def backgrounds(self, split: str) -> list[Path]:
         """Return the photographs behind a split's composites: of one permutation, training's from the front, tests'
         from the end."""  # noqa: D209
-        files = find_images(self.places["train"] or standard_places(self.root, "train", self.name))
+        places = self.places["train"] or standard_places(self.root, "train", self.name)
+        files = find_images(places, self.place_options["train"])
         order = np.random.default_rng(self.seed).permutation(len(files))
         counts = {name: len(self.objects(name)) * self.count(name) for name in ("train", "test")}
         if len(files) < sum(counts.values()):

@@ -26,7 +26,7 @@ class AlphaMatting(Data):
         root: folder with ``input_training_lowres``, ``gt_training_lowres`` and ``trimap_training_lowres``.
         task: ``"matting"``.
         trimap: ``"Trimap1"`` (small unknown region) or ``"Trimap2"`` (large).
-        names: photographs to test on, such as ``["GT17", "GT18"]``; None: all of them.
+        names: photographs to test on, such as ``["GT17", "GT18"]`` or ``"GT17"``; None: all of them.
 
     Raises:
         UserError: an option's value is impossible.
@@ -41,7 +41,7 @@ class AlphaMatting(Data):
     )
 
     def __init__(
-        self, root: str, task: str = "matting", trimap: str = "Trimap1", names: Sequence[str] | None = None
+        self, root: str, task: str = "matting", trimap: str = "Trimap1", names: str | Sequence[str] | None = None
     ) -> None:
         super().__init__(task)
         check_choice("data.trimap", trimap, ("Trimap1", "Trimap2"))
@@ -59,24 +59,47 @@ class AlphaMatting(Data):
         )
 
     def test(self) -> MattingFiles:
-        """Return the photographs."""
-        files = chosen(list_images(self.root / _INPUT), self.names)
+        """Return the photographs.
+
+        Raises:
+            UserError: files are missing, or a name has none.
+        """
+        files = chosen(photographs(self.root, _INPUT, self.info), self.names)
         alphas, trimaps = self.root / _ALPHA, self.root / _TRIMAP / self.trimap
         triples = [Triple(file.stem, file.stem, file, alphas / file.name, trimaps / file.name) for file in files]
         return MattingFiles("test", self.name, triples, variant=self.trimap)
 
 
+def photographs(root: Path, folder: str, info: DataInfo) -> list[Path]:
+    """List the photographs of a data set of alphamatting.com.
+
+    Raises:
+        UserError: there are none.
+    """
+    try:
+        return list_images(root / folder)
+    except UserError as error:
+        what = str(error).partition(";")[0]
+        raise UserError(
+            f"{what}; data.root={root} is to be the ROOT of {info.layout} (`indexnet data check {info.name} root=DIR` "
+            "tells what is missing)."
+        ) from error
+
+
 def check_names(names: Any) -> tuple[str, ...] | None:
-    """Return the option ``data.names``: names of photographs, each once, or None.
+    """Return the option ``data.names``: names of photographs, each once, or None. One may stand alone.
 
     Raises:
         UserError: it is something else.
     """
     if names is None:
         return None
-    listed = list(names) if isinstance(names, Sequence) and not isinstance(names, str) else []
-    if not listed or not all(isinstance(name, str) for name in listed) or len(set(listed)) < len(listed):
-        raise UserError(f"data.names must be a list of different names, such as [GT17, GT18], or null; got {names!r}.")
+    listed = [names] if isinstance(names, str) else list(names) if isinstance(names, Sequence) else []
+    if not listed or not all(name and isinstance(name, str) for name in listed) or len(set(listed)) < len(listed):
+        raise UserError(
+            "data.names must be a list of different names, such as 'data.names=[GT17,GT18]' (in quotes), one name, or "
+            f"null; got {names!r}."
+        )
     return tuple(listed)
 
 

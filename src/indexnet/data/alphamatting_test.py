@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from indexnet.data.alphamatting import photographs
 from indexnet.data.base import Data, DataInfo, Dataset, NoSplitError, register_data
-from indexnet.data.images import list_images
 from indexnet.data.matting.files import MattingFiles, Triple
 
 _INPUT, _TRIMAP = "input_lowres", "trimap_lowres"
@@ -55,6 +55,6 @@ class AlphaMattingTest(Data):
 
     def _with(self, trimaps: str) -> MattingFiles:
         folder = self.root / _TRIMAP / trimaps
-        files = list_images(self.root / _INPUT)
+        files = photographs(self.root, _INPUT, self.info)
         triples = [Triple(file.stem, file.stem, file, None, folder / file.name) for file in files]
         return MattingFiles("test", self.name, triples, variant=trimaps)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 from indexnet.data.base import DataInfo, register_data
 from indexnet.data.images import list_images
+from indexnet.data.matting.compositing import Recipe
 from indexnet.data.matting.compositions import ComposedData
 from indexnet.data.matting.foregrounds import Foreground, pair_foregrounds
 from indexnet.data.matting.sources import find_images, find_named, read_lines, standard_places
@@ -80,18 +82,18 @@ class Composition1k(ComposedData):
         damaged: str = "refuse",
     ) -> None:
         super().__init__(
-            root,
-            task,
-            size,
-            pipeline,
-            per_foreground,
-            test_per_foreground,
-            backgrounds,
-            test_backgrounds,
-            foreground,
-            foregrounds,
-            cache,
-            damaged,
+            root=root,
+            task=task,
+            size=size,
+            pipeline=pipeline,
+            per_foreground=per_foreground,
+            test_per_foreground=test_per_foreground,
+            backgrounds=backgrounds,
+            test_backgrounds=test_backgrounds,
+            foreground=foreground,
+            foregrounds=foregrounds,
+            cache=cache,
+            damaged=damaged,
         )
         if (self.root / _SHIPPED).is_dir():
             self.root = self.root / _SHIPPED
@@ -156,11 +158,11 @@ class Composition1k(ComposedData):
         places = self.places[split] or self._standard_places(split)
         names = self.root / self.folders[split] / f"{_PREFIX[split]}_bg_names.txt"
         if names.is_file():
-            return find_named(read_lines(names, "backgrounds"), places, names)
+            return find_named(read_lines(names, "backgrounds"), places, names, self.place_options[split])
         path = self._list(split)
         if split == "train" and path is not None and not (names.parent / f"{_PREFIX[split]}_fg_names.txt").is_file():
             return self._listed_backgrounds(path, places)
-        return find_images(places)
+        return find_images(places, self.place_options[split])
 
     def _listed_backgrounds(self, path: Path, places: Sequence[Path]) -> list[Path]:
         """Return the backgrounds of a released training list, each foreground's in the order of its composites."""
@@ -177,7 +179,7 @@ class Composition1k(ComposedData):
                     "foreground has."
                 )
         names = [name for found in by_matte.values() for _, name in sorted(found)]
-        return find_named(names, places, path)
+        return find_named(names, places, path, self.place_options["train"])
 
     def _standard_places(self, split: str) -> tuple[Path, ...]:
         """Return where the backgrounds lie if nothing else is said.
@@ -186,6 +188,18 @@ class Composition1k(ComposedData):
             UserError: in none of these places.
         """
         return standard_places(self.root, split, self.name, self.root / self.folders[split])
+
+    def recipe(self, split: str, output: Path | None = None) -> Recipe:
+        """Return what ``indexnet data prepare`` writes for a split; the split's lists go with it."""
+        recipe = super().recipe(split, output)
+        if output is None:
+            return recipe
+        names = [f"{_PREFIX[split]}_{part}_names.txt" for part in ("fg", "bg")]
+        lists = [(self.root / self.folders[split] / name, recipe.folder / name) for name in names]
+        if (path := self._list(split)) is not None:
+            lists.append((path, output / "lists" / path.name))
+        there = [(source, destination) for source, destination in lists if source.is_file()]
+        return replace(recipe, copies=[*recipe.copies, *there])
 
     def trimap(self, pair_name: str, foreground: Foreground) -> Path | None:
         """Return the trimap of a test composite as shipped, or from the flattened layout; None where none is there."""

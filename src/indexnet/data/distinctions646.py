@@ -73,18 +73,18 @@ class Distinctions646(ComposedData):
         damaged: str = "refuse",
     ) -> None:
         super().__init__(
-            root,
-            task,
-            size,
-            pipeline,
-            per_foreground,
-            test_per_foreground,
-            backgrounds,
-            test_backgrounds,
-            foreground,
-            foregrounds,
-            cache,
-            damaged,
+            root=root,
+            task=task,
+            size=size,
+            pipeline=pipeline,
+            per_foreground=per_foreground,
+            test_per_foreground=test_per_foreground,
+            backgrounds=backgrounds,
+            test_backgrounds=test_backgrounds,
+            foreground=foreground,
+            foregrounds=foregrounds,
+            cache=cache,
+            damaged=damaged,
         )
         for key, folder in (("colours", colours), ("mattes", mattes)):
             if not isinstance(folder, str) or "{split}" not in folder:
@@ -98,4 +98,5 @@ class Distinctions646(ComposedData):
 
     def backgrounds(self, split: str) -> list[Path]:
         """Return the split's photographs, by name."""
-        return find_images(self.places[split] or standard_places(self.root, split, self.name))
+        places = self.places[split] or standard_places(self.root, split, self.name)
+        return find_images(places, self.place_options[split])

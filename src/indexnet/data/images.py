@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from indexnet.data.base import Float32, UInt8
 from indexnet.errors import UserError
@@ -23,6 +23,12 @@ from indexnet.files import atomic_write
 
 #: File name endings that are taken for images.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+#: Endings of photographs that are not read: of phones, of cameras, and of other programs.
+OTHER_SUFFIXES = (
+    *(".heic", ".heif", ".avif", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2"),
+    *(".jfif", ".gif", ".jp2", ".jxl", ".psd"),
+)
 
 _WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's names for 16-bit gray
 _FULL = 65535
@@ -83,6 +89,23 @@ def page_count(path: str | Path) -> int:
             return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
     except UNREADABLE as error:
         raise unreadable(path, error) from error
+
+
+def camera_orientation(path: str | Path) -> int:
+    """Return the orientation that a camera noted in a file (EXIF), which reading applies.
+
+    Returns:
+        1: upright, or nothing was noted; 2, 3, 4: mirrored or upside down; 5 to 8: height and width are exchanged.
+
+    Raises:
+        UserError: the file cannot be read as an image.
+    """
+    try:
+        with Image.open(path) as image:
+            noted = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except UNREADABLE as error:
+        raise unreadable(path, error) from error
+    return noted if isinstance(noted, int) and 1 <= noted <= 8 else 1
 
 
 def _wide(path: str | Path, image: Image.Image) -> npt.NDArray[np.uint16]:
@@ -198,7 +221,8 @@ def read_trimap(path: str | Path, strict: bool) -> tuple[UInt8, int]:
         value.
 
     Raises:
-        UserError: the file cannot be read, is a colour image, or (``strict``) holds other values.
+        UserError: the file cannot be read, is a colour image, holds other values (``strict``), or none above 20 but
+            0, so that it rather holds labels than gray (otherwise).
     """
     found, white = _read_gray(path)
     if white == _FULL:
@@ -214,6 +238,11 @@ def read_trimap(path: str | Path, strict: bool) -> tuple[UInt8, int]:
         raise UserError(
             f"trimap {path} has {touched} pixels with the values {shown}; only 0 (background), 128 (unknown) and 255 "
             "(foreground) are allowed. Set unknown pixels to 128 and save it losslessly, as PNG."
+        )
+    if 0 < values.max(initial=0) <= _KNOWN_LOW:
+        raise UserError(
+            f"trimap {path} has no value above {found.max()}, which looks like "
+            "labels; write 0 for background, 128 for unknown and 255 for foreground."
         )
     trimap = np.full(values.shape, 128, np.uint8)
     trimap[values <= _KNOWN_LOW] = 0
@@ -267,9 +296,25 @@ def list_images(folder: str | Path) -> list[Path]:
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
         raise UserError(f"{folder} {what}; name a folder of images.")
-    files = sorted(
-        p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
-    )
+    files = _ending(folder, SUFFIXES)
     if not files:
-        raise UserError(f"{folder} holds no image; files ending in {', '.join(SUFFIXES)} are read.")
+        others = [file.name for file in _ending(folder, OTHER_SUFFIXES)]
+        shown = f" but {', '.join(others[:5])}{', ...' if len(others) > 5 else ''}" if others else ""
+        raise UserError(f"{folder} holds no image{shown}; files ending in {', '.join(SUFFIXES)} are read.")
     return files
+
+
+def list_unread(folder: str | Path) -> list[Path]:
+    """Return the photographs of a folder that :func:`list_images` leaves out for their ending, by name.
+
+    Those with an image of the same name beside them, as cameras put one beside a raw file, are not missed.
+    """
+    folder = Path(folder)
+    read = {file.stem for file in _ending(folder, SUFFIXES)}
+    return [file for file in _ending(folder, OTHER_SUFFIXES) if file.stem not in read]
+
+
+def _ending(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    return sorted(
+        p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith(".") and p.is_file()
+    )

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from indexnet.data.base import DataInfo, Dataset, NoSplitError, check_choice, register_data
-from indexnet.data.matting.compositing import Pair, Recipe
+from indexnet.data.base import DataInfo, Dataset, check_choice, register_data
+from indexnet.data.matting.compositing import Pair
 from indexnet.data.matting.compositions import ComposedData
 from indexnet.data.matting.foregrounds import Foreground, pair_foregrounds
 from indexnet.data.matting.sources import find_images, hold_out
@@ -36,7 +36,8 @@ class MattingFolder(ComposedData):
         per_foreground: training samples of each foreground in one epoch.
         test_per_foreground: test composites of each foreground; fewer where there are fewer backgrounds.
         backgrounds: folders of the photographs behind training composites, or files that list them; None: ``bg``.
-        test_backgrounds: the same for tests and validation; None: ``bg``, or with ``backgrounds`` a tenth of those.
+        test_backgrounds: the same for tests and validation; None: ``bg`` in the folder of the split, where it has one,
+            or a tenth each of the photographs that are there for training.
         foreground: ``"colours"``: ``fg`` holds the foregrounds' colours; ``"estimated"``: it holds the photographs that
             the mattes were made for, and the colours are estimated.
         foregrounds: folder of colours that were estimated before, ``NAME.png``.
@@ -49,7 +50,7 @@ class MattingFolder(ComposedData):
         UserError: an option's value is impossible.
     """
 
-    validation_remedy = "give data.validation=true"
+    validation_remedy = "give data.validation=true, or a folder validation beside those named train and test"
     info = DataInfo(
         name="matting_folder",
         title="A folder of foregrounds, mattes and backgrounds",
@@ -78,26 +79,32 @@ class MattingFolder(ComposedData):
         damaged: str = "refuse",
     ) -> None:
         super().__init__(
-            root,
-            task,
-            size,
-            pipeline,
-            per_foreground,
-            test_per_foreground,
-            backgrounds,
-            test_backgrounds,
-            foreground,
-            foregrounds,
-            cache,
-            damaged,
+            root=root,
+            task=task,
+            size=size,
+            pipeline=pipeline,
+            per_foreground=per_foreground,
+            test_per_foreground=test_per_foreground,
+            backgrounds=backgrounds,
+            test_backgrounds=test_backgrounds,
+            foreground=foreground,
+            foregrounds=foregrounds,
+            cache=cache,
+            damaged=damaged,
         )
         check_choice("data.validation", validation, (True, False))
         self.holds_validation = validation
+        self._backgrounds: dict[str, list[Path]] = {}
 
     @property
     def divided(self) -> bool:
         """Whether the splits have folders of their own."""
         return any((self.root / folder / self.parts[1]).is_dir() for folder in self.folders.values())
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether there is a validation split."""
+        return (self.root / self.folders["validation"]).is_dir() if self.divided else self.holds_validation
 
     def objects(self, split: str) -> list[Foreground]:
         """Return the split's foregrounds, by name."""
@@ -113,32 +120,40 @@ class MattingFolder(ComposedData):
         found = pair_foregrounds(folder / self.parts[0], folder / self.parts[1])
         if self.divided:
             return found
-        names = set(self._part([item.name for item in found], split, f"{folder / self.parts[0]}"))
+        splits = ["test", "validation"] if self.holds_validation else ["test"]
+        kept, *held = hold_out([item.name for item in found], f"{folder / self.parts[0]}", len(splits))
+        names = set(dict(zip(splits, held, strict=True)).get(split, kept))
         return [item for item in found if item.name in names]
 
     def backgrounds(self, split: str) -> list[Path]:
-        """Return the split's photographs, for tests in the order in which they are dealt."""
-        train, test = self.places["train"], self.places["test"]
-        if split != "train" and test:
-            files = find_images(test)
-        elif train:
-            files = find_images(train)
-            files = files if test else self._part(files, split, str(train[0]))
-        elif self.divided:
-            files = find_images([self.root / self.folders[split] / "bg"])
-        else:
-            files = find_images([self.root / "bg"])
-            files = files if test else self._part(files, split, str(self.root / "bg"))
-        return files if split == "train" else sorted(files, key=lambda path: (zlib.crc32(path.name.encode()), path))
+        """Return the split's photographs, for tests in the order in which they are dealt; looked for once."""
+        if split not in self._backgrounds:
+            files = self._find_backgrounds(split)
+            if split != "train":
+                files = sorted(files, key=lambda path: (zlib.crc32(path.name.encode()), path))
+            self._backgrounds[split] = files
+        return self._backgrounds[split]
 
-    def _part(self, items: list, split: str, what: str) -> list:  # type: ignore[type-arg]
-        kept, test = hold_out(items, what)
-        if split == "test":
-            return test
-        if not self.holds_validation:
-            return kept
-        kept, validation = hold_out(kept, what)
-        return validation if split == "validation" else kept
+    def _find_backgrounds(self, split: str) -> list[Path]:
+        if split != "train" and (test := self.places["test"]):
+            return find_images(test, self.place_options["test"])
+        train = self.places["train"]
+        own = self.root / self.folders[split] / "bg"
+        if self.divided and (not train or (split != "train" and own.is_dir())):
+            return find_images([own], self.place_options["train" if split == "train" else "test"])
+        places = train or (self.root / "bg",)
+        files = find_images(places, self.place_options["train"])
+        sharing = [name for name in ("test", "validation") if self._shares_backgrounds(name)]
+        if not sharing:
+            return files
+        kept, *held = hold_out(files, ", ".join(map(str, places)), len(sharing))
+        return dict(zip(sharing, held, strict=True)).get(split, kept)
+
+    def _shares_backgrounds(self, split: str) -> bool:
+        """Return whether a part of the training split's backgrounds is held out for a split."""
+        if self.places["test"] or (split == "validation" and not self.has_validation):
+            return False
+        return not (self.divided and (self.root / self.folders[split] / "bg").is_dir())
 
     def count(self, split: str) -> int:
         """Return the number of composites of each foreground; fixed ones are no more than there are backgrounds."""
@@ -160,15 +175,6 @@ class MattingFolder(ComposedData):
         path = foreground.alpha.parent.parent / "trimap" / f"{foreground.name}.png"
         return path if path.is_file() else super().trimap(pair_name, foreground)
 
-    def recipe(self, split: str, output: Path | None = None) -> Recipe:
-        """Refuse: a folder that changes has no fixed composites.
-
-        Raises:
-            NoSplitError: always.
-        """
-        raise NoSplitError("data=matting_folder composes on the fly what its folders hold: nothing to write.")
-
     def validation(self) -> Dataset | None:
         """Return the validation composites, or None where nothing is held out for validation."""
-        there = (self.root / self.folders["validation"]).is_dir() if self.divided else self.holds_validation
-        return self.still("validation") if there else None
+        return self.still("validation") if self.has_validation else None

@@ -92,18 +92,18 @@ class SIMD(ComposedData):
         damaged: str = "refuse",
     ) -> None:
         super().__init__(
-            root,
-            task,
-            size,
-            pipeline,
-            per_foreground,
-            1,
-            backgrounds,
-            test_backgrounds,
-            foreground,
-            foregrounds,
-            cache,
-            damaged,
+            root=root,
+            task=task,
+            size=size,
+            pipeline=pipeline,
+            per_foreground=per_foreground,
+            test_per_foreground=1,
+            backgrounds=backgrounds,
+            test_backgrounds=test_backgrounds,
+            foreground=foreground,
+            foregrounds=foregrounds,
+            cache=cache,
+            damaged=damaged,
         )
         self.test_root = self.root if test_root is None else Path(test_root)
         self.test_list = self.root / _LIST if test_list is None else Path(test_list)
@@ -130,6 +130,8 @@ class SIMD(ComposedData):
         tested = dict.fromkeys((line.pattern, line.foreground) for line in self.lines())
         if split == "test":
             return [self._object(pattern, self.root / pattern / "fg" / name) for pattern, name in tested]
+        # whatever their endings in the list: composites are named by stems too
+        held = {(pattern, Path(name).stem) for pattern, name in tested}
         folders = {pattern: self.root / pattern / "fg" for pattern in PATTERNS}
         if not any(folder.is_dir() for folder in folders.values()):
             raise UserError(f"{self.root} holds none of the 20 classes of data=simd, such as {PATTERNS[0]}/fg.")
@@ -138,7 +140,7 @@ class SIMD(ComposedData):
             for pattern, folder in folders.items()
             if folder.is_dir()
             for path in list_images(folder)
-            if (pattern, path.name) not in tested
+            if (pattern, path.stem) not in held
         ]
 
     def _object(self, pattern: str, path: Path) -> Foreground:
@@ -151,8 +153,8 @@ class SIMD(ComposedData):
         """Return the training split's photographs by name, the test split's as listed."""
         places = self.places[split] or standard_places(self.root, split, self.name)
         if split == "train":
-            return find_images(places)
-        return find_named([line.background for line in self.lines()], places, self.test_list)
+            return find_images(places, self.place_options[split])
+        return find_named([line.background for line in self.lines()], places, self.test_list, self.place_options[split])
 
     def test(self) -> Dataset:
         """Return the test composites, from files where all of them are there."""

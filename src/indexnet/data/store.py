@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,11 @@ from indexnet.files import atomic_write
 
 Arrays = tuple[npt.NDArray[Any], ...]
 Cache = bool | str
+_T = TypeVar("_T")
 
 _SHARE = 4  # ``auto`` keeps what fits in one part of so many of the available memory
 _LOOKED_AT = 32  # items that an estimate looks at
+_MAPPED = 128  # files that stay mapped: each holds a descriptor, and a process often has no more than 1,024
 
 
 def check_cache(cache: Any, folder: bool = False) -> Cache:
@@ -127,13 +129,25 @@ class Store:
         if self.kept is None and automatic:
             wanted, free = self.estimate(), available_memory() // _processes()
             if wanted * _SHARE > free:
+                are, them = ("is", "it") if self.count == 1 else ("are", "them")
                 return (
-                    f"{self.count} {self.what} would take {in_words(wanted)} decoded, more than a quarter of the "
-                    f"{in_words(free)} available, and are read again for every sample (data.cache=true keeps them)"
+                    f"{self._counted} would take {in_words(wanted)} decoded, more than a quarter of the "
+                    f"{in_words(free)} available, and {are} read again for every sample (data.cache=true keeps {them})"
                 )
         if self.kept is None:
-            self.kept = list(_decoded(self.load, range(self.count), self.what))
-        return f"{self.count} {self.what} decoded once, {in_words(self.nbytes)} in memory"
+            self.kept = list(_in_threads(self._fixed, range(self.count), self.what))
+        return f"{self._counted} decoded once, {in_words(self.nbytes)} in memory"
+
+    @property
+    def _counted(self) -> str:
+        what, gap, where = self.what.partition(" ")
+        return f"{self.count} {what.removesuffix('s') if self.count == 1 else what}{gap}{where}"
+
+    def _fixed(self, index: int) -> Arrays:
+        item = self.load(index)
+        for array in item:
+            array.flags.writeable = False  # nobody changes what later samples are made from
+        return item
 
     def _fill(self, folder: str, reads: int | None) -> str:
         """Decode into the folder what is not there."""
@@ -142,20 +156,29 @@ class Store:
         # the processes of a run begin at different items, and each finds what the others have written
         first = int(os.environ.get("LOCAL_RANK") or 0) * self.count // _processes()
         order = [(first + index) % self.count for index in range(self.count)]
-        size = 0
-        for item in _decoded(lambda index: self._from_folder(index, folder), order, self.what):
-            size += sum(array.nbytes for array in item)
-        return f"{self.count} {self.what} decoded once, {in_words(size)} in {folder}"
+
+        def size(index: int) -> int:
+            return sum(array.nbytes for array in self._written(index, folder))
+
+        return f"{self._counted} decoded once, {in_words(sum(_in_threads(size, order, self.what)))} in {folder}"
 
     def _from_folder(self, index: int, folder: str) -> Arrays:
-        """Return an item that is mapped from the folder's file; decode it before if there is none."""
-        if index not in self._mapped:
-            assert self.key is not None
-            path = Path(folder) / f"{self.key(index)}{_ENDING}"
-            if not path.exists():
-                atomic_write(path, _packed(self.load(index)))
-            self._mapped[index] = _unpacked(path)
-        return self._mapped[index]
+        """Return an item that is mapped from the folder's file; those asked for last stay mapped."""
+        item = self._mapped.pop(index, None)
+        if item is None:
+            item = self._written(index, folder)
+        self._mapped[index] = item
+        if len(self._mapped) > _MAPPED:
+            self._mapped.pop(next(iter(self._mapped)), None)
+        return item
+
+    def _written(self, index: int, folder: str) -> Arrays:
+        """Map an item's file; decode it before if there is none."""
+        assert self.key is not None
+        path = Path(folder) / f"{self.key(index)}{_ENDING}"
+        if not path.exists():
+            atomic_write(path, _packed(self.load(index)))
+        return _unpacked(path)
 
 
 _ENDING = ".arrays"
@@ -186,24 +209,21 @@ def _unpacked(path: Path) -> Arrays:
     return tuple(found)
 
 
-def _decoded(load: Callable[[int], Arrays], order: Sequence[int], what: str) -> Iterator[Arrays]:
+def _in_threads(decode: Callable[[int], _T], order: Sequence[int], what: str) -> Iterator[_T]:
     """Decode in threads (Pillow and OpenCV work outside the interpreter's lock), in order."""
     from rich.console import Console
     from rich.progress import track
 
     threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
-        for item in track(
-            threads.map(load, order),
+        yield from track(
+            threads.map(decode, order),
             description=f"decoding {what}",
             total=len(order),
             console=Console(stderr=True),
             transient=True,
             disable=not sys.stderr.isatty(),
-        ):
-            for array in item:
-                array.flags.writeable = False  # nobody changes what later samples are made from
-            yield item
+        )
     finally:
         threads.shutdown(cancel_futures=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -10,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from indexnet._memory import give_back
 from indexnet.errors import UserError
 from indexnet.networks.base import Network
 from indexnet.networks.memory import forward_bytes, is_out_of_memory, room
-from indexnet.networks.tiling import MARGIN, run_tiled, smallest_tile
+from indexnet.networks.tiling import MARGIN, pools_everywhere, run_tiled, smallest_tile
 from indexnet.ops import UNKNOWN
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -106,6 +108,7 @@ def infer_alpha(
     trimap: NDArray[np.uint8],
     device: torch.device | str | None = None,
     memory: int | Literal["auto"] | None = None,
+    tiled: Callable[[], None] | None = None,
 ) -> NDArray[np.float32]:
     """Predict alpha by the protocol of the released matting code.
 
@@ -121,8 +124,9 @@ def infer_alpha(
         trimap: (H, W), uint8 in {0, 128, 255}; exactly 128 is unknown.
         device: where to run (the network is moved there); default where the network is.
         memory: bytes that this process may hold (on a GPU: there; else of the machine's memory), with what it holds
-            already, in so far as the network decides it; ``"auto"``: what the device has free, on the CPU no more
-            than 3.2 GB; None: whatever it takes.
+            already, in so far as the network decides it; ``"auto"``: what the device has free, less a fifth;
+            None: whatever it takes. What the allocator keeps of freed memory is given back before it is counted.
+        tiled: called once where the image runs in tiles.
 
     Returns:
         (H, W), float32 in [0, 255], before rounding (see :func:`to_uint8`).
@@ -146,7 +150,7 @@ def infer_alpha(
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
-        alpha = _run(network, x, unknown, where, multiple, memory)
+        alpha = _run(network, x, unknown, where, multiple, memory, tiled)
     finally:
         for module, mode in modes.items():
             module.training = mode
@@ -165,20 +169,33 @@ def _run(
     device: torch.device,
     multiple: int,
     memory: int | Literal["auto"] | None,
+    tiled: Callable[[], None] | None,
 ) -> NDArray[np.float32]:
     """Run the network on (1, 4, H, W), whole or in tiles; (H, W), right at least where ``unknown`` needs it."""
     pixels = x.shape[2] * x.shape[3]
-    budget = None if memory is None else room(device, memory) - _ARRAYS * pixels
+    free = None if memory is None else room(device, memory)
+    if free is not None and device.type == "cpu" and _AT_MOST * pixels >= free - _ARRAYS * pixels:
+        give_back()  # else every image would find less room than the one before
+        free = room(device, memory)  # type: ignore[arg-type]
+    budget = None if free is None else free - _ARRAYS * pixels
     # most images are far from any limit: no need to look closer
     fits = budget is None or _AT_MOST * pixels < budget or forward_bytes(network, pixels) <= budget
+    if not fits and pools_everywhere(network):
+        if memory != "auto":
+            raise UserError(
+                f"this network pools over the whole image in its encoder's blocks, so {_amount(memory)} of memory "  # type: ignore[arg-type]
+                "cannot be kept by tiles; give --memory none, a smaller image, or another encoder."
+            )
+        fits = True
     if fits:
         try:
             dtype = next(network.parameters()).dtype
             return network(x.to(device=device, dtype=dtype))[0, 0].float().cpu().numpy()  # type: ignore[no-any-return]
         except Exception as error:
-            if memory != "auto" or not is_out_of_memory(error):
+            if memory != "auto" or not is_out_of_memory(error) or pools_everywhere(network):
                 raise
     assert memory is not None
+    assert free is not None
     assert budget is not None
     size = (x.shape[2], x.shape[3])
     margin = math.ceil(getattr(network, "tile_margin", MARGIN) / multiple) * multiple
@@ -189,9 +206,13 @@ def _run(
     if largest < smallest and memory != "auto":
         needed = memory - budget + forward_bytes(network, smallest)
         raise UserError(
-            f"{memory / 1e9:.2f} GB of memory are too little for this image of {unknown.shape[1]}x{unknown.shape[0]} "
-            f"pixels, even in the smallest tiles; give at least {math.ceil(needed / 1e8) / 10:.1f} GB, or auto."
+            f"{_amount(memory)} of memory are too little for this image of {unknown.shape[1]}x{unknown.shape[0]} "
+            f"pixels, even in the smallest tiles; give at least {math.ceil(needed / 1e8) / 10:.1f} GB, of which "
+            f"{_amount(memory - free)} are what the program itself holds{' there' if device.type == 'cuda' else ''}, "
+            "or auto."
         )
+    if tiled is not None:
+        tiled()
     while True:
         largest = max(largest, smallest)
         try:
@@ -202,6 +223,11 @@ def _run(
         if device.type == "cuda":
             torch.cuda.empty_cache()
         largest //= 2
+
+
+def _amount(size: int) -> str:
+    """Write a number of bytes as a person would give it."""
+    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
 
 
 def _aligned_mask(unknown: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:

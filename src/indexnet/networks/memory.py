@@ -23,7 +23,6 @@ _WORKSPACE = 1.3
 _FIXED = 160 * 2**20
 _PROBE = 512  # side of the image by which a network is judged
 _SHARE = 0.8  # of what is free, as an automatic budget
-_AUTO = 3_200_000_000  # bytes of the machine's memory that ``auto`` takes at most
 _per_pixel: WeakKeyDictionary[nn.Module, tuple[torch.dtype, float]] = WeakKeyDictionary()
 
 
@@ -110,8 +109,7 @@ def room(device: torch.device, memory: int | Literal["auto"]) -> int:
     Args:
         device: where it runs.
         memory: what the process may hold in all (on a GPU: there; else of the machine's memory), what it holds already
-            included; ``"auto"``: what is free, less a fifth; of the machine's memory 3.2 GB at most, so that a
-            prediction stays below 4 GB in all, and its result does not hang on how much a large machine has free.
+            included; ``"auto"``: what is free, less a fifth.
     """
     cuda = device.type == "cuda"
     if memory != "auto":
@@ -119,7 +117,7 @@ def room(device: torch.device, memory: int | Literal["auto"]) -> int:
     if cuda:
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(_SHARE * (torch.cuda.mem_get_info(device)[0] + kept))
-    return min(int(_SHARE * available_memory()), _AUTO)
+    return int(_SHARE * available_memory())
 
 
 def is_out_of_memory(error: BaseException) -> bool:

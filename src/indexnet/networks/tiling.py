@@ -9,6 +9,7 @@ a tile's margin.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from indexnet.networks.memory import uncompiled
 
 MARGIN = 224
 """Pixels that a tile sees around its core; what that leaves of seams is in docs/matting.md."""
+
+_POOLING = re.compile(r"Squeeze|SEModule|SELayer|EcaModule|GlobalContext")  # names of timm's
 
 Run = Callable[[Tensor], Tensor]
 
@@ -198,6 +201,18 @@ def run_tiled(
             core = tile.core.of(run(tile)[0, 0], tile.origin)
             tile.core.of(result)[...] = core.float().cpu().numpy()
     return result
+
+
+def pools_everywhere(network: nn.Module) -> bool:
+    """Return whether parts of a network pool over the whole image without running once on it.
+
+    Squeeze-and-excitation in an encoder's blocks: tiles would give it other means, and other results.
+    """
+    once = {part for module in network.modules() if getattr(module, "whole_image", False) for part in module.modules()}
+    return any(
+        module not in once and (isinstance(module, nn.AdaptiveAvgPool2d) or _POOLING.search(type(module).__name__))
+        for module in network.modules()
+    )
 
 
 class _Reached(Exception):  # noqa: N818  nothing is wrong

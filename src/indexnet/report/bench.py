@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 
 HELP = "measure time and memory of trained networks against the size of the image: indexnet bench latency CKPT"
 
-_COLUMNS = ("network", "width", "height", "megapixels", "seconds", "fastest", "slowest", "memory", "problem")
+_COLUMNS = (
+    "network", "width", "height", "megapixels", "median_s", "fastest_s", "slowest_s", "memory_bytes", "problem",
+)  # fmt: skip
+_FLOOR = "some 20 MB are the kernels' own at any size, so that smaller figures and differences are not resolved"
+_UNITS = {
+    "seconds": "median_s", "fastest": "fastest_s", "slowest": "slowest_s", "times": "times_s", "memory": "memory_bytes",
+}  # fmt: skip
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -84,12 +90,15 @@ def main(args: argparse.Namespace) -> int:
         with errors.status("measuring") as status:
             lines = measure(networks, sizes, device, args.repeats, lambda text: status.update(text))
         used = torch.get_num_threads()
+        name = device_name(device).replace("(1 threads)", "(1 thread)")  # records, which are compared, keep their word
     finally:
         torch.set_num_threads(threads)
     console = Console(highlight=False)
-    title = f"one image, forward pass alone, {device_name(device)}; median of {args.repeats}"
+    title = f"one image, forward pass alone, {name}; median of {args.repeats}"
     console.print(table(lines, title))
-    about = {"device": device_name(device), "type": device.type, "threads": used, "torch": torch.__version__,
+    if device.type == "cpu" and any(line.memory is not None for line in lines):
+        console.print(f"memory: {_FLOOR}", style="dim", markup=False)
+    about = {"device": name, "type": device.type, "threads": used, "torch": torch.__version__,
              "repeats": args.repeats}  # fmt: skip
     write_files(args, lines, about, title)
     failed = [line for line in lines if line.problem]
@@ -173,10 +182,13 @@ def table(lines: Sequence[Measurement], title: str) -> Table:
 
 
 def write_files(args: argparse.Namespace, lines: Sequence[Measurement], about: dict[str, Any], title: str) -> None:
-    """Write the files that were asked for; seconds and bytes, plain."""
+    """Write the files that were asked for; the names of figures say their units."""
     from indexnet.files import atomic_write, write_json
 
-    rows = [asdict(line) | {"megapixels": line.megapixels} for line in lines]
+    rows = [
+        {_UNITS.get(key, key): value for key, value in asdict(line).items()} | {"megapixels": line.megapixels}
+        for line in lines
+    ]
     if args.json is not None:
         write_json(args.json, about | {"measurements": rows})
     if args.csv is not None:
@@ -194,6 +206,7 @@ def write_files(args: argparse.Namespace, lines: Sequence[Measurement], about: d
             return
         draw = draw_png if args.plot.suffix.lower() == ".png" else draw_svg
         footer = "Time with the fastest and the slowest pass; memory beyond the network and the image."
+        footer += f" Memory: {_FLOOR}." if about["type"] == "cpu" else ""
         atomic_write(args.plot, draw(panels, title, footer))
 
 
@@ -207,13 +220,15 @@ def _panels(lines: Sequence[Measurement]) -> list[Any]:
     found = {(line.network, (line.width, line.height)): line for line in lines}
     if not sizes:
         return []
+    square = all(width == height for width, height in sizes)
+    axis = "side of the image, pixels" if square else "side, or width x height, of the image, pixels"
     places = [str(width) if width == height else f"{width}x{height}" for width, height in sizes]
     times = [
         Line(name, [(1e3 * (m.seconds or 0), (1e3 * (m.fastest or 0), 1e3 * (m.slowest or 0)))
                     for m in (found[name, size] for size in sizes)])
         for name in names
     ]  # fmt: skip
-    panels = [Panel("milliseconds", places, times)]
+    panels = [Panel("milliseconds", places, times, axis)]
     memory = [[found[name, size].memory for size in sizes] for name in names]
     if all(value is not None for values in memory for value in values):
         panels.append(
@@ -224,6 +239,7 @@ def _panels(lines: Sequence[Measurement]) -> list[Any]:
                     Line(name, [((v or 0) / 1e6, None) for v in values])
                     for name, values in zip(names, memory, strict=True)
                 ],
+                axis,
             )
         )
     return panels

@@ -16,7 +16,7 @@ from indexnet.report.figures import Axis, fit_axis, tick_text
 
 _COLOURS = ("#2a6fdb", "#c8401f", "#24843b", "#8a4fc9", "#a86a00", "#0b7f8c", "#bd3480", "#66707d")
 _INK, _MUTED, _GRID, _PAPER = "#1c1f24", "#5c6470", "#e4e6ea", "#ffffff"
-_WIDTH, _HEIGHT, _COLUMNS = 460, 300, 2  # of a frame, pixels; frames in a row
+_WIDTH, _HEIGHT, _COLUMNS = 460, 310, 2  # of a frame, pixels; frames in a row
 _HEAD, _LEGEND, _FOOT = 40, 22, 28
 _SCALE = 2  # of the PNG, which is drawn twice as large again and shrunk
 _SHAPES = ("disc", "square", "diamond", "triangle")
@@ -45,11 +45,13 @@ class Panel:
         title: what the vertical axis shows.
         places: names along the horizontal axis.
         lines: at least one, each with a point per place.
+        axis: what the places are, with their unit.
     """
 
     title: str
     places: Sequence[str]
     lines: Sequence[Line]
+    axis: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def _marker(x: float, y: float, number: int) -> Stroke:
 
 
 def _frame(panel: Panel, left: float, top: float) -> list[Mark]:
-    x0, x1, y0, y1 = left + 58, left + _WIDTH - 18, top + 34, top + _HEIGHT - 34
+    x0, x1, y0, y1 = left + 58, left + _WIDTH - 18, top + 34, top + _HEIGHT - 44
     reach = [v for line in panel.lines for value, bounds in line.points for v in (value, *(bounds or ()))]
     finite = [v for v in reach if math.isfinite(v)] or [0.0]
     axis = fit_axis(finite, y1, y0)
@@ -105,6 +107,8 @@ def _frame(panel: Panel, left: float, top: float) -> list[Mark]:
     middles = [x0 + step * (k + 0.5) for k in range(len(panel.places))]
     for x, place in zip(middles, panel.places, strict=True):
         marks.append(Words(x, y1 + 18, place, anchor="middle", colour=_MUTED))
+    if panel.axis:
+        marks.append(Words((x0 + x1) / 2, y1 + 35, panel.axis, anchor="middle", colour=_MUTED))
     spread = min(7.0, step * 0.6 / max(1, len(panel.lines)))
     for number, line in enumerate(panel.lines):
         shift = spread * (number - (len(panel.lines) - 1) / 2)  # intervals of several lines stand side by side

@@ -96,6 +96,7 @@ def main(args: argparse.Namespace) -> int:
     groups = group_count(first, common)
     failed = _failed(setup, found)
     panels = _panels(setup, infos, names, values)
+    bounded = any(bounds is not None for mine in values for points in mine.values() for _, bounds in points)
     remark = drawn_over(len(common), groups)
     title = f"Trimap robustness on {setup.name}"
     result = {
@@ -110,6 +111,7 @@ def main(args: argparse.Namespace) -> int:
         "limit": args.limit,
         "test_count": len(common),
         "groups": groups,
+        "note": remark,
         "failed": failed,
         "device": records.device_name(setup.device),
         "versions": records.versions(),
@@ -125,7 +127,7 @@ def main(args: argparse.Namespace) -> int:
     atomic_write(folder / "robustness.svg", draw_svg(panels, title, footer))
     atomic_write(folder / "robustness.png", draw_png(panels, title, footer))
     write_json(result_file, result)
-    _print(setup, infos, names, values, title, remark)
+    _print(setup, infos, names, values, title, remark + (", in robustness.csv and the plot" if bounded else ""))
     count = sum(setup.counts.values())
     print(f"{len(common)} of {count} images in {took:.1f} s on {setup.device}; written to {folder}")
     if failed:
@@ -177,6 +179,7 @@ def _panels(setup: Setup, infos: Mapping[str, MetricInfo], names: Sequence[str],
             f"{heading(key, info)}, {'higher' if info.higher_is_better else 'lower'} is better",
             list(names),
             [Line(method.caption, mine[key]) for method, mine in zip(setup.methods, values, strict=True)],
+            "size of the eroding ellipses, pixels",
         )
         for key, info in infos.items()
     ]
@@ -204,4 +207,4 @@ def _print(
         table.add_section()
     console = Console(file=sys.stdout)
     console.print(table)
-    console.print(f"{remark}, in robustness.csv and the plot", style="dim", highlight=False, markup=False)
+    console.print(remark, style="dim", highlight=False, markup=False)

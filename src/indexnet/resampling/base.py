@@ -261,14 +261,15 @@ def watch_stages(resampling: Resampling) -> Iterator[list[list[Downsampled]]]:
     For cost counts and pictures of index maps.
 
     Yields:
-        One list per stage, filled by forward passes inside the block.
+        One list per stage, with an entry for each forward pass inside the block; all are what the last one gave, so
+        that no more than one map of a stage is held.
     """
     seen: list[list[Downsampled]] = [[] for _ in resampling.stages]
 
     def watched(method: Callable[..., Downsampled], results: list[Downsampled]) -> Callable[..., Downsampled]:
         def call(*args: Tensor, **kwargs: Tensor) -> Downsampled:
             result = method(*args, **kwargs)
-            results.append(result)
+            results[:] = [result] * (len(results) + 1)
             return result
 
         return call

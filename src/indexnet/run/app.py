@@ -39,10 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Serve the page until Ctrl-C.
-
-    Returns:
-        0.
+    """Serve the page until Ctrl-C, which ends the process with status 0.
 
     Raises:
         UserError: gradio is not installed, the port is taken, or the checkpoint or an option cannot be used.
@@ -61,13 +58,15 @@ def main(args: argparse.Namespace) -> int:
     from indexnet.tasks.matting import MattingTask
 
     task, meta = load_task(args.checkpoint)
-    limit_memory(task, args.memory)
+    classical = is_classical(meta)
+    device = pick_device("cpu" if classical and args.device == "auto" else args.device)
+    limit_memory(task, args.memory, photographs=device.type == "cpu" and not classical)
     if isinstance(task, MattingTask):
-        from indexnet.data.matting.cutouts import check_installed
+        from indexnet.data.matting.estimate import pymatting_alone
 
-        check_installed()
-        import pymatting  # noqa: F401  slow at first: better now than while a person waits for a result
-    task.to(pick_device("cpu" if is_classical(meta) and args.device == "auto" else args.device)).eval()
+        with pymatting_alone():  # slow at first: better now than while a person waits for a result
+            pass
+    task.to(device).eval()
     ended = threading.Event()
     before = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -76,14 +75,13 @@ def main(args: argparse.Namespace) -> int:
             from indexnet.run.app_page import serve
             from indexnet.run.app_studio import Studio
 
-            page = serve(Studio(task, meta), Path(folder), args.checkpoint.name, port, limit)
+            serve(Studio(task, meta), Path(folder), args.checkpoint.name, port, limit)
             print(f"the page is at http://{ADDRESS}:{port} (only on this machine); Ctrl-C ends it", flush=True)
             ended.wait()
-            page.close(verbose=False)
+        os._exit(0)  # Python would wait for open connections, and for a prediction, which cannot be interrupted
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    return 0
 
 
 def free_port(port: int) -> int:

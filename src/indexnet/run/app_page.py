@@ -45,6 +45,8 @@ _STYLE = """
 .drop .or, .drop .icon-wrap { display: none; }
 .drop button .wrap { min-height: 0; padding-top: 1.25rem; font-size: .95rem; }
 footer { display: none !important; }
+/* the badge "Error" over a field; the sentence beside it says more */
+[data-testid="status-tracker"]:has(> .error) { display: none !important; }
 """
 # Should the page ever name another host, the browser refuses to ask it.
 _POLICY = (
@@ -197,13 +199,13 @@ def _matting(studio: Studio, folder: Path) -> None:
                 buttons=[],
                 height=480,
                 canvas_size=(CANVAS_SIDE, CANVAS_SIDE),
-                placeholder="Drop a photograph above.",
+                visible=False,
                 elem_id="editor",
             )
             words = {"#16b450": "green", "#3264f0": "blue", "#e63232": "red"}
             gr.HTML(
-                "<p class='how'>Paint the object, its uncertain edge (hair, fur, glass) and what is not of it; "
-                "or give a mask or a trimap, and mend it by painting.</p><div class='swatches'>"
+                "<p class='how'>Paint on the photograph the object, its uncertain edge (hair, fur, glass) and what is "
+                "not of it; or give a mask or a trimap, and mend it by painting.</p><div class='swatches'>"
                 + "".join(
                     f"<span><i style='background:{colour}'></i>{words[colour]}: {kind}</span>"
                     for kind, (colour, _) in BRUSHES.items()
@@ -220,7 +222,7 @@ def _matting(studio: Studio, folder: Path) -> None:
                 visible=False,
                 elem_id="band",
             )
-            trimap = _drop("Trimap: black background, gray unknown, white foreground", visible=False, elem_id="trimap")
+            trimap = _drop("Trimap: white object, gray unknown", visible=False, elem_id="trimap")
             button = gr.Button("Cut out", variant="primary", elem_id="run")
         with gr.Column(min_width=320):
             note = gr.Markdown("The result appears here.", elem_classes="note", elem_id="note")
@@ -230,7 +232,7 @@ def _matting(studio: Studio, folder: Path) -> None:
                     composite = gr.Image(label="Before a new background", elem_id="composite", **shown)
                     with gr.Row():
                         colour = gr.ColorPicker("#3a6ea5", label="Colour", elem_id="colour", scale=1, min_width=120)
-                        picture = _drop("or a picture", elem_id="picture", scale=3, min_width=160)
+                        picture = _drop("or a picture", elem_id="picture", scale=3, min_width=240)
                 with gr.Tab("Alpha"):
                     alpha = gr.Image(label="Alpha: white is opaque", elem_id="alpha", **shown)
                 with gr.Tab("Trimap"):
@@ -270,9 +272,9 @@ def _matting(studio: Studio, folder: Path) -> None:
     @told
     def read(file: str | None) -> Any:
         if file is None:
-            return None
+            return gr.update(value=None, visible=False)
         picture = canvas(file)
-        return {"background": picture, "layers": [], "composite": picture}
+        return gr.update(value={"background": picture, "layers": [], "composite": picture}, visible=True)
 
     def choose(kind: Start) -> tuple[Any, ...]:
         return gr.update(visible=kind == "mask"), gr.update(visible=kind == "mask"), gr.update(visible=kind == "trimap")

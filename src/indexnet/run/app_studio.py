@@ -21,7 +21,7 @@ from indexnet.networks.inference import infer_alpha
 from indexnet.resampling.base import watch_stages
 from indexnet.run.infer import image_sample, is_classical, predict_batch
 from indexnet.run.inputs import Item, Photo, read_photo
-from indexnet.run.photos import quantise_alpha
+from indexnet.run.photos import finite_alpha, quantise_alpha
 from indexnet.tasks import Task
 from indexnet.tasks.matting import MattingTask
 
@@ -183,7 +183,7 @@ class Studio:
             UserError: the method cannot solve it, or pymatting is not installed.
         """
         assert photo.trimap is not None
-        levels = cast("MattingTask", self.task).predict_alpha(photo.image, photo.trimap, stem)
+        levels = finite_alpha(cast("MattingTask", self.task), photo.image, photo.trimap, stem)
         files = {"trimap": photo.trimap, "alpha": quantise_alpha(levels, 8), "alpha16": quantise_alpha(levels, 16)}
         alpha = levels / np.float32(255)
         colours = foreground_colours(photo.image, alpha)

@@ -27,7 +27,8 @@ class Measurement:
         seconds: of one forward pass, the median; None where it does not fit.
         fastest: the least of the repeats.
         slowest: the most of them.
-        memory: bytes that the pass takes at its peak beyond the network and its input; None where that cannot be told.
+        memory: bytes that the pass takes at its peak beyond the network, its input and the process at rest; on the CPU
+            some 20 MB of it are the kernels' own at any size; None where that cannot be told.
         problem: why there are no figures.
     """
 
@@ -56,8 +57,9 @@ def measure(
 ) -> list[Measurement]:
     """Time forward passes on one image, each network at each size, untiled.
 
-    The first pass of a pair is not timed; it says what memory it takes. Then all pairs are timed in turns, the order
-    reversed each time, so that what else the machine does meets them alike.
+    The first two passes of a pair are not timed: one that lets the libraries load and lay out what they keep, one that
+    says what memory a pass takes. Then all pairs are timed in turns, the order reversed each time, so that what else
+    the machine does meets them alike.
 
     Args:
         networks: names and networks in evaluation mode, on the device.
@@ -113,6 +115,10 @@ def _first(line: Measurement, forward: Callable[[], None], network: Network, dev
         if needed > free:
             line.problem = f"needs about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
             return
+    # the first pass of a size also loads kernels and fills caches, which would count as its memory or hide it
+    if not _fits(line, forward, device):
+        return
+    if device.type == "cpu":
         give_back()
         known, before = forget_peak(), resident_memory()
         if _fits(line, forward, device) and known:
@@ -122,8 +128,6 @@ def _first(line: Measurement, forward: Callable[[], None], network: Network, dev
         before = torch.cuda.memory_allocated(device)
         if _fits(line, forward, device):
             line.memory = max(0, torch.cuda.max_memory_allocated(device) - before - input_bytes)
-    else:
-        _fits(line, forward, device)
 
 
 def _timed(line: Measurement, forward: Callable[[], None], device: torch.device) -> None:

@@ -142,7 +142,7 @@ class SkippedFiles(pl.Callback):
     """Say which damaged files training goes without: samples name them, one a line, as ``skipped``.
 
     Each is said once: what the first process meets at once, what only others have met when training ends. How many
-    samples have met it goes into the checkpoints (those of the first process) and into the record.
+    samples of all processes have met it goes into the checkpoints and into the record.
 
     Attributes:
         found: what is wrong with each file, and how many samples have met it; of all processes once training has ended.
@@ -164,27 +164,30 @@ class SkippedFiles(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Add up what the processes have found."""
-        gathered: list[Any] = [self.found]
-        if trainer.world_size > 1:
-            gathered = gathered * trainer.world_size
-            dist.all_gather_object(gathered, self.found)
         said = self.found.keys() | self._earlier.keys()
-        self.found, self._earlier = _added(self._earlier, *gathered), {}
+        self.found, self._earlier = self._of_all(trainer), {}
         if self.found and trainer.is_global_zero:
             for line in self.found:
                 if line not in said:
                     _say_skipped(line)
             count = sum(self.found.values())
             files = f"{len(self.found)} damaged file{'s' if len(self.found) > 1 else ''}"
-            print(f"{files} skipped, in {count} of the training samples", flush=True)
+            print(f"{files} skipped, met {count} time{'s' if count > 1 else ''} in training", flush=True)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what this process and all earlier tries have met."""
-        return {"found": _added(self._earlier, self.found)}
+    def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Save what all processes have met, in this try and in earlier ones; all come here."""
+        checkpoint["callbacks"][self.state_key] = {"found": self._of_all(trainer)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what earlier tries have met."""
         self._earlier = dict(state_dict["found"])
+
+    def _of_all(self, trainer: pl.Trainer) -> dict[str, int]:
+        gathered: list[Any] = [self.found]
+        if trainer.world_size > 1:
+            gathered = gathered * trainer.world_size
+            dist.all_gather_object(gathered, self.found)
+        return _added(self._earlier, *gathered)
 
 
 def _say_skipped(problem: str) -> None:

@@ -315,5 +315,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
         del content["split"]
         unused.add("validation_count")
     content["data"] = {k: v for k, v in config["data"].items() if k not in unused}
+    if "cache" in content["data"]:
+        content["data"]["cache"] = "auto"  # where decoded files are kept changes no sample
     content["trainer"] = {k: v for k, v in config["trainer"].items() if k not in ("num_workers", "progress_bar")}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

@@ -24,13 +24,14 @@ from typing import Any
 import cv2
 import numpy as np
 
+from indexnet.data.matting.compositing import MANIFEST
 from indexnet.data.store import in_words
 from indexnet.errors import UserError
 from indexnet.files import PART, DiskFullError, atomic_write, sha256_file
 from indexnet.run.data import print_problems, read_options
 from indexnet.run.folder import exclusive
 from indexnet.run.inputs import error_console, say
-from indexnet.run.prepare_manifest import MANIFEST, Manifest
+from indexnet.run.prepare_manifest import Manifest
 from indexnet.run.prepare_outputs import Batch, Output, find_batch
 from indexnet.run.processes import cores
 

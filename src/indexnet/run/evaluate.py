@@ -56,11 +56,13 @@ def main(args: argparse.Namespace) -> int:
     from indexnet.run.evaluate_table import (
         cells_json,
         compare_scores,
+        drawn_over,
         print_comparison,
         print_single,
         table_csv,
         table_markdown,
     )
+    from indexnet.run.infer import tiled_count
 
     methods, several = setup.methods, len(setup.methods) > 1
     folder = args.output or default_folder(paths, setup.name, setup.overrides)
@@ -95,6 +97,8 @@ def main(args: argparse.Namespace) -> int:
             "test_count": len(scores.rows),
             "failed": [{"name": who, "error": why} for who, why in scores.failed],
             **cells_json(line),
+            "memory": args.memory,
+            "tiled": tiled_count(method.task),
             "wall_time_s": round(seconds, 2),
         }
         for method, scores, line, seconds in zip(methods, found, comparison.lines, took, strict=True)
@@ -105,6 +109,7 @@ def main(args: argparse.Namespace) -> int:
         "data": {"name": setup.name, "options": setup.options, "split": "test", **records.describe_splits(setup.tests)},
         "limit": args.limit,
         "groups": comparison.groups,
+        "note": drawn_over(comparison.images, comparison.groups),
         "device": records.device_name(setup.device),
         "versions": records.versions(),
         "git": records.git_revision(),
@@ -118,13 +123,16 @@ def main(args: argparse.Namespace) -> int:
         atomic_write(folder / "table.csv", table_csv(comparison))
         atomic_write(folder / "table.md", table_markdown(title, comparison))
     records.write_rows(folder / "per_image.csv", rows)
-    page = gallery.write(folder, f"{', '.join(m.caption for m in methods)} on {title}") if shown else None
+    page = gallery.write(folder, f"{'; '.join(m.caption for m in methods)} on {title}") if shown else None
     write_json(result_file, result)
     if several:
         print_comparison(title, comparison)
     else:
         print_single(f"{methods[0].source.name} on {title}", found[0])
     print(f"{comparison.images} of {count} images in {total:.1f} s on {setup.device}; written to {folder}")
+    for method in methods:
+        if tiles := tiled_count(method.task):
+            print(f"{method.caption}: {tiles} images ran in tiles, --memory {args.memory}")
     if page is not None:
         print(f"the worst images: {page}")
     failed = {who for scores in found for who, _ in scores.failed}

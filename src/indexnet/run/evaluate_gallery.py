@@ -12,7 +12,6 @@ from typing import Any
 
 from torch import Tensor
 
-from indexnet.metrics import get_metric
 from indexnet.run.evaluate_scores import Row, Watch
 from indexnet.run.sheets import Panel, contact_sheet, fit_side
 from indexnet.tasks import Task
@@ -47,7 +46,8 @@ class Gallery:
 
     def __init__(self, task: Task, count: int, captions: Sequence[str]) -> None:
         self.task, self.count, self.captions = task, count, list(captions)
-        self.metric = get_metric(task.metric_names[0]).info
+        self.metric = task.create_metrics()[task.metric_names[0]].info
+        self._measured = f"{self.metric.title} ({self.metric.unit})" if self.metric.unit else self.metric.title
         self.kept: list[_Shown] = []
 
     def watch(self, method: int) -> Watch:
@@ -102,15 +102,15 @@ class Gallery:
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>Worst images: {html.escape(title)}</title><style>{_STYLE}</style></head><body>",
             f"<h1>Worst images: {html.escape(title)}</h1>",
-            f"<p>By {html.escape(self.metric.title)} of {html.escape(self.captions[0])}, the worst first. "
+            f"<p>By {html.escape(self._measured)} of <q>{html.escape(self.captions[0])}</q>, the worst first. "
             f"Errors: black is none, {html.escape(self.task.difference_scale)}.</p>",
         ]
         for rank, shown in enumerate(self.kept, start=1):
             file = f"{rank:02d}.png"
             write_png(folder / "worst" / file, contact_sheet(self._rows(shown), SIDE), overwrite=True)
             name = html.escape(shown.name)
-            scores = "; ".join(f"{html.escape(self.captions[m])} {s:.4g}" for m, (s, _) in shown.results.items())
-            parts.append(f"<h2>{rank}. {name}</h2><p>{html.escape(self.metric.title)}: {scores}</p>")
+            scores = "; ".join(f"<q>{html.escape(self.captions[m])}</q> {s:.4g}" for m, (s, _) in shown.results.items())
+            parts.append(f"<h2>{rank}. {name}</h2><p>{html.escape(self._measured)}: {scores}</p>")
             parts.append(f"<figure><img src='worst/{file}' alt='{name}: input, results and errors'></figure>")
         for old in (folder / "worst").glob("*.png"):  # of an evaluation that this one replaces
             if _SHEET.fullmatch(old.name) and int(old.stem) > len(self.kept):
@@ -124,6 +124,6 @@ class Gallery:
             return [shown.given + shown.results[0][1]]
         rows = [shown.given]
         for method, (score, panels) in shown.results.items():
-            words = f"{self.captions[method]}: {self.metric.title} {score:.4g}"
+            words = f"{self.captions[method]}: {self._measured} {score:.4g}"
             rows.append([Panel(words if i == 0 else panel.caption, panel.image) for i, panel in enumerate(panels)])
         return rows

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from indexnet.data import Dataset
 
 REPLICATES, LEVEL = 2000, 0.95
+FEWEST = 6  # groups; of fewer the bootstrap knows too few draws, and its intervals are far too narrow
 _CHUNK = 250  # replicates at once: keeps the sums of segmentation with many classes small
 
 Row = dict[str, Any]
@@ -118,17 +119,18 @@ def evaluate(
                 with torch.no_grad():
                     sums = {key: metric.statistics(*inputs) for key, metric in metrics.items()}
                 values = {key: metric.value(sums[key]) for key, metric in metrics.items()}
-                for key, batch_sums in sums.items():
-                    totals[key] = totals[key] + batch_sums.sum(0)
                 for place, sample in enumerate(group):
                     name = metric_key(split, str(sample["name"]))
                     row: Row = {"name": name, "group": groups[str(sample["name"])]}
                     row.update({key: found[place].item() for key, found in values.items()})
                     if all(math.isnan(value) for value in row.values() if isinstance(value, float)):
-                        fail(name, f"{name}: nothing in it can be measured; its target has no valid pixel.")
+                        diverged = not bool(torch.isfinite(prediction[place]).all())
+                        why = "the prediction is not finite" if diverged else "its target has no valid pixel"
+                        fail(name, f"{name}: nothing in it can be measured; {why}.")
                         continue
                     scores.rows.append(row)
                     for key, batch_sums in sums.items():
+                        totals[key] = totals[key] + batch_sums[place]
                         scores.sums.setdefault(key, {})[name] = batch_sums[place].cpu().numpy()
                     if watch is not None:
                         one = {key: value[place : place + 1] for key, value in batch.items()}
@@ -192,14 +194,14 @@ def bootstrap(
         seed: of the draws.
 
     Returns:
-        (replicates,), or None where there are fewer than two groups, which say nothing of others.
+        (replicates,), or None where there are fewer than :data:`FEWEST` groups, which say too little of others.
     """
     groups = {row["name"]: row["group"] for row in scores.rows}
     images = {n: s for n, s in scores.sums.get(key, {}).items() if n in groups and (names is None or n in names)}
     table: dict[str, NDArray[np.float64]] = {}
     for name in sorted(images):
         table[groups[name]] = table.get(groups[name], 0.0) + images[name]
-    if len(table) < 2:
+    if len(table) < FEWEST:
         return None
     stacked = np.stack([table[group] for group in sorted(table)])
     generator = np.random.default_rng(seed)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from indexnet.metrics import MetricInfo
-from indexnet.run.evaluate_scores import LEVEL, Scores, bootstrap, group_count, interval
+from indexnet.run.evaluate_scores import FEWEST, LEVEL, Scores, bootstrap, group_count, interval
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -105,9 +105,24 @@ def compare_scores(methods: Sequence[tuple[str, str, Scores]]) -> Comparison:
 
 
 def drawn_over(images: int, groups: int) -> str:
-    """Say what the intervals are."""
-    what = f"{images} images" if groups == images else f"{groups} groups of {images} images"
-    return f"{LEVEL:.0%} bootstrap intervals over {what}" if groups > 1 else f"no intervals: {what} only"
+    """Say what the intervals are, or that there are too few images for any."""
+    what = _count(images, "image") if groups == images else f"{_count(groups, 'group')} of {images} images"
+    if groups < FEWEST:
+        return f"{what} {'is' if groups == 1 else 'are'} too few for {100 * LEVEL:.0f} % intervals"
+    return f"{100 * LEVEL:.0f} % bootstrap intervals over {what}"
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+def _remark(comparison: Comparison, star: str) -> str:
+    """Say what a cell of several methods holds; ``star`` is the mark as the format writes it."""
+    remark = drawn_over(comparison.images, comparison.groups)
+    if len(comparison.lines) > 1:
+        remark += "; signed: difference from the first method"
+        remark += f", {star} where its paired interval excludes zero" if comparison.groups >= FEWEST else ""
+    return remark
 
 
 def heading(key: str, info: MetricInfo) -> str:
@@ -145,7 +160,9 @@ def print_single(title: str, scores: Scores) -> None:
     from rich.table import Table
 
     table = Table(title=escape(title), title_justify="left")
-    for head in ("metric", "result", "95 % interval", "lowest", "highest", "worst image"):
+    groups = group_count(scores)
+    bounded = groups >= FEWEST
+    for head in ("metric", "result", *["95 % interval"] * bounded, "lowest", "highest", "worst image"):
         right = head in ("result", "95 % interval", "lowest", "highest")
         table.add_column(head, justify="right" if right else "left", no_wrap=head != "worst image")
     for key, result in scores.results.items():
@@ -155,10 +172,10 @@ def print_single(title: str, scores: Scores) -> None:
             continue
         worst = (min if info.higher_is_better else max)(measured, key=lambda row: row[key])
         values = [row[key] for row in measured]
-        bounds = written(interval(bootstrap(scores, key)))
-        cells = [number(result), escape(bounds), number(min(values)), number(max(values))]
+        bounds = [escape(written(interval(bootstrap(scores, key))))] * bounded
+        cells = [number(result), *bounds, number(min(values)), number(max(values))]
         table.add_row(f"{escape(heading(key, info))} {arrow(info)}", *cells, escape(str(worst["name"])))
-    _print(table, drawn_over(len(scores.rows), group_count(scores)))
+    _print(table, drawn_over(len(scores.rows), groups))
 
 
 def print_comparison(title: str, comparison: Comparison) -> None:
@@ -183,10 +200,7 @@ def print_comparison(title: str, comparison: Comparison) -> None:
                 parts += [f"{cell.difference:+.4g}{sign}", escape(written(cell.difference_bounds, sign=True))]
             cells.append("\n".join(filter(None, parts)))
         table.add_row(escape(line.caption), *cells)
-    remark = drawn_over(comparison.images, comparison.groups)
-    if len(comparison.lines) > 1:
-        remark += "; signed: difference from the first method, * where its paired interval excludes zero"
-    _print(table, remark)
+    _print(table, _remark(comparison, "*"))
 
 
 def _print(table: Table, remark: str) -> None:
@@ -233,9 +247,7 @@ def table_markdown(title: str, comparison: Comparison) -> str:
                 text += f"<br>{cell.difference:+.4g}{sign} {written(cell.difference_bounds, sign=True)}".rstrip()
             cells.append(text)
         lines.append(f"| {_cell(line.caption)} | " + " | ".join(cells) + " |")
-    remark = drawn_over(comparison.images, comparison.groups)
-    if len(comparison.lines) > 1:
-        remark += r"; signed: difference from the first method, \* where its paired interval excludes zero"
+    remark = _remark(comparison, r"\*")
     lines += ["", f"{remark[0].upper()}{remark[1:]}.", ""]
     lines += [f"* {_cell(line.caption)}: {_cell(line.source)}" for line in comparison.lines]
     return "\n".join(lines) + "\n"

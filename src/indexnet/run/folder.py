@@ -322,7 +322,7 @@ def _check_files(folder: RunFolder, there: Mapping[str, Any], config: Mapping[st
         )
 
 
-_PLACES = (*PLACE_KEYS, "data.root", "trainer.num_workers", "trainer.progress_bar")
+_PLACES = (*PLACE_KEYS, "data.root", "data.cache", "trainer.num_workers", "trainer.progress_bar")
 """Keys that are no part of what a run is, see :func:`indexnet.run.config.config_hash`."""
 
 

@@ -28,6 +28,9 @@ Sample = Mapping[str, Any]
 UInt8 = npt.NDArray[np.uint8]
 
 
+_COMFORTABLE = 4_000_000_000  # bytes
+
+
 def load_task(path: str | Path, options: Mapping[str, Any] | None = None) -> tuple[Task, dict[str, Any]]:
     """Rebuild a trained network and its task from a checkpoint alone.
 
@@ -61,19 +64,34 @@ def is_classical(meta: Mapping[str, Any]) -> bool:
     return meta["network"]["name"] in CLASSICAL
 
 
-def limit_memory(task: Task, text: str) -> None:
+def limit_memory(task: Task, text: str, photographs: bool = False) -> None:
     """Apply ``--memory`` to a task.
+
+    Args:
+        task: any.
+        text: as it was given.
+        photographs: whether ``auto`` keeps the command below 4 GB of the machine's memory where it could have more, as
+            suits a person's computer; tiles take longer. Measurements run whole images wherever they fit.
 
     Raises:
         UserError: it is not understood, or limits a task whose predictions know no limit.
     """
+    from indexnet._memory import available_memory
+    from indexnet.networks.tiling import pools_everywhere
     from indexnet.tasks.matting import MattingTask
 
     memory = parse_memory(text)
     if isinstance(task, MattingTask):
+        if memory == "auto" and photographs and not pools_everywhere(task.network):
+            memory = _COMFORTABLE if available_memory() > _COMFORTABLE else "auto"
         task.memory = memory
     elif memory != "auto":
         raise UserError(f"--memory is for matting; the task {task.name} runs images as they are.")
+
+
+def tiled_count(task: Task) -> int:
+    """Return how many images a task has run in tiles."""
+    return int(getattr(task, "tiled", 0))
 
 
 def predict_sample(task: Task, sample: Sample) -> Tensor:

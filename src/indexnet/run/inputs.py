@@ -109,6 +109,8 @@ def find_items(
 ) -> list[Item]:
     """List the images to do, each with its trimap or with the reason why it cannot be done.
 
+    Photographs of formats that are not read are listed, too, with that as their reason.
+
     Args:
         images: a folder, or one file.
         trimaps: a folder, or one file where ``images`` is one.
@@ -120,27 +122,66 @@ def find_items(
     Raises:
         UserError: nothing can be done at all: a missing or empty folder, trimaps missing or not wanted.
     """
-    from indexnet.data.images import list_images
+    from indexnet.data.images import list_unread
 
     given = [name for name, value in (("trimaps", trimaps), ("masks", masks), ("boxes", boxes)) if value is not None]
     if wants_trimap and not given:
         raise UserError(f"the task {task} needs a trimap for each image; give --trimaps DIR.")
     if not wants_trimap and given:
         raise UserError(f"the task {task} takes no {given[0]}; leave --{given[0]} out.")
-    files = [images] if images.is_file() else list_images(images)
+    files = [images] if images.is_file() else _list(images, "images")
+    unread = [] if images.is_file() else [_unread(file) for file in list_unread(images)]
     if boxes is not None:
-        return _without_clashes([_boxed(file, boxes) for file in files])
+        return _without_clashes([_boxed(file, boxes) for file in files]) + unread
     folder, word = (trimaps, "trimap") if masks is None else (masks, "mask")
     if folder is None:
-        return _without_clashes([Item(file) for file in files])
+        return _without_clashes([Item(file) for file in files]) + unread
     if folder.is_file():
         if not images.is_file():
             raise UserError(f"--{word}s {folder} is one file but --images is a folder; give a folder of {word}s.")
         return [_with(images, word, folder)]
     found: dict[str, list[Path]] = {}
-    for file in list_images(folder):
+    for file in _list(folder, f"{word}s"):
         found.setdefault(file.stem, []).append(file)
-    return _without_clashes([_pair(file, found.get(file.stem, []), folder, word) for file in files])
+    return _without_clashes([_pair(file, found.get(file.stem, []), folder, word) for file in files]) + unread
+
+
+def _list(folder: Path, option: str) -> list[Path]:
+    """List the images of a folder that an option names.
+
+    Raises:
+        UserError: it is missing, is no folder, or holds no image.
+    """
+    from indexnet.data.images import list_images
+
+    try:
+        return list_images(folder)
+    except UserError as error:
+        raise UserError(f"--{option} {error}") from error
+
+
+def _unread(image: Path) -> Item:
+    from indexnet.data.images import SUFFIXES
+
+    return Item(image, problem=f"{image} is not read, only {', '.join(SUFFIXES)} are; save it as JPEG or PNG.")
+
+
+def list_without_image(items: Sequence[Item], images: Path, folder: Path, word: str) -> None:
+    """Say, on stderr, which trimaps or masks of a folder belong to no image.
+
+    Args:
+        items: as :func:`find_items` lists them.
+        images: the folder of images.
+        folder: of trimaps or masks; where it is one file, nothing is said.
+        word: ``"trimap"`` or ``"mask"``.
+    """
+    if not folder.is_dir():
+        return
+    names = {item.image.stem for item in items}
+    others = [file.name for file in _list(folder, f"{word}s") if file.stem not in names]
+    if others:
+        shown = f"{', '.join(others[:5])}{', ...' if len(others) > 5 else ''}"
+        print(f"{folder}: {word}s without an image of that name in {images}: {len(others)} ({shown})", file=sys.stderr)
 
 
 def _boxed(image: Path, boxes: Mapping[str, Sequence[Box]]) -> Item:
@@ -207,7 +248,23 @@ def read_photo(item: Item, band: int | None = None) -> Photo:
             if where in str(error):
                 raise
             raise UserError(f"{where}: {error}") from error
+    if guide := item.trimap or item.mask:
+        photo.remarks += _orientation_remarks(item.image, guide, "trimap" if item.trimap else "mask", photo.image)
     return photo
+
+
+def _orientation_remarks(image: Path, guide: Path, word: str, pixels: UInt8) -> list[str]:
+    """Say where a trimap or mask in the stored orientation would have the same shape as an upright one."""
+    from indexnet.data.images import camera_orientation
+
+    noted = camera_orientation(image)
+    turned = noted >= 5
+    if noted == 1 or camera_orientation(guide) == noted or (turned and pixels.shape[0] != pixels.shape[1]):
+        return []
+    return [
+        f"{image} was turned or mirrored as its camera noted, and the shape of {guide} does not tell whether that was, "
+        f"too; a {word} must be upright, as the picture is seen."
+    ]
 
 
 def _read_mask(item: Item, path: Path, photo: Photo) -> Bool:

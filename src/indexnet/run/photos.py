@@ -8,7 +8,21 @@ import numpy as np
 import numpy.typing as npt
 
 from indexnet.data.base import Float32, UInt8
+from indexnet.errors import UserError
 from indexnet.networks.inference import to_uint8
+from indexnet.tasks.matting import MattingTask
+
+
+def finite_alpha(task: MattingTask, image: UInt8, trimap: UInt8, name: str) -> Float32:
+    """Predict the alpha of a photograph, see :meth:`indexnet.tasks.matting.MattingTask.predict_alpha`.
+
+    Raises:
+        UserError: also where the network gives no numbers.
+    """
+    alpha = task.predict_alpha(image, trimap, name)
+    if not np.isfinite(alpha).all():
+        raise UserError(f"{name}: the network's output is not finite; its training diverged: use another one.")
+    return alpha
 
 
 def quantise_alpha(alpha: Float32, depth: Literal[8, 16]) -> UInt8 | npt.NDArray[np.uint16]:

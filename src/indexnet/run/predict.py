@@ -21,6 +21,7 @@ from indexnet.run.inputs import (
     do_each,
     find_items,
     list_failures,
+    list_without_image,
     read_photo,
 )
 
@@ -128,7 +129,9 @@ def main(args: argparse.Namespace) -> int:
     from indexnet.run.infer import is_classical, limit_memory, load_task, pick_device
 
     task, meta = load_task(args.checkpoint)
-    limit_memory(task, args.memory)
+    classical = is_classical(meta)
+    device = pick_device("cpu" if classical and args.device == "auto" else args.device)
+    limit_memory(task, args.memory, photographs=device.type == "cpu" and not classical)
     from indexnet.data.images import write_png
 
     matting = _is_matting(task)
@@ -141,7 +144,6 @@ def main(args: argparse.Namespace) -> int:
     writer = _Matter(args) if matting else None
     source = _DataSource(args, task, meta) if args.images is None else _FolderSource(args, task)
     items = source.items
-    device = pick_device("cpu" if is_classical(meta) and args.device == "auto" else args.device)
     folders = writer.folders if writer else []
     made = [] if args.masks is None and args.boxes is None and args.box is None else ["trimap"]
     check_output(args.output, args.images, args.trimaps, args.masks, folders=[*folders, *made])
@@ -266,6 +268,9 @@ class _FolderSource:
             names = {name for item in self.items for name in (item.image.name, item.image.stem)}
             for name in sorted(boxes.keys() - names):
                 print(f"{args.boxes} has a box for {name}, which is not in {args.images}.", file=sys.stderr)
+        for word, folder in (("trimap", args.trimaps), ("mask", args.masks)):
+            if folder is not None and args.images.is_dir():
+                list_without_image(self.items, args.images, folder, word)
 
     def read(self, item: Item) -> Reading:
         """Read one image with what belongs to it."""
@@ -354,10 +359,10 @@ class _Matter:
     def __call__(self, task: MattingTask, item: Item, photo: Photo) -> tuple[dict[str, Any], list[str]]:
         """Return what to write, by folder, and remarks."""
         from indexnet.data.matting.cutouts import cut_out, foreground_colours, on_background
-        from indexnet.run.photos import quantise_alpha
+        from indexnet.run.photos import finite_alpha, quantise_alpha
 
         assert photo.trimap is not None
-        alpha = task.predict_alpha(photo.image, photo.trimap, item.stem)
+        alpha = finite_alpha(task, photo.image, photo.trimap, item.stem)
         written: dict[str, Any] = {"": quantise_alpha(alpha, self.depth)}
         if photo.made:
             written["trimap"] = photo.trimap
@@ -374,6 +379,8 @@ class _Matter:
 def _remarks(trimap: UInt8, item: Item) -> list[str]:
     where = item.trimap or item.mask or item.image
     unknown = trimap == 128
+    if not trimap.any():
+        return [f"{where}: the trimap has neither foreground (255) nor unknown pixels (128), so alpha is 0 everywhere."]
     if not unknown.any():
         return [f"{where}: the trimap has no unknown pixels (128), so it is the result."]
     if unknown.all():

@@ -1,8 +1,4 @@
-"""What a prepared folder says of itself: ``manifest.jsonl``.
-
-The first line says what the folder's files are made of. Each other line is one of its files, with its bytes and
-SHA-256, added once the file is whole.
-"""
+"""What a prepared folder says of itself: ``manifest.jsonl``, see ``read_manifest``."""
 
 from __future__ import annotations
 
@@ -10,11 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from indexnet.data.matting.compositing import MANIFEST, read_manifest
 from indexnet.errors import UserError
 from indexnet.files import disk_full_as_sentence
 from indexnet.run.prepare_outputs import Batch, Copy, Output, Trimap
-
-MANIFEST = "manifest.jsonl"
 
 
 class Manifest:
@@ -34,20 +29,8 @@ class Manifest:
             UserError: a line is not what this module writes.
         """
         self.path = folder / MANIFEST
-        self.made_of: dict[str, Any] | None = None
-        self.kept: list[str] = []
-        self.files: dict[str, tuple[int, str]] = {}
-        text = self.path.read_bytes() if self.path.is_file() else b""
-        self._whole = text.rfind(b"\n") + 1  # a process that was killed may have left a part of a line
-        for number, line in enumerate(text[: self._whole].splitlines(), 1):
-            try:
-                entry = json.loads(line)
-                if number == 1:
-                    self.made_of, self.kept = dict(entry["made_of"]), list(entry["kept"])
-                else:
-                    self.files[entry["file"]] = int(entry["bytes"]), entry["sha256"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise UserError(f"line {number} of {self.path} is damaged; delete this line.") from error
+        found = read_manifest(folder)
+        self.made_of, self.kept, self.files, self._whole = found.made_of, found.kept, found.files, found.whole
 
     def begin(self, batch: Batch) -> list[Output]:
         """Cut off what a killed process left half-written, and in a new folder say what its files are made of.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
@@ -12,11 +13,12 @@ from typing import Any, Protocol
 import cv2
 
 from indexnet.data import create_data, get_data, list_data
-from indexnet.data.base import NoSplitError, UInt8, digest
-from indexnet.data.folders import file_sizes, image_size
+from indexnet.data.base import NoSplitError, UInt8
+from indexnet.data.folders import image_size
 from indexnet.data.images import read_image
 from indexnet.data.matting import Foreground, check_foregrounds, read_foreground
-from indexnet.data.matting.compositing import Pair, Recipe, composite, cover, paired
+from indexnet.data.matting.compositing import Pair, Recipe, composite, cover, digest_foregrounds, made_of, paired
+from indexnet.data.matting.compositions import ComposedData
 from indexnet.errors import UserError
 
 
@@ -148,9 +150,8 @@ def find_batch(name: str, what: str, options: dict[str, Any], output: Path | Non
     Raises:
         UserError: it does not know such a thing, or cannot for the files that are there.
     """
-    method = "objects" if what == "foregrounds" else "recipe"
-    if not hasattr(get_data(name), method):
-        able = [info.name for info in list_data() if hasattr(get_data(info.name), method)]
+    if not _is_able(name, what):
+        able = [info.name for info in list_data() if _is_able(info.name, what)]
         own = "estimated foregrounds" if what == "foregrounds" else "composites"
         raise UserError(f"data set {name!r} has no {own} to prepare; these have: {', '.join(able)}.")
     data: Any = create_data(name, **options)
@@ -159,6 +160,12 @@ def find_batch(name: str, what: str, options: dict[str, Any], output: Path | Non
     if output is None:
         raise UserError("say where estimated foregrounds go: output=DIR.")
     return _foregrounds(name, data, output)
+
+
+def _is_able(name: str, what: str) -> bool:
+    """Return whether a data set has such a thing, whatever its files."""
+    cls = get_data(name)
+    return issubclass(cls, ComposedData) and (what == "foregrounds" or cls.paired)
 
 
 def _composites(recipe: Recipe) -> Batch:
@@ -179,12 +186,11 @@ def _composites(recipe: Recipe) -> Batch:
         outputs.append(Composite(f"merged/{pair.name}.png", pair))
         if recipe.trimap is not None and f"trimaps/{pair.name}.png" not in copied:
             outputs.append(Trimap(f"trimaps/{pair.name}.png", pair, number, recipe.trimap))
-    made_of = {
-        "per_foreground": recipe.per_foreground,
-        "foregrounds": _digest_foregrounds(recipe.foregrounds),
-        "backgrounds": digest(file_sizes([pair.background for pair in pairs])),
-    }
-    return Batch(recipe.folder, made_of, outputs, f"{len(pairs)} composites")
+    file, count = Counter(output.file for output in outputs).most_common(1)[0]
+    if count > 1:
+        raise UserError(f"{count} files would be written to {recipe.folder / file}; rename what they are made from.")
+    parts = made_of(pairs, recipe.per_foreground) | {"trimaps": recipe.trimap.rule if recipe.trimap else None}
+    return Batch(recipe.folder, parts, outputs, f"{len(pairs)} composites")
 
 
 def _foregrounds(name: str, data: Any, output: Path) -> Batch:
@@ -204,8 +210,4 @@ def _foregrounds(name: str, data: Any, output: Path) -> Batch:
     objects = list(found.values())
     check_foregrounds(name, objects)
     outputs = [Colours(f"{item.name}.png", item) for item in objects]
-    return Batch(output, {"estimated from": _digest_foregrounds(objects)}, outputs, f"{len(objects)} foregrounds")
-
-
-def _digest_foregrounds(foregrounds: Sequence[Foreground]) -> str:
-    return digest([[item.name, item.estimate, file_sizes([item.colour, item.alpha])] for item in foregrounds])
+    return Batch(output, {"estimated from": digest_foregrounds(objects)}, outputs, f"{len(objects)} foregrounds")

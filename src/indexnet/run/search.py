@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 Kind = Literal["float", "int", "choice"]
 Value = float | int | str
 
-_PLACES = ("paths", "logger", "data.root", "trainer.num_workers", "trainer.progress_bar", "fail_fast", "retry_failed")
+_PLACES = (
+    *("paths", "logger", "data.root", "data.cache", "trainer.num_workers", "trainer.progress_bar"),
+    *("fail_fast", "retry_failed"),
+)
 """Overrides that say where and how runs go, not what they are: a study goes on whatever they are."""
 
 _HOPELESS = 3

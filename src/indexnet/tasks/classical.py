@@ -14,6 +14,7 @@ from torch import Tensor
 
 from indexnet._memory import available_memory
 from indexnet._names import unknown_name
+from indexnet.data.matting.estimate import pymatting_alone
 from indexnet.data.store import in_words
 from indexnet.errors import UserError
 from indexnet.networks import Network
@@ -81,10 +82,8 @@ class ClassicalMatting(MattingTask):
     def __init__(self, method: str, **options: Any) -> None:
         if method not in CLASSICAL:
             raise unknown_name("classical method", method, CLASSICAL)
-        try:
-            import pymatting  # noqa: F401  compiles for about a minute when it is imported for the first time
-        except ImportError as error:
-            raise UserError(f"{method} needs pymatting; install it with pip install 'indexnet[matting]'.") from error
+        with pymatting_alone(method):
+            pass  # imported here: better now than while somebody waits for a result
         super().__init__(_NoNetwork(), **options)
         self.method = method
         self.eval()
@@ -122,13 +121,15 @@ class ClassicalMatting(MattingTask):
             )
 
     def _solve(self, name: str, image: NDArray[np.float64], trimap: NDArray[np.uint8]) -> NDArray[np.float64]:
-        from pymatting import estimate_alpha_cf, estimate_alpha_knn
-
-        solve = {"closed_form": estimate_alpha_cf, "knn": estimate_alpha_knn}[self.method]
         values = np.where(trimap == UNKNOWN, 0.5, trimap / 255)
         # it prints remarks on how fast it could have been, and warns of trimaps that it finds odd
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            pymatting_alone(self.method) as pymatting,
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
+            solve = {"closed_form": pymatting.estimate_alpha_cf, "knn": pymatting.estimate_alpha_knn}[self.method]
             try:
                 alpha: NDArray[np.float64] = solve(image, values)
             except ValueError as error:

@@ -32,6 +32,9 @@ class MattingTask(Task):
         semantics: whose definition of the errors, see :mod:`indexnet.metrics.matting`.
         region: which pixels are measured, likewise.
 
+    Attributes:
+        tiled: images that ran in tiles so far.
+
     Raises:
         UserError: an option's value is impossible.
     """
@@ -53,6 +56,7 @@ class MattingTask(Task):
         check_matting_options(semantics, region, prefix="task.")
         super().__init__(network, optimizer, schedule)
         self.options = {"semantics": semantics, "region": region}
+        self.tiled = 0
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return ``loss`` = (alpha + composition) / 2 and its two parts."""
@@ -71,12 +75,15 @@ class MattingTask(Task):
             name: what messages call it.
 
         Returns:
-            (H, W), float32 in [0, 255], not rounded.
+            (H, W), float32 in [0, 255], not rounded; NaN where the network gives none.
 
         Raises:
             UserError: shapes or the network's input do not fit.
         """
-        return infer_alpha(self.network, image, trimap, memory=self.memory)
+        return infer_alpha(self.network, image, trimap, memory=self.memory, tiled=self._count_tiled)
+
+    def _count_tiled(self) -> None:
+        self.tiled += 1
 
     def infer(self, batch: Batch) -> Tensor:
         """Return alpha (N, 1, H, W) in [0, 1], resized, clipped, pasted and cut to 8 bit as in the released code."""
@@ -85,7 +92,9 @@ class MattingTask(Task):
         for image, trimap, name in zip(batch["image"], batch["trimap"], batch["name"], strict=True):
             rgb = (image * 255).round().byte().permute(1, 2, 0).cpu().numpy()
             known = (trimap[0] * 255).round().byte().cpu().numpy()
-            alphas.append(torch.from_numpy(to_uint8(self.predict_alpha(rgb, known, name))))
+            alpha = self.predict_alpha(rgb, known, name)
+            finite = bool(np.isfinite(alpha).all())  # a diverged network must not score as a black matte does
+            alphas.append(torch.from_numpy(to_uint8(alpha) if finite else np.full_like(alpha, np.nan)))
         return torch.stack(alphas)[:, None].to(device).float() / 255
 
     def input_channels(self, sample: Batch) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +12,8 @@ from PIL import Image
 
 from indexnet.data.base import Dataset, Sample, UInt8, check_choice, check_count, digest
 from indexnet.data.images import UNREADABLE, read_image, unreadable
-from indexnet.data.matting.compositing import paired
-from indexnet.data.matting.estimate import estimate_foreground
+from indexnet.data.matting.compositing import check_enough
+from indexnet.data.matting.estimate import check_installed
 from indexnet.data.matting.foregrounds import Foreground, check_foregrounds, read_foreground
 from indexnet.data.matting.pipelines import Pipeline, Scene, create_pipeline
 from indexnet.data.store import Arrays, Cache, Store, check_cache, estimate_bytes
@@ -67,11 +66,11 @@ class Composites(Dataset):
         check_count("data.per_foreground", self.per_foreground)
         check_foregrounds(self.title, self.foregrounds)
         if self.paired:
-            paired(self.foregrounds, self.backgrounds, self.per_foreground)  # refuses too few backgrounds
+            check_enough(len(self.foregrounds), len(self.backgrounds), self.per_foreground)
         elif not self.backgrounds:
             raise UserError(f"data={self.title} has no background.")
-        if any(item.estimate for item in self.foregrounds) and importlib.util.find_spec("pymatting") is None:
-            estimate_foreground(np.zeros((1, 1, 3), np.uint8), np.ones((1, 1), np.float32))  # says what to install
+        if any(item.estimate for item in self.foregrounds):
+            check_installed()
         cache = check_cache(self.cache, folder=True)
         self.store = Store(len(self.foregrounds), self._load, self._bytes, cache, "foregrounds", self._key)
 
@@ -102,10 +101,16 @@ class Composites(Dataset):
         lost = _lines(skipped)
         at = index if self.paired else int(rng.integers(len(self.backgrounds)))
         background = self._first_readable(self._background, at, len(self.backgrounds), lost)
-        scene = Scene(tuple(foreground), background, self._other, len(self.foregrounds))
+
+        def other(number: int) -> Arrays:
+            *arrays, skipped = self.store[number]
+            lost.extend(_lines(skipped))
+            return tuple(arrays)
+
+        scene = Scene(tuple(foreground), background, other, len(self.foregrounds))
         sample: Sample = {**self.made_by.draw(scene, rng).tensors(), "name": name}
         if self.damaged == "skip":
-            sample["skipped"] = "\n".join(lost)
+            sample["skipped"] = "\n".join(dict.fromkeys(lost))  # two foregrounds may be one
         return sample
 
     def verify(self, index: int) -> None:
@@ -127,9 +132,6 @@ class Composites(Dataset):
         used = self.backgrounds[: len(self)] if self.paired else self.backgrounds
         parameters = [self.split, self.per_foreground, self.pipeline, self.size, self.paired]
         return digest("composites", self.title, parameters, objects, [path.name for path in used])
-
-    def _other(self, number: int) -> Arrays:
-        return self.store[number][:-1]
 
     def _background(self, index: int) -> UInt8:
         return read_image(self.backgrounds[index])

@@ -8,16 +8,19 @@ corner to the foreground's size, and seen through ``1 - alpha``.
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any
 
 import cv2
 import numpy as np
 
-from indexnet.data.base import UInt8, check_count
+from indexnet.data.base import UInt8, check_count, digest
+from indexnet.data.folders import file_sizes
+from indexnet.data.matting.files import TrimapsByNumber
 from indexnet.data.matting.foregrounds import Foreground
 from indexnet.errors import UserError
 
@@ -108,7 +111,7 @@ def paired(foregrounds: Sequence[Foreground], backgrounds: Sequence[Path], per_f
 
 @dataclass(frozen=True)
 class Recipe:
-    """What ``indexnet data prepare`` writes for one split, see :class:`Composed`.
+    """What ``indexnet data prepare`` writes for one split.
 
     Attributes:
         foregrounds: in the order of the rule.
@@ -127,37 +130,69 @@ class Recipe:
     per_foreground: int
     folder: Path
     copies: Sequence[tuple[Path, Path]] = ()
-    trimap: Callable[[int, UInt8], UInt8] | None = None
+    trimap: TrimapsByNumber | None = None
 
 
-@runtime_checkable
-class Composed(Protocol):
-    """A data set whose composites can be written to disk: what ``indexnet data prepare NAME`` asks for."""
-
-    def recipe(self, split: str, output: Path | None = None) -> Recipe:
-        """Return what to write.
-
-        Args:
-            split: ``"train"`` or ``"test"``.
-            output: where to; None: the folder where the data set itself finds it later.
-
-        Raises:
-            NoSplitError: nothing is composed for this split.
-            UserError: files are missing, or backgrounds are too few.
-        """
+def digest_foregrounds(foregrounds: Iterable[Foreground]) -> str:
+    """SHA-256 over the names and byte sizes of foregrounds' files, whatever the order."""
+    ordered = sorted(foregrounds, key=lambda item: item.name)
+    return digest([[item.name, item.estimate, file_sizes([item.colour, item.alpha])] for item in ordered])
 
 
-@runtime_checkable
-class CutOut(Protocol):
-    """A data set of photographs with mattes: what ``indexnet data prepare NAME foregrounds`` asks for."""
+def made_of(pairs: Sequence[Pair], per_foreground: int) -> dict[str, Any]:
+    """Return what composites are made of, as plain data that is equal for the same composites, whatever their order.
 
-    def objects(self, split: str) -> Sequence[Foreground]:
-        """Return the photographs and mattes whose foreground colours can be estimated, as ``NAME.png``.
+    Raises:
+        OSError: a file is missing.
+    """
+    ordered = sorted(pairs, key=lambda pair: pair.name)
+    return {
+        "per_foreground": per_foreground,
+        "foregrounds": digest_foregrounds(dict.fromkeys(pair.foreground for pair in ordered)),
+        "backgrounds": digest(file_sizes([pair.background for pair in ordered])),
+    }
 
-        Args:
-            split: ``"train"`` or ``"test"``.
 
-        Raises:
-            NoSplitError: there are none in this split.
-            UserError: files are missing.
-        """
+MANIFEST = "manifest.jsonl"
+
+
+@dataclass
+class Prepared:
+    """What the manifest of a prepared folder says.
+
+    Attributes:
+        made_of: see :func:`made_of`; ``trimaps`` is the rule of those that were made. None in a folder that has not
+            been prepared.
+        kept: trimaps that were there before, a person's own, which are never written.
+        files: bytes and SHA-256 of each file that is whole, by its path in the folder.
+        whole: bytes of the manifest up to the end of its last whole line.
+    """
+
+    made_of: dict[str, Any] | None = None
+    kept: list[str] = field(default_factory=list)
+    files: dict[str, tuple[int, str]] = field(default_factory=dict)
+    whole: int = 0
+
+
+def read_manifest(folder: Path) -> Prepared:
+    """Read ``manifest.jsonl`` of a folder, or find that there is none.
+
+    The first line says what the folder's files are made of. Each other line is one of its files, with its bytes and
+    SHA-256, added once the file is whole.
+
+    Raises:
+        UserError: a line is not what ``indexnet data prepare`` writes.
+    """
+    path, found = folder / MANIFEST, Prepared()
+    text = path.read_bytes() if path.is_file() else b""
+    found.whole = text.rfind(b"\n") + 1  # a process that was killed may have left a part of a line
+    for number, line in enumerate(text[: found.whole].splitlines(), 1):
+        try:
+            entry = json.loads(line)
+            if number == 1:
+                found.made_of, found.kept = dict(entry["made_of"]), list(entry["kept"])
+            else:
+                found.files[entry["file"]] = int(entry["bytes"]), entry["sha256"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"line {number} of {path} is damaged; delete this line.") from error
+    return found

@@ -26,7 +26,17 @@ from indexnet.data.base import (
 )
 from indexnet.data.folders import file_sizes, image_size
 from indexnet.data.images import read_image, read_trimap
-from indexnet.data.matting.compositing import Pair, Recipe, composite, cover, paired
+from indexnet.data.matting.compositing import (
+    Pair,
+    Prepared,
+    Recipe,
+    composite,
+    cover,
+    digest_foregrounds,
+    made_of,
+    paired,
+    read_manifest,
+)
 from indexnet.data.matting.files import MattingFiles, TrimapsByNumber, Triple, check_same_size, generate_trimap
 from indexnet.data.matting.foregrounds import Foreground, check_foregrounds, read_foreground
 from indexnet.data.matting.sources import check_places, image_names
@@ -78,10 +88,7 @@ class Compositions(Dataset):
         self._last: tuple[int, Arrays] | None = None
 
     def _load(self, number: int) -> Arrays:
-        return self._read(self.foregrounds[number])
-
-    def _read(self, foreground: Foreground) -> tuple[UInt8, UInt8]:
-        colour, alpha = read_foreground(foreground)
+        colour, alpha = read_foreground(self.foregrounds[number])
         if self.sides is None:
             return colour, alpha
         size = _fitted(alpha.shape, self.sides)
@@ -147,22 +154,6 @@ class Compositions(Dataset):
         """Decode the foregrounds."""
         return self.store.prepare(reads)
 
-    def verify(self, index: int) -> None:
-        """Decode a composite's background and trimap, and its foreground with the foreground's first composite.
-
-        Raises:
-            UserError: see :meth:`sample`.
-        """
-        self._check_index(index)
-        number = self._numbers[index]
-        read_image(self.pairs[index].background)
-        if index == 0 or self._numbers[index - 1] != number:
-            self._trimap(index, self._read(replace(self.foregrounds[number], estimate=False))[1])
-        elif path := self.trimaps[index]:
-            trimap, _ = read_trimap(path, strict=True)
-            alpha = self.foregrounds[number].alpha
-            check_same_size(path, trimap.shape, alpha, image_size(alpha))
-
     def fingerprint(self) -> str:
         """SHA-256 over the pairs, the sizes of foregrounds and trimaps, and the rule of the trimaps that are made."""
         objects = [[item.name, item.estimate, *file_sizes([item.colour, item.alpha])] for item in self.foregrounds]
@@ -191,7 +182,8 @@ class ComposedData(Data):
     """A data set of foregrounds that are composed over photographs.
 
     Training composites are made on the fly by a pipeline. Tests take the composites that lie in the split's folder,
-    ``merged/NAME_0.png`` ..., where all of them are there, and make the same ones on the fly otherwise.
+    ``merged/NAME_0.png`` ..., where all of them are there and, if ``indexnet data prepare`` has written them, these
+    options would write the same; otherwise they are made on the fly.
 
     Subclasses say where foregrounds, backgrounds and trimaps lie.
 
@@ -225,7 +217,9 @@ class ComposedData(Data):
     as_they_are: ClassVar[str] = "colours"
     """What the option ``foreground`` calls files that are taken as they are."""
     paired: ClassVar[bool] = True
-    """Whether each composite has a background of its own, or draws one."""
+    """Whether each composite has a background of its own, or draws one; such composites cannot be prepared."""
+    place_options: ClassVar[dict[str, str]] = {"train": "data.backgrounds", "test": "data.test_backgrounds"}
+    """Which option says where a split's backgrounds are."""
 
     def __init__(
         self,
@@ -242,12 +236,13 @@ class ComposedData(Data):
         cache: Cache = "auto",
         damaged: str = "refuse",
     ) -> None:
+        from indexnet.data.matting.composites import DAMAGED
         from indexnet.data.matting.pipelines import list_pipelines
 
         super().__init__(task)
         self.root, self.size = Path(root), check_size("data.size", size, smallest=16)
         check_choice("data.pipeline", pipeline, list_pipelines())
-        check_choice("data.damaged", damaged, ("refuse", "skip"))
+        check_choice("data.damaged", damaged, DAMAGED)
         foreground = foreground or self.as_they_are
         check_choice("data.foreground", foreground, (self.as_they_are, "estimated"))
         self.pipeline, self.damaged, self.cache = pipeline, damaged, check_cache(cache, folder=True)
@@ -318,16 +313,16 @@ class ComposedData(Data):
         from indexnet.data.matting.composites import Composites
 
         return Composites(
-            "train",
-            self.name,
-            self.chosen("train"),
-            self.backgrounds("train"),
-            self.per_foreground,
-            self.pipeline,
-            self.size,
-            self.cache,
-            self.damaged,
-            self.paired,
+            split="train",
+            title=self.name,
+            foregrounds=self.chosen("train"),
+            backgrounds=self.backgrounds("train"),
+            per_foreground=self.per_foreground,
+            pipeline=self.pipeline,
+            size=self.size,
+            cache=self.cache,
+            damaged=self.damaged,
+            paired=self.paired,
         )
 
     def test(self) -> Dataset:
@@ -335,21 +330,57 @@ class ComposedData(Data):
         return self.still("test")
 
     def still(self, split: str) -> Dataset:
-        """Return a split whose composites never change."""
-        objects = self.objects(split)
-        count = self.count(split)
-        names = [(f"{item.name}_{k}", item) for item in objects for k in range(count)]
-        folder = self.root / self.folders[split] / "merged"
-        there = set(image_names(folder)) if folder.is_dir() else set()
-        if names and all(f"{name}.png" in there for name, _ in names):
-            triples = [
-                Triple(name, item.name, folder / f"{name}.png", item.alpha, self.trimap(name, item))
-                for name, item in names
-            ]
-            return MattingFiles(split, self.name, triples, self.rule)
-        pairs = self.pairs(split, self.chosen(split))
-        trimaps = [self.trimap(pair.name, pair.foreground) for pair in pairs]
-        return Compositions(split, self.name, pairs, trimaps, self.rule, self.cache)
+        """Return a split whose composites never change.
+
+        Raises:
+            UserError: files are missing, or backgrounds are too few.
+        """
+        folder, count = self.root / self.folders[split], self.count(split)
+        files, prepared = self._files(split, folder, count), read_manifest(folder)
+        if files and prepared.made_of is None:
+            return files  # from elsewhere
+        chosen = self.chosen(split)
+        try:
+            pairs = self.pairs(split, chosen)
+        except UserError as error:
+            if not files or self.places.get(split):
+                raise
+            assert prepared.made_of is not None
+            check_foregrounds(self.name, chosen)
+            parts = {"per_foreground": count, "foregrounds": digest_foregrounds(chosen)}
+            if prepared.made_of | parts == prepared.made_of:
+                return files  # there is nothing else to test on
+            raise UserError(
+                f"the composites in {folder} were prepared with other options, and for those of these {error}"
+            ) from error
+        trimaps = [self._given_trimap(pair, folder, prepared) for pair in pairs]
+        composed = Compositions(split, self.name, pairs, trimaps, self.rule, self.cache)
+        if files and prepared.made_of is not None and all(path.is_file() for path in composed.backgrounds):
+            parts = made_of(pairs, count)
+            if prepared.made_of | parts == prepared.made_of:
+                same = _as_written(folder, prepared, files)
+                return replace(files, composition=composed.fingerprint() if same else "")
+        return composed
+
+    def _files(self, split: str, folder: Path, count: int) -> MattingFiles | None:
+        """Return the composites that lie in a folder, None where not all of them do."""
+        merged = folder / "merged"
+        there = set(image_names(merged)) if merged.is_dir() else set()
+        names = [(f"{item.name}_{k}", item) for item in self.objects(split) for k in range(count)]
+        if not there or not names or not all(f"{name}.png" in there for name, _ in names):
+            return None
+        triples = [
+            Triple(name, item.name, merged / f"{name}.png", item.alpha, self.trimap(name, item)) for name, item in names
+        ]
+        return MattingFiles(split, self.name, triples, self.rule)
+
+    def _given_trimap(self, pair: Pair, folder: Path, prepared: Prepared) -> Path | None:
+        """Return a composite's trimap; None where one is to be made, or was made when the folder was prepared."""
+        path = self.trimap(pair.name, pair.foreground)
+        ours = (prepared.made_of or {}).get("trimaps") == self.rule
+        if path and ours and path.parent == folder / "trimaps" and f"trimaps/{path.name}" in prepared.files:
+            return None
+        return path
 
     def recipe(self, split: str, output: Path | None = None) -> Recipe:
         """Return what ``indexnet data prepare`` writes for a split.
@@ -359,11 +390,11 @@ class ComposedData(Data):
             output: folder to write to; None: where the data set finds it later.
 
         Raises:
-            NoSplitError: training samples draw their backgrounds.
+            NoSplitError: backgrounds are drawn, and a folder that changes has no fixed composites.
             UserError: files are missing, or backgrounds are too few.
         """
-        if split == "train" and not self.paired:
-            raise NoSplitError(f"data={self.name} draws the backgrounds of its training samples: nothing to write.")
+        if not self.paired:
+            raise NoSplitError(f"data={self.name} composes on the fly what its folders hold: nothing to write.")
         foregrounds = self.chosen(split)
         pairs = self.pairs(split, foregrounds)
         folder = (output or self.root) / self.folders[split]
@@ -372,7 +403,7 @@ class ComposedData(Data):
         if output is not None:
             for item in self.objects(split):
                 for path, place in zip((item.colour, item.alpha), self.parts, strict=True):
-                    copies[path] = folder / place / path.name
+                    copies[path] = folder / place / f"{item.name}{path.suffix}"
             copies |= {path: folder / "trimaps" / path.name for path in given if path}
         # those of an earlier command that was stopped lie in its own folder
         make = split == "test" and not any(path and path.parent != folder / "trimaps" for path in given)
@@ -384,3 +415,10 @@ class ComposedData(Data):
             copies=list(copies.items()),
             trimap=TrimapsByNumber(self.rule, [pair.name for pair in pairs]) if make else None,
         )
+
+
+def _as_written(folder: Path, prepared: Prepared, files: MattingFiles) -> bool:
+    """Return whether composites and trimaps still have the sizes that their manifest notes."""
+    paths = [path for triple in files.triples for path in (triple.image, triple.trimap) if path]
+    noted = {folder / file: nbytes for file, (nbytes, _) in prepared.files.items()}
+    return all(path.stat().st_size == noted[path] for path in paths if path in noted)

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from indexnet.data.base import Float32, UInt8
+from indexnet.data.matting.estimate import check_installed as check_installed
 from indexnet.data.matting.estimate import estimate_foreground
 from indexnet.errors import UserError
 
 _MARGIN = 16  # pixels around an object that get its colours too, so that a cut-out can be scaled and filtered
 _STRIP = 256  # rows that are composed at a time: float32 copies of a large photograph would take gigabytes
-
-
-def check_installed() -> None:
-    """Refuse before any work is done where foreground colours cannot be estimated.
-
-    Raises:
-        UserError: pymatting is not installed.
-    """
-    if importlib.util.find_spec("pymatting") is None:
-        raise UserError(
-            "cut-outs and new backgrounds need the foreground's colours, which pymatting estimates; "
-            "install it with: pip install 'indexnet[matting]'."
-        )
 
 
 def foreground_colours(image: UInt8, alpha: Float32) -> UInt8:

@@ -87,6 +87,7 @@ class MattingFiles(Dataset):
         triples: the files; each has a matte or a trimap.
         rule: how missing trimaps are made, see :func:`generate_trimap`.
         variant: what else tells these files from others of the same names, such as a set of trimaps.
+        composition: the fingerprint of the composites that these files are, where that is known.
 
     Raises:
         UserError: a file is missing, or two images have one name.
@@ -97,6 +98,7 @@ class MattingFiles(Dataset):
     triples: Sequence[Triple] = field(repr=False)
     rule: str = "dilated"
     variant: str = ""
+    composition: str = ""
 
     def __post_init__(self) -> None:
         for triple in self.triples:
@@ -153,7 +155,12 @@ class MattingFiles(Dataset):
         return image_size(self.triples[index].image)
 
     def fingerprint(self) -> str:
-        """SHA-256 over the files' names and byte sizes, and the rule of the trimaps that are made."""
+        """SHA-256 over the files' names and byte sizes, and the rule of the trimaps that are made.
+
+        Files that are known to be certain composites have the fingerprint of those.
+        """
+        if self.composition:
+            return self.composition
         made = self.rule if any(triple.trimap is None for triple in self.triples) else ""
         files = [file_sizes(_files(triple)) for triple in self.triples]
         return digest(self.title, self.split, self.variant, made, [triple.name for triple in self.triples], files)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -66,16 +66,22 @@ def check_places(what: str, places: Any) -> tuple[Path, ...] | None:
     return tuple(Path(place) for place in listed)
 
 
-def find_images(places: Iterable[Path]) -> list[Path]:
+def find_images(places: Iterable[Path], option: str) -> list[Path]:
     """Return all images of folders, by name, and of list files, in their order; one place after the other.
 
     A list file names an image a line, relative to its own folder.
+
+    Args:
+        places: folders and list files.
+        option: that names them, or could, for the error.
 
     Raises:
         UserError: a place does not exist or gives no image.
     """
     found: list[Path] = []
     for place in places:
+        if not place.exists():
+            raise UserError(f"{place} does not exist; name a folder of images, or a file that lists them, in {option}.")
         if place.is_file():
             found += [place.parent / line for line in read_lines(place, "images")]
         else:
@@ -83,19 +89,20 @@ def find_images(places: Iterable[Path]) -> list[Path]:
     return found
 
 
-def find_named(names: Sequence[str], places: Sequence[Path], listed_by: Path) -> list[Path]:
+def find_named(names: Sequence[str], places: Sequence[Path], listed_by: Path, option: str) -> list[Path]:
     """Return where the listed images are, in the list's order.
 
     Args:
         names: file names.
         places: as for :func:`find_images`; the first that has an image gives it.
         listed_by: the list, for the error.
+        option: as for :func:`find_images`.
 
     Raises:
         UserError: an image is in none of the places.
     """
     by_name: dict[str, Path] = {}
-    for path in reversed(find_images(places)):
+    for path in reversed(find_images(places, option)):
         by_name[path.name] = path
     missing = [name for name in names if name not in by_name]
     if missing:
@@ -106,24 +113,41 @@ def find_named(names: Sequence[str], places: Sequence[Path], listed_by: Path) ->
     return [by_name[name] for name in names]
 
 
-def hold_out(items: Sequence[_P], what: str) -> tuple[list[_P], list[_P]]:
-    """Divide files or names: about a tenth, at least one, is held out, chosen by a hash of the name.
+def hold_out(items: Sequence[_P], what: str, parts: int = 1) -> list[list[_P]]:
+    """Divide files or names: about a tenth is held out for each part, chosen by a hash of the name.
+
+    Which part an item belongs to follows from its own name, so that items which are added later move none of the others
+    out of training. Only where a part would be empty, it takes the item whose hash is the lowest.
+
+    Args:
+        items: what is divided.
+        what: where they are, for the error.
+        parts: how many parts are held out.
 
     Returns:
-        What is kept and what is held out, each in the given order.
+        What is kept, then each part, at least one item each and in the given order.
 
     Raises:
-        UserError: there are fewer than two.
+        UserError: there are too few items.
     """
-    if len(items) < 2:
-        raise UserError(f"{what} holds {len(items)} of the two at least that are needed, one of them held out.")
 
     def key(item: _P) -> tuple[int, str]:
-        name = Path(item).name
-        return zlib.crc32(name.encode()), name
+        # CRC-32 is linear: of a few dozen numbered names almost all can be even
+        return int(hashlib.sha256(Path(item).name.encode()).hexdigest(), 16), str(item)
 
-    held = set(sorted(items, key=key)[: max(1, len(items) // 10)])
-    return [item for item in items if item not in held], [item for item in items if item in held]
+    left = sorted(set(items), key=key)
+    if len(left) <= parts:
+        raise UserError(
+            f"{what} holds {len(left)} of the {parts + 1} at least that are needed, {parts} of them held out."
+        )
+    belongs: dict[_P, int] = {}
+    for part in range(parts):
+        held = [item for item in left if key(item)[0] % 10 == part]
+        if not held or len(left) - len(held) < parts - part:
+            held = left[:1]
+        belongs |= dict.fromkeys(held, part + 1)
+        left = [item for item in left if item not in belongs]
+    return [[item for item in items if belongs.get(item, 0) == part] for part in range(parts + 1)]
 
 
 def standard_places(root: Path, split: str, title: str, within: Path | None = None) -> tuple[Path, ...]:
