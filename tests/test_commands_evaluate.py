@@ -227,8 +227,8 @@ def test_evaluation_gives_the_metrics_of_the_task(name, matting, tmp_path):
         ("reconstruction", "photos"),
         ("matting", "scenes"),
         ("denoising", "photos"),
-        ("segmentation", "scenes"),
-        ("depth", "scenes"),
+        pytest.param("segmentation", "scenes", marks=pytest.mark.nightly),
+        pytest.param("depth", "scenes", marks=pytest.mark.nightly),
     ],
 )
 def test_a_run_and_its_checkpoint_give_the_same_numbers(task, data, tmp_path, monkeypatch):

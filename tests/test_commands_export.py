@@ -209,7 +209,11 @@ def exported(path, kind):
 # torch.export takes minutes for the others, which it can export too
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("task_name", "kind"), [*((name, "onnx") for name in NETWORKS), ("reconstruction", "torch_export")]
+    ("task_name", "kind"),
+    [
+        *(pytest.param(name, "onnx", marks=[pytest.mark.nightly] * (name == "segmentation")) for name in NETWORKS),
+        pytest.param("reconstruction", "torch_export", marks=pytest.mark.nightly),
+    ],
 )
 def test_every_task_exports(task_name, kind, checkpoint, tmp_path):
     task, content = exported(checkpoint(task_name, NETWORKS[task_name]), kind)

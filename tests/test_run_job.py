@@ -146,9 +146,11 @@ def _four_tasks(root):
 
 @pytest.mark.long
 @pytest.mark.parametrize(("task", "counts", "metrics"), [
-    ("denoising", [2], {"bsd68/psnr", "bsd68/ssim", "set12/psnr", "set12/ssim"}),
-    ("segmentation", [2], {"miou", "pixel_accuracy"}),
-    ("depth", [3], {"depth_rmse", "rel", "log10", "delta1", "delta2", "delta3"}),
+    pytest.param("denoising", [2], {"bsd68/psnr", "bsd68/ssim", "set12/psnr", "set12/ssim"}, marks=pytest.mark.nightly),
+    pytest.param("segmentation", [2], {"miou", "pixel_accuracy"}, marks=pytest.mark.nightly),
+    pytest.param(
+        "depth", [3], {"depth_rmse", "rel", "log10", "delta1", "delta2", "delta3"}, marks=pytest.mark.nightly
+    ),
     ("matting", [2, 3], {"sad", "mse", "grad", "conn"}),
 ])  # fmt: skip
 def test_the_number_of_processes_changes_no_metric(task, counts, metrics, tmp_path):

@@ -758,7 +758,9 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.mark.long
 @pytest.mark.parametrize(("mode", "code", "status"), [
-    ("abort", 0, "done"), ("full", 2, "running"), ("nan", DIVERGED, "diverged"),
+    ("abort", 0, "done"),
+    pytest.param("full", 2, "running", marks=pytest.mark.nightly),
+    pytest.param("nan", DIVERGED, "diverged", marks=pytest.mark.nightly),
 ])  # fmt: skip
 def test_what_another_process_meets_is_told_from_what_it_means(mode, code, status, tmp_path):
     folder = prepare_run(tmp_path, *RECONSTRUCTION, "resampling=bilinear", "trainer.devices=2")

@@ -316,6 +316,7 @@ def test_without_optuna_the_extra_is_named(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.long
+@pytest.mark.nightly
 @pytest.mark.skipif(sys.platform != "linux", reason="needs the parent-death signal")
 def test_a_real_search_on_two_processes_is_killed_and_goes_on(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
