@@ -312,6 +312,7 @@ def _wait(condition, seconds=180):
         time.sleep(0.02)
 
 
+@pytest.mark.nightly
 @pytest.mark.long
 def test_a_slurm_job_of_two_tasks_is_preempted_and_goes_on(slurm):
     table = ["experiments=quickstart", "rows=max_unpool", "seeds=0", "trainer.devices=2", "trainer.accelerator=cpu",

@@ -777,6 +777,7 @@ def test_what_another_process_meets_is_told_from_what_it_means(mode, code, statu
         assert job_process(folder).returncode == 0
 
 
+@pytest.mark.nightly
 @pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_a_run_that_loses_a_process_goes_on(tmp_path):
@@ -805,6 +806,7 @@ def test_a_run_that_loses_a_process_goes_on(tmp_path):
     _ended_as(whole, folder)
 
 
+@pytest.mark.nightly
 @pytest.mark.long
 def test_a_mistake_that_only_another_process_meets_is_the_one_that_is_recorded(tmp_path):
     root = tmp_path / "data"
