@@ -181,7 +181,10 @@ def compare(one: Path, other: Path) -> int:
                 continue
             count += 1
             print(f"== {kind[:-1]} {name}")
-            texts = [json.dumps(each, indent=1).replace("\\n", "\n") if not isinstance(each, str) else each for each in (old, new)]
+            texts = [
+                json.dumps(each, indent=1).replace("\\n", "\n") if not isinstance(each, str) else each
+                for each in (old, new)
+            ]
             for line in list(difflib.unified_diff(*(text.splitlines() for text in texts), lineterm="", n=0))[:30]:
                 print(f"   {line[:300]}")
     print(f"{count} of {len(a['commands'])} commands and {len(a['files'])} files differ")

@@ -44,8 +44,8 @@ def seams(image: np.ndarray, trimap: np.ndarray, margins: list[int]) -> None:
     import torch
 
     from indexnet.networks import create_network
-    from indexnet.networks.inference import prepare_input
-    from indexnet.networks.tiling import run_tiled
+    from indexnet.networks.tiled.matting_protocol import prepare_input
+    from indexnet.networks.tiled.tiling import run_tiled
 
     height, width = (side // 32 * 32 for side in trimap.shape)
     rgb = torch.from_numpy(image[:height, :width].transpose(2, 0, 1)[None].astype(np.float32) / 255)
@@ -77,8 +77,8 @@ def main() -> int:
     args = parser.parse_args()
     import torch
 
+    from indexnet.inference.predictor import image_sample, parse_memory, predict_sample
     from indexnet.networks import create_network
-    from indexnet.run.infer import image_sample, parse_memory, predict_sample
     from indexnet.tasks.matting import MattingTask
 
     torch.set_num_threads(args.threads)

@@ -17,7 +17,7 @@ import torch
 
 import indexnet  # noqa: F401  first: it prepares torchvision
 from indexnet.data import create_data
-from indexnet.run.evaluate_scores import evaluate
+from indexnet.inference.evaluation import evaluate
 from indexnet.run.record import write_rows
 from indexnet.tasks.base import Batch
 from indexnet.tasks.classical import CLASSICAL, ClassicalMatting

@@ -32,8 +32,8 @@ from scipy import ndimage
 
 import indexnet  # noqa: F401
 from indexnet.data.matting import pair_foregrounds
-from indexnet.data.matting.composites import Composites
 from indexnet.data.matting.compositing import composite, cover
+from indexnet.data.matting.train_composites import Composites
 
 TARGET = 6.0
 SIZE = 320

@@ -19,7 +19,7 @@ import torch
 
 import indexnet  # noqa: F401
 from indexnet.data import create_data
-from indexnet.data.images import write_png
+from indexnet.data.io.images import write_png
 
 
 def sheet(size: int, count: int, split: str, first: int) -> np.ndarray:

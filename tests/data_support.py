@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from indexnet.data.images import write_png
+from indexnet.data.io.images import write_png
 
 
 def write_train400(root, size=(24, 20), train=3):

@@ -16,10 +16,10 @@ import pytest
 
 import fake_slurm
 from indexnet.cli import main
-from indexnet.errors import UserError
-from indexnet.run.cluster import ClusterJob, submit
-from indexnet.run.cluster_settings import create_executor, job_parameters
-from indexnet.run.pool import Job, View
+from indexnet.core.errors import UserError
+from indexnet.sweep.pool import Job, View
+from indexnet.sweep.slurm import ClusterJob, submit
+from indexnet.sweep.slurm_settings import create_executor, job_parameters
 
 pytest.importorskip("submitit")
 
@@ -292,7 +292,7 @@ def test_a_mistake_submits_nothing(arguments, sentence, tmp_path, monkeypatch, c
 
 
 def test_without_the_plugin_the_extra_is_named(monkeypatch, tmp_path, capsys):
-    from indexnet.run import train
+    from indexnet.commands import train
 
     def missing(*_, **__):
         from hydra.errors import MissingConfigException

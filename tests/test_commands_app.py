@@ -23,14 +23,15 @@ from commands_support import (
     trimap,
 )
 from indexnet.cli import main
-from indexnet.data.masks import trimap_from_mask
-from indexnet.errors import UserError
+from indexnet.commands import app
+from indexnet.commands.app import free_port
+from indexnet.core.errors import UserError
+from indexnet.data.io.masks import trimap_from_mask
+from indexnet.inference.app.page import ADDRESS
+from indexnet.inference.app.session import BRUSHES, CANVAS_SIDE, Studio, canvas, paint, read_guided
+from indexnet.inference.predictor import load_task
 from indexnet.networks.checkpoint import load_network
-from indexnet.networks.inference import infer_alpha, to_uint8
-from indexnet.run import app
-from indexnet.run.app import ADDRESS, free_port
-from indexnet.run.app_studio import BRUSHES, CANVAS_SIDE, Studio, canvas, paint, read_guided
-from indexnet.run.infer import load_task
+from indexnet.networks.tiled.matting_protocol import infer_alpha, to_uint8
 from report_browser import EXECUTABLE, browser
 
 pytestmark = pytest.mark.skipif(find_spec("gradio") is None, reason="gradio is not installed")
@@ -216,7 +217,7 @@ def test_no_option_opens_the_page_to_others():
 def test_the_page_tells_mistakes_and_hides_bugs(studio, tmp_path, capsys):
     import gradio
 
-    from indexnet.run.app_page import build, told
+    from indexnet.inference.app.page import build, told
 
     page = build(studio, tmp_path, "m.ckpt", 2**20)
     assert page.title == "indexnet: matting"

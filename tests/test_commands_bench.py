@@ -11,7 +11,7 @@ from PIL import Image
 
 from commands_support import autoencoder_checkpoint, matting_checkpoint
 from indexnet.cli import main
-from indexnet.run import bench
+from indexnet.inference import latency
 
 
 def run(*words):
@@ -53,21 +53,21 @@ def test_several_networks_at_several_sizes(tmp_path, checkpoint, capsys):
 
 
 def test_memory_is_that_of_the_forward_pass(checkpoint):
-    from indexnet._memory import forget_peak
+    from indexnet.core.machine import forget_peak
     from indexnet.networks import create_network
-    from indexnet.networks.memory import live_bytes
+    from indexnet.networks.tiled.memory import live_bytes
 
     if not forget_peak():
         pytest.skip("peaks of a process cannot be forgotten here")
     network = create_network("autoencoder", widths=[64, 64]).eval()
-    (line,) = bench.measure([("a", network)], [(512, 512)], torch.device("cpu"), 1)
+    (line,) = latency.measure([("a", network)], [(512, 512)], torch.device("cpu"), 1)
     assert line.memory is not None
     assert 0.5 < line.memory / live_bytes(network, (network.in_channels, 512, 512)) < 2.5
 
 
 def test_memory_grows_with_the_size():
     """Also for the first sizes of a process, in which kernels load."""
-    from indexnet._memory import forget_peak
+    from indexnet.core.machine import forget_peak
     from indexnet.networks import create_network
 
     if not forget_peak():
@@ -75,14 +75,14 @@ def test_memory_grows_with_the_size():
     encoder = {"name": "mobilenetv2_released"}
     network = create_network("matting_unet", encoder=encoder, context="none", resampling="indexnet").eval()
     sizes = [(64, 64), (160, 160), (256, 256)]
-    found = [line.memory for line in bench.measure([("a", network)], sizes, torch.device("cpu"), 1)]
+    found = [line.memory for line in latency.measure([("a", network)], sizes, torch.device("cpu"), 1)]
     assert found == sorted(found)
     assert found[0] > 2 * 10**6
     assert found[2] > 2 * found[0]
 
 
 def test_what_does_not_fit_is_said_and_the_rest_goes_on(tmp_path, checkpoint, capsys, monkeypatch):
-    forward = bench._forward
+    forward = latency._forward
 
     def scarce(network, width, height, device):
         def fail():
@@ -90,7 +90,7 @@ def test_what_does_not_fit_is_said_and_the_rest_goes_on(tmp_path, checkpoint, ca
 
         return fail if width > 64 else forward(network, width, height, device)
 
-    monkeypatch.setattr(bench, "_forward", scarce)
+    monkeypatch.setattr(latency, "_forward", scarce)
     assert run(checkpoint, "--sizes", "64,128", "--plot", tmp_path / "a.svg") == 3
     out, err = capsys.readouterr()
     assert "does not fit" in out
@@ -99,7 +99,7 @@ def test_what_does_not_fit_is_said_and_the_rest_goes_on(tmp_path, checkpoint, ca
     assert drawn.lstrip().startswith("<?xml")
     assert "side of the image, pixels" in drawn
     assert run(checkpoint, "--sizes", "128") == 2
-    monkeypatch.setattr("indexnet._memory.available_memory", lambda: 10**6)
+    monkeypatch.setattr("indexnet.core.machine.available_memory", lambda: 10**6)
     capsys.readouterr()
     assert run(checkpoint, "--sizes", "64") == 2
     assert "pool at 64x64: needs about 0." in capsys.readouterr().err

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from commands_support import autoencoder_checkpoint, matting_checkpoint
-from indexnet.errors import UserError
+from indexnet.core.errors import UserError
 from indexnet.networks import create_network
 from indexnet.networks.checkpoint import (
     checkpoint_meta,

@@ -10,10 +10,10 @@ import torch
 
 from commands_support import autoencoder_checkpoint, matting_checkpoint, photograph, read, save_image, trimap
 from indexnet.cli import main
+from indexnet.inference.predictor import load_task
 from indexnet.networks.checkpoint import load_checkpoint, load_network
-from indexnet.networks.inference import infer_alpha
-from indexnet.run.infer import load_task
-from indexnet.run.sheets import Panel, contact_sheet, fit_side
+from indexnet.networks.tiled.matting_protocol import infer_alpha
+from indexnet.tasks.contact_sheet import Panel, contact_sheet, fit_side
 
 HIN = {"name": "indexnet", "family": "hin"}
 
@@ -55,8 +55,8 @@ def test_reconstructions_side_by_side(tmp_path, capsys):
 
 
 def test_index_maps_are_those_of_the_forward_pass(tmp_path):
-    from indexnet.data.pictures import index_map_picture
-    from indexnet.run.compare import run_watched
+    from indexnet.inference.compare import run_watched
+    from indexnet.tasks.visualization import index_map_picture
 
     task, _ = load_task(autoencoder_checkpoint(tmp_path / "a.ckpt", HIN))
     sample = {"image": torch.rand(1, 32, 32), "name": "x"}

@@ -19,9 +19,9 @@ from data_support import (
     write_train400,
 )
 from indexnet.cli import main
+from indexnet.commands.data import read_options
 from indexnet.data import list_data
-from indexnet.data.images import write_png
-from indexnet.run.data import read_options
+from indexnet.data.io.images import write_png
 
 
 def table(text):

@@ -20,15 +20,22 @@ from commands_support import (
     trimap,
 )
 from indexnet.cli import main
+from indexnet.core.errors import UserError
+from indexnet.core.statistics import interval
 from indexnet.data import create_data
-from indexnet.errors import UserError
+from indexnet.inference.comparison_table import (
+    compare_scores,
+    print_comparison,
+    print_single,
+    table_csv,
+    table_markdown,
+)
+from indexnet.inference.evaluation import Scores, bootstrap, evaluate
+from indexnet.inference.methods import default_folder, parse_overrides
+from indexnet.inference.predictor import load_task, parse_memory, predict_sample
+from indexnet.inference.worst_images import Gallery
 from indexnet.metrics import create_metric
-from indexnet.networks.inference import infer_alpha, to_uint8
-from indexnet.run.evaluate import default_folder, parse_overrides
-from indexnet.run.evaluate_gallery import Gallery
-from indexnet.run.evaluate_scores import Scores, bootstrap, evaluate, interval
-from indexnet.run.evaluate_table import compare_scores, print_comparison, print_single, table_csv, table_markdown
-from indexnet.run.infer import load_task, parse_memory, predict_sample
+from indexnet.networks.tiled.matting_protocol import infer_alpha, to_uint8
 
 
 @pytest.fixture(scope="module")
@@ -524,11 +531,11 @@ def test_a_diverged_network_has_no_score(tmp_path, capsys):
 
 
 def test_an_evaluation_says_how_many_images_ran_in_tiles(tmp_path, capsys, monkeypatch):
-    import indexnet.networks.inference as inference
+    from indexnet.networks.tiled import matting_protocol
 
-    monkeypatch.setattr(inference, "_AT_MOST", 10**9)  # as if every image were large
-    monkeypatch.setattr(inference, "forward_bytes", lambda network, pixels: 1000 * pixels)
-    monkeypatch.setattr(inference, "room", lambda device, memory: 300 * 64 * 64)
+    monkeypatch.setattr(matting_protocol, "_AT_MOST", 10**9)  # as if every image were large
+    monkeypatch.setattr(matting_protocol, "forward_bytes", lambda network, pixels: 1000 * pixels)
+    monkeypatch.setattr(matting_protocol, "room", lambda device, memory: 300 * 64 * 64)
     path = matting_checkpoint(tmp_path / "m.ckpt")
     words = ["evaluate", str(path), "--limit", "1", "--gallery", "0", "--output", str(tmp_path / "out")]
     assert main(words) == 0

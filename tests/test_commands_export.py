@@ -13,11 +13,11 @@ import torch
 
 from commands_support import autoencoder_checkpoint, photograph, save_random, trimap
 from indexnet.cli import main
-from indexnet.errors import UserError
-from indexnet.networks.inference import infer_alpha
-from indexnet.run import export as exporting
-from indexnet.run.export import SUFFIXES, describe, export, multiple_of, with_protocol
-from indexnet.run.infer import image_sample, load_task
+from indexnet.core.errors import UserError
+from indexnet.inference import export as exporting
+from indexnet.inference.export import SUFFIXES, describe, export, multiple_of, with_protocol
+from indexnet.inference.predictor import image_sample, load_task
+from indexnet.networks.tiled.matting_protocol import infer_alpha
 
 pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -18,10 +18,10 @@ from commands_support import (
     trimap,
 )
 from indexnet.cli import main
-from indexnet.errors import UserError
+from indexnet.core.errors import UserError
+from indexnet.inference.inputs import Item, ReadAhead
 from indexnet.networks.checkpoint import load_network
-from indexnet.networks.inference import infer_alpha, to_uint8
-from indexnet.run.inputs import Item, ReadAhead
+from indexnet.networks.tiled.matting_protocol import infer_alpha, to_uint8
 
 
 @pytest.fixture(scope="module")
@@ -409,13 +409,13 @@ def test_the_next_images_are_read_meanwhile_and_each_once():
 
 
 def test_batches_give_what_single_images_give(autoencoder, tmp_path, capsys, monkeypatch):
-    import indexnet.run.infer as infer
+    from indexnet.inference import predictor
 
     for number, size in enumerate([(20, 24), (20, 24), (20, 24), (30, 24), (20, 24)]):
         save_image(tmp_path / "images" / f"{number}.png", photograph(*size, seed=number))
     (tmp_path / "images" / "2b.png").write_bytes(b"broken")
     assert predict(autoencoder, tmp_path, trimaps=False) == 3
-    plain, sizes = infer.predict_batch, []
+    plain, sizes = predictor.predict_batch, []
 
     def watched(task, batch):
         sizes.append(len(batch["image"]))
@@ -423,7 +423,7 @@ def test_batches_give_what_single_images_give(autoencoder, tmp_path, capsys, mon
             raise MemoryError
         return plain(task, batch)
 
-    monkeypatch.setattr(infer, "predict_batch", watched)
+    monkeypatch.setattr(predictor, "predict_batch", watched)
     again = tmp_path / "again"
     assert predict(autoencoder, tmp_path, "--batch", "4", "--output", str(again), trimaps=False) == 3
     assert sizes == [3, 1, 2, 1, 1]  # too much, alone, and the rest as far as it has one size and can be read
@@ -436,7 +436,7 @@ def test_a_data_set(matting, tmp_path, capsys):
     words = ["data=scenes", "data.test_count=2", "--output", str(tmp_path / "out"), "--device", "cpu"]
     assert main(["predict", str(matting), *words]) == 0
     from indexnet.data import create_data
-    from indexnet.run.infer import load_task, predict_sample
+    from indexnet.inference.predictor import load_task, predict_sample
 
     dataset = create_data("scenes", task="matting", size=64, train_count=4, test_count=2).test()
     assert files_of(tmp_path / "out") == sorted(f"{dataset.name(index)}.png" for index in range(2))

@@ -9,13 +9,13 @@ import pytest
 
 from commands_support import autoencoder_checkpoint, matting_checkpoint, read
 from indexnet.cli import main
+from indexnet.core.errors import UserError
 from indexnet.data import create_data
-from indexnet.data.trimaps import eroded_trimap
-from indexnet.errors import UserError
-from indexnet.report.lines import Line, Panel, draw_png, draw_svg
-from indexnet.run.evaluate_scores import evaluate
-from indexnet.run.infer import load_task
-from indexnet.run.robustness import RemadeTrimaps, parse_ranges
+from indexnet.data.io.trimaps import eroded_trimap
+from indexnet.inference.evaluation import evaluate
+from indexnet.inference.predictor import load_task
+from indexnet.inference.robustness import RemadeTrimaps, parse_ranges
+from indexnet.report.panels import Line, Panel, draw_png, draw_svg
 
 
 def scenes(count=3):

@@ -17,11 +17,11 @@ import pytest
 import torch
 
 from data_support import write_backgrounds, write_foreground, write_matting_folder
-from indexnet.data.images import read_image
+from indexnet.core.errors import UserError
+from indexnet.data.io.images import read_image
 from indexnet.data.matting import Foreground, pair_foregrounds
-from indexnet.data.matting.composites import Composites
 from indexnet.data.matting.pipelines import list_pipelines
-from indexnet.errors import UserError
+from indexnet.data.matting.train_composites import Composites
 from indexnet.run.callbacks import SkippedFiles
 from indexnet.run.job import run_job
 from indexnet.run.loader import StepStream, one_sentence, train_loader
@@ -116,12 +116,12 @@ def test_a_cache_folder_is_written_once_and_knows_changed_files(tmp_path, monkey
     os.utime(split.foregrounds[1].alpha, (1, 1))
     changed = make(tmp_path / "data", cache=str(folder))
     with monkeypatch.context() as broken:
-        broken.setattr("indexnet.data.matting.composites.read_foreground", None)
+        broken.setattr("indexnet.data.matting.train_composites.read_foreground", None)
         with pytest.raises(TypeError):
             changed.prepare()
     changed.prepare()
     assert len(list(folder.iterdir())) == 4
-    monkeypatch.setattr("indexnet.data.matting.composites.read_foreground", None)
+    monkeypatch.setattr("indexnet.data.matting.train_composites.read_foreground", None)
     third = make(tmp_path / "data", cache=str(folder))
     third.prepare()
     array = third.store[0][0]

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from indexnet.core.errors import UserError
 from indexnet.data.matting import Foreground
 from indexnet.data.matting.compositing import check_enough, composite, cover, paired
-from indexnet.errors import UserError
 
 
 def noise(*shape, seed=0):

@@ -6,15 +6,9 @@ import numpy as np
 import pytest
 
 from commands_support import photograph, save_image
-from indexnet.data.matting.cutouts import (
-    check_installed,
-    cut_out,
-    fill,
-    foreground_colours,
-    on_background,
-    read_background,
-)
-from indexnet.errors import UserError
+from indexnet.core.errors import UserError
+from indexnet.data.matting.cutouts import cut_out, fill, foreground_colours, on_background, read_background
+from indexnet.data.matting.estimate import check_installed
 
 RED, GREEN = np.array([200, 30, 20], np.uint8), np.array([10, 150, 40], np.uint8)
 

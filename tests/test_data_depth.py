@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from data_support import write_frame, write_h5, write_nyuv2, write_nyuv2_h5
+from indexnet.core.errors import UserError
 from indexnet.data import create_data
+from indexnet.data.datasets.nyuv2 import CLASSES
 from indexnet.data.depth import SEEN, check_metres, eigen_crop, halved
-from indexnet.data.images import write_png
-from indexnet.data.nyuv2 import CLASSES
-from indexnet.errors import UserError
+from indexnet.data.io.images import write_png
 
 
 def rng(seed=0):

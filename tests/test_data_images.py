@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from indexnet.data.images import (
+from indexnet.core.errors import UserError
+from indexnet.data.io.images import (
     MAX_PIXELS,
     camera_orientation,
     list_images,
@@ -20,7 +21,6 @@ from indexnet.data.images import (
     read_trimap,
     write_png,
 )
-from indexnet.errors import UserError
 
 TRIMAP = np.array([[0, 128, 255, 128], [255, 0, 128, 0], [0, 0, 255, 255]], np.uint8)
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from commands_support import photograph
-from indexnet.data.masks import auto_band, check_boxes, mask_from_boxes, parse_box, read_boxes, trimap_from_mask
-from indexnet.errors import UserError
+from indexnet.core.errors import UserError
+from indexnet.data.io.masks import auto_band, check_boxes, mask_from_boxes, parse_box, read_boxes, trimap_from_mask
 
 
 def disc(height, width, y, x, radius):

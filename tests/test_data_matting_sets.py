@@ -23,15 +23,16 @@ from data_support import (
     write_foreground,
     write_matting_folder,
 )
-from indexnet.data import create_data, matting_folder
+from indexnet.core.errors import UserError
+from indexnet.data import create_data
 from indexnet.data.base import NoSplitError
-from indexnet.data.images import read_alpha, read_image, write_png
-from indexnet.data.matting.compositions import Compositions
-from indexnet.data.matting.files import TRIMAP_RULES, MattingFiles, generate_trimap
-from indexnet.data.matting.sources import find_images, hold_out
-from indexnet.data.trimaps import trimap_from_alpha
-from indexnet.errors import UserError
-from indexnet.run.record import measured_splits
+from indexnet.data.datasets import matting_folder
+from indexnet.data.io.images import read_alpha, read_image, write_png
+from indexnet.data.io.trimaps import trimap_from_alpha
+from indexnet.data.matting.file_lists import find_images, hold_out
+from indexnet.data.matting.photographs import TRIMAP_RULES, MattingFiles, generate_trimap
+from indexnet.data.matting.test_composites import Compositions
+from indexnet.run.splits import measured_splits
 
 RNG = np.random.default_rng(0)
 COMPOSED = ("aim500", "composition1k", "distinctions646")

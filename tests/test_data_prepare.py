@@ -18,12 +18,11 @@ from PIL import Image
 
 from data_support import write_aim500, write_backgrounds, write_composition1k, write_foreground, write_matting_folder
 from indexnet.cli import main
-from indexnet.data import create_data
-from indexnet.data.images import read_alpha, read_image, write_png
+from indexnet.core.errors import UserError
+from indexnet.data import create_data, prepare_outputs
+from indexnet.data.io.images import read_alpha, read_image, write_png
 from indexnet.data.matting.estimate import estimate_foreground
-from indexnet.errors import UserError
 from indexnet.run import folder as run_folder
-from indexnet.run import prepare_outputs
 
 COUNTS = ["per_foreground=2", "test_per_foreground=3"]
 

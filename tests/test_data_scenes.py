@@ -5,14 +5,15 @@ import numpy as np
 import pytest
 import torch
 
-from indexnet.data import create_data, photographs
-from indexnet.data.images import write_png
+from indexnet.core.errors import UserError
+from indexnet.data import create_data
+from indexnet.data.io import skimage_photographs
+from indexnet.data.io.images import write_png
+from indexnet.data.io.trimaps import trimap_from_alpha
 from indexnet.data.scenes import CLASSES, objects
 from indexnet.data.scenes.compose import draw_scene
 from indexnet.data.scenes.objects import Frame, draw_object, view
 from indexnet.data.scenes.textures import PATTERNS, patterns, soften
-from indexnet.data.trimaps import trimap_from_alpha
-from indexnet.errors import UserError
 
 
 def rng(seed=0):
@@ -95,7 +96,7 @@ def test_depth_is_metric_and_objects_stand_before_the_background(samples):
         depths = [item.frame.depth for item in scene.objects]
         assert depths == sorted(depths, reverse=True)
         rendering = scene.render(view(64))
-        empty = draw_scene(rng(), "test", photographs.names("test"), always_room=True)
+        empty = draw_scene(rng(), "test", skimage_photographs.names("test"), always_room=True)
         assert empty.room is not None
         behind = scene._background(view(64))[1]
         seen = rendering.label > 0

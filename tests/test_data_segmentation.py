@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from data_support import WRITERS, write_camvid, write_pair, write_sunrgbd
+from indexnet.core.errors import UserError
 from indexnet.data import IGNORE, create_data
-from indexnet.data.folders import read_labels
-from indexnet.data.images import write_png
-from indexnet.errors import UserError
+from indexnet.data.io.images import write_png
+from indexnet.data.segmentation import read_labels
 
 CODING = {"camvid": (11, 0, (11,)), "sunrgbd": (37, 1, (0,)), "ade20k": (150, 1, (0,))}
 

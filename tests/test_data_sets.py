@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from data_support import MATTING_OPTIONS, MATTING_WRITERS, WRITERS, write_alphamatting
-from indexnet.data import IGNORE, create_data, get_data, list_data, photographs
-from indexnet.data.images import write_png
-from indexnet.errors import UserError
+from indexnet.core.errors import UserError
+from indexnet.data import IGNORE, create_data, get_data, list_data
+from indexnet.data.io import skimage_photographs
+from indexnet.data.io.images import write_png
 
 NAMES = [info.name for info in list_data()]
 KEYS = {
@@ -159,10 +160,10 @@ def test_unknown_names_are_answered_with_the_nearest():
 
 
 def test_photos_of_training_and_test_are_disjoint():
-    train, test = photographs.names("train"), photographs.names("test")
+    train, test = skimage_photographs.names("train"), skimage_photographs.names("test")
     assert not set(train) & set(test)
-    assert all((photographs.folder() / name).is_file() for name in train + test)
-    pictures = [photographs.load(name, 1) for name in train + test]
+    assert all((skimage_photographs.folder() / name).is_file() for name in train + test)
+    pictures = [skimage_photographs.load(name, 1) for name in train + test]
     small = np.stack([p[:100, :100].astype(float).ravel() for p in pictures])
     distances = ((small[:, None] - small[None]) ** 2).mean(-1) + 1e9 * np.eye(len(small))
     assert distances.min() > 10  # no photograph under two names

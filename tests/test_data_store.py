@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexnet.data import store as module
-from indexnet.data.base import IGNORE
-from indexnet.data.store import Store, available_memory, check_cache, estimate_bytes, in_words
+from indexnet.core.errors import UserError
+from indexnet.core.machine import available_memory
+from indexnet.data.io import cache as module
+from indexnet.data.io.cache import Store, check_cache, estimate_bytes, in_words
 from indexnet.data.transforms import MEAN_COLOUR, colour_jitter, look, look_nearest, random_crop, view
-from indexnet.errors import UserError
+from indexnet.ops import IGNORE
 
 
 class Loader:

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from data_support import write_train400
+from indexnet.core.errors import UserError
 from indexnet.data import create_data
-from indexnet.data.folders import image_size, read_gray
-from indexnet.data.images import write_png
-from indexnet.errors import UserError
+from indexnet.data.io.images import write_png
+from indexnet.data.segmentation import image_size, read_gray
 
 
 @pytest.fixture(scope="module")

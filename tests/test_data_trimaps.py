@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
 
-from indexnet.data.trimaps import quantise, trimap_from_alpha
+from indexnet.data.io.trimaps import quantise, trimap_from_alpha
 
 
 @pytest.mark.parametrize("distance", [1, 5, 19])

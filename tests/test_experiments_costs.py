@@ -11,12 +11,13 @@ import torch
 import yaml
 
 from indexnet.cli import main
-from indexnet.errors import UserError
+from indexnet.commands import costs
+from indexnet.commands.costs import Cell, count
+from indexnet.core.errors import UserError
+from indexnet.core.paths import conf_dir, experiments_dir
 from indexnet.networks import Costs, count_costs, create_network
-from indexnet.run import costs, experiments
-from indexnet.run.config import conf_dir, experiments_dir
-from indexnet.run.costs import Cell, count
-from indexnet.run.experiments import Experiment, Row, load_experiment
+from indexnet.run import tables
+from indexnet.run.tables import Experiment, Row, load_experiment
 
 # table: rows with printed costs, rows that agree, parameters of the baseline
 PRINTED = {
@@ -50,7 +51,7 @@ def pretend(monkeypatch):
     def make(counts, **changes):
         found = dataclasses.replace(load_experiment("tpami/table3_matting"), **changes)
         found = dataclasses.replace(found, rows=tuple(row for row in found.rows if row.name in counts))
-        monkeypatch.setattr(experiments, "load_experiment", lambda name: found)
+        monkeypatch.setattr(tables, "load_experiment", lambda name: found)
         monkeypatch.setattr(costs, "row_costs", lambda experiment, row: Costs(*counts[row.name]))
         return costs.main(argparse.Namespace(experiment="tpami/table3_matting"))
 
@@ -161,7 +162,7 @@ def test_exceptions_may_be_about_one_cell(monkeypatch, capsys):
     rows = [row for row in found.rows if row.name in ("p_nnconv5", "o2o_modelwise_l", "o2o_shared_l")]
     found = dataclasses.replace(found, rows=tuple(rows))
     more = {"p_nnconv5": 0, "o2o_modelwise_l": 16, "o2o_shared_l": 80}
-    monkeypatch.setattr(experiments, "load_experiment", lambda name: found)
+    monkeypatch.setattr(tables, "load_experiment", lambda name: found)
     monkeypatch.setattr(
         costs, "row_costs", lambda _, row: Costs(3_960_930 + more[row.name], 0, int(1.0132 * 1024**3), 1)
     )
@@ -204,7 +205,7 @@ def test_costs_of_repeated_rows_with_the_data_that_they_are_printed_for(capsys):
 
 @pytest.mark.long
 def test_every_experiment_can_be_counted():
-    for name in experiments.list_experiments():
+    for name in tables.list_experiments():
         found = load_experiment(name)
         lines = count(found)
         assert [line.costs is None for line in lines] == [bool(row.pending) for row in found.base_rows]

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from indexnet.errors import UserError
-from indexnet.run import experiments
-from indexnet.run.config import compose, experiments_dir, freeze
-from indexnet.run.experiments import Row, hydra_value, list_experiments, load_experiment, variant
+from indexnet.core.errors import UserError
+from indexnet.core.paths import experiments_dir
+from indexnet.run import tables
+from indexnet.run.config import compose, freeze
+from indexnet.run.tables import Row, hydra_value, list_experiments, load_experiment, variant
 
 NAMES = list_experiments()
 COPIES = {
@@ -60,7 +61,7 @@ REPEAT = {"key": "task.sigma", "values": [15, 25], "name": "Sigma{task.sigma}", 
 @pytest.fixture
 def made_up(tmp_path, monkeypatch):
     """Write a changed copy of FILE and load it."""
-    monkeypatch.setattr(experiments, "experiments_dir", lambda: tmp_path)
+    monkeypatch.setattr(tables, "experiments_dir", lambda: tmp_path)
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / "up.csv").write_text(CSV, encoding="utf-8")
 
@@ -319,7 +320,7 @@ def test_every_row_freezes_and_builds(name):
 
     from indexnet.networks import create_network
     from indexnet.networks.base import without_pretrained
-    from indexnet.run.config import network_spec
+    from indexnet.run.schema import network_spec
 
     found = load_experiment(name)
     seen = []

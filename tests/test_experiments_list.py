@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from indexnet.cli import main
-from indexnet.run.list import LISTINGS
+from indexnet.commands.list import LISTINGS
 
 KNOWN = {
     "operators": {"indexnet", "max_unpool", "holistic_max_index", "nearest", "bilinear", "deconv", "pixel_shuffle",

@@ -8,7 +8,7 @@ import resource
 
 import pytest
 
-from indexnet.files import DiskFullError, atomic_write, disk_full_as_sentence, read_json, write_json
+from indexnet.core.files import DiskFullError, atomic_write, disk_full_as_sentence, read_json, write_json
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from indexnet.errors import UserError
+from indexnet.core.errors import UserError
 from indexnet.interop import NOTICE, convert, from_released, recognise_released
 from indexnet.networks import create_network, infer_alpha, to_uint8
-from indexnet.networks.inference import aligned_input
+from indexnet.networks.tiled.matting_protocol import aligned_input
 from indexnet.resampling import watch_stages
 from released import CONFIGURATIONS, released_state
 

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from skimage import metrics as reference
 
-from indexnet.errors import UserError
+from indexnet.core.errors import UserError
 from indexnet.metrics import PSNR, PerImageMetric, SumMetric, create_metric, get_metric, list_metrics
 from matting_literal import literal
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from skimage import metrics as reference
 
-from indexnet.errors import UserError
+from indexnet.core.errors import UserError
 from indexnet.metrics import PSNR, SSIM, create_metric
 
 SEEDS = st.integers(0, 10_000)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_jaccard_index
 
-from indexnet.errors import UserError
+from indexnet.core.errors import UserError
 from indexnet.metrics import create_metric
 
 NAMES = ["miou", "pixel_accuracy"]

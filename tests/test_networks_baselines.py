@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from indexnet.errors import UserError
+from indexnet.core.errors import UserError
 from indexnet.networks import count_costs, create_network, infer_alpha
 from indexnet.networks.deeplabv3plus import units_at
 from indexnet.networks.layers import ASPP

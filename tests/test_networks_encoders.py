@@ -8,17 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from indexnet.errors import UserError
-from indexnet.networks import (
-    Encoder,
-    create_encoder,
-    create_network,
-    list_encoders,
-    mobilenetv1_fastdepth,
-    timm_encoders,
-)
-from indexnet.networks.inference import normalise
-from indexnet.networks.mobilenetv2_released import InvertedResidual
+from indexnet.core.errors import UserError
+from indexnet.networks import Encoder, create_encoder, create_network, list_encoders
+from indexnet.networks.encoders import timm_chain
+from indexnet.networks.encoders.encoder import mobilenetv1_fastdepth
+from indexnet.networks.encoders.mobilenetv2_released import InvertedResidual
+from indexnet.networks.imagenet import normalise
 from indexnet.resampling import create_resampling
 
 RELEASED = "mobilenetv2_released"
@@ -58,7 +53,7 @@ def test_timm_encoders_are_cut_at_their_strides(timm_name):
 
 @pytest.mark.parametrize("timm_name", ["mobilenetv2_100", "mobilenetv1_100", "resnet34"])
 def test_timm_encoders_stride_as_timm_does(timm_name):
-    model = timm_encoders.create_timm_model(timm_name, 4).eval()
+    model = timm_chain.create_timm_model(timm_name, 4).eval()
     torch.manual_seed(0)
     for layer in batch_norms(model):
         layer.running_mean.normal_(0, 0.1)
@@ -73,7 +68,7 @@ def test_timm_encoders_stride_as_timm_does(timm_name):
 
 def test_a_stage_in_place_of_a_pooling_layer_changes_nothing():
     """VGG halves by max pooling alone: with max pooling stages it must give timm's own features."""
-    model = timm_encoders.create_timm_model("vgg11_bn", 3).eval()
+    model = timm_chain.create_timm_model("vgg11_bn", 3).eval()
     encoder = create_encoder("vgg11_bn", 3).eval()
     by_name = {key.replace(".", "_"): value for key, value in model.state_dict().items()}
     encoder.load_state_dict({key: by_name[key.split(".", 2)[2].replace(".", "_")] for key in encoder.state_dict()})
@@ -214,7 +209,7 @@ def released_layout(form: str) -> tuple[dict[str, torch.Tensor], dict[str, torch
 
         model = mobilenet_v2(weights=None)
     else:
-        model = timm_encoders.create_timm_model("mobilenetv2_100", 3)
+        model = timm_chain.create_timm_model("mobilenetv2_100", 3)
     named = random_state(model)
     values = [value for key, value in named.items() if not key.startswith(("features.18", "classifier"))]
     return named, dict(zip(state, values, strict=True))  # all layouts run through the layers in the same order
@@ -297,7 +292,7 @@ def test_unreachable_weights_say_what_to_do(name, monkeypatch):
 
 def test_reachable_weights_are_mapped(monkeypatch):
     named, expected = released_layout("timm")
-    monkeypatch.setattr(timm_encoders, "pretrained_state", lambda name, encoder: named)
+    monkeypatch.setattr(timm_chain, "pretrained_state", lambda name, encoder: named)
     encoder = create_encoder(RELEASED, 4, pretrained=True)
     assert torch.equal(encoder.units[7][0].conv[7].running_var, expected["units.7.0.conv.7.running_var"])
     plain = create_encoder("mobilenetv2_100", 4, pretrained=True)
@@ -309,7 +304,7 @@ def test_nothing_is_loaded_on_the_meta_device(monkeypatch):
     def refuse(*_):
         raise AssertionError("weights were asked for")
 
-    monkeypatch.setattr(timm_encoders, "pretrained_state", refuse)
+    monkeypatch.setattr(timm_chain, "pretrained_state", refuse)
     with torch.device("meta"):
         assert isinstance(create_encoder(RELEASED, 4, pretrained=True), Encoder)
         assert isinstance(create_encoder("mobilenetv2_100", 4, pretrained=True), Encoder)
@@ -404,7 +399,7 @@ def test_mobilenetv1_refuses_other_weights(tmp_path):
 
 
 def test_mobilenetv1_strides_as_timm_does():
-    model = timm_encoders.create_timm_model("mobilenetv1_100", 3).eval()
+    model = timm_chain.create_timm_model("mobilenetv1_100", 3).eval()
     state = random_state(model)
     model.load_state_dict(state)
     encoder = create_encoder(FASTDEPTH, 3, "stride").eval()
@@ -438,11 +433,11 @@ def test_mobilenetv1_halves_after_whole_blocks():
 
 def test_imagenet_weights_fit_how_images_are_normalised_here(monkeypatch):
     """timm's own model on images of mean and deviation 0.5 = ours on images normalised as everywhere here."""
-    model = timm_encoders.create_timm_model("mobilenetv1_100", 3)
+    model = timm_chain.create_timm_model("mobilenetv1_100", 3)
     state = random_state(model)
     model.load_state_dict(state)
     model.eval()
-    monkeypatch.setattr(timm_encoders, "pretrained_state", lambda name, encoder: dict(state))
+    monkeypatch.setattr(timm_chain, "pretrained_state", lambda name, encoder: dict(state))
     loaded = mobilenetv1_fastdepth.encoder_names(mobilenetv1_fastdepth.imagenet_state(1.0), "timm")
     encoder = create_encoder(FASTDEPTH, 3, pretrained=True).eval()
     assert all(torch.equal(value, loaded[key]) for key, value in encoder.state_dict().items())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from indexnet.errors import UserError
+from indexnet.core.errors import UserError
 from indexnet.networks import Network, create_network, get_network, list_networks, without_pretrained
 from indexnet.resampling import list_resampling, watch_stages
 

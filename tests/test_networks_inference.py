@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from indexnet.errors import UserError
+from indexnet.core.errors import UserError
 from indexnet.networks import create_network, infer_alpha, prepare_input, to_uint8
-from indexnet.networks.inference import aligned_input
+from indexnet.networks.tiled.matting_protocol import aligned_input
 
 
 @pytest.fixture(scope="module")

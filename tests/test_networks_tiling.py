@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from indexnet.errors import UserError
-from indexnet.networks import create_network, infer_alpha, inference
-from indexnet.networks.memory import forward_bytes, live_bytes
-from indexnet.networks.tiling import MARGIN, plan_tiles, run_tiled, smallest_tile
+from indexnet.core.errors import UserError
+from indexnet.networks import create_network, infer_alpha
+from indexnet.networks.tiled import matting_protocol
+from indexnet.networks.tiled.memory import forward_bytes, live_bytes
+from indexnet.networks.tiled.tiling import MARGIN, plan_tiles, run_tiled, smallest_tile
 
 SMALL = {"name": "mobilenetv2_released", "width": 0.25}
 REACH = 288  # what encoder and decoder of the matting network see around a pixel, rounded up
@@ -145,7 +146,7 @@ def test_a_budget_cuts_the_image_and_changes_nothing_that_shows(monkeypatch):
     handle = network.encoder.units[0].register_forward_hook(lambda *args: sizes.append(tuple(args[2].shape[2:])))
     for pixels, cut in ((64 * 928, False), (64 * 640, True)):
         sizes.clear()
-        monkeypatch.setattr(inference, "room", lambda *_, pixels=pixels: budget_of(network, pixels) + 1000)
+        monkeypatch.setattr(matting_protocol, "room", lambda *_, pixels=pixels: budget_of(network, pixels) + 1000)
         alpha = infer_alpha(network, image, trimap, memory=10**9)
         assert (len(sizes) > 1) == cut
         assert all(height * width <= pixels for height, width in sizes)
@@ -156,7 +157,7 @@ def test_a_budget_cuts_the_image_and_changes_nothing_that_shows(monkeypatch):
 def test_an_impossible_budget_is_one_sentence(monkeypatch):
     network = built("m2o")
     image, trimap = sample()
-    monkeypatch.setattr(inference, "room", lambda *_: 10**6)
+    monkeypatch.setattr(matting_protocol, "room", lambda *_: 10**6)
     with pytest.raises(UserError, match=r"^500 MB of memory are too little for this image of 900x50 ") as caught:
         infer_alpha(network, image, trimap, memory=500_000_000)
     assert re.search(
@@ -166,7 +167,9 @@ def test_an_impossible_budget_is_one_sentence(monkeypatch):
         infer_alpha(network, image, trimap, memory=1_500_000_000)
     # what the device has is not for a person to change: the smallest tiles are tried
     tried = []
-    monkeypatch.setattr(inference, "run_tiled", lambda *args: tried.append(args[3]) or np.zeros((64, 928), np.float32))
+    monkeypatch.setattr(
+        matting_protocol, "run_tiled", lambda *args: tried.append(args[3]) or np.zeros((64, 928), np.float32)
+    )
     assert infer_alpha(network, image, trimap, memory="auto").shape == (50, 900)
     assert tried == [smallest_tile((64, 928), 32, MARGIN)]
 
@@ -217,7 +220,7 @@ def test_the_estimate_grows_with_the_image_and_knows_the_network():
 
 
 def test_encoders_that_pool_in_every_block_are_not_tiled():
-    from indexnet.networks.tiling import pools_everywhere
+    from indexnet.networks.tiled.tiling import pools_everywhere
 
     plain = create_network("matting_unet", encoder={"name": "mobilenetv2_100"})
     squeezing = create_network("matting_unet", encoder={"name": "efficientnet_b0"})
@@ -230,10 +233,10 @@ def test_encoders_that_pool_in_every_block_are_not_tiled():
 
 def test_an_image_finds_the_same_room_again_and_again(monkeypatch):
     """What the allocator keeps of freed memory must not count against the next image."""
-    import indexnet.networks.inference as inference
+    from indexnet.networks.tiled import matting_protocol
 
     given = []
-    monkeypatch.setattr(inference, "give_back", lambda: given.append(1))
+    monkeypatch.setattr(matting_protocol, "give_back", lambda: given.append(1))
     network = create_network("matting_unet", encoder={"name": "mobilenetv2_released", "width": 0.25})
     image, trimap = np.zeros((64, 64, 3), np.uint8), np.full((64, 64), 128, np.uint8)
     infer_alpha(network, image, trimap, memory=10**12)

@@ -11,13 +11,13 @@ import torch
 
 from data_support import write_camvid
 from indexnet.cli import main
-from indexnet.errors import UserError
-from indexnet.files import write_json
-from indexnet.run import plan_process
+from indexnet.core.errors import UserError
+from indexnet.core.files import write_json
 from indexnet.run.folder import prepare
-from indexnet.run.plan_estimate import Cost, Estimate, Loading, add_up, estimate, line, makespan, next_samples
-from indexnet.run.plan_process import measure_rows
-from indexnet.run.plan_sweep import compose_sweep, group_rows
+from indexnet.sweep import plan_process
+from indexnet.sweep.plan_estimate import Cost, Estimate, Loading, add_up, estimate, line, makespan, next_samples
+from indexnet.sweep.plan_process import measure_rows
+from indexnet.sweep.plan_sweep import compose_sweep, group_rows
 
 TINY = ["trainer.accelerator=cpu", "trainer.num_workers=0", "budget=smoke"]
 
@@ -276,7 +276,7 @@ def test_rows_that_cannot_run_do_not_stop_the_others(monkeypatch, capsys):
 
 def test_slow_data_are_loaded_once(monkeypatch):
     """Where decoding takes long, it is measured by itself, and rows do without it."""
-    from indexnet.run.plan_measure import load_data
+    from indexnet.sweep.plan_measure import load_data
 
     write_camvid(Path("camvid"))
     words = ["rows=segnet,hin_l", "data=camvid", "data.root=camvid", *TINY, "encoder.pretrained=false"]

@@ -7,7 +7,7 @@ import pytest
 
 from indexnet.report import html
 from indexnet.report.build import build
-from indexnet.report.records import find_run_sets
+from indexnet.run.run_sets import find_run_sets
 from report_browser import EXECUTABLE, browser
 from report_fabricated import MAE, PSNR, column, experiment, falling_loss, record, row, write_run
 

@@ -11,10 +11,10 @@ import pytest
 from rich.console import Console
 
 from indexnet.report import build as build_module
-from indexnet.report import formats, html, latex, terminal, words
+from indexnet.report import html, latex, markdown, remarks, terminal
 from indexnet.report.build import build
-from indexnet.report.protocol import Protocol
-from indexnet.report.records import find_run_sets
+from indexnet.run.protocol import Protocol
+from indexnet.run.run_sets import find_run_sets
 from report_fabricated import MAE, PSNR, column, experiment, record, row, write_run
 
 # PSNR of four test images for every seed. Within a seed, the images of A, B, C and E differ from each other alike, so
@@ -76,8 +76,8 @@ def table(tmp_path, monkeypatch):
 
 
 def test_csv_holds_the_numbers_worked_out_by_hand(table):
-    lines = {line["row"]: line for line in csv.DictReader(io.StringIO(formats.table_csv(table)))}
-    names = [f"psnr_{name}" for name in (*formats.MEASURED, *formats.INTERVAL)]
+    lines = {line["row"]: line for line in csv.DictReader(io.StringIO(markdown.table_csv(table)))}
+    names = [f"psnr_{name}" for name in (*markdown.MEASURED, *markdown.INTERVAL)]
     for name, expected in EXPECTED.items():
         found = [lines[name][key] for key in names]
         for key, cell, wanted in zip(names, found, expected, strict=True):
@@ -108,7 +108,7 @@ def in_terminal(table, width=160):
 
 FORMATS = {
     "html": lambda table: unescape(html.page(table, "now")),
-    "markdown": formats.markdown,
+    "markdown": markdown.markdown,
     "terminal": in_terminal,
     "latex": latex.table_tex,
 }
@@ -161,7 +161,7 @@ def test_every_format_names_best_seed_ties_spread_difference_and_agreement(table
 
 
 def test_the_headline_names_the_best_row_its_best_seed_and_its_equals(table):
-    assert words.headline(table) == (
+    assert remarks.headline(table) == (
         "Best PSNR (dB) on photos at budget paper: row A, 31.00 ± 1.00 over 3 seeds, the best of them 32.00 (seed 2), "
         "not to be told apart from row C and row D. 2 of 15 runs have no result yet."
     )

@@ -1,4 +1,4 @@
-"""indexnet.report.figures: well-formed SVG whose marks stand where the numbers say."""
+"""indexnet.report.plots: well-formed SVG whose marks stand where the numbers say."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from indexnet.report.figures import (
+from indexnet.report.plots import (
     Axis,
     Series,
     average,

@@ -8,8 +8,8 @@ import pytest
 
 from indexnet.report.build import build
 from indexnet.report.latex import NONE, escape, table_tex
-from indexnet.report.records import find_run_sets
-from indexnet.run.experiments import list_experiments, load_experiment
+from indexnet.run.run_sets import find_run_sets
+from indexnet.run.tables import list_experiments, load_experiment
 from report_fabricated import MAE, PSNR, column, experiment, record, row, write_run
 
 # commands of LaTeX itself and of booktabs

@@ -10,11 +10,12 @@ from html import unescape
 import pytest
 from rich.console import Console
 
-from indexnet.report import formats, html, latex, records, terminal, words
+from indexnet.report import html, latex, markdown, remarks, terminal
 from indexnet.report.build import build
-from indexnet.report.origin import facts
-from indexnet.report.records import find_run_sets
-from indexnet.run.experiments import list_experiments, load_experiment
+from indexnet.report.provenance import facts
+from indexnet.run import run_sets
+from indexnet.run.run_sets import find_run_sets
+from indexnet.run.tables import list_experiments, load_experiment
 from report_fabricated import MAE, PSNR, column, experiment, record, row, write_run
 from test_report_page import check
 
@@ -39,7 +40,7 @@ def sparse(runs, idle=9, **values):
 def test_rows_without_runs_are_folded_away_for_people_and_kept_for_programs(tmp_path):
     table = sparse(tmp_path)
     assert [line.name for line in table.shown] == ["a", "b"]
-    assert words.folded(table) == "8 rows not run, 1 row pending"
+    assert remarks.folded(table) == "8 rows not run, 1 row pending"
     page = html.page(table, "now")
     check(page)
     results = page[page.index('id="results"') : page.index('id="missing"')]
@@ -49,14 +50,14 @@ def test_rows_without_runs_are_folded_away_for_people_and_kept_for_programs(tmp_
     assert after.startswith("<summary>8 rows not run, 1 row pending: names and printed numbers</summary>")
     assert all(f"4{i}.44" in after for i in range(8))
     assert "55.55" in after
-    text = formats.markdown(table)
+    text = markdown.markdown(table)
     before, _, after = text.partition("<details><summary>8 rows not run, 1 row pending</summary>")
     assert "Idle" not in before
     assert "| 4 | Idle 0 | 40.44 |" in after
     shown = in_terminal(table)
     assert "Left out here: 8 rows not run, 1 row pending" in shown
     assert "40.44" not in shown
-    assert len(list(csv.DictReader(io.StringIO(formats.table_csv(table))))) == 11
+    assert len(list(csv.DictReader(io.StringIO(markdown.table_csv(table))))) == 11
     assert all(f"4{i}.44" in latex.table_tex(table) for i in range(8))
 
 
@@ -65,7 +66,7 @@ def test_a_few_rows_without_runs_stay_in_their_places(tmp_path):
     assert [line.name for line in table.shown] == ["a", "y", "b", "x0", "x1"]
     assert "names and printed numbers" not in html.page(table, "now")
     assert "41.44" in in_terminal(table)
-    assert "Not run: 2 of 5 rows (Idle 0, Idle 1)." in words.missing(table)
+    assert "Not run: 2 of 5 rows (Idle 0, Idle 1)." in remarks.missing(table)
 
 
 def test_what_is_missing_is_said_in_plain_words_everywhere(tmp_path):
@@ -74,17 +75,17 @@ def test_what_is_missing_is_said_in_plain_words_everywhere(tmp_path):
     write_run(tmp_path, "b", 4, record(schema=2))
     write_run(tmp_path, "b", 5, None)
     table = sparse(tmp_path)
-    said = words.missing(table)
+    said = remarks.missing(table)
     assert said == [
         "Not run: 8 of 11 rows (Idle 0, Idle 1, Idle 2, Idle 3, Idle 4 and 3 more).",
         "Fewer than 6 finished seeds: Alpha (1), Beta (1).",
         "Runs without a result: 1 failed, 1 diverged, 1 unreadable, 1 unfinished, 1 new.",
     ]
-    for text in (unescape(html.page(table, "now")), formats.markdown(table), in_terminal(table, 300)):
+    for text in (unescape(html.page(table, "now")), markdown.markdown(table), in_terminal(table, 300)):
         assert all(line in text for line in said)
         assert "it failed" in text
         assert re.search(r"unreadable.*record\.json has schema 2.*update indexnet", text)
-    line = next(line for line in csv.DictReader(io.StringIO(formats.table_csv(table))) if line["row"] == "b")
+    line = next(line for line in csv.DictReader(io.StringIO(markdown.table_csv(table))) if line["row"] == "b")
     assert (line["status"], line["seeds_finished"], line["seeds_expected"]) == ("partial", "1", "6")
 
 
@@ -92,7 +93,7 @@ def test_a_metric_that_nothing_measured_is_named(tmp_path):
     write_run(tmp_path, "a", 0, record({"psnr": 30.0}))
     made = experiment([row("a", "A")], [column(**PSNR), column(**MAE)], seeds=(0,))
     table = build(made, find_run_sets(tmp_path, "made_up")[0])
-    assert words.missing(table) == ["No finished run has MAE."]
+    assert remarks.missing(table) == ["No finished run has MAE."]
 
 
 @pytest.mark.parametrize(
@@ -127,9 +128,9 @@ def test_records_say_what_they_changed_and_where_they_were_measured(tmp_path):
 
 
 def test_the_newest_schema_is_that_of_the_records_that_runs_write():
-    from indexnet.run.record import SCHEMA
+    from indexnet.run.folder import SCHEMA
 
-    assert records.SCHEMA == SCHEMA
+    assert run_sets.SCHEMA == SCHEMA
 
 
 # --- nothing is fetched ------------------------------------------------------------------------------------------

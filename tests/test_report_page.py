@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from indexnet.errors import UserError
-from indexnet.report import command, formats, gallery, html
+from indexnet.commands import report
+from indexnet.core.errors import UserError
+from indexnet.report import gallery, html, markdown
 from indexnet.report.build import build
-from indexnet.report.records import Picture, find_run_sets
-from indexnet.run.experiments import list_experiments, load_experiment
+from indexnet.run.run_sets import Picture, find_run_sets
+from indexnet.run.tables import list_experiments, load_experiment
 from report_fabricated import MAE, PSNR, column, experiment, falling_loss, record, row, write_run
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -307,16 +308,16 @@ def test_photographs_become_jpeg(tmp_path):
 @pytest.fixture
 def run_command(tmp_path, monkeypatch):
     """Run ``indexnet report`` in a fresh folder with a fabricated experiment file; returns the exit code."""
-    from indexnet.run import experiments
+    from indexnet.run import tables
 
     made = experiment([row("a", "Nearest"), row("b", "CARAFE"), row("m2o", "M2O")], [column(**PSNR), column(**MAE)])
-    monkeypatch.setattr(experiments, "load_experiment", lambda name: made)
+    monkeypatch.setattr(tables, "load_experiment", lambda name: made)
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
         parser = argparse.ArgumentParser()
-        command.configure(parser)
-        return command.main(parser.parse_args(["made_up", *arguments]))
+        report.configure(parser)
+        return report.main(parser.parse_args(["made_up", *arguments]))
 
     return run
 
@@ -376,15 +377,15 @@ def test_command_overwrites_nothing_of_others(run_command, tmp_path):
 def test_every_experiment_file_makes_a_report_without_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     parser = argparse.ArgumentParser()
-    command.configure(parser)
-    assert command.main(parser.parse_args([name])) == 0
+    report.configure(parser)
+    assert report.main(parser.parse_args([name])) == 0
     folder = tmp_path / "reports" / name / "no-runs"
     check((folder / "report.html").read_text(encoding="utf-8"))
     made = load_experiment(name)
     lines = list(csv.DictReader((folder / "table.csv").read_text(encoding="utf-8").splitlines()))
     assert [line["row"] for line in lines] == [row.name for row in made.rows]
-    measured = [f"{c.metric}_{what}" for c in made.columns for what in (*formats.MEASURED, *formats.INTERVAL)]
-    assert all(line[key] == "" for line in lines for key in [*measured, *formats.COSTS, "data", "budget"])
+    measured = [f"{c.metric}_{what}" for c in made.columns for what in (*markdown.MEASURED, *markdown.INTERVAL)]
+    assert all(line[key] == "" for line in lines for key in [*measured, *markdown.COSTS, "data", "budget"])
     printed = sum(bool(row.printed.get(c.printed)) for row in made.rows for c in made.columns if c.printed)
     assert {line["status"] for line in lines} <= {"missing", "pending"}
     assert sum(bool(line[f"printed_{column.metric}"]) for line in lines for column in made.columns) == printed

@@ -1,4 +1,4 @@
-"""indexnet.data.pictures: what the colours mean."""
+"""indexnet.tasks.visualization: what the colours mean."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from indexnet.data.pictures import (
+from indexnet.tasks.visualization import (
     colour,
     depth_error,
     depth_map,

@@ -1,12 +1,12 @@
-"""indexnet.report.records: every state that a run folder can be in."""
+"""indexnet.run.run_sets: every state that a run folder can be in."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from indexnet.errors import UserError
-from indexnet.report.records import choose, find_run_sets, read_curve, read_per_image, read_pictures, read_run
+from indexnet.core.errors import UserError
+from indexnet.run.run_sets import choose, find_run_sets, read_curve, read_per_image, read_pictures, read_run
 from report_fabricated import falling_loss, record, write_run
 
 

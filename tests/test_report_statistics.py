@@ -1,4 +1,4 @@
-"""indexnet.report.statistics against values computed by hand."""
+"""indexnet.core.statistics against values computed by hand."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from indexnet.report.statistics import kendall_tau_b, mean, paired_bootstrap, ranks, sample_sd
+from indexnet.core.statistics import kendall_tau_b, mean, paired_bootstrap, ranks, sample_sd
 
 
 def test_mean_and_sample_sd_by_hand():

@@ -11,13 +11,14 @@ from html import unescape
 import pytest
 import yaml
 
-from indexnet.report import command, formats, html, terminal, words
+from indexnet.commands import report
+from indexnet.report import html, markdown, remarks, terminal
 from indexnet.report.build import build
 from indexnet.report.numbers import count, fixed, parse_number, signed, significant, spread
-from indexnet.report.origin import facts
-from indexnet.report.records import find_run_sets
+from indexnet.report.provenance import facts
 from indexnet.run.config import compose, freeze
-from indexnet.run.experiments import load_experiment
+from indexnet.run.run_sets import find_run_sets
+from indexnet.run.tables import load_experiment
 from report_fabricated import MAE, PSNR, column, experiment, record, row, write_run
 
 
@@ -85,7 +86,7 @@ def test_kendall_with_the_printed_order(four_rows):
     assert block.agreement["psnr"].tau == pytest.approx(1 / 3)
     assert block.agreement["psnr"].rows == 3
     assert "mae" not in block.agreement  # nothing printed
-    assert "PSNR (dB) 0.33 (3 rows)" in words.agreement(table)
+    assert "PSNR (dB) 0.33 (3 rows)" in remarks.agreement(table)
 
 
 def test_what_is_missing_and_why(four_rows):
@@ -105,7 +106,7 @@ def test_what_is_missing_and_why(four_rows):
         "pending",
     ]
     assert any("different numbers of finished seeds (1: M2O; 2: Nearest, Unpooling)" in text for text in table.warnings)
-    assert "4 of 9 runs have no result yet" in words.headline(table)
+    assert "4 of 9 runs have no result yet" in remarks.headline(table)
 
 
 def test_differences_only_where_data_and_budget_are_those_of_the_paper(four_rows, tmp_path):
@@ -113,8 +114,8 @@ def test_differences_only_where_data_and_budget_are_those_of_the_paper(four_rows
     table = build(made, runs)
     assert not table.comparable
     assert all(line.measured["psnr"].difference is None for line in table.rows)
-    assert "no differences are given" in words.comparison(table)
-    assert "photos at budget small" in words.comparison(table)
+    assert "no differences are given" in remarks.comparison(table)
+    assert "photos at budget small" in remarks.comparison(table)
 
 
 THESIS = "thesis/table3_2_reconstruction"
@@ -140,7 +141,7 @@ def measured(table, name=ROW):
 
 
 def in_terminal(table, folder, capsys):
-    command.show(table, folder)
+    report.show(table, folder)
     return " ".join(capsys.readouterr().out.split())
 
 
@@ -152,8 +153,8 @@ def test_differences_on_the_printed_data_budget_and_protocol(tmp_path):
     assert table.protocol.followed
     assert not table.warnings
     assert measured(table).difference == pytest.approx(0.67)
-    assert "Same data, budget and protocol" in words.comparison(table)
-    assert "| +0.67 |" in formats.markdown(table)
+    assert "Same data, budget and protocol" in remarks.comparison(table)
+    assert "| +0.67 |" in markdown.markdown(table)
     assert {line["psnr_difference"] != "" for line in read_csv(table) if line["psnr_mean"]} == {True}
     assert dict(facts(table))["Budget"] == "paper (the full protocol)"
     assert "Protocol" not in dict(facts(table))
@@ -181,7 +182,7 @@ def test_a_changed_protocol_is_named_and_not_compared(tmp_path, capsys, override
     assert not table.comparable
     assert measured(table).difference is None
     assert all(line["psnr_difference"] == "" for line in read_csv(table))
-    texts = [formats.markdown(table), unescape(html.page(table, "now")), in_terminal(table, tmp_path, capsys)]
+    texts = [markdown.markdown(table), unescape(html.page(table, "now")), in_terminal(table, tmp_path, capsys)]
     for text in texts:
         assert f"do not follow the experiment's protocol: {said}." in text
         assert "no differences are given" in text
@@ -194,14 +195,14 @@ def test_a_changed_protocol_is_named_and_not_compared(tmp_path, capsys, override
 def test_other_data_get_the_decimals_that_their_numbers_need(tmp_path, value, shown):
     write_run(tmp_path, "a", 0, record({"psnr": value}))
     made = experiment([row("a", "A")], [column(**PSNR)], seeds=(0,))
-    assert f"{shown} ★" in formats.markdown(build(made, find_run_sets(tmp_path, "made_up")[0])).replace("*", "")
+    assert f"{shown} ★" in markdown.markdown(build(made, find_run_sets(tmp_path, "made_up")[0])).replace("*", "")
 
 
 def test_many_changes_are_counted_where_space_is_short_and_named_once(tmp_path):
     write_thesis(tmp_path, "training.steps=5", "training.batch_size=50", "optimizer.lr=0.1")
     table = thesis_table(tmp_path)
     assert dict(facts(table))["Protocol"] == "3 settings changed, named below the table"
-    assert formats.markdown(table).count("optimizer.lr 0.1 instead of 0.01") == 1
+    assert markdown.markdown(table).count("optimizer.lr 0.1 instead of 0.01") == 1
 
 
 def test_a_change_of_some_rows_names_them(tmp_path):
@@ -239,7 +240,7 @@ def test_another_data_set_or_budget_is_not_compared_but_follows_the_protocol(tmp
         table = thesis_table(tmp_path / setting)
         assert table.protocol.followed
         assert not table.comparable
-        assert "no differences are given" in words.comparison(table)
+        assert "no differences are given" in remarks.comparison(table)
 
 
 def test_a_full_budget_without_printed_numbers_is_that_of_the_experiment_file(tmp_path):
@@ -255,7 +256,7 @@ def test_legend_says_why_nothing_is_told_apart(tmp_path, rows, said):
         images = {"psnr": [30.0, 31.0]} if rows == 1 else None
         write_run(tmp_path, name, 0, record({"psnr": 30.0 + (name == "b")}), per_image=images)
     made = experiment([row("a", "A"), row("b", "B")], [column(**PSNR)], seeds=(0,))
-    text = " ".join(words.legend(build(made, find_run_sets(tmp_path, "made_up")[0])))
+    text = " ".join(remarks.legend(build(made, find_run_sets(tmp_path, "made_up")[0])))
     assert said in text
     assert ("no per-image results" in text) == (rows == 2)
 
@@ -269,7 +270,7 @@ def test_smoke_ranks_nothing_whatever_the_experiment_says(tmp_path, capsys):
     table = build(made, find_run_sets(tmp_path, "made_up")[0])
     cells = [cell for line in table.rows for cell in line.measured.values()]
     assert not any(cell.best or cell.tied or cell.rank for cell in cells)
-    for text in (formats.markdown(table), html.page(table, "now"), in_terminal(table, tmp_path, capsys)):
+    for text in (markdown.markdown(table), html.page(table, "now"), in_terminal(table, tmp_path, capsys)):
         assert "The budget smoke ranks nothing" in text
         assert "★" not in text
         assert "Best" not in text
@@ -282,17 +283,17 @@ def test_no_ranks_where_the_budget_ranks_nothing(four_rows):
     table = build(made, runs)
     cells = [cell for line in table.rows for cell in line.measured.values()]
     assert not any(cell.best or cell.tied or cell.rank for cell in cells)
-    banner = words.banner(table)
+    banner = remarks.banner(table)
     assert "ranks nothing" in banner
     assert "up to 10.00" in banner  # means 23.5 ... 33.5
     assert "seeds of one row by up to 1.00" in banner
-    assert words.agreement(table) == ""
-    assert "Best" not in words.headline(table)
-    assert "★" not in formats.markdown(table)
+    assert remarks.agreement(table) == ""
+    assert "Best" not in remarks.headline(table)
+    assert "★" not in markdown.markdown(table)
 
 
 def read_csv(table):
-    return list(csv.DictReader(io.StringIO(formats.table_csv(table))))
+    return list(csv.DictReader(io.StringIO(markdown.table_csv(table))))
 
 
 def test_csv_holds_plain_numbers(four_rows):
@@ -320,28 +321,28 @@ def test_zero_runs_leave_measured_cells_empty_and_printed_ones_in_place(four_row
     made, _ = four_rows
     table = build(made, None)
     for line in read_csv(table):
-        measured = [f"{m}_{name}" for m in ("psnr", "mae") for name in (*formats.MEASURED, *formats.INTERVAL)]
+        measured = [f"{m}_{name}" for m in ("psnr", "mae") for name in (*markdown.MEASURED, *markdown.INTERVAL)]
         assert set(measured) < set(line)
         assert all(line[key] == "" for key in [*measured, "parameters", "data", "budget"])
         assert line["seeds_finished"] == "0"
     assert read_csv(table)[1]["printed_psnr"] == "29.33"
-    assert "indexnet train -m experiments=made_up" in words.headline(table)
+    assert "indexnet train -m experiments=made_up" in remarks.headline(table)
     assert facts(table) == [("Measured", "nothing yet: there are no runs")]
     assert len(table.problems) == 9
-    assert words.problems(table) == []  # the headline says it all
-    assert words.missing(table) == []
+    assert remarks.problems(table) == []  # the headline says it all
+    assert remarks.missing(table) == []
     assert not table.folded
-    assert "29.33" in formats.markdown(table)
+    assert "29.33" in markdown.markdown(table)
 
 
 def test_parameters_beside_a_printed_difference(four_rows):
     table = build(*four_rows)
-    assert words.parameters(table, table.rows[0]) == "3.75M"
-    assert words.parameters(table, table.rows[1]) == "3.76M (+4.99K)"
+    assert remarks.parameters(table, table.rows[0]) == "3.75M"
+    assert remarks.parameters(table, table.rows[1]) == "3.76M (+4.99K)"
 
 
 def test_markdown_says_where_the_numbers_come_from(four_rows):
-    text = formats.markdown(build(*four_rows))
+    text = markdown.markdown(build(*four_rows))
     head = next(line for line in text.splitlines() if line.startswith("| # |"))
     assert "PSNR (dB) ↑ printed" in head
     assert "PSNR (dB) ↑ photos, small" in head
@@ -444,12 +445,12 @@ def test_blocks_are_ranked_compared_and_correlated_apart(tmp_path):
     assert a15.mean == 32.5
     assert table.rows[0].measured["set12/psnr"].mean == 35.5
     assert [block.agreement["bsd68/psnr"].tau for block in table.blocks] == [1.0, 1.0]
-    assert "of 2 rows" in words.agreement(table)
-    assert "sigma 15: BSD68 PSNR (dB) 1.00; sigma 25: BSD68 PSNR (dB) 1.00" in words.agreement(table)
+    assert "of 2 rows" in remarks.agreement(table)
+    assert "sigma 15: BSD68 PSNR (dB) 1.00; sigma 25: BSD68 PSNR (dB) 1.00" in remarks.agreement(table)
     assert (
         "Best BSD68 PSNR (dB) on train400 at budget small: at sigma 15, A, 32.50; at sigma 25, B, 26.55, "
         "not to be told apart from A"
-    ) in words.headline(table)
+    ) in remarks.headline(table)
 
 
 def test_blocks_in_csv_markdown_and_terminal(tmp_path):
@@ -466,7 +467,7 @@ def test_blocks_in_csv_markdown_and_terminal(tmp_path):
         *("32.5", "35.5"),
         "1",
     )
-    text = formats.markdown(table)
+    text = markdown.markdown(table)
     assert text.index("## sigma 15") < text.index("32.50 ★") < text.index("## sigma 25") < text.index("26.55 ★")
     assert text.count("| # |") == 2
     assert "A: known exception, miscounted" in text  # once, not once a block
@@ -482,10 +483,10 @@ def test_parameter_differences_refer_to_the_own_block_or_to_one_that_has_run(tmp
     runs = write_blocked(tmp_path)
     table = build(blocked(), runs)
     assert [table.reference(line).name for line in table.rows[1::3]] == ["a_sigma15", "a_sigma25"]
-    assert words.parameters(table, table.rows[1]) == "7.09M (+16)"
+    assert remarks.parameters(table, table.rows[1]) == "7.09M (+16)"
     left = dataclasses.replace(runs, runs=tuple(run for run in runs.runs if run.row != "a_sigma25"))
     table = build(blocked(), left)
-    assert words.parameters(table, table.rows[4]) == "7.09M (+16)"
+    assert remarks.parameters(table, table.rows[4]) == "7.09M (+16)"
 
 
 def test_rows_that_an_experiment_with_blocks_does_not_know_are_a_block_of_their_own(tmp_path):
@@ -522,7 +523,7 @@ def test_a_page_shows_blocks_everywhere(tmp_path):
 
 
 def test_no_ranks_in_blocks_name_the_spread_of_one_block(tmp_path):
-    text = words.banner(build(blocked(ranks=False), write_blocked(tmp_path)))
+    text = remarks.banner(build(blocked(ranks=False), write_blocked(tmp_path)))
     assert "of one of the 2 blocks differ by up to 1.00" in text  # not the 6 dB between the noise levels
 
 
@@ -536,7 +537,7 @@ def test_one_test_split_stands_in_for_those_of_the_table(tmp_path, budget):
     assert table.rows[0].measured["psnr"].mean == 32.5
     said = "printed for the test splits bsd68 and set12; photos has one test split, whose numbers stand in for them."
     assert any(said in text for text in table.warnings)
-    text = formats.markdown(table)
+    text = markdown.markdown(table)
     assert "PSNR (dB) ↑ printed, bsd68 |" in text
     assert "Set12" not in text
     assert "printed:<br>bsd68" in html.page(table, "now")
@@ -569,7 +570,7 @@ def test_differences_only_in_columns_with_printed_numbers(tmp_path):
     made = dataclasses.replace(load_experiment(THESIS), columns=(load_experiment(THESIS).columns[0], column(**MAE)))
     table = build(made, find_run_sets(tmp_path, THESIS)[0])
     assert table.comparable
-    head, cells = formats.grid(table, table.rows, table.columns)
+    head, cells = markdown.grid(table, table.rows, table.columns)
     assert head.count("difference") == 1
     assert {len(line) for line in cells} == {len(head)}
     page = html.page(table, "now")
@@ -593,7 +594,7 @@ def test_pooled_numbers_say_what_is_compared(tmp_path):
     assert (best.best, best.pooled, other.pooled, other.tied) == (True, True, True, False)
     assert other.interval.images == 3  # the image in which nothing counts is left out
     assert (other.interval.low, other.interval.high) == (-5.0, -5.0)
-    text = " ".join(words.legend(table))
+    text = " ".join(remarks.legend(table))
     assert "mIoU (%): computed from all images at once, so not the mean of the images' own numbers" in text
     assert "mean of the images&#x27; own numbers minus the best&#x27;s: 95 % interval −5.00 to −5.00" in html.page(
         table, ""
@@ -620,7 +621,7 @@ def test_finished_runs_without_a_number_are_named(tmp_path):
     table = build(made, find_run_sets(tmp_path, "made_up")[0])
     assert "PSNR (dB): the finished runs of B have no such number." in table.warnings
     assert not any("MAE" in text for text in table.warnings)  # nobody has one
-    assert words.headline(table).startswith("Best PSNR (dB) on photos at budget small: A, 30.00")
+    assert remarks.headline(table).startswith("Best PSNR (dB) on photos at budget small: A, 30.00")
 
 
 @pytest.mark.parametrize("width", [50, 60, 80, 100, 160, 200])

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from indexnet.errors import UserError
+from indexnet.core.errors import UserError
 from indexnet.resampling import (
     OperatorInfo,
     Resampling,

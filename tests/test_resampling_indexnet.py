@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from indexnet.errors import UserError
+from indexnet.core.errors import UserError
 from indexnet.ops import NORMALIZATIONS, normalise_indices
 from indexnet.resampling import create_resampling, fuse_columns, split_columns
 from reference import PAIRS, LiteralStage

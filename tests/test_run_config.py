@@ -8,11 +8,14 @@ import sys
 
 import pytest
 
+from indexnet.commands.train import train
+from indexnet.core.errors import UserError
+from indexnet.core.locks import exclusive
+from indexnet.core.paths import conf_dir
 from indexnet.data import get_data
-from indexnet.errors import UserError
-from indexnet.run.config import compose, conf_dir, config_hash, freeze
-from indexnet.run.folder import RunFolder, difference, exclusive, prepare, run_path
-from indexnet.run.train import train
+from indexnet.run.config import compose, freeze
+from indexnet.run.folder import RunFolder, difference, prepare, run_path
+from indexnet.run.schema import config_hash
 
 
 def _frozen(*overrides):

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from data_support import write_camvid, write_train400
-from indexnet.errors import UserError
+from indexnet.core.errors import UserError
 from indexnet.run import callbacks
 from indexnet.run.job import DIVERGED, run_job
 from run_support import DENOISING, MATTING, RECONSTRUCTION, job_process, losses, prepare_run, same, weights
@@ -367,11 +367,11 @@ def test_a_record_says_what_differs_from_the_printed_protocol(words, printed, ch
 def test_a_row_with_a_rate_of_its_own_is_printed_with_it(tmp_path, monkeypatch):
     import dataclasses
 
-    from indexnet.run import experiments, record
+    from indexnet.run import record, tables
 
-    table = experiments.load_experiment("quickstart")
+    table = tables.load_experiment("quickstart")
     rows = [dataclasses.replace(row, overrides=(*row.overrides, "optimizer.lr=0.1")) for row in table.rows]
-    monkeypatch.setattr(experiments, "load_experiment", lambda name: dataclasses.replace(table, rows=tuple(rows)))
+    monkeypatch.setattr(tables, "load_experiment", lambda name: dataclasses.replace(table, rows=tuple(rows)))
     config = prepare_run(tmp_path, "experiments=quickstart", "experiment.row=hin").config()
     assert record.start(config, "")["changes"] == ["optimizer.lr 0.003 instead of the printed 0.1"]
 

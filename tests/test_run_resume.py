@@ -20,10 +20,10 @@ import pytest
 import torch
 
 from data_support import write_camvid
-from indexnet import files
 from indexnet.cli import main
-from indexnet.errors import UserError
-from indexnet.files import PART, DiskFullError, write_json
+from indexnet.core import files
+from indexnet.core.errors import UserError
+from indexnet.core.files import PART, DiskFullError, write_json
 from indexnet.run import callbacks, fit, loggers, ranks, resume
 from indexnet.run.folder import RunFolder
 from indexnet.run.job import DIVERGED, run_job

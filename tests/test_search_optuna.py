@@ -18,8 +18,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from hydra_plugins.indexnet_plugins.optuna_sweeper import examples, read_request
 from indexnet.cli import main
-from indexnet.errors import UserError
-from indexnet.run.search import Dimension, Measured, Search, open_study, read_dimension, run_search, without
+from indexnet.core.errors import UserError
+from indexnet.sweep.search import Dimension, Measured, Search, open_study, read_dimension, run_search, without
 
 optuna = pytest.importorskip("optuna")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from indexnet.errors import UserError
-from indexnet.run.experiments import load_experiment
-from indexnet.run.requests import expand
+from indexnet.core.errors import UserError
+from indexnet.run.tables import load_experiment
+from indexnet.sweep.expand import expand
 
 
 def _expand(*arguments):

@@ -12,8 +12,9 @@ import pytest
 
 from indexnet.cli import main
 from indexnet.metrics import list_metrics
-from indexnet.run import frozen, launch, metric_facts
-from indexnet.run.pool import Job, Outcome
+from indexnet.run import tables
+from indexnet.sweep import frozen, launch
+from indexnet.sweep.pool import Job, Outcome
 
 ROWS = ["experiments=quickstart", "rows=hin,max_unpool", "seeds=0", "budget=smoke"]
 
@@ -191,8 +192,8 @@ def test_plans_that_nobody_needed_for_long_are_removed(sweep):
 
 
 def test_metric_facts_are_those_of_the_registry(monkeypatch):
-    metric_facts.known_metrics.cache_clear()
-    known = metric_facts.known_metrics()
+    tables.known_metrics.cache_clear()
+    known = tables.known_metrics()
     infos = {info.name: info for info in list_metrics() if type(info).__module__ == "indexnet.metrics.base"}
     assert {name: tuple(vars(facts).values()) for name, facts in known.items()} == {
         name: tuple(vars(info).values()) for name, info in infos.items()
@@ -201,10 +202,10 @@ def test_metric_facts_are_those_of_the_registry(monkeypatch):
     def computed(module):
         raise ValueError("a name that is computed")
 
-    monkeypatch.setattr(metric_facts, "_registered", computed)
-    metric_facts.known_metrics.cache_clear()
-    assert dict(metric_facts.known_metrics()) == dict(known)
-    metric_facts.known_metrics.cache_clear()
+    monkeypatch.setattr(tables, "_registered", computed)
+    tables.known_metrics.cache_clear()
+    assert dict(tables.known_metrics()) == dict(known)
+    tables.known_metrics.cache_clear()
 
 
 @pytest.mark.long

@@ -121,7 +121,7 @@ def test_a_run_is_asked_where_it_is(benchmark, tmp_path):
 _PRETENDED_SWEEP = """
 import sys
 from pathlib import Path
-from indexnet.run.pool import Job, launch
+from indexnet.sweep.pool import Job, launch
 here = Path(sys.argv[1])
 command = lambda folder: [sys.executable, "-S", str(here / "job.py"), "job", str(folder)]
 jobs = [Job(here / "row" / f"seed={seed}", "row", seed) for seed in (0, 1)]
@@ -202,7 +202,7 @@ _SWEEP = """
 import sys, time
 from pathlib import Path
 from indexnet.run.folder import exclusive
-from indexnet.run.pool import Job, launch
+from indexnet.sweep.pool import Job, launch
 here = Path.cwd()
 with exclusive(here / ".sweep", "another sweep is at work"):
     command = lambda folder: [sys.executable, "-S", "job.py", str(folder)]

@@ -14,14 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from indexnet.errors import UserError
-from indexnet.files import DiskFullError
-from indexnet.run import launch as launching
-from indexnet.run import pool, processes
-from indexnet.run.folder import HeldError, RunFolder, difference, exclusive, prepare
-from indexnet.run.launch import exit_code, prepare_jobs, read_requests, run_sweep
-from indexnet.run.pool import Job, View, launch
+from indexnet.core.errors import UserError
+from indexnet.core.files import DiskFullError
+from indexnet.core.locks import HeldError, exclusive
+from indexnet.run import processes
+from indexnet.run.folder import RunFolder, difference, prepare
 from indexnet.run.processes import job_environment, share_gpus, visible_gpus
+from indexnet.sweep import launch as launching
+from indexnet.sweep import pool
+from indexnet.sweep.launch import exit_code, prepare_jobs, read_requests, run_sweep
+from indexnet.sweep.pool import Job, View, launch
 from run_support import alive, wait_until
 
 # What a pretended job does, by the name of its folder; the working directory holds what the test looks at.
@@ -202,7 +204,7 @@ def test_jobs_end_with_their_launcher(jobs, kind, number):
         pytest.skip("only Linux sends a signal when a parent dies")
     jobs(f"{kind}-1", f"{kind}-2", "ok")
     code = (
-        "import sys; from pathlib import Path; from indexnet.run.pool import Job, launch\n"
+        "import sys; from pathlib import Path; from indexnet.sweep.pool import Job, launch\n"
         f"jobs = [Job(Path.cwd() / name, name, 0) for name in ('{kind}-1', '{kind}-2', 'ok')]\n"
         "command = lambda folder: [sys.executable, '-S', 'job.py', str(folder)]\n"
         "try: launch(jobs, n_jobs=2, command=command, grace=0.5)\n"
@@ -437,7 +439,7 @@ def test_a_full_disk_is_no_lock(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_said_when_a_folder_is_prepared_again(tmp_path, monkeypatch):
-    from indexnet import files
+    from indexnet.core import files
 
     monkeypatch.chdir(tmp_path)
     config = _config()
@@ -468,7 +470,7 @@ def test_the_difference_that_is_named_is_one_that_counts():
 
 
 def test_a_metric_that_cannot_be_measured_hides_no_other(tmp_path):
-    from indexnet.run.progress import metrics_line
+    from indexnet.sweep.progress import metrics_line
 
     (tmp_path / "record.json").write_text(json.dumps({"metrics": {"psnr": None, "ssim": 0.91234}}))
     assert metrics_line(tmp_path) == "psnr not measurable, ssim 0.9123"
@@ -503,7 +505,7 @@ def test_the_live_table_shows_the_running_jobs(jobs):
 
     from rich.console import Console
 
-    from indexnet.run.progress import LiveView, PlainView, create_view
+    from indexnet.sweep.progress import LiveView, PlainView, create_view
 
     class Watch(View):
         def __init__(self, *views):
@@ -549,8 +551,8 @@ def test_ctrl_c_in_a_terminal_leaves_it_in_order(jobs):
     """The live table in a pseudo-terminal: what it shows, and that it gives the cursor back."""
     jobs("ok", "long", "ok-2")
     code = (
-        "import sys; from pathlib import Path; from indexnet.run.pool import Job, launch\n"
-        "from indexnet.run.progress import create_view\n"
+        "import sys; from pathlib import Path; from indexnet.sweep.pool import Job, launch\n"
+        "from indexnet.sweep.progress import create_view\n"
         "jobs = [Job(Path.cwd() / name, name, 7) for name in ('ok', 'long', 'ok-2')]\n"
         "command = lambda folder: [sys.executable, '-S', 'job.py', str(folder)]\n"
         "try:\n"
@@ -602,7 +604,7 @@ def test_ctrl_c_in_a_terminal_leaves_it_in_order(jobs):
 )
 def test_a_sweep_begins_with_what_it_is_about_to_do(overrides, said, capsys):
     from indexnet.run.config import compose, freeze
-    from indexnet.run.progress import announce
+    from indexnet.sweep.progress import announce
 
     config = freeze(compose(overrides))
     announce([config, config], 2)

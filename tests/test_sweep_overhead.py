@@ -10,7 +10,7 @@ import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
 from indexnet.cli import main
-from indexnet.run import frozen, pool
+from indexnet.sweep import frozen, pool
 
 MOST = 0.3
 """Seconds that a run may cost which was done before; it takes about a hundredth of that."""

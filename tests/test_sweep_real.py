@@ -61,7 +61,7 @@ def test_a_table_cannot_be_one_run(capsys):
 
 
 def test_only_one_sweep_at_a_time(capsys):
-    from indexnet.run.folder import exclusive
+    from indexnet.core.locks import exclusive
 
     with exclusive(ROOT / ".sweep", ""):
         assert main(["train", "-m", "experiments=quickstart", "rows=hin", *TINY]) == 2

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from indexnet.cli import main
-from indexnet.run.folder import RunFolder, exclusive
-from indexnet.run.status import read_state
+from indexnet.core.locks import exclusive
+from indexnet.run.folder import RunFolder
+from indexnet.sweep.status import read_state
 
 ROOT = Path("runs/quickstart/photos-small")
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
+from indexnet.core.errors import UserError
 from indexnet.data import create_data
-from indexnet.errors import UserError
-from indexnet.run.config import compose, data_options, freeze, network_spec
+from indexnet.run.config import compose, freeze
+from indexnet.run.schema import data_options, network_spec
 from indexnet.tasks import create_task, get_task, list_tasks
 
 SMALL = {

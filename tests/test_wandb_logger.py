@@ -13,17 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from indexnet.errors import UserError
-from indexnet.files import write_json
-from indexnet.run import wandb_run
-from indexnet.run.cluster import run_on_cluster
+from indexnet.core.errors import UserError
+from indexnet.core.files import write_json
+from indexnet.run import wandb_logging
 from indexnet.run.config import compose, freeze
 from indexnet.run.folder import RunFolder, prepare
 from indexnet.run.job import run_job
-from indexnet.run.launch import run_sweep
 from indexnet.run.loggers import create_loggers, finish_loggers
-from indexnet.run.pool import Job, outcome_before
-from indexnet.run.wandb_run import STEP, UnusableError, finish_run, printed_values, run_id, settle_mode, start_run
+from indexnet.run.wandb_logging import STEP, UnusableError, finish_run, printed_values, run_id, settle_mode, start_run
+from indexnet.sweep.launch import run_sweep
+from indexnet.sweep.pool import Job, outcome_before
+from indexnet.sweep.slurm import run_on_cluster
 from wandb_offline import offline_runs, read_offline
 from wandb_server import WandbServer
 
@@ -241,13 +241,13 @@ def test_tensorboard_shows_a_step_once_after_a_resume(tmp_path):
 def test_a_wandb_that_cannot_be_used_starts_no_sweep(tmp_path, server, monkeypatch, capsys):
     server.accepts = False
     asked = []
-    reach = wandb_run._reach
+    reach = wandb_logging._reach
 
     def count(mode):
         asked.append(mode)
         return reach(mode)
 
-    monkeypatch.setattr(wandb_run, "_reach", count)
+    monkeypatch.setattr(wandb_logging, "_reach", count)
     words = [*TINY, f"paths.runs={tmp_path / 'runs'}", "logger.mode=online"]
     configs = [freeze(compose([*words, f"seed={seed}"])) for seed in (0, 1)]
     for run in (run_sweep, lambda configs: run_on_cluster("local", {}, configs, ["a", "b"])):
@@ -348,7 +348,7 @@ def test_online_without_a_network(tmp_path, server):
 
 
 def test_a_network_that_goes_away_costs_the_upload_only(tmp_path, server, monkeypatch, capsys):
-    monkeypatch.setattr(wandb_run, "_PATIENCE", 2)
+    monkeypatch.setattr(wandb_logging, "_PATIENCE", 2)
     folder, config = _prepare(tmp_path, "logger.tensorboard=false")
     loggers = create_loggers(folder, config, 0)
     server.silent = True
@@ -431,7 +431,7 @@ def test_a_killed_run_of_two_processes_read_back(tmp_path):
     entries = json.loads((folder.path / "pictures" / "pictures.json").read_text())
     last = {key: value for row in found.history for key, value in row.items()}
     for entry in entries:
-        images = last[wandb_run.picture_key(entry["kind"], entry["stage"])]
+        images = last[wandb_logging.picture_key(entry["kind"], entry["stage"])]
         place = images["captions"].index(f"{entry['sample']}: {entry['caption']}")
         assert (files / images["filenames"][place]).read_bytes() == (
             folder.path / "pictures" / entry["file"]
@@ -455,7 +455,7 @@ def test_a_network_that_goes_away_does_not_stop_a_run(tmp_path, server, monkeypa
         server.silent = True
         return run
 
-    monkeypatch.setattr(wandb_run, "_PATIENCE", 2)
+    monkeypatch.setattr(wandb_logging, "_PATIENCE", 2)
     monkeypatch.setattr("indexnet.run.loggers.start_run", start)
     folder, config = _prepare(tmp_path, "training.steps=6")
     assert run_job(folder.path) == 0

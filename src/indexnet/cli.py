@@ -8,27 +8,27 @@ import os
 import sys
 
 from indexnet import __version__
-from indexnet.errors import UserError
+from indexnet.core.errors import UserError
 
 # Each module has HELP, configure(parser) and main(args) -> exit code, and imports nothing heavy at its top.
 COMMANDS = {
-    "train": "indexnet.run.train",
-    "evaluate": "indexnet.run.evaluate",
-    "predict": "indexnet.run.predict",
-    "app": "indexnet.run.app",
-    "compare": "indexnet.run.compare",
-    "robustness": "indexnet.report.robustness",
-    "status": "indexnet.run.status",
-    "plan": "indexnet.run.plan",
-    "report": "indexnet.report.command",
-    "dashboard": "indexnet.report.dashboard",
-    "costs": "indexnet.run.costs",
-    "bench": "indexnet.report.bench",
-    "convert": "indexnet.run.convert",
-    "export": "indexnet.run.export",
-    "data": "indexnet.run.data",
-    "list": "indexnet.run.list",
-    "job": "indexnet.run.job",
+    "train": "indexnet.commands.train",
+    "evaluate": "indexnet.commands.evaluate",
+    "predict": "indexnet.commands.predict",
+    "app": "indexnet.commands.app",
+    "compare": "indexnet.commands.compare",
+    "robustness": "indexnet.commands.robustness",
+    "status": "indexnet.commands.status",
+    "plan": "indexnet.commands.plan",
+    "report": "indexnet.commands.report",
+    "dashboard": "indexnet.commands.dashboard",
+    "costs": "indexnet.commands.costs",
+    "bench": "indexnet.commands.bench",
+    "convert": "indexnet.commands.convert",
+    "export": "indexnet.commands.export",
+    "data": "indexnet.commands.data",
+    "list": "indexnet.commands.list",
+    "job": "indexnet.commands.job",
 }
 _HIDDEN = {"job"}  # launched by `train`, once per run
 
@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     selected = [arguments[0]] if arguments and arguments[0] in COMMANDS else list(COMMANDS)
     try:
         if arguments[:1] == ["train"]:  # Hydra reads the rest
-            from indexnet.run.train import train
+            from indexnet.commands.train import train
 
             return train(arguments[1:])
         args = _parser(selected).parse_args(arguments)

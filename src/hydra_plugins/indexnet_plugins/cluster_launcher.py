@@ -38,8 +38,8 @@ class ClusterLauncher(Launcher):
             UserError: a configuration, a folder or the cluster does not work out; nothing has been submitted.
         """
         from hydra_plugins.indexnet_plugins.launcher import job_returns, job_titles, say_what_next
-        from indexnet.run.cluster import run_on_cluster
-        from indexnet.run.frozen import frozen_jobs
+        from indexnet.sweep.frozen import frozen_jobs
+        from indexnet.sweep.slurm import run_on_cluster
 
         assert self.config is not None
         assert self.context is not None

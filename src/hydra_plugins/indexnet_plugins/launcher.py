@@ -12,7 +12,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 if TYPE_CHECKING:
-    from indexnet.run.pool import Outcome
+    from indexnet.sweep.pool import Outcome
 
 
 @dataclass
@@ -25,7 +25,7 @@ ConfigStore.instance().store(group="hydra/launcher", name="process", node=_Launc
 
 
 class ProcessLauncher(Launcher):
-    """Runs jobs through :mod:`indexnet.run.launch`; the task function of the application is not called.
+    """Runs jobs through :mod:`indexnet.sweep.launch`; the task function of the application is not called.
 
     Args:
         n_jobs: processes at a time; default what the experiment file says, else 1.
@@ -46,8 +46,8 @@ class ProcessLauncher(Launcher):
         Raises:
             UserError: a configuration or a folder does not work out; nothing has been started.
         """
-        from indexnet.run.frozen import frozen_jobs
-        from indexnet.run.launch import run_sweep
+        from indexnet.sweep.frozen import frozen_jobs
+        from indexnet.sweep.launch import run_sweep
 
         assert self.config is not None
         assert self.context is not None
@@ -80,8 +80,8 @@ def job_returns(outcomes: Sequence["Outcome"], job_overrides: Sequence[Sequence[
 
 def say_what_next(configs: Sequence[dict[str, dict[str, object]]]) -> None:
     """Name the command that makes the table, and say where a protocol is too small to rank anything."""
-    from indexnet.run.experiments import load_experiment
-    from indexnet.run.status import DEFAULT_RUNS
+    from indexnet.core.paths import DEFAULT_RUNS
+    from indexnet.run.tables import load_experiment
 
     tables = {str(c["experiment"]["name"]): c["paths"]["runs"] for c in configs if c["experiment"]["name"] is not None}
     for name, runs in tables.items():

@@ -16,7 +16,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 if TYPE_CHECKING:
-    from indexnet.run.search import Dimension, Found, Measured, Search
+    from indexnet.sweep.search import Dimension, Found, Measured, Search
 
 _SELECTING = ("experiments", "rows", "seeds", "seed", "split")
 
@@ -76,7 +76,7 @@ class OptunaSweeper(Sweeper):
             UserError: Optuna is missing, or the launcher runs jobs inside this process.
         """
         from hydra_plugins.indexnet_plugins.sweeper import OWN_PROCESSES, start_launcher
-        from indexnet.errors import UserError
+        from indexnet.core.errors import UserError
 
         if importlib.util.find_spec("optuna") is None:
             raise UserError("hydra/sweeper=optuna needs Optuna: pip install 'indexnet[sweep]'.")
@@ -95,8 +95,8 @@ class OptunaSweeper(Sweeper):
             UserError: the command line asks for something that cannot be searched.
             SystemExit: some trials failed.
         """
-        from indexnet.run.launch import PARTLY
-        from indexnet.run.search import run_search
+        from indexnet.sweep.launch import PARTLY
+        from indexnet.sweep.search import run_search
 
         assert self.context is not None
         overrides = OverridesParser.create(config_loader=self.context.config_loader).parse_overrides(arguments)
@@ -110,11 +110,11 @@ class OptunaSweeper(Sweeper):
 
     def _search(self, space: Sequence["Dimension"], fixed: Sequence[str]) -> "Search":
         """Settle metric, names and places from the configuration of a trial."""
-        from indexnet._names import unknown_name
-        from indexnet.errors import UserError
+        from indexnet.core.errors import UserError
+        from indexnet.core.registry import unknown_name
         from indexnet.metrics import get_metric
-        from indexnet.run.frozen import frozen_jobs
-        from indexnet.run.search import Search
+        from indexnet.sweep.frozen import frozen_jobs
+        from indexnet.sweep.search import Search
         from indexnet.tasks import get_task
 
         assert self.config is not None
@@ -168,10 +168,10 @@ def read_request(overrides: Sequence[Override]) -> tuple[list["Dimension"], list
     Raises:
         UserError: nothing is searched, or what is asked for cannot be.
     """
-    from indexnet.errors import UserError
-    from indexnet.run.experiments import load_experiment
-    from indexnet.run.requests import expand
-    from indexnet.run.search import read_dimension, without
+    from indexnet.core.errors import UserError
+    from indexnet.run.tables import load_experiment
+    from indexnet.sweep.expand import expand
+    from indexnet.sweep.search import read_dimension, without
 
     selecting = [each for each in overrides if each.key_or_group in _SELECTING]
     given = {each.key_or_group: each for each in selecting}
@@ -220,8 +220,8 @@ def _check_validation(config: dict[str, Any]) -> None:
         UserError: it has none, or its files are missing.
     """
     from indexnet.data import create_data
-    from indexnet.run.config import data_options
-    from indexnet.run.record import measured_splits
+    from indexnet.run.schema import data_options
+    from indexnet.run.splits import measured_splits
 
     options = data_options(config)
     measured_splits(create_data(options.pop("name"), **options), config)
@@ -229,9 +229,9 @@ def _check_validation(config: dict[str, Any]) -> None:
 
 def _measured(result: Any, metric: str) -> "Measured":
     """Read what came of a trial from its run's record."""
-    from indexnet.errors import UserError
+    from indexnet.core.errors import UserError
     from indexnet.run.folder import RunFolder
-    from indexnet.run.search import Measured
+    from indexnet.sweep.search import Measured
 
     folder = str(result.working_dir)
     try:

@@ -11,7 +11,7 @@ class IndexnetSearchPath(SearchPathPlugin):
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Append both folders."""
-        from indexnet.run.config import conf_dir, experiments_dir
+        from indexnet.core.paths import conf_dir, experiments_dir
 
         for path in (conf_dir(), experiments_dir().parent):
             search_path.append(provider="indexnet", path=f"file://{path}")

@@ -49,8 +49,8 @@ class IndexnetSweeper(Sweeper):
         """
         from hydra.core.utils import JobStatus
 
-        from indexnet.run.launch import PARTLY
-        from indexnet.run.requests import expand
+        from indexnet.sweep.expand import expand
+        from indexnet.sweep.launch import PARTLY
 
         assert self.config is not None
         assert self.context is not None
@@ -67,7 +67,7 @@ class IndexnetSweeper(Sweeper):
 
     def _refuse_devices(self, launcher: str, jobs: Sequence[list[str]]) -> None:
         """Refuse DDP under a launcher that runs jobs inside this process, or by repeating this command."""
-        from indexnet.errors import UserError
+        from indexnet.core.errors import UserError
 
         assert self.config is not None
         assert self.context is not None

@@ -1,6 +1,7 @@
 """Data sets of every task, behind one contract and one registry."""
 
-from indexnet._discover import import_modules
+from indexnet.data import datasets as datasets
+from indexnet.data import scenes as scenes
 from indexnet.data.base import (
     IGNORE,
     Data,
@@ -12,8 +13,6 @@ from indexnet.data.base import (
     list_data,
     register_data,
 )
-
-import_modules(__name__, __path__)
 
 __all__ = [
     "IGNORE",

@@ -30,9 +30,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from indexnet._names import check_options, unknown_name
-from indexnet.errors import UserError
-from indexnet.ops import IGNORE as IGNORE
+from indexnet.core.conventions import IGNORE as IGNORE
+from indexnet.core.errors import UserError
+from indexnet.core.registry import check_options, unknown_name
 
 Sample = dict[str, Tensor | str]
 UInt8 = npt.NDArray[np.uint8]

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from indexnet.core.errors import UserError
 from indexnet.data.base import Dataset, Float32, Sample, UInt8, planes
-from indexnet.data.store import Arrays, Cache, Store, estimate_bytes
+from indexnet.data.io.cache import Arrays, Cache, Store, estimate_bytes
 from indexnet.data.transforms import colour_jitter, look, look_nearest, view
-from indexnet.errors import UserError
 
 SEEN = 228 / 250
 """Share of a frame's height and width that a network sees: of a frame scaled to 250x333, the middle 228x304."""
@@ -49,7 +49,7 @@ class DepthFrames(Dataset):
             in training.
         evaluation: ``"network"``: splits other than training show what training shows; ``"full"``: they show the whole
             frame at the same scale, ``size`` / 0.912 pixels a side.
-        cache: see :class:`~indexnet.data.store.Store`.
+        cache: see :class:`~indexnet.data.io.cache.Store`.
 
     Attributes:
         pixel_bytes: bytes of a decoded pixel, colours and depth.

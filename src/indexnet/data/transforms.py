@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from indexnet.data.base import IGNORE, UInt8
+from indexnet.core.conventions import IGNORE
+from indexnet.data.base import UInt8
 
 if TYPE_CHECKING:
     from albumentations import ColorJitter

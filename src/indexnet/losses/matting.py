@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from indexnet.ops import unknown_mask
+from indexnet.core.conventions import unknown_mask
 
 #: The epsilon of the smooth absolute value sqrt(d^2 + eps^2).
 EPSILON = 1e-6

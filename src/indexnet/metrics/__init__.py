@@ -1,6 +1,6 @@
 """Metrics of every task, as sums over images in float64; a new metric is one class in a module here or in a task's."""
 
-from indexnet._discover import import_modules
+from indexnet.core.registry import import_modules
 from indexnet.metrics._matting_errors import Semantics
 from indexnet.metrics.base import (
     MetricInfo,

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from indexnet._names import check_options, unknown_name
-from indexnet.errors import UserError
+from indexnet.core.errors import UserError
+from indexnet.core.registry import check_options, unknown_name
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from indexnet.errors import UserError
+from indexnet.core.errors import UserError
 from indexnet.metrics.base import PerImageMetric, check_images, register_metric
 
 #: Smallest mean squared error that PSNR tells from zero: identical images score 100 dB, so that means stay finite.

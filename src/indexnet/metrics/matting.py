@@ -23,10 +23,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from indexnet.errors import UserError
+from indexnet.core.conventions import unknown_mask
+from indexnet.core.errors import UserError
 from indexnet.metrics._matting_errors import Floats, Mask, Semantics, connectivity_error, gradient_error
 from indexnet.metrics.base import PerImageMetric, check_images, register_metric
-from indexnet.ops import unknown_mask
 
 Region = Literal["unknown", "image"]
 

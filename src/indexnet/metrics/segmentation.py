@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from indexnet.errors import UserError
+from indexnet.core.conventions import IGNORE
+from indexnet.core.errors import UserError
 from indexnet.metrics.base import SumMetric, register_metric
-from indexnet.ops import IGNORE
 
 
 class ConfusionMetric(SumMetric):

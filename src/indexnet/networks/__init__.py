@@ -1,6 +1,6 @@
 """Whole networks over any resampling: plain PyTorch modules, found by name."""
 
-from indexnet._discover import import_modules
+from indexnet.core.registry import import_modules
 from indexnet.networks.autoencoder import Autoencoder
 from indexnet.networks.base import (
     Network,
@@ -14,11 +14,11 @@ from indexnet.networks.base import (
 from indexnet.networks.costs import Costs, count_costs
 from indexnet.networks.deep_matting import DeepMatting
 from indexnet.networks.dncnn import DnCNN, DnCNNSegNet
-from indexnet.networks.encoders import Encoder, create_encoder, list_encoders
+from indexnet.networks.encoders.encoder import Encoder, create_encoder, list_encoders
 from indexnet.networks.fastdepth import FastDepth
-from indexnet.networks.inference import infer_alpha, prepare_input, to_uint8
 from indexnet.networks.matting_unet import MattingUNet
 from indexnet.networks.segnet import SegNet
+from indexnet.networks.tiled.matting_protocol import infer_alpha, prepare_input, to_uint8
 
 import_modules(__name__, __path__)
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from indexnet.errors import UserError
-from indexnet.networks.base import Network, NetworkInfo, Spec, build_resampling, register_network
+from indexnet.core.errors import UserError
+from indexnet.networks.base import Network, NetworkInfo, build_resampling, register_network
+from indexnet.networks.spec import Spec
 
 
 def _layer(in_channels: int, out_channels: int) -> nn.Sequential:

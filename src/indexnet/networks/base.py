@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from indexnet._names import option_names
-from indexnet.errors import UserError
+from indexnet.core.errors import UserError
+from indexnet.core.registry import option_names
+from indexnet.networks.spec import Spec, split_spec, strides_encoder
 from indexnet.resampling.base import Resampling, ResamplingStage, create_resampling, get_resampling
 
 if TYPE_CHECKING:
-    from indexnet.networks.encoders import Encoder
-
-Spec = str | Mapping[str, Any]
-"""How a part is named in a configuration: its registry name, or a mapping with ``name`` and its options."""
+    from indexnet.networks.encoders.encoder import Encoder
 
 
 @dataclass(frozen=True)
@@ -89,24 +87,6 @@ class Network(nn.Module, ABC):
         return stage
 
 
-def split_spec(kind: str, spec: Spec) -> tuple[str, dict[str, Any]]:
-    """Split the specification of a part into its name and its options.
-
-    Raises:
-        UserError: it is neither a name nor a mapping with a ``name``.
-    """
-    if isinstance(spec, str):
-        return spec, {}
-    if isinstance(spec, Mapping) and isinstance(spec.get("name"), str):
-        return spec["name"], {str(key): value for key, value in spec.items() if key != "name"}
-    raise UserError(f"{kind} must be a name or a mapping with the key 'name' and options, got {spec!r}.")
-
-
-def strides_encoder(spec: Spec) -> bool:
-    """Whether the specification of a resampling leaves the halving to the encoder's own strides."""
-    return split_spec("resampling", spec)[1].get("pooling") == "encoder"
-
-
 def build_resampling(
     network: str,
     spec: Spec,
@@ -159,7 +139,7 @@ def get_network(name: str) -> type[Network]:
     Raises:
         UserError: the name is unknown; the message lists the nearest.
     """
-    from indexnet._names import unknown_name
+    from indexnet.core.registry import unknown_name
 
     if name not in _REGISTRY:
         raise unknown_name("network", name, _REGISTRY)
@@ -177,7 +157,7 @@ def create_network(name: str, **options: Any) -> Network:
     Raises:
         UserError: unknown name or option, or parts that do not fit together.
     """
-    from indexnet._names import check_options
+    from indexnet.core.registry import check_options
 
     cls = get_network(name)
     check_options(f"network {name!r}", cls, options)

@@ -21,8 +21,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from indexnet.errors import UserError
-from indexnet.files import atomic_write
+from indexnet.core.errors import UserError
+from indexnet.core.files import atomic_write
 
 if TYPE_CHECKING:
     from torch import Tensor

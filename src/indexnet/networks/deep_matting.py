@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from indexnet.errors import UserError
-from indexnet.networks.base import Network, NetworkInfo, Spec, build_resampling, register_network
-from indexnet.networks.encoders import Encoder, build_encoder
+from indexnet.core.errors import UserError
+from indexnet.networks.base import Network, NetworkInfo, build_resampling, register_network
+from indexnet.networks.encoders.encoder import Encoder, build_encoder
 from indexnet.networks.layers import initialize_weights
+from indexnet.networks.spec import Spec
 
 
 @register_network

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from indexnet.errors import UserError
-from indexnet.networks.base import Network, NetworkInfo, Spec, register_network, split_spec
-from indexnet.networks.encoders import RELEASED, Encoder, build_encoder
+from indexnet.core.errors import UserError
+from indexnet.networks.base import Network, NetworkInfo, register_network
+from indexnet.networks.encoders.encoder import RELEASED, Encoder, build_encoder
 from indexnet.networks.layers import ASPP, conv_bn_relu6, initialize_weights
 from indexnet.networks.matting_unet import ASPP_RATES
+from indexnet.networks.spec import Spec, split_spec
 from indexnet.resampling.base import NONE, create_resampling
 
 _WIDTH = 256  # of the context module and the decoder

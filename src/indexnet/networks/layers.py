@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from indexnet.errors import UserError
+from indexnet.core.errors import UserError
 
 
 def conv_bn_relu6(in_channels: int, out_channels: int, kernel: int = 1) -> nn.Sequential:

@@ -7,10 +7,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from indexnet.errors import UserError
-from indexnet.networks.base import Network, NetworkInfo, Spec, build_resampling, register_network
-from indexnet.networks.encoders import RELEASED, Encoder, build_encoder
+from indexnet.core.errors import UserError
+from indexnet.networks.base import Network, NetworkInfo, build_resampling, register_network
+from indexnet.networks.encoders.encoder import RELEASED, Encoder, build_encoder
 from indexnet.networks.layers import ASPP, conv_bn_relu6, initialize_weights
+from indexnet.networks.spec import Spec
 
 ASPP_RATES = {32: (2, 4, 8), 16: (6, 12, 18)}
 

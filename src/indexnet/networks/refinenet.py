@@ -5,11 +5,12 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from indexnet.errors import UserError
-from indexnet.networks.base import Network, NetworkInfo, Spec, register_network
+from indexnet.core.errors import UserError
+from indexnet.networks.base import Network, NetworkInfo, register_network
 from indexnet.networks.deeplabv3plus import check_no_resampling, check_odd, resize_to, units_at
-from indexnet.networks.encoders import RELEASED, Encoder, build_encoder
+from indexnet.networks.encoders.encoder import RELEASED, Encoder, build_encoder
 from indexnet.networks.layers import conv_bn_relu6, initialize_weights
+from indexnet.networks.spec import Spec
 from indexnet.resampling.base import NONE, create_resampling
 
 _WIDTH = 256

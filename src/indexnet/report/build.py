@@ -7,14 +7,15 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from indexnet.report import origin, statistics
+from indexnet.core import statistics
+from indexnet.report import provenance
 from indexnet.report.numbers import parse_number
-from indexnet.report.protocol import check_protocol
-from indexnet.report.records import Run, RunSet, read_per_image
 from indexnet.report.table import Agreement, Block, Measurement, Problem, Table, TableRow, can_rank
+from indexnet.run.protocol import check_protocol
+from indexnet.run.run_sets import Run, RunSet, read_per_image
 
 if TYPE_CHECKING:
-    from indexnet.run.experiments import Column, Experiment
+    from indexnet.run.tables import Column, Experiment
 
 OTHER_ROWS = "other rows"
 """The block of rows that an experiment with blocks does not know."""
@@ -35,7 +36,7 @@ def build(experiment: Experiment, runs: RunSet | None, others: Sequence[str] = (
     seeds = tuple(sorted({*experiment.seeds, *(run.seed for row in rows for run in row.runs)}))
     protocol = check_protocol(experiment, runs)
     columns, stand_in = _columns(experiment, rows)
-    comparable = origin.comparable(experiment, runs, protocol) and not stand_in
+    comparable = provenance.comparable(experiment, runs, protocol) and not stand_in
     if not comparable:
         columns = _enough_digits(columns, rows)
     ranked = can_rank(experiment, runs)
@@ -45,9 +46,9 @@ def build(experiment: Experiment, runs: RunSet | None, others: Sequence[str] = (
     )
     problems = tuple(_problems(rows, seeds))
     warnings = (
-        *origin.stand_in_warnings(experiment, runs, columns, stand_in),
-        *origin.protocol_warnings(experiment, runs, protocol),
-        *origin.run_warnings(rows, columns),
+        *provenance.stand_in_warnings(experiment, runs, columns, stand_in),
+        *provenance.protocol_warnings(experiment, runs, protocol),
+        *provenance.run_warnings(rows, columns),
     )
     return Table(
         experiment, runs, tuple(others), columns, stand_in, blocks, seeds, comparable, protocol, problems, warnings

@@ -2,67 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from indexnet.errors import UserError
+from indexnet.core.errors import UserError
 
 if TYPE_CHECKING:
     from indexnet.report.table import Table
 
-HELP = "make the W&B workspace and report of an experiment: files, or with --publish on the server"
 
-PROJECT = "indexnet"
 FILES = ("workspace.json", "report.json")
 PUBLISHED = "published.json"
 """Which workspace and report the last ``--publish`` made; the next one replaces them."""
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
-    parser.add_argument("experiment", metavar="EXPERIMENT", help="an experiment, as in `indexnet list experiments`")
-    parser.add_argument("--entity", metavar="NAME", help="W&B user or team (default: who is logged in)")
-    parser.add_argument("--project", metavar="NAME", default=PROJECT, help=f"W&B project (default: {PROJECT})")
-    parser.add_argument("--runs", metavar="DIR", help="folder of the runs, which say what there is (default: runs)")
-    parser.add_argument(
-        "--data", metavar="DATA-BUDGET", help="which runs, e.g. photos-small (default: the most complete, then newest)"
-    )
-    parser.add_argument("--output", metavar="DIR", help="default: reports/EXPERIMENT/dashboard")
-    parser.add_argument("--publish", action="store_true", help="save both on the W&B server and print their addresses")
-
-
-def main(args: argparse.Namespace) -> int:
-    """Write the workspace and the report, and publish them where asked to.
-
-    Raises:
-        UserError: unknown experiment or data, wandb-workspaces is missing, or W&B cannot be used for ``--publish``.
-    """
-    from indexnet.report.build import build
-    from indexnet.report.records import choose, find_run_sets
-    from indexnet.run.experiments import load_experiment
-    from indexnet.run.status import DEFAULT_RUNS
-
-    experiment = load_experiment(args.experiment)
-    base = Path(args.runs or DEFAULT_RUNS)
-    if args.runs is not None and not base.is_dir():
-        raise UserError(f"--runs {args.runs}: there is no such folder; give the folder that the runs were written to.")
-    runs = choose(find_run_sets(base, experiment.name), args.data, str(base / experiment.name))
-    table = build(experiment, runs)
-    folder = Path(args.output or Path("reports") / experiment.name / "dashboard")
-    paths = write(table, folder, args.entity or "", args.project)
-    print(f"Workspace: {paths[0]}\nReport: {paths[1]}")
-    upload = f"`wandb sync {base / experiment.name}/*/*/*/wandb` uploads runs that were logged offline"
-    if not args.publish:
-        print(f"Nothing is on a server yet: --publish saves both there; {upload}.")
-        return 0
-    for what, address in publish(table, folder, args.entity, args.project).items():
-        print(f"Published {what}: {address}")
-    print(f"They show what is there; {upload}.")
-    return 0
 
 
 def write(table: Table, folder: Path, entity: str, project: str) -> tuple[Path, Path]:
@@ -71,7 +25,7 @@ def write(table: Table, folder: Path, entity: str, project: str) -> tuple[Path, 
     Raises:
         UserError: wandb-workspaces is missing, or does not read back what it wrote.
     """
-    from indexnet.files import atomic_write
+    from indexnet.core.files import atomic_write
 
     with _quiet():
         _need_library()
@@ -106,7 +60,7 @@ def publish(table: Table, folder: Path, entity: str | None, project: str) -> dic
     """
     import wandb
 
-    from indexnet.files import read_json, write_json
+    from indexnet.core.files import read_json, write_json
     from indexnet.report.dashboard_panels import create_report, create_workspace
 
     kept = f"; the files are in {folder}."

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from indexnet.report.records import read_pictures
-from indexnet.run.wandb_run import LOSS, RECORD, STEP, metric_key, picture_key, printed_key, setting_tag
+from indexnet.run.run_sets import read_pictures
+from indexnet.run.wandb_logging import LOSS, RECORD, STEP, metric_key, picture_key, printed_key, setting_tag
 
 if TYPE_CHECKING:
     from indexnet.report.table import Table
-    from indexnet.run.experiments import Column, Experiment
+    from indexnet.run.tables import Column, Experiment
 
 # untyped: its own types name what it exports at run time only
 ws: Any = import_module("wandb_workspaces.workspaces")

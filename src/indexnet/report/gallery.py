@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 from PIL import Image, UnidentifiedImageError
 
-from indexnet.report.records import Picture, read_pictures
 from indexnet.report.table import Table, TableRow
+from indexnet.run.run_sets import Picture, read_pictures
 
 KINDS = ("input", "trimap", "target", "output", "error", "index")
 """Order of the pictures of one row; other kinds come last."""

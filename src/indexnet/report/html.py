@@ -8,15 +8,16 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from indexnet import __version__
-from indexnet.report import figures, words
+from indexnet.report import plots as figures
+from indexnet.report import remarks as words
 from indexnet.report.html_samples import pictures
 from indexnet.report.html_tables import badge, code, costs, missing, results, runs
-from indexnet.report.origin import facts
-from indexnet.report.records import read_curve
+from indexnet.report.provenance import facts
 from indexnet.report.table import Block, Table, TableRow
+from indexnet.run.run_sets import read_curve
 
 if TYPE_CHECKING:
-    from indexnet.run.experiments import Column
+    from indexnet.run.tables import Column
 
 GENERATOR = "indexnet report"
 """Content of the page's generator tag; tells our reports from other people's files."""

@@ -8,8 +8,8 @@ from html import escape
 from indexnet.report.gallery import LEGEND, Strip, common, data_uri, samples
 from indexnet.report.html_tables import badge
 from indexnet.report.numbers import fixed
-from indexnet.report.records import Picture
 from indexnet.report.table import Table
+from indexnet.run.run_sets import Picture
 
 
 def pictures(table: Table) -> str:

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from indexnet.report import figures, words
+from indexnet.report import plots, remarks
 from indexnet.report.numbers import fixed, signed, significant
 from indexnet.report.table import Measurement, Table, TableRow
 
 if TYPE_CHECKING:
-    from indexnet.run.experiments import Column
+    from indexnet.run.tables import Column
 
 _COSTS = (("params", "parameters", "Parameters"), ("gflops", "paper_gflops", "GFLOPs"))
 _OTHER_COSTS = (
@@ -30,7 +30,7 @@ def code(text: str) -> str:
 
 def badge(number: int) -> str:
     """Write a row's number in its colour."""
-    colour = (number - 1) % figures.COLOURS
+    colour = (number - 1) % plots.COLOURS
     return f'<span class="badge" style="--s:var(--c{colour})">{number}</span>'
 
 
@@ -92,7 +92,7 @@ def results(table: Table) -> str:
     """Write the section of measured and printed metrics; rows without runs and single seeds are folded away."""
     head = _Head("Row")
     for column in table.columns:
-        title, heads = f"{escape(column.title)} {words.arrow(column)}", _heads(table, column)
+        title, heads = f"{escape(column.title)} {remarks.arrow(column)}", _heads(table, column)
         if len(heads) == 1 and not table.has_printed:
             head.single(title)
         else:
@@ -100,8 +100,8 @@ def results(table: Table) -> str:
     head.single("Seeds<br>run", "text")
     lines = {row.name: _line(table, row) for row in table.shown}
     notes = [f'<li class="warning">{escape(text)}</li>' for text in table.warnings]
-    notes += [f"<li>{escape(text)}</li>" for text in words.legend(table, costs=False)]
-    notes += [f"<li>{escape(text)}</li>" for text in words.notes(table) if text not in table.warnings]
+    notes += [f"<li>{escape(text)}</li>" for text in remarks.legend(table, costs=False)]
+    notes += [f"<li>{escape(text)}</li>" for text in remarks.notes(table) if text not in table.warnings]
     return (
         f'<section aria-labelledby="results"><h2 id="results">Results</h2>'
         f'<p class="hint">Rows in the order of the source. {_origin(table)}</p>'
@@ -121,7 +121,7 @@ def _origin(table: Table) -> str:
 
 def _heads(table: Table, column: Column) -> list[str]:
     printed = table.prints(column)
-    heads = [escape(words.printed_head(table)).replace(", ", ":<br>")] if printed else []
+    heads = [escape(remarks.printed_head(table)).replace(", ", ":<br>")] if printed else []
     heads.append("measured:<br>" + escape(table.setting) if table.has_printed else "measured")
     heads += ["best seed"] if table.names_best_seeds and column is table.main else []
     return [*heads, "difference"] if table.comparable and printed else heads
@@ -137,7 +137,7 @@ def _line(table: Table, row: TableRow) -> str:
             first = ""
         cells.append(_measured(m, column.digits, first))
         if table.names_best_seeds and column is table.main:
-            cells.append(f"<td>{words.best_seed(m, column.digits)}</td>")
+            cells.append(f"<td>{remarks.best_seed(m, column.digits)}</td>")
         if table.comparable and printed:
             cells.append(f"<td>{signed(m.difference, column.digits)}</td>")
     return "".join(cells) + f'<td class="text">{escape(_state(table, row))}</td>'
@@ -156,7 +156,7 @@ def _measured(m: Measurement, digits: int, css: str) -> str:
     if m.interval is not None:
         what = "mean of the images' own numbers minus the best's" if m.pooled else "minus the best"
         said += f"; {what}: 95 % interval {_interval(m, digits)}"
-    sign = words.mark(m).strip()
+    sign = remarks.mark(m).strip()
     spoken = f' role="img" aria-label="{_SAID[sign]}"' if sign else ""
     best = "best" if m.best else ""
     return (
@@ -176,7 +176,7 @@ def _folded(table: Table) -> str:
     columns = [column for column in table.columns if any(row.measured[column.metric].printed for row in table.folded)]
     costs = [(key, title) for key, _, title in _COSTS if any(row.printed.get(key) for row in table.folded)]
     head = _Head("Row")
-    for title in (*(f"{escape(c.title)} {words.arrow(c)}" for c in columns), *(title for _, title in costs)):
+    for title in (*(f"{escape(c.title)} {remarks.arrow(c)}" for c in columns), *(title for _, title in costs)):
         head.single(f"{title}<br>printed")
     head.single("Seeds<br>run", "text")
     lines = {
@@ -186,7 +186,7 @@ def _folded(table: Table) -> str:
         for row in table.folded
     }
     body = _bodies(table, table.folded, head.columns, lines)
-    said = f"{words.folded(table)}: names and printed numbers"
+    said = f"{remarks.folded(table)}: names and printed numbers"
     return f"<details><summary>{said}</summary>{_scroll('Rows without runs', head.lines(), body)}</details>"
 
 
@@ -200,7 +200,9 @@ def _seeds(table: Table) -> str:
     head = _Head("Row")
     for column in columns:
         names = [f"seed {seed}" for seed in table.seeds]
-        head.group(f"{escape(column.title)} {words.arrow(column)}", [*names, *(["minus the best"] if compared else [])])
+        head.group(
+            f"{escape(column.title)} {remarks.arrow(column)}", [*names, *(["minus the best"] if compared else [])]
+        )
     lines = {}
     for row in rows:
         cells = []
@@ -243,12 +245,12 @@ def costs(table: Table) -> str:
     for row in table.shown:
         cells = []
         for printed, key, _ in _COSTS:
-            text = words.parameters(table, row) if key == "parameters" else words.cost_text(row, key)
+            text = remarks.parameters(table, row) if key == "parameters" else remarks.cost_text(row, key)
             if table.prints_cost(printed):
                 cells.append(f'<td class="printed start">{escape(row.printed.get(printed, ""))}</td><td>{text}</td>')
             else:
                 cells.append(f"<td>{text}</td>")
-        cells += [f"<td>{words.cost_text(row, key)}</td>" for key, _ in _OTHER_COSTS]
+        cells += [f"<td>{remarks.cost_text(row, key)}</td>" for key, _ in _OTHER_COSTS]
         lines[row.name] = "".join(cells)
     return _scroll("Costs", head.lines(), _bodies(table, table.shown, head.columns, lines))
 
@@ -258,10 +260,10 @@ def costs(table: Table) -> str:
 
 def missing(table: Table) -> str:
     """Write the section of what the table lacks, and why; "" where it is complete or nothing is measured."""
-    said, problems = words.missing(table), words.problems(table)
+    said, problems = remarks.missing(table), remarks.problems(table)
     if not said:
         return ""
-    items = "".join(f"<li>{code(text)}</li>" for text in (*said, words.status_hint(table)))
+    items = "".join(f"<li>{code(text)}</li>" for text in (*said, remarks.status_hint(table)))
     listed = ""
     if problems:
         lines = "".join(

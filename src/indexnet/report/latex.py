@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from indexnet.report import words
+from indexnet.report import remarks
 from indexnet.report.numbers import MINUS
 from indexnet.report.table import Block, Measurement, Table, TableRow
 
 if TYPE_CHECKING:
-    from indexnet.run.experiments import Column
+    from indexnet.run.tables import Column
 
 NONE = "--"
 """A cell without a number."""
@@ -90,12 +90,12 @@ def _groups(table: Table) -> list[_Group]:
     groups = []
     for column in table.columns:
         printed = table.prints(column)
-        heads = [words.printed_head(table)] if printed else []
+        heads = [remarks.printed_head(table)] if printed else []
         best_seeds = table.names_best_seeds and column is table.main
         heads.append("measured" if table.has_printed or best_seeds else "")
         heads += ["best seed"] if best_seeds else []
         heads += ["difference"] if table.comparable and printed else []
-        groups.append(_Group(f"{column.title} {words.arrow(column)}", tuple(heads)))
+        groups.append(_Group(f"{column.title} {remarks.arrow(column)}", tuple(heads)))
     for key, title in (("params", "Parameters"), ("gflops", "GFLOPs")):
         groups.append(_Group(title, ("printed", "counted") if table.prints_cost(key) else ("",)))
     return [*groups, _Group("Samples/s", ("",))]
@@ -130,11 +130,11 @@ def _cells(table: Table, row: TableRow) -> list[str]:
     cells = [escape(row.short)]
     for column in table.columns:
         cells += _measured(table, column, row.measured[column.metric])
-    counted = {"params": words.parameters(table, row), "gflops": words.cost_text(row, "paper_gflops")}
+    counted = {"params": remarks.parameters(table, row), "gflops": remarks.cost_text(row, "paper_gflops")}
     for key, text in counted.items():
         cells += [escape(row.printed.get(key, "") or NONE)] if table.prints_cost(key) else []
         cells.append(escape(text or NONE))
-    return [*cells, escape(words.cost_text(row, "train_samples_per_s") or NONE)]
+    return [*cells, escape(remarks.cost_text(row, "train_samples_per_s") or NONE)]
 
 
 def _measured(table: Table, column: Column, m: Measurement) -> list[str]:
@@ -148,7 +148,7 @@ def _measured(table: Table, column: Column, m: Measurement) -> list[str]:
         number = f"\\mathbf{{{number}}}" if m.best else number
         cells.append(f"${number}^{{\\approx}}$" if m.tied else f"${number}$")
     if table.names_best_seeds and column is table.main:
-        cells.append(escape(words.best_seed(m, column.digits) or NONE))
+        cells.append(escape(remarks.best_seed(m, column.digits) or NONE))
     if table.comparable and printed:
         cells.append(f"${m.difference:+.{column.digits}f}$" if m.difference is not None else NONE)
     return cells
@@ -165,8 +165,8 @@ def _caption(table: Table) -> str:
         changed = f", with a changed protocol ({', '.join(table.protocol.changes)})" if table.protocol.changes else ""
         seeds = f"seed{'s' if len(table.seeds) > 1 else ''} {', '.join(map(str, table.seeds))}"
         parts.append(f"Measured: {table.runs.data} at budget {table.runs.budget}{changed}, {seeds}.")
-        signs = words.legend(table, costs=False, star="bold:")
+        signs = remarks.legend(table, costs=False, star="bold:")
         parts += [f"{text[0].upper()}{text[1:]}." for text in signs]
-        parts += [words.banner(table), words.agreement(table), *table.warnings, *words.missing(table)]
-    parts += [f"{text}." for text in words.pending(table)]
+        parts += [remarks.banner(table), remarks.agreement(table), *table.warnings, *remarks.missing(table)]
+    parts += [f"{text}." for text in remarks.pending(table)]
     return escape(" ".join(filter(None, parts)))

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from indexnet.report import statistics
-from indexnet.report.protocol import Protocol
-from indexnet.report.records import Run, RunSet
+from indexnet.core import statistics
+from indexnet.run.protocol import Protocol
+from indexnet.run.run_sets import Run, RunSet
 
 if TYPE_CHECKING:
-    from indexnet.run.experiments import Column, Experiment
+    from indexnet.run.tables import Column, Experiment
 
 FULL_BUDGET = "paper"
 SMOKE_BUDGET = "smoke"

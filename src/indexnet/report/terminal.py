@@ -6,15 +6,15 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from indexnet.report import words
-from indexnet.report.formats import grid
+from indexnet.report import remarks
+from indexnet.report.markdown import grid
 from indexnet.report.table import Table
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-    from indexnet.run.experiments import Column
+    from indexnet.run.tables import Column
 
 _SIGNS = ("★", "≈")
 _NAME = 16  # characters that a row's name keeps in a narrow terminal
@@ -33,7 +33,7 @@ _LEVELS: tuple[dict[str, Any], ...] = (
     {**_LEAST, "costs": ("parameters",)},
     _LEAST,
 )
-"""Options of :func:`indexnet.report.formats.grid`, most telling first."""
+"""Options of :func:`indexnet.report.markdown.grid`, most telling first."""
 
 
 def show(table: Table, console: Console) -> None:
@@ -46,28 +46,30 @@ def show(table: Table, console: Console) -> None:
         said += f"{table.done} of {table.expected} runs finished"
         said += f"; also there: {', '.join(table.others)} (--data)" if table.others else ""
         console.print(escape(said), style="dim")
-    if banner := words.banner(table):
+    if banner := remarks.banner(table):
         console.print(escape(banner), style="yellow")
     tables, best_seeds = layout(table, console.width)
     for each in tables:
         console.print(each)
     if table.folded:
-        console.print(escape(f"Left out here: {words.folded(table)}; the files of the report have them."), style="dim")
+        console.print(
+            escape(f"Left out here: {remarks.folded(table)}; the files of the report have them."), style="dim"
+        )
     for text in (
-        *words.legend(table, costs=False, best_seeds=best_seeds),
+        *remarks.legend(table, costs=False, best_seeds=best_seeds),
         *table.warnings,
-        words.comparison(table),
-        words.agreement(table),
-        *words.pending(table),
-        *words.missing(table),
+        remarks.comparison(table),
+        remarks.agreement(table),
+        *remarks.pending(table),
+        *remarks.missing(table),
     ):
         if text:
             console.print(escape(text), style="dim")
-    for label, seeds, status, reason in words.problems(table):
+    for label, seeds, status, reason in remarks.problems(table):
         if status != "missing":
             many = "s" if "," in seeds else ""
             console.print(escape(f"{label}, seed{many} {seeds}: {status}, {reason}"), style="red")
-    console.print(escape(f"\n{words.headline(table)}"))
+    console.print(escape(f"\n{remarks.headline(table)}"))
 
 
 def layout(table: Table, width: int) -> tuple[list[RichTable], bool]:

@@ -3,7 +3,7 @@
 :func:`create_resampling` builds the stages of one network; :func:`list_resampling` gives the facts of every operator.
 """
 
-from indexnet._discover import import_modules
+from indexnet.core.registry import import_modules
 from indexnet.resampling.base import (
     Downsampled,
     OperatorInfo,
@@ -15,11 +15,14 @@ from indexnet.resampling.base import (
     register_resampling,
     watch_stages,
 )
+from indexnet.resampling.carafe import Carafe
 from indexnet.resampling.columns import fuse_columns, split_columns
+from indexnet.resampling.deconv import Deconv
+from indexnet.resampling.holistic import HolisticMaxIndex
 from indexnet.resampling.indexnet import IndexNet, IndexNetStage
-from indexnet.resampling.indices import HolisticMaxIndex, MaxUnpool
 from indexnet.resampling.interpolation import Bilinear, Nearest
-from indexnet.resampling.learned import Carafe, Deconv, PixelShuffle
+from indexnet.resampling.max_unpool import MaxUnpool
+from indexnet.resampling.pixel_shuffle import PixelShuffle
 
 import_modules(__name__, __path__)
 

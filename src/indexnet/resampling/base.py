@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
-from indexnet.errors import UserError
+from indexnet.core.errors import UserError
 
 
 class Downsampled(NamedTuple):
@@ -218,7 +218,7 @@ def get_resampling(name: str) -> type[Resampling]:
     Raises:
         UserError: the name is unknown; the message lists the nearest.
     """
-    from indexnet._names import unknown_name
+    from indexnet.core.registry import unknown_name
 
     if name not in _REGISTRY:
         raise unknown_name("resampling", name, _REGISTRY)
@@ -239,7 +239,7 @@ def create_resampling(
     Raises:
         UserError: unknown name or option, or widths that the operator cannot serve.
     """
-    from indexnet._names import check_options
+    from indexnet.core.registry import check_options
 
     cls = get_resampling(name)
     check_options(f"resampling {name!r}", cls, options, skip=("channels", "decoder_channels"))
@@ -284,3 +284,16 @@ def watch_stages(resampling: Resampling) -> Iterator[list[list[Downsampled]]]:
         for stage in stages:
             for name in _HALVING:
                 vars(stage).pop(name, None)
+
+
+def require_equal_widths(operator: str, index: int, channels: int, decoder_channels: int, remedy: str) -> None:
+    """Refuse a stage whose decoder width differs from its encoder width.
+
+    Raises:
+        UserError: the widths differ; the message names the stage and both.
+    """
+    if channels != decoder_channels:
+        raise UserError(
+            f"resampling {operator!r}, stage {index}: the encoder map has {channels} channels but the decoder map "
+            f"{decoder_channels}, and an index per channel needs equal widths; {remedy}"
+        )

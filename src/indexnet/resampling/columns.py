@@ -25,7 +25,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from indexnet.errors import UserError
+from indexnet.core.errors import UserError
 
 _LAYERS = {"0": "first", "1": "norm", "3": "second"}
 _NUMBERS = {name: number for number, name in _LAYERS.items()}

@@ -12,7 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from indexnet.ops import (
+from indexnet.core.registry import check_choice
+from indexnet.resampling.base import (
+    Downsampled,
+    OperatorInfo,
+    Resampling,
+    ResamplingStage,
+    register_resampling,
+    require_equal_widths,
+)
+from indexnet.resampling.functional import (
     NORMALIZATIONS,
     crop_to,
     indexed_pool,
@@ -22,9 +31,6 @@ from indexnet.ops import (
     pad_to_even,
     unpack_cells,
 )
-from indexnet.resampling._options import check_choice
-from indexnet.resampling.base import Downsampled, OperatorInfo, Resampling, ResamplingStage, register_resampling
-from indexnet.resampling.indices import require_equal_widths
 from indexnet.resampling.pooling import half
 
 FAMILIES = ("hin", "o2o_modelwise", "o2o_shared", "o2o_unshared", "m2o")

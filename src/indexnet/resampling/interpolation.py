@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn import functional as F
 
-from indexnet.ops import crop_to
 from indexnet.resampling.base import OperatorInfo, Resampling, register_resampling
+from indexnet.resampling.functional import crop_to
 from indexnet.resampling.pooling import PooledStage, check_pooling
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from indexnet.ops import pad_to_even
-from indexnet.resampling._options import check_choice
+from indexnet.core.registry import check_choice
 from indexnet.resampling.base import Downsampled, ResamplingStage
+from indexnet.resampling.functional import pad_to_even
 
 POOLINGS = ("max", "avg", "conv", "encoder")
 

@@ -17,8 +17,8 @@ import torch
 import torch.distributed as dist
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from indexnet.errors import UserError
-from indexnet.files import atomic_write, read_json, write_json
+from indexnet.core.errors import UserError
+from indexnet.core.files import atomic_write, read_json, write_json
 from indexnet.run.record import peak_memory_mb
 
 

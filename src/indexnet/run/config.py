@@ -5,50 +5,20 @@ Only this module and the sweep plugins see a ``DictConfig``.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from indexnet._names import nearest, unknown_name
-from indexnet.errors import UserError
-from indexnet.run.checks import check_batch, check_names, check_values, settle_schedule
+from indexnet.core.errors import UserError
+from indexnet.core.paths import conf_dir, experiments_dir
+from indexnet.core.registry import nearest, unknown_name
+from indexnet.run.schema import _TOP, _TRAINING, check_batch, check_names, check_values, data_options, settle_schedule
 
-PLACE_KEYS = ("paths", "logger", "protocol")
-"""Keys that say where results go or what they are compared with, not what they are: left out of the hash."""
-
-_TOP = frozenset(
-    (
-        *("task", "network", "encoder", "resampling", "data", "optimizer", "schedule", "training", "trainer"),
-        *("logger", "budget", "debug", "paths", "experiment", "seed", "split", "rows", "seeds"),
-        *("fail_fast", "retry_failed"),
-    )
-)
-_TRAINING = frozenset(("epochs", "steps", "batch_size", "size"))
 _PROTOCOL = ("training.batch_size", "optimizer.lr")
-
-
-def data_root() -> Path:
-    """Return the folder that holds ``conf/`` and ``experiments/``: the checkout, or the installed package's data."""
-    checkout = Path(__file__).resolve().parents[3]
-    if (checkout / "conf" / "config.yaml").is_file() and (checkout / "pyproject.toml").is_file():
-        return checkout
-    return Path(__file__).resolve().parents[1] / "_data"
-
-
-def conf_dir() -> Path:
-    """Return the folder of the config groups."""
-    return data_root() / "conf"
-
-
-def experiments_dir() -> Path:
-    """Return the folder of the experiment files."""
-    return data_root() / "experiments"
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:
@@ -81,7 +51,7 @@ def explain(error: Exception, overrides: Iterable[str]) -> UserError:
         options = re.search(r"Available options in '[^']*':\n((?:\t.*\n?)+)", text)
         known = [line.strip() for line in options[1].splitlines()] if options else []
         if group.split("/")[0] == "experiments":  # Hydra lists one level of folders
-            from indexnet.run.experiments import list_experiments
+            from indexnet.run.tables import list_experiments
 
             return unknown_name("experiment", match[1].partition("/")[2], list_experiments())
         return unknown_name(f"{group or 'config group'} option", option, known)
@@ -209,7 +179,7 @@ def _printed_protocol(config: Mapping[str, Any]) -> dict[str, float]:
     """
     import yaml
 
-    from indexnet.run.experiments import load_experiment
+    from indexnet.run.tables import load_experiment
 
     name, row = config["experiment"]["name"], config["experiment"]["row"]
     file = experiments_dir() / f"{name}.yaml"
@@ -239,7 +209,7 @@ def _settle_encoder(config: dict[str, Any]) -> None:
     Raises:
         UserError: an encoder is given to a network that brings its own, or none to one that needs it.
     """
-    from indexnet._names import option_names
+    from indexnet.core.registry import option_names
     from indexnet.networks import get_network
 
     encoder, optimizer, network = config["encoder"], config["optimizer"], config["network"]["name"]
@@ -285,37 +255,3 @@ def _apply_budget(config: dict[str, Any]) -> None:
             training[key] = min(value, cap)
     if config["data"].get("test_count") is not None and budget.get("max_test") is not None:
         config["data"]["test_count"] = min(config["data"]["test_count"], budget["max_test"])
-
-
-def network_spec(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what :func:`indexnet.networks.create_network` needs: name and options, resampling and encoder included."""
-    spec = {**config["network"], "resampling": dict(config["resampling"])}
-    if config["encoder"].get("name") is not None:
-        spec["encoder"] = dict(config["encoder"])
-    return spec
-
-
-def data_options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options for :func:`indexnet.data.create_data`: the data group, the task, and the size of a crop."""
-    from indexnet._names import option_names
-    from indexnet.data import get_data
-
-    options = dict(config["data"])
-    options["task"] = config["task"]["name"]
-    if "size" in option_names(get_data(options["name"])):
-        options.setdefault("size", config["training"]["size"])
-    return options
-
-
-def config_hash(config: Mapping[str, Any]) -> str:
-    """Return 12 hexadecimal digits that name a frozen configuration, wherever its data lie and its results go."""
-    content = {key: value for key, value in config.items() if key not in PLACE_KEYS}
-    unused = {"root"}
-    if content.get("split") == "test":  # what every run was measured on before there was a choice
-        del content["split"]
-        unused.add("validation_count")
-    content["data"] = {k: v for k, v in config["data"].items() if k not in unused}
-    if "cache" in content["data"]:
-        content["data"]["cache"] = "auto"  # where decoded files are kept changes no sample
-    content["trainer"] = {k: v for k, v in config["trainer"].items() if k not in ("num_workers", "progress_bar")}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

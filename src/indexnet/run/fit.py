@@ -16,15 +16,14 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 
+from indexnet.core.errors import UserError
+from indexnet.core.files import DiskFullError
+from indexnet.core.machine import cores
 from indexnet.data import create_data
-from indexnet.errors import UserError
-from indexnet.files import DiskFullError
 from indexnet.networks import create_network
 from indexnet.networks.costs import count_costs
 from indexnet.run import callbacks
 from indexnet.run import record as records
-from indexnet.run.checks import check_sync_batchnorm
-from indexnet.run.config import data_options, network_spec
 from indexnet.run.gallery import write_gallery
 from indexnet.run.loader import (
     StepStream,
@@ -36,9 +35,10 @@ from indexnet.run.loader import (
     worker_count,
 )
 from indexnet.run.loggers import create_loggers
-from indexnet.run.processes import cores
 from indexnet.run.ranks import started_here
 from indexnet.run.resume import find_checkpoint
+from indexnet.run.schema import check_sync_batchnorm, data_options, network_spec
+from indexnet.run.splits import describe_splits, measured_splits
 from indexnet.tasks import get_task, metric_key
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def execute(
     torch.manual_seed(seed)
     options = data_options(config)
     data = create_data(options.pop("name"), **options)
-    train_set, tests = data.train(), records.measured_splits(data, config)
+    train_set, tests = data.train(), measured_splits(data, config)
     steps = total_steps(training, config["budget"], len(train_set))
     task = _build_task(config, steps)
     limit = config["budget"].get("max_test")
@@ -253,7 +253,7 @@ def _describe(
         "data": {
             "name": data.name,
             "train": {"count": len(train_set), "fingerprint": train_set.fingerprint()},
-            "test": records.describe_splits(tests),
+            "test": describe_splits(tests),
         },
         "parameters": costs.parameters,
         "resampling_parameters": costs.resampling_parameters,

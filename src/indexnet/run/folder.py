@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import pickle
-import time
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,25 +13,19 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from indexnet.errors import UserError
-from indexnet.files import atomic_write, disk_full_as_sentence, read_json
-from indexnet.run.config import PLACE_KEYS, config_hash
+from indexnet.core.errors import UserError
+from indexnet.core.files import atomic_write, read_json
+from indexnet.core.locks import HeldError, _let_go, exclusive, held
+from indexnet.run.schema import PLACE_KEYS, config_hash
 
 SCHEMA = 1
 """Version of the records that this program writes, and the newest that it reads."""
 
 Status = Literal["new", "running", "done", "failed", "diverged"]
 
-_PATIENCE = 0.5  # seconds to try for a lock: whoever asks whether it is held holds it for a moment
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
-
 
 class RecordError(UserError):
     """A record that is there and cannot be read: damaged, or of a newer version. It concerns its own run alone."""
-
-
-class HeldError(UserError):
-    """Another process holds a lock."""
 
 
 def run_path(config: Mapping[str, Any]) -> Path:
@@ -185,80 +177,6 @@ def _step(path: Path) -> int | None:
     return step if isinstance(step, int) else None
 
 
-@contextlib.contextmanager
-def exclusive(path: Path, message: str) -> Iterator[None]:
-    """Hold an advisory lock on a file.
-
-    Raises:
-        HeldError: another process holds it; says ``message``.
-        UserError: the file system has no locks.
-        DiskFullError: there is no room for the file.
-    """
-    import fcntl
-
-    with disk_full_as_sentence(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    _held.add(handle)
-    deadline = time.monotonic() + _PATIENCE
-    try:
-        while not _flock(handle, fcntl.LOCK_EX, path):
-            if time.monotonic() > deadline:
-                raise HeldError(message)
-            time.sleep(0.02)
-        yield
-    finally:
-        if handle in _held:
-            _held.remove(handle)
-            os.close(handle)
-
-
-def held(path: Path) -> bool:
-    """Return whether a process holds a lock file; looks with a shared lock, and makes nothing.
-
-    Raises:
-        UserError: the file system has no locks.
-    """
-    import fcntl
-
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        return not _flock(handle, fcntl.LOCK_SH, path)
-    finally:
-        os.close(handle)
-
-
-def _flock(handle: int, kind: int, path: Path) -> bool:
-    """Take a lock without waiting; return False where another process holds it."""
-    import fcntl
-
-    try:
-        fcntl.flock(handle, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-        raise UserError(
-            f"the file system of {path.parent} has no file locks ({error.strerror}); put paths.runs on another one "
-            "(Lustre: mount with flock)."
-        ) from error
-    return True
-
-
-_held: set[int] = set()
-
-
-def _let_go() -> None:
-    """Close the locks of the process that this one was forked from, which would outlive it in a loader process."""
-    for handle in _held:
-        os.close(handle)
-    _held.clear()
-
-
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_let_go)
 
@@ -309,8 +227,8 @@ def _check_files(folder: RunFolder, there: Mapping[str, Any], config: Mapping[st
     if known is None:
         return
     from indexnet.data import create_data
-    from indexnet.run.config import data_options
-    from indexnet.run.record import describe_splits, measured_splits
+    from indexnet.run.schema import data_options
+    from indexnet.run.splits import describe_splits, measured_splits
 
     options = data_options(config)
     data = create_data(options.pop("name"), **options)
@@ -323,7 +241,7 @@ def _check_files(folder: RunFolder, there: Mapping[str, Any], config: Mapping[st
 
 
 _PLACES = (*PLACE_KEYS, "data.root", "data.cache", "trainer.num_workers", "trainer.progress_bar")
-"""Keys that are no part of what a run is, see :func:`indexnet.run.config.config_hash`."""
+"""Keys that are no part of what a run is, see :func:`indexnet.run.schema.config_hash`."""
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from indexnet.errors import UserError
+from indexnet.core.errors import UserError
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
 
     from indexnet.run.folder import RunFolder
 
-HELP = "run the frozen configuration of a run folder (what `train` starts for each run)"
+
 DIVERGED = 5
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command."""
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a run folder with its config.yaml")
-
-
-def main(args: argparse.Namespace) -> int:
-    """Run with parsed arguments."""
-    return run_job(args.folder)
 
 
 def run_job(path: Path) -> int:
@@ -62,14 +51,14 @@ def run_job(path: Path) -> int:
 
 
 def _run_first_process(folder: RunFolder, config: dict[str, Any]) -> int:
-    from indexnet.files import PART, DiskFullError, disk_full_as_sentence, write_json
+    from indexnet.core.files import PART, DiskFullError, disk_full_as_sentence, write_json
     from indexnet.run import record as records
     from indexnet.run.callbacks import DivergedError
-    from indexnet.run.config import config_hash
     from indexnet.run.fit import execute
     from indexnet.run.loggers import finish_loggers
     from indexnet.run.ranks import INTERRUPTED, Cause, Ranks, is_killing
-    from indexnet.run.wandb_run import UnusableError
+    from indexnet.run.schema import config_hash
+    from indexnet.run.wandb_logging import UnusableError
 
     path = folder.path
     earlier = folder.record() or {}
@@ -154,7 +143,7 @@ def _run_first_process(folder: RunFolder, config: dict[str, Any]) -> int:
 
 def _run_further_process(folder: RunFolder, config: dict[str, Any]) -> int:
     """Take part in a run whose first process records it; an error of this process is left for that one."""
-    from indexnet.files import DiskFullError, disk_full_as_sentence
+    from indexnet.core.files import DiskFullError, disk_full_as_sentence
     from indexnet.run.callbacks import DivergedError
     from indexnet.run.fit import execute
     from indexnet.run.loader import process_rank
@@ -188,7 +177,7 @@ def _run_further_process(folder: RunFolder, config: dict[str, Any]) -> int:
 
 def _elapsed(path: Path, earlier: dict[str, Any]) -> float:
     """Return the seconds that earlier tries have come to, by the record and by what a killed one said last."""
-    from indexnet.files import read_json
+    from indexnet.core.files import read_json
 
     known = float(earlier.get("wall_time_s") or 0.0)
     try:

@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
+from indexnet.core.errors import UserError
+from indexnet.core.machine import cores
 from indexnet.data import Dataset
-from indexnet.errors import UserError
-from indexnet.run.processes import cores
 
 Key = tuple[int, int]
 
@@ -149,7 +149,7 @@ def evaluation_loader(
 def _start_worker(worker: int) -> None:
     import cv2
 
-    from indexnet.run.processes import die_with_parent
+    from indexnet.core.machine import die_with_parent
 
     if (ask := die_with_parent(os.getppid())) is not None:
         ask()  # torch's own look at the parent comes every five seconds only

@@ -13,7 +13,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 
 from indexnet.run.folder import RunFolder
 from indexnet.run.loader import process_rank
-from indexnet.run.wandb_run import finish_run, settle_mode, start_run
+from indexnet.run.wandb_logging import finish_run, settle_mode, start_run
 
 Rows = list[dict[str, str]]
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
+import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from indexnet.core.machine import cores, die_with_parent
 
 LEADER = "INDEXNET_LEADER"
 """Variable that holds the process id of a run's first process, for the ranks that it starts."""
@@ -66,30 +69,6 @@ def visible_gpus() -> list[str]:
     return listed[:count] if listed else [str(index) for index in range(count)]
 
 
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def die_with_parent(parent: int) -> Callable[[], None] | None:
-    """Return a function that makes the process that calls it die with ``parent``, or None where there is no such way.
-
-    The kernel sends the signal, so it also works where the parent is killed. It holds for direct children only: a rank
-    that Lightning starts has to ask for itself, see :func:`follow`.
-    """
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl  # looked up here: after a fork only the call itself is safe
-    set_parent_death_signal = 1
-
-    def ask() -> None:
-        prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it died before we asked
-            os._exit(1)
-
-    return ask
-
-
 def follow() -> None:
     """End this rank's process together with the one that started it, also where that one is gone already."""
     leader = os.environ.get(LEADER, "")  # absent where torchrun or a cluster started the ranks
@@ -114,3 +93,26 @@ def terminate_as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, old)
+
+
+_TASK = tuple(f"SLURM_{name}" for name in ("NTASKS", "NPROCS", "NTASKS_PER_NODE", "PROCID", "LOCALID", "NODEID"))
+"""Variables that tell a process which of SLURM's tasks it is."""
+
+
+def leave_task() -> None:
+    """Remove SLURM's task variables from the environment, unless ``srun`` has started this process as one of several.
+
+    In an allocation they are there as well, and Lightning would wait for tasks that nobody has started.
+    """
+    if "SLURM_STEP_ID" in os.environ and os.environ.get("SLURM_NTASKS", "1") != "1":
+        return
+    for key in _TASK:
+        os.environ.pop(key, None)
+
+
+def run_job_process(folder: Path) -> int:
+    """Run a frozen configuration in a process of its own, on this terminal, that ends with this one."""
+    from indexnet.core.machine import die_with_parent
+
+    command = [sys.executable, "-m", "indexnet", "job", str(folder)]
+    return subprocess.run(command, check=False, preexec_fn=die_with_parent(os.getpid())).returncode

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from indexnet.errors import UserError
+from indexnet.core.errors import UserError
 from indexnet.run.processes import LEADER
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def is_killing(error: BaseException) -> str:
 
 def tell_error(folder: Path, rank: int, error: BaseException) -> None:
     """Leave the error of a process for the first one, which records it."""
-    from indexnet.files import DiskFullError, write_json
+    from indexnet.core.files import DiskFullError, write_json
 
     user = isinstance(error, UserError)
     text = str(error) if user else f"{type(error).__name__}: {error}"
@@ -222,7 +222,7 @@ class Ranks:
 
     def _ended(self) -> Cause | None:
         """Return how the process that was lost first ended; those that were interrupted by its end say nothing."""
-        from indexnet.files import read_json
+        from indexnet.core.files import read_json
 
         for file in sorted(self.folder.glob(_error_file(self.folder, "*").name)) if self.first else ():
             with contextlib.suppress(OSError, ValueError):

@@ -14,15 +14,11 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from indexnet.errors import UserError
 from indexnet.run.folder import SCHEMA
-
-if TYPE_CHECKING:
-    from indexnet.data import Data, Dataset
 
 _PACKAGES = ("indexnet", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "hydra-core", "numpy")
 
@@ -133,33 +129,6 @@ def _changes(config: Mapping[str, Any], printed: Mapping[str, float]) -> list[st
     ]
 
 
-def measured_splits(data: Data, config: Mapping[str, Any]) -> Mapping[str, Dataset]:
-    """Return the splits, by name, that a run is measured on: the test splits, or with ``split=validation`` that one.
-
-    Raises:
-        UserError: the data set has no validation split as it is configured, or files are missing.
-    """
-    if config.get("split", "test") == "test":
-        return data.tests()
-    validation = data.validation()
-    if validation is None:
-        raise UserError(
-            f"split=validation, but data={data.name} has no validation split as it is configured; "
-            f"{data.validation_remedy}."
-        )
-    return {"": validation}
-
-
-def describe_splits(tests: Mapping[str, Dataset]) -> dict[str, Any]:
-    """Describe test splits: how many samples and their fingerprint; of several splits also those of each."""
-    from indexnet.data.base import digest
-
-    parts = {name: {"count": len(data), "fingerprint": data.fingerprint()} for name, data in tests.items()}
-    if "" in parts:
-        return parts[""]
-    return {"count": sum(len(data) for data in tests.values()), "fingerprint": digest(parts), "splits": parts}
-
-
 def skipped_files(found: Mapping[str, int]) -> dict[str, Any]:
     """Describe the damaged files that a run went without.
 
@@ -176,7 +145,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         path: the file.
         rows: ``name`` and metrics; rows of different test splits have different metrics.
     """
-    from indexnet.files import atomic_write
+    from indexnet.core.files import atomic_write
 
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()

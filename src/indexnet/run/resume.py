@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from indexnet.errors import UserError
-from indexnet.files import atomic_write
-from indexnet.run.config import config_hash
+from indexnet.core.errors import UserError
+from indexnet.core.files import atomic_write
 from indexnet.run.folder import RunFolder, difference
+from indexnet.run.schema import config_hash
 
 BROKEN = ".broken"
 """What is added to the name of a damaged checkpoint."""

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from indexnet._names import check_options, unknown_name
+from indexnet.core.registry import check_options, unknown_name
 from indexnet.data import Data
-from indexnet.data.pictures import Pixels, error_map, to_picture
-from indexnet.errors import UserError
 from indexnet.metrics import SumMetric, create_metric
 from indexnet.networks import Network, create_network
 from indexnet.networks.checkpoint import checkpoint_meta
+from indexnet.tasks.optimizers import create_optimizer
+from indexnet.tasks.visualization import Pixels, error_map, to_picture
 
 Batch = Mapping[str, Any]
 
@@ -228,24 +228,6 @@ def run_padded(network: Network, image: Tensor) -> Tensor:
     bottom, right = -height % network.size_multiple, -width % network.size_multiple
     output: Tensor = network(F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image)
     return output[..., :height, :width]
-
-
-def create_optimizer(spec: Mapping[str, Any], groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """Build an optimizer from ``{"name": "adam" | "sgd", "lr": ..., options}`` and parameter groups.
-
-    Raises:
-        UserError: an unknown optimizer, or options that it does not take.
-    """
-    options = {key: value for key, value in spec.items() if key not in ("name", "encoder_lr_multiplier")}
-    optimizers: dict[str, type[torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
-    if spec["name"] not in optimizers:
-        raise unknown_name("optimizer", spec["name"], optimizers)
-    if "betas" in options:
-        options["betas"] = tuple(options["betas"])
-    try:
-        return optimizers[spec["name"]](groups, **options)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"optimizer={spec['name']} does not take these options: {error}.") from error
 
 
 _TASKS: dict[str, type[Task]] = {}

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from indexnet._memory import available_memory
-from indexnet._names import unknown_name
+from indexnet.core.conventions import UNKNOWN
+from indexnet.core.errors import UserError
+from indexnet.core.machine import available_memory
+from indexnet.core.registry import unknown_name
+from indexnet.data.io.cache import in_words
 from indexnet.data.matting.estimate import pymatting_alone
-from indexnet.data.store import in_words
-from indexnet.errors import UserError
 from indexnet.networks import Network
-from indexnet.ops import UNKNOWN
 from indexnet.resampling.base import NONE, create_resampling
 from indexnet.tasks.matting import MattingTask
 

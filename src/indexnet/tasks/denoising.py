@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from indexnet.data.pictures import error_map, to_picture
-from indexnet.errors import UserError
+from indexnet.core.errors import UserError
 from indexnet.metrics import PSNR
 from indexnet.networks import Network
 from indexnet.tasks.base import Batch, Picture, Task, register_task, run_padded
+from indexnet.tasks.visualization import error_map, to_picture
 
 _NOISE = 0xD0151  # first word of the key of every test image's noise
 

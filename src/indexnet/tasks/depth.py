@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from indexnet.data.pictures import Pixels, depth_error, depth_map, depth_scale, error_map, to_picture
 from indexnet.metrics import valid_pixels
-from indexnet.networks.inference import normalise
+from indexnet.networks.imagenet import normalise
 from indexnet.tasks.base import Batch, Picture, Task, register_task, run_padded
+from indexnet.tasks.visualization import Pixels, depth_error, depth_map, depth_scale, error_map, to_picture
 
 _ERROR = 1.0  # metres that get the brightest colour of an error map
 

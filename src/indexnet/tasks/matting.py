@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from indexnet.data.pictures import error_map, to_picture
 from indexnet.losses import matting_loss
 from indexnet.metrics import Region, Semantics, SumMetric, check_matting_options, create_metric
 from indexnet.networks import Network
-from indexnet.networks.inference import infer_alpha, prepare_input, to_uint8
+from indexnet.networks.tiled.matting_protocol import infer_alpha, prepare_input, to_uint8
 from indexnet.tasks.base import Batch, Picture, Task, register_task
+from indexnet.tasks.visualization import error_map, to_picture
 
 
 @register_task

@@ -7,8 +7,8 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn import functional as F
 
-from indexnet.data.pictures import error_map, to_picture
 from indexnet.tasks.base import Batch, Picture, Task, register_task, run_padded
+from indexnet.tasks.visualization import error_map, to_picture
 
 
 @register_task

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from indexnet.data.base import IGNORE, Data
-from indexnet.data.pictures import Pixels, error_map, label_entries, label_legend, label_overlay, to_picture
-from indexnet.errors import UserError
+from indexnet.core.conventions import IGNORE
+from indexnet.core.errors import UserError
+from indexnet.data.base import Data
 from indexnet.metrics import SumMetric, create_metric
 from indexnet.networks import Network
-from indexnet.networks.inference import normalise
+from indexnet.networks.imagenet import normalise
 from indexnet.tasks.base import Batch, Picture, Task, register_task, run_padded
+from indexnet.tasks.visualization import Pixels, error_map, label_entries, label_legend, label_overlay, to_picture
 
 
 @register_task

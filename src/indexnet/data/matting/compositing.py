@@ -18,11 +18,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from indexnet.core.errors import UserError
 from indexnet.data.base import UInt8, check_count, digest
-from indexnet.data.folders import file_sizes
-from indexnet.data.matting.files import TrimapsByNumber
 from indexnet.data.matting.foregrounds import Foreground
-from indexnet.errors import UserError
+from indexnet.data.matting.photographs import TrimapsByNumber
+from indexnet.data.segmentation import file_sizes
 
 
 def cover(background: UInt8, size: tuple[int, int], *, shrink: bool) -> UInt8:

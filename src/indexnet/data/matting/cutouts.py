@@ -7,10 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from indexnet.core.errors import UserError
 from indexnet.data.base import Float32, UInt8
-from indexnet.data.matting.estimate import check_installed as check_installed
 from indexnet.data.matting.estimate import estimate_foreground
-from indexnet.errors import UserError
 
 _MARGIN = 16  # pixels around an object that get its colours too, so that a cut-out can be scaled and filtered
 _STRIP = 256  # rows that are composed at a time: float32 copies of a large photograph would take gigabytes
@@ -119,7 +118,7 @@ def read_background(text: str) -> UInt8:
     """
     from PIL import ImageColor
 
-    from indexnet.data.images import read_image
+    from indexnet.data.io.images import read_image
 
     if Path(text).exists():
         return read_image(text, srgb=True)

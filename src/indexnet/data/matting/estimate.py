@@ -10,8 +10,8 @@ from types import ModuleType
 
 import numpy as np
 
+from indexnet.core.errors import UserError
 from indexnet.data.base import Float32, UInt8
-from indexnet.errors import UserError
 
 _COLOURS = "the estimate of foreground colours"
 _lock = threading.Lock()

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from indexnet.core.errors import UserError
 from indexnet.data.base import UInt8
-from indexnet.data.images import list_images, read_alpha, read_image
-from indexnet.data.trimaps import quantise
-from indexnet.errors import UserError
+from indexnet.data.io.images import list_images, read_alpha, read_image
+from indexnet.data.io.trimaps import quantise
 
 
 @dataclass(frozen=True)

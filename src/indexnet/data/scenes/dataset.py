@@ -10,23 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from indexnet.data import photographs
-from indexnet.data.base import (
-    Data,
-    DataInfo,
-    Dataset,
-    Sample,
-    check_count,
-    check_size,
-    digest,
-    planes,
-    register_data,
-)
-from indexnet.data.images import list_images
+from indexnet.core.errors import UserError
+from indexnet.data.base import Data, DataInfo, Dataset, Sample, check_count, check_size, digest, planes, register_data
+from indexnet.data.io import skimage_photographs
+from indexnet.data.io.images import list_images
+from indexnet.data.io.trimaps import trimap_from_alpha
 from indexnet.data.scenes.compose import Rendering, Scene, draw_scene
 from indexnet.data.scenes.objects import CLASSES, View, view
-from indexnet.data.trimaps import trimap_from_alpha
-from indexnet.errors import UserError
 
 TASKS = ("matting", "denoising", "segmentation", "depth", "reconstruction")
 
@@ -77,7 +67,7 @@ class SceneSamples(Dataset):
         training = self.split != "test"
         self._photographs = "train" if training else "test"
         if self.backgrounds is None:
-            self.sources = photographs.names(self._photographs)
+            self.sources = skimage_photographs.names(self._photographs)
         else:
             self.sources = _backgrounds(self.backgrounds, training)
 
@@ -142,7 +132,7 @@ class SceneSamples(Dataset):
     def fingerprint(self) -> str:
         """SHA-256 over the parameters and the backgrounds' names and byte sizes."""
         if self.backgrounds is None:
-            sizes = photographs.sizes(photographs.names(self._photographs))
+            sizes = skimage_photographs.sizes(skimage_photographs.names(self._photographs))
         else:
             sizes = [[Path(p).name, Path(p).stat().st_size] for p in self.sources]
         room = self.task == "depth"
@@ -151,7 +141,7 @@ class SceneSamples(Dataset):
 
 @register_data
 class Scenes(Data):
-    """Procedural objects before photographs, with exact targets for every task.
+    """Procedural objects before skimage_photographs, with exact targets for every task.
 
     Hair-like strands, transparent and perforated things, nets, plants, smoke, solid bodies; one to four of them,
     overlapping, some out of focus or moving; before a photograph, a pattern, or in a room with a floor (always so for
@@ -159,14 +149,14 @@ class Scenes(Data):
     ``alpha * fg + (1 - alpha) * bg``; ``alpha`` has 256 levels. ``label`` and ``depth`` belong to the nearest object
     whose silhouette covers at least half of the pixel, transparent or not.
 
-    Train and test differ in seeds, patterns and photographs.
+    Train and test differ in seeds, patterns and skimage_photographs.
 
     Args:
         task: ``"matting"``, ``"denoising"``, ``"segmentation"``, ``"depth"`` or ``"reconstruction"``.
         size: side of the samples in pixels.
         train_count: number of training scenes; every epoch looks at them anew.
         test_count: number of test scenes.
-        validation_count: number of validation scenes (training photographs, other seeds); 0 for no such split.
+        validation_count: number of validation scenes (training skimage_photographs, other seeds); 0 for no such split.
         seed: of the scenes; independent of the training's seed.
         backgrounds: a folder of photographs to stand before instead of scikit-image's; a tenth of its files, chosen by
             name, serves testing only.

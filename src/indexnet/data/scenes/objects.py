@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from indexnet.data import photographs
 from indexnet.data.base import Float32, UInt8
+from indexnet.data.io import skimage_photographs
 from indexnet.data.scenes import shapes
 from indexnet.data.scenes.shapes import Area, Lines, Mark, Points, transformed
 from indexnet.data.scenes.textures import Matrix, Surface, lay, palette, soften, tone
@@ -248,7 +248,7 @@ def pick_kind(rng: np.random.Generator) -> str:
 def pick_surface(rng: np.random.Generator, kind: str, split: str) -> Surface:
     """Draw the colours of an object: what its class tends to wear."""
     if rng.random() < _PHOTOGRAPHIC[kind]:
-        photos = photographs.names(split, colour_only=True)
+        photos = skimage_photographs.names(split, colour_only=True)
         return lay(rng, photos[int(rng.integers(len(photos)))], tone(rng), (0.4, 1.0))
     light = rng.uniform(0.45, 1)
     names, colours = {

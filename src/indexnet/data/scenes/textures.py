@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from indexnet.data import photographs
 from indexnet.data.base import Float32, UInt8
-from indexnet.data.images import read_image
+from indexnet.data.io import skimage_photographs
+from indexnet.data.io.images import read_image
 
 TILE = 256  # side of a pattern in pixels
 LONGEST = 640  # photographs are shrunk to this many pixels on the longer side
@@ -105,7 +105,7 @@ def patterns(split: str) -> dict[str, tuple[UInt8, ...]]:
 def photograph(source: str | Path) -> tuple[UInt8, ...]:
     """Pyramid of a photograph, RGB: a file name of scikit-image's, or the path of a file."""
     if isinstance(source, str):
-        return _pyramid(photographs.load(source, longest=LONGEST))
+        return _pyramid(skimage_photographs.load(source, longest=LONGEST))
     image = read_image(source)
     scale = LONGEST / max(image.shape[:2])
     if scale < 1:

@@ -1,6 +1,6 @@
 """Training pipelines of matting: what becomes of a foreground, its matte and a background, by name."""
 
-from indexnet._discover import import_modules
+from indexnet.core.registry import import_modules
 from indexnet.data.matting.pipelines.base import (
     Pipeline,
     Scene,

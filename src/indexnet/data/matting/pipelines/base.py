@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from indexnet.data.base import Float32, UInt8, check_choice, check_size
-from indexnet.data.store import Arrays
+from indexnet.data.io.cache import Arrays
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from indexnet.data.base import UInt8
+from indexnet.data.io.cache import Arrays
 from indexnet.data.matting.compositing import cover
 from indexnet.data.matting.pipelines.base import Pipeline, Scene, Targets, register_pipeline
 from indexnet.data.matting.pipelines.transforms import (
@@ -18,7 +19,6 @@ from indexnet.data.matting.pipelines.transforms import (
     mirrored,
     resized,
 )
-from indexnet.data.store import Arrays
 
 _SCALES = (1, 1.5, 2)
 _DISTANCES = (1, 20)  # the second is excluded

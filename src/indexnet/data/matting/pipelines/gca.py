@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from indexnet.data.base import Float32, UInt8
+from indexnet.data.io.trimaps import eroded_trimap
 from indexnet.data.matting.pipelines.base import Pipeline, Scene, Targets, register_pipeline
-from indexnet.data.trimaps import eroded_trimap
 
 _PUBLISHED = 512
 _MERGED, _SQUARE = 0.5, 0.25  # how often

@@ -7,17 +7,10 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
+from indexnet.data.io.trimaps import eroded_trimap
 from indexnet.data.matting.compositing import cover
 from indexnet.data.matting.pipelines.base import Pipeline, Scene, Targets, register_pipeline
-from indexnet.data.matting.pipelines.transforms import (
-    corner_around,
-    covered_window,
-    cropped,
-    merged,
-    mirrored,
-    resized,
-)
-from indexnet.data.trimaps import eroded_trimap
+from indexnet.data.matting.pipelines.transforms import corner_around, covered_window, cropped, merged, mirrored, resized
 
 _SCALES = (1, 1.5, 2)
 _WIDTHS = (1, 30)  # the second is excluded

@@ -1,0 +1,112 @@
+"""``indexnet app``: a page in the browser, only on this machine, that runs a trained network on your own pictures."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import signal
+import socket
+import tempfile
+import threading
+from pathlib import Path
+
+from indexnet.core.console import DEVICE_HELP
+from indexnet.core.errors import UserError
+from indexnet.inference.app import ADDRESS
+
+HELP = "open a page in the browser, on this machine only, that runs a trained network on your pictures"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument(
+        "checkpoint",
+        type=Path,
+        metavar="CKPT",
+        help="a .ckpt that train or convert wrote; for matting also closed_form or knn",
+    )
+    parser.add_argument("--port", type=int, default=7860, help="where the page is (7860); 0 takes any that is free")
+    parser.add_argument("--max-upload", default="20MB", metavar="SIZE", help="the largest file that is taken (20MB)")
+    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
+    parser.add_argument(
+        "--memory",
+        default="auto",
+        metavar="SIZE",
+        help="what a prediction of matting may take: auto (what is free), none (no limit), or 4GB, 512MB",
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Serve the page until Ctrl-C, which ends the process with status 0.
+
+    Raises:
+        UserError: gradio is not installed, the port is taken, or the checkpoint or an option cannot be used.
+    """
+    limit = _bytes(args.max_upload)
+    port = free_port(args.port)
+    # before gradio is imported: it reads these once; the page must reach itself also behind a proxy
+    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    for name in ("NO_PROXY", "no_proxy"):
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), ADDRESS]))
+    from importlib.util import find_spec
+
+    if find_spec("gradio") is None:
+        raise UserError("the page needs gradio; install it with: pip install 'indexnet[app]'.")
+    from indexnet.inference.predictor import is_classical, limit_memory, load_task, pick_device
+    from indexnet.tasks.matting import MattingTask
+
+    task, meta = load_task(args.checkpoint)
+    classical = is_classical(meta)
+    device = pick_device("cpu" if classical and args.device == "auto" else args.device)
+    limit_memory(task, args.memory, photographs=device.type == "cpu" and not classical)
+    if isinstance(task, MattingTask):
+        from indexnet.data.matting.estimate import pymatting_alone
+
+        with pymatting_alone():  # slow at first: better now than while a person waits for a result
+            pass
+    task.to(device).eval()
+    ended = threading.Event()
+    before = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with tempfile.TemporaryDirectory(prefix="indexnet_app_", ignore_cleanup_errors=True) as folder:
+            os.environ["GRADIO_TEMP_DIR"] = folder
+            from indexnet.inference.app.page import serve
+            from indexnet.inference.app.session import Studio
+
+            serve(Studio(task, meta), Path(folder), args.checkpoint.name, port, limit)
+            print(f"the page is at http://{ADDRESS}:{port} (only on this machine); Ctrl-C ends it", flush=True)
+            ended.wait()
+        os._exit(0)  # Python would wait for open connections, and for a prediction, which cannot be interrupted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def free_port(port: int) -> int:
+    """Return a port that can be bound on this machine: the one asked for, or for 0 any.
+
+    Raises:
+        UserError: it is no port, or taken.
+    """
+    if not 0 <= port <= 65535:
+        raise UserError(f"--port {port} is no port; give one from 1024 to 65535.")
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((ADDRESS, port))
+        except OSError as error:
+            raise UserError(f"--port {port} cannot be used ({error.strerror}); give another, or 0 for any.") from error
+        return int(probe.getsockname()[1])
+
+
+def _bytes(text: str) -> int:
+    """Return the bytes of ``20MB``; units are of 1024s, as browsers show them.
+
+    Raises:
+        UserError: it is something else.
+    """
+    found = re.fullmatch(r"(\d+)\s*([kmg])b", text.strip().lower())
+    if not found or not int(found[1]):
+        raise UserError(f"--max-upload {text} must be a size such as 20MB or 1GB.")
+    return int(found[1]) << 10 * ("kmg".index(found[2]) + 1)

@@ -1,0 +1,53 @@
+"""``indexnet convert``: a checkpoint of the released matting code becomes one of this program."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+HELP = "convert a checkpoint of the released matting code (.pth.tar)"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument("input", type=Path, metavar="INPUT", help="a state dict, or a .pth.tar that holds one")
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help="the .ckpt to write")
+    parser.add_argument(
+        "--family",
+        help="family of the index networks, where the weights do not tell it: modelwise and shared look alike",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT where it exists")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Convert, then say what was recognised and the notice on the licence of the weights.
+
+    Raises:
+        UserError: the input is no such checkpoint, or the output exists.
+    """
+    from indexnet.networks.checkpoint import load_checkpoint
+    from indexnet.networks.released_checkpoints import convert
+
+    convert(args.input, args.output, family=args.family, overwrite=args.overwrite)
+    meta = load_checkpoint(args.output)["indexnet"]
+    print(f"wrote {args.output}")
+    print(f"recognised: {meta['task']['name']}, network {meta['network']['name']}")
+    for line in _described(meta["network"]):
+        print(f"  {line}")
+    if meta["notice"]:
+        print(f"notice: {meta['notice']}")
+    return 0
+
+
+def _described(options: Mapping[str, Any], prefix: str = "") -> list[str]:
+    lines: list[str] = []
+    for key, value in options.items():
+        if not prefix and key == "name":
+            continue
+        if isinstance(value, Mapping):
+            lines += _described(value, f"{prefix}{key}.")
+        else:
+            lines.append(f"{prefix}{key}: {value}")
+    return lines

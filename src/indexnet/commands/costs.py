@@ -1,0 +1,231 @@
+"""``indexnet costs EXPERIMENT``: printed parameters and GFLOPs beside counted ones. Needs no training and no memory."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from indexnet.networks import Costs
+    from indexnet.run.tables import Experiment, Row
+
+
+HELP = "count the parameters and multiply-adds of an experiment's rows beside the printed numbers"
+DISAGREES = 1
+
+_UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
+_PRINTED = re.compile(r"(\+?)\s*(\d+)(?:\.(\d+))?\s*([KMG]?)")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("experiment", metavar="EXPERIMENT", help="an experiment, as in `indexnet list experiments`")
+    parser.epilog = "exit codes: 0 every printed cost agrees but the declared exceptions; 1 some do not; 2 a mistake"
+
+
+def main(args: argparse.Namespace) -> int:
+    """Count and print.
+
+    Returns:
+        0 where every printed cost agrees at its printed precision, declared exceptions apart; otherwise 1.
+    """
+    from rich.console import Console
+
+    from indexnet.run.tables import load_experiment
+
+    experiment = load_experiment(args.experiment)
+    lines = count(experiment)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=120)
+    console.print(table(experiment, lines))
+    for text in remarks(experiment, lines):
+        console.print(text, markup=False, soft_wrap=True)
+    return 0 if all(line.is_fine for line in lines) else DISAGREES
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One printed cost and the counted one, written with the printed one's unit, sign and decimals.
+
+    Attributes:
+        printed: the cell as printed.
+        counted: the counted value in the same form.
+        is_exception: whether it is declared that the two differ.
+    """
+
+    printed: str
+    counted: str
+    is_exception: bool = False
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the two are the same at the printed precision."""
+        return self.printed.replace(" ", "").removeprefix("+") == self.counted.removeprefix("+")
+
+
+@dataclass(frozen=True)
+class Line:
+    """The costs of one row.
+
+    Attributes:
+        row: the row, without what the table repeats.
+        costs: what was counted; None for a pending row.
+        parameters: printed beside counted; None where nothing is printed.
+        gflops: the same for multiply-adds by the papers' rule.
+        exception: why the row is known to disagree; "" where it should agree.
+    """
+
+    row: Row
+    costs: Costs | None
+    parameters: Cell | None
+    gflops: Cell | None
+    exception: str
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether all printed costs agree; None where none are printed or the row is pending."""
+        return all(cell.agrees for cell in self.cells) if self.cells else None
+
+    @property
+    def cells(self) -> list[Cell]:
+        """What is printed."""
+        return [cell for cell in (self.parameters, self.gflops) if cell is not None]
+
+    @property
+    def is_fine(self) -> bool:
+        """Whether every printed cost agrees or is declared not to."""
+        return all(cell.agrees or cell.is_exception for cell in self.cells)
+
+
+def count(experiment: Experiment) -> list[Line]:
+    """Build every row's network without memory (on the meta device) and count it; repeated rows cost the same, once.
+
+    Raises:
+        UserError: a row's configuration does not work out, or a printed cell cannot be read.
+    """
+    import hydra
+
+    from indexnet.core.paths import conf_dir
+
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):  # once for all rows
+        counted = {row.name: None if row.pending else row_costs(experiment, row) for row in experiment.base_rows}
+    reference = counted.get(experiment.reference) if experiment.reference else None
+    return [_line(experiment, row, counted[row.name], reference) for row in experiment.base_rows]
+
+
+def row_costs(experiment: Experiment, row: Row) -> Costs:
+    """Count one row for the input size and with the overrides that the table prints costs for."""
+    import torch
+
+    from indexnet.networks import count_costs, create_network
+    from indexnet.networks.base import without_pretrained
+    from indexnet.run.config import compose, freeze
+    from indexnet.run.schema import network_spec
+
+    config = freeze(compose([f"experiments={experiment.name}", *row.overrides, *experiment.cost_overrides]))
+    spec = without_pretrained(network_spec(config))
+    with torch.device("meta"):
+        network = create_network(spec.pop("name"), **spec)
+    side = config["task"]["costs_size"]
+    return count_costs(network, experiment.cost_input or (network.in_channels, side, side))
+
+
+def _line(experiment: Experiment, row: Row, costs: Costs | None, reference: Costs | None) -> Line:
+    from indexnet.core.errors import UserError
+    from indexnet.run.tables import COST_CELLS
+
+    parameters = gflops = None
+    exception = experiment.exceptions.get(row.base, "")
+    declared = experiment.exception_cells.get(row.base, frozenset(COST_CELLS)) if exception else frozenset()
+    if costs is not None:
+        if printed := row.printed.get("params", ""):
+            value = float(costs.parameters)
+            if printed.startswith("+") or row.printed.get("params_kind") == "delta":
+                if reference is None:
+                    raise UserError(
+                        f"experiment {experiment.name}: row {row.name!r} prints {printed} as an addition, but the file "
+                        "names no baseline that it is added to."
+                    )
+                value -= reference.parameters
+            parameters = Cell(printed, _like(printed, value), "params" in declared)
+        if printed := row.printed.get("gflops", ""):
+            gflops = Cell(printed, _like(printed, costs.paper_gflops), "gflops" in declared)
+    return Line(row, costs, parameters, gflops, exception)
+
+
+def _like(printed: str, value: float) -> str:
+    """Write a value with the sign, decimals and unit of a printed one."""
+    from indexnet.core.errors import UserError
+
+    match = _PRINTED.fullmatch(printed.strip())
+    if match is None:
+        raise UserError(f"the printed cost {printed!r} cannot be read; it should look like 3.75M, +4.99K, +16 or 4.08.")
+    plus, _, decimals, unit = match.groups()
+    return f"{plus}{value / _UNITS[unit]:.{len(decimals or '')}f}{unit}"
+
+
+def table(experiment: Experiment, lines: Sequence[Line]) -> Table:
+    """Lay the costs out as a table."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    size = experiment.cost_input
+    where = f", input {'x'.join(map(str, size))}" if size else ""
+    shown = Table(box=box.SIMPLE_HEAD, title=f"{experiment.title}{where}", title_justify="left", title_style="bold")
+    shown.add_column("row", overflow="fold", min_width=8)
+    for heading in ("params\nprinted", "params\ncounted", "parameters\nexactly", "GFLOPs\nprinted",
+                    "GFLOPs\ncounted", "GMACs\ntrue"):  # fmt: skip
+        shown.add_column(heading, justify="right", no_wrap=True)
+    shown.add_column("agrees")
+    for line in lines:
+        if line.costs is None:
+            shown.add_row(Text(line.row.label), *[""] * 6, Text("pending", style="dim"))
+            continue
+        word, style = {True: ("yes", "green"), False: ("no", "red"), None: ("not printed", "dim")}[line.agrees]
+        if line.agrees is False and line.is_fine:
+            word, style = "exception", "yellow"
+        shown.add_row(
+            Text(line.row.label),
+            line.parameters.printed if line.parameters else "",
+            line.parameters.counted if line.parameters else "",
+            f"{line.costs.parameters:,}",
+            line.gflops.printed if line.gflops else "",
+            line.gflops.counted if line.gflops else f"{line.costs.paper_gflops:.2f}",
+            f"{line.costs.true_gmacs:.2f}",
+            Text(word, style=style),
+        )
+    return shown
+
+
+def remarks(experiment: Experiment, lines: Sequence[Line]) -> list[str]:
+    """Say in sentences how printed and counted costs compare, and by which rules they are counted."""
+    printed = [line for line in lines if line.agrees is not None]
+    texts = []
+    if printed:
+        texts.append(f"{sum(line.agrees is True for line in printed)} of {len(printed)} rows with printed costs agree.")
+    else:
+        texts.append("The table prints no costs.")
+    reasons: set[str] = set()
+    for line in printed:
+        wrong = [cell for cell in line.cells if not cell.agrees] or line.cells
+        both = "; ".join(f"printed {cell.printed}, counted {cell.counted}" for cell in wrong)
+        if line.exception and line.is_fine:
+            known = "declared exception" if line.agrees is False else "declared as an exception, but agrees"
+            why = "for the same reason" if line.exception in reasons else line.exception
+            texts.append(f"{line.row.label} ({known}): {both}: {why}.")
+            reasons.add(line.exception)
+        elif line.agrees is False:
+            texts.append(f"{line.row.label} disagrees: {both}.")
+    texts += [f"{line.row.label}: pending, {line.row.pending}." for line in lines if line.row.pending]
+    texts.append(
+        "GFLOPs: multiply-adds of the convolutions over 1024^3, by the papers' rule, where a convolution that all "
+        "channels share counts once; GMACs: what they really cost, over 1e9."
+    )
+    return texts

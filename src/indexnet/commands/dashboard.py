@@ -1,0 +1,56 @@
+"""``indexnet dashboard``: the W&B workspace and report of an experiment, as code."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from indexnet.core.errors import UserError
+from indexnet.report.dashboard import publish, write
+
+HELP = "make the W&B workspace and report of an experiment: files, or with --publish on the server"
+
+PROJECT = "indexnet"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("experiment", metavar="EXPERIMENT", help="an experiment, as in `indexnet list experiments`")
+    parser.add_argument("--entity", metavar="NAME", help="W&B user or team (default: who is logged in)")
+    parser.add_argument("--project", metavar="NAME", default=PROJECT, help=f"W&B project (default: {PROJECT})")
+    parser.add_argument("--runs", metavar="DIR", help="folder of the runs, which say what there is (default: runs)")
+    parser.add_argument(
+        "--data", metavar="DATA-BUDGET", help="which runs, e.g. photos-small (default: the most complete, then newest)"
+    )
+    parser.add_argument("--output", metavar="DIR", help="default: reports/EXPERIMENT/dashboard")
+    parser.add_argument("--publish", action="store_true", help="save both on the W&B server and print their addresses")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Write the workspace and the report, and publish them where asked to.
+
+    Raises:
+        UserError: unknown experiment or data, wandb-workspaces is missing, or W&B cannot be used for ``--publish``.
+    """
+    from indexnet.core.paths import DEFAULT_RUNS
+    from indexnet.report.build import build
+    from indexnet.run.run_sets import choose, find_run_sets
+    from indexnet.run.tables import load_experiment
+
+    experiment = load_experiment(args.experiment)
+    base = Path(args.runs or DEFAULT_RUNS)
+    if args.runs is not None and not base.is_dir():
+        raise UserError(f"--runs {args.runs}: there is no such folder; give the folder that the runs were written to.")
+    runs = choose(find_run_sets(base, experiment.name), args.data, str(base / experiment.name))
+    table = build(experiment, runs)
+    folder = Path(args.output or Path("reports") / experiment.name / "dashboard")
+    paths = write(table, folder, args.entity or "", args.project)
+    print(f"Workspace: {paths[0]}\nReport: {paths[1]}")
+    upload = f"`wandb sync {base / experiment.name}/*/*/*/wandb` uploads runs that were logged offline"
+    if not args.publish:
+        print(f"Nothing is on a server yet: --publish saves both there; {upload}.")
+        return 0
+    for what, address in publish(table, folder, args.entity, args.project).items():
+        print(f"Published {what}: {address}")
+    print(f"They show what is there; {upload}.")
+    return 0

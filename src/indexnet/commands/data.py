@@ -1,0 +1,174 @@
+"""``indexnet data``: whether a data set's files are what they should be; composites and foregrounds written to disk."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from indexnet.core.console import allow_anywhere
+from indexnet.core.errors import UserError
+
+if TYPE_CHECKING:
+    from indexnet.data import Data
+
+
+HELP = "check the files of a data set, or prepare composites: indexnet data check|prepare NAME root=DIR"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument(
+        "action",
+        choices=["check", "prepare"],
+        help="check: read the files of every split; prepare: write composites or estimated foregrounds to disk",
+    )
+    parser.add_argument("name", metavar="NAME", help="a data set, see `indexnet list data`")
+    parser.add_argument(
+        "options",
+        nargs="*",
+        default=[],
+        metavar="OPTION=VALUE",
+        help="options of the data set, as after `data.` in train: root=DIR; check: task=NAME for one task only; "
+        "prepare: output=DIR for another folder, and one of the words test (the default), training, foregrounds",
+    )
+    parser.add_argument("--full", action="store_true", help="check: decode every background, not only its header")
+    parser.add_argument("--jobs", type=int, metavar="N", help="prepare: so many processes (default: one a core)")
+    parser.add_argument("--verify", action="store_true", help="prepare: write nothing, compare files with checksums")
+    allow_anywhere(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Check, or prepare.
+
+    Returns:
+        0 all is well; 2 it is not; 3 a part was prepared. The problems are listed.
+
+    Raises:
+        UserError: an unknown data set, task or option, or an option of the other action.
+    """
+    if args.action == "prepare":
+        if args.full:
+            raise UserError("--full belongs to `indexnet data check`; prepare decodes whatever it uses.")
+        return run_prepare(args)
+    for option, given in (("--jobs", args.jobs is not None), ("--verify", args.verify)):
+        if given:
+            raise UserError(f"{option} belongs to `indexnet data prepare`; check does not take it.")
+    return _check(args.name, args.options, args.full)
+
+
+def _check(name: str, words: Sequence[str], full: bool) -> int:
+    """Check every split for every task and print what was found; return 0, or 2 where files are not as they should."""
+    from indexnet.data import get_data
+    from indexnet.data.check import check, check_folder, print_problems, print_table
+
+    info = get_data(name).info
+    options = read_options(name, words)
+    tasks = (options.pop("task"),) if "task" in options else info.tasks
+    sets = _create(name, tasks, options)
+    started = time.monotonic()
+    if info.layout:
+        found = check(sets, full)
+    elif folder := options.get("backgrounds"):
+        found = [check_folder(Path(folder))]
+    else:
+        print(f"{info.name} makes its samples itself: nothing to check.")
+        return 0
+    problems = list(dict.fromkeys(problem for split in found for problem in split.problems))
+    print_table(f"{info.name}: {info.title}", found)
+    print_problems(problems)
+    took = time.monotonic() - started
+    if problems:
+        print(f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}, found in {took:.1f} s.")
+        if info.layout and not any(split.count for split in found):
+            print(f"expected files: {info.layout}")
+        return 2
+    print(f"all files are as they should be, checked in {took:.1f} s.")
+    return 0
+
+
+def read_options(name: str, words: Sequence[str], action: str = "check") -> dict[str, Any]:
+    """Return a data set's options: those of its file in ``conf/data``, then ``OPTION=VALUE``.
+
+    Args:
+        name: registry name.
+        words: ``OPTION=VALUE`` or ``data.OPTION=VALUE``; values are read as YAML.
+        action: the word after ``indexnet data``, for the message.
+
+    Raises:
+        UserError: a word of another form.
+    """
+    import yaml
+    from omegaconf import OmegaConf
+
+    from indexnet.core.paths import conf_dir
+    from indexnet.run.config import compose
+
+    options: dict[str, Any] = {}
+    if (conf_dir() / "data" / f"{name}.yaml").is_file():
+        composed = OmegaConf.to_container(compose([f"data={name}"]), resolve=True)
+        assert isinstance(composed, dict)
+        options.update(composed["data"])
+        options.pop("name")
+    for word in words:
+        key, equals, text = word.partition("=")
+        key = key.removeprefix("data.")
+        if not equals or not key or key == "name":
+            raise UserError(f"{word!r} is not understood; data {action} takes OPTION=VALUE after the data set's name.")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
+        options[key] = os.path.expanduser(value) if isinstance(value, str) else value
+    return options
+
+
+def _create(name: str, tasks: Sequence[str], options: dict[str, Any]) -> list[Data]:
+    """Build the data set for each task that takes these options.
+
+    Raises:
+        UserError: none does.
+    """
+    from indexnet.data import create_data
+
+    sets, refusals = [], []
+    for task in tasks:
+        try:
+            sets.append(create_data(name, task=task, **options))
+        except UserError as error:
+            refusals.append(error)
+    if not sets:
+        raise refusals[0]
+    return sets
+
+
+_WHAT = {"test": "test", "training": "train", "foregrounds": "foregrounds"}
+
+
+def run_prepare(args: argparse.Namespace) -> int:
+    """Write, or with ``--verify`` compare, what the command names.
+
+    Returns:
+        0 all is there; 2 nothing is, or files differ from their checksums; 3 a part is. The problems are listed.
+
+    Raises:
+        UserError: a mistake in the command, missing files, too few backgrounds, a folder of other files, a full disk.
+    """
+    from indexnet.data.prepare import prepare, verify
+    from indexnet.data.prepare_outputs import find_batch
+
+    if args.jobs is not None and args.jobs < 1:
+        raise UserError(f"--jobs must be a positive whole number; got {args.jobs}.")
+    what = [word for word in args.options if word in _WHAT] or ["test"]
+    if len(what) > 1:
+        raise UserError(f"one of {', '.join(_WHAT)} is prepared at a time; got {' '.join(what)}.")
+    options = read_options(args.name, [word for word in args.options if word not in _WHAT], "prepare")
+    output = options.pop("output", None)
+    if output is not None and not isinstance(output, str):
+        raise UserError(f"output must be a folder; got {output!r}.")
+    batch = find_batch(args.name, _WHAT[what[0]], options, None if output is None else Path(output))
+    title = f"{args.name}, {what[0]}"
+    return verify(batch, title) if args.verify else prepare(batch, title, args.jobs)

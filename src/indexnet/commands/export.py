@@ -1,0 +1,61 @@
+"""``indexnet export``: a trained network as ONNX or torch.export file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from indexnet.core.errors import UserError
+from indexnet.inference.export import SUFFIXES, describe, export, require_onnx
+
+HELP = "write a trained network as ONNX or torch.export file, checked against PyTorch"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument("checkpoint", type=Path, metavar="CKPT", help="a .ckpt that train or convert wrote")
+    parser.add_argument("--format", choices=list(SUFFIXES), default="onnx", help="default: onnx")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="default: beside CKPT, with the ending .onnx or .pt2"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE where it exists")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Export, check, write, and say what the file takes and gives.
+
+    Raises:
+        UserError: a mistake in what was given, a missing package, or a file that would differ from PyTorch.
+    """
+    output: Path = args.output or args.checkpoint.with_suffix(SUFFIXES[args.format])
+    if output.is_dir():
+        raise UserError(
+            f"--output {output} is a folder, but the name of a file is needed, such as {output}/network.onnx."
+        )
+    if output.exists() and not args.overwrite:
+        raise UserError(f"{output} exists; give --overwrite to replace it, or another --output.")
+    if args.format == "onnx":
+        require_onnx()
+    from indexnet.core.files import atomic_write, sha256_file
+    from indexnet.inference.predictor import load_task
+
+    task, meta = load_task(args.checkpoint)
+    if next(task.network.parameters(), None) is None:
+        raise UserError(
+            f"{args.checkpoint} is a method without a network, which cannot be exported; give a .ckpt file."
+        )
+    if output.exists() and output.samefile(args.checkpoint):
+        raise UserError(f"--output {output} is the checkpoint itself; give another file.")
+    facts = describe(task, meta, sha256_file(args.checkpoint))
+    content, differences = export(task, args.format, facts)
+    atomic_write(output, content)
+    print(f"wrote {output} ({len(content) / 1e6:.1f} MB, {args.format})")
+    for kind in ("inputs", "outputs"):
+        for entry in facts[kind]:
+            print(f"{kind[:-1]} {entry['name']}: float32 ({', '.join(map(str, entry['shape']))}), {entry['meaning']}")
+    print(f"height and width: {facts['sizes']}")
+    for difference in differences:
+        print(f"checked against PyTorch, {difference}")
+    if "notice" in facts:
+        print(f"notice: {facts['notice']}")
+    return 0

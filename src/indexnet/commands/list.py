@@ -1,0 +1,141 @@
+"""``indexnet list``: what there is: operators, networks, data sets, tasks, metrics, experiments."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+HELP = "list operators, networks, data sets, tasks, metrics or experiments, with what is known about each"
+
+Rows = list[tuple[str, ...]]
+Listing = tuple[tuple[str, ...], Rows]
+"""Headings and rows; the first cell of a row is the name that the other commands take."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("what", nargs="?", choices=sorted(LISTINGS), help="default: all of them, by name only")
+    parser.add_argument("--names", action="store_true", help="names only, one a line, for scripts")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print the tables."""
+    from rich.console import Console
+
+    if args.names:
+        for what in [args.what] if args.what else sorted(LISTINGS):
+            print("\n".join(row[0] for row in LISTINGS[what]()[1]))
+        return 0
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=120)
+    if args.what is None:
+        for what in sorted(LISTINGS):
+            names = ", ".join(row[0] for row in LISTINGS[what]()[1])
+            console.print(f"[bold]{what}[/]: {names}", soft_wrap=True)
+        console.print("[dim]More about each: indexnet list operators, indexnet list networks, ...[/]")
+        return 0
+    console.print(_table(args.what, *LISTINGS[args.what]()))
+    return 0
+
+
+def _table(what: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, title=what, title_justify="left", title_style="bold", show_lines=False)
+    for index, heading in enumerate(headings):
+        table.add_column(heading, overflow="fold", style="bold" if index == 0 else None, no_wrap=index == 0)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _operators() -> Listing:
+    from indexnet.resampling import list_resampling
+
+    rows: Rows = [
+        (
+            info.name,
+            f"{info.title} ({info.paper})",
+            info.downsampling,
+            _yes(info.learned),
+            _yes(info.guided),
+            "equal" if info.equal_widths else "any",
+            info.parameters,
+        )
+        for info in list_resampling()
+    ]
+    return ("name", "what", "halves by", "learned", "guided", "widths", "parameters a stage"), rows
+
+
+def _networks() -> Listing:
+    from indexnet.networks import list_networks
+
+    rows: Rows = [
+        (info.name, info.title, info.paper, info.description, ", ".join(info.tasks)) for info in list_networks()
+    ]
+    return ("name", "title", "paper", "what", "tasks"), rows
+
+
+def _data() -> Listing:
+    from indexnet.data import list_data
+
+    rows: Rows = [
+        (info.name, info.title, ", ".join(info.tasks), info.source, info.layout or "nothing to download")
+        for info in list_data()
+    ]
+    return ("name", "title", "tasks", "source", "files"), rows
+
+
+def _metrics() -> Listing:
+    from indexnet.metrics import list_metrics
+
+    rows: Rows = [
+        (info.name, info.title, info.unit, "higher" if info.higher_is_better else "lower", info.task)
+        for info in list_metrics()
+    ]
+    return ("name", "title", "unit", "better", "task"), rows
+
+
+def _tasks() -> Listing:
+    from indexnet.tasks import get_task, list_tasks
+
+    rows: Rows = []
+    for name in list_tasks():
+        task = get_task(name)
+        summary = (task.__doc__ or "").strip().splitlines()
+        rows.append((name, summary[0] if summary else "", ", ".join(task.needs), ", ".join(task.metric_names)))
+    return ("name", "what", "reads", "metrics"), rows
+
+
+def _experiments() -> Listing:
+    from indexnet.run.tables import list_experiments, load_experiment
+
+    rows: Rows = []
+    for name in list_experiments():
+        experiment = load_experiment(name)
+        pending = sum(bool(row.pending) for row in experiment.rows)
+        count = f"{len(experiment.rows)}" + (f" ({pending} pending)" if pending else "")
+        rows.append((name, experiment.title, experiment.task, count, experiment.source))
+    return ("name", "title", "task", "rows", "printed in"), rows
+
+
+LISTINGS: dict[str, Callable[[], Listing]] = {
+    "data": _data,
+    "experiments": _experiments,
+    "metrics": _metrics,
+    "networks": _networks,
+    "operators": _operators,
+    "tasks": _tasks,
+}

@@ -1,0 +1,107 @@
+"""``indexnet plan EXPERIMENT``: what a table will take in time, memory and disk, measured before anything is spent."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from indexnet.core.errors import UserError
+from indexnet.sweep.plan import _totals, as_json, remarks, table
+
+if TYPE_CHECKING:
+    from indexnet.sweep.plan_process import Say
+
+
+HELP = "measure a few steps of every row of an experiment and say what the table takes: time, memory and disk"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.usage = "indexnet plan [-h] [--devices N,N] [--limit SECONDS] [--json FILE] EXPERIMENT [override ...]"
+    parser.add_argument("experiment", metavar="EXPERIMENT", help="an experiment, as in `indexnet list experiments`")
+    parser.add_argument(
+        "overrides", metavar="override", nargs="*", help="as for `indexnet train -m`: rows=, seeds=, budget=, data= ..."
+    )
+    parser.add_argument("--devices", default="1,2,4,8", metavar="N,N", help="device counts to plan for (%(default)s)")
+    parser.add_argument(
+        "--limit",
+        type=float,
+        default=10.0,
+        metavar="SECONDS",
+        help="seconds of measured training for each row, and again for its test images (%(default)g); where a few "
+        "steps of the real batch take longer, smaller ones are measured and a straight line is drawn",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the plan as JSON too")
+    parser.epilog = (
+        "exit codes: 0 all rows measured; 2 a mistake in what was given; 3 some rows cannot run here, listed"
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Measure and print.
+
+    Returns:
+        0; 3 where some rows could not be measured, which the table says.
+    """
+    from rich.console import Console
+
+    from indexnet.sweep.launch import PARTLY
+    from indexnet.sweep.plan_process import measure_rows
+    from indexnet.sweep.plan_sweep import compose_sweep, group_rows
+
+    counts = _device_counts(args.devices)
+    if not args.limit > 0:
+        raise UserError(f"--limit {args.limit:g}: the time to measure must be more than 0 seconds.")
+    if args.json is not None and args.json.is_dir():
+        raise UserError(f"--json {args.json} is a folder; give the name of a file.")
+    begun = time.monotonic()
+    sweep = compose_sweep(args.experiment, args.overrides)
+    rows = group_rows(sweep)
+    before = time.monotonic() - begun
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=120)
+    with _said(sum(bool(row.left) for row in rows)) as say:
+        measure_rows(sweep, rows, args.limit, say)
+    totals = _totals(sweep, rows, counts, before)
+    console.print(table(sweep, rows))
+    for text, is_warning in remarks(sweep, rows, totals, args.limit):
+        console.print(text, style="yellow" if is_warning else None, markup=False, soft_wrap=True)
+    if args.json is not None:
+        from indexnet.core.files import write_json
+
+        write_json(args.json, as_json(sweep, rows, totals))
+    return PARTLY if any(row.error for row in rows) else 0
+
+
+def _device_counts(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise UserError(f"--devices {text}: give whole numbers above 0 with commas between, like 1,2,4.")
+    return list(dict.fromkeys(map(int, parts)))
+
+
+@contextmanager
+def _said(total: int) -> Iterator[Say]:
+    """Show on standard error what is being measured: a bar in a terminal, else lines."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield lambda text: console.print(text, markup=False, soft_wrap=True)
+        return
+    with Progress(console=console, transient=True) as progress:
+        bar = progress.add_task("measuring", total=total)
+        begun = 0
+
+        def say(text: str) -> None:
+            nonlocal begun
+            begun += text.startswith("measuring")
+            progress.update(bar, description=text, completed=max(0, begun - 1))
+
+        yield say

@@ -1,0 +1,193 @@
+"""``indexnet predict``: a trained network on a person's own images, or on the test images of a data set."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from indexnet.core.console import allow_anywhere
+from indexnet.core.errors import UserError
+from indexnet.inference.inputs import Item, ReadAhead, add_image_arguments, check_output, do_each, list_failures
+from indexnet.inference.prediction import DataSource, FolderSource, MattingRunner, Runner, is_matting, write_classes
+
+if TYPE_CHECKING:
+    from indexnet.tasks.matting import MattingTask
+
+
+HELP = "run a trained network on a folder of images (exit code 0 only if every result was written now)"
+
+_MATTING_ONLY = ("masks", "boxes", "box", "band", "depth", "cutout", "background")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument(
+        "checkpoint",
+        type=Path,
+        metavar="CKPT",
+        help="a .ckpt that train or convert wrote; for matting also closed_form or knn",
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        default=[],
+        metavar="data[.OPTION]=VALUE",
+        help="the test images of a data set in the place of --images: data=alphamatting_test data.root=DIR",
+    )
+    add_image_arguments(parser, required=False)
+    parser.add_argument(
+        "--masks",
+        type=Path,
+        metavar="DIR|FILE",
+        help="matting: coarse masks (white or opaque on the object) of which trimaps are made",
+    )
+    parser.add_argument(
+        "--boxes",
+        type=Path,
+        metavar="FILE",
+        help="matting: boxes around objects, of which trimaps are made: a CSV of name,x0,y0,x1,y1 or a JSON file",
+    )
+    parser.add_argument(
+        "--box", action="append", metavar="x0,y0,x1,y1", help="matting: a box in the one image; can be given repeatedly"
+    )
+    parser.add_argument(
+        "--band",
+        default=None,
+        metavar="N|auto",
+        help="matting: how far around a mask's edge is unknown, in pixels (auto: 4%% of the mask's side)",
+    )
+    parser.add_argument(
+        "--depth", type=int, choices=(8, 16), help="matting: bits of alpha; 8 (the default) is cut, 16 rounded"
+    )
+    parser.add_argument(
+        "--cutout", action="store_true", default=None, help="matting: also write cutout/NAME.png, transparent around it"
+    )
+    parser.add_argument(
+        "--background",
+        metavar="FILE|COLOUR",
+        help="matting: also write composite/NAME.png, before this image or colour ('#rrggbb' in quotes, or white)",
+    )
+    parser.add_argument(
+        "--memory",
+        default="auto",
+        metavar="SIZE",
+        help="what a prediction of matting may take: auto (what is free), none (no limit), or 4GB, 512MB",
+    )
+    parser.add_argument("--batch", type=int, default=1, metavar="N", help="other tasks: images of one size at a time")
+    allow_anywhere(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Write ``<output>/<image name>.png`` for each image; of a data set ``<output>/<split>/<name>.png``.
+
+    That is alpha for matting (and ``cutout``, ``composite`` and ``trimap`` beside it, as asked for), class numbers for
+    segmentation (and a picture of them in ``overlay``), millimetres in 16 bit for depth (and a picture of them in
+    ``colour``), an 8-bit image otherwise.
+
+    Returns:
+        0 every result was written by this command; 3 some were not (unreadable, without trimap, or there already
+        without ``--overwrite``), each named on stderr; 2 none was.
+
+    Raises:
+        UserError: the checkpoint, the folders or the device cannot be used, or options contradict each other.
+    """
+    _check(args)
+    from indexnet.inference.predictor import is_classical, limit_memory, load_task, pick_device
+
+    task, meta = load_task(args.checkpoint)
+    classical = is_classical(meta)
+    device = pick_device("cpu" if classical and args.device == "auto" else args.device)
+    limit_memory(task, args.memory, photographs=device.type == "cpu" and not classical)
+    from indexnet.data.io.images import write_png
+
+    matting = is_matting(task)
+    if not matting:
+        wrong = [name for name in _MATTING_ONLY if getattr(args, name) is not None]
+        if wrong:
+            raise UserError(f"the task {task.name} takes no --{wrong[0]}, which is for matting; leave it out.")
+    elif args.batch > 1:
+        raise UserError("matting goes image by image, each at its own size; leave --batch out.")
+    writer = MattingRunner(args) if matting else None
+    source = DataSource(args, task, meta) if args.images is None else FolderSource(args, task)
+    items = source.items
+    folders = writer.folders if writer else []
+    made = [] if args.masks is None and args.boxes is None and args.box is None else ["trimap"]
+    check_output(args.output, args.images, args.trimaps, args.masks, folders=[*folders, *made])
+
+    def result(item: Item, folder: str = "") -> Path:
+        return Path(args.output) / folder / f"{item.stem}.png"
+
+    kept = [] if args.overwrite else [item for item in items if not item.problem and result(item).exists()]
+    if len(kept) == len(items):
+        raise UserError(
+            f"all {len(items)} results exist in {args.output}; give --overwrite to replace them, or another --output."
+        )
+    task.to(device)
+    write_classes(task, args.output, args.overwrite)
+    begun = time.monotonic()
+    todo = [item for item in items if item not in kept]
+    readable = [item for item in todo if not item.problem]
+    snapped: list[int] = []
+
+    with ReadAhead(readable, source.read, ahead=max(1, args.batch)) as ready:
+        run = Runner(task, ready, readable, args.batch, source.prepared)
+
+        def work(item: Item) -> str | None:
+            reading = ready.take(item)
+            remarks = list(reading.remarks)
+            if writer is None:
+                written = run(item, reading)
+            else:
+                assert reading.photo is not None
+                written, more = writer(cast("MattingTask", task), item, reading.photo)
+                remarks += more
+                snapped.extend([reading.photo.snapped] if reading.photo.snapped else [])
+            for folder in sorted(written, reverse=True):  # the result itself last: it says that an image is done
+                # what lies beside a result that is not there was left by a command that was stopped
+                replace = args.overwrite or (folder != "" and not result(item).exists())
+                write_png(result(item, folder), written[folder], overwrite=replace)
+            return "\n".join(remarks) or None
+
+        outcome = do_each(todo, work, "predicting")
+    took = time.monotonic() - begun
+    if outcome.done:
+        print(f"{len(outcome.done)} of {len(items)} written to {args.output} in {took:.1f} s on {device}")
+    if snapped:
+        print(f"trimaps with other values than 0, 128 and 255: {len(snapped)}; pixels snapped: {sum(snapped)}")
+    if kept:
+        names = ", ".join(f"{item.stem}.png" for item in kept)
+        print(f"results that existed and were kept: {len(kept)} ({names}); --overwrite replaces them.", file=sys.stderr)
+        lacking = [folder for folder in folders if not all(result(item, folder).exists() for item in kept)]
+        if lacking:
+            print(f"some of these have no {' and no '.join(lacking)}; --overwrite makes all anew.", file=sys.stderr)
+    list_failures(outcome, len(items))
+    code = outcome.exit_code()
+    return 3 if kept and code == 0 else code
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse options that contradict each other.
+
+    Raises:
+        UserError: they do.
+    """
+    guides = [f"--{name}" for name in ("trimaps", "masks", "boxes", "box") if getattr(args, name) is not None]
+    for word in args.overrides:
+        if not word.startswith("data"):
+            raise UserError(f"{word!r} is not understood; predict takes one checkpoint, --options and data=NAME.")
+    if (args.images is None) == (not args.overrides):
+        given = "not both" if args.overrides else "and --output DIR"
+        raise UserError(f"give --images DIR, or data=NAME for the test images of a data set, {given}.")
+    if args.overrides and guides:
+        raise UserError(f"{guides[0]} is for --images; a data set has trimaps of its own.")
+    if len(guides) > 1:
+        raise UserError(f"{' and '.join(guides)} exclude each other; give one of them.")
+    if args.box and not args.images.is_file():
+        raise UserError("--box is for one image; give --images FILE, or --boxes FILE for a folder.")
+    if args.band is not None and not any(guide in guides for guide in ("--masks", "--boxes", "--box")):
+        raise UserError("--band is for trimaps that are made of --masks, --boxes or --box.")
+    if args.batch < 1:
+        raise UserError(f"--batch {args.batch} must be at least 1.")

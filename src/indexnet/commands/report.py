@@ -1,0 +1,108 @@
+"""``indexnet report``: what the runs of an experiment have shown, as a page, Markdown, CSV, LaTeX, and here."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from indexnet.core.errors import UserError
+from indexnet.core.paths import DEFAULT_RUNS
+
+if TYPE_CHECKING:
+    from indexnet.report.table import Table
+
+
+HELP = "make the result table of an experiment: report.html, report.md, table.csv, table.tex"
+
+FILES = ("report.html", "report.md", "table.csv", "table.tex")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("experiment", metavar="EXPERIMENT", help="an experiment, as in `indexnet list experiments`")
+    parser.add_argument("--runs", metavar="DIR", help="folder of the runs (default: runs)")
+    parser.add_argument("--output", metavar="DIR", help="default: reports/EXPERIMENT/DATA-BUDGET")
+    parser.add_argument(
+        "--data", metavar="DATA-BUDGET", help="which runs, e.g. photos-small (default: the most complete, then newest)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are not an earlier report")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Make the report and print its table.
+
+    Raises:
+        UserError: unknown experiment or data, no folder of runs where one was named, or files in the way.
+    """
+    from indexnet.report.build import build
+    from indexnet.run.run_sets import choose, find_run_sets
+    from indexnet.run.tables import load_experiment
+
+    experiment = load_experiment(args.experiment)
+    base = Path(args.runs or DEFAULT_RUNS)
+    if args.runs is not None and not base.is_dir():  # a mistyped folder must not look like a table without runs
+        raise UserError(
+            f"--runs {args.runs}: there is no such folder; give the folder that the runs were written to "
+            f"(paths.runs, by default {DEFAULT_RUNS})."
+        )
+    sets = find_run_sets(base, experiment.name)
+    runs = choose(sets, args.data, str(base / experiment.name))
+    table = build(experiment, runs, [each.name for each in sets if each is not runs])
+    folder = Path(args.output or Path("reports") / experiment.name / (runs.name if runs else "no-runs"))
+    write(table, folder, overwrite=args.overwrite)
+    show(table, folder)
+    return 0
+
+
+def write(table: Table, folder: Path, *, overwrite: bool = False) -> list[Path]:
+    """Write ``report.html``, ``report.md``, ``table.csv`` and ``table.tex`` into a folder, replacing an earlier report.
+
+    Returns:
+        Their paths.
+
+    Raises:
+        UserError: the folder holds files of these names that are no report of ours, and ``overwrite`` is not set.
+    """
+    from indexnet.core.files import atomic_write
+    from indexnet.report.html import page
+    from indexnet.report.latex import table_tex
+    from indexnet.report.markdown import markdown, table_csv
+
+    there = [name for name in FILES if (folder / name).exists()]
+    if there and not overwrite and not _is_report(folder / "report.html"):
+        raise UserError(
+            f"{folder} already holds {', '.join(there)}, not made by indexnet report; "
+            "give another --output, or --overwrite."
+        )
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--output {folder} is a file; give a folder.")
+    time = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
+    contents = (page(table, time), markdown(table), table_csv(table), table_tex(table))
+    paths = [folder / name for name in FILES]
+    for path, content in zip(paths, contents, strict=True):
+        atomic_write(path, content)
+    return paths
+
+
+def _is_report(path: Path) -> bool:
+    from indexnet.report.html import GENERATOR
+
+    try:
+        with path.open(encoding="utf-8") as file:
+            return f'name="generator" content="{GENERATOR}"' in file.read(2000)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def show(table: Table, folder: Path) -> None:
+    """Print the table, what is missing, and where the files are."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    from indexnet.report import terminal
+
+    console = Console(highlight=False)
+    terminal.show(table, console)
+    console.print(escape(f"Report: {folder / FILES[0]}"), soft_wrap=True)

@@ -1,0 +1,135 @@
+"""``indexnet train``: one run, or with ``-m`` a sweep; configured by Hydra."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from indexnet.core.errors import UserError
+from indexnet.run.processes import run_job_process
+
+HELP = "train one configuration, or with -m a sweep or a whole table (Hydra overrides; train --help)"
+
+_USAGE = """\
+usage: indexnet train [-m] [group=option ...] [group.key=value ...] [Hydra flags]
+
+  one run        indexnet train task=reconstruction resampling=max_unpool training.steps=200
+  a sweep        indexnet train -m task=reconstruction resampling.family=hin,m2o seed=0,1
+  a table        indexnet train -m experiments=quickstart          (see: indexnet list experiments)
+  some of it     indexnet train -m experiments=quickstart rows=hin,m2o seeds=0 budget=smoke
+  two at a time  indexnet train -m experiments=quickstart hydra.launcher.n_jobs=2
+  two devices    indexnet train trainer.devices=2
+  a cluster      indexnet train -m experiments=quickstart hydra/launcher=slurm hydra.launcher.partition=NAME
+  a search       indexnet train -m hydra/sweeper=optuna 'optimizer.lr=tag(log,interval(1e-4,1e-1))'
+
+  --cfg job      show the composed configuration and stop (add --resolve)
+  --hydra-help   Hydra's own help
+
+A finished run is not run again; a killed one goes on from its last checkpoint; one of a sweep that failed waits for
+retry_failed=true. Results: runs/ (paths.runs=DIR).
+
+exit codes: 0 all done; 2 a mistake in what was given, nothing done; 3 some runs failed or diverged, listed;
+4 a process of a run on several devices was killed, the same command goes on
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Accept whatever Hydra reads."""
+    parser.add_argument("overrides", nargs=argparse.REMAINDER, help="Hydra overrides and flags")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run with parsed arguments."""
+    return train(args.overrides)
+
+
+def train(arguments: Sequence[str]) -> int:
+    """Compose the configuration and run it.
+
+    Args:
+        arguments: Hydra overrides and flags.
+
+    Returns:
+        The exit code.
+    """
+    if "-h" in arguments or "--help" in arguments:
+        print(_USAGE, end="")
+        return 0
+    from indexnet.run.processes import leave_task
+
+    leave_task()
+    configs = _compose_with_hydra(arguments)
+    if not configs:  # a sweep, which its launcher has run, or a question about the configuration
+        return 0
+    from indexnet.run.config import freeze
+    from indexnet.run.folder import prepare
+    from indexnet.run.job import DIVERGED
+    from indexnet.sweep.launch import PARTLY
+
+    if len(configs) == 1:
+        for key in ("rows", "seeds"):
+            if configs[0][key] is not None:
+                raise UserError(f"{key}=... selects runs of a sweep; give -m too.")
+    folders = [prepare(freeze(config)).path for config in configs]  # several: -m with a launcher in this process
+    codes = [_run(folder, config.trainer) for folder, config in zip(folders, configs, strict=True)]
+    if DIVERGED in codes:
+        return PARTLY
+    return max(codes)
+
+
+def _run(folder: Path, trainer: Any) -> int:
+    if trainer.devices != 1 or trainer.num_nodes != 1:
+        return run_job_process(folder)  # the other ranks are started by repeating the command of this one
+    from indexnet.run.job import run_job
+
+    return run_job(folder)
+
+
+def _compose_with_hydra(arguments: Sequence[str]) -> list[Any]:
+    """Let Hydra read the command line; return the configuration of a single run, nothing for a sweep."""
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf import DictConfig
+    from omegaconf.errors import OmegaConfBaseException
+
+    from indexnet.core.paths import conf_dir
+    from indexnet.run.config import explain
+
+    composed: list[Any] = []
+
+    def keep(cfg: DictConfig) -> None:
+        composed.append(cfg)
+
+    with _command_line(arguments):
+        try:
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(keep)()
+        except UserError:
+            raise
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            if "'hydra/launcher/submitit_" in str(error):
+                raise UserError(
+                    "a sweep on a cluster needs hydra-submitit-launcher: pip install 'indexnet[sweep]'."
+                ) from error
+            raise explain(error, [a for a in arguments if not a.startswith("-")]) from error
+    return composed
+
+
+@contextmanager
+def _command_line(arguments: Sequence[str]) -> Iterator[None]:
+    """Show Hydra a command line, and let its errors come through as exceptions."""
+    argv, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = ["indexnet train", *arguments]
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        sys.argv = argv
+        if full is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = full

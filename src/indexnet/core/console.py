@@ -1,0 +1,35 @@
+"""What is said to a person, and what commands say alike."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+DEVICE_HELP = "auto (the default: a GPU where there is one), cpu, cuda or cuda:N"
+
+
+def error_console() -> Any:
+    """Return a rich console on the process's present stderr."""
+    from rich.console import Console
+
+    return Console(file=sys.stderr)
+
+
+def say(console: Any, text: str) -> None:
+    """Print a line above a progress bar, as it is: no wrapping, no markup."""
+    console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+
+def allow_anywhere(parser: argparse.ArgumentParser) -> None:
+    """Let positional arguments stand between options; plain argparse takes only their first group."""
+    plain = parser.parse_known_args
+
+    def parse(args: Any = None, namespace: Any = None) -> Any:
+        parser.parse_known_args = plain  # type: ignore[method-assign]  # the next line comes back to it
+        try:
+            return parser.parse_known_intermixed_args(args, namespace)
+        finally:
+            parser.parse_known_args = parse  # type: ignore[method-assign]
+
+    parser.parse_known_args = parse  # type: ignore[method-assign]

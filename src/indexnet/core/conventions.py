@@ -1,0 +1,23 @@
+"""What networks, data sets, losses and metrics must agree on."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+IGNORE = 255
+"""The label of pixels that count neither in a loss nor in a metric, whatever a data set's files call it."""
+
+UNKNOWN = 128
+"""Value of an unknown pixel on the scale of 0..255; 0 is background, 255 foreground."""
+
+
+def unknown_mask(trimap: Tensor) -> Tensor:
+    """Return where a trimap is unknown, i.e. exactly :data:`UNKNOWN` on the scale of 0..255.
+
+    Args:
+        trimap: (N, 1, H, W), floating point in {0, 128/255, 1}.
+
+    Returns:
+        Boolean (N, 1, H, W).
+    """
+    return (trimap * 255 - UNKNOWN).abs() < 0.5

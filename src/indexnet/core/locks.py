@@ -1,0 +1,94 @@
+"""Locks on files: one process at a time, and none outlives the process that holds it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from indexnet.core.errors import UserError
+from indexnet.core.files import disk_full_as_sentence
+
+_PATIENCE = 0.5  # seconds to try for a lock: whoever asks whether it is held holds it for a moment
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+
+class HeldError(UserError):
+    """Another process holds a lock."""
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, message: str) -> Iterator[None]:
+    """Hold an advisory lock on a file.
+
+    Raises:
+        HeldError: another process holds it; says ``message``.
+        UserError: the file system has no locks.
+        DiskFullError: there is no room for the file.
+    """
+    import fcntl
+
+    with disk_full_as_sentence(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    _held.add(handle)
+    deadline = time.monotonic() + _PATIENCE
+    try:
+        while not _flock(handle, fcntl.LOCK_EX, path):
+            if time.monotonic() > deadline:
+                raise HeldError(message)
+            time.sleep(0.02)
+        yield
+    finally:
+        if handle in _held:
+            _held.remove(handle)
+            os.close(handle)
+
+
+def held(path: Path) -> bool:
+    """Return whether a process holds a lock file; looks with a shared lock, and makes nothing.
+
+    Raises:
+        UserError: the file system has no locks.
+    """
+    import fcntl
+
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return not _flock(handle, fcntl.LOCK_SH, path)
+    finally:
+        os.close(handle)
+
+
+def _flock(handle: int, kind: int, path: Path) -> bool:
+    """Take a lock without waiting; return False where another process holds it."""
+    import fcntl
+
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        raise UserError(
+            f"the file system of {path.parent} has no file locks ({error.strerror}); put paths.runs on another one "
+            "(Lustre: mount with flock)."
+        ) from error
+    return True
+
+
+_held: set[int] = set()
+
+
+def _let_go() -> None:
+    """Close the locks of the process that this one was forked from, which would outlive it in a loader process."""
+    for handle in _held:
+        os.close(handle)
+    _held.clear()

@@ -1,0 +1,104 @@
+"""What this machine and this process have of memory; all figures in bytes."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+
+def available_memory() -> int:
+    """Return the bytes that this process can still take: of the machine, or of its control group if that has less."""
+    found = [_machine_memory()]
+    for limit, used, cached in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        folder = Path("/sys/fs/cgroup")
+        try:
+            stat = dict(line.split() for line in (folder / limit).with_name("memory.stat").read_text().splitlines())
+            taken = int((folder / used).read_text()) - int(stat.get(cached, 0))  # cached files give way
+            found.append(int((folder / limit).read_text()) - taken)
+        except (OSError, ValueError):  # no such version of control groups, or "max": no limit
+            continue
+    return max(0, min(found))
+
+
+def _machine_memory() -> int:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):  # not Linux: half of all there is
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def _status(key: str) -> int | None:
+    """Return a line of ``/proc/self/status``; None where there is none."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:")), None)
+
+
+def resident_memory() -> int:
+    """Return what this process holds now; where that cannot be told, the most that it ever held."""
+    return _status("VmRSS") or peak_memory()
+
+
+def peak_memory() -> int:
+    """Return the most that this process held since :func:`forget_peak`, or ever."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return _status("VmHWM") or most
+
+
+def give_back() -> None:
+    """Return to the system what the allocator keeps of freed memory, where it can be told to."""
+    gc.collect()
+    if sys.platform == "linux":
+        try:
+            ctypes.CDLL(None).malloc_trim(0)
+        except (OSError, AttributeError):  # another C library
+            return
+
+
+def forget_peak() -> bool:
+    """Let :func:`peak_memory` start again from what is held now.
+
+    Returns:
+        False where that is not possible (only Linux can): the peak stays that of the whole process.
+    """
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def die_with_parent(parent: int) -> Callable[[], None] | None:
+    """Return a function that makes the process that calls it die with ``parent``, or None where there is no such way.
+
+    The kernel sends the signal, so it also works where the parent is killed. It holds for direct children only: a rank
+    that Lightning starts has to ask for itself, see :func:`follow`.
+    """
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl  # looked up here: after a fork only the call itself is safe
+    set_parent_death_signal = 1
+
+    def ask() -> None:
+        prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it died before we asked
+            os._exit(1)
+
+    return ask

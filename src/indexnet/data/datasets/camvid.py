@@ -1,0 +1,37 @@
+"""``camvid``: street scenes in 11 classes, as prepared for SegNet."""
+
+from __future__ import annotations
+
+from indexnet.data.base import DataInfo, register_data
+from indexnet.data.segmentation import LabelledImages, Pair, SegmentationData, listed_pairs
+
+_LISTS = {"train": "train.txt", "validation": "val.txt", "test": "test.txt"}
+
+
+@register_data
+class CamVid(SegmentationData):
+    """Video frames of 480x360 from a driving car: 367 to train on, 101 to validate and 233 to test on.
+
+    Options as in :class:`~indexnet.data.segmentation.SegmentationData`.
+    """
+
+    info = DataInfo(
+        name="camvid",
+        title="CamVid, 11 classes",
+        tasks=("segmentation",),
+        source="Brostow et al., Semantic object classes in video, PRL 2009; as in SegNet's tutorial; for research",
+        layout="ROOT/train.txt, val.txt, test.txt: an image and its label map a line, relative to ROOT",
+    )
+    classes = (
+        *("sky", "building", "pole", "road", "pavement", "tree"),
+        *("sign symbol", "fence", "car", "pedestrian", "bicyclist"),
+    )
+    first, void = 0, (11,)
+
+    def pairs(self, split: str) -> list[Pair]:
+        """Return the files that the split's list names."""
+        return listed_pairs(self.root, _LISTS[split])
+
+    def validation(self) -> LabelledImages:
+        """Return the validation photographs, whole."""
+        return self._split("validation")

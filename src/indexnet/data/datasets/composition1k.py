@@ -1,0 +1,215 @@
+"""``composition1k``: Adobe's Deep Image Matting data, Composition-1k, as shipped or flattened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+from indexnet.core.errors import UserError
+from indexnet.data.base import DataInfo, register_data
+from indexnet.data.io.cache import Cache
+from indexnet.data.io.images import list_images
+from indexnet.data.matting.compositing import Recipe
+from indexnet.data.matting.file_lists import find_images, find_named, read_lines, standard_places
+from indexnet.data.matting.foregrounds import Foreground, pair_foregrounds
+from indexnet.data.matting.test_composites import ComposedData
+
+_SHIPPED = "Combined_Dataset"
+_SOURCES = ("Adobe-licensed images", "Other", "")  # folders within a split, the last for the flattened layout
+_PREFIX = {"train": "training", "test": "test"}
+
+
+@register_data
+class Composition1k(ComposedData):
+    """431 foregrounds over 100 photographs of COCO each to train on; 50 over 20 of PASCAL VOC each to test on.
+
+    Two layouts are read, and recognised by their files. As shipped: ``Combined_Dataset/Training_set/Adobe-licensed
+    images/{fg,alpha}``, ``Other/{fg,alpha}``, ``Test_set/Adobe-licensed images/{fg,alpha,trimaps}``, with
+    ``training_fg_names.txt``, ``training_bg_names.txt``, ``test_fg_names.txt`` and ``test_bg_names.txt`` beside them.
+    Flattened, as in the released code: ``Training_set/{fg,alpha}``, ``Test_set/{fg,alpha,merged,trimaps}``, with the
+    released code's ``train.txt`` and ``test.txt`` in ``ROOT/lists``, where they are there. Without any list,
+    foregrounds and backgrounds are taken by name.
+
+    Args:
+        root: folder of the data set, with ``Training_set`` and ``Test_set`` or with ``Combined_Dataset``.
+        task: ``"matting"``.
+        size: side of a training sample in pixels.
+        pipeline: the training pipeline: ``"dim"``, ``"mmediting"`` or ``"gca"``.
+        per_foreground: training composites of each foreground.
+        test_per_foreground: test composites of each foreground.
+        backgrounds: folders of COCO's train2014, or files that list photographs; None: ``train2014`` in ROOT, in
+            ``ROOT/Training_set`` or beside ROOT.
+        test_backgrounds: the same for PASCAL VOC; None: ``VOCdevkit/VOC*/JPEGImages`` or ``VOC*/JPEGImages`` in or
+            beside ROOT. Not needed where ``Test_set/merged`` holds the composites.
+        lists: folder of ``train.txt`` and ``test.txt``; None: ``ROOT/lists``.
+        foreground: ``"colours"``; ``"estimated"`` estimates them anew from the files in ``fg``.
+        foregrounds: folder of colours that were estimated before, ``NAME.png``.
+        cache: whether decoded foregrounds are kept: ``"auto"`` (where memory allows), True, False, or a folder for
+            them.
+        damaged: what a training file that cannot be read does: ``"refuse"`` ends the run, ``"skip"`` takes another.
+
+    Raises:
+        UserError: an option's value is impossible.
+    """
+
+    info = DataInfo(
+        name="composition1k",
+        title="Adobe Composition-1k",
+        tasks=("matting",),
+        source="Xu et al., Deep image matting, CVPR 2017; from its authors, for research; COCO and PASCAL VOC beneath",
+        layout="ROOT/Combined_Dataset/Training_set/{Adobe-licensed images,Other}/{fg,alpha}, "
+        "ROOT/Combined_Dataset/Test_set/Adobe-licensed images/{fg,alpha,trimaps} and their *_names.txt; or "
+        "ROOT/Training_set/{fg,alpha}, ROOT/Test_set/{fg,alpha,merged,trimaps}; ROOT/train2014/*.jpg",
+    )
+    folders: ClassVar[dict[str, str]] = {"train": "Training_set", "test": "Test_set"}
+
+    def __init__(
+        self,
+        root: str,
+        task: str = "matting",
+        size: int = 320,
+        pipeline: str = "dim",
+        per_foreground: int = 100,
+        test_per_foreground: int = 20,
+        backgrounds: str | Sequence[str] | None = None,
+        test_backgrounds: str | Sequence[str] | None = None,
+        lists: str | None = None,
+        foreground: str = "colours",
+        foregrounds: str | None = None,
+        cache: Cache = "auto",
+        damaged: str = "refuse",
+    ) -> None:
+        super().__init__(
+            root=root,
+            task=task,
+            size=size,
+            pipeline=pipeline,
+            per_foreground=per_foreground,
+            test_per_foreground=test_per_foreground,
+            backgrounds=backgrounds,
+            test_backgrounds=test_backgrounds,
+            foreground=foreground,
+            foregrounds=foregrounds,
+            cache=cache,
+            damaged=damaged,
+        )
+        if (self.root / _SHIPPED).is_dir():
+            self.root = self.root / _SHIPPED
+        self.lists = None if lists is None else Path(lists)
+
+    def objects(self, split: str) -> list[Foreground]:
+        """Return the split's foregrounds in the order of its list, or by name where there is none."""
+        folder = self.root / self.folders[split]
+        if not folder.is_dir():
+            raise UserError(f"{folder} does not exist; data=composition1k has its {split} split there.")
+        names = folder / f"{_PREFIX[split]}_fg_names.txt"
+        if names.is_file():
+            return [self._object(folder, name, names) for name in dict.fromkeys(read_lines(names, "foregrounds"))]
+        if (path := self._list(split)) is not None:
+            return [self._object(folder, Path(line[1]).name, path) for line in _first_of_each(self._lines(path))]
+        parts = [folder / source for source in _SOURCES if (folder / source / "alpha").is_dir()]
+        if not parts:
+            raise UserError(
+                f"{folder} has neither alpha nor {_SOURCES[0]}/alpha; put the mattes of data=composition1k there."
+            )
+        found = []
+        for part in parts:
+            if (part / "fg").is_dir():
+                found += pair_foregrounds(part / "fg", part / "alpha")
+            else:  # composites and mattes only, which is enough to test
+                found += [Foreground(path.stem, part / "fg" / path.name, path) for path in list_images(part / "alpha")]
+        return found
+
+    def _object(self, folder: Path, name: str, listed_by: Path) -> Foreground:
+        """Find a listed foreground: the matte has its name, the colours the same but perhaps for the ending."""
+        stem = Path(name).stem
+        for source in _SOURCES:
+            alpha = folder / source / "alpha" / name
+            if alpha.is_file():
+                endings = (alpha.suffix, ".jpg", ".png", ".jpeg")
+                places = [folder / source / "fg" / f"{stem}{ending}" for ending in endings]
+                return Foreground(stem, next((place for place in places if place.is_file()), places[0]), alpha)
+        raise UserError(f"the alpha of {name}, listed in {listed_by}, is missing below {folder}; put it there.")
+
+    def _list(self, split: str) -> Path | None:
+        """Return the released code's list of a split, where there is one."""
+        if self.lists is not None:
+            return self.lists / f"{split}.txt"
+        path = self.root / "lists" / f"{split}.txt"
+        return path if path.is_file() else None
+
+    def _lines(self, path: Path) -> list[list[str]]:
+        """Return the lines of a list: composite, matte, and trimap; or composite, matte, foreground, background."""
+        found = []
+        for number, line in enumerate(read_lines(path, "composites and their parts"), 1):
+            words = line.split("\t")
+            if len(words) < 3:
+                raise UserError(
+                    f"{path}, line {number}: a composite, its alpha and more, separated by tabs, were expected; found "
+                    f"{line!r}."
+                )
+            found.append(words)
+        return found
+
+    def backgrounds(self, split: str) -> list[Path]:
+        """Return the split's photographs in the order of its list, or by name where there is none."""
+        places = self.places[split] or self._standard_places(split)
+        names = self.root / self.folders[split] / f"{_PREFIX[split]}_bg_names.txt"
+        if names.is_file():
+            return find_named(read_lines(names, "backgrounds"), places, names, self.place_options[split])
+        path = self._list(split)
+        if split == "train" and path is not None and not (names.parent / f"{_PREFIX[split]}_fg_names.txt").is_file():
+            return self._listed_backgrounds(path, places)
+        return find_images(places, self.place_options[split])
+
+    def _listed_backgrounds(self, path: Path, places: Sequence[Path]) -> list[Path]:
+        """Return the backgrounds of a released training list, each foreground's in the order of its composites."""
+        by_matte: dict[str, list[tuple[int, str]]] = {}
+        for words in self._lines(path):
+            number = Path(words[0]).stem.rpartition("_")[2]
+            if len(words) < 4 or not number.isdigit():
+                raise UserError(f"{path} must list NAME_NUMBER.png, alpha, foreground and background, tab-separated.")
+            by_matte.setdefault(words[1], []).append((int(number), Path(words[3]).name))
+        for matte, found in by_matte.items():
+            if len(found) != self.per_foreground:
+                raise UserError(
+                    f"{path} has {len(found)} composites of {matte}; set data.per_foreground to the number that every "
+                    "foreground has."
+                )
+        names = [name for found in by_matte.values() for _, name in sorted(found)]
+        return find_named(names, places, path, self.place_options["train"])
+
+    def _standard_places(self, split: str) -> tuple[Path, ...]:
+        """Return where the backgrounds lie if nothing else is said.
+
+        Raises:
+            UserError: in none of these places.
+        """
+        return standard_places(self.root, split, self.name, self.root / self.folders[split])
+
+    def recipe(self, split: str, output: Path | None = None) -> Recipe:
+        """Return what ``indexnet data prepare`` writes for a split; the split's lists go with it."""
+        recipe = super().recipe(split, output)
+        if output is None:
+            return recipe
+        names = [f"{_PREFIX[split]}_{part}_names.txt" for part in ("fg", "bg")]
+        lists = [(self.root / self.folders[split] / name, recipe.folder / name) for name in names]
+        if (path := self._list(split)) is not None:
+            lists.append((path, output / "lists" / path.name))
+        there = [(source, destination) for source, destination in lists if source.is_file()]
+        return replace(recipe, copies=[*recipe.copies, *there])
+
+    def trimap(self, pair_name: str, foreground: Foreground) -> Path | None:
+        """Return the trimap of a test composite as shipped, or from the flattened layout; None where none is there."""
+        shipped = foreground.alpha.parent.parent / "trimaps" / f"{pair_name}.png"
+        return shipped if shipped.is_file() else super().trimap(pair_name, foreground)
+
+
+def _first_of_each(lines: Sequence[list[str]]) -> list[list[str]]:
+    """Return the first line of each matte, in order."""
+    first: dict[str, list[str]] = {}
+    for words in lines:
+        first.setdefault(words[1], words)
+    return list(first.values())

@@ -1,0 +1,1 @@
+"""Files of images, masks and trimaps, and what keeps them decoded."""

@@ -1,0 +1,181 @@
+"""Composites made on the fly for training: foregrounds over backgrounds, augmented by a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image
+
+from indexnet.core.errors import UserError
+from indexnet.data.base import Dataset, Sample, UInt8, check_choice, check_count, digest
+from indexnet.data.io.cache import Arrays, Cache, Store, check_cache, estimate_bytes
+from indexnet.data.io.images import UNREADABLE, read_image, unreadable
+from indexnet.data.matting.compositing import check_enough
+from indexnet.data.matting.estimate import check_installed
+from indexnet.data.matting.foregrounds import Foreground, check_foregrounds, read_foreground
+from indexnet.data.matting.pipelines import Pipeline, Scene, create_pipeline
+
+DAMAGED = ("refuse", "skip")
+_T = TypeVar("_T")
+
+
+@dataclass
+class Composites(Dataset):
+    """Every foreground over ``per_foreground`` backgrounds, a different crop of each composite in every epoch.
+
+    Foregrounds are decoded, and estimated where that is asked for, once; backgrounds for every sample.
+
+    Args:
+        split: ``"train"``.
+        title: the data set's name, for messages.
+        foregrounds: in the order of the rule of compositing.
+        backgrounds: in that order.
+        per_foreground: composites of each foreground.
+        pipeline: see :func:`~indexnet.data.matting.pipelines.list_pipelines`.
+        size: side of the samples in pixels.
+        cache: what becomes of decoded foregrounds, see :class:`~indexnet.data.io.cache.Store`; a folder is allowed.
+        damaged: ``"refuse"``: a file that cannot be read ends the run; ``"skip"``: the next foreground or background
+            takes its place, and samples have one more key, ``skipped``: the damaged files that they met, one a line.
+        paired: whether the k-th composite of foreground f always has background f * per_foreground + k, as published;
+            otherwise each sample draws one.
+
+    Raises:
+        UserError: an option's value is impossible, files are missing, or backgrounds too few.
+    """
+
+    split: str
+    title: str
+    foregrounds: Sequence[Foreground]
+    backgrounds: Sequence[Path]
+    per_foreground: int
+    pipeline: str
+    size: int
+    cache: Cache = "auto"
+    damaged: str = "refuse"
+    paired: bool = True
+    store: Store = field(init=False, repr=False)
+    made_by: Pipeline = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.made_by = create_pipeline(self.pipeline, self.size)
+        check_choice("data.damaged", self.damaged, DAMAGED)
+        check_count("data.per_foreground", self.per_foreground)
+        check_foregrounds(self.title, self.foregrounds)
+        if self.paired:
+            check_enough(len(self.foregrounds), len(self.backgrounds), self.per_foreground)
+        elif not self.backgrounds:
+            raise UserError(f"data={self.title} has no background.")
+        if any(item.estimate for item in self.foregrounds):
+            check_installed()
+        cache = check_cache(self.cache, folder=True)
+        self.store = Store(len(self.foregrounds), self._load, self._bytes, cache, "foregrounds", self._key)
+
+    def __len__(self) -> int:
+        return len(self.foregrounds) * self.per_foreground
+
+    def name(self, index: int) -> str:
+        """Return the foreground's name with the composite's number."""
+        return f"{self.group(index)}_{index % self.per_foreground}"
+
+    def group(self, index: int) -> str:
+        """Return the foreground's name."""
+        self._check_index(index)
+        return self.foregrounds[index // self.per_foreground].name
+
+    def prepare(self, reads: int | None = None) -> str:
+        """Decode the foregrounds."""
+        return self.store.prepare(reads)
+
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        """Return ``image``, ``fg`` and ``bg`` (3, S, S), ``alpha`` and ``trimap`` (1, S, S) in [0, 1], and ``name``.
+
+        Raises:
+            UserError: a file is damaged and ``damaged`` is ``"refuse"``, or all of them are.
+        """
+        name = self.name(index)
+        *foreground, skipped = self.store[index // self.per_foreground]
+        lost = _lines(skipped)
+        at = index if self.paired else int(rng.integers(len(self.backgrounds)))
+        background = self._first_readable(self._background, at, len(self.backgrounds), lost)
+
+        def other(number: int) -> Arrays:
+            *arrays, skipped = self.store[number]
+            lost.extend(_lines(skipped))
+            return tuple(arrays)
+
+        scene = Scene(tuple(foreground), background, other, len(self.foregrounds))
+        sample: Sample = {**self.made_by.draw(scene, rng).tensors(), "name": name}
+        if self.damaged == "skip":
+            sample["skipped"] = "\n".join(dict.fromkeys(lost))  # two foregrounds may be one
+        return sample
+
+    def verify(self, index: int) -> None:
+        """Decode one sample's foreground and background.
+
+        Raises:
+            UserError: a file cannot be read, alpha has colours, or sizes differ.
+        """
+        self._check_index(index)
+        read_foreground(self.foregrounds[index // self.per_foreground])
+        self._background(index % len(self.backgrounds))
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the parameters, the foreground files' names and sizes, and the backgrounds' names."""
+        objects = [
+            [item.name, item.estimate, item.colour.stat().st_size, item.alpha.stat().st_size]
+            for item in self.foregrounds
+        ]
+        used = self.backgrounds[: len(self)] if self.paired else self.backgrounds
+        parameters = [self.split, self.per_foreground, self.pipeline, self.size, self.paired]
+        return digest("composites", self.title, parameters, objects, [path.name for path in used])
+
+    def _background(self, index: int) -> UInt8:
+        return read_image(self.backgrounds[index])
+
+    def _foreground(self, index: int) -> tuple[UInt8, UInt8]:
+        return read_foreground(self.foregrounds[index])
+
+    def _load(self, index: int) -> Arrays:
+        """Decode a foreground; last comes what was skipped, as text."""
+        lost: list[str] = []
+        colour, alpha = self._first_readable(self._foreground, index, len(self.foregrounds), lost)
+        return colour, alpha, *self.made_by.maps(alpha), np.frombuffer("\n".join(lost).encode(), np.uint8).copy()
+
+    def _first_readable(self, read: Callable[[int], _T], index: int, count: int, lost: list[str]) -> _T:
+        """Read an item, or with ``damaged=skip`` the first after it that can be read."""
+        for step in range(count):
+            try:
+                return read((index + step) % count)
+            except UserError as error:
+                if self.damaged == "refuse" or step + 1 == count:
+                    raise
+                lost.append(str(error))
+        raise AssertionError("unreachable")
+
+    def _bytes(self) -> int:
+        def decoded(index: int) -> int:
+            try:
+                with Image.open(self.foregrounds[index].alpha) as image:
+                    return image.width * image.height * (4 + len(self.made_by.map_names))
+            except UNREADABLE as error:
+                if self.damaged == "refuse":
+                    raise unreadable(self.foregrounds[index].alpha, error) from error
+                return 0
+
+        return estimate_bytes(len(self.foregrounds), decoded)
+
+    def _key(self, index: int) -> str:
+        """Return what a decoded foreground depends on."""
+        item = self.foregrounds[index]
+        files = [
+            [str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in (item.colour, item.alpha)
+        ]
+        return digest(files, item.estimate, self.damaged, self.made_by.map_names)
+
+
+def _lines(text: UInt8) -> list[str]:
+    return bytes(text).decode().splitlines()

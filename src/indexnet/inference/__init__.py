@@ -1,0 +1,1 @@
+"""Using trained networks: prediction, evaluation, comparison, export, latency, robustness, the page."""

@@ -1,0 +1,280 @@
+"""What the web page of ``indexnet app`` does, without the page: files and strokes in, pictures and files out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import cv2
+import numpy as np
+from torch.utils.data import default_collate
+
+from indexnet.core.errors import UserError
+from indexnet.data.base import Float32, UInt8
+from indexnet.data.io.images import read_image, write_png
+from indexnet.data.matting.cutouts import cut_out, foreground_colours, on_background, read_background
+from indexnet.inference.inputs import Item, Photo, read_photo
+from indexnet.inference.predictor import finite_alpha, image_sample, is_classical, predict_batch, quantise_alpha
+from indexnet.networks.checkpoint import resampling_title
+from indexnet.networks.tiled.matting_protocol import infer_alpha
+from indexnet.resampling.base import watch_stages
+from indexnet.tasks import Task
+from indexnet.tasks.matting import MattingTask
+from indexnet.tasks.visualization import index_map_picture
+
+Start = Literal["background", "unknown", "mask", "trimap"]
+"""What pixels are that nobody painted: of one kind, or as a file says."""
+
+# colours as far from each other as from their mixtures at the rims of strokes
+BRUSHES = {"foreground": ("#16b450", 255), "unknown": ("#3264f0", 128), "background": ("#e63232", 0)}
+"""Colour of each brush, and the trimap's value that it stands for."""
+
+CANVAS_SIDE = 704
+"""Longer side of the picture that is painted on, in pixels."""
+
+_MAP_SIDE = 640  # longer side of the photograph of which index maps are made
+
+
+@dataclass
+class Cut:
+    """A photograph whose object was cut out.
+
+    Attributes:
+        image: uint8 (H, W, 3), RGB.
+        alpha: float32 (H, W) in [0, 1].
+        colours: of the foreground, uint8 (H, W, 3).
+        folder: where its files are.
+        stem: what their names begin with.
+        files: ``trimap``, ``alpha``, ``alpha16``, ``cutout``: what was written.
+        maps: of every stage a picture of the index map, uint8 (h, w, 3); empty where there are none.
+        remarks: what the person should know, in sentences.
+    """
+
+    image: UInt8
+    alpha: Float32
+    colours: UInt8
+    folder: Path
+    stem: str
+    files: dict[str, Path] = field(default_factory=dict)
+    maps: list[UInt8 | None] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+
+def canvas(photo: str | Path) -> UInt8:
+    """Return a photograph at the size at which it is painted on: at most 704 pixels at the longer side.
+
+    Raises:
+        UserError: it cannot be read; the sentence names the file without its folder, as all here do.
+    """
+    try:
+        return _shrunk(read_image(photo, srgb=True), CANVAS_SIDE)
+    except UserError as error:
+        raise UserError(_without_folders(str(error), [photo])) from error
+
+
+def paint(trimap: UInt8, strokes: UInt8) -> UInt8:
+    """Put strokes over a trimap.
+
+    Args:
+        trimap: uint8 (H, W) in {0, 128, 255}.
+        strokes: uint8 (h, w, 4), RGBA, of any size: a pixel that is at least half opaque counts as the brush in
+            :data:`BRUSHES` whose colour is nearest.
+
+    Returns:
+        uint8 (H, W) in {0, 128, 255}.
+
+    Raises:
+        UserError: the strokes have another shape than the trimap, so that they belong to another picture.
+    """
+    (height, width), (h, w) = trimap.shape, strokes.shape[:2]
+    if abs(h * width - w * height) > 2 * max(height, width, h, w):
+        raise UserError(f"the strokes ({w}x{h}) do not fit the photograph ({width}x{height}); drop it again.")
+    values = np.array([value for _, value in BRUSHES.values()], np.uint8)
+    colours = np.array([[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour, _ in BRUSHES.values()], np.int32)
+    distances = ((strokes[:, :, None, :3].astype(np.int32) - colours) ** 2).sum(axis=3)
+    painted = np.where(strokes[..., 3] >= 128, values[distances.argmin(axis=2)], 1).astype(np.uint8)
+    if painted.shape != trimap.shape:
+        painted = np.asarray(cv2.resize(painted, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)
+    return np.where(painted == 1, trimap, painted)
+
+
+def read_guided(
+    photo: str | Path | None,
+    start: Start,
+    guide: str | Path | None = None,
+    band: int | None = None,
+    strokes: UInt8 | None = None,
+) -> Photo:
+    """Read a photograph, and make its trimap of a file, of strokes, or of strokes that mend a file.
+
+    Args:
+        photo: its file.
+        start: what is true where nothing was painted.
+        guide: the file of the mask or the trimap that ``start`` names.
+        band: width of the unknown band around a mask's edge, in pixels; None: relative to the mask.
+        strokes: as :func:`paint` takes them.
+
+    Raises:
+        UserError: something is missing, cannot be read, or does not fit.
+    """
+    painted = strokes is not None and bool((strokes[..., 3] >= 128).any())
+    if photo is None:
+        raise UserError("there is no photograph yet; drop one first.")
+    if start in ("mask", "trimap") and guide is None:
+        raise UserError(f"there is no {start} yet; drop one, or paint instead.")
+    if start in ("background", "unknown") and not painted:
+        raise UserError("nothing is marked yet; paint on the photograph, or give a mask or a trimap.")
+    file = None if guide is None else Path(guide)
+    item = Item(Path(photo), trimap=file if start == "trimap" else None, mask=file if start == "mask" else None)
+    try:
+        found = read_photo(item, band)
+    except UserError as error:
+        raise UserError(_without_folders(str(error), [photo, guide])) from error
+    found.remarks = [_without_folders(remark, [photo, guide]) for remark in found.remarks]
+    trimap = found.trimap
+    if trimap is None:
+        trimap = np.full(found.image.shape[:2], 0 if start == "background" else 128, np.uint8)
+    if painted:
+        assert strokes is not None
+        trimap = paint(trimap, strokes)
+    found.trimap = trimap
+    unknown = trimap == 128
+    if not unknown.any():
+        remedy = "paint some of its edge as unknown" if start == "background" else "mark the object's edge as unknown"
+        found.remarks.append(f"The trimap has no unknown pixels, so it is the result as it is; {remedy}.")
+    elif unknown.all():
+        found.remarks.append("Every pixel is unknown; mark some foreground and some background for better results.")
+    return found
+
+
+class Studio:
+    """A trained network, or a classical method, at work for the page.
+
+    Args:
+        task: on its device, in eval mode.
+        meta: the checkpoint's entry.
+
+    Attributes:
+        title: of the operator, or the method.
+        stages: how many stages have index maps to look at; 0 where the operator has none.
+    """
+
+    def __init__(self, task: Task, meta: Mapping[str, Any]) -> None:
+        self.task = task
+        self.title = resampling_title(meta)
+        self.stages = 0
+        if isinstance(task, MattingTask) and not is_classical(meta):
+            noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+            maps = self._maps(noise, np.full((64, 64), 128, np.uint8))  # also: does the network run at all?
+            self.stages = len(maps) if any(found is not None for found in maps) else 0
+
+    def cut(self, photo: Photo, folder: Path, stem: str) -> Cut:
+        """Predict alpha and write it (8 and 16 bit), the cut-out and the trimap as PNGs.
+
+        Args:
+            photo: with its trimap.
+            folder: where to; files of the same names are replaced.
+            stem: what the files' names begin with.
+
+        Raises:
+            UserError: the method cannot solve it, or pymatting is not installed.
+        """
+        assert photo.trimap is not None
+        levels = finite_alpha(cast("MattingTask", self.task), photo.image, photo.trimap, stem)
+        files = {"trimap": photo.trimap, "alpha": quantise_alpha(levels, 8), "alpha16": quantise_alpha(levels, 16)}
+        alpha = levels / np.float32(255)
+        colours = foreground_colours(photo.image, alpha)
+        files["cutout"] = cut_out(photo.image, alpha, colours)
+        result = Cut(photo.image, alpha, colours, folder, stem, remarks=list(photo.remarks))
+        for name, pixels in files.items():
+            result.files[name] = folder / f"{stem}_{name}.png"
+            write_png(result.files[name], pixels, overwrite=True)
+        if self.stages and (photo.trimap == 128).any():
+            result.maps = self._maps(photo.image, photo.trimap)
+        return result
+
+    def compose(self, cut: Cut, colour: str, picture: str | Path | None) -> Path:
+        """Put what was cut out before a picture, or before a colour where there is no picture.
+
+        Returns:
+            The PNG that was written.
+
+        Raises:
+            UserError: the picture cannot be read, or the colour is none.
+        """
+        try:
+            behind = read_background(str(picture) if picture else _plain_colour(colour))
+        except UserError as error:
+            raise UserError(_without_folders(str(error), [picture])) from error
+        path = cut.folder / f"{cut.stem}_composite.png"
+        write_png(path, on_background(cut.image, cut.alpha, behind, cut.colours), overwrite=True)
+        return path
+
+    def run(self, photo: str | Path | None, folder: Path) -> tuple[UInt8, Path]:
+        """Run a task other than matting.
+
+        Returns:
+            What to look at, uint8 RGB (H, W, 3), and the PNG with the result that ``indexnet predict`` would write.
+
+        Raises:
+            UserError: the photograph is missing or cannot be read.
+        """
+        if photo is None:
+            raise UserError("there is no photograph yet; drop one first.")
+        path = Path(photo)
+        try:
+            read = read_photo(Item(path))
+            batch = default_collate([dict(image_sample(self.task, read.image, name=path.name))])
+        except UserError as error:
+            raise UserError(_without_folders(str(error), [photo])) from error
+        prediction = predict_batch(self.task, batch)
+        result = folder / f"{path.stem}_{self.task.name}.png"
+        write_png(result, self.task.outputs(prediction, batch)[""], overwrite=True)
+        return self.task.view(prediction, batch), result
+
+    def _maps(self, image: UInt8, trimap: UInt8) -> list[UInt8 | None]:
+        """Draw the index map of every stage, made of the photograph at 640 pixels: a map is as large as the input."""
+        network = self.task.network
+        small = _shrunk(image, _MAP_SIDE)
+        size = (small.shape[1], small.shape[0])
+        known = np.asarray(cv2.resize(trimap, size, interpolation=cv2.INTER_NEAREST), np.uint8)
+        if not (known == 128).any():  # a band too thin for the smaller picture
+            known = np.full_like(known, 128)
+        with watch_stages(network.resampling) as seen:
+            infer_alpha(network, small, known, memory=None)
+        pictures: list[UInt8 | None] = []
+        for number, results in enumerate(seen):
+            found = network.stage(number).index_maps(results[-1].guide) if results else None
+            shown = None if found is None else index_map_picture(found[0].detach().float().cpu(), size=_MAP_SIDE)
+            pictures.append(shown)
+        return pictures
+
+
+def _shrunk(image: UInt8, side: int) -> UInt8:
+    height, width = image.shape[:2]
+    scale = side / max(height, width)
+    if scale >= 1:
+        return image
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _plain_colour(text: str) -> str:
+    """Turn what a browser's colour field may say, ``rgba(12.5, 40, 3, 1)``, into ``#rrggbb``."""
+    if not text.startswith("rgb") or not text.endswith(")"):
+        return text
+    try:
+        numbers = [float(word) for word in text[text.index("(") + 1 : -1].split(",")[:3]]
+        return "#" + bytes(min(255, max(0, round(number))) for number in numbers).hex()
+    except ValueError:
+        return text
+
+
+def _without_folders(text: str, paths: Sequence[str | Path | None]) -> str:
+    """Name files as the person did: where they lie while the page runs means nothing to anyone."""
+    for path in paths:
+        if path is not None:
+            text = text.replace(str(path), Path(path).name)
+    return text

@@ -1,0 +1,157 @@
+"""Time and peak memory of trained networks against the size of the image."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from indexnet.networks import Network
+
+
+LIMIT = 100  # megapixels that an image may have
+
+
+@dataclass
+class Measurement:
+    """One network at one size.
+
+    Attributes:
+        network: its name in the table.
+        width: of the image, in pixels.
+        height: of the image.
+        seconds: of one forward pass, the median; None where it does not fit.
+        fastest: the least of the repeats.
+        slowest: the most of them.
+        memory: bytes that the pass takes at its peak beyond the network, its input and the process at rest; on the CPU
+            some 20 MB of it are the kernels' own at any size; None where that cannot be told.
+        problem: why there are no figures.
+    """
+
+    network: str
+    width: int
+    height: int
+    seconds: float | None = None
+    fastest: float | None = None
+    slowest: float | None = None
+    memory: int | None = None
+    problem: str = ""
+    times: list[float] = field(default_factory=list, repr=False)
+
+    @property
+    def megapixels(self) -> float:
+        """Millions of pixels."""
+        return self.width * self.height / 1e6
+
+
+def measure(
+    networks: Sequence[tuple[str, Network]],
+    sizes: Sequence[tuple[int, int]],
+    device: torch.device,
+    repeats: int,
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[Measurement]:
+    """Time forward passes on one image, each network at each size, untiled.
+
+    The first two passes of a pair are not timed: one that lets the libraries load and lay out what they keep, one that
+    says what memory a pass takes. Then all pairs are timed in turns, the order reversed each time, so that what else
+    the machine does meets them alike.
+
+    Args:
+        networks: names and networks in evaluation mode, on the device.
+        sizes: (width, height), in ascending order.
+        device: where they are.
+        repeats: timed passes of a pair.
+        progress: is told what is being done.
+
+    Returns:
+        One measurement a pair, network by network.
+    """
+    import torch
+
+    found: list[tuple[Measurement, Callable[[], None]]] = []
+    with torch.inference_mode():
+        for name, network in networks:
+            for width, height in sizes:
+                line = Measurement(name, width, height)
+                progress(f"{name}: {width}x{height}, memory")
+                found.append((line, _forward(network, width, height, device)))
+                _first(line, found[-1][1], network, device)
+        for turn in range(repeats):
+            for line, forward in found[:: -1 if turn % 2 else 1]:
+                if not line.problem:
+                    progress(f"{line.network}: {line.width}x{line.height}, {turn + 1} of {repeats}")
+                    _timed(line, forward, device)
+    for line, _ in found:
+        if line.times and not line.problem:
+            line.seconds, line.fastest, line.slowest = statistics.median(line.times), min(line.times), max(line.times)
+    return [line for line, _ in found]
+
+
+def _forward(network: Network, width: int, height: int, device: torch.device) -> Callable[[], None]:
+    import torch
+
+    def forward() -> None:
+        parameter = next(network.parameters())
+        # made anew for every pass, so that no size holds memory while another is measured
+        network(torch.full((1, network.in_channels, height, width), 0.5, dtype=parameter.dtype, device=device))
+
+    return forward
+
+
+def _first(line: Measurement, forward: Callable[[], None], network: Network, device: torch.device) -> None:
+    import torch
+
+    from indexnet.core.machine import available_memory, forget_peak, give_back, peak_memory, resident_memory
+    from indexnet.networks.tiled.memory import forward_bytes
+
+    input_bytes = network.in_channels * line.width * line.height * next(network.parameters()).element_size()
+    if device.type == "cpu":  # a machine without memory kills the process in the place of an error
+        needed, free = forward_bytes(network, line.width * line.height, network.in_channels), available_memory()
+        if needed > free:
+            line.problem = f"needs about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
+            return
+    # the first pass of a size also loads kernels and fills caches, which would count as its memory or hide it
+    if not _fits(line, forward, device):
+        return
+    if device.type == "cpu":
+        give_back()
+        known, before = forget_peak(), resident_memory()
+        if _fits(line, forward, device) and known:
+            line.memory = max(0, peak_memory() - before - input_bytes)
+    elif device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        if _fits(line, forward, device):
+            line.memory = max(0, torch.cuda.max_memory_allocated(device) - before - input_bytes)
+
+
+def _timed(line: Measurement, forward: Callable[[], None], device: torch.device) -> None:
+    begun = time.perf_counter()
+    if _fits(line, forward, device):
+        line.times.append(time.perf_counter() - begun)
+
+
+def _fits(line: Measurement, forward: Callable[[], None], device: torch.device) -> bool:
+    import torch
+
+    from indexnet.networks.tiled.memory import is_out_of_memory
+
+    try:
+        forward()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        elif device.type == "mps":
+            torch.mps.synchronize()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        line.problem = "out of memory"
+    if line.problem and device.type == "cuda":  # only now has the error let go of its tensors
+        torch.cuda.empty_cache()
+    return not line.problem

@@ -1,0 +1,300 @@
+"""What the measuring commands start from: methods, a data set, a device."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from indexnet.core.console import DEVICE_HELP, allow_anywhere
+from indexnet.core.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from indexnet.data import Data, Dataset
+    from indexnet.tasks import Task
+
+
+MEMORY_HELP = "what a prediction of matting may take: auto (what is free), none (no limit), or 4GB, 512MB"
+METHODS_HELP = "a .ckpt that train or convert wrote; for matting also closed_form or knn"
+WORDS_HELP = "another data set, or other options of it: data=alphamatting data.root=DIR data.trimap=Trimap2"
+_LONGEST = 120  # characters of a folder's name
+_UNSAFE = re.compile(r"[^\w.,=+-]+")
+_TASK_KEYS = ("name", "task")
+_MEASURES = ("semantics", "region")  # options of a task that say how it is measured, not what was trained
+
+
+@dataclass
+class Method:
+    """One checkpoint, or one classical method.
+
+    Attributes:
+        caption: its name in tables, unique.
+        source: its file, or the classical method's name.
+        task: with the network.
+        meta: the checkpoint's ``"indexnet"`` entry.
+        classical: whether there is no checkpoint.
+    """
+
+    caption: str
+    source: Path
+    task: Task
+    meta: dict[str, Any]
+    classical: bool
+
+
+def add_method_arguments(parser: argparse.ArgumentParser, output: str) -> None:
+    """Add checkpoints, ``data`` words and the options that every measuring command has."""
+    parser.add_argument("words", nargs="+", metavar="CKPT", help=f"{METHODS_HELP}. And data=NAME: {WORDS_HELP}")
+    parser.add_argument("--output", type=Path, metavar="DIR", help=output)
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N images only")
+    parser.add_argument("--overwrite", action="store_true", help="replace results that exist")
+    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
+    parser.add_argument("--memory", default="auto", metavar="SIZE", help=MEMORY_HELP)
+    allow_anywhere(parser)
+
+
+@dataclass
+class Setup:
+    """What a measuring command works on.
+
+    Attributes:
+        methods: the checkpoints and classical methods.
+        name: the data set's name.
+        options: the data set's options, all of them.
+        overrides: those, and options of the task, that were given on the command line.
+        tests: the test splits by name.
+        counts: how many samples of each to take.
+        device: where to run.
+    """
+
+    methods: list[Method]
+    name: str
+    options: dict[str, Any]
+    overrides: dict[str, Any]
+    tests: Mapping[str, Dataset]
+    counts: dict[str, int]
+    device: torch.device
+
+
+def prepare(paths: Sequence[Path], words: Sequence[str], args: argparse.Namespace) -> Setup:
+    """Load what was named on the command line.
+
+    Args:
+        paths: checkpoints, or names of classical methods.
+        words: ``data=NAME``, ``data.OPTION=VALUE``, and for matting ``task.semantics=`` and ``task.region=``.
+        args: ``limit``, ``device`` and ``memory``.
+
+    Raises:
+        UserError: a mistake in any of them, or methods that cannot be measured together.
+    """
+    if args.limit is not None and args.limit < 1:
+        raise UserError(f"--limit {args.limit} must be at least 1.")
+    measures = {word.partition("=")[0].removeprefix("task."): word for word in words if word.startswith("task.")}
+    chosen, overrides = parse_overrides([word for word in words if not word.startswith("task.")])
+    from indexnet.data import create_data
+    from indexnet.inference.predictor import pick_device
+
+    methods = load_methods(paths, _read_measures(measures), args.memory)
+    options = evaluation_data(_base(methods), chosen, overrides)
+    name = str(options.pop("name"))
+    data: Data = create_data(name, **options)
+    for method in methods:
+        method.task.check_data(data)
+    tests = data.tests()
+    counts = {split: min(args.limit or len(dataset), len(dataset)) for split, dataset in tests.items()}
+    given = overrides | {f"task.{key}": value for key, value in _read_measures(measures).items()}
+    return Setup(methods, name, options, given, tests, counts, pick_device(args.device))
+
+
+def _base(methods: Sequence[Method]) -> Mapping[str, Any]:
+    """Return the entry of the first checkpoint that names a data set, which is then that of all methods."""
+    return next((m.meta for m in methods if (m.meta["config"].get("data") or {}).get("name")), methods[0].meta)
+
+
+def _read_measures(words: Mapping[str, str]) -> dict[str, Any]:
+    """Return the values of ``task.OPTION=VALUE``.
+
+    Raises:
+        UserError: an option that says what was trained, not how it is measured.
+    """
+    for key, word in words.items():
+        if key not in _MEASURES or "=" not in word:
+            allowed = " and ".join(f"task.{name}=VALUE" for name in _MEASURES)
+            raise UserError(f"{word!r} follows from the checkpoint; of the task only {allowed} (matting) can be given.")
+    return {key: word.partition("=")[2] for key, word in words.items()}
+
+
+def load_methods(paths: Sequence[Path], measures: Mapping[str, Any], memory: str) -> list[Method]:
+    """Load checkpoints and classical methods that are to be measured in one way, that of the first.
+
+    Args:
+        paths: at least one.
+        measures: options of the task that say how to measure.
+        memory: ``--memory``.
+
+    Raises:
+        UserError: one cannot be loaded, or they are for different tasks, classes or noise.
+    """
+    from indexnet.inference.predictor import is_classical, limit_memory, load_task, unique_captions
+
+    loaded: list[tuple[Task, dict[str, Any]]] = []
+    for path in paths:
+        task, meta = load_task(path, {} if loaded else measures)
+        first = loaded[0][0] if loaded else task
+        if task.name != first.name:
+            raise UserError(f"{paths[0]} is for {first.name} but {path} is for {task.name}; give methods of one task.")
+        same = {key: first.options[key] for key in _MEASURES if key in first.options}
+        if any(task.options[key] != value for key, value in same.items()):  # all are measured as the first
+            task, meta = load_task(path, same)
+        if task.options != first.options:
+            raise UserError(
+                f"{paths[0]} and {path} differ in the options of their task ({first.options} and {task.options}), so "
+                "that their numbers cannot be compared; evaluate each on its own."
+            )
+        limit_memory(task, memory)
+        loaded.append((task, meta))
+    captions = unique_captions(paths, [meta for _, meta in loaded])
+    return [
+        Method(caption, path, task, meta, is_classical(meta))
+        for caption, path, (task, meta) in zip(captions, paths, loaded, strict=True)
+    ]
+
+
+def split_words(words: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Tell checkpoints from ``key=value`` words; a file whose name has an equals sign is a file.
+
+    Raises:
+        UserError: there is no checkpoint.
+    """
+    given = [word for word in words if re.match(r"(data|task)(\.\w+)?=", word) or _is_word(word)]
+    paths = [Path(word) for word in words if word not in given]
+    if not paths:
+        raise UserError("give a checkpoint, or closed_form or knn, beside the data.")
+    return paths, given
+
+
+def _is_word(word: str) -> bool:
+    return "=" in word and not word.endswith(".ckpt") and not Path(word).exists()
+
+
+def parse_overrides(words: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
+    """Read ``data=NAME`` and ``data.OPTION=VALUE``.
+
+    Returns:
+        The name or None, and the options with values read as YAML, as Hydra does for plain values.
+
+    Raises:
+        UserError: another word.
+    """
+    import yaml
+
+    name: str | None = None
+    options: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not (key == "data" or (key.startswith("data.") and len(key) > 5)):
+            raise UserError(f"{word!r} is not understood; give data=NAME and data.OPTION=VALUE, beside the --options.")
+        try:
+            value = yaml.safe_load(text) if text else ""
+        except yaml.YAMLError:
+            value = text
+        if key == "data":
+            name = text
+        elif key.removeprefix("data.") in _TASK_KEYS:
+            raise UserError(f"{key} follows from the checkpoint; choose the data set with data=NAME.")
+        else:
+            expand = isinstance(value, str) and value.startswith("~")
+            options[key.removeprefix("data.")] = str(Path(value).expanduser()) if expand else value
+    return name, options
+
+
+def evaluation_data(meta: Mapping[str, Any], chosen: str | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``name`` and options for :func:`indexnet.data.create_data`.
+
+    The checkpoint's own data options are the base; another data set starts from its file in ``conf/data``.
+
+    Args:
+        meta: a checkpoint's ``"indexnet"`` entry.
+        chosen: the name given with ``data=``, or None.
+        overrides: options given with ``data.OPTION=``.
+
+    Raises:
+        UserError: no data set is known, its name is unknown, or an option that it needs is missing.
+    """
+    import inspect
+
+    from indexnet.core.registry import option_names
+    from indexnet.data import get_data, list_data
+
+    config, task = meta["config"], meta["task"]["name"]
+    own = dict(config.get("data") or {})
+    name = chosen or own.get("name")
+    if name is None:
+        known = ", ".join(info.name for info in list_data() if task in info.tasks)
+        raise UserError(f"the checkpoint names no data set; give data=NAME, one of {known}, and its options.")
+    cls = get_data(str(name))
+    options = own if name == own.get("name") else {**_file_defaults(str(name), config), "name": name}
+    options.update(overrides)
+    options["task"] = task
+    size = (config.get("training") or {}).get("size")
+    if size is not None and "size" in option_names(cls):
+        options.setdefault("size", size)
+    for parameter in inspect.signature(cls).parameters.values():
+        if parameter.default is parameter.empty and options.get(parameter.name) is None:
+            raise UserError(f"data={name} needs data.{parameter.name}=VALUE.")
+    return options
+
+
+def _file_defaults(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    from indexnet.core.paths import conf_dir
+
+    file = conf_dir() / "data" / f"{name}.yaml"
+    if not file.is_file():
+        return {}
+    tree = OmegaConf.create({"paths": dict(config.get("paths") or {"data": "data"}), "data": OmegaConf.load(file)})
+    resolved = OmegaConf.to_container(tree, resolve=True)
+    assert isinstance(resolved, dict)
+    return dict(resolved["data"])
+
+
+def source_of(method: Method) -> str:
+    """Say where a method comes from: its file, or its paper."""
+    return str(method.meta["source"]) if method.classical else str(method.source)
+
+
+def describe(method: Method) -> dict[str, Any]:
+    """Return what a result says of a method."""
+    from indexnet.core.files import sha256_file
+
+    return {
+        "caption": method.caption,
+        "checkpoint": None if method.classical else str(method.source),
+        "checkpoint_sha256": None if method.classical else sha256_file(method.source),
+        "task": method.meta["task"],
+        "network": method.meta["network"],
+    }
+
+
+def default_folder(paths: Sequence[Path], name: str, overrides: Mapping[str, Any], kind: str = "evaluations") -> Path:
+    """Return the folder for results, named after what was asked: beside the one checkpoint, or else here.
+
+    Args:
+        paths: checkpoints, or names of classical methods.
+        name: the data set.
+        overrides: options that were given; a ``root`` says where, not what, and is left out.
+        kind: name of the folder that holds such results.
+    """
+    from indexnet.tasks.classical import CLASSICAL
+
+    words = [f"{key}={value}" for key, value in sorted(overrides.items()) if key != "root"]
+    last = _UNSAFE.sub("_", ",".join([name, *words]))
+    beside = paths[0].parent if len(paths) == 1 and str(paths[0]) not in CLASSICAL else Path()
+    methods = "+".join(path.stem for path in paths)[:_LONGEST]
+    return beside / kind / methods / last

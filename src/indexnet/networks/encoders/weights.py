@@ -1,0 +1,145 @@
+"""Weights from files: read without running code, checked key by key, widened to the network's input channels."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from indexnet.core.errors import UserError
+
+_NESTED = ("state_dict", "model_state_dict", "model")
+
+
+def _numpy_scalar_types() -> list[Any]:
+    # Checkpoints of training scripts carry measures as numpy scalars, which hold plain numbers and run no code. Old
+    # files name the function by the module it had before numpy 2.
+    scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
+    names = ("numpy._core.multiarray.scalar", "numpy.core.multiarray.scalar")
+    return [(scalar, name) for name in names] + [
+        np.dtype,
+        *{type(np.dtype(kind)) for kind in ("f8", "f4", "f2", "i8", "i4", "u1", "?")},
+    ]
+
+
+def read_checkpoint(path: str | Path) -> Any:
+    """Read a PyTorch or safetensors file onto the CPU, tensors and plain values only (``weights_only=True``).
+
+    Raises:
+        UserError: there is no such file, or it is not a file of tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there is no weights file {path}.")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        with torch.serialization.safe_globals(_numpy_scalar_types()):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, OSError) as error:
+        # torch's own words are kept back: they advise to load the file without this safeguard
+        raise UserError(
+            f"{path} is not a readable file of weights: a PyTorch or safetensors file of tensors and plain values is "
+            "expected; give another with encoder.pretrained=PATH."
+        ) from error
+    except Exception as error:  # safetensors raises its own type
+        if type(error).__module__.startswith("safetensors"):
+            raise UserError(f"{path} is not a readable safetensors file: {error}.") from error
+        raise
+
+
+def state_dict_of(content: Any, source: str) -> dict[str, Tensor]:
+    """Return the tensors of a state dict, also of one inside a checkpoint, without ``module.`` before the names.
+
+    Raises:
+        UserError: there is no state dict in it.
+    """
+    for key in _NESTED:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if not isinstance(content, Mapping):
+        raise UserError(
+            f"{source} holds a {type(content).__name__}, where a state dict (names to tensors) was expected."
+        )
+    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise UserError(f"{source} holds no tensors by name, where a state dict was expected.")
+    if all(key.startswith("module.") for key in tensors):  # saved from DataParallel
+        tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
+    return tensors
+
+
+def adapt_input(weight: Tensor, in_channels: int) -> Tensor:
+    """Fit the first convolution of an RGB network, (K, 3, kh, kw), to ``in_channels`` inputs.
+
+    Further channels start at zero, so that the network first computes what it computed on RGB; one channel gets the
+    sum over RGB, the response to a grey image.
+
+    Raises:
+        UserError: two input channels.
+    """
+    if in_channels == weight.shape[1]:
+        return weight
+    if in_channels == 1:
+        return weight.sum(dim=1, keepdim=True)
+    if in_channels < weight.shape[1]:
+        raise UserError(
+            f"weights for {weight.shape[1]} input channels cannot serve {in_channels}; give pretrained=false."
+        )
+    extra = weight.new_zeros(weight.shape[0], in_channels - weight.shape[1], *weight.shape[2:])
+    return torch.cat([weight, extra], dim=1)
+
+
+def match_state(
+    expected: Mapping[str, Tensor], given: Mapping[str, Tensor], first: str, what: str, source: str
+) -> dict[str, Tensor]:
+    """Check a state dict against the one that is expected and fit its first convolution.
+
+    Args:
+        expected: the module's own state dict.
+        given: tensors by the same names; more of them (a classifier) are left out.
+        first: name of the first convolution's weight.
+        what: the module's name, for the message.
+        source: where ``given`` comes from, for the message.
+
+    Returns:
+        Exactly the expected names. Counters of seen batches may be absent, they are kept as they are.
+
+    Raises:
+        UserError: names are missing or shapes differ; the message tells how many and shows the first.
+    """
+    result: dict[str, Tensor] = {}
+    missing: list[str] = []
+    shapes: list[str] = []
+    for key, own in expected.items():
+        if key not in given:
+            if key.endswith("num_batches_tracked"):
+                result[key] = own
+            else:
+                missing.append(key)
+            continue
+        value = given[key]
+        if key == first and value.ndim == 4 and value.shape[0] == own.shape[0] and value.shape[2:] == own.shape[2:]:
+            value = adapt_input(value, own.shape[1])
+        if value.shape != own.shape:
+            shapes.append(f"{key} is {tuple(value.shape)}, expected {tuple(own.shape)}")
+        result[key] = value
+    problems = []
+    if missing:
+        problems.append(f"{len(missing)} of {len(expected)} tensors are missing (first: {missing[0]})")
+    if shapes:
+        problems.append(f"{len(shapes)} have another shape (first: {shapes[0]})")
+    if problems:
+        raise UserError(
+            f"{source} does not hold the weights of encoder {what!r}: {' and '.join(problems)}; "
+            f"give the file of the same model and width, or pretrained=false."
+        )
+    return result

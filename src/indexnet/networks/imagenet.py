@@ -1,0 +1,15 @@
+"""The normalization of ImageNet, which pretrained encoders expect."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def normalise(image: Tensor) -> Tensor:
+    """Normalise RGB images (N, 3, H, W), float in [0, 1], by ImageNet's mean and deviation."""
+    mean = image.new_tensor(IMAGENET_MEAN)[:, None, None]
+    std = image.new_tensor(IMAGENET_STD)[:, None, None]
+    return (image - mean) / std

@@ -1,0 +1,248 @@
+"""Matting inference by the released protocol: one image and its trimap to one alpha."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from indexnet.core.conventions import UNKNOWN
+from indexnet.core.errors import UserError
+from indexnet.core.machine import give_back
+from indexnet.networks.base import Network
+from indexnet.networks.imagenet import IMAGENET_MEAN, IMAGENET_STD, normalise
+from indexnet.networks.tiled.memory import forward_bytes, is_out_of_memory, room
+from indexnet.networks.tiled.tiling import MARGIN, pools_everywhere, run_tiled, smallest_tile
+
+_ALIGNMENT = 32  # of the released protocol, also at output stride 16
+_ARRAYS = 24  # bytes per pixel of the arrays around the network
+_AT_MOST = 16384  # bytes per pixel that no network here comes near
+
+
+def prepare_input(image: Tensor, trimap: Tensor) -> Tensor:
+    """Normalise an RGB image by ImageNet's mean and deviation and append the trimap as it is.
+
+    Args:
+        image: (N, 3, H, W), float in [0, 1].
+        trimap: (N, 1, H, W), float in [0, 1]: 0, 128/255 or 1.
+
+    Returns:
+        (N, 4, H, W), same dtype as ``image``.
+    """
+    return torch.cat([normalise(image), trimap.to(image.dtype)], dim=1)
+
+
+def _check(network: nn.Module, image: NDArray[np.uint8], trimap: NDArray[np.uint8]) -> None:
+    if getattr(network, "in_channels", 4) != 4:
+        raise UserError("matting inference needs a network of 4 input channels (RGB and trimap).")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise UserError(f"the image must be uint8 of shape (H, W, 3), got {image.dtype} of shape {image.shape}.")
+    if trimap.dtype != np.uint8 or trimap.ndim != 2:
+        raise UserError(f"the trimap must be uint8 of shape (H, W), got {trimap.dtype} of shape {trimap.shape}.")
+    if image.shape[:2] != trimap.shape:
+        raise UserError(
+            f"the image is {image.shape[1]}x{image.shape[0]} and its trimap {trimap.shape[1]}x{trimap.shape[0]} "
+            f"pixels; they must have the same size."
+        )
+
+
+def aligned_input(
+    image: NDArray[np.uint8], trimap: NDArray[np.uint8], multiple: int = _ALIGNMENT
+) -> NDArray[np.float32]:
+    """Normalise an image and its trimap at full size, then resize them to multiples of ``multiple``, rounding up.
+
+    RGB is resized bicubically after normalisation, the trimap by nearest neighbours.
+
+    Args:
+        image: (H, W, 3), uint8.
+        trimap: (H, W), uint8 in {0, 128, 255}.
+        multiple: what height and width become multiples of.
+
+    Returns:
+        (H', W', 4), float32.
+    """
+    return _aligned_planes(image, trimap, multiple).transpose(1, 2, 0)
+
+
+def _aligned_planes(image: NDArray[np.uint8], trimap: NDArray[np.uint8], multiple: int) -> NDArray[np.float32]:
+    """As :func:`aligned_input`, with the channels first; one after another, for the sake of large images."""
+    import cv2
+
+    height, width = trimap.shape
+    size = (math.ceil(width / multiple) * multiple, math.ceil(height / multiple) * multiple)
+    planes = np.empty((4, size[1], size[0]), np.float32)
+    for channel, plane in enumerate(planes):
+        if channel == 3:
+            values = trimap.astype(np.float32)
+            values /= np.float32(255)
+        else:  # the same float32 operations as prepare_input
+            values = image[..., channel].astype(np.float32)
+            values /= np.float32(255)
+            values -= np.float32(IMAGENET_MEAN[channel])
+            values /= np.float32(IMAGENET_STD[channel])
+        if size != (width, height):
+            method = cv2.INTER_NEAREST if channel == 3 else cv2.INTER_CUBIC
+            plane[...] = cv2.resize(values, size, interpolation=method)
+        else:
+            plane[...] = values
+    return planes
+
+
+@torch.no_grad()
+def infer_alpha(
+    network: Network,
+    image: NDArray[np.uint8],
+    trimap: NDArray[np.uint8],
+    device: torch.device | str | None = None,
+    memory: int | Literal["auto"] | None = None,
+    tiled: Callable[[], None] | None = None,
+) -> NDArray[np.float32]:
+    """Predict alpha by the protocol of the released matting code.
+
+    Normalise, resize to multiples of 32, run the network in evaluation mode, resize back bicubically, clip, and take
+    the trimap's word where it is not 128.
+
+    With a budget, an image that would take more is run in overlapping tiles (:mod:`indexnet.networks.tiled.tiling`);
+    where the device has even less memory than it said, the tiles are halved until they fit.
+
+    Args:
+        network: a matting network of 4 input channels; its mode is restored afterwards.
+        image: (H, W, 3), uint8, RGB.
+        trimap: (H, W), uint8 in {0, 128, 255}; exactly 128 is unknown.
+        device: where to run (the network is moved there); default where the network is.
+        memory: bytes that this process may hold (on a GPU: there; else of the machine's memory), with what it holds
+            already, in so far as the network decides it; ``"auto"``: what the device has free, less a fifth;
+            None: whatever it takes. What the allocator keeps of freed memory is given back before it is counted.
+        tiled: called once where the image runs in tiles.
+
+    Returns:
+        (H, W), float32 in [0, 255], before rounding (see :func:`to_uint8`).
+
+    Raises:
+        UserError: shapes, dtypes or the network's input channels do not fit, or not even the smallest tile fits the
+            budget.
+    """
+    import cv2
+
+    _check(network, image, trimap)
+    unknown = trimap == UNKNOWN
+    if not unknown.any():
+        return trimap.astype(np.float32)
+    parameter = next(network.parameters())
+    if device is not None:
+        network.to(device)
+    multiple = math.lcm(_ALIGNMENT, getattr(network, "size_multiple", 1))
+    x = torch.from_numpy(_aligned_planes(image, trimap, multiple)[None])
+    where = parameter.device if device is None else torch.device(device)
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        alpha = _run(network, x, unknown, where, multiple, memory, tiled)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    del x
+    height, width = trimap.shape
+    if alpha.shape != (height, width):
+        alpha = np.asarray(cv2.resize(alpha, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
+    alpha = np.clip(alpha, 0.0, 1.0) * 255.0
+    return np.where(unknown, alpha, trimap).astype(np.float32)
+
+
+def _run(
+    network: Network,
+    x: Tensor,
+    unknown: NDArray[np.bool_],
+    device: torch.device,
+    multiple: int,
+    memory: int | Literal["auto"] | None,
+    tiled: Callable[[], None] | None,
+) -> NDArray[np.float32]:
+    """Run the network on (1, 4, H, W), whole or in tiles; (H, W), right at least where ``unknown`` needs it."""
+    pixels = x.shape[2] * x.shape[3]
+    free = None if memory is None else room(device, memory)
+    if free is not None and device.type == "cpu" and _AT_MOST * pixels >= free - _ARRAYS * pixels:
+        give_back()  # else every image would find less room than the one before
+        free = room(device, memory)  # type: ignore[arg-type]
+    budget = None if free is None else free - _ARRAYS * pixels
+    # most images are far from any limit: no need to look closer
+    fits = budget is None or _AT_MOST * pixels < budget or forward_bytes(network, pixels) <= budget
+    if not fits and pools_everywhere(network):
+        if memory != "auto":
+            raise UserError(
+                f"this network pools over the whole image in its encoder's blocks, so {_amount(memory)} of memory "  # type: ignore[arg-type]
+                "cannot be kept by tiles; give --memory none, a smaller image, or another encoder."
+            )
+        fits = True
+    if fits:
+        try:
+            dtype = next(network.parameters()).dtype
+            return network(x.to(device=device, dtype=dtype))[0, 0].float().cpu().numpy()  # type: ignore[no-any-return]
+        except Exception as error:
+            if memory != "auto" or not is_out_of_memory(error) or pools_everywhere(network):
+                raise
+    assert memory is not None
+    assert free is not None
+    assert budget is not None
+    size = (x.shape[2], x.shape[3])
+    margin = math.ceil(getattr(network, "tile_margin", MARGIN) / multiple) * multiple
+    smallest = smallest_tile(size, multiple, margin)
+    wanted = _aligned_mask(unknown, size)
+    fixed = forward_bytes(network, 0)
+    largest = pixels // 2 if fits else int((budget - fixed) / (forward_bytes(network, 2**20) - fixed) * 2**20)
+    if largest < smallest and memory != "auto":
+        needed = memory - budget + forward_bytes(network, smallest)
+        raise UserError(
+            f"{_amount(memory)} of memory are too little for this image of {unknown.shape[1]}x{unknown.shape[0]} "
+            f"pixels, even in the smallest tiles; give at least {math.ceil(needed / 1e8) / 10:.1f} GB, of which "
+            f"{_amount(memory - free)} are what the program itself holds{' there' if device.type == 'cuda' else ''}, "
+            "or auto."
+        )
+    if tiled is not None:
+        tiled()
+    while True:
+        largest = max(largest, smallest)
+        try:
+            return run_tiled(network, x, wanted, largest, multiple, margin)
+        except Exception as error:
+            if largest == smallest or not is_out_of_memory(error):
+                raise
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        largest //= 2
+
+
+def _amount(size: int) -> str:
+    """Write a number of bytes as a person would give it."""
+    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
+
+
+def _aligned_mask(unknown: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return which pixels of the resized image the bicubic resizing back reads for the unknown, and some more."""
+    import cv2
+
+    mask = unknown.astype(np.uint8)
+    if mask.shape != size:
+        mask = np.asarray(cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
+    return np.asarray(cv2.dilate(mask, np.ones((7, 7), np.uint8)), bool)
+
+
+def to_uint8(alpha: NDArray[np.float32], rounding: Literal["truncate", "nearest"] = "truncate") -> NDArray[np.uint8]:
+    """Quantise alpha in [0, 255] to uint8.
+
+    Args:
+        alpha: float in [0, 255], any shape.
+        rounding: ``truncate`` (the released code, and so the printed numbers) or ``nearest``.
+
+    Raises:
+        UserError: another rounding.
+    """
+    if rounding not in ("truncate", "nearest"):
+        raise UserError(f"rounding of alpha is 'truncate' or 'nearest', got {rounding!r}.")
+    clipped = np.clip(alpha, 0.0, 255.0)
+    return (clipped if rounding == "truncate" else np.rint(clipped)).astype(np.uint8)

@@ -1,0 +1,42 @@
+"""The public name of :mod:`indexnet.resampling.functional` and of the conventions of labels and trimaps.
+
+A *cell* is a 2x2 block of a map; its four positions are always ordered top-left, top-right, bottom-left,
+bottom-right. A *packed* map holds the four positions of each cell in a dimension of its own, (N, C, 4, h, w), at half
+the resolution of the map (N, C, 2h, 2w) that it stands for.
+"""
+
+from indexnet.core.conventions import IGNORE, UNKNOWN, unknown_mask
+from indexnet.resampling.functional import (
+    NORMALIZATIONS,
+    crop_to,
+    holistic_max_pool,
+    holistic_max_unpool,
+    indexed_pool,
+    indexed_pool_with_skip,
+    indexed_upsample,
+    is_channels_last,
+    normalise_indices,
+    pack_cells,
+    pad_to_even,
+    reassemble,
+    unpack_cells,
+)
+
+__all__ = [
+    "IGNORE",
+    "NORMALIZATIONS",
+    "UNKNOWN",
+    "crop_to",
+    "holistic_max_pool",
+    "holistic_max_unpool",
+    "indexed_pool",
+    "indexed_pool_with_skip",
+    "indexed_upsample",
+    "is_channels_last",
+    "normalise_indices",
+    "pack_cells",
+    "pad_to_even",
+    "reassemble",
+    "unknown_mask",
+    "unpack_cells",
+]

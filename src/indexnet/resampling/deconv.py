@@ -1,0 +1,65 @@
+"""Strided convolution and transposed convolution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from indexnet.resampling.base import OperatorInfo, Resampling, register_resampling
+from indexnet.resampling.functional import crop_to
+from indexnet.resampling.pooling import PooledStage, half
+
+
+class DeconvStage(PooledStage):
+    """A 3x3 convolution with stride 2, and a 4x4 transposed convolution with stride 2; both with bias."""
+
+    def __init__(self, channels: int, decoder_channels: int | None = None) -> None:
+        super().__init__(channels, decoder_channels, "conv")
+        width = self.decoder_channels
+        self.expand = nn.ConvTranspose2d(width, width, 4, stride=2, padding=1)
+
+    def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
+        """Double (N, C', h, w) by the transposed convolution and cut to ``size``."""
+        return crop_to(self.expand(x), size)
+
+    def paper_macs(self, height: int, width: int) -> int:
+        """By the papers' counter a transposed convolution costs weights times *output* positions."""
+        return super().paper_macs(height, width) + 4 * self._expand_macs(height, width)
+
+    def true_macs(self, height: int, width: int) -> int:
+        """A transposed convolution really uses each weight once per *input* position."""
+        return super().paper_macs(height, width) + self._expand_macs(height, width)
+
+    def _expand_macs(self, height: int, width: int) -> int:
+        return 16 * self.decoder_channels**2 * half(height) * half(width)
+
+
+@register_resampling
+class Deconv(Resampling):
+    """Strided 3x3 convolution and 4x4 transposed convolution, both with bias (kernel sizes are this project's choice).
+
+    Args:
+        channels: encoder width at each stage, from full resolution down.
+        decoder_channels: widths that ``up`` receives and returns; any.
+    """
+
+    info = OperatorInfo(
+        name="deconv",
+        title="Deconvolution",
+        paper="M. Zeiler et al., Deconvolutional Networks, CVPR 2010",
+        equation="up(d) = transposed convolution of d, 4x4, stride 2, padding 1",
+        learned=True,
+        guided=False,
+        equal_widths=False,
+        downsampling="3x3 convolution with stride 2",
+        parameters="9C^2 + C + 16D^2 + D",
+    )
+
+    def __init__(self, channels: Sequence[int], decoder_channels: Sequence[int] | None = None) -> None:
+        super().__init__(channels, decoder_channels)
+        self._build_stages()
+
+    def create_stage(self, index: int, channels: int, decoder_channels: int) -> DeconvStage:
+        """Build stage ``index``."""
+        return DeconvStage(channels, decoder_channels)

@@ -1,0 +1,228 @@
+"""Pure functions on tensors: what the operators are made of.
+
+A *cell* is a 2x2 block of a map; its four positions are always ordered top-left, top-right, bottom-left,
+bottom-right. A *packed* map holds the four positions of each cell in a dimension of its own, (N, C, 4, h, w), at half
+the resolution of the map (N, C, 2h, 2w) that it stands for.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+NORMALIZATIONS = (
+    "sigmoid+softmax/sigmoid",
+    "sigmoid/sigmoid",
+    "softmax/softmax",
+    "softmax+sigmoid/sigmoid",
+)
+"""The pairs encoder/decoder of the paper's normalization ablation; ``a+b`` means b(a(logits))."""
+
+
+def normalise_indices(logits: Tensor, normalization: str = NORMALIZATIONS[0]) -> tuple[Tensor, Tensor]:
+    """Turn index logits into the encoder and the decoder index map.
+
+    Softmax runs over the four positions of a cell, sigmoid over each value alone.
+
+    Args:
+        logits: packed, (N, C, 4, h, w), floating point.
+        normalization: one of :data:`NORMALIZATIONS`.
+
+    Returns:
+        Encoder and decoder map, both packed, in (0, 1).
+    """
+    if normalization == "softmax/softmax":
+        both = torch.softmax(logits, 2)
+        return both, both
+    decoder = torch.sigmoid(logits)
+    if normalization == "sigmoid+softmax/sigmoid":
+        return torch.softmax(decoder, 2), decoder
+    if normalization == "softmax+sigmoid/sigmoid":
+        return torch.sigmoid(torch.softmax(logits, 2)), decoder
+    return decoder, decoder
+
+
+def indexed_pool(x: Tensor, encoder: Tensor) -> Tensor:
+    """Weight a map with an encoder index map and sum over each 2x2 cell.
+
+    Args:
+        x: (N, C, 2h, 2w).
+        encoder: packed index map, (N, C or 1, 4, h, w).
+
+    Returns:
+        (N, C, h, w), in the memory format of ``x``.
+    """
+    return _sum_cells(encoder * pack_cells(x), is_channels_last(x))
+
+
+def indexed_pool_with_skip(x: Tensor, encoder: Tensor) -> tuple[Tensor, Tensor]:
+    """As :func:`indexed_pool`, and return the weighted map too; both come from one product.
+
+    Args:
+        x: (N, C, 2h, 2w).
+        encoder: packed index map, (N, C or 1, 4, h, w).
+
+    Returns:
+        The sums, (N, C, h, w), and the weighted map, (N, C, 2h, 2w), in the memory format of ``x``.
+    """
+    channels_last = is_channels_last(x)
+    weighted = encoder * pack_cells(x)
+    return _sum_cells(weighted, channels_last), unpack_cells(weighted, channels_last)
+
+
+def _sum_cells(packed: Tensor, channels_last: bool) -> Tensor:
+    out = packed.sum(2)
+    return out.contiguous(memory_format=torch.channels_last) if channels_last else out
+
+
+def indexed_upsample(x: Tensor, decoder: Tensor) -> Tensor:
+    """Repeat each value over its 2x2 cell, weighted with a decoder index map.
+
+    Args:
+        x: (N, C, h, w).
+        decoder: packed index map, (N, C or 1, 4, h, w).
+
+    Returns:
+        (N, C, 2h, 2w), in the memory format of ``x``.
+    """
+    return unpack_cells(decoder * x.unsqueeze(2), is_channels_last(x))
+
+
+def reassemble(x: Tensor, kernels: Tensor, k: int, groups: int = 1, scale: int = 2) -> Tensor:
+    """Sum the k x k neighbours of each source value with kernels of their own for each output position.
+
+    Neighbours outside the map count as zero; the kernels are used as they are.
+
+    Args:
+        x: (N, C, h, w), floating point.
+        kernels: (N, groups*k*k, scale*h, scale*w); taps of one group in row-major order.
+        k: odd neighbourhood size.
+        groups: number of channel groups with kernels of their own; divides C.
+        scale: integer upsampling factor.
+
+    Returns:
+        (N, C, scale*h, scale*w), in the memory format of ``x``.
+    """
+    n, c, h, w = x.shape
+    s, taps = scale, k * k
+    # One product for each source position, (channels x taps)(taps x s*s): the s*s outputs of a source value share its
+    # neighbourhood, which is therefore read at low resolution and never repeated.
+    patches = F.unfold(x, k, padding=k // 2).reshape(n, groups, c // groups, taps, h * w).permute(0, 1, 4, 2, 3)
+    weights = kernels.reshape(n, groups, taps, h, s, w, s).permute(0, 1, 3, 5, 2, 4, 6)
+    out = torch.matmul(patches, weights.reshape(n, groups, h * w, taps, s * s))
+    out = out.reshape(n, groups, h, w, c // groups, s, s)
+    if is_channels_last(x):
+        return out.permute(0, 2, 5, 3, 6, 1, 4).reshape(n, s * h, s * w, c).permute(0, 3, 1, 2)
+    return out.permute(0, 1, 4, 2, 5, 3, 6).reshape(n, c, s * h, s * w)
+
+
+def holistic_max_pool(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Pool every channel at the position where the maximum over channels is largest in the 2x2 cell.
+
+    The index is the argmax over a cell of max_c x[:, c]; all channels take their own value at that one position.
+    Ties go to the first position in reading order. A last row or column without partner forms a smaller cell.
+
+    Args:
+        x: (N, C, H, W), floating point, without NaN.
+
+    Returns:
+        Pooled map (N, C, h, w), in the memory format of ``x``, and int64 flat positions in the H*W plane, (N, 1, h, w),
+        where h = ceil(H/2) and w = ceil(W/2).
+    """
+    squeezed = x.detach().amax(1, keepdim=True)
+    _, indices = F.max_pool2d(squeezed, 2, ceil_mode=True, return_indices=True)
+    n, c = x.shape[:2]
+    flat = indices.reshape(n, 1, -1).expand(-1, c, -1)
+    pooled = x.reshape(n, c, -1).gather(2, flat).reshape(n, c, *indices.shape[-2:])
+    if is_channels_last(x):
+        pooled = pooled.contiguous(memory_format=torch.channels_last)
+    return pooled, indices
+
+
+def holistic_max_unpool(x: Tensor, indices: Tensor, size: tuple[int, int]) -> Tensor:
+    """Put each value back at its holistic index and zeros elsewhere.
+
+    Args:
+        x: (N, C, h, w).
+        indices: int64 flat positions, (N, 1, h, w), from :func:`holistic_max_pool`.
+        size: (H, W) of the map that was pooled.
+
+    Returns:
+        (N, C, H, W), in the memory format of ``x``.
+    """
+    n, c = x.shape[:2]
+    height, width = size
+    flat = indices.reshape(n, 1, -1).expand(-1, c, -1)
+    plane = torch.zeros((n, c, height * width), dtype=x.dtype, device=x.device)
+    out = plane.scatter(2, flat, x.reshape(n, c, -1)).reshape(n, c, height, width)
+    return out.contiguous(memory_format=torch.channels_last) if is_channels_last(x) else out
+
+
+def pad_to_even(x: Tensor) -> Tensor:
+    """Repeat the last row and column where the height or width is odd.
+
+    Zeros would win over negative features in a maximum and darken an average; a repeated value does neither.
+
+    Args:
+        x: (N, C, H, W), any floating dtype, H and W at least 1.
+
+    Returns:
+        (N, C, 2*ceil(H/2), 2*ceil(W/2)); ``x`` itself where both sizes are even.
+    """
+    height, width = x.shape[-2:]
+    if height % 2 == 0 and width % 2 == 0:
+        return x
+    return F.pad(x, (0, width % 2, 0, height % 2), mode="replicate")
+
+
+def crop_to(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cut rows and columns at the bottom and right, the inverse of :func:`pad_to_even`.
+
+    Args:
+        x: (N, C, H, W).
+        size: wanted (height, width), at most (H, W).
+
+    Returns:
+        (N, C, *size), a view of ``x``; ``x`` itself where it has that size.
+    """
+    height, width = size
+    if x.shape[-2] == height and x.shape[-1] == width:
+        return x
+    return x[..., :height, :width]
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether a map (N, C, H, W) lies in memory channels-last and not channels-first."""
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
+def pack_cells(x: Tensor) -> Tensor:
+    """Gather the four positions of each 2x2 cell: space-to-depth with the position in a dimension of its own.
+
+    Args:
+        x: (N, C, 2h, 2w).
+
+    Returns:
+        (N, C, 4, h, w), positions in the order top-left, top-right, bottom-left, bottom-right.
+    """
+    n, c, height, width = x.shape
+    h, w = height // 2, width // 2
+    return x.reshape(n, c, h, 2, w, 2).permute(0, 1, 3, 5, 2, 4).reshape(n, c, 4, h, w)
+
+
+def unpack_cells(packed: Tensor, channels_last: bool = False) -> Tensor:
+    """Put packed positions back to full resolution, the inverse of :func:`pack_cells`.
+
+    Args:
+        packed: (N, C, 4, h, w).
+        channels_last: memory format of the result; either way it is written once.
+
+    Returns:
+        (N, C, 2h, 2w).
+    """
+    n, c, _, h, w = packed.shape
+    cells = packed.reshape(n, c, 2, 2, h, w)
+    if channels_last:
+        return cells.permute(0, 4, 2, 5, 3, 1).reshape(n, 2 * h, 2 * w, c).permute(0, 3, 1, 2)
+    return cells.permute(0, 1, 4, 2, 5, 3).reshape(n, c, 2 * h, 2 * w)

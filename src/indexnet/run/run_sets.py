@@ -1,0 +1,286 @@
+"""Read what runs left behind: records, per-image results, learning curves and pictures. Nothing is written here."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import yaml
+
+from indexnet.core.errors import UserError
+from indexnet.core.files import read_json
+from indexnet.core.registry import nearest
+
+SCHEMA = 1
+"""The newest version of ``record.json`` that this module understands."""
+
+_COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
+_SEED = re.compile(r"seed=(-?\d+)")
+_STATUSES = ("done", "running", "failed", "diverged")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture that a run saved.
+
+    Attributes:
+        path: the PNG file; it exists.
+        sample: name of the test sample that it shows.
+        kind: ``input | target | output | error | index | trimap | legend``.
+        stage: the resampling stage of an index map, 0 = full resolution; None for the others.
+        caption: a person's line about it, may be empty.
+        entries: of a legend, (what a colour means, the colour as ``#rrggbb``); empty where only the picture says it.
+    """
+
+    path: Path
+    sample: str
+    kind: str
+    stage: int | None
+    caption: str
+    entries: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder of an experiment.
+
+    Attributes:
+        path: the folder.
+        row: table row that it belongs to.
+        seed: its seed.
+        status: ``done | running | failed | diverged``, ``new`` (nothing recorded yet) or ``unreadable``.
+        reason: why there is no result, one line; empty for a finished run.
+        record: content of ``record.json``; empty where there is none.
+    """
+
+    path: Path
+    row: str
+    seed: int
+    status: str
+    reason: str = ""
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Finite metrics of a finished run by name; empty for any other."""
+        found = self.record.get("metrics") if self.status == "done" else None
+        if not isinstance(found, Mapping):
+            return {}
+        return {str(name): float(value) for name, value in found.items() if is_number(value)}
+
+    def number(self, key: str) -> float | None:
+        """Return a finite number of the record, None where it is absent."""
+        value = self.record.get(key)
+        return float(value) if is_number(value) else None
+
+    def nested(self, *keys: str) -> Any:
+        """Return a nested value of the record, None where any key is absent."""
+        value: Any = self.record
+        for key in keys:
+            if not isinstance(value, Mapping):
+                return None
+            value = value.get(key)
+        return value
+
+
+@dataclass(frozen=True)
+class RunSet:
+    """All runs of one experiment on one data set at one budget.
+
+    Attributes:
+        experiment: name of the experiment.
+        data: name of the data set.
+        budget: name of the budget.
+        runs: its runs by row folder and seed.
+    """
+
+    experiment: str
+    data: str
+    budget: str
+    runs: tuple[Run, ...]
+
+    @property
+    def name(self) -> str:
+        """``<data>-<budget>``, as in the folder name."""
+        return f"{self.data}-{self.budget}" if self.budget else self.data
+
+    @property
+    def done(self) -> int:
+        """Number of finished runs."""
+        return sum(run.status == "done" for run in self.runs)
+
+    @property
+    def newest(self) -> str:
+        """Time at which the last run started or finished, ISO 8601; empty where nothing says."""
+        times = [str(run.record.get("finished") or run.record.get("started") or "") for run in self.runs]
+        return max(times, default="")
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is a finite number (and not a truth value)."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def find_run_sets(runs: str | Path, experiment: str) -> list[RunSet]:
+    """Find the runs of an experiment below ``<runs>/<experiment>/<data>-<budget>/<row>/seed=<n>``.
+
+    Returns:
+        One set per data and budget, best first: most finished runs, then the newest. Empty where there are none.
+    """
+    base = Path(runs) / experiment
+    sets: dict[str, list[Run]] = {}
+    for folder in sorted(base.glob("*/*/seed=*")):
+        match = _SEED.fullmatch(folder.name)
+        if match and folder.is_dir():
+            sets.setdefault(folder.parent.parent.name, []).append(read_run(folder))
+    found = []
+    for name, members in sets.items():
+        data, _, budget = name.rpartition("-")
+        members.sort(key=lambda run: (run.row, run.seed))
+        found.append(RunSet(experiment, data or budget, budget if data else "", tuple(members)))
+    found.sort(key=lambda each: (each.done, each.newest, each.name), reverse=True)
+    return found
+
+
+def choose(sets: list[RunSet], name: str | None, where: str) -> RunSet | None:
+    """Return the set called ``name``, or the best one where no name is given; None where there are no runs.
+
+    Raises:
+        UserError: there is no such set.
+    """
+    if name is None:
+        return sets[0] if sets else None
+    for each in sets:
+        if each.name == name:
+            return each
+    known = [each.name for each in sets]
+    guess = nearest(name, known)
+    hint = f" Did you mean {guess!r}?" if guess else ""
+    present = f"present: {', '.join(sorted(known))}" if known else "there are no runs at all; leave --data out"
+    raise UserError(f"--data {name!r}: no such data and budget under {where};{hint} {present}.")
+
+
+def read_run(folder: Path) -> Run:
+    """Read one run folder. A record that cannot be read makes an ``unreadable`` run, never an exception."""
+    match = _SEED.fullmatch(folder.name)
+    row, seed = folder.parent.name, int(match.group(1)) if match else 0
+    try:
+        record = read_json(folder / "record.json")
+    except FileNotFoundError:
+        return Run(folder, row, seed, "new", _progress(folder) or "not started, or stopped before its first record")
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        return Run(folder, row, seed, "unreadable", f"record.json cannot be read: {error}")
+    if not isinstance(record, dict) or record.get("status") not in _STATUSES:
+        return Run(folder, row, seed, "unreadable", "record.json is not the record of a run (it has no known status)")
+    schema = record.get("schema", SCHEMA)
+    if not isinstance(schema, int) or schema > SCHEMA:
+        reason = f"record.json has schema {schema}, this version of indexnet reads up to {SCHEMA}: update indexnet"
+        return Run(folder, row, seed, "unreadable", reason)
+    status = str(record["status"])
+    message = " ".join(str(record.get("error") or "").split())
+    reasons = {
+        "done": "",
+        "running": _progress(folder) or "started, no result yet",
+        "failed": message or "failed; console.log in the run folder says more",
+        "diverged": message or "the loss became NaN or infinite",
+    }
+    return Run(folder, row, seed, status, reasons[status], record)
+
+
+def read_config(run: Run) -> Mapping[str, Any] | None:
+    """Read the run's frozen configuration; None where there is none, or ``config.yaml`` is not one."""
+    try:
+        config = yaml.safe_load((run.path / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None
+    return config if isinstance(config, Mapping) and isinstance(config.get("training"), Mapping) else None
+
+
+def _progress(folder: Path) -> str:
+    try:
+        progress = read_json(folder / "progress.json")
+        return f"running or interrupted at step {int(progress['step'])} of {int(progress['steps'])}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _table(path: Path) -> Iterator[dict[str, str]]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            for line in csv.DictReader(file):
+                yield {key: value for key, value in line.items() if key is not None and isinstance(value, str)}
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def read_per_image(run: Run) -> dict[str, dict[str, float]]:
+    """Read ``per_image.csv``: metric -> image name -> value. Empty where there is none.
+
+    An image name that occurs more than once gets its occurrence appended, so that nothing is lost. Cells that are empty
+    or no finite number are left out: a metric of another test split, or an image in which nothing counts.
+    """
+    scores: dict[str, dict[str, float]] = {}
+    seen: dict[str, int] = {}
+    for line in _table(run.path / "per_image.csv"):
+        name = line.pop("name", "")
+        seen[name] = seen.get(name, 0) + 1
+        key = name if seen[name] == 1 else f"{name}#{seen[name]}"
+        for metric, text in line.items():
+            value = _number(text)
+            if value is not None:
+                scores.setdefault(metric, {})[key] = value
+    return scores
+
+
+def read_curve(run: Run, column: str = "train/loss") -> list[tuple[int, float]]:
+    """Read one column of ``csv/metrics.csv`` as (step, value), by step; the last value of a step that occurs twice."""
+    points: dict[int, float] = {}
+    for line in _table(run.path / "csv" / "metrics.csv"):
+        step, value = _number(line.get("step", "")), _number(line.get(column, ""))
+        if step is not None and value is not None:
+            points[int(step)] = value
+    return sorted(points.items())
+
+
+def read_pictures(run: Run) -> list[Picture]:
+    """Read ``pictures/pictures.json``; entries whose file is missing or outside the folder are left out."""
+    folder = run.path / "pictures"
+    try:
+        entries = read_json(folder / "pictures.json")
+    except (OSError, ValueError):
+        return []
+    pictures = []
+    for entry in entries if isinstance(entries, list) else []:
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("file"), str):
+            continue
+        path = folder / Path(entry["file"]).name  # the name only: a record must not reach outside its folder
+        stage = entry.get("stage")
+        if path.is_file():
+            sample, kind = str(entry.get("sample", "")), str(entry.get("kind", ""))
+            caption = str(entry.get("caption") or "")
+            number = stage if isinstance(stage, int) else None
+            pictures.append(Picture(path, sample, kind, number, caption, _entries(entry.get("entries"))))
+    return pictures
+
+
+def _entries(value: object) -> tuple[tuple[str, str], ...]:
+    """Return the legend's entries that are pairs of a text and a colour."""
+    found = []
+    for pair in value if isinstance(value, list) else []:
+        if isinstance(pair, list) and len(pair) == 2 and isinstance(pair[1], str) and _COLOUR.fullmatch(pair[1]):
+            found.append((str(pair[0]), pair[1]))
+    return tuple(found)

@@ -1,0 +1,346 @@
+"""How an experiment file is read: rows, grids, repetitions, columns and the printed cells, every mistake named."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import yaml
+
+from indexnet.core.errors import UserError
+from indexnet.core.registry import unknown_name
+from indexnet.run.tables import COST_CELLS, FAMILIES, Column, Experiment, Row, hydra_value, variant
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+_OVERRIDE = re.compile(r"([~+]{0,2}[\w/@.-]+)=(.*)", re.DOTALL)
+_FIELD = re.compile(r"\{([\w.]+)\}")
+_KEYS = frozenset(
+    (
+        *("name", "title", "source", "printed", "printed_data", "baseline", "columns", "seeds", "exceptions", "notes"),
+        *("ranks", "rows", "cost_input", "cost_overrides", "n_jobs", "repeat"),
+    )
+)
+_ROW_KEYS = frozenset(("name", "label", "overrides", "grid", "printed", "pending"))
+_COLUMN_KEYS = frozenset(("metric", "split", "printed", "title", "higher_is_better", "digits", "pending"))
+_REPEAT_KEYS = frozenset(("key", "values", "name", "label"))
+_EXCEPTION_KEYS = frozenset(("cells", "why"))
+
+
+@dataclass(frozen=True)
+class _Repeat:
+    """One repetition of all rows: the settings that it adds, and what names and labels end with."""
+
+    settings: Mapping[str, Any]
+    name: str
+    label: str
+
+
+class Reader:
+    """Reads one file; every complaint names it.
+
+    Args:
+        path: of the file.
+        content: what is in it.
+        name: of the experiment, as its place says.
+    """
+
+    def __init__(self, path: Path, content: Mapping[str, Any], name: str) -> None:
+        self.path, self.content, self.name = path, content, name
+        self.node: Mapping[str, Any] = content["experiment"]
+        self.lines = self._csv()
+        self.repeats: list[_Repeat] = []
+        self.columns: tuple[Column, ...] = ()
+
+    def error(self, text: str) -> UserError:
+        """Return a complaint about the file."""
+        return UserError(f"{self.path}: {text}")
+
+    def read(self) -> Experiment:
+        """Return what the file describes.
+
+        Raises:
+            UserError: something in it is wrong.
+        """
+        self.check_keys("experiment", self.node, _KEYS)
+        self.repeats = self._repeats()
+        for key in ("name", "title", "source"):
+            if not isinstance(self.node.get(key), str) or not self.node[key].strip():
+                raise self.error(f"experiment.{key} must be a text.")
+        if self.node["name"] != self.name:
+            raise self.error(f"experiment.name is {self.node['name']!r}; its place says {self.name!r}.")
+        self.columns = tuple(self._columns())
+        rows = tuple(self._rows())
+        if not rows:
+            raise self.error("experiment.rows is empty.")
+        names = [row.name for row in rows]
+        for name in names:
+            if names.count(name) > 1:
+                raise self.error(f"two rows are called {name!r}; every row needs a name of its own.")
+        bases = [row.base for row in rows]
+        reference = self.node.get("baseline")
+        if reference is not None and reference not in bases:
+            raise self.wrap(unknown_name("row in experiment.baseline:", str(reference), bases))
+        exceptions, cells = self._exceptions(bases)
+        printed_data = self.node.get("printed_data") or ()
+        n_jobs = self.node.get("n_jobs", 1)
+        if type(n_jobs) is not int or n_jobs < 1:
+            raise self.error(f"experiment.n_jobs must be an integer of at least 1, not {n_jobs!r}.")
+        return Experiment(
+            name=self.name,
+            title=self.node["title"],
+            source=self.node["source"],
+            task=self._task(),
+            notes=str(self.node.get("notes") or "").strip(),
+            rows=rows,
+            seeds=self._seeds(),
+            columns=self.columns,
+            reference=reference,
+            exceptions=MappingProxyType(exceptions),
+            ranks=bool(self.node.get("ranks", True)),
+            cost_input=self._cost_input(),
+            printed_data=(printed_data,) if isinstance(printed_data, str) else tuple(map(str, printed_data)),
+            n_jobs=n_jobs,
+            exception_cells=MappingProxyType(cells),
+            cost_overrides=self._cost_overrides(),
+        )
+
+    def wrap(self, error: UserError) -> UserError:
+        """Return somebody else's complaint with the name of the file."""
+        return self.error(str(error))
+
+    def check_keys(self, what: str, node: Any, known: frozenset[str]) -> None:
+        """Refuse a node that is no mapping or has an unknown key."""
+        if not isinstance(node, Mapping):
+            raise self.error(f"{what} must be a mapping, not {node!r}.")
+        for key in node:
+            if key not in known:
+                raise self.wrap(unknown_name(f"key in {what}:", str(key), known))
+
+    def _task(self) -> str:
+        for entry in self.content.get("defaults") or ():
+            if isinstance(entry, Mapping) and (task := entry.get("override /task")):
+                return str(task)
+        raise self.error("its defaults list has no `override /task: NAME`.")
+
+    def _seeds(self) -> tuple[int, ...]:
+        seeds = self.node.get("seeds", [0])
+        if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
+            raise self.error(f"experiment.seeds must be a list of integers of at least 0, not {seeds!r}.")
+        if len(set(seeds)) < len(seeds):
+            raise self.error(f"experiment.seeds names a seed twice: {seeds}.")
+        return tuple(seeds)
+
+    def _exceptions(self, bases: Sequence[str]) -> tuple[dict[str, str], dict[str, frozenset[str]]]:
+        """Return why rows disagree, and, where a row says it, which of its cells do."""
+        node = self.node.get("exceptions") or {}
+        if not isinstance(node, Mapping):
+            raise self.error("experiment.exceptions must be a mapping from rows to reasons.")
+        reasons: dict[str, str] = {}
+        about: dict[str, frozenset[str]] = {}
+        for name, value in node.items():
+            if name not in bases:
+                raise self.wrap(unknown_name("row in experiment.exceptions:", str(name), bases))
+            if isinstance(value, Mapping):
+                what = f"experiment.exceptions.{name}"
+                self.check_keys(what, value, _EXCEPTION_KEYS)
+                cells = value.get("cells")
+                if not isinstance(cells, list) or not cells or not all(cell in COST_CELLS for cell in cells):
+                    raise self.error(f"{what}.cells must be a list of {' and '.join(COST_CELLS)}, not {cells!r}.")
+                about[str(name)] = frozenset(cells)
+                value = value.get("why")
+            if not isinstance(value, str) or not value.strip():
+                raise self.error(f"experiment.exceptions.{name} must say why, in words.")
+            reasons[str(name)] = value.strip().rstrip(".")
+        return reasons, about
+
+    def _repeats(self) -> list[_Repeat]:
+        """Return what every row is made with, in the order of the blocks; one empty entry where rows stand alone."""
+        node = self.node.get("repeat")
+        if node is None:
+            return [_Repeat({}, "", "")]
+        self.check_keys("experiment.repeat", node, _REPEAT_KEYS)
+        for key in sorted(_REPEAT_KEYS - {"values"}):
+            if not isinstance(node.get(key), str) or not node[key].strip():
+                raise self.error(f"experiment.repeat.{key} must be a text.")
+        values = node.get("values")
+        if not isinstance(values, list) or not values:
+            raise self.error("experiment.repeat.values must be a list of values.")
+        repeats = []
+        for value in values:
+            settings = {node["key"]: value}
+            name, label = (self._fill("experiment.repeat", node[key], settings) for key in ("name", "label"))
+            repeats.append(_Repeat(settings, name, label))
+        if len({repeat.label for repeat in repeats}) < len(repeats):
+            raise self.error("experiment.repeat gives two blocks the same label; every value needs one of its own.")
+        return repeats
+
+    def _cost_overrides(self) -> tuple[str, ...]:
+        node = self.node.get("cost_overrides") or []
+        if not isinstance(node, list) or not all(_OVERRIDE.fullmatch(str(text)) for text in node):
+            raise self.error(f"experiment.cost_overrides must be a list of overrides, group=option, not {node!r}.")
+        return tuple(map(str, node))
+
+    def _cost_input(self) -> tuple[int, int, int] | None:
+        size = self.node.get("cost_input")
+        if size is None:
+            return None
+        if not isinstance(size, list) or len(size) != 3 or not all(type(side) is int and side > 0 for side in size):
+            raise self.error(f"experiment.cost_input must be [channels, height, width], not {size!r}.")
+        return size[0], size[1], size[2]
+
+    def _csv(self) -> list[dict[str, str]] | None:
+        file = self.node.get("printed")
+        if file is None:
+            return None
+        path = self.path.parent / str(file)
+        if not path.is_file():
+            raise self.error(f"experiment.printed names {file}, but there is no such file beside it.")
+        with path.open(encoding="utf-8", newline="") as handle:
+            return [{str(k): (v or "").strip() for k, v in line.items()} for line in csv.DictReader(handle)]
+
+    def _columns(self) -> Iterator[Column]:
+        from indexnet.run.tables import known_metrics
+
+        known = known_metrics()
+        headings = list(self.lines[0]) if self.lines else []
+        columns = self.node.get("columns")
+        if not isinstance(columns, list) or not columns:
+            raise self.error("experiment.columns must be a list with at least one column.")
+        for node in columns:
+            self.check_keys("experiment.columns", node, _COLUMN_KEYS)
+            metric, printed, split = (str(node.get(key, "")) for key in ("metric", "printed", "split"))
+            info = known.get(metric)
+            if info is None and not node.get("pending"):
+                raise self.wrap(unknown_name("metric in experiment.columns:", metric, known))
+            for repeat in self.repeats:
+                heading = self._fill("experiment.columns", printed, repeat.settings)
+                if heading and heading not in headings:
+                    raise self.wrap(unknown_name(f"column of {self.node.get('printed')}:", heading, headings))
+            if info is None and not {"title", "higher_is_better"} <= set(node):
+                raise self.error(f"the pending column {metric!r} needs a title and higher_is_better.")
+            title = node.get("title")
+            if title is None and info is not None:
+                title = f"{split} {info.title}".strip() + (f" ({info.unit})" if info.unit else "")
+            better = node.get("higher_is_better", info.higher_is_better if info else None)
+            digits = node.get("digits", 3)
+            if type(digits) is not int or digits < 0:
+                raise self.error(f"digits of column {metric!r} must be an integer of at least 0, not {digits!r}.")
+            yield Column(f"{split}/{metric}" if split else metric, printed, str(title), bool(better), digits, split)
+
+    # --- rows ----------------------------------------------------------------------------------------------------
+
+    def _rows(self) -> Iterator[Row]:
+        rows = self.node.get("rows")
+        if not isinstance(rows, list):
+            raise self.error("experiment.rows must be a list of rows and grids.")
+        for repeat in self.repeats:
+            for number, node in enumerate(rows, 1):
+                what = f"entry {number} of experiment.rows"
+                self.check_keys(what, node, _ROW_KEYS)
+                if not isinstance(node.get("name"), str):
+                    raise self.error(f"{what} has no name.")
+                for point in self._points(what, node.get("grid") or {}):
+                    yield self._row(what, node, point, repeat)
+
+    def _points(self, what: str, grid: Any) -> Iterator[dict[str, Any]]:
+        """Yield the points of a grid: the product of its axes; a key ``a,b`` is one axis of pairs."""
+        if not isinstance(grid, Mapping):
+            raise self.error(f"the grid of {what} must be a mapping from keys to lists.")
+        axes = []
+        for key, values in grid.items():
+            keys = [part.strip() for part in str(key).split(",")]
+            if not isinstance(values, list) or not values:
+                raise self.error(f"{key!r} in the grid of {what} needs a list of values.")
+            if len(keys) == 1:
+                axes.append([{keys[0]: value} for value in values])
+                continue
+            for value in values:
+                if not isinstance(value, list) or len(value) != len(keys):
+                    raise self.error(f"{key!r} in the grid of {what} needs lists of {len(keys)} values, not {value!r}.")
+            axes.append([dict(zip(keys, value, strict=True)) for value in values])
+        for parts in itertools.product(*axes):
+            yield {key: value for part in parts for key, value in part.items()}
+
+    def _row(self, what: str, node: Mapping[str, Any], point: Mapping[str, Any], repeat: _Repeat) -> Row:
+        overrides = node.get("overrides") or []
+        if not isinstance(overrides, list):
+            raise self.error(f"overrides of {what} must be a list.")
+        settings: dict[str, Any] = {}
+        for override in overrides:
+            match = _OVERRIDE.fullmatch(str(override))
+            if match is None:
+                raise self.error(f"{override!r} in {what} is no override; give group=option or group.key=value.")
+            settings[match[1].lstrip("+~")] = yaml.safe_load(match[2]) if match[2] else ""
+        settings.update(point)
+        for key in repeat.settings:
+            if key in settings:
+                raise self.error(f"{what} sets {key}, which experiment.repeat sets for every row.")
+
+        def fill(template: Any) -> str:
+            return self._fill(what, str(template), settings)
+
+        base = self._row_name(what, fill(node["name"]))
+        label = fill(node.get("label", node["name"]))
+        made = {**point, **repeat.settings}
+        return Row(
+            name=self._row_name(what, f"{base}_{repeat.name}") if repeat.name else base,
+            label=f"{label}, {repeat.label}" if repeat.label else label,
+            overrides=(*map(str, overrides), *(f"{key}={hydra_value(value)}" for key, value in made.items())),
+            printed=MappingProxyType(self._printed(base, node.get("printed"), fill, repeat)),
+            pending=str(node.get("pending") or "").strip().rstrip("."),
+            block=repeat.label,
+            base=base,
+        )
+
+    def _row_name(self, what: str, text: str) -> str:
+        name = re.sub(r"[^a-z0-9._-]+", "_", text.lower())
+        if not _NAME.fullmatch(name):
+            raise self.error(f"{name!r} ({what}) is no name for a folder; use letters, digits, dot, dash, underscore.")
+        return name
+
+    def _fill(self, what: str, template: str, settings: Mapping[str, Any]) -> str:
+        words = {key: _text(value) for key, value in settings.items()}
+        family = settings.get("resampling.family")
+        if family is not None:
+            words["family"] = FAMILIES.get(str(family), str(family))
+        words["variant"] = variant(settings.get("resampling.nonlinear", True), settings.get("resampling.context", True))
+
+        def word(match: re.Match[str]) -> str:
+            if match[1] not in words:
+                raise self.wrap(unknown_name(f"placeholder in {what}:", match[1], words))
+            return words[match[1]]
+
+        return _FIELD.sub(word, template)
+
+    def _printed(self, row: str, wanted: Any, fill: Callable[[Any], str], repeat: _Repeat) -> dict[str, str]:
+        """Return the one CSV line whose cells are as wanted, with the cells of template columns under the templates."""
+        if wanted is None:
+            return {}
+        if self.lines is None:
+            raise self.error(f"row {row!r} has printed cells, but experiment.printed names no CSV file.")
+        file = self.node["printed"]
+        if not isinstance(wanted, Mapping) or not wanted:
+            raise self.error(f"printed of row {row!r} must be a mapping from CSV columns to cells.")
+        cells = {str(key): fill(value) for key, value in wanted.items()}
+        for key in cells:
+            if key not in self.lines[0]:
+                raise self.wrap(unknown_name(f"column of {file}:", key, self.lines[0]))
+        found = [line for line in self.lines if all(line[key] == value for key, value in cells.items())]
+        if len(found) != 1:
+            asked = ", ".join(f"{key}={value!r}" for key, value in cells.items())
+            count = "no line" if not found else f"{len(found)} lines"
+            raise self.error(f"row {row!r} needs exactly one line of {file}, but {count} have {asked}.")
+        headings = {c.printed: self._fill("experiment.columns", c.printed, repeat.settings) for c in self.columns}
+        return found[0] | {template: found[0][name] for template, name in headings.items() if name != template}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):  # as the papers' CSV files write it
+        return "1" if value else "0"
+    return "" if value is None else str(value)

@@ -1,0 +1,363 @@
+"""The W&B run of a run folder: what it logs under which name, how it starts, goes on and ends.
+
+There is one for every run folder, with an id that follows from what the folder holds, so two jobs never share one and a
+resumed job continues its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import importlib.util
+import itertools
+import math
+import os
+import shutil
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from indexnet.core.errors import UserError
+from indexnet.core.files import atomic_write, read_json
+from indexnet.core.registry import unknown_name
+from indexnet.run.folder import RunFolder
+from indexnet.run.schema import MODES, config_hash
+
+STEP = "trainer/global_step"
+"""The x axis of everything that is logged: optimizer steps, counted from 0."""
+
+LOSS = "train/loss"
+PER_IMAGE = "per_image"
+"""A table: a line per test image, a column per metric."""
+
+RECORD = "record"
+"""The run's record, in the summary; ``record.json`` is uploaded too."""
+
+_ALIASES = {"dryrun": "offline", "run": "online", "shared": "online"}  # what WANDB_MODE may say as well
+_EXIT_CODES = {"done": 0, "failed": 1, "diverged": 5}
+_INTERRUPTED = 255  # W&B calls it killed
+_PATIENCE = 60  # seconds to wait for uploads at the end of a run
+
+
+def metric_key(metric: str) -> str:
+    """Return the name of a test metric: ``test/psnr``, ``test/bsd68/psnr``."""
+    return f"test/{metric}"
+
+
+def printed_key(cell: str) -> str:
+    """Return the name of a printed number of the run's row: ``printed/psnr``, ``printed/params``."""
+    return f"printed/{cell}"
+
+
+def picture_key(kind: str, stage: int | None = None) -> str:
+    """Return the name of the pictures of one kind: ``pictures/output``, ``pictures/index/stage0``."""
+    return f"pictures/{kind}" if stage is None else f"pictures/{kind}/stage{stage}"
+
+
+def setting_tag(data: str, budget: str) -> str:
+    """Return the tag of all runs on one data set at one budget, ``scenes-small``, as their folder is called."""
+    return f"{data}-{budget}"
+
+
+def settle_mode(config: Mapping[str, Any]) -> str:
+    """Return ``online``, ``offline``, ``disabled`` or, where it depends on who is logged in, ``auto``.
+
+    ``logger.mode`` decides; where that is ``auto``, the environment variable ``WANDB_MODE``.
+
+    Raises:
+        UserError: an unknown mode.
+    """
+    mode, said = str(config["logger"].get("mode", "auto")), "logger.mode"
+    if mode == "auto" and os.environ.get("WANDB_MODE"):
+        mode, said = os.environ["WANDB_MODE"], "WANDB_MODE"
+        mode = _ALIASES.get(mode, mode)
+    if mode not in MODES:
+        raise unknown_name(said, mode, MODES)
+    return mode
+
+
+class UnusableError(UserError):
+    """W&B cannot be used as asked for: nothing that is wrong with the run, which can begin once that is mended."""
+
+
+def check_use(mode: str) -> None:
+    """Refuse a mode that cannot be had here, without starting a run.
+
+    Args:
+        mode: from :func:`settle_mode`.
+
+    Raises:
+        UnusableError: wandb is missing, or the mode is ``online`` and the server cannot be used.
+    """
+    if mode == "disabled":
+        return
+    if importlib.util.find_spec("wandb") is None:
+        raise _missing()
+    if mode == "online":
+        with tempfile.TemporaryDirectory() as folder, _environment(Path(folder)):
+            _reach(mode)
+
+
+def _missing() -> UnusableError:
+    return UnusableError("logger.wandb=true needs the package wandb: pip install wandb, or give logger.wandb=false.")
+
+
+def run_id(folder: RunFolder, config: Mapping[str, Any]) -> str:
+    """Return the id of the folder's W&B run: 16 hexadecimal digits from configuration, data folder and run folder."""
+    parts = (config_hash(config), str(config["data"].get("root")), str(folder.path.resolve()))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def printed_values(config: Mapping[str, Any]) -> dict[str, float | str]:
+    """Return what the paper printed for the run's row: metric, ``params`` and ``gflops`` -> cell.
+
+    Numbers where the cell is a plain one, else the cell as printed (``+4.99K``); nothing for a run outside a table.
+    """
+    from indexnet.run.tables import COST_CELLS, load_experiment
+
+    name, row = config["experiment"]["name"], config["experiment"]["row"]
+    if name is None:
+        return {}
+    try:
+        experiment = load_experiment(name)
+    except UserError:  # the file has changed since the run was frozen; the run is still what it is
+        return {}
+    printed = next((each.printed for each in experiment.rows if each.name == row), {})
+    cells = {column.metric: printed.get(column.printed, "") for column in experiment.columns if column.printed}
+    cells |= {cell: printed.get(cell, "") for cell in COST_CELLS}
+    return {key: _plain(cell) for key, cell in cells.items() if cell}
+
+
+def _plain(cell: str) -> float | str:
+    try:
+        value = float(cell)
+    except ValueError:
+        return cell
+    return value if math.isfinite(value) and not cell.startswith("+") else cell
+
+
+def start_run(
+    folder: RunFolder, config: dict[str, Any], mode: str, start: int, rows: Sequence[Mapping[str, str]] | None
+) -> Any:
+    """Start the W&B run of a folder, or continue it.
+
+    Args:
+        folder: of the run.
+        config: its frozen configuration.
+        mode: from :func:`settle_mode`, but not ``disabled``.
+        start: optimizer steps that are done already.
+        rows: what was logged up to there, as lines of ``csv/metrics.csv``, as far as it is known; None: nothing is.
+
+    Raises:
+        UnusableError: wandb is missing, or the mode is ``online`` and the server cannot be used.
+    """
+    try:
+        import wandb
+    except ImportError as error:
+        raise _missing() from error
+
+    with _environment(folder.path):
+        mode = _reach(mode)
+        identity = run_id(folder, config)
+        whole = start == 0 or (rows is not None and _are_whole(rows, start))
+        if mode == "offline" and not whole:
+            rows = None  # in the earlier log
+        elif mode == "offline":
+            # A killed process leaves a log whose end, and maybe whose beginning, was never written. The new one holds
+            # everything: what the killed try logged stands in ``rows``.
+            for old in (folder.path / "wandb").glob(f"offline-run-*-{identity}"):
+                shutil.rmtree(old)
+        experiment = config["experiment"]
+        row, name = experiment["row"], experiment["name"]
+        printed = printed_values(config)
+        settings = wandb.Settings(
+            silent=True,
+            console="off",  # it is in console.log
+            init_timeout=30,
+            finish_timeout=_PATIENCE,
+            finish_timeout_raises=True,
+            disable_job_creation=True,
+        )
+        try:
+            run = wandb.init(
+                project=config["logger"]["project"],
+                name=f"{row or config['resampling']['name']}-seed{config['seed']}",
+                id=identity,
+                dir=str(folder.path),
+                group=name or config["task"]["name"],
+                job_type=row or "single",
+                tags=_tags(config),
+                config=config | {printed_key(key): value for key, value in printed.items()},
+                mode=mode,  # type: ignore[arg-type]
+                # Without "allow", what a server has of the run is replaced: right for a run that begins, and for an
+                # offline log, which is whole.
+                resume=None if start == 0 or (mode == "offline" and whole) else "allow",
+                reinit="create_new",  # never in a run that somebody else has open in this process
+                settings=settings,
+            )
+        except wandb.errors.Error as error:
+            if mode == "offline":
+                raise
+            raise _offline_instead(f"W&B does not take the run ({_line(error)})") from error
+        run.define_metric(STEP)
+        run.define_metric("*", step_metric=STEP, step_sync=True)
+        for key, value in printed.items():
+            if isinstance(value, float):
+                run.summary[printed_key(key)] = value
+        _log_again(run, rows or ())
+    where = f"{run.url}" if mode == "online" else f"offline; `wandb sync {folder.path / 'wandb'}` uploads it"
+    print(f"W&B run {identity}: {where}", flush=True)
+    return run
+
+
+def _tags(config: Mapping[str, Any]) -> list[str]:
+    name = config["experiment"]["name"]
+    parts = (
+        *(name.split("/") if name else ()),
+        *(config[group]["name"] for group in ("task", "resampling", "budget", "data")),
+        setting_tag(config["data"]["name"], config["budget"]["name"]),
+    )
+    return list(dict.fromkeys(parts))
+
+
+def _reach(mode: str) -> str:
+    """Return ``online`` where the server is there and takes the key, else ``offline``.
+
+    Raises:
+        UnusableError: ``online`` is asked for, and cannot be.
+    """
+    import wandb
+
+    if mode == "offline":
+        return mode
+    for patient in (mode == "online", False):  # a busy machine may take longer than W&B waits: once more
+        try:
+            if wandb.login(prompt=False, verify=True):
+                return "online"
+            why = "no key is configured, `wandb login` does it"
+            break
+        except wandb.errors.Error as error:
+            late = "did not respond in time" in str(error)
+            why = "no answer" if late else _line(error)
+            if not (late and patient):
+                break
+    if mode == "auto" and not why.startswith("no key"):
+        print(f"indexnet: W&B cannot be used online ({why}): logging offline.", file=sys.stderr)
+    if mode == "auto":
+        return "offline"
+    raise _offline_instead(f"W&B cannot be used online ({why})")
+
+
+def _offline_instead(what: str) -> UnusableError:
+    return UnusableError(f"{what}; give logger.mode=offline to log to files that `wandb sync` uploads later.")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")
+
+
+def _are_whole(rows: Sequence[Mapping[str, str]], start: int) -> bool:
+    """Return whether rows are all that was logged before a step: one in so many steps, from the beginning to there.
+
+    They are not where an earlier try had no CSV logger.
+    """
+    steps = sorted({int(row["step"]) for row in rows})
+    gaps = [after - before for before, after in itertools.pairwise([-1, *steps, start - 1])]
+    return bool(steps) and len(set(gaps[:-1])) == 1 and gaps[-1] < gaps[0]
+
+
+def _log_again(run: Any, rows: Sequence[Mapping[str, str]]) -> None:
+    """Log what an earlier try logged and the run does not have: all of it offline, what was still on its way online."""
+    seen = run.summary.get(STEP)
+    for row in rows:
+        step = int(row["step"])
+        if seen is None or step > seen:
+            values = {key: float(value) for key, value in row.items() if value and key != "step"}
+            run.log({**values, STEP: step})
+
+
+def finish_run(run: Any, folder: RunFolder, record: Mapping[str, Any]) -> None:
+    """Hand over the record, and of a finished run its metrics, pictures and per-image values; then close the run.
+
+    What goes wrong here is shown, and changes nothing of a run whose record is written.
+    """
+    import wandb
+
+    said = f"indexnet: {folder.path}: the record is complete, but W&B"
+    with _environment(folder.path):
+        try:
+            _hand_over(run, folder, record)
+        except wandb.errors.Error as error:
+            print(f"{said} did not take all of it ({_line(error)}).", file=sys.stderr)
+        except Exception:
+            traceback.print_exc()
+            print(f"{said} did not take all of it.", file=sys.stderr)
+        try:
+            run.finish(exit_code=_EXIT_CODES.get(record["status"], _INTERRUPTED))
+        except TimeoutError:
+            upload = f"wandb sync --include-online {folder.path / 'wandb'}"
+            print(f"{said} did not answer for {_PATIENCE} s; `{upload}` uploads the rest.", file=sys.stderr)
+        except Exception as error:  # its service process has died
+            print(f"{said} could not be closed ({_line(error)}).", file=sys.stderr)
+
+
+def _hand_over(run: Any, folder: RunFolder, record: Mapping[str, Any]) -> None:
+    import wandb
+
+    run.summary[RECORD] = dict(record)
+    for name, value in record["metrics"].items():
+        if value is not None:
+            run.summary[metric_key(name)] = value
+    file = folder.path / "record.json"
+    if file.is_file():
+        # in the W&B run's own folder, or W&B keeps a link to the absolute path
+        copy = Path(run.dir) / file.name
+        atomic_write(copy, file.read_bytes())
+        run.save(str(copy), base_path=run.dir, policy="now")
+    if record["status"] != "done":
+        return
+    shown: dict[str, Any] = {}
+    pictures = folder.path / "pictures"
+    if (pictures / "pictures.json").is_file():
+        for entry in read_json(pictures / "pictures.json"):
+            image = wandb.Image(str(pictures / entry["file"]), caption=f"{entry['sample']}: {entry['caption']}")
+            shown.setdefault(picture_key(entry["kind"], entry["stage"]), []).append(image)
+        run.log({**shown, STEP: record["steps"]})
+    if (folder.path / "per_image.csv").is_file():  # last: online, a table asks the server at once
+        run.log({PER_IMAGE: _per_image(folder.path / "per_image.csv"), STEP: record["steps"]})
+
+
+def _per_image(path: Path) -> Any:
+    import wandb
+
+    with path.open(encoding="utf-8", newline="") as file:
+        head, *lines = csv.reader(file)
+    table = wandb.Table(columns=[*head])
+    for line in lines:
+        table.add_data(line[0], *(float(cell) if cell else None for cell in line[1:]))
+    return table
+
+
+@contextlib.contextmanager
+def _environment(folder: Path) -> Iterator[None]:
+    """Let wandb write below the run's folder only, and leave no variable of its own behind: other jobs may follow."""
+
+    def variables() -> dict[str, str]:
+        return {key: value for key, value in os.environ.items() if key.startswith("WANDB_")}
+
+    before, own = variables(), folder / "wandb"
+    for key in ("WANDB_MODE", "WANDB_RESUME"):  # settled already
+        os.environ.pop(key, None)
+    os.environ["WANDB_SILENT"] = "true"
+    for name, place in (("DATA", ".data"), ("ARTIFACT", ".artifacts"), ("CACHE", ".cache")):
+        os.environ[f"WANDB_{name}_DIR"] = str(own / place)
+    try:
+        yield
+    finally:
+        for key in variables():
+            del os.environ[key]
+        os.environ.update(before)

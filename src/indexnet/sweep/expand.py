@@ -1,0 +1,163 @@
+"""What a command line of a sweep asks for: a table's rows and seeds, or the plain product of comma lists."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from indexnet.core.errors import UserError
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+
+    from indexnet.run.tables import Experiment
+
+
+Value = TypeVar("Value", str, int)
+
+_OWN = ("experiments", "rows", "seeds", "seed")
+_IN_FOLDER = ("data", "data.name", "budget", "budget.name", "paths.runs")
+"""Keys that lead to another folder anyway: a sweep over them needs no other name for the row."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One override of the command line with one value: its key, its whole text, and whether it is swept over."""
+
+    key: str
+    text: str
+    swept: bool = False
+
+
+@dataclass
+class Request:
+    """What a command line asks for."""
+
+    experiments: list[str] = field(default_factory=list)
+    rows: list[str] | None = None
+    seeds: list[int] | None = None
+    axes: list[list[Setting]] = field(default_factory=list)
+
+
+def expand(overrides: Sequence[Override]) -> Iterator[list[str]]:
+    """Yield the overrides of each job that a parsed command line asks for.
+
+    Raises:
+        UserError: an unknown experiment, row or seed, or a setting that rows make themselves.
+    """
+    request = _read(overrides)
+    if not request.experiments:
+        if request.rows is not None:
+            raise UserError("rows=... selects rows of a table; give experiments=NAME too.")
+        seeds = [[Setting("seed", f"seed={seed}", True) for seed in request.seeds]] if request.seeds is not None else []
+        for point in itertools.product(*request.axes, *seeds):
+            yield [setting.text for setting in point]
+        return
+    from indexnet.run.tables import load_experiment
+
+    for name in request.experiments:
+        yield from _table(load_experiment(name), request)
+
+
+def _table(experiment: Experiment, request: Request) -> Iterator[list[str]]:
+    from indexnet.core.errors import UserError
+    from indexnet.run.tables import hydra_value
+
+    rows = experiment.select(request.rows)
+    seeds = experiment.seeds if request.seeds is None else request.seeds
+    for row in rows:
+        made = [override.partition("=")[0].lstrip("+~") for override in row.overrides]
+        for setting in itertools.chain(*request.axes):
+            if any(key == setting.key or key.startswith(f"{setting.key}.") for key in made):
+                raise UserError(
+                    f"{setting.text} would replace what row {row.name!r} of {experiment.name} is made of "
+                    f"({', '.join(row.overrides)}); leave it out, or choose other rows with rows=NAME,NAME."
+                )
+    # seeds outermost: a sweep that is stopped half way leaves whole tables
+    for seed, row, point in itertools.product(seeds, rows, itertools.product(*request.axes)):
+        more = [setting.text for setting in point if setting.swept and setting.key not in _IN_FOLDER]
+        name = "--".join([row.name, *(re.sub(r"[^A-Za-z0-9._-]+", "-", text) for text in more)])
+        label = f"{row.label} ({', '.join(more)})" if more else row.label
+        yield [
+            f"experiments={experiment.name}",
+            *row.overrides,
+            *(setting.text for setting in point),
+            f"experiment.row={hydra_value(name)}",
+            f"experiment.label={hydra_value(label)}",
+            f"seed={seed}",
+        ]
+
+
+def _read(overrides: Sequence[Override]) -> Request:
+    """Sort a command line into what selects rows and seeds and what every job gets."""
+    request = Request()
+    given: list[str] = []
+    for override in overrides:
+        key = override.key_or_group
+        if key not in _OWN:
+            request.axes.append(_settings(override))
+            continue
+        if key in given:
+            raise UserError(f"{key}= is given twice; give all in one, {key}=A,B.")
+        given.append(key)
+        values = _values(override)
+        if values is None:
+            continue
+        if key == "experiments":
+            request.experiments = _different(key, values)
+        elif key == "rows":
+            request.rows = _different(key, values)
+        elif request.seeds is not None:
+            raise UserError("seeds= and seed= are both given; one of them is enough.")
+        else:
+            request.seeds = _different(key, [_seed(key, value) for value in values])
+    return request
+
+
+def _different(key: str, values: list[Value]) -> list[Value]:
+    for value in values:
+        if values.count(value) > 1:
+            raise UserError(f"{key}: {value} is given twice.")
+    return values
+
+
+def _seed(key: str, value: str) -> int:
+    if not re.fullmatch(r"\d+", value):
+        raise UserError(f"{key}={value}: a seed is an integer of at least 0.")
+    return int(value)
+
+
+def _values(override: Override) -> list[str] | None:
+    """Return the values of an override as texts; a comma list and a list in brackets are the same, null is None."""
+    if override.is_sweep_override():
+        _check_discrete(override)
+        return [text.strip("'\"") for text in override.sweep_string_iterator()]
+    value = override.value()
+    if value is None:
+        return None
+    return [str(each) for each in value] if isinstance(value, list) else [str(value)]
+
+
+def _settings(override: Override) -> list[Setting]:
+    key = override.key_or_group
+    if not override.is_sweep_override():
+        assert override.input_line is not None
+        return [Setting(key, override.input_line)]
+    _check_discrete(override)
+    settings = [
+        Setting(key, f"{override.get_key_element()}={value}", True) for value in override.sweep_string_iterator()
+    ]
+    if not settings:
+        raise UserError(f"{override.input_line} matches nothing to sweep over.")
+    return settings
+
+
+def _check_discrete(override: Override) -> None:
+    if not override.is_discrete_sweep():
+        raise UserError(
+            f"{override.input_line} has no list of values to sweep over; give a comma list, choice(...) or range(...), "
+            "or search it with hydra/sweeper=optuna."
+        )

@@ -1,0 +1,187 @@
+"""A whole sweep: its folders and its lock, what was asked for, its jobs, and what came of them."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from indexnet.core.errors import UserError
+from indexnet.core.files import read_json, write_json
+from indexnet.core.locks import exclusive
+from indexnet.run.folder import prepare, run_path
+from indexnet.sweep.pool import Job, Outcome, launch, outcome_before
+
+PARTLY = 3
+"""Exit code: some of what was asked for has no result; all the rest has."""
+LOCK = ".sweep"
+"""The file in a sweep's folder that its launcher holds."""
+_REQUESTS = "sweep.json"
+_KEPT = 20
+
+
+def prepare_jobs(configs: Sequence[Mapping[str, Any]], titles: Sequence[str] | None = None) -> list[Job]:
+    """Create the folders of frozen configurations, all or none.
+
+    Args:
+        configs: one for each job.
+        titles: what tells the jobs apart; default their rows or folders.
+
+    Raises:
+        UserError: two jobs have the same folder, or a folder holds a run with another configuration.
+    """
+    paths = [run_path(config) for config in configs]
+    for index, path in enumerate(paths):
+        if path in paths[:index]:
+            raise UserError(
+                f"two jobs of this sweep have the same folder {path}: the same configuration is asked for twice, or "
+                "what tells the two apart is no part of the folder's name; sweep over one less."
+            )
+    new = [not (path / "config.yaml").is_file() for path in paths]
+    for wanted in (False, True):  # those that exist are compared before any is created
+        for config, is_new in zip(configs, new, strict=True):
+            if is_new is wanted:
+                prepare(config)
+    jobs = []
+    for index, (config, path) in enumerate(zip(configs, paths, strict=True)):
+        jobs.append(
+            Job(
+                folder=path.resolve(),
+                title=titles[index] if titles else str(config["experiment"]["row"] or path.name),
+                seed=config["seed"],
+                devices=config["trainer"]["devices"],
+                cpu=config["trainer"]["accelerator"] == "cpu",
+            )
+        )
+    return jobs
+
+
+def sweep_folder(config: Mapping[str, Any]) -> Path:
+    """Return the folder that holds a whole sweep: of one table on one data set and budget, or of all single runs."""
+    path = run_path(config)
+    return path.parent if config["experiment"]["name"] is None else path.parent.parent
+
+
+@contextlib.contextmanager
+def hold_tables(configs: Sequence[Mapping[str, Any]]) -> Iterator[None]:
+    """Hold the folder of every table of a sweep; single runs share one with unrelated ones, and their own locks do.
+
+    Raises:
+        UserError: another sweep holds one of them.
+    """
+    with contextlib.ExitStack() as locks:
+        for folder in sorted({sweep_folder(c) for c in configs if c["experiment"]["name"] is not None}):
+            message = (
+                f"another sweep is at work in {folder}; wait for it or stop it, or give paths.runs=ANOTHER_FOLDER."
+            )
+            locks.enter_context(exclusive(folder / LOCK, message))
+        yield
+
+
+def check_wandb(configs: Sequence[Mapping[str, Any]], retry_failed: bool) -> None:
+    """Refuse a W&B that the jobs which are left to run want and cannot use, before the first of them starts.
+
+    Raises:
+        UserError: wandb is missing, ``WANDB_MODE`` is unknown, or the mode is ``online`` and the server cannot be used.
+    """
+    from indexnet.run.wandb_logging import check_use, settle_mode
+
+    modes = set()
+    for config in configs:
+        if config["logger"]["wandb"] and outcome_before(Job(run_path(config), "", 0), retry_failed) is None:
+            modes.add(settle_mode(config))
+    for mode in sorted(modes):
+        check_use(mode)
+
+
+def run_sweep(
+    configs: Sequence[Mapping[str, Any]],
+    titles: Sequence[str] | None = None,
+    *,
+    n_jobs: int = 1,
+    fail_fast: bool = False,
+    retry_failed: bool = False,
+    arguments: Sequence[str] = (),
+) -> list[Outcome]:
+    """Prepare and run frozen configurations, show how it goes, and say at the end what came of it.
+
+    Args:
+        configs: one for each job.
+        titles: what tells the jobs apart; default their rows or folders.
+        n_jobs: processes at a time.
+        fail_fast: stop everything at the first job that fails.
+        retry_failed: run those again that failed before.
+        arguments: of the command that asks for all this, which :func:`read_requests` gives back; empty: unknown.
+
+    Returns:
+        One outcome for each job, in order.
+
+    Raises:
+        UserError: the folders cannot be prepared, another sweep is at work in them, or W&B cannot be used.
+    """
+    from indexnet.sweep.progress import announce, create_view, summarize
+
+    if n_jobs < 1:
+        raise UserError(f"hydra.launcher.n_jobs={n_jobs} must be at least 1.")
+    folders = sorted({sweep_folder(config) for config in configs})
+    check_wandb(configs, retry_failed)
+    with hold_tables(configs):
+        jobs = prepare_jobs(configs, titles)
+        note_request(configs, arguments)
+        announce(configs, n_jobs)
+        started = time.monotonic()
+        with create_view(len(jobs), n_jobs) as view:
+            outcomes = launch(jobs, n_jobs=n_jobs, fail_fast=fail_fast, retry_failed=retry_failed, view=view)
+    summarize(outcomes, folders, time.monotonic() - started)
+    return outcomes
+
+
+def note_request(configs: Sequence[Mapping[str, Any]], arguments: Sequence[str]) -> None:
+    """Keep in each table's folder which command asked for which of its runs, for ``indexnet status``.
+
+    Args:
+        configs: one for each job, as frozen.
+        arguments: of ``indexnet train``; nothing is kept where there are none.
+    """
+    if not arguments:
+        return
+    runs: dict[Path, list[str]] = {}
+    for config in configs:
+        if config["experiment"]["name"] is not None:
+            path = run_path(config)
+            runs.setdefault(sweep_folder(config), []).append(f"{path.parent.name}/{path.name}")
+    kept = [text for text in arguments if not text.startswith("retry_failed=")]
+    for folder, names in runs.items():
+        request = {"arguments": kept, "directory": str(Path.cwd()), "runs": names}
+        before = read_requests(folder)
+        after = [*(each for each in before if each != request), request][-_KEPT:]
+        if after != before:
+            write_json(folder / _REQUESTS, {"requests": after})
+
+
+def read_requests(folder: Path) -> list[dict[str, Any]]:
+    """Read what :func:`note_request` kept, oldest first.
+
+    Returns:
+        ``arguments`` (of ``indexnet train``), ``directory`` (where it was given) and ``runs`` (``ROW/seed=N``) of each
+        command; empty where nothing readable is there.
+    """
+    try:
+        found = read_json(folder / _REQUESTS)["requests"]
+        return [
+            {
+                "arguments": [str(text) for text in each["arguments"]],
+                "directory": str(each["directory"]),
+                "runs": [str(name) for name in each["runs"]],
+            }
+            for each in found
+        ]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def exit_code(outcomes: Sequence[Outcome]) -> int:
+    """Return 0 where every job has a result, 3 where some have none."""
+    return 0 if all(outcome.status in ("done", "before") for outcome in outcomes) else PARTLY

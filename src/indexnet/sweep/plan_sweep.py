@@ -1,0 +1,187 @@
+"""The runs of a table, as its sweep would make them, gathered by what costs the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from indexnet.core.errors import UserError
+
+if TYPE_CHECKING:
+    from indexnet.run.folder import RunFolder
+    from indexnet.run.tables import Experiment
+    from indexnet.sweep.plan_estimate import Estimate
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The runs that ``indexnet train -m`` with the same words would make.
+
+    Attributes:
+        experiment: the table.
+        configs: frozen, one for each run, in the sweep's order.
+        n_jobs: runs at a time.
+        retry_failed: whether runs that failed before are tried again.
+    """
+
+    experiment: Experiment
+    configs: tuple[dict[str, Any], ...]
+    n_jobs: int
+    retry_failed: bool
+
+
+def compose_sweep(name: str, overrides: Sequence[str]) -> Sweep:
+    """Expand, compose and freeze an experiment's runs, exactly as the sweep does; nothing is written.
+
+    Raises:
+        UserError: what ``indexnet train -m`` would refuse as well.
+    """
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+    from hydra.types import RunMode
+    from omegaconf.errors import OmegaConfBaseException
+
+    from indexnet.core.paths import conf_dir
+    from indexnet.run.config import compose, explain, freeze
+    from indexnet.run.tables import load_experiment
+    from indexnet.sweep.expand import expand
+
+    experiment = load_experiment(name)
+    for text in overrides:
+        if text.startswith("-") or ("=" not in text and not text.startswith("~")):
+            raise UserError(f"{text!r} is no override; give group=option or group.key=value.")
+        if text.partition("=")[0] == "experiments":
+            raise UserError(f"{text}: the experiment is {name}, named before the overrides; plan one at a time.")
+    words = [f"experiments={name}", *overrides]
+    configs: list[dict[str, Any]] = []
+    frozen: dict[tuple[str, ...], dict[str, Any]] = {}
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):  # once for all runs
+        try:
+            loader = GlobalHydra.instance().config_loader()
+            base = loader.load_configuration("config", words, run_mode=RunMode.MULTIRUN)
+            own = OverridesParser.create(config_loader=loader).parse_overrides(list(base.hydra.overrides.task))
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            raise error if isinstance(error, UserError) else explain(error, words) from error
+        for job in expand(own):
+            (seed,) = (text for text in job if text.startswith("seed="))
+            rest = tuple(text for text in job if text != seed)
+            if rest not in frozen:  # seeds differ in nothing else, and composing takes its time
+                frozen[rest] = freeze(compose(job))
+            configs.append({**frozen[rest], "seed": int(seed.removeprefix("seed="))})
+        launcher = base.hydra.launcher  # that of a cluster has no n_jobs: all runs at a time, on one device each
+        n_jobs = launcher.n_jobs if "n_jobs" in launcher else 1
+        if n_jobs is None:
+            n_jobs = base.experiment.get("n_jobs", 1)
+        if n_jobs < 1:
+            raise UserError(f"hydra.launcher.n_jobs={n_jobs} must be at least 1.")
+        return Sweep(experiment, tuple(configs), int(n_jobs), bool(base.get("retry_failed", False)))
+
+
+@dataclass
+class PlannedRow:
+    """Runs that cost the same: the seeds of a row, and what its table repeats it for.
+
+    Attributes:
+        name: of the row.
+        config: of the first of its runs.
+        steps: optimizer steps of a run.
+        tests: images of each test split.
+        runs: how many there are.
+        left: the step that each run that is left goes on from, 0 for one that has not begun.
+        failed: runs that failed before and are left alone.
+        estimate: what one run costs; None where nothing was measured.
+        error: why it was not, or only in part; one sentence.
+        device: what it was measured on.
+        device_mb: memory of the device, MiB; None on the CPU.
+    """
+
+    name: str
+    config: dict[str, Any]
+    steps: int
+    tests: tuple[int, ...]
+    runs: int = 0
+    left: list[int] = field(default_factory=list)
+    failed: int = 0
+    estimate: Estimate | None = None
+    error: str = ""
+    device: str = ""
+    device_mb: float | None = None
+
+    @property
+    def devices(self) -> int:
+        """Devices that a run takes."""
+        trainer = self.config["trainer"]
+        return int(trainer["devices"] * trainer["num_nodes"])
+
+
+def group_rows(sweep: Sweep) -> list[PlannedRow]:
+    """Gather runs that cost the same, look what is done already, and count steps and test images.
+
+    Raises:
+        UserError: data are missing, or a folder holds a run with another configuration.
+    """
+    from indexnet.run.folder import RunFolder, run_path
+    from indexnet.run.loader import total_steps
+
+    known = {row.name: row for row in sweep.experiment.rows}
+    rows: dict[str, PlannedRow] = {}
+    counts: dict[str, tuple[int, tuple[int, ...]]] = {}
+    for config in sweep.configs:
+        name = config["experiment"]["row"]
+        own, _, more = name.partition("--")
+        shared = {k: v for k, v in config.items() if k not in ("seed", "experiment", "paths", "logger")}
+        row = known[own]
+        if row.block:  # a table's repetitions cost the same, as its printed costs say
+            group, _, key = row.overrides[-1].partition("=")[0].rpartition(".")
+            shared[group] = {k: v for k, v in shared[group].items() if k != key}
+            name = f"{row.base}--{more}" if more else row.base
+        place = json.dumps([name, shared], sort_keys=True)
+        if place not in rows:
+            data = json.dumps([config["data"], config["training"]["size"]], sort_keys=True)
+            if data not in counts:
+                counts[data] = _counts(config)
+            train, tests = counts[data]
+            rows[place] = PlannedRow(name, config, total_steps(config["training"], config["budget"], train), tests)
+        found = rows[place]
+        found.runs += 1
+        status, step = _progress(RunFolder(run_path(config)), config)
+        if status == "failed" and not sweep.retry_failed:
+            found.failed += 1
+        elif status not in ("done", "diverged"):
+            found.left.append(step)
+    return list(rows.values())
+
+
+def _counts(config: Mapping[str, Any]) -> tuple[int, tuple[int, ...]]:
+    """Return the samples of a run's training split and of each split that it is measured on."""
+    from indexnet.data import create_data
+    from indexnet.run.schema import data_options
+    from indexnet.run.splits import measured_splits
+
+    options = data_options(config)
+    data = create_data(options.pop("name"), **options)
+    train, limit = len(data.train()), config["budget"].get("max_test")
+    splits = measured_splits(data, config).values()
+    return train, tuple(len(split) if limit is None else min(limit, len(split)) for split in splits)
+
+
+def _progress(folder: RunFolder, config: Mapping[str, Any]) -> tuple[str, int]:
+    """Return a run's status and the step that it goes on from.
+
+    Raises:
+        UserError: the folder holds a run with another configuration, or a record that cannot be read.
+    """
+    from indexnet.run.schema import config_hash
+
+    if not (folder.path / "config.yaml").is_file():
+        return "new", 0
+    if config_hash(folder.config()) != config_hash(config):
+        raise UserError(
+            f"{folder.path} holds a run with another configuration, which `indexnet train` would refuse; give "
+            "paths.runs=ANOTHER_FOLDER, or move or delete that folder."
+        )
+    return folder.status(), folder.resumed_step()

@@ -1,0 +1,246 @@
+"""What a person sees of a sweep: a live table in a terminal, plain lines elsewhere, and a summary."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from indexnet.core.errors import UserError
+from indexnet.core.files import read_json
+from indexnet.run.folder import RunFolder
+from indexnet.sweep.pool import Outcome, Running, View
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+
+_WORDS = {"done": "done", "before": "done before", "diverged": "diverged", "failed": "failed", "stopped": "stopped"}
+_COLOURS = {"done": "green", "before": "dim", "diverged": "yellow", "failed": "red", "stopped": "yellow"}
+_SHOWN = 8  # ended jobs that the live table keeps in sight
+_LINE_EVERY = 60.0  # seconds between two plain lines about jobs that run
+
+
+def create_view(total: int, n_jobs: int, console: Console | None = None) -> View:
+    """Return the view that suits where the output goes.
+
+    Args:
+        total: number of jobs.
+        n_jobs: processes at a time.
+        console: where to; default standard output.
+    """
+    from rich.console import Console
+
+    console = console or Console(highlight=False)
+    return LiveView(total, n_jobs, console) if console.is_terminal else PlainView(total, console)
+
+
+def announce(configs: Sequence[Mapping[str, Any]], n_jobs: int) -> None:
+    """Say what a sweep is about to do: how many runs, on which data, how long each, and what its budget cuts.
+
+    Args:
+        configs: of its jobs, as frozen.
+        n_jobs: runs at a time.
+    """
+    from indexnet.run.tables import load_experiment
+
+    def listed(values: Iterable[object]) -> str:
+        return ", ".join(dict.fromkeys(map(str, values)))
+
+    names = list(dict.fromkeys(config["experiment"]["name"] for config in configs if config["experiment"]["name"]))
+    data = listed(config["data"]["name"] for config in configs)
+    printed = ""
+    with contextlib.suppress(UserError):  # its file may be gone; the jobs are frozen
+        printed = listed(each for name in names for each in load_experiment(name).printed_data)
+    where = f"{data} (printed on {printed})" if printed and printed != data else data
+    lengths = listed(_length(config) for config in configs)
+    together = f", {n_jobs} at a time" if n_jobs > 1 and len(configs) > 1 else ""
+    runs = f"{len(configs)} run{'' if len(configs) == 1 else 's'}" + (f" of {', '.join(names)}" if names else "")
+    budget = listed(config["budget"]["name"] for config in configs)
+    print(f"{runs}{together}: data {where}; budget {budget}, {lengths}", flush=True)
+
+
+def _length(config: Mapping[str, Any]) -> str:
+    """Return how long a run trains: ``200 steps of 32``, ``3 steps of 2 (20 cut by budget.max_steps)``."""
+    training, cap = config["training"], config["budget"].get("max_steps")
+    batch = training["batch_size"]
+    if not training["steps"]:
+        most = f", at most {cap} steps" if cap else ""
+        return f"{training['epochs']} epochs in batches of {batch}{most}"
+    if cap and cap < training["steps"]:
+        return f"{cap} steps of {batch} ({training['steps']} cut by budget.max_steps)"
+    return f"{training['steps']} steps of {batch}"
+
+
+def duration(seconds: float) -> str:
+    """Write a duration as people say it: ``42 s``, ``3 min 05 s``, ``2 h 10 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def metrics_line(folder: Path) -> str:
+    """Return a finished run's metrics in one line; empty where there is no record."""
+    try:
+        metrics = read_json(folder / "record.json")["metrics"]
+        shown = {name: "not measurable" if value is None else f"{value:.4g}" for name, value in metrics.items()}
+        return ", ".join(f"{name} {text}" for name, text in shown.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # no record, or one that somebody has edited
+        return ""
+
+
+def _steps(running: Running) -> tuple[str, str, str]:
+    """Return what to show as step, loss and time left."""
+    progress = running.progress()
+    try:
+        step, steps, loss = progress["step"], progress["steps"], f"{progress['loss']:.4g}"
+        return ("testing", loss, "") if step >= steps else (f"{step} / {steps}", loss, duration(progress["eta_s"]))
+    except (KeyError, TypeError, ValueError):
+        return "starting", "", ""
+
+
+class PlainView(View):
+    """One line for each thing that happens."""
+
+    def __init__(self, total: int, console: Console) -> None:
+        self.total, self.console = total, console
+        self.ends = 0
+        self._last = time.monotonic()
+
+    def _print(self, text: str) -> None:
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    def started(self, running: Running) -> None:
+        """Name the job."""
+        step = RunFolder(running.job.folder).resumed_step()
+        begins = f"goes on from step {step}:" if step else "started "
+        self._print(f"{begins} {running.job.title} seed={running.job.seed}")
+
+    def ended(self, outcome: Outcome) -> None:
+        """Say how it ended."""
+        self.ends += 1
+        job = outcome.job
+        what = metrics_line(job.folder) if outcome.status in ("done", "before") else outcome.reason
+        took = f" in {duration(outcome.seconds)}" if outcome.seconds else ""
+        self._print(
+            f"{_WORDS[outcome.status]:8s} {job.title} seed={job.seed}{took} ({self.ends} of {self.total}): {what}"
+        )
+
+    def tick(self, running: Sequence[Running]) -> None:
+        """Once a minute, say how far the running jobs are."""
+        if time.monotonic() - self._last < _LINE_EVERY:
+            return
+        self._last = time.monotonic()
+        for each in running:
+            step, loss, left = _steps(each)
+            more = f", loss {loss}, {left} left" if left else ""
+            self._print(f"running  {each.job.title} seed={each.job.seed}: {step}{more}")
+
+
+class LiveView(View):
+    """A table that changes in place: running jobs with step, loss and time left, and the last ones that ended."""
+
+    def __init__(self, total: int, n_jobs: int, console: Console) -> None:
+        from rich.live import Live
+
+        self.total, self.n_jobs = total, n_jobs
+        self.outcomes: list[Outcome] = []
+        self.running: Sequence[Running] = ()
+        self._begin = time.monotonic()
+        self._drawn = 0.0
+        self._live = Live(console=console, auto_refresh=False)
+
+    def __enter__(self) -> View:
+        self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.running = ()
+        self._draw()
+        self._live.stop()
+
+    def ended(self, outcome: Outcome) -> None:
+        """Keep it in sight for a while."""
+        self.outcomes.append(outcome)
+
+    def tick(self, running: Sequence[Running]) -> None:
+        """Draw, at most twice a second."""
+        self.running = running
+        if time.monotonic() - self._drawn >= 0.5:
+            self._draw()
+
+    def _draw(self) -> None:
+        self._drawn = time.monotonic()
+        self._live.update(self.table(), refresh=True)
+
+    def table(self) -> Table:
+        """Build the table of this moment."""
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=box.SIMPLE_HEAD, title=self._title(), title_justify="left", title_style="bold")
+        table.add_column("row", overflow="fold")
+        for heading in ("seed", "step", "loss", "left"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column("")
+        for outcome in self.outcomes[-_SHOWN:]:
+            good = outcome.status in ("done", "before")
+            what = metrics_line(outcome.job.folder) if good else outcome.reason
+            words = Text(f"{_WORDS[outcome.status]}  {what}", style=_COLOURS[outcome.status])
+            table.add_row(Text(outcome.job.title), str(outcome.job.seed), "", "", "", words)
+        for each in self.running:
+            step, loss, left = _steps(each)
+            spent = duration(time.monotonic() - each.started)
+            table.add_row(Text(each.job.title), str(each.job.seed), step, loss, left, f"running {spent}")
+        waiting = self.total - len(self.outcomes) - len(self.running)
+        if waiting > 0:
+            table.add_row(Text(f"{waiting} more", style="dim"), "", "", "", "", "")
+        return table
+
+    def _title(self) -> str:
+        ends = len(self.outcomes)
+        text = f"{ends} of {self.total} runs, {duration(time.monotonic() - self._begin)}"
+        times = [outcome.seconds for outcome in self.outcomes if outcome.status == "done"]
+        left = self.total - ends
+        if times and left:
+            text += f", about {duration(sum(times) / len(times) * left / self.n_jobs)} left"
+        return text
+
+
+def summarize(outcomes: Sequence[Outcome], folders: Sequence[Path], seconds: float) -> None:
+    """Print what came of a sweep: counts, where the results are, and every job without a result.
+
+    Args:
+        outcomes: of all jobs.
+        folders: those of the sweep, as a person would name them.
+        seconds: wall time of the sweep.
+    """
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    counts = Counter(outcome.status for outcome in outcomes)
+    parts = [f"{counts['done'] + counts['before']} of {len(outcomes)} runs done"]
+    if counts["before"]:
+        parts[0] += f" ({counts['before']} before)"
+    parts += [f"{counts[status]} {status}" for status in ("failed", "diverged", "stopped") if counts[status]]
+    console.print(f"{', '.join(parts)}, in {duration(seconds)}: {', '.join(map(str, folders))}", soft_wrap=True)
+    for outcome in outcomes:
+        if outcome.status in ("failed", "diverged", "stopped"):
+            job = outcome.job
+            console.print(
+                f"{outcome.status}: {job.title} seed={job.seed}: {outcome.reason}", markup=False, soft_wrap=True
+            )
+            if job.console.is_file():
+                console.print(f"  {_short(job.console)}", markup=False, soft_wrap=True)
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

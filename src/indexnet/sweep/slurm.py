@@ -1,0 +1,392 @@
+"""Sweeps on a cluster: prepared run folders submitted to SLURM, one task per device. Knows nothing of Hydra.
+
+A cluster's job gets the path of a run folder and nothing else. The ranks of a run are the tasks that SLURM starts for
+it; Lightning finds them in SLURM's variables. Jobs live in the queue on their own: who waits for them may be stopped,
+and the same command waits for them again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from indexnet.core.errors import UserError
+from indexnet.sweep.slurm_settings import Cluster, create_executor, job_parameters
+
+if TYPE_CHECKING:
+    from indexnet.sweep.pool import Job, Outcome, View
+
+
+_SUBMITTED = "submitted.json"
+_POLL = 1.0
+_QUEUE_EVERY = 30.0
+
+
+@dataclass(frozen=True)
+class ClusterJob:
+    """What the cluster calls in every task of a job. Submitit pickles it: this class by name, and the folder.
+
+    Attributes:
+        folder: the prepared run folder, absolute.
+    """
+
+    folder: str
+
+    def __call__(self) -> int:
+        """Run the folder, or this task's rank of it; return the exit code of ``indexnet job``."""
+        from indexnet.run.folder import RunFolder
+
+        folder = RunFolder(Path(self.folder))
+        under_slurm = os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
+        os.register_at_fork(after_in_child=_ignore_requests)  # or loader processes would queue the job again as well
+        if not under_slurm or os.environ.get("SLURM_PROCID", "0") == "0":
+            _print_to(folder.path / "console.log")
+        try:
+            if folder.status() in ("done", "diverged"):  # queued again by the cluster after its end
+                return 0
+            if under_slurm:
+                from indexnet.run.job import run_job
+
+                return run_job(folder.path)
+            from indexnet.run.processes import run_job_process
+
+            return run_job_process(folder.path)  # whose command Lightning can repeat for the other ranks
+        except UserError as error:
+            print(f"indexnet: {error}", file=sys.stderr, flush=True)
+            return 2
+        except KeyboardInterrupt as error:  # what a run makes of being told to stop
+            print("indexnet: interrupted; goes on from its last checkpoint.", file=sys.stderr, flush=True)
+            raise SystemExit(1) from error
+
+    def checkpoint(self) -> Any:
+        """Return what to run when the job is queued again, because its time was up: the same."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+def _ignore_requests() -> None:
+    with contextlib.suppress(ValueError):  # forked by a thread: Python lets only the main one
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+
+
+def _print_to(path: Path) -> None:
+    """Send all that this process prints to a file, behind what an interrupted try printed."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with path.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+
+
+def run_on_cluster(
+    cluster: Cluster,
+    settings: Mapping[str, Any],
+    configs: Sequence[Mapping[str, Any]],
+    titles: Sequence[str],
+    *,
+    fail_fast: bool = False,
+    retry_failed: bool = False,
+    arguments: Sequence[str] = (),
+) -> list[Outcome]:
+    """Prepare frozen configurations, submit those that have no result, wait, and say what came of them.
+
+    Args:
+        cluster: ``slurm``, or ``local`` for submitit's own processes on this machine.
+        settings: of hydra-submitit-launcher.
+        configs: one for each job.
+        titles: what tells the jobs apart.
+        fail_fast: cancel all others at the first job that fails.
+        retry_failed: run those again that failed before.
+        arguments: of the command that asks for all this.
+
+    Returns:
+        One outcome for each job, in order.
+
+    Raises:
+        UserError: settings, folders, W&B or the cluster do not work out, or another sweep is at work in these folders.
+    """
+    from indexnet.sweep.launch import check_wandb, hold_tables, note_request, prepare_jobs, sweep_folder
+    from indexnet.sweep.progress import announce, create_view, summarize
+
+    parameters = job_parameters(cluster, settings, configs)
+    folders = sorted({sweep_folder(config) for config in configs})
+    check_wandb(configs, retry_failed)
+    with hold_tables(configs):
+        executor = create_executor(cluster, settings, parameters, Path(configs[0]["paths"]["runs"]))
+        jobs = prepare_jobs(configs, titles)
+        note_request(configs, arguments)
+        started = time.monotonic()
+        at_once = len(jobs) if cluster == "slurm" else 1
+        announce(configs, at_once)
+        with create_view(len(jobs), at_once) as view:
+            outcomes = submit(
+                jobs, executor, cluster, at_once=at_once, fail_fast=fail_fast, retry_failed=retry_failed, view=view
+            )
+    summarize(outcomes, folders, time.monotonic() - started)
+    return outcomes
+
+
+def submit(
+    jobs: Sequence[Job],
+    executor: Any,
+    cluster: Cluster,
+    *,
+    at_once: int,
+    fail_fast: bool = False,
+    retry_failed: bool = False,
+    view: View | None = None,
+    poll: float = _POLL,
+    queue_every: float = _QUEUE_EVERY,
+) -> list[Outcome]:
+    """Submit jobs and wait until they have ended; finished ones are not submitted, queued ones not again.
+
+    Ctrl-C and SIGTERM end the waiting: jobs of SLURM stay in its queue, those of this machine are stopped.
+
+    Args:
+        jobs: with prepared folders.
+        executor: submitit's.
+        cluster: ``slurm`` or ``local``.
+        at_once: jobs submitted before one has ended.
+        fail_fast: cancel all others at the first job that fails.
+        retry_failed: run those again that failed before.
+        view: is told what happens.
+        poll: seconds between two looks at the folders.
+        queue_every: seconds between two questions to SLURM.
+
+    Returns:
+        One outcome for each job, in order.
+    """
+    from indexnet.run.processes import terminate_as_interrupt
+    from indexnet.sweep.pool import Outcome, Running, View, left_to_run
+
+    view = view or View()
+    outcomes: dict[Path, Outcome] = {}
+    handles: dict[Path, Any] = {}
+    running: dict[Path, Running] = {}
+
+    def ended(outcome: Outcome) -> None:
+        folder = outcome.job.folder
+        outcomes[folder] = outcome
+        if handles.pop(folder, None) is not None:
+            (folder / _SUBMITTED).unlink(missing_ok=True)
+        running.pop(folder, None)
+        view.ended(outcome)
+
+    waiting = left_to_run(jobs, retry_failed, ended)
+    begun = time.monotonic()
+    queue = _Queue(queue_every)
+    failed = False
+    with terminate_as_interrupt():
+        try:
+            if cluster == "slurm":
+                handles.update(_still_queued(waiting, queue))
+                if handles:
+                    print(f"{len(handles)} of these runs are in the queue already.", flush=True)
+            todo = [job for job in waiting if job.folder not in handles]
+            while todo or handles:
+                if room := min(at_once - len(handles), len(todo)):
+                    handles.update(_submit(todo[:room], executor, cluster))
+                    del todo[:room]
+                for job in [job for job in waiting if job.folder in handles]:
+                    handle = handles[job.folder]
+                    if job.folder not in running and handle.task(0).paths.stdout.exists():
+                        running[job.folder] = Running(job, cast(Any, None), time.monotonic())  # not of this machine
+                        view.started(running[job.folder])
+                    if handle.done() if cluster == "local" else _has_ended(handle, queue):
+                        begin = running[job.folder].started if job.folder in running else begun
+                        outcome = _outcome(job, handle, time.monotonic() - begin)
+                        ended(outcome)
+                        failed |= outcome.status == "failed"
+                if failed and fail_fast:
+                    break
+                view.tick(list(running.values()))
+                if handles:
+                    time.sleep(poll)
+        except KeyboardInterrupt:
+            if cluster == "slurm" and handles:
+                names = " ".join(sorted({handle.job_id.partition("_")[0] for handle in handles.values()}))
+                print(
+                    f"{len(handles)} runs stay in the queue, and the same command waits for them again; "
+                    f"scancel {names} stops them.",
+                    flush=True,
+                )
+            raise
+        finally:
+            if cluster == "local" or (failed and fail_fast):
+                _cancel(handles.values())
+    for job in waiting:
+        if job.folder not in outcomes:
+            ended(Outcome(job, "stopped", reason="stopped by fail_fast"))
+    return [outcomes[job.folder] for job in jobs]
+
+
+def _submit(jobs: Sequence[Job], executor: Any, cluster: Cluster) -> dict[Path, Any]:
+    """Submit jobs, several as one array, and note in their folders what they are called in the queue.
+
+    The name of the submission, which nothing else has, is noted before: should this process be killed before it knows
+    the numbers, the jobs are found by that name.
+
+    Raises:
+        UserError: the cluster refuses them.
+    """
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+    from indexnet.core.files import write_json
+
+    if cluster == "slurm":
+        slurm = executor._executor  # submitit has no other way to ask what it was told
+        own = slurm.parameters.get("job_name", "indexnet")
+        name = f"{own}-{secrets.token_hex(4)}"
+        executor.update_parameters(name=name)
+        tasks = slurm._num_tasks()
+        for index, job in enumerate(jobs):
+            element = index if len(jobs) > 1 else None  # one job is no array
+            noted = {"name": name, "element": element, "folder": str(executor.folder), "tasks": tasks}
+            write_json(job.folder / _SUBMITTED, noted)
+    try:
+        with executor.batch():
+            handles = [executor.submit(ClusterJob(str(job.folder))) for job in jobs]
+    except (OSError, FailedJobError, FailedSubmissionError, subprocess.SubprocessError) as error:
+        for job in jobs:
+            (job.folder / _SUBMITTED).unlink(missing_ok=True)
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        said = next((line for line in reversed(lines) if "error" in line.lower()), lines[-1] if lines else "no reason")
+        raise UserError(f"the cluster takes no job ({said}); see hydra.launcher and docs/cluster.md.") from error
+    finally:
+        if cluster == "slurm":
+            executor.update_parameters(name=own)
+    found = {job.folder: handle for job, handle in zip(jobs, handles, strict=True)}
+    if cluster == "slurm":
+        for folder, handle in found.items():
+            noted = {"job": handle.job_id, "folder": str(executor.folder), "tasks": handle.num_tasks}
+            write_json(folder / _SUBMITTED, noted)
+    return found
+
+
+def _still_queued(jobs: Sequence[Job], queue: _Queue) -> dict[Path, Any]:
+    """Return the jobs that an earlier command submitted and SLURM still has."""
+    from submitit import SlurmJob
+
+    from indexnet.core.files import read_json
+
+    found: dict[Path, Any] = {}
+    for job in jobs:
+        try:
+            noted = read_json(job.folder / _SUBMITTED)
+            number = noted["job"] if "job" in noted else queue.find(noted["name"], noted["element"])
+            if number is not None and queue.has(number):
+                found[job.folder] = SlurmJob(noted["folder"], number, range(noted["tasks"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
+class _Queue:
+    """The jobs in SLURM's queue, looked up at most every so often; does without accounting, which not all have.
+
+    Args:
+        every: seconds between two questions.
+    """
+
+    def __init__(self, every: float) -> None:
+        self.every = every
+        self.looks: list[dict[str, str]] = []
+        self._asked = -float("inf")
+
+    def _look(self) -> None:
+        if time.monotonic() - self._asked < self.every:
+            return
+        command = ["squeue", "--noheader", "--array", "--format=%i %j", f"--user={getpass.getuser()}"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+            lines = (line.strip().partition(" ") for line in done.stdout.splitlines())
+            self.looks = [*self.looks, {number: name.strip() for number, _, name in lines if number}][-2:]
+        except (OSError, subprocess.SubprocessError):
+            self.looks = []  # not known; ask again
+        self._asked = time.monotonic()
+
+    def has(self, job: str) -> bool:
+        """Return whether a job was there at the last look."""
+        self._look()
+        return bool(self.looks) and job in self.looks[-1]
+
+    def find(self, name: str, element: int | None) -> str | None:
+        """Return the number of a job of a submission, None where it was not there at the last look.
+
+        Args:
+            name: of the submission.
+            element: of its array, None where it is no array.
+        """
+        self._look()
+        numbers = [number for number, called in (self.looks[-1] if self.looks else {}).items() if called == name]
+        if element is None:
+            return numbers[0] if len(numbers) == 1 else None
+        return next((number for number in numbers if number.rpartition("_")[2] == str(element)), None)
+
+    def lost(self, job: str) -> bool:
+        """Return whether a job was missing twice: files of one that has just ended may need a moment to be seen."""
+        self._look()
+        return len(self.looks) == 2 and not any(job in look for look in self.looks)
+
+
+def _has_ended(handle: Any, queue: _Queue) -> bool:
+    return bool(handle.task(0).paths.result_pickle.exists()) or queue.lost(handle.job_id)
+
+
+def _outcome(job: Job, handle: Any, seconds: float) -> Outcome:
+    """Read from a job's folder how it ended."""
+    from indexnet.run.folder import RunFolder
+    from indexnet.sweep.pool import Outcome, last_line, one_line
+
+    try:
+        record = RunFolder(job.folder).record() or {}
+    except UserError as error:
+        return Outcome(job, "failed", seconds, str(error))
+    status, reason = record.get("status"), one_line(str(record.get("error") or ""))
+    if status == "done":
+        return Outcome(job, "done", seconds)
+    if status == "diverged":
+        return Outcome(job, "diverged", seconds, reason)
+    if status == "failed":
+        return Outcome(job, "failed", seconds, reason)
+    if status == "running":
+        said = f"cluster job {handle.job_id} ended before its run{_state(handle)}; the same command goes on"
+        return Outcome(job, "failed", seconds, said)
+    last = last_line(job.console) or last_line(handle.task(0).paths.stderr)
+    return Outcome(
+        job, "failed", seconds, one_line(last or f"cluster job {handle.job_id} left no trace{_state(handle)}")
+    )
+
+
+def _state(handle: Any) -> str:
+    """Return what SLURM's accounting calls the end of a job, in brackets; empty where it does not say."""
+    import logging
+
+    logging.getLogger("submitit").setLevel(logging.ERROR)  # it warns where there is no accounting
+    try:
+        state = str(handle.get_info(mode="force").get("State") or "")
+    except Exception:  # not worth more: the reason is the job's end itself
+        state = ""
+    return f" ({state})" if state else ""
+
+
+def _cancel(handles: Iterable[Any]) -> None:
+    handles = list(handles)
+    for handle in handles:
+        handle.cancel(check=False)
+    deadline = time.monotonic() + 10
+    while any(getattr(handle, "_process", None) and not handle.done() for handle in handles):
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.1)

@@ -1,0 +1,211 @@
+"""Where the sweep of an experiment stands, from what lies in its folders."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from indexnet.core.errors import UserError
+from indexnet.core.paths import DEFAULT_RUNS
+
+if TYPE_CHECKING:
+    from indexnet.run.tables import Experiment
+
+
+_WORDS = {
+    "done": "done",
+    "running": "running",
+    "interrupted": "interrupted",
+    "failed": "failed",
+    "diverged": "diverged",
+    "unreadable": "not readable",
+    "new": "not started",
+}
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Where one run stands.
+
+    Attributes:
+        row: table row.
+        seed: its seed.
+        status: ``done``; ``running`` (a process is at work); ``interrupted`` (was killed, and goes on); ``failed``;
+            ``diverged``; ``unreadable`` (its record cannot be read); ``new`` (not started).
+        reason: why there is no result, one line; empty where there is nothing to explain.
+        metric: the table's first metric, of a finished run.
+        step: optimizer steps that it has come to; of an interrupted run, those that it goes on from.
+        steps: of the whole run.
+        eta_s: seconds that training still takes, as the run itself estimates.
+    """
+
+    row: str
+    seed: int
+    status: str
+    reason: str = ""
+    metric: float | None = None
+    step: int | None = None
+    steps: int | None = None
+    eta_s: float | None = None
+
+    @property
+    def name(self) -> str:
+        """``ROW/seed=N``, as its folder is called."""
+        return f"{self.row}/seed={self.seed}"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where the runs of one experiment on one data set at one budget stand.
+
+    Attributes:
+        name: ``<data>-<budget>``, as its folder is called.
+        runs: of every row and seed that was asked for or is there; in the table's order.
+        at_work: whether a launcher is at work there.
+        commands: those that go on with what has no result, and the folder that each was given in.
+        changed: when a run last changed, seconds since the epoch; 0 where there is none.
+    """
+
+    name: str
+    runs: tuple[RunState, ...]
+    at_work: bool
+    commands: tuple[tuple[str, str], ...]
+    changed: float
+
+    def counts(self) -> dict[str, int]:
+        """Return how many runs stand where, in the order of a summary; only what there is."""
+        found = Counter(run.status for run in self.runs)
+        return {status: found[status] for status in _WORDS if found[status]}
+
+
+def find_settings(runs: Path, experiment: Experiment) -> list[Setting]:
+    """Read where all runs of an experiment stand, below ``<runs>/<experiment>/<data>-<budget>/<row>/seed=<n>``.
+
+    Returns:
+        One for each data set and budget, newest first; empty where there are none.
+    """
+    found = []
+    for folder in sorted((runs / experiment.name).glob("*")):
+        if folder.is_dir() and any(folder.glob("*/seed=*")):
+            found.append(_setting(folder, experiment))
+    return sorted(found, key=lambda each: each.changed, reverse=True)
+
+
+def _setting(folder: Path, experiment: Experiment) -> Setting:
+    from indexnet.core.locks import held
+    from indexnet.sweep.launch import LOCK, read_requests
+
+    requests = read_requests(folder)
+    there = {
+        f"{path.parent.name}/{path.name}": path for path in folder.glob("*/seed=*") if _seed(path.name) is not None
+    }
+    asked = [name for request in requests for name in request["runs"]]
+    if not requests:  # launched by something that keeps no notes: then all that the table has
+        asked = [f"{row.name}/seed={seed}" for row in experiment.select(None) for seed in experiment.seeds]
+    names = [name for name in dict.fromkeys([*asked, *there]) if _seed(name.rpartition("/")[2]) is not None]
+    order = {row.name: index for index, row in enumerate(experiment.rows)}
+
+    def place(name: str) -> tuple[int, str, int]:
+        row, _, seed = name.rpartition("/")
+        return order.get(row, order.get(row.partition("--")[0], len(order))), row, _seed(seed) or 0
+
+    column = experiment.columns[0].metric
+    states = tuple(read_state(there.get(name, folder / name), column) for name in sorted(names, key=place))
+    open_runs = {state.name for state in states if state.status not in ("done", "diverged")}
+    failed = {state.name for state in states if state.status == "failed"}
+    commands: list[tuple[str, str]] = []
+    left = set(open_runs)
+    for request in reversed(requests):  # a newer command often asks for what an older one did, and more
+        if left & set(request["runs"]):
+            left -= set(request["runs"])
+            more = ["retry_failed=true"] if failed & set(request["runs"]) else []
+            commands.append((shlex.join(["indexnet", "train", *request["arguments"], *more]), request["directory"]))
+    if not requests and open_runs:
+        commands.append((_guess(folder, experiment), str(Path.cwd())))
+    at_work = False
+    with contextlib.suppress(UserError):  # a file system without locks: nobody can be
+        at_work = held(folder / LOCK)
+    return Setting(folder.name, states, at_work, tuple(commands), _changed(there.values()))
+
+
+def _guess(folder: Path, experiment: Experiment) -> str:
+    """Return the command that the name of a folder stands for."""
+    data, _, budget = folder.name.rpartition("-")
+    runs = str(folder).removesuffix(f"/{experiment.name}/{folder.name}")
+    words = ["indexnet", "train", "-m", f"experiments={experiment.name}", f"data={data}", f"budget={budget}"]
+    return shlex.join([*words, *([] if runs == DEFAULT_RUNS else [f"paths.runs={runs}"])])
+
+
+def read_state(folder: Path, column: str) -> RunState:
+    """Read where the run of a folder stands.
+
+    Args:
+        folder: ``<row>/seed=<n>``; it need not exist.
+        column: name of the metric to show, as in a record.
+
+    Returns:
+        Its state; one that cannot be read says so and raises nothing.
+    """
+    from indexnet.run.folder import RunFolder
+
+    state = RunState(folder.parent.name, _seed(folder.name) or 0, "new")
+    try:
+        record = RunFolder(folder).record()
+    except (UserError, OSError, ValueError) as error:
+        return replace(state, status="unreadable", reason=" ".join(str(error).split()))
+    if record is None:
+        return state
+    status, reason = str(record.get("status")), " ".join(str(record.get("error") or "").split())
+    if status not in ("done", "running", "failed", "diverged"):
+        return replace(state, status="unreadable", reason=f"{folder / 'record.json'} has no known status")
+    if status == "done":
+        return replace(state, status=status, metric=_metric(record.get("metrics"), column))
+    if status != "running":
+        return replace(state, status=status, reason=reason or "console.log in its folder says more")
+    try:
+        at_work = RunFolder(folder).locked()
+    except UserError as error:  # no locks here
+        return replace(state, status="unreadable", reason=str(error))
+    progress = _progress(folder)
+    if at_work:
+        return replace(state, status="running", **progress)
+    step = RunFolder(folder).resumed_step()
+    return replace(state, status="interrupted", step=step, steps=progress.get("steps"))
+
+
+def _metric(metrics: object, column: str) -> float | None:
+    """Return a metric; where the data set has other test splits than the table, that of the first one."""
+    if not isinstance(metrics, Mapping):
+        return None
+    name = column.rpartition("/")[2]
+    values = [metrics.get(column), *(value for key, value in metrics.items() if str(key).rpartition("/")[2] == name)]
+    return next((float(value) for value in values if isinstance(value, int | float)), None)
+
+
+def _progress(folder: Path) -> dict[str, Any]:
+    from indexnet.core.files import read_json
+
+    try:
+        found = read_json(folder / "progress.json")
+        return {"step": int(found["step"]), "steps": int(found["steps"]), "eta_s": float(found["eta_s"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _seed(name: str) -> int | None:
+    text = name.removeprefix("seed=")
+    return int(text) if name.startswith("seed=") and text.isdecimal() else None
+
+
+def _changed(folders: Any) -> float:
+    times = [0.0]
+    for folder in folders:
+        for name in ("record.json", "progress.json", "config.yaml"):
+            with contextlib.suppress(OSError):
+                times.append((folder / name).stat().st_mtime)
+    return max(times)
