@@ -41,9 +41,10 @@ test-nightly: setup ## the same for more tasks and failures
 test-gpu: setup ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
 
-lint: setup ## ruff, style and format
+lint: setup ## ruff (style and format), import-linter (what each room may know)
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/lint-imports
 
 types: setup ## mypy, strict
 	$(BIN)/mypy

@@ -31,7 +31,7 @@ import torch
 import indexnet  # noqa: F401
 from indexnet.metrics import create_metric
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 from matting_literal import literal
 
 TARGETS = {"grad": 4.0, "conn": 10.0}

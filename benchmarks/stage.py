@@ -26,7 +26,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from indexnet.resampling import ResamplingStage, create_resampling, fuse_columns
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 from reference import LiteralStage
 
 # (family, nonlinear, context) -> largest time ratio that is acceptable on a CPU; peak memory must be lower in all.

@@ -8,7 +8,6 @@ import csv
 import io
 import itertools
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -20,46 +19,8 @@ from indexnet.report import gallery, html, markdown
 from indexnet.report.build import build
 from indexnet.run.run_sets import Picture, find_run_sets
 from indexnet.run.tables import list_experiments, load_experiment
+from report_checker import check
 from report_fabricated import MAE, PSNR, column, experiment, falling_loss, record, row, write_run
-
-VOID = {"meta", "link", "img", "br", "hr", "input"}
-
-
-class Checker(HTMLParser):
-    """Balanced tags, unique ids, labelled references; collects tags and text."""
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.tags, self.text, self.ids, self.refs = [], [], [], [], []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-        found = dict(attrs)
-        if "id" in found:
-            self.ids.append(found["id"])
-        self.refs += found.get("aria-labelledby", "").split()
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open, f"</{tag}> closes nothing"
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
-
-
-def check(page):
-    checker = Checker()
-    checker.feed(page)
-    checker.close()
-    assert checker.open == []
-    assert len(checker.ids) == len(set(checker.ids))
-    assert set(checker.refs) <= set(checker.ids)
-    return checker
 
 
 def pixels(size=32):

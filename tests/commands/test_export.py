@@ -180,7 +180,7 @@ def test_the_graph_does_what_the_task_does(checkpoint):
 def test_the_recipe_for_other_sizes_gives_what_predict_gives(checkpoint):
     """As the documentation has it; alpha, pasted at the enlarged size, would be far off beside known pixels."""
     task, content = exported(checkpoint("matting", NETWORKS["matting"]), "onnx")
-    text = (Path(__file__).parents[1] / "docs" / "export.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
     (block,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "def matte(" in block)
     recipe = {}
     exec(block, recipe)

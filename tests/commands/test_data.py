@@ -248,7 +248,7 @@ def test_the_real_sets(name, folder, counts, shared, capsys):
 
 
 def test_the_page_on_data_names_every_set_and_where_it_lies():
-    page = (Path(__file__).resolve().parents[1] / "docs/data.md").read_text(encoding="utf-8")
+    page = (Path(__file__).resolve().parents[2] / "docs/data.md").read_text(encoding="utf-8")
     lines = [line for line in page.splitlines() if line.startswith("| `")]
     for info in list_data():
         line = next(line for line in lines if f"`{info.name}`" in line.split("|")[1])

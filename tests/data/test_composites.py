@@ -197,7 +197,7 @@ FORKED = """
 import sys
 from pathlib import Path
 import numpy as np
-from test_data_composites import batches, drawn, estimated, same
+from test_composites import batches, drawn, estimated, same
 
 split = estimated(Path(sys.argv[1]), cache=False)
 drawn(split, 0)  # what a run does before its workers are forked
@@ -215,7 +215,11 @@ def test_workers_estimate_after_their_parent_has(tmp_path):
     # not in this process, where other tests may have imported pymatting in their own way
     command = [sys.executable, "-c", FORKED, str(tmp_path)]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=300, env=os.environ | {"PYTHONPATH": os.path.dirname(__file__)}
+        command,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])},
     )
     assert done.stdout.strip() == "the same", done.stderr
 

@@ -16,8 +16,8 @@ from indexnet.report.provenance import facts
 from indexnet.run import run_sets
 from indexnet.run.run_sets import find_run_sets
 from indexnet.run.tables import list_experiments, load_experiment
+from report_checker import check
 from report_fabricated import MAE, PSNR, column, experiment, record, row, write_run
-from test_report_page import check
 
 
 def in_terminal(table, width=100):

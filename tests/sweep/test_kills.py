@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and
 
 @pytest.fixture(scope="module")
 def benchmark():
-    path = Path(__file__).parents[1] / "benchmarks" / "sweep_kills.py"
+    path = Path(__file__).parents[2] / "benchmarks" / "sweep_kills.py"
     spec = importlib.util.spec_from_file_location("benchmark_sweep_kills", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclass looks its annotations up there

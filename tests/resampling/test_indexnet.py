@@ -304,7 +304,7 @@ def test_column_order_is_reading_order():
 
 @pytest.mark.parametrize("case", [("m2o", True, True), ("m2o", False, False), ("o2o_shared", True, True)], ids=str)
 def test_peak_memory_is_below_the_literal_form(case):
-    path = Path(__file__).parents[1] / "benchmarks" / "stage.py"
+    path = Path(__file__).parents[2] / "benchmarks" / "stage.py"
     spec = importlib.util.spec_from_file_location("benchmark_stage", path)
     benchmark = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(benchmark)
