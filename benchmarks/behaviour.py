@@ -31,15 +31,16 @@ TASKS = {
     "matting": "data=scenes resampling=indexnet",
 }
 SMALL = "training.steps=4 training.batch_size=2 training.size=64 schedule=constant budget=smoke data.test_count=3"
-CKPT = "{last_NAME}"
+GUIDED = "--images IMAGES --trimaps TRIMAPS"
+LISTED = ("operators", "networks", "data", "tasks", "metrics", "experiments")
 
 
 def commands() -> list[tuple[str, str]]:
     """Return name and arguments of every command, in order; ``{last_TASK}`` is the checkpoint of a task's run."""
-    found = [
-        (f"train_{task}", f"train task={task} {options} {SMALL}" + (" encoder.pretrained=false" if task in ("segmentation", "depth", "matting") else ""))
-        for task, options in TASKS.items()
-    ]  # fmt: skip
+    found = []
+    for task, options in TASKS.items():
+        weights = " encoder.pretrained=false" if task in ("segmentation", "depth", "matting") else ""
+        found.append((f"train_{task}", f"train task={task} {options} {SMALL}{weights}"))
     found += [
         ("train_again", f"train task=reconstruction {TASKS['reconstruction']} {SMALL}"),
         ("sweep", "train -m experiments=quickstart rows=max_unpool,m2o seeds=0,1 budget=smoke hydra.launcher.n_jobs=1"),
@@ -51,14 +52,14 @@ def commands() -> list[tuple[str, str]]:
         ("report", "report quickstart"),
         ("report_empty", "report tpami/table5_denoising"),
         ("data_check", "data check scenes"),
-        *((f"list_{what}", f"list {what}") for what in ("operators", "networks", "data", "tasks", "metrics", "experiments")),
+        *((f"list_{what}", f"list {what}") for what in LISTED),
         *((f"evaluate_{task}", f"evaluate {{last_{task}}} --limit 2 --output evaluated/{task}") for task in TASKS),
         ("evaluate_closed_form", "evaluate closed_form {last_matting} --limit 2 --output evaluated/two"),
         ("robustness", "robustness {last_matting} --limit 2 --ranges 3-5,6-9 --output robust"),
         *((f"predict_{task}", f"predict {{last_{task}}} --images IMAGES --output predicted/{task}") for task in TASKS
           if task not in ("matting", "reconstruction")),
         ("predict_reconstruction", "predict {last_reconstruction} --images GREY --output predicted/reconstruction"),
-        ("predict_matting", "predict {last_matting} --images IMAGES --trimaps TRIMAPS --output predicted/matting --cutout"),
+        ("predict_matting", f"predict {{last_matting}} {GUIDED} --output predicted/matting --cutout"),
         ("predict_box", "predict {last_matting} --images IMAGES/a.png --box 10,10,60,60 --output predicted/box --depth 16"),
         ("compare", "compare {last_matting} closed_form --images IMAGES --trimaps TRIMAPS --output compared"),
         ("compare_segmentation", "compare {last_segmentation} {last_segmentation} --images IMAGES --output compared_s"),
@@ -106,13 +107,14 @@ def pictures(folder: Path) -> None:
             Image.fromarray(np.ascontiguousarray(pixels)).save(folder / kind / f"{name}.png")
 
 
+_UNITS = "ms|s|min|h|hours?|minutes?|seconds?|MiB|MB|GB|GiB|(samples|images)/s|(samples|images) a second"
 _GONE = (
     (re.compile(r"\x1b\[[0-9;]*m"), ""),
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\+\d\d:\d\d)?)?"), "DATE"),
     (re.compile(r"\b[0-9a-f]{40}(-dirty)?\b"), "REVISION"),
     (re.compile(r"(revision|git) [0-9a-f]{7,12}\b"), "REVISION"),
-    (re.compile(r"\d[\d.,]*\s*(ms|s|min|h|hours?|minutes?|seconds?|MiB|MB|GB|GiB|(samples|images)/s|(samples|images) a second)(?=\b)"), "N \\1"),
-    (re.compile(r"\"(wall_time_s|train_samples_per_s|test_images_per_s|peak_memory_mb|pid|elapsed_s|seconds|test_s|[a-z_]*_s|[a-z_]*per_s|[a-z_]*memory[a-z_]*)\": [\d.]+"), "\"\\1\": N"),
+    (re.compile(rf"\d[\d.,]*\s*({_UNITS})(?=\b)"), "N \\1"),
+    (re.compile(r"\"(pid|seconds|[a-z_]*_s|[a-z_]*memory[a-z_]*)\": [\d.]+"), "\"\\1\": N"),
     (re.compile(r"last seen \S+ ago"), "AGO"),
     (re.compile(r"[ \t]+"), " "),
     (re.compile(r"[-─━]{4,}"), "----"),
