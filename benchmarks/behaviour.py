@@ -31,6 +31,7 @@ TASKS = {
     "matting": "data=scenes resampling=indexnet",
 }
 SMALL = "training.steps=4 training.batch_size=2 training.size=64 schedule=constant budget=smoke data.test_count=3"
+BOX = "--images IMAGES/a.png --box 10,10,60,60"
 GUIDED = "--images IMAGES --trimaps TRIMAPS"
 LISTED = ("operators", "networks", "data", "tasks", "metrics", "experiments")
 
@@ -60,7 +61,7 @@ def commands() -> list[tuple[str, str]]:
           if task not in ("matting", "reconstruction")),
         ("predict_reconstruction", "predict {last_reconstruction} --images GREY --output predicted/reconstruction"),
         ("predict_matting", f"predict {{last_matting}} {GUIDED} --output predicted/matting --cutout"),
-        ("predict_box", "predict {last_matting} --images IMAGES/a.png --box 10,10,60,60 --output predicted/box --depth 16"),
+        ("predict_box", f"predict {{last_matting}} {BOX} --output predicted/box --depth 16"),
         ("compare", "compare {last_matting} closed_form --images IMAGES --trimaps TRIMAPS --output compared"),
         ("compare_segmentation", "compare {last_segmentation} {last_segmentation} --images IMAGES --output compared_s"),
         *((f"export_{task}", f"export {{last_{task}}} --format torch_export --output {task}.pt2") for task in TASKS),
