@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from data_support import write_camvid
 from indexnet.cli import main
 from indexnet.core.errors import UserError
 from indexnet.core.files import write_json
 from indexnet.run.folder import prepare
-from indexnet.sweep import plan_process
-from indexnet.sweep.plan_estimate import Cost, Estimate, Loading, add_up, estimate, line, makespan, next_samples
-from indexnet.sweep.plan_process import measure_rows
-from indexnet.sweep.plan_sweep import compose_sweep, group_rows
+from indexnet.sweep.plan import PlannedRow, compose_table, group_rows
+from indexnet.sweep.plan_estimate import Estimate, Probe, add_up, estimate, line, makespan
+from indexnet.sweep.plan_probe import measure_rows
+from indexnet.sweep.plan_table import remarks
+from run_support import alive, wait_until
 
 TINY = ["trainer.accelerator=cpu", "trainer.num_workers=0", "budget=smoke"]
 
@@ -38,85 +41,45 @@ def test_a_straight_line():
     assert line([(4, 2.0), (16, 7.0)], 16) == 7.0
 
 
-def test_the_real_batch_is_measured_where_three_of_its_steps_fit():
-    assert next_samples([], 16, 10) == 2
-    assert next_samples([], 1, 10) == 1
-    assert next_samples([(2, 0.4)], 16, 9.7) == 2  # once more: the first step warmed up
-    assert next_samples([(2, 0.4), (2, 0.4)], 16, 9.7) == 16  # 3 x 0.4 x 8 = 9.6
-    assert next_samples([(2, 0.4), (2, 0.4)], 16, 9.5) == 4
-    assert next_samples([(2, 2), (2, 2), (4, 4)], 16, 4) == 4
-    assert next_samples([(2, 2), (2, 2), (4, 4)], 16, 3.9) is None
-    assert next_samples([(2, 2), (2, 2), (4, 3), (4, 3)], 16, 12) == 8
-    assert next_samples([(2, 2), (2, 2), (4, 3), (4, 3)], 16, 11.9) is None
-    assert next_samples([(2, 11)], 16, -1) == 4  # two sizes in any case
-    assert next_samples([(2, 11), (4, 20)], 16, -21) is None
-    assert next_samples([(2, 11)], 3, -1) == 3
+def _probe(batch=16, rate=8.0, training=900.0, peak=950.0, steps=40):
+    record = {
+        "train_samples_per_s": rate, "test_samples_per_s": 0.5, "test_count": 4, "train_peak_memory_mb": training,
+        "peak_memory_mb": peak,
+    }  # fmt: skip
+    files = {
+        "checkpoints": 5000, "csv": 100, "tensorboard": 300, "per_image.csv": 40, "pictures": 7000, "config.yaml": 10
+    }  # fmt: skip
+    return Probe(batch, steps, 100.2, 0.2, record, files)
 
 
-FOUND = {
-    "world": 1, "accumulate": 1, "batch": 16, "workers": 0, "cuda": False, "begin": 108.0, "warmup_s": 0.5,
-    "train_end": 120.0, "test_begin": 121.0, "test_end": 130.0, "checkpoint_every": 100, "checkpoint_s": 0.2,
-    "checkpoint_bytes": 5000, "log_every": 10, "steps_done": 40, "tested": 4, "rest_mb": 400.0,
-    "points": [{"samples": 2, "wait_s": 0.1, "compute_s": 0.4, "memory_mb": 500.0},
-               {"samples": 16, "wait_s": 0.1, "compute_s": 1.9, "memory_mb": 900.0}],
-    "tests": {"0": [[1, 3.0], [1, 2.0], [2, 4.0]]},
-}  # fmt: skip
-FILES = {"checkpoints": 5000, "csv": 100, "tensorboard": 300, "per_image.csv": 40, "pictures": 7000, "config.yaml": 10}
-TIMES = {"spawned": 100.0, "ended": 133.0}
+RUN = {"batch": 16, "steps": 1050, "images": 50, "every": 100, "copies": 1}
 
 
 def test_an_estimate_of_measured_steps():
-    found = estimate(FOUND, **TIMES, steps=1050, tests=[50], files=FILES)
+    found = estimate([_probe()], **RUN)
     assert found.is_whole
-    assert found.step_s == pytest.approx(2.0)  # 0.1 + 1.9
-    assert found.start_s == pytest.approx(9.5)  # 8 to the first step, 1 to the test, 0.5 of warming up
+    assert found.step_s == pytest.approx(2.0)  # 16 samples at 8 a second
+    assert found.start_s == pytest.approx(12.0)  # 100.2 less 40 steps of 2 s, 4 images of 2 s and a checkpoint
     assert found.checkpoints_s == pytest.approx(2.2)  # 10 of every 100 steps and one at the end
-    assert found.test_s == pytest.approx(103.0)  # (2 + 4) s / 3 images x 50, and 3 s to the end of the process
-    assert found.memory_mb == 900.0
-    assert found.seconds == pytest.approx(9.5 + 2100 + 2.2 + 103)
+    assert found.test_s == pytest.approx(100.0)
+    assert found.memory_mb == 950.0
+    assert found.seconds == pytest.approx(12 + 2100 + 2.2 + 100)
     # checkpoint, pictures and configuration; 40 bytes / 4 images x 50; 400 bytes / 4 logged steps x 105
     assert found.disk_bytes == 5000 + 7010 + 500 + 10500
     assert found.seconds_left(0) == found.seconds
-    assert found.seconds_left(525) == pytest.approx(9.5 + 1050 + 1.1 + 103)
-    assert found.seconds_left(1050) == pytest.approx(9.5 + 103)
+    assert found.seconds_left(525) == pytest.approx(12 + 1050 + 1.1 + 100)
+    assert found.seconds_left(1050) == pytest.approx(12 + 100)
+    assert estimate([_probe()], **{**RUN, "every": "auto"}).checkpoints_s == pytest.approx(21 * 0.2)  # every 52
+    assert estimate([_probe()], **{**RUN, "copies": 2}).memory_mb == 1900.0
 
 
 def test_an_estimate_from_smaller_batches():
-    points = [
-        {"samples": 2, "wait_s": 0.1, "compute_s": 0.4, "memory_mb": 500.0},
-        {"samples": 4, "wait_s": 0.1, "compute_s": 0.7, "memory_mb": 540.0},
-    ]
-    found = estimate({**FOUND, "points": points}, **TIMES, steps=100, tests=[50], files=FILES)
+    probes = [_probe(2, 4.0, 500.0, 800.0), _probe(4, 5.0, 540.0, 800.0)]
+    found = estimate(probes, **RUN)
     assert not found.is_whole
-    assert found.step_s == pytest.approx(0.1 + 2.5)  # 0.15 a sample: 0.7 + 12 x 0.15
-    assert found.memory_mb == pytest.approx(780)  # 20 a sample: 540 + 12 x 20
-    alone = estimate({**FOUND, "points": points[:1]}, **TIMES, steps=100, tests=[50], files=FILES)
-    assert alone.step_s == pytest.approx(0.1 + 3.2)  # 0.2 a sample
-    assert alone.memory_mb == pytest.approx(1200)  # 50 a sample above the 400 between two steps
-    loaders = estimate({**FOUND, "points": points, "workers": 4}, **TIMES, steps=100, tests=[50], files=FILES)
-    assert loaders.step_s == pytest.approx(2.5)  # 0.8 s of loading hide behind it
-    broken = {key: FOUND[key] for key in FOUND if key not in ("train_end", "test_begin", "test_end", "checkpoint_s")}
-    killed = estimate({**broken, "tests": {}, "points": points}, **TIMES, steps=100, tests=[50], files={})
-    assert killed.seconds == pytest.approx(8.5 + 260)
-
-
-def test_an_estimate_with_data_that_every_run_loads():
-    loading = Loading(prepare_s=60.0, prepare_mb=1000.0, sample_s=0.01)
-    found = estimate(FOUND, **TIMES, steps=100, tests=[50], files=FILES, loading=loading)
-    assert found.start_s == pytest.approx(69.5)
-    assert found.step_s == pytest.approx(0.16 + 1.9)  # 16 samples
-    assert found.memory_mb == 1900.0
-    two = estimate({**FOUND, "world": 2}, **TIMES, steps=100, tests=[50], files=FILES, loading=loading)
-    assert two.memory_mb == 3800.0
-    assert two.test_s == pytest.approx(53.0)
-
-
-def test_several_test_sets():
-    tests = {"0": [[1, 3.0], [1, 2.0]], "1": [[1, 5.0]]}
-    found = estimate({**FOUND, "tests": tests}, **TIMES, steps=100, tests=[10, 20], files=FILES)
-    assert found.test_s == pytest.approx(20 + 100 + 3)
-    unmeasured = estimate({**FOUND, "tests": {"0": tests["0"]}}, **TIMES, steps=100, tests=[10, 20], files=FILES)
-    assert unmeasured.test_s == pytest.approx(20 + 40 + 3)
+    assert found.step_s == pytest.approx(2.6)  # 0.5 and 0.8 s: 0.15 a sample
+    assert found.memory_mb == pytest.approx(800)  # of the test images; training takes 540 + 12 x 20
+    assert estimate(probes, **{**RUN, "batch": 32}).memory_mb == pytest.approx(1100)
 
 
 # --- from runs to a table ------------------------------------------------------------------------------------------
@@ -131,27 +94,32 @@ def test_the_longest_run_first():
     assert makespan([], 2) == 0
 
 
-def _estimate(seconds: float, memory: float = 100.0) -> Estimate:
-    return Estimate((seconds - 10) / 100, 100, 4.0, 0.0, 6.0, memory, True, 1000, 1500)
+def _row(seconds: float, runs: int, left: list[int], memory: float = 100.0, devices: int = 1) -> PlannedRow:
+    found = Estimate((seconds - 10) / 100, 100, 4.0, 0.0, 6.0, memory, True, 1000, 1500)
+    config = {"trainer": {"devices": devices, "num_nodes": 1}}
+    return PlannedRow("a", config, 100, (6,), runs, left, estimate=found)
 
 
 def test_totals():
-    costs = [Cost(_estimate(110, 300.0), 3, [0, 50]), Cost(_estimate(60), 1, [0]), Cost(_estimate(1000), 2, [])]
-    totals = add_up(costs, [1, 2, 4], per_device=2, n_jobs=2, share=2, before=5)
+    rows = [_row(110, 3, [0, 50], 300.0), _row(60, 1, [0]), _row(1000, 2, [])]
+    totals = add_up(rows, [1, 2, 4], n_jobs=2, before=5)
     assert totals.whole_s == pytest.approx(3 * 110 + 60 + 2 * 1000)
     assert totals.left_s == pytest.approx(110 + 60 + 60)
     assert totals.wall_s == {1: pytest.approx(125), 2: pytest.approx(115), 4: pytest.approx(115)}
     assert totals.disk_bytes == 4500
     assert totals.training_bytes == 4000  # two runs, each with the checkpoint before and the one being written
     assert totals.memory_mb == 600.0
-    one = add_up(costs, [1], n_jobs=1, share=1)
+    one = add_up(rows, [1])
     assert (one.wall_s, one.memory_mb, one.training_bytes) == ({1: pytest.approx(230)}, 300.0, 2000)
+    rows.append(PlannedRow("b", rows[0].config, 100, (6,), 1, [0]))  # not measured
+    assert add_up(rows, [1]) == one
+    assert add_up(rows, [1], n_jobs=4, gpus=2).memory_mb == 600.0  # two of four runs meet on a GPU
 
 
 def test_runs_that_take_several_devices():
-    totals = add_up([Cost(_estimate(100), 3, [0, 0, 0], devices=2)], [1, 2, 3, 4, 6])
+    totals = add_up([_row(100, 3, [0, 0, 0], devices=2)], [1, 2, 3, 4, 6], gpus=8)
     assert totals.wall_s == {1: None, 2: 300, 3: 300, 4: 200, 6: 100}
-    assert add_up([Cost(_estimate(100), 3, [])], [1], before=5).wall_s == {1: 0}
+    assert add_up([_row(100, 3, [])], [1], gpus=8, before=5).wall_s == {1: 0}
 
 
 # --- which runs ----------------------------------------------------------------------------------------------------
@@ -168,7 +136,7 @@ def _record(config, status, step=None):
 
 def test_done_runs_are_not_left():
     words = [*TINY, "rows=hin,max_unpool", "seeds=0,1,2"]
-    sweep = compose_sweep("quickstart", words)
+    sweep = compose_table("quickstart", words)
     assert not Path("runs").exists()
     assert sweep.n_jobs == 2  # as the file says
     rows = group_rows(sweep)
@@ -187,10 +155,10 @@ def test_done_runs_are_not_left():
     begun.checkpoint().rename(begun.previous_checkpoint())
     begun.checkpoint().write_bytes(b"PK" * 100)  # damaged: the run goes on from the one before
     assert group_rows(sweep)[0].left == [2, 0, 0]
-    again = compose_sweep("quickstart", [*words, "retry_failed=true", "hydra.launcher.n_jobs=3"])
+    again = compose_table("quickstart", [*words, "retry_failed=true", "hydra.launcher.n_jobs=3"])
     assert again.n_jobs == 3
     assert [(row.left, row.failed) for row in group_rows(again)] == [([2, 0, 0], 0), ([0], 0)]
-    other = compose_sweep("quickstart", [*words, "optimizer.lr=0.5"])
+    other = compose_table("quickstart", [*words, "optimizer.lr=0.5"])
     with pytest.raises(UserError, match=r"seed=0 holds a run with another configuration"):
         group_rows(other)
 
@@ -198,7 +166,7 @@ def test_done_runs_are_not_left():
 def test_the_runs_are_those_of_the_sweep():
     from indexnet.run.config import compose, freeze
 
-    sweep = compose_sweep("tpami/table5_denoising", [*TINY, "rows=dncnn", "seeds=7", "training.batch_size=2,4"])
+    sweep = compose_table("tpami/table5_denoising", [*TINY, "rows=dncnn", "seeds=7", "training.batch_size=2,4"])
     row = "experiments=tpami/table5_denoising", "network=dncnn", "resampling=none", "task.sigma=15"
     one = sweep.configs[1]
     assert one["experiment"]["row"] == "dncnn_sigma15--training.batch_size-4"
@@ -223,84 +191,113 @@ def test_the_runs_are_those_of_the_sweep():
         (["tpami/table6_sunrgbd", "rows=segnet", "data=sunrgbd", "encoder.pretrained=false"], "data/sunrgbd"),
     ],
 )
-def test_a_mistake_measures_nothing(words, sentence, capsys, monkeypatch):
-    monkeypatch.setattr(plan_process, "_run", lambda *arguments: pytest.fail("something is measured"))
+def test_a_mistake_measures_nothing(words, sentence, capsys):
     assert main(["plan", *words]) == 2
     said = capsys.readouterr().err
     assert sentence in said
     assert "Traceback" not in said
+    assert "measuring" not in said
     assert list(Path().iterdir()) == []
 
 
 # --- measuring -----------------------------------------------------------------------------------------------------
 
-NOTES = {**FOUND, "device": "a pretended one", "cuda_mb": None}
+# What a pretended job does, by the name of its row.
+SCRIPT = """
+import json, os, signal, sys, time, yaml
+from pathlib import Path
+folder = Path(sys.argv[1]); config = yaml.safe_load((folder / "config.yaml").read_text())
+row, batch = config["experiment"]["row"], config["training"]["batch_size"]
+with open("started", "a") as file: file.write(f"{row} {batch} {folder.parent} {os.getpid()}\\n")
+def record(**more): (folder / "record.json").write_text(json.dumps({"schema": 1, **more}))
+assert config["logger"]["wandb"] is False
+if row == "b11":
+    record(status="failed", error="UserError: no weights; give encoder.pretrained=PATH"); sys.exit(2)
+if row == "b3":
+    os.kill(os.getpid(), signal.SIGKILL)
+if row == "carafe":
+    record(status="diverged", error="the training loss became nan at step 1 of 3"); sys.exit(5)
+if row == "hin":
+    sys.exit(7)
+if (row == "m2o" and batch > 4) or row == "max_unpool":
+    print("training for 200 steps", flush=True); time.sleep(60)
+if row == "o2o_shared" and batch > 4:
+    record(status="failed", error="OutOfMemoryError: CUDA out of memory. Tried to"); sys.exit(1)
+import torch
+(folder / "checkpoints").mkdir()
+torch.save({"global_step": 10, "state_dict": {}, "loops": {}}, folder / "checkpoints" / "last.ckpt")
+record(status="done", train_samples_per_s=4.0 * batch ** 0.5, test_samples_per_s=2.0, test_count=2,
+       train_peak_memory_mb=400 + 50.0 * batch, peak_memory_mb=500.0, device="a pretended one")
+"""
+PRETENDED = (sys.executable, "-c", SCRIPT)
 
 
-def test_rows_that_cannot_run_do_not_stop_the_others(monkeypatch, capsys):
-    """Pretended measuring processes: weights that are missing, one that is killed, one that ends well."""
-    scripts = {
-        "b11": "write(error='no weights; give encoder.pretrained=PATH'); sys.exit(1)",
-        "b11_carafe": "write()",  # never started: its encoder is that of b11
-        "b3": "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
-        "b11_1_4": "write()",
-    }
-    started = []
-
-    def pretend(config, folder, limit):
-        folder.mkdir(parents=True)
-        row = config["experiment"]["row"]
-        started.append(row)
-        notes = {} if row == "b11" else NOTES
-        code = f"import json, sys\nnotes = json.loads({json.dumps(notes)!r})\n"
-        code += f"def write(**more): open({str(folder / 'plan.json')!r}, 'w').write(json.dumps({{**notes, **more}}))\n"
-        assert (config["budget"]["max_test"], config["logger"]["wandb"]) == (2, False)
-        return [sys.executable, "-c", code + scripts[row]]
-
-    monkeypatch.setattr(plan_process, "_prepare", pretend)
-    words = ["rows=" + ",".join(scripts), *TINY, "encoder.pretrained=false", "logger.wandb=true"]
-    assert main(["plan", "tpami/table3_matting", *words, "--json", "plan.json"]) == 3
-    assert started == ["b3", "b11", "b11_1_4"]
-    rows = {row["row"]: row for row in json.loads(Path("plan.json").read_text())["rows"]}
-    assert rows["b11"]["error"] == rows["b11_carafe"]["error"] == "no weights; give encoder.pretrained=PATH"
-    assert "killed by signal 9" in rows["b3"]["error"]
-    assert rows["b11_1_4"]["error"] is None
-    assert rows["b11_1_4"]["step_s"] == pytest.approx(2.0)
-    said = capsys.readouterr()
-    assert "b11, b11_carafe: no weights; give encoder.pretrained=PATH." in said.out
-    assert "3 runs were not measured and are left out below." in said.out
-    assert "a pretended one; other devices differ" in said.out
-    assert said.err.splitlines() == ["measuring b3", "measuring b11", "measuring b11_1_4"]
-    assert sorted(path.name for path in Path().iterdir()) == ["plan.json"]
+def _started() -> list[list[str]]:
+    return [line.split() for line in Path("started").read_text().splitlines()]
 
 
-def test_slow_data_are_loaded_once(monkeypatch):
-    """Where decoding takes long, it is measured by itself, and rows do without it."""
-    from indexnet.sweep.plan_measure import load_data
-
-    write_camvid(Path("camvid"))
-    words = ["rows=segnet,hin_l", "data=camvid", "data.root=camvid", *TINY, "encoder.pretrained=false"]
-    sweep = compose_sweep("tpami/table6_sunrgbd", words)
-    loaded = load_data(sweep.configs[0], reads=10**6)
-    assert set(loaded) == {"prepare_s", "prepare_mb", "sample_s"}
-    assert loaded["prepare_s"] > 0
-    assert loaded["sample_s"] > 0
-    caches = []
-
-    def pretend(config, folder, limit):
-        folder.mkdir(parents=True)
-        caches.append(config["data"]["cache"])
-        notes = {"prepare_s": 60.0, "prepare_mb": 1000.0, "sample_s": 0.01} if len(caches) == 1 else NOTES
-        return [sys.executable, "-c", f"open({str(folder / 'plan.json')!r}, 'w').write({json.dumps(notes)!r})"]
-
-    monkeypatch.setattr(plan_process, "_prepare", pretend)
+def test_rows_that_cannot_run_do_not_stop_the_others():
+    """Pretended jobs: weights that are missing, one that is killed, one that ends well."""
+    words = ["rows=b3,b11,b11_carafe,b11_1_4", *TINY, "encoder.pretrained=false", "logger.wandb=true"]
+    sweep, said = compose_table("tpami/table3_matting", words), list[str]()
     rows = group_rows(sweep)
-    measure_rows(sweep, rows, 1.0)
-    assert caches == ["auto", False, False]
-    for row in rows:
-        assert row.estimate is not None
-        assert row.estimate.step_s == pytest.approx(2.06)
-        assert row.estimate.memory_mb == 1900.0
+    assert measure_rows(sweep, rows, 10.0, said.append, PRETENDED) == 0
+    by_name = {row.name: row for row in rows}
+    assert by_name["b11"].error == by_name["b11_carafe"].error == "no weights; give encoder.pretrained=PATH"
+    assert "b11_carafe" not in [row for row, *_ in _started()]  # its encoder is that of b11
+    assert "killed by signal 9" in by_name["b3"].error
+    assert by_name["b11_1_4"].error == ""
+    assert by_name["b11_1_4"].device == "a pretended one"
+    assert by_name["b11_1_4"].estimate.step_s == pytest.approx(2**0.5 / 4)
+    assert said == ["measuring b3", "measuring b11", "measuring b11_1_4"]
+    totals = add_up(rows, [1], n_jobs=sweep.n_jobs)
+    sentences = [text for text, _ in remarks(sweep, rows, totals, 10.0)]
+    assert "b11, b11_carafe: no weights; give encoder.pretrained=PATH." in sentences
+    assert "3 runs were not measured and are left out below." in sentences
+    assert sorted(path.name for path in Path().iterdir()) == ["started"]
+
+
+def test_a_batch_that_is_too_large_is_measured_from_smaller_ones():
+    sweep = compose_table("quickstart", ["rows=hin,carafe,m2o,o2o_shared", "seeds=0", *TINY[:2]])
+    rows = {row.name: row for row in group_rows(sweep)}
+    begun = time.monotonic()
+    measure_rows(sweep, list(rows.values()), 0.5, job=PRETENDED)
+    assert time.monotonic() - begun < 40  # nobody waits for the pretended minute
+    assert rows["hin"].error == "its measuring process ended with exit code 7"
+    assert rows["carafe"].error == "the loss is not finite after a few steps"
+    assert rows["carafe"].estimate is rows["hin"].estimate is None
+    batches = [int(batch) for row, batch, *_ in _started() if row == "m2o"]
+    assert batches == [32, 2, 4]
+    assert rows["m2o"].error == ""
+    assert rows["o2o_shared"].error == "OutOfMemoryError: CUDA out of memory. Tried to"
+    for name in ("m2o", "o2o_shared"):
+        found = rows[name].estimate
+        assert not found.is_whole
+        slope = (0.5 - 0.5 / 2**0.5) / 2  # 0.354 s and 0.5 s
+        assert found.step_s == pytest.approx(0.5 + 28 * slope)
+        assert found.memory_mb == pytest.approx(400 + 50 * 32)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_plan_that_is_stopped_leaves_nothing(number):
+    """SIGTERM cleans up; after SIGKILL the processes are gone, and the next plan removes the folder."""
+    code = (
+        "import sys\nfrom indexnet.sweep.plan import compose_table, group_rows\n"
+        "from indexnet.sweep.plan_probe import measure_rows\n"
+        f"sweep = compose_table('quickstart', {['rows=max_unpool', 'seeds=0', *TINY[:2], 'training.batch_size=4']})\n"
+        f"measure_rows(sweep, group_rows(sweep), 10.0, job={PRETENDED!r})\n"
+    )
+    plan = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    assert wait_until(lambda: Path("started").exists() and _started(), seconds=60)
+    ((_, _, place, pid),) = _started()
+    assert Path(place).parent == Path.cwd()  # runs/ does not exist yet, and does not come to exist
+    plan.send_signal(number)
+    plan.wait()
+    assert wait_until(lambda: not alive(int(pid)))
+    assert Path(place).exists() == (number == signal.SIGKILL)
+    sweep = compose_table("quickstart", ["rows=hin", "seeds=0", *TINY])
+    measure_rows(sweep, group_rows(sweep), 10.0, job=PRETENDED)
+    assert sorted(path.name for path in Path().iterdir()) == ["started"]
 
 
 @pytest.mark.long
@@ -320,6 +317,12 @@ def test_a_table_is_planned_and_nothing_is_written(capsys):
     first, second = (row["checkpoint_bytes"] for row in plan["rows"])
     assert second > first  # max unpooling has no weights
     assert plan["wall_s"]["2"] < plan["wall_s"]["1"] < plan["left_s"]
+    # a run that nobody could wait for: training stops by the clock
+    endless = [*words[2:], "training.steps=1000000"]
+    assert main(["plan", "quickstart", *endless, "rows=max_unpool", "--json", "plan.json", "--limit", "6"]) == 0
+    (row,) = json.loads(Path("plan.json").read_text())["rows"]
+    assert (row["steps"], row["is_whole"]) == (1_000_000, True)
+    assert 0 < row["start_s"] < 100
     # a limit that no real step fits into
     assert main(["plan", "quickstart", *words[2:], "rows=m2o", "--json", "plan.json", "--limit", "0.001"]) == 0
     assert "smaller batches, by a straight line" in capsys.readouterr().out

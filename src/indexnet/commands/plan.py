@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from indexnet.core.errors import UserError
-from indexnet.sweep.plan import _totals, as_json, remarks, table
 
 if TYPE_CHECKING:
-    from indexnet.sweep.plan_process import Say
+    from indexnet.sweep.plan_probe import Say
 
 
 HELP = "measure a few steps of every row of an experiment and say what the table takes: time, memory and disk"
@@ -32,8 +31,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=10.0,
         metavar="SECONDS",
-        help="seconds of measured training for each row, and again for its test images (%(default)g); where a few "
-        "steps of the real batch take longer, smaller ones are measured and a straight line is drawn",
+        help="seconds of measured training for each row (%(default)g); where a few steps of the real batch take "
+        "longer, smaller ones are measured and a straight line is drawn",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the plan as JSON too")
     parser.epilog = (
@@ -50,8 +49,10 @@ def main(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from indexnet.sweep.launch import PARTLY
-    from indexnet.sweep.plan_process import measure_rows
-    from indexnet.sweep.plan_sweep import compose_sweep, group_rows
+    from indexnet.sweep.plan import compose_table, group_rows
+    from indexnet.sweep.plan_estimate import add_up
+    from indexnet.sweep.plan_probe import measure_rows
+    from indexnet.sweep.plan_table import as_json, remarks, table
 
     counts = _device_counts(args.devices)
     if not args.limit > 0:
@@ -59,15 +60,15 @@ def main(args: argparse.Namespace) -> int:
     if args.json is not None and args.json.is_dir():
         raise UserError(f"--json {args.json} is a folder; give the name of a file.")
     begun = time.monotonic()
-    sweep = compose_sweep(args.experiment, args.overrides)
+    sweep = compose_table(args.experiment, args.overrides)
     rows = group_rows(sweep)
     before = time.monotonic() - begun
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=120)
     with _said(sum(bool(row.left) for row in rows)) as say:
-        measure_rows(sweep, rows, args.limit, say)
-    totals = _totals(sweep, rows, counts, before)
+        gpus = measure_rows(sweep, rows, args.limit, say)
+    totals = add_up(rows, counts, n_jobs=sweep.n_jobs, gpus=gpus, before=before)
     console.print(table(sweep, rows))
     for text, is_warning in remarks(sweep, rows, totals, args.limit):
         console.print(text, style="yellow" if is_warning else None, markup=False, soft_wrap=True)

@@ -135,6 +135,8 @@ class Checkpoints(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Write what the last step has left."""
+        if trainer.global_step != self._saved:  # stopped by ``budget.max_seconds``
+            trainer.save_checkpoint(self.path, storage_options=self.files.HOLD)
         self.files.write()
 
 
@@ -226,6 +228,7 @@ class Progress(pl.Callback):
         self._earlier = {"steps": 0, "seconds": 0.0, "warm_steps": 0, "warm_seconds": 0.0, "peak_memory_mb": 0.0}
         self._device = torch.device("cpu")
         self._said: dict[str, Any] = {}
+        self._tested: list[tuple[float, int]] = []  # when each test batch ended, and the images until then
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Start the clock."""
@@ -256,11 +259,17 @@ class Progress(pl.Callback):
             self._said = {"step": step, "steps": self.total, "loss": loss, "eta_s": round(eta, 1)}
             self._write(now)
 
+    def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Start the clock of the test images."""
+        self._tested = [(time.monotonic(), 0)]
+
     def on_test_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int, loader: int = 0
     ) -> None:
         """Note the time."""
-        if trainer.is_global_zero and (now := time.monotonic()) - self._written >= 1:
+        now = time.monotonic()
+        self._tested.append((now, self._tested[-1][1] + len(batch["name"])))
+        if trainer.is_global_zero and now - self._written >= 1:
             if not self._said:  # an earlier try has trained
                 with contextlib.suppress(OSError, ValueError):
                     self._said = dict(read_json(self.path))
@@ -279,6 +288,12 @@ class Progress(pl.Callback):
         if not steps:
             steps, seconds = known["steps"], known["seconds"]
         return steps * self.batch_size / seconds if steps and seconds else None
+
+    @property
+    def test_samples_per_s(self) -> float:
+        """Test images per second of this process, without the first batch where there are others."""
+        (begin, before), (end, count) = self._tested[1 if len(self._tested) > 2 else 0], self._tested[-1]
+        return (count - before) / (end - begin)
 
     def peak_memory_mb(self, device: torch.device) -> float:
         """Return the peak over all tries, see :func:`indexnet.run.record.peak_memory_mb`."""

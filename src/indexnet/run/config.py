@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -17,6 +17,9 @@ from indexnet.core.errors import UserError
 from indexnet.core.paths import conf_dir, experiments_dir
 from indexnet.core.registry import nearest, unknown_name
 from indexnet.run.schema import _TOP, _TRAINING, check_batch, check_names, check_values, data_options, settle_schedule
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
 
 _PROTOCOL = ("training.batch_size", "optimizer.lr")
 
@@ -255,3 +258,47 @@ def _apply_budget(config: dict[str, Any]) -> None:
             training[key] = min(value, cap)
     if config["data"].get("test_count") is not None and budget.get("max_test") is not None:
         config["data"]["test_count"] = min(config["data"]["test_count"], budget["max_test"])
+
+
+def compose_sweep(
+    overrides: Sequence[str], expand: Callable[[Sequence[Override]], Iterable[list[str]]]
+) -> tuple[list[dict[str, Any]], int, bool]:
+    """Compose and freeze the runs that ``indexnet train -m`` would make of the same overrides; nothing is written.
+
+    Args:
+        overrides: of the command line.
+        expand: gives the overrides of each run.
+
+    Returns:
+        The frozen configurations in the sweep's order, how many runs go on at a time, and whether failed ones are
+        tried again.
+
+    Raises:
+        UserError: what ``indexnet train -m`` would refuse as well.
+    """
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+    from hydra.types import RunMode
+
+    configs: list[dict[str, Any]] = []
+    frozen: dict[tuple[str, ...], dict[str, Any]] = {}
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):  # once for all runs
+        try:
+            loader = GlobalHydra.instance().config_loader()
+            base = loader.load_configuration("config", list(overrides), run_mode=RunMode.MULTIRUN)
+            own = OverridesParser.create(config_loader=loader).parse_overrides(list(base.hydra.overrides.task))
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            raise error if isinstance(error, UserError) else explain(error, overrides) from error
+        for job in expand(own):
+            (seed,) = (text for text in job if text.startswith("seed="))
+            rest = tuple(text for text in job if text != seed)
+            if rest not in frozen:  # seeds differ in nothing else, and composing takes its time
+                frozen[rest] = freeze(compose(job))
+            configs.append({**frozen[rest], "seed": int(seed.removeprefix("seed="))})
+    launcher = base.hydra.launcher  # that of a cluster has no n_jobs: all runs at a time, on one device each
+    n_jobs = launcher.n_jobs if "n_jobs" in launcher else 1
+    if n_jobs is None:
+        n_jobs = base.experiment.get("n_jobs", 1)
+    return configs, int(n_jobs), bool(base.get("retry_failed", False))

@@ -27,7 +27,9 @@ from indexnet.run import record as records
 from indexnet.run.gallery import write_gallery
 from indexnet.run.loader import (
     StepStream,
+    checkpoint_interval,
     evaluation_loader,
+    log_interval,
     one_sentence,
     process_rank,
     total_steps,
@@ -117,6 +119,7 @@ def execute(
             print(f"{what}, batch {training['batch_size']}", flush=True)
         with one_sentence():
             trainer.fit(task, train_loader(train_set, stream, workers), ckpt_path=resume, weights_only=True)
+        record["train_peak_memory_mb"] = round(progress.peak_memory_mb(trainer.strategy.root_device), 1)
     else:
         trained = torch.load(str(resume), weights_only=True, map_location="cpu")
         task.load_state_dict(trained["state_dict"])
@@ -155,6 +158,7 @@ def execute(
     if skipped.found:
         record["skipped_files"] = records.skipped_files(skipped.found)
     record["train_samples_per_s"] = None if progress.samples_per_s is None else round(progress.samples_per_s, 3)
+    record["test_samples_per_s"] = round(progress.test_samples_per_s * trainer.world_size, 3)
     record["peak_memory_mb"] = round(progress.peak_memory_mb(trainer.strategy.root_device), 1)
     record["device"] = records.device_name(trainer.strategy.root_device)
     records.write_rows(folder.path / "per_image.csv", rows)
@@ -267,9 +271,8 @@ def _trainer(
     folder: RunFolder, config: dict[str, Any], accelerator: str, steps: int, start: int, *watching: pl.Callback
 ) -> pl.Trainer:
     settings = config["trainer"]
-    every = settings["checkpoint_every"]
-    if every == "auto":
-        every = max(1, min(1000, steps // 20))
+    every = checkpoint_interval(settings["checkpoint_every"], steps)
+    seconds = config["budget"].get("max_seconds")  # of a run that only measures, see indexnet.sweep.plan_probe
     devices = settings["devices"] * settings["num_nodes"]
     strategy = "ddp" if devices > 1 else "auto"
     if accelerator == "cpu" and devices > 2:
@@ -289,14 +292,17 @@ def _trainer(
         num_nodes=settings["num_nodes"],
         strategy=strategy,
         precision=settings["precision"],
+        min_epochs=0,
         max_epochs=1,  # the stream of batches is the whole run
         max_steps=steps,
+        max_time={"seconds": seconds} if seconds else None,
+        min_steps=min(steps, 5) if seconds else None,
         accumulate_grad_batches=settings["accumulate"],
         gradient_clip_val=settings["gradient_clip"],
         sync_batchnorm=settings["sync_batchnorm"] and devices > 1,
         use_distributed_sampler=False,
         logger=create_loggers(folder, config, start),
-        log_every_n_steps=max(1, min(50, steps // 100)),
+        log_every_n_steps=log_interval(steps),
         callbacks=[
             callbacks.StepSeed(config["seed"]),
             *watching,  # before what saves their state

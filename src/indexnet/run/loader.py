@@ -104,6 +104,16 @@ def total_steps(training: dict[str, Any], budget: dict[str, Any], count: int) ->
     return min(steps, cap) if cap else int(steps)
 
 
+def checkpoint_interval(setting: int | str, steps: int) -> int:
+    """Return the optimizer steps between two checkpoints; ``auto``: a twentieth of the run, at most 1000."""
+    return max(1, min(1000, steps // 20)) if setting == "auto" else int(setting)
+
+
+def log_interval(steps: int) -> int:
+    """Return the optimizer steps between two logged ones, for a run of so many."""
+    return max(1, min(50, steps // 100))
+
+
 def process_rank() -> int:
     """Return this process's rank as its launcher names it in the environment; 0 for the first process of a run only."""
     for name in ("RANK", "SLURM_PROCID"):

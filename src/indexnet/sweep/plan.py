@@ -1,177 +1,167 @@
-"""What a table takes: time, memory and disk, from measured rows."""
+"""The runs of a table, as its sweep would make them, gathered by what costs the same."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from indexnet.core.errors import UserError
+
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from indexnet.sweep.plan_estimate import Totals
-    from indexnet.sweep.plan_sweep import PlannedRow, Sweep
-
-
-def _totals(sweep: Sweep, rows: Sequence[PlannedRow], counts: Sequence[int], before: float) -> Totals:
-    from indexnet.sweep.plan_estimate import Cost, add_up
-
-    costs = [Cost(row.estimate, row.runs, row.left, row.devices) for row in rows if row.estimate is not None]
-    if any(row.device_mb for row in rows):
-        jobs = -(-sweep.n_jobs * max((row.devices for row in rows), default=1) // _gpus())
-        return add_up(costs, counts, n_jobs=sweep.n_jobs, share=jobs, before=before)
-    return add_up(costs, counts, per_device=sweep.n_jobs, n_jobs=sweep.n_jobs, share=sweep.n_jobs, before=before)
+    from indexnet.run.folder import RunFolder
+    from indexnet.run.tables import Experiment
+    from indexnet.sweep.plan_estimate import Estimate
 
 
-def _gpus() -> int:
-    import torch
+@dataclass(frozen=True)
+class Sweep:
+    """The runs that ``indexnet train -m`` with the same words would make.
 
-    return max(1, torch.cuda.device_count())
+    Attributes:
+        experiment: the table.
+        configs: frozen, one for each run, in the sweep's order.
+        n_jobs: runs at a time.
+        retry_failed: whether runs that failed before are tried again.
+    """
+
+    experiment: Experiment
+    configs: tuple[dict[str, Any], ...]
+    n_jobs: int
+    retry_failed: bool
 
 
-def _seconds(value: float) -> str:
-    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+def compose_table(name: str, overrides: Sequence[str]) -> Sweep:
+    """Expand, compose and freeze an experiment's runs, exactly as the sweep does; nothing is written.
+
+    Raises:
+        UserError: what ``indexnet train -m`` would refuse as well.
+    """
+    from indexnet.run.config import compose_sweep
+    from indexnet.run.tables import load_experiment
+    from indexnet.sweep.expand import expand
+
+    experiment = load_experiment(name)
+    for text in overrides:
+        if text.startswith("-") or ("=" not in text and not text.startswith("~")):
+            raise UserError(f"{text!r} is no override; give group=option or group.key=value.")
+        if text.partition("=")[0] == "experiments":
+            raise UserError(f"{text}: the experiment is {name}, named before the overrides; plan one at a time.")
+    configs, n_jobs, retry_failed = compose_sweep([f"experiments={name}", *overrides], expand)
+    if n_jobs < 1:
+        raise UserError(f"hydra.launcher.n_jobs={n_jobs} must be at least 1.")
+    return Sweep(experiment, tuple(configs), n_jobs, retry_failed)
 
 
-def _size(mb: float) -> str:
-    from indexnet.data.io.cache import in_words
+@dataclass
+class PlannedRow:
+    """Runs that cost the same: the seeds of a row, and what its table repeats it for.
 
-    return in_words(round(mb * 2**20))
+    Attributes:
+        name: of the row.
+        config: of the first of its runs.
+        steps: optimizer steps of a run.
+        tests: images of each test split.
+        runs: how many there are.
+        left: the step that each run that is left goes on from, 0 for one that has not begun.
+        failed: runs that failed before and are left alone.
+        estimate: what one run costs; None where nothing was measured.
+        error: why it was not, or only in part; one sentence.
+        device: what it was measured on.
+        device_mb: memory of the device, MiB; None on the CPU.
+    """
+
+    name: str
+    config: dict[str, Any]
+    steps: int
+    tests: tuple[int, ...]
+    runs: int = 0
+    left: list[int] = field(default_factory=list)
+    failed: int = 0
+    estimate: Estimate | None = None
+    error: str = ""
+    device: str = ""
+    device_mb: float | None = None
+
+    @property
+    def devices(self) -> int:
+        """Devices that a run takes."""
+        trainer = self.config["trainer"]
+        return int(trainer["devices"] * trainer["num_nodes"])
 
 
-def table(sweep: Sweep, rows: Sequence[PlannedRow]) -> Table:
-    """Lay the rows out as a table."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
+def group_rows(sweep: Sweep) -> list[PlannedRow]:
+    """Gather runs that cost the same, look what is done already, and count steps and test images.
 
-    from indexnet.data.io.cache import in_words
-    from indexnet.sweep.progress import duration
+    Raises:
+        UserError: data are missing, or a folder holds a run with another configuration.
+    """
+    from indexnet.run.folder import RunFolder, run_path
+    from indexnet.run.loader import total_steps
 
-    shown = Table(box=box.SIMPLE_HEAD, title=_title(sweep), title_justify="left", title_style="bold")
-    shown.add_column("row", overflow="fold", min_width=8)
-    for heading in ("s/step", "steps", "start", "test", "one run", "memory", "disk", "runs left"):
-        shown.add_column(heading, justify="right", no_wrap=heading != "runs left")
-    for row in rows:
-        left = f"{len(row.left)} of {row.runs}"
-        found = row.estimate
-        if found is None:
-            word = "" if row.left else "failed before" if row.failed else "done"
-            shown.add_row(Text(row.name), "cannot run" if row.error else word, str(row.steps), *[""] * 5, left)
-            continue
-        about = "" if found.is_whole else "~"
-        shown.add_row(
-            Text(row.name),
-            about + _seconds(found.step_s),
-            str(found.steps),
-            duration(found.start_s),
-            duration(found.test_s),
-            about + duration(found.seconds),
-            about + _size(found.memory_mb),
-            in_words(found.disk_bytes),
-            left,
+    known = {row.name: row for row in sweep.experiment.rows}
+    rows: dict[str, PlannedRow] = {}
+    counts: dict[str, tuple[int, tuple[int, ...]]] = {}
+    for config in sweep.configs:
+        name = config["experiment"]["row"]
+        own, _, more = name.partition("--")
+        shared = {k: v for k, v in config.items() if k not in ("seed", "experiment", "paths", "logger")}
+        row = known[own]
+        if row.block:  # a table's repetitions cost the same, as its printed costs say
+            group, _, key = row.overrides[-1].partition("=")[0].rpartition(".")
+            shared[group] = {k: v for k, v in shared[group].items() if k != key}
+            name = f"{row.base}--{more}" if more else row.base
+        place = json.dumps([name, shared], sort_keys=True)
+        if place not in rows:
+            data = json.dumps([config["data"], config["training"]["size"]], sort_keys=True)
+            if data not in counts:
+                counts[data] = _counts(config)
+            train, tests = counts[data]
+            rows[place] = PlannedRow(name, config, total_steps(config["training"], config["budget"], train), tests)
+        found = rows[place]
+        found.runs += 1
+        status, step = _progress(RunFolder(run_path(config)), config)
+        if status == "failed" and not sweep.retry_failed:
+            found.failed += 1
+        elif status not in ("done", "diverged"):
+            found.left.append(step)
+    return list(rows.values())
+
+
+def _counts(config: Mapping[str, Any]) -> tuple[int, tuple[int, ...]]:
+    """Return the samples of a run's training split and of each split that it is measured on."""
+    from indexnet.data import create_data
+    from indexnet.run.schema import data_options
+    from indexnet.run.splits import measured_splits
+
+    options = data_options(config)
+    data = create_data(options.pop("name"), **options)
+    train, limit = len(data.train()), config["budget"].get("max_test")
+    splits = measured_splits(data, config).values()
+    return train, tuple(len(split) if limit is None else min(limit, len(split)) for split in splits)
+
+
+def _progress(folder: RunFolder, config: Mapping[str, Any]) -> tuple[str, int]:
+    """Return a run's status and the step that it goes on from.
+
+    Raises:
+        UserError: the folder holds a run with another configuration, or a record that cannot be read.
+    """
+    from indexnet.run.schema import config_hash
+
+    if not (folder.path / "config.yaml").is_file():
+        return "new", 0
+    if config_hash(folder.config()) != config_hash(config):
+        raise UserError(
+            f"{folder.path} holds a run with another configuration, which `indexnet train` would refuse; give "
+            "paths.runs=ANOTHER_FOLDER, or move or delete that folder."
         )
-    return shown
+    return folder.status(), folder.resumed_step()
 
 
-def _title(sweep: Sweep) -> str:
-    data = dict.fromkeys(config["data"]["name"] for config in sweep.configs)
-    budgets = dict.fromkeys(config["budget"]["name"] for config in sweep.configs)
-    return f"{sweep.experiment.name}: data {', '.join(data)}, budget {', '.join(budgets)}"
-
-
-def remarks(sweep: Sweep, rows: Sequence[PlannedRow], totals: Totals, limit: float) -> Iterator[tuple[str, bool]]:
-    """Yield what there is to say below the table, in sentences, and whether each is a warning."""
-    from indexnet.sweep.progress import duration
-
-    runs, left = sum(row.runs for row in rows), sum(len(row.left) for row in rows)
-    text = f"{left} of {runs} runs are left"
-    if begun := sum(step > 0 for row in rows for step in row.left):
-        text += f", {begun} of them begun"
-    if failed := sum(row.failed for row in rows):
-        text += f"; {failed} failed before and stay as they are (retry_failed=true tries them again)"
-    yield f"{text}.", False
-    for error in dict.fromkeys(row.error for row in rows if row.error):
-        yield f"{', '.join(row.name for row in rows if row.error == error)}: {error.rstrip('.')}.", True
-    measured = [row for row in rows if row.estimate is not None]
-    if not measured:
-        return
-    if unknown := sum(len(row.left) for row in rows if row.estimate is None):
-        yield f"{unknown} runs were not measured and are left out below.", True
-    gpu = any(row.device_mb for row in measured)
-    noun = "GPU" if gpu else "machine"
-    walls = [
-        f"{'too few' if wall is None else duration(wall)} on {count} {noun}{'s' if count > 1 else ''}"
-        for count, wall in totals.wall_s.items()
-    ]
-    each = "" if gpu else f", {sweep.n_jobs} at a time on each"
-    yield f"Time left with the like of this device: {', '.join(walls)}{each}.", False
-    if gpu and sweep.n_jobs == 1:
-        yield "`indexnet train -m` uses one GPU after the other unless told hydra.launcher.n_jobs=NUMBER.", False
-    yield from _memory(sweep, measured, totals)
-    yield from _disk(sweep, totals)
-    if any(row.estimate is not None and not row.estimate.is_whole for row in rows):
-        yield (
-            f"~: a few steps of the real batch take longer than {limit:g} s; from smaller batches, by a straight line.",
-            False,
-        )
-    if any(row.name != row.config["experiment"]["row"] for row in rows):
-        yield "What the table repeats its rows for was measured once.", False
-    yield f"Measured on {', '.join(dict.fromkeys(row.device for row in measured))}; other devices differ.", False
-
-
-def _memory(sweep: Sweep, measured: Sequence[PlannedRow], totals: Totals) -> Iterator[tuple[str, bool]]:
-    from indexnet.core.machine import available_memory
-
-    device_mb = next((row.device_mb for row in measured if row.device_mb), None)
-    there = available_memory() / 2**20 if device_mb is None else device_mb
-    what = "available on this machine" if device_mb is None else "of the GPU"
-    times = f" ({sweep.n_jobs} runs at a time)" if sweep.n_jobs > 1 else ""
-    needs = f"Memory: {_size(totals.memory_mb)}{times} of the {_size(there)} {what}"
-    if totals.memory_mb < there:
-        yield f"{needs}.", False
-    elif sweep.n_jobs > 1:
-        yield f"{needs}: too much; give a smaller hydra.launcher.n_jobs.", True
-    else:
-        yield f"{needs}: too much; give trainer.accumulate, a smaller budget or another device.", True
-
-
-def _disk(sweep: Sweep, totals: Totals) -> Iterator[tuple[str, bool]]:
-    from indexnet.data.io.cache import in_words
-
-    runs = Path(sweep.configs[0]["paths"]["runs"])
-    there = next(folder for folder in (runs.absolute(), *runs.absolute().parents) if folder.is_dir())
-    free = shutil.disk_usage(there).free
-    needs = totals.disk_bytes + totals.training_bytes
-    text = (
-        f"Disk: {in_words(totals.disk_bytes)} for what is left, {in_words(totals.training_bytes)} more while it "
-        f"trains; {in_words(free)} are free at {runs}"
-    )
-    yield (f"{text}.", False) if needs < free else (f"{text}: too little; free some or give paths.runs=FOLDER.", True)
-
-
-def as_json(sweep: Sweep, rows: Sequence[PlannedRow], totals: Totals) -> dict[str, Any]:
-    """Return the plan as plain data; seconds, MiB and bytes."""
-    return {
-        "experiment": sweep.experiment.name,
-        "n_jobs": sweep.n_jobs,
-        "rows": [
-            {
-                "row": row.name,
-                "data": row.config["data"]["name"],
-                "budget": row.config["budget"]["name"],
-                "devices": row.devices,
-                "runs": row.runs,
-                "left": len(row.left),
-                "failed": row.failed,
-                "device": row.device or None,
-                "error": row.error or None,
-                **({} if row.estimate is None else {**asdict(row.estimate), "seconds": row.estimate.seconds}),
-            }
-            for row in rows
-        ],
-        **asdict(totals),
-        "wall_s": {str(count): wall for count, wall in totals.wall_s.items()},
-    }
+def nearest_folder(path: Path) -> Path:
+    """Return the innermost folder of a path that exists: the path itself, or one above."""
+    path = path.absolute()
+    return next(folder for folder in (path, *path.parents) if folder.is_dir())

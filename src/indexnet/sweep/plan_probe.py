@@ -1,0 +1,245 @@
+"""Measure the rows of a table: each runs a few steps and test images as the ordinary job, away from its run folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from indexnet.core.files import atomic_write
+from indexnet.core.locks import exclusive, held
+from indexnet.core.machine import available_memory, die_with_parent
+from indexnet.run.folder import RunFolder
+from indexnet.run.processes import job_environment, terminate_as_interrupt
+from indexnet.sweep.plan import PlannedRow, Sweep, nearest_folder
+from indexnet.sweep.plan_estimate import Probe, estimate
+
+JOB = (sys.executable, "-m", "indexnet", "job")
+"""Command that runs a folder's frozen configuration."""
+
+_PREFIX = ".indexnet-plan-"
+_POLL = 0.05
+_SMALLER = (2, 4)  # samples of each process where the real batch is too slow: batch norm over a 1x1 map needs two
+_SPARE = 0.2  # share of the memory that a measured run leaves alone
+_COPIED = 2**26  # bytes of a checkpoint that are written again to time it
+
+Say = Callable[[str], None]
+
+
+class ProbeError(Exception):
+    """A row cannot be measured; one sentence says why."""
+
+
+class TooLargeError(ProbeError):
+    """A batch takes more memory than there is, or, without a sentence, more time or memory than a measurement may."""
+
+
+def measure_rows(
+    sweep: Sweep,
+    rows: Sequence[PlannedRow],
+    limit: float,
+    say: Say = lambda text: None,
+    job: Sequence[str] = JOB,
+) -> int:
+    """Measure every row that has runs left, and give it an estimate or an error.
+
+    On the CPU as many at a time as the sweep runs, so that they disturb each other as its runs will; on a GPU one at a
+    time.
+
+    Args:
+        sweep: the runs.
+        rows: of it.
+        limit: seconds of measured training for each row.
+        say: is told what begins.
+        job: command that runs the folder named after it.
+
+    Returns:
+        How many GPUs the runs share; 0 where they are measured on the CPU.
+    """
+    import torch
+
+    wanted = [row for row in rows if row.left]
+    gpu = torch.cuda.is_available() and any(row.config["trainer"]["accelerator"] != "cpu" for row in wanted)
+    n_jobs = 1 if gpu else sweep.n_jobs
+    missing: dict[str, str] = {}  # encoders whose weights are not here: no need to look for them once more
+    stop = threading.Event()
+
+    def measure(row: PlannedRow) -> None:
+        encoder = json.dumps(row.config["encoder"])
+        row.error = missing.get(encoder, "")
+        if row.error or stop.is_set():
+            return
+        say(f"measuring {row.name}")
+        probes = _measure(row, place, limit, n_jobs, job, stop)
+        if "encoder.pretrained" in row.error:
+            missing[encoder] = row.error
+        if probes:
+            on_gpu = gpu and row.config["trainer"]["accelerator"] != "cpu"
+            row.device = probes[-1].record["device"]
+            row.device_mb = torch.cuda.get_device_properties(0).total_memory / 2**20 if on_gpu else None
+            row.estimate = estimate(
+                probes, batch=row.config["training"]["batch_size"], steps=row.steps, images=sum(row.tests),
+                every=row.config["trainer"]["checkpoint_every"], copies=1 if on_gpu else row.devices,
+            )  # fmt: skip
+
+    runs = Path(sweep.configs[0]["paths"]["runs"])
+    with terminate_as_interrupt(), _place(runs) as place, ThreadPoolExecutor(n_jobs) as pool:
+        try:
+            list(pool.map(measure, wanted))
+        except BaseException:
+            stop.set()
+            raise
+    return torch.cuda.device_count() if gpu else 0
+
+
+@contextlib.contextmanager
+def _place(runs: Path) -> Iterator[Path]:
+    """Make a temporary folder on the disk of the runs, and remove those of plans that were killed."""
+    disk = nearest_folder(runs)
+    if not os.access(disk, os.W_OK):
+        disk = Path(tempfile.gettempdir())
+    for old in disk.glob(f"{_PREFIX}*"):
+        if (old / ".lock").exists() and not held(old / ".lock"):
+            shutil.rmtree(old, ignore_errors=True)
+    with (
+        tempfile.TemporaryDirectory(prefix=_PREFIX, dir=disk, ignore_cleanup_errors=True) as place,
+        exclusive(Path(place) / ".lock", f"{place} is in use by another process."),
+    ):
+        yield Path(place)
+
+
+def _measure(
+    row: PlannedRow, place: Path, limit: float, n_jobs: int, job: Sequence[str], stop: threading.Event
+) -> list[Probe]:
+    """Run a row's real batch, or smaller ones where that takes too long; tell the row what went wrong."""
+    from indexnet.tasks import get_task
+
+    few = row.devices * max(3, 2 * get_task(row.config["task"]["name"]).test_batch_size)
+    unit = row.devices * row.config["trainer"]["accumulate"]  # samples of a step that has one in each process
+    batch = row.config["training"]["batch_size"]
+    # what compiles the network takes its time before the first step
+    may_shrink = batch > unit * max(_SMALLER) and not row.config["trainer"]["compile"]
+
+    def probe(samples: int, images: int, patience: float | None) -> Probe:
+        return _probe(_short(row, samples, images, limit, place), row.devices, n_jobs, job, stop, patience)
+
+    try:
+        try:
+            return [probe(batch, few, limit if may_shrink else None)]
+        except TooLargeError as error:
+            row.error = str(error)
+            return [probe(unit * n, images, None) for n, images in zip(_SMALLER, (row.devices, few), strict=True)]
+    except ProbeError as error:
+        row.error = row.error or str(error)
+        return []
+
+
+def _short(row: PlannedRow, samples: int, images: int, limit: float, place: Path) -> RunFolder:
+    """Freeze a configuration with few steps and test images, one checkpoint and no W&B into a folder of its own."""
+    import yaml
+
+    config, cap = row.config, row.config["budget"].get("max_test")
+    folder = Path(tempfile.mkdtemp(dir=place))
+    short = {
+        **config,
+        "training": {**config["training"], "batch_size": samples, "steps": row.steps},
+        "budget": {
+            **config["budget"],
+            "max_seconds": limit / 3,
+            "max_test": images if cap is None else min(images, cap),
+        },
+        "logger": {**config["logger"], "wandb": False},
+        "trainer": {**config["trainer"], "progress_bar": False, "checkpoint_every": row.steps},
+        "paths": {**config["paths"], "runs": str(place)},
+    }
+    atomic_write(folder / "config.yaml", yaml.safe_dump(short, sort_keys=False))
+    return RunFolder(folder)
+
+
+def _probe(
+    folder: RunFolder, devices: int, n_jobs: int, job: Sequence[str], stop: threading.Event, patience: float | None
+) -> Probe:
+    """Run a folder's job in a process of its own and read what it left; the folder is gone then.
+
+    Args:
+        folder: of the short run.
+        devices: that it takes.
+        n_jobs: runs at a time.
+        job: command that runs a folder.
+        stop: says that nobody waits for the result.
+        patience: seconds that training may take; None: as long as it does, and as much memory.
+
+    Raises:
+        ProbeError: it failed, with the reason.
+        TooLargeError: it took too much time or memory.
+    """
+    console = folder.path / "console.log"
+    enough, since = _SPARE * available_memory(), 0.0
+    with console.open("wb") as file:
+        begun = time.monotonic()
+        process = subprocess.Popen(
+            [*job, str(folder.path)], env=job_environment(devices, n_jobs), stdin=subprocess.DEVNULL, stdout=file,
+            stderr=subprocess.STDOUT, preexec_fn=die_with_parent(os.getpid()),
+        )  # fmt: skip
+    try:
+        while process.poll() is None and not stop.wait(_POLL):
+            if patience is None:
+                continue
+            said = console.read_text(errors="replace")
+            if not since and "training for " in said:
+                since = time.monotonic()
+            if since and "testing on " not in said and time.monotonic() - since > patience:
+                raise TooLargeError
+            if available_memory() < enough:
+                raise TooLargeError
+        wall = time.monotonic() - begun
+        _check(folder, process.poll())
+        return _read(folder, wall)
+    finally:
+        process.kill()
+        process.wait()
+        shutil.rmtree(folder.path, ignore_errors=True)
+
+
+def _check(folder: RunFolder, code: int | None) -> None:
+    """Raise what kept a short run from its end, if something did."""
+    record = folder.record() or {}
+    error = str(record.get("error") or "")
+    if record.get("status") == "done":
+        return
+    if record.get("status") == "diverged":
+        raise ProbeError("the loss is not finite after a few steps")
+    if code is not None and code < 0:
+        raise TooLargeError(
+            f"its measuring process was killed by signal {-code}, as the system does when memory runs out"
+        )
+    if "out of memory" in error:
+        raise TooLargeError(error.strip().splitlines()[0])
+    if error:
+        raise ProbeError(error.removeprefix("UserError: ").strip().splitlines()[0])
+    raise ProbeError(f"its measuring process ended with exit code {code}")
+
+
+def _read(folder: RunFolder, wall: float) -> Probe:
+    config, record, files = folder.config(), folder.record(), dict[str, int]()
+    assert record is not None
+    for path in folder.path.rglob("*"):
+        if path.is_file():
+            top = path.relative_to(folder.path).parts[0]
+            files[top] = files.get(top, 0) + path.stat().st_size
+    with folder.checkpoint().open("rb") as file:
+        part = file.read(_COPIED)
+    begun = time.monotonic()
+    atomic_write(folder.path / "copy", part)
+    seconds = (time.monotonic() - begun) * files["checkpoints"] / len(part)
+    batch = config["training"]["batch_size"]
+    return Probe(batch, folder.resumed_step(), wall, seconds, record, files)
