@@ -36,9 +36,9 @@ def _seconds(value: float) -> str:
 
 
 def _size(mb: float) -> str:
-    from indexnet.data.io.cache import in_words
+    from indexnet.core.files import format_bytes
 
-    return in_words(round(mb * 2**20))
+    return format_bytes(round(mb * 2**20))
 
 
 def table(sweep: Sweep, rows: Sequence[PlannedRow]) -> Table:
@@ -47,7 +47,7 @@ def table(sweep: Sweep, rows: Sequence[PlannedRow]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from indexnet.data.io.cache import in_words
+    from indexnet.core.files import format_bytes
     from indexnet.sweep.progress import duration
 
     shown = Table(box=box.SIMPLE_HEAD, title=_title(sweep), title_justify="left", title_style="bold")
@@ -70,7 +70,7 @@ def table(sweep: Sweep, rows: Sequence[PlannedRow]) -> Table:
             duration(found.test_s),
             about + duration(found.seconds),
             about + _size(found.memory_mb),
-            in_words(found.disk_bytes),
+            format_bytes(found.disk_bytes),
             left,
         )
     return shown
@@ -139,15 +139,15 @@ def _memory(sweep: Sweep, measured: Sequence[PlannedRow], totals: Totals) -> Ite
 
 
 def _disk(sweep: Sweep, totals: Totals) -> Iterator[tuple[str, bool]]:
-    from indexnet.data.io.cache import in_words
+    from indexnet.core.files import format_bytes
 
     runs = Path(sweep.configs[0]["paths"]["runs"])
     there = next(folder for folder in (runs.absolute(), *runs.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(there).free
     needs = totals.disk_bytes + totals.training_bytes
     text = (
-        f"Disk: {in_words(totals.disk_bytes)} for what is left, {in_words(totals.training_bytes)} more while it "
-        f"trains; {in_words(free)} are free at {runs}"
+        f"Disk: {format_bytes(totals.disk_bytes)} for what is left, {format_bytes(totals.training_bytes)} more while "
+        f"it trains; {format_bytes(free)} are free at {runs}"
     )
     yield (f"{text}.", False) if needs < free else (f"{text}: too little; free some or give paths.runs=FOLDER.", True)
 
