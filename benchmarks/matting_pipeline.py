@@ -33,7 +33,7 @@ from scipy import ndimage
 import indexnet  # noqa: F401
 from indexnet.data.matting import pair_foregrounds
 from indexnet.data.matting.compositing import composite, cover
-from indexnet.data.matting.train_composites import Composites
+from indexnet.data.matting.train_composites import TrainingComposites
 
 TARGET = 6.0
 SIZE = 320
@@ -123,8 +123,8 @@ def main() -> int:
         objects, backgrounds = pair_foregrounds(root / "fg", root / "alpha"), sorted((root / "bg").iterdir())
         cache = {"true": True, "false": False}.get(options.cache, options.cache)
 
-        def build(pipeline: str) -> Composites:
-            split = Composites("train", "benchmark", objects, backgrounds, each, pipeline, SIZE, cache=cache)
+        def build(pipeline: str) -> TrainingComposites:
+            split = TrainingComposites("train", "benchmark", objects, backgrounds, each, pipeline, SIZE, cache=cache)
             start = time.perf_counter()
             said = split.prepare()
             print(f"{pipeline}: {said or 'nothing kept'} ({time.perf_counter() - start:.1f} s)")

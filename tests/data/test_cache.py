@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexnet.core.errors import UserError
+from indexnet.core.files import format_bytes
 from indexnet.core.machine import available_memory
 from indexnet.data.io import cache as module
-from indexnet.data.io.cache import Store, check_cache, estimate_bytes, in_words
+from indexnet.data.io.cache import Store, check_cache, estimate_bytes
 from indexnet.data.transforms import MEAN_COLOUR, colour_jitter, look, look_nearest, random_crop, view
 from indexnet.ops import IGNORE
 
@@ -135,7 +136,12 @@ def test_options_words_and_memory():
     for wrong in ("yes", 1, None):
         with pytest.raises(UserError, match=r"data\.cache must be auto, true or false"):
             check_cache(wrong)
-    assert [in_words(n) for n in (12, 1500, 13_000_000, 2_340_000_000)] == ["12 bytes", "1.5 kB", "13.0 MB", "2.3 GB"]
+    assert [format_bytes(n) for n in (12, 1500, 13_000_000, 2_340_000_000)] == [
+        "12 bytes",
+        "1.5 kB",
+        "13.0 MB",
+        "2.3 GB",
+    ]
     assert 10**7 < available_memory() < 10**14
     assert estimate_bytes(1000, lambda i: 7) == 7000
     assert estimate_bytes(3, lambda i: i) == 3

@@ -21,7 +21,7 @@ from indexnet.core.errors import UserError
 from indexnet.data.io.images import read_image
 from indexnet.data.matting import Foreground, pair_foregrounds
 from indexnet.data.matting.pipelines import list_pipelines
-from indexnet.data.matting.train_composites import Composites
+from indexnet.data.matting.train_composites import TrainingComposites
 from indexnet.run.callbacks import SkippedFiles
 from indexnet.run.job import run_job
 from indexnet.run.loader import StepStream, one_sentence, train_loader
@@ -38,7 +38,7 @@ def parts(root, foregrounds=3, backgrounds=12):
 
 def make(root, pipeline="dim", per_foreground=4, size=16, **options):
     foregrounds, backgrounds = parts(root)
-    return Composites("train", "mine", foregrounds, backgrounds, per_foreground, pipeline, size, **options)
+    return TrainingComposites("train", "mine", foregrounds, backgrounds, per_foreground, pipeline, size, **options)
 
 
 def drawn(split, index, seed=0):
@@ -68,9 +68,12 @@ def test_samples_are_named_grouped_and_paired_by_the_rule(tmp_path):
 
 def test_unpaired_backgrounds_are_drawn(tmp_path):
     foregrounds, backgrounds = parts(tmp_path)
-    split = Composites("train", "mine", foregrounds, backgrounds[:2], 50, "dim", 16, paired=False)
+    split = TrainingComposites("train", "mine", foregrounds, backgrounds[:2], 50, "dim", 16, paired=False)
     assert len(split) == 150
-    pair = [Composites("train", "m", foregrounds, [path] * 2, 50, "dim", 16, paired=False) for path in backgrounds[:2]]
+    pair = [
+        TrainingComposites("train", "m", foregrounds, [path] * 2, 50, "dim", 16, paired=False)
+        for path in backgrounds[:2]
+    ]
     counts = [0, 0]
     for seed in range(20):
         sample = drawn(split, 7, seed)
@@ -78,9 +81,9 @@ def test_unpaired_backgrounds_are_drawn(tmp_path):
     assert sum(counts) == 20
     assert min(counts) > 0
     with pytest.raises(UserError, match="need 150 backgrounds, but there are 2"):
-        Composites("train", "mine", foregrounds, backgrounds[:2], 50, "dim", 16)
+        TrainingComposites("train", "mine", foregrounds, backgrounds[:2], 50, "dim", 16)
     with pytest.raises(UserError, match=r"^data=mine has no background\.$"):
-        Composites("train", "mine", foregrounds, [], 50, "dim", 16, paired=False)
+        TrainingComposites("train", "mine", foregrounds, [], 50, "dim", 16, paired=False)
 
 
 def test_too_few_backgrounds_are_refused_without_a_list_of_pairs(tmp_path, monkeypatch):
@@ -156,7 +159,7 @@ def test_colours_are_estimated_once(tmp_path, monkeypatch):
     foregrounds, backgrounds = parts(tmp_path)
     estimated = [Foreground(item.name, item.colour, item.alpha, True) for item in foregrounds]
     for _ in range(2):
-        split = Composites("train", "x", estimated, backgrounds, 4, "dim", 16, cache=str(tmp_path / "cache"))
+        split = TrainingComposites("train", "x", estimated, backgrounds, 4, "dim", 16, cache=str(tmp_path / "cache"))
         split.prepare()
     assert len(calls) == 3
     assert np.array_equal(split.store[1][0], 255 - read_image(foregrounds[1].colour))
@@ -165,7 +168,7 @@ def test_colours_are_estimated_once(tmp_path, monkeypatch):
 def estimated(root, **options):
     foregrounds, backgrounds = parts(root)
     foregrounds = [Foreground(item.name, item.colour, item.alpha, True) for item in foregrounds]
-    return Composites("train", "mine", foregrounds, backgrounds, 4, "dim", 16, **options)
+    return TrainingComposites("train", "mine", foregrounds, backgrounds, 4, "dim", 16, **options)
 
 
 def test_colours_without_pymatting_are_refused_at_once(tmp_path, monkeypatch):
@@ -253,13 +256,13 @@ def test_a_damaged_background_is_refused_or_skipped(workers, tmp_path):
         batches(split, workers)
     assert str(refused.value).startswith(f"{bad} cannot be read as an image")
     assert "\n" not in str(refused.value)
-    skipping = Composites("train", "mine", split.foregrounds, split.backgrounds, 4, "dim", 16, damaged="skip")
+    skipping = TrainingComposites("train", "mine", split.foregrounds, split.backgrounds, 4, "dim", 16, damaged="skip")
     skipping.prepare()
     seen = [pair for batch in batches(skipping, workers) for pair in zip(batch["name"], batch["skipped"], strict=True)]
     assert len(seen) == 24
     assert {name for name, text in seen if text} == {"thing 0_3"}
     assert all(str(bad) in text and "\n" not in text for _, text in seen if text)
-    replaced = Composites(
+    replaced = TrainingComposites(
         "train", "mine", split.foregrounds, [*split.backgrounds[:3], following, *split.backgrounds[4:]], 4, "dim", 16
     )
     assert same(drawn(skipping, 3), drawn(replaced, 3))
@@ -272,14 +275,14 @@ def test_a_damaged_foreground_is_refused_or_skipped(cache, tmp_path):
     cache = str(tmp_path / "cache") if cache == "folder" else cache
 
     def split(damaged):
-        return Composites("train", "mine", foregrounds, backgrounds, 4, "dim", 16, cache, damaged)
+        return TrainingComposites("train", "mine", foregrounds, backgrounds, 4, "dim", 16, cache, damaged)
 
     refusing = split("refuse")
     with pytest.raises(UserError, match="cannot be read as an image"):
         refusing.prepare() or [drawn(refusing, index) for index in range(12)]
     skipping = split("skip")
     skipping.prepare()
-    wanted = Composites("train", "m", foregrounds[:1], backgrounds[8:], 4, "dim", 16)
+    wanted = TrainingComposites("train", "m", foregrounds[:1], backgrounds[8:], 4, "dim", 16)
     got = skipping.sample(9, np.random.default_rng(0))  # of the last foreground: the first takes its place
     assert str(foregrounds[2].alpha) in got["skipped"]
     assert got["name"] == "thing 2_1"

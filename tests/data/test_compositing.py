@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from indexnet.core.errors import UserError
 from indexnet.data.matting import Foreground
-from indexnet.data.matting.compositing import check_enough, composite, cover, paired
+from indexnet.data.matting.compositing import check_enough, composite, cover, pair_backgrounds
 
 
 def noise(*shape, seed=0):
@@ -107,7 +107,7 @@ def test_only_the_loader_scales_down():
 def test_pairs_follow_the_two_lists():
     foregrounds = [Foreground(name, Path(f"{name}.jpg"), Path(f"{name}.png")) for name in "ba"]
     backgrounds = [Path(f"{k}.jpg") for k in range(7)]
-    pairs = paired(foregrounds, backgrounds, 3)
+    pairs = pair_backgrounds(foregrounds, backgrounds, 3)
     assert [pair.name for pair in pairs] == ["b_0", "b_1", "b_2", "a_0", "a_1", "a_2"]
     assert [pair.background for pair in pairs] == backgrounds[:6]
     assert [pair.foreground.name for pair in pairs] == list("bbbaaa")

@@ -31,7 +31,7 @@ from indexnet.data.io.images import read_alpha, read_image, write_png
 from indexnet.data.io.trimaps import trimap_from_alpha
 from indexnet.data.matting.file_lists import find_images, hold_out
 from indexnet.data.matting.photographs import TRIMAP_RULES, MattingFiles, generate_trimap
-from indexnet.data.matting.test_composites import Compositions
+from indexnet.data.matting.test_composites import FixedComposites
 from indexnet.run.splits import measured_splits
 
 RNG = np.random.default_rng(0)
@@ -71,7 +71,7 @@ def test_composition1k_follows_its_lists(tmp_path):
     assert [path.name[-5] for path in train.backgrounds] == list("531420")
     assert names(test) == ["y_0", "y_1", "y_2", "x_0", "x_1", "x_2"]
     assert [test.group(i) for i in range(6)] == ["y"] * 3 + ["x"] * 3
-    assert isinstance(test, Compositions)
+    assert isinstance(test, FixedComposites)
     part = tmp_path / "Combined_Dataset/Test_set/Adobe-licensed images"
     backgrounds = (tmp_path / "VOCdevkit/VOC2012/JPEGImages/2008_00000").as_posix()
     for index, (name, number) in enumerate([("y", 9), ("y", 3), ("y", 5), ("x", 1), ("x", 8), ("x", 2)]):
@@ -283,22 +283,23 @@ def test_what_a_recipe_writes_is_what_is_read(name, tmp_path):
     data = make(name, tmp_path / "source")
     made, output = data.test(), tmp_path / "output"
     recipe = data.recipe("test", output)
-    assert len(recipe.foregrounds) * recipe.per_foreground == len(recipe.backgrounds) == len(made)
+    foregrounds = {pair.foreground for pair in recipe.pairs}
+    assert len(foregrounds) * recipe.per_foreground == len(recipe.pairs) == len(made)
     for source, destination in recipe.copies:
         destination.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, destination)
     for i in range(len(made)):
         sample = made.sample(i, RNG)
         write_png(recipe.folder / f"merged/{made.name(i)}.png", levels(sample["image"]))
-        if recipe.trimap is not None:
-            trimap = recipe.trimap(i, levels(sample["alpha"]))
+        if recipe.trimaps is not None:
+            trimap = generate_trimap(recipe.trimaps, recipe.pairs[i].name, levels(sample["alpha"]))
             write_png(recipe.folder / f"trimaps/{made.name(i)}.png", trimap)
     read = make(name, output, write=False).test()
     assert isinstance(read, MattingFiles)
     assert_same_samples(read, made)
     in_place = data.recipe("train")
     assert in_place.copies == []
-    assert len(in_place.foregrounds) == 3
+    assert len({pair.foreground for pair in in_place.pairs}) == 3
     assert in_place.folder.is_relative_to(tmp_path / "source")
 
 
@@ -309,7 +310,7 @@ def test_aim500_is_for_testing_unless_composed(tmp_path):
     sample = test.sample(2, RNG)
     assert np.array_equal(levels(sample["image"]), read_image(tmp_path / "original/o_00000002.jpg"))
     assert np.array_equal(sample["alpha"][0], read_alpha(tmp_path / "mask/o_00000002.png"))
-    for ask in (data.train, lambda: data.recipe("test"), lambda: data.objects("train")):
+    for ask in (data.train, lambda: data.recipe("test"), lambda: data.foregrounds("train")):
         with pytest.raises(NoSplitError, match=r"data\.composites=true"):
             ask()
 
@@ -343,16 +344,16 @@ def test_aim500_composites_use_every_background_once(tmp_path):
 
 def test_foregrounds_may_be_estimated_or_come_from_a_folder(tmp_path):
     MATTING_WRITERS["aim500"](tmp_path)
-    assert not any(item.estimate for item in make("aim500", tmp_path, write=False).chosen("train"))
+    assert not any(item.estimate for item in make("aim500", tmp_path, write=False).chosen_foregrounds("train"))
     estimated = make("aim500", tmp_path, write=False, foreground="estimated")
-    assert all(item.estimate for item in estimated.chosen("train"))
-    assert not any(item.estimate for item in estimated.objects("train"))
+    assert all(item.estimate for item in estimated.chosen_foregrounds("train"))
+    assert not any(item.estimate for item in estimated.foregrounds("train"))
     with pytest.raises(UserError, match=r"data\.foreground must be one of photograph, estimated"):
         make("aim500", tmp_path, write=False, foreground="colours")
     prepared = make("aim500", tmp_path, write=False, foreground="estimated", foregrounds=str(tmp_path / "colours"))
-    for item in prepared.objects("test"):
+    for item in prepared.foregrounds("test"):
         write_png(tmp_path / f"colours/{item.name}.png", random_image(77, (40, 36)))
-    chosen = prepared.chosen("test")
+    chosen = prepared.chosen_foregrounds("test")
     assert all(item.colour.parent == tmp_path / "colours" for item in chosen)
     assert not any(item.estimate for item in chosen)
     with pytest.raises(UserError, match=r"is missing; .*indexnet data prepare aim500 foregrounds output="):

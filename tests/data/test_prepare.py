@@ -19,10 +19,11 @@ from PIL import Image
 from data_support import write_aim500, write_backgrounds, write_composition1k, write_foreground, write_matting_folder
 from indexnet.cli import main
 from indexnet.core.errors import UserError
-from indexnet.data import create_data, prepare_outputs
+from indexnet.core.locks import exclusive
+from indexnet.data import create_data
 from indexnet.data.io.images import read_alpha, read_image, write_png
 from indexnet.data.matting.estimate import estimate_foreground
-from indexnet.run import folder as run_folder
+from indexnet.data.prepare_outputs import composites_batch
 
 COUNTS = ["per_foreground=2", "test_per_foreground=3"]
 
@@ -65,7 +66,7 @@ def test_prepared_composites_are_those_made_on_the_fly(shipped, capsys):
     } | {"test_fg_names.txt", "test_bg_names.txt"}
     live = create_data("composition1k", root=str(root), per_foreground=2, test_per_foreground=3).test()
     read = create_data("composition1k", root=str(output), test_per_foreground=3).test()
-    assert type(live).__name__ == "Compositions"
+    assert type(live).__name__ == "FixedComposites"
     assert type(read).__name__ == "MattingFiles"
     by_name = {read.name(i): read.sample(i, np.random.default_rng()) for i in range(len(read))}
     for i in range(len(live)):
@@ -258,10 +259,9 @@ def test_the_estimate_of_room_is_close(shipped, capsys, monkeypatch):
         assert prepare(root, output) == code
 
 
-def test_one_command_at_a_time(shipped, capsys, monkeypatch):
+def test_one_command_at_a_time(shipped, capsys):
     root, output = shipped
-    monkeypatch.setattr(run_folder, "_PATIENCE", 0.0)
-    with run_folder.exclusive(output / "Test_set/manifest.jsonl", ""):
+    with exclusive(output / "Test_set/manifest.jsonl", ""):
         assert prepare(root, output) == 2
     assert "another command is preparing" in capsys.readouterr().err
 
@@ -359,7 +359,7 @@ def test_prepared_composites_are_read_only_with_the_options_that_made_them(trima
     assert read.fingerprint() == live.fingerprint()  # they are the same
     same_samples(read, live)
     write_backgrounds(tmp_path / "other", [f"o{k}.jpg" for k in range(6)], seed=300)
-    for item in c1k(root).objects("test"):
+    for item in c1k(root).foregrounds("test"):
         write_png(tmp_path / f"colours/{item.name}.png", np.zeros((40, 36, 3), np.uint8))
     pytest.importorskip("pymatting")
     prints = {live.fingerprint()}
@@ -372,7 +372,7 @@ def test_prepared_composites_are_read_only_with_the_options_that_made_them(trima
         if "root" in options:  # without the list of backgrounds, which names others
             (root / "Combined_Dataset/Test_set/test_bg_names.txt").rename(tmp_path / "list")
         split = c1k(**{"root": root} | options).test()
-        assert type(split).__name__ == "Compositions", options
+        assert type(split).__name__ == "FixedComposites", options
         prints.add(split.fingerprint())
         if "root" in options:
             (tmp_path / "list").rename(root / "Combined_Dataset/Test_set/test_bg_names.txt")
@@ -440,14 +440,14 @@ def test_aim500_never_tests_on_what_it_trains_with(tmp_path, capsys):
     (tmp_path / "held.txt").write_text("\n".join(sorted(held)))
     again = parts(root, test_names=str(tmp_path / "held.txt"), seed=3)  # the same photographs over others
     assert {again.group(i) for i in range(6)} == held
-    assert type(again).__name__ == "Compositions"
-    assert type(parts(root, foreground="estimated")).__name__ == "Compositions"
+    assert type(again).__name__ == "FixedComposites"
+    assert type(parts(root, foreground="estimated")).__name__ == "FixedComposites"
     for seed in range(1, 5):  # those in ROOT/validation are seed 0's
         parts(root, seed=seed)
     assert prepared(output, "test", 0) == 0
     assert prepared(output, "training", 0) == 0
     assert type(parts(output)).__name__ == "MattingFiles"
-    assert type(parts(output, seed=3)).__name__ == "Compositions"
+    assert type(parts(output, seed=3)).__name__ == "FixedComposites"
     shutil.rmtree(output / "train")
     other = next(s for s in range(1, 9) if {i.name for i in parts_of(root, s, words)} != held)
     assert prepared(output, "training", other) == 0
@@ -456,7 +456,7 @@ def test_aim500_never_tests_on_what_it_trains_with(tmp_path, capsys):
 
 
 def parts_of(root, seed, words):
-    return create_data("aim500", root=str(root), seed=seed, **words).objects("test")
+    return create_data("aim500", root=str(root), seed=seed, **words).foregrounds("test")
 
 
 def test_foregrounds_of_one_file_name_are_both_written(tmp_path):
@@ -479,7 +479,7 @@ def test_two_sources_of_one_file_are_refused(tmp_path):
     sources = [source for source, _ in recipe.copies][:2]
     twice = replace(recipe, copies=[(source, recipe.folder / "fg/x.png") for source in sources])
     with pytest.raises(UserError, match=r"2 files would be written to .*fg/x\.png"):
-        prepare_outputs._composites(twice)
+        composites_batch(twice)
 
 
 @pytest.mark.long

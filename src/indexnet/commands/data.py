@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from indexnet.core.console import allow_anywhere
+from indexnet.core.console import allow_anywhere, error_console, say
 from indexnet.core.errors import UserError
+from indexnet.core.files import format_bytes
 
 if TYPE_CHECKING:
     from indexnet.data import Data
+    from indexnet.data.check import Found
 
 
 HELP = "check the files of a data set, or prepare composites: indexnet data check|prepare NAME root=DIR"
@@ -53,7 +55,7 @@ def main(args: argparse.Namespace) -> int:
     if args.action == "prepare":
         if args.full:
             raise UserError("--full belongs to `indexnet data check`; prepare decodes whatever it uses.")
-        return run_prepare(args)
+        return _prepare(args)
     for option, given in (("--jobs", args.jobs is not None), ("--verify", args.verify)):
         if given:
             raise UserError(f"{option} belongs to `indexnet data prepare`; check does not take it.")
@@ -63,7 +65,7 @@ def main(args: argparse.Namespace) -> int:
 def _check(name: str, words: Sequence[str], full: bool) -> int:
     """Check every split for every task and print what was found; return 0, or 2 where files are not as they should."""
     from indexnet.data import get_data
-    from indexnet.data.check import check, check_folder, print_problems, print_table
+    from indexnet.data.check import check, check_folder
 
     info = get_data(name).info
     options = read_options(name, words)
@@ -78,8 +80,8 @@ def _check(name: str, words: Sequence[str], full: bool) -> int:
         print(f"{info.name} makes its samples itself: nothing to check.")
         return 0
     problems = list(dict.fromkeys(problem for split in found for problem in split.problems))
-    print_table(f"{info.name}: {info.title}", found)
-    print_problems(problems)
+    _print_table(f"{info.name}: {info.title}", found)
+    _print_problems(problems)
     took = time.monotonic() - started
     if problems:
         print(f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}, found in {took:.1f} s.")
@@ -145,10 +147,55 @@ def _create(name: str, tasks: Sequence[str], options: dict[str, Any]) -> list[Da
     return sets
 
 
+def _print_table(title: str, found: Sequence[Found]) -> None:
+    """Print a line per split."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=120)
+    table = Table(box=box.SIMPLE_HEAD, title=Text(title), title_justify="left", title_style="bold")
+    for heading in ("task", "split", "samples", "checked", "sizes", "decoded", "problems"):
+        table.add_column(heading, justify="right" if heading in ("samples", "checked", "problems") else "left")
+    for entry in found:
+        table.add_row(
+            entry.task,
+            entry.split,
+            str(entry.count),
+            str(entry.items),
+            _format_sizes(entry.sizes),
+            format_bytes(entry.nbytes) if entry.nbytes else "",
+            str(len(entry.problems)) if entry.problems else "none",
+        )
+    console.print(table)
+
+
+def _format_sizes(sizes: set[tuple[int, int]]) -> str:
+    """Write image sizes as people do, width first."""
+    by_area = [f"{w}x{h}" for h, w in sorted(sizes, key=lambda size: (size[0] * size[1], size))]
+    if len(by_area) <= 2:
+        return ", ".join(by_area)
+    return f"{by_area[0]} to {by_area[-1]} ({len(by_area)} sizes)"
+
+
+_SHOWN = 20  # problems that are listed; the others are counted
+
+
+def _print_problems(problems: Sequence[str]) -> None:
+    """Print the first twenty sentences and count the others."""
+    for problem in problems[:_SHOWN]:
+        print(problem)
+    if len(problems) > _SHOWN:
+        print(f"... and {len(problems) - _SHOWN} more.")
+
+
 _WHAT = {"test": "test", "training": "train", "foregrounds": "foregrounds"}
 
 
-def run_prepare(args: argparse.Namespace) -> int:
+def _prepare(args: argparse.Namespace) -> int:
     """Write, or with ``--verify`` compare, what the command names.
 
     Returns:
@@ -170,5 +217,27 @@ def run_prepare(args: argparse.Namespace) -> int:
     if output is not None and not isinstance(output, str):
         raise UserError(f"output must be a folder; got {output!r}.")
     batch = find_batch(args.name, _WHAT[what[0]], options, None if output is None else Path(output))
-    title = f"{args.name}, {what[0]}"
-    return verify(batch, title) if args.verify else prepare(batch, title, args.jobs)
+    title, started = f"{args.name}, {what[0]}", time.monotonic()
+    if args.verify:
+        total, problems = verify(batch, title)
+        _print_problems(problems)
+        took = time.monotonic() - started
+        if problems:
+            print(f"{title}: {len(problems)} of {total} files are not as written, found in {took:.1f} s.")
+            return 2
+        print(f"{title}: all {total} files in {batch.folder} have their checksums ({took:.1f} s).")
+        return 0
+    done = prepare(batch, title, args.jobs, lambda text: say(error_console(), text))
+    if done.before == done.total:
+        print(f"{title}: nothing to do, all {done.total} files are in {batch.folder}.")
+        return 0
+    print(
+        f"{title}: {batch.own} in {batch.folder}; {done.written} files ({format_bytes(done.nbytes)}) written in "
+        f"{time.monotonic() - started:.1f} s" + (f", {done.before} were there before." if done.before else ".")
+    )
+    if not done.problems:
+        return 0
+    _print_problems(done.problems)
+    missing = done.total - done.before - done.written
+    print(f"{missing} of {done.total} files are missing; mend this, then the same command goes on.")
+    return 3 if done.written or done.before else 2

@@ -6,32 +6,29 @@ where it stopped, a second one has nothing to do, and no folder holds composites
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import multiprocessing
 import os
 import shutil
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
-from indexnet.core.console import error_console, say
 from indexnet.core.errors import UserError
-from indexnet.core.files import PART, DiskFullError, atomic_write, sha256_file
+from indexnet.core.files import PART, DiskFullError, atomic_write, format_bytes, sha256_file
 from indexnet.core.locks import exclusive
 from indexnet.core.machine import cores
-from indexnet.data.check import print_problems
-from indexnet.data.io.cache import in_words
-from indexnet.data.matting.compositing import MANIFEST
-from indexnet.data.prepare_manifest import Manifest
+from indexnet.data.io.progress import in_threads, tracked
+from indexnet.data.matting.manifest import MANIFEST, Manifest
 from indexnet.data.prepare_outputs import Batch, Output
 
 _PROBED = 4  # files that are made to tell how much room the others take
@@ -39,63 +36,79 @@ _SPARE = 1.1
 _MOST_JOBS = 16
 
 
-def prepare(batch: Batch, title: str, jobs: int | None = None) -> int:
-    """Write what is not there yet, and print what was done.
+@dataclass
+class Prepared:
+    """What a folder holds, and what has been done for that.
+
+    Attributes:
+        total: number of files that belong there.
+        before: how many were there before.
+        written: how many have been written.
+        nbytes: of those.
+        problems: why others could not be, each sentence once, in the order of the files.
+    """
+
+    total: int
+    before: int
+    written: int = 0
+    nbytes: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def prepare(batch: Batch, title: str, jobs: int | None, announce: Callable[[str], None]) -> Prepared:
+    """Write what is not there yet.
 
     Args:
         batch: what to write.
-        title: for messages.
+        title: of the progress bar.
         jobs: processes; None: one a core.
-
-    Returns:
-        0 all is there; 3 a part is; 2 nothing is.
+        announce: is told, before the first file is written, how many there will be.
 
     Raises:
         UserError: the folder holds other files, another command is writing there, or there is no room.
     """
-    started = time.monotonic()
-    Manifest(batch.folder).check(batch)  # before anything is written
-    with exclusive(batch.folder / MANIFEST, f"another command is preparing {batch.folder}; wait until it is done."):
-        manifest = Manifest(batch.folder)
-        manifest.check(batch)
-        outputs = manifest.begin(batch)
-        todo = [output for output in outputs if not manifest.is_done(output)]
-        if not todo:
-            print(f"{title}: nothing to do, all {len(outputs)} files are in {batch.folder}.")
-            return 0
-        _remove_parts(batch)
-        jobs = min(jobs or min(cores(), _MOST_JOBS), len(todo))
-        with _workers(jobs) as submit:
-            _check_room(batch.folder, todo, submit)
-            problems, failed, written = _write_all(batch.folder, todo, manifest, submit, title)
-    done = len(todo) - failed
-    before = len(outputs) - len(todo)
-    print(
-        f"{title}: {batch.own} in {batch.folder}; {done} files ({in_words(written)}) written in "
-        f"{time.monotonic() - started:.1f} s" + (f", {before} were there before." if before else ".")
-    )
-    if not problems:
-        return 0
-    print_problems(problems)
-    print(f"{len(todo) - done} of {len(outputs)} files are missing; mend this, then the same command goes on.")
-    return 3 if done or before else 2
+    folder = batch.folder
+    _check_folder(batch, Manifest(folder))  # before anything is written
+    with exclusive(folder / MANIFEST, f"another command is preparing {folder}; wait until it is done."):
+        manifest = Manifest(folder)
+        _check_folder(batch, manifest)
+        there = (output.file for output in batch.outputs if output.kind == "trimap" and (folder / output.file).exists())
+        manifest.begin(batch.made_of, list(there))
+        outputs = _own(batch, manifest)
+        todo = [output for output in outputs if not manifest.is_whole(output.file)]
+        result = Prepared(len(outputs), len(outputs) - len(todo))
+        if todo:
+            _remove_parts(batch)
+            with _workers(min(jobs or min(cores(), _MOST_JOBS), len(todo))) as executor:
+                wanted, free = round(_SPARE * _estimate_bytes(todo, executor)), shutil.disk_usage(folder).free
+                if wanted > free:
+                    raise DiskFullError(
+                        f"about {format_bytes(wanted)} are needed in {folder}, but {format_bytes(free)} are free; "
+                        "free some, or give output=DIR on another disk."
+                    )
+                announce(f"{len(todo)} files, about {format_bytes(wanted)}, go to {folder}")
+                _write_all(todo, manifest, executor, title, result)
+    return result
 
 
-def verify(batch: Batch, title: str) -> int:
-    """Compare every file with its checksum and print what differs.
+def verify(batch: Batch, title: str) -> tuple[int, list[str]]:
+    """Compare every file with its checksum.
+
+    Args:
+        batch: what was written.
+        title: of the progress bar.
 
     Returns:
-        0 every file is there and as it was written; 2 otherwise.
+        The number of files, and what is wrong with them.
 
     Raises:
         UserError: the folder was not prepared, or from something else.
     """
-    started = time.monotonic()
     manifest = Manifest(batch.folder)
     if manifest.made_of is None:
         raise UserError(f"{batch.folder} has not been prepared; the same command without --verify does that.")
-    manifest.check(batch)
-    files = list(dict.fromkeys([*(output.file for output in manifest.own(batch)), *manifest.files]))
+    _check_folder(batch, manifest)
+    files = list(dict.fromkeys([*(output.file for output in _own(batch, manifest)), *manifest.files]))
 
     def compare(file: str) -> str:
         path = batch.folder / file
@@ -105,27 +118,40 @@ def verify(batch: Batch, title: str) -> int:
             return f"{path} has changed; delete it, then the same command without --verify writes it again."
         return ""
 
-    threads = ThreadPoolExecutor(min(8, cores()))
-    try:
-        said = _tracked(threads.map(compare, files), title, len(files))
-        problems = [sentence for sentence in said if sentence]
-    finally:
-        threads.shutdown(cancel_futures=True)
-    print_problems(problems)
-    took = time.monotonic() - started
-    if problems:
-        print(f"{title}: {len(problems)} of {len(files)} files are not as written, found in {took:.1f} s.")
-        return 2
-    print(f"{title}: all {len(files)} files in {batch.folder} have their checksums ({took:.1f} s).")
-    return 0
+    return len(files), [problem for problem in in_threads(compare, files, title) if problem]
 
 
-Submit = Callable[..., Future[Any]]
+def _own(batch: Batch, manifest: Manifest) -> list[Output]:
+    """Return what belongs to the folder, whether it has been written or not."""
+    kept = set(manifest.kept)
+    return [output for output in batch.outputs if output.file not in kept]
 
 
-@contextlib.contextmanager
-def _workers(jobs: int) -> Iterator[Submit]:
-    """Give what runs a function in one of ``jobs`` processes, or for one job in a thread of this process.
+def _check_folder(batch: Batch, manifest: Manifest) -> None:
+    """Refuse to write a batch into a folder of other files.
+
+    Raises:
+        UserError: it was prepared from something else, or holds files of these names from elsewhere.
+    """
+    if manifest.made_of is None:
+        for output in batch.outputs:
+            path = batch.folder / output.file
+            if output.kind not in ("copy", "trimap") and path.exists():
+                raise UserError(
+                    f"{path} exists and was not written by this command; give output=DIR for another folder."
+                )
+    elif manifest.made_of != batch.made_of:
+        keys = sorted(manifest.made_of.keys() | batch.made_of.keys())
+        other = [key for key in keys if manifest.made_of.get(key) != batch.made_of.get(key)]
+        raise UserError(
+            f"{batch.folder} was prepared with other values of {', '.join(other)}; remove it, or give output=DIR "
+            "for another folder."
+        )
+
+
+@contextmanager
+def _workers(jobs: int) -> Iterator[Executor]:
+    """Give an executor of ``jobs`` processes, or for one job of one thread.
 
     The processes are forked from a server that has imported this module and started no thread: one forked from here
     would hang where OpenMP has been used before.
@@ -133,25 +159,22 @@ def _workers(jobs: int) -> Iterator[Submit]:
     Raises:
         UserError: the system has ended one of them.
     """
+    executor: Executor
     if jobs == 1:
-        with ThreadPoolExecutor(1) as threads:
-            try:
-                yield threads.submit
-            finally:
-                threads.shutdown(cancel_futures=True)
-        return
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    pool = ProcessPoolExecutor(jobs, context, _start_worker)
+        executor = ThreadPoolExecutor(1)
+    else:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+        executor = ProcessPoolExecutor(jobs, context, _start_worker)
     try:
-        yield pool.submit
+        yield executor
     except BrokenProcessPool as error:
         raise UserError(
             "a process was ended by the system, perhaps because memory ran out; the same command goes on, perhaps with "
             "fewer --jobs."
         ) from error
     finally:
-        pool.shutdown(cancel_futures=True)
+        executor.shutdown(cancel_futures=True)
 
 
 def _start_worker() -> None:
@@ -168,31 +191,19 @@ def _start_worker() -> None:
     cv2.setNumThreads(0)
 
 
-def _check_room(folder: Path, todo: Sequence[Output], submit: Submit) -> None:
-    """Refuse to start what the disk cannot hold: some files of each kind are made, and tell the size of the others.
-
-    Raises:
-        DiskFullError: it cannot.
-    """
-    kinds: dict[type, list[Output]] = {}
+def _estimate_bytes(todo: Sequence[Output], executor: Executor) -> float:
+    """Return about how many bytes files take: some of each kind are made, and tell the size of the others."""
+    kinds: dict[str, list[Output]] = defaultdict(list)
     for output in todo:
-        kinds.setdefault(type(output), []).append(output)
-    wanted = 0.0
+        kinds[output.kind].append(output)
+    total = 0.0
     for outputs in kinds.values():
-        spread = {int(at) for at in np.linspace(0, len(outputs) - 1, min(_PROBED, len(outputs)))}
-        futures = [submit(_probe, outputs[at]) for at in sorted(spread)]
-        probed = [found for future in futures if (found := future.result()) is not None]
+        chosen = {int(at) for at in np.linspace(0, len(outputs) - 1, min(_PROBED, len(outputs)))}
+        probed = [found for found in executor.map(_probe, [outputs[at] for at in sorted(chosen)]) if found is not None]
         if probed:
             per_unit = sum(size for size, _ in probed) / sum(weight for _, weight in probed)
-            wanted += per_unit * sum(_weight(output) for output in outputs)
-    wanted *= _SPARE
-    free = shutil.disk_usage(folder).free
-    if wanted > free:
-        raise DiskFullError(
-            f"about {in_words(round(wanted))} are needed in {folder}, but {in_words(free)} are free; free some, or "
-            "give output=DIR on another disk."
-        )
-    say(error_console(), f"{len(todo)} files, about {in_words(round(wanted))}, go to {folder}")
+            total += per_unit * sum(_weight(output) for output in outputs)
+    return total
 
 
 def _weight(output: Output) -> int:
@@ -210,29 +221,23 @@ def _probe(output: Output) -> tuple[int, int] | None:
         return None
 
 
-def _write_all(
-    folder: Path, todo: Sequence[Output], manifest: Manifest, submit: Submit, title: str
-) -> tuple[list[str], int, int]:
-    """Write files.
-
-    Returns:
-        What went wrong, each sentence once, in the order of the files; how many files that are; bytes that went well.
+def _write_all(todo: Sequence[Output], manifest: Manifest, executor: Executor, title: str, result: Prepared) -> None:
+    """Write files, and note in ``result`` what went well or wrong.
 
     Raises:
         DiskFullError: there is no room for the next one.
     """
-    futures = {submit(_write, folder, output, output.file in manifest.files): output for output in todo}
+    futures = {executor.submit(_write, manifest.folder, it, it.file in manifest.files): it.file for it in todo}
     problems: dict[str, str] = {}
-    written = 0
-    for future in _tracked(as_completed(futures), title, len(todo)):
-        output, result = futures[future], future.result()
-        if isinstance(result, str):
-            problems[output.file] = result
+    for future in tracked(as_completed(futures), title, len(todo)):
+        file, found = futures[future], future.result()
+        if isinstance(found, str):
+            problems[file] = found
         else:
-            manifest.add(output.file, *result)
-            written += result[0]
-    said = dict.fromkeys(problems[output.file] for output in todo if output.file in problems)
-    return list(said), len(problems), written
+            manifest.add(file, *found)
+            result.written += 1
+            result.nbytes += found[0]
+    result.problems = list(dict.fromkeys(problems[output.file] for output in todo if output.file in problems))
 
 
 def _write(folder: Path, output: Output, replaces: bool) -> tuple[int, str] | str:
@@ -270,10 +275,9 @@ def _write(folder: Path, output: Output, replaces: bool) -> tuple[int, str] | st
 def _is_same(path: Path, content: bytes) -> bool:
     """Return whether a file has this content, or, of a PNG, the same pixels."""
     found = path.read_bytes()
-    if found == content or path.suffix != ".png":
+    if found == content or path.suffix != ".png" or not found:
         return found == content
-    there = cv2.imdecode(np.frombuffer(found, np.uint8), cv2.IMREAD_UNCHANGED) if found else None
-    ours = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    there, ours = (cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) for data in (found, content))
     return there is not None and ours is not None and np.array_equal(there, ours)
 
 
@@ -285,10 +289,3 @@ def _remove_parts(batch: Batch) -> None:
             name, _, _ = part.name[1:].removesuffix(PART).rpartition(".")
             if folder / name in outputs:
                 part.unlink(missing_ok=True)
-
-
-def _tracked(items: Iterable[Any], title: str, total: int) -> Iterator[Any]:
-    from rich.progress import track
-
-    console = error_console()
-    yield from track(items, title, total, console=console, transient=True, disable=not console.is_terminal)

@@ -12,8 +12,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from indexnet.core.files import format_bytes
 from indexnet.core.machine import available_memory
-from indexnet.data.io.cache import in_words
 from indexnet.sweep.plan import PlannedRow, Sweep, nearest_folder
 from indexnet.sweep.plan_estimate import Totals
 from indexnet.sweep.progress import duration
@@ -24,7 +24,7 @@ def _seconds(value: float) -> str:
 
 
 def _size(mb: float) -> str:
-    return in_words(round(mb * 2**20))
+    return format_bytes(round(mb * 2**20))
 
 
 def table(sweep: Sweep, rows: Sequence[PlannedRow]) -> Table:
@@ -49,7 +49,7 @@ def table(sweep: Sweep, rows: Sequence[PlannedRow]) -> Table:
             duration(found.test_s),
             about + duration(found.seconds),
             about + _size(found.memory_mb),
-            in_words(found.disk_bytes),
+            format_bytes(found.disk_bytes),
             left,
         )
     return shown
@@ -118,8 +118,8 @@ def _disk(sweep: Sweep, totals: Totals) -> Iterator[tuple[str, bool]]:
     free = shutil.disk_usage(nearest_folder(runs)).free
     needs = totals.disk_bytes + totals.training_bytes
     text = (
-        f"Disk: {in_words(totals.disk_bytes)} for what is left, {in_words(totals.training_bytes)} more while it "
-        f"trains; {in_words(free)} are free at {runs}"
+        f"Disk: {format_bytes(totals.disk_bytes)} for what is left, {format_bytes(totals.training_bytes)} more while "
+        f"it trains; {format_bytes(free)} are free at {runs}"
     )
     yield (f"{text}.", False) if needs < free else (f"{text}: too little; free some or give paths.runs=FOLDER.", True)
 

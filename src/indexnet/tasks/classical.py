@@ -14,9 +14,9 @@ from torch import Tensor
 
 from indexnet.core.conventions import UNKNOWN
 from indexnet.core.errors import UserError
+from indexnet.core.files import format_bytes
 from indexnet.core.machine import available_memory
 from indexnet.core.registry import unknown_name
-from indexnet.data.io.cache import in_words
 from indexnet.data.matting.estimate import pymatting_alone
 from indexnet.networks import Network
 from indexnet.resampling.base import NONE, create_resampling
@@ -116,8 +116,8 @@ class ClassicalMatting(MattingTask):
         wanted = trimap.size * method.per_pixel + unknown * method.per_unknown
         if wanted > free:
             raise UserError(
-                f"{name}: {title} of {trimap.size / 1e6:.1f} megapixels would take about {in_words(wanted)} of memory "
-                f"where {in_words(free)} are given; make the image smaller, or use a network instead."
+                f"{name}: {title} of {trimap.size / 1e6:.1f} megapixels would take about {format_bytes(wanted)} of "
+                f"memory where {format_bytes(free)} are given; make the image smaller, or use a network instead."
             )
 
     def _solve(self, name: str, image: NDArray[np.float64], trimap: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""``alphamatting``: the training set of alphamatting.com, photographs with ground-truth mattes."""
+"""``alphamatting`` and ``alphamatting_test``: the two sets of photographs of alphamatting.com."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from indexnet.data.io.images import list_images
 from indexnet.data.matting.photographs import MattingFiles, Triple
 
 _INPUT, _ALPHA, _TRIMAP = "input_training_lowres", "gt_training_lowres", "trimap_training_lowres"
+_TEST_INPUT, _TEST_TRIMAP = "input_lowres", "trimap_lowres"
+_SOURCE = "Rhemann et al., A perceptually motivated online benchmark for image matting, CVPR 2009; for research"
 
 
 @register_data
@@ -36,7 +38,7 @@ class AlphaMatting(Data):
         name="alphamatting",
         title="alphamatting.com, training set with ground truth",
         tasks=("matting",),
-        source="Rhemann et al., A perceptually motivated online benchmark for image matting, CVPR 2009; for research",
+        source=_SOURCE,
         layout=f"ROOT/{_INPUT}/GT01.png ..., ROOT/{_ALPHA}/GT01.png ..., ROOT/{_TRIMAP}/Trimap1|Trimap2/GT01.png ...",
     )
 
@@ -45,33 +47,73 @@ class AlphaMatting(Data):
     ) -> None:
         super().__init__(task)
         check_choice("data.trimap", trimap, ("Trimap1", "Trimap2"))
-        self.root, self.trimap, self.names = Path(root), trimap, check_names(names)
+        self.root, self.trimap, self.names = Path(root), trimap, _check_names(names)
 
     def train(self) -> Dataset:
-        """Refuse.
-
-        Raises:
-            NoSplitError: always; the data set is for testing.
-        """
         raise NoSplitError(
             "data set 'alphamatting' is for testing only (few photographs, no foreground colours); train on "
             "another, for example data=scenes."
         )
 
     def test(self) -> MattingFiles:
-        """Return the photographs.
-
-        Raises:
-            UserError: files are missing, or a name has none.
-        """
-        files = chosen(photographs(self.root, _INPUT, self.info), self.names)
+        files = _list_photographs(self.root, _INPUT, self.info)
+        stems = {file.stem for file in files}
+        for name in self.names or ():
+            if name not in stems:
+                raise unknown_name("photograph in data.names", name, stems)
         alphas, trimaps = self.root / _ALPHA, self.root / _TRIMAP / self.trimap
-        triples = [Triple(file.stem, file.stem, file, alphas / file.name, trimaps / file.name) for file in files]
+        triples = [
+            Triple(file.stem, file.stem, file, alphas / file.name, trimaps / file.name)
+            for file in files
+            if self.names is None or file.stem in self.names
+        ]
         return MattingFiles("test", self.name, triples, variant=self.trimap)
 
 
-def photographs(root: Path, folder: str, info: DataInfo) -> list[Path]:
-    """List the photographs of a data set of alphamatting.com.
+@register_data
+class AlphaMattingTest(Data):
+    """The 8 photographs of the benchmark with three sets of trimaps each: small, large, and drawn by users.
+
+    There is nothing to measure with: samples have no ``alpha``. A submission is one 8-bit PNG a photograph and set.
+
+    Args:
+        root: folder with ``input_lowres`` and ``trimap_lowres``.
+        task: ``"matting"``.
+    """
+
+    info = DataInfo(
+        name="alphamatting_test",
+        title="alphamatting.com, benchmark without ground truth",
+        tasks=("matting",),
+        source=_SOURCE,
+        layout=f"ROOT/{_TEST_INPUT}/doll.png ..., ROOT/{_TEST_TRIMAP}/Trimap1|Trimap2|Trimap3/doll.png ...",
+    )
+
+    def __init__(self, root: str, task: str = "matting") -> None:
+        super().__init__(task)
+        self.root = Path(root)
+
+    def train(self) -> Dataset:
+        raise NoSplitError(
+            "data set 'alphamatting_test' has no mattes to train with; train on another, for example data=scenes."
+        )
+
+    def test(self) -> Dataset:
+        return self.tests()["Trimap1"]
+
+    def tests(self) -> dict[str, Dataset]:
+        """Return the photographs with each set of trimaps: ``Trimap1``, ``Trimap2``, ``Trimap3``."""
+        files = _list_photographs(self.root, _TEST_INPUT, self.info)
+        splits: dict[str, Dataset] = {}
+        for trimaps in ("Trimap1", "Trimap2", "Trimap3"):
+            folder = self.root / _TEST_TRIMAP / trimaps
+            triples = [Triple(file.stem, file.stem, file, None, folder / file.name) for file in files]
+            splits[trimaps] = MattingFiles("test", self.name, triples, variant=trimaps)
+        return splits
+
+
+def _list_photographs(root: Path, folder: str, info: DataInfo) -> list[Path]:
+    """List the photographs of one of the sets.
 
     Raises:
         UserError: there are none.
@@ -86,7 +128,7 @@ def photographs(root: Path, folder: str, info: DataInfo) -> list[Path]:
         ) from error
 
 
-def check_names(names: Any) -> tuple[str, ...] | None:
+def _check_names(names: Any) -> tuple[str, ...] | None:
     """Return the option ``data.names``: names of photographs, each once, or None. One may stand alone.
 
     Raises:
@@ -101,16 +143,3 @@ def check_names(names: Any) -> tuple[str, ...] | None:
             f"null; got {names!r}."
         )
     return tuple(listed)
-
-
-def chosen(files: Sequence[Path], names: Sequence[str] | None) -> list[Path]:
-    """Return the files of these names, in the files' order; all of them for None.
-
-    Raises:
-        UserError: a name has no file.
-    """
-    stems = {file.stem for file in files}
-    for name in names or ():
-        if name not in stems:
-            raise unknown_name("photograph in data.names", name, stems)
-    return [file for file in files if names is None or file.stem in names]

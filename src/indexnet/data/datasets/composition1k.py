@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any
 
 from indexnet.core.errors import UserError
 from indexnet.data.base import DataInfo, register_data
-from indexnet.data.io.cache import Cache
 from indexnet.data.io.images import list_images
+from indexnet.data.matting.composite_data import CompositeData, CompositeOptions
 from indexnet.data.matting.compositing import Recipe
 from indexnet.data.matting.file_lists import find_images, find_named, read_lines, standard_places
 from indexnet.data.matting.foregrounds import Foreground, pair_foregrounds
-from indexnet.data.matting.test_composites import ComposedData
 
 _SHIPPED = "Combined_Dataset"
 _SOURCES = ("Adobe-licensed images", "Other", "")  # folders within a split, the last for the flattened layout
@@ -22,7 +21,7 @@ _PREFIX = {"train": "training", "test": "test"}
 
 
 @register_data
-class Composition1k(ComposedData):
+class Composition1k(CompositeData):
     """431 foregrounds over 100 photographs of COCO each to train on; 50 over 20 of PASCAL VOC each to test on.
 
     Two layouts are read, and recognised by their files. As shipped: ``Combined_Dataset/Training_set/Adobe-licensed
@@ -32,26 +31,8 @@ class Composition1k(ComposedData):
     released code's ``train.txt`` and ``test.txt`` in ``ROOT/lists``, where they are there. Without any list,
     foregrounds and backgrounds are taken by name.
 
-    Args:
-        root: folder of the data set, with ``Training_set`` and ``Test_set`` or with ``Combined_Dataset``.
-        task: ``"matting"``.
-        size: side of a training sample in pixels.
-        pipeline: the training pipeline: ``"dim"``, ``"mmediting"`` or ``"gca"``.
-        per_foreground: training composites of each foreground.
-        test_per_foreground: test composites of each foreground.
-        backgrounds: folders of COCO's train2014, or files that list photographs; None: ``train2014`` in ROOT, in
-            ``ROOT/Training_set`` or beside ROOT.
-        test_backgrounds: the same for PASCAL VOC; None: ``VOCdevkit/VOC*/JPEGImages`` or ``VOC*/JPEGImages`` in or
-            beside ROOT. Not needed where ``Test_set/merged`` holds the composites.
-        lists: folder of ``train.txt`` and ``test.txt``; None: ``ROOT/lists``.
-        foreground: ``"colours"``; ``"estimated"`` estimates them anew from the files in ``fg``.
-        foregrounds: folder of colours that were estimated before, ``NAME.png``.
-        cache: whether decoded foregrounds are kept: ``"auto"`` (where memory allows), True, False, or a folder for
-            them.
-        damaged: what a training file that cannot be read does: ``"refuse"`` ends the run, ``"skip"`` takes another.
-
-    Raises:
-        UserError: an option's value is impossible.
+    ``train2014`` may also lie in ``Training_set``. PASCAL VOC is not needed where ``Test_set/merged`` holds the
+    composites.
     """
 
     info = DataInfo(
@@ -63,52 +44,31 @@ class Composition1k(ComposedData):
         "ROOT/Combined_Dataset/Test_set/Adobe-licensed images/{fg,alpha,trimaps} and their *_names.txt; or "
         "ROOT/Training_set/{fg,alpha}, ROOT/Test_set/{fg,alpha,merged,trimaps}; ROOT/train2014/*.jpg",
     )
-    folders: ClassVar[dict[str, str]] = {"train": "Training_set", "test": "Test_set"}
 
-    def __init__(
-        self,
-        root: str,
-        task: str = "matting",
-        size: int = 320,
-        pipeline: str = "dim",
-        per_foreground: int = 100,
-        test_per_foreground: int = 20,
-        backgrounds: str | Sequence[str] | None = None,
-        test_backgrounds: str | Sequence[str] | None = None,
-        lists: str | None = None,
-        foreground: str = "colours",
-        foregrounds: str | None = None,
-        cache: Cache = "auto",
-        damaged: str = "refuse",
-    ) -> None:
-        super().__init__(
-            root=root,
-            task=task,
-            size=size,
-            pipeline=pipeline,
-            per_foreground=per_foreground,
-            test_per_foreground=test_per_foreground,
-            backgrounds=backgrounds,
-            test_backgrounds=test_backgrounds,
-            foreground=foreground,
-            foregrounds=foregrounds,
-            cache=cache,
-            damaged=damaged,
-        )
+    @dataclass(frozen=True)
+    class Options(CompositeOptions):
+        """Options; ``lists`` is the folder of ``train.txt`` and ``test.txt``, None: ``ROOT/lists``."""
+
+        lists: str | None = None
+
+    options: Options
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
         if (self.root / _SHIPPED).is_dir():
             self.root = self.root / _SHIPPED
-        self.lists = None if lists is None else Path(lists)
 
-    def objects(self, split: str) -> list[Foreground]:
+    def foregrounds(self, split: str) -> list[Foreground]:
         """Return the split's foregrounds in the order of its list, or by name where there is none."""
-        folder = self.root / self.folders[split]
+        folder = self.folder(split)
         if not folder.is_dir():
             raise UserError(f"{folder} does not exist; data=composition1k has its {split} split there.")
         names = folder / f"{_PREFIX[split]}_fg_names.txt"
         if names.is_file():
-            return [self._object(folder, name, names) for name in dict.fromkeys(read_lines(names, "foregrounds"))]
+            return [self._find(folder, name, names) for name in dict.fromkeys(read_lines(names, "foregrounds"))]
         if (path := self._list(split)) is not None:
-            return [self._object(folder, Path(line[1]).name, path) for line in _first_of_each(self._lines(path))]
+            mattes = dict.fromkeys(words[1] for words in self._lines(path))
+            return [self._find(folder, Path(matte).name, path) for matte in mattes]
         parts = [folder / source for source in _SOURCES if (folder / source / "alpha").is_dir()]
         if not parts:
             raise UserError(
@@ -122,7 +82,7 @@ class Composition1k(ComposedData):
                 found += [Foreground(path.stem, part / "fg" / path.name, path) for path in list_images(part / "alpha")]
         return found
 
-    def _object(self, folder: Path, name: str, listed_by: Path) -> Foreground:
+    def _find(self, folder: Path, name: str, listed_by: Path) -> Foreground:
         """Find a listed foreground: the matte has its name, the colours the same but perhaps for the ending."""
         stem = Path(name).stem
         for source in _SOURCES:
@@ -135,8 +95,8 @@ class Composition1k(ComposedData):
 
     def _list(self, split: str) -> Path | None:
         """Return the released code's list of a split, where there is one."""
-        if self.lists is not None:
-            return self.lists / f"{split}.txt"
+        if self.options.lists is not None:
+            return Path(self.options.lists) / f"{split}.txt"
         path = self.root / "lists" / f"{split}.txt"
         return path if path.is_file() else None
 
@@ -155,8 +115,8 @@ class Composition1k(ComposedData):
 
     def backgrounds(self, split: str) -> list[Path]:
         """Return the split's photographs in the order of its list, or by name where there is none."""
-        places = self.places[split] or self._standard_places(split)
-        names = self.root / self.folders[split] / f"{_PREFIX[split]}_bg_names.txt"
+        places = self.find_places(split)
+        names = self.folder(split) / f"{_PREFIX[split]}_bg_names.txt"
         if names.is_file():
             return find_named(read_lines(names, "backgrounds"), places, names, self.place_options[split])
         path = self._list(split)
@@ -181,21 +141,16 @@ class Composition1k(ComposedData):
         names = [name for found in by_matte.values() for _, name in sorted(found)]
         return find_named(names, places, path, self.place_options["train"])
 
-    def _standard_places(self, split: str) -> tuple[Path, ...]:
-        """Return where the backgrounds lie if nothing else is said.
-
-        Raises:
-            UserError: in none of these places.
-        """
-        return standard_places(self.root, split, self.name, self.root / self.folders[split])
+    def find_places(self, split: str) -> tuple[Path, ...]:
+        return self.places[split] or standard_places(self.root, split, self.name, self.folder(split))
 
     def recipe(self, split: str, output: Path | None = None) -> Recipe:
-        """Return what ``indexnet data prepare`` writes for a split; the split's lists go with it."""
+        """Return what ``indexnet data prepare`` writes for a split; its lists go with it."""
         recipe = super().recipe(split, output)
         if output is None:
             return recipe
         names = [f"{_PREFIX[split]}_{part}_names.txt" for part in ("fg", "bg")]
-        lists = [(self.root / self.folders[split] / name, recipe.folder / name) for name in names]
+        lists = [(self.folder(split) / name, recipe.folder / name) for name in names]
         if (path := self._list(split)) is not None:
             lists.append((path, output / "lists" / path.name))
         there = [(source, destination) for source, destination in lists if source.is_file()]
@@ -205,11 +160,3 @@ class Composition1k(ComposedData):
         """Return the trimap of a test composite as shipped, or from the flattened layout; None where none is there."""
         shipped = foreground.alpha.parent.parent / "trimaps" / f"{pair_name}.png"
         return shipped if shipped.is_file() else super().trimap(pair_name, foreground)
-
-
-def _first_of_each(lines: Sequence[list[str]]) -> list[list[str]]:
-    """Return the first line of each matte, in order."""
-    first: dict[str, list[str]] = {}
-    for words in lines:
-        first.setdefault(words[1], words)
-    return list(first.values())

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from indexnet.core.errors import UserError
 from indexnet.data.base import DataInfo, Dataset, check_choice, register_data
-from indexnet.data.io.cache import Cache
+from indexnet.data.matting.composite_data import CompositeData, CompositeOptions
 from indexnet.data.matting.compositing import Pair
 from indexnet.data.matting.file_lists import find_images, hold_out
 from indexnet.data.matting.foregrounds import Foreground, pair_foregrounds
-from indexnet.data.matting.test_composites import ComposedData
 
 
 @register_data
-class MattingFolder(ComposedData):
+class MattingFolder(CompositeData):
     """Foregrounds, mattes and backgrounds in folders.
 
     Where there are folders ``train`` and ``test`` (and ``validation``, if that is wanted), each holds ``fg``, ``alpha``
@@ -27,27 +27,8 @@ class MattingFolder(ComposedData):
     A training sample draws its background. The composites of a test are fixed: backgrounds are dealt in an order that
     follows from their names, again from the first when all are used; no foreground gets one twice.
 
-    Args:
-        root: folder with ``fg``, ``alpha`` and ``bg``, or with folders that hold those. A file ``trimap/NAME.png``
-            beside them is the trimap of a test foreground.
-        task: ``"matting"``.
-        size: side of a training sample in pixels.
-        pipeline: the training pipeline: ``"dim"``, ``"mmediting"`` or ``"gca"``.
-        per_foreground: training samples of each foreground in one epoch.
-        test_per_foreground: test composites of each foreground; fewer where there are fewer backgrounds.
-        backgrounds: folders of the photographs behind training composites, or files that list them; None: ``bg``.
-        test_backgrounds: the same for tests and validation; None: ``bg`` in the folder of the split, where it has one,
-            or a tenth each of the photographs that are there for training.
-        foreground: ``"colours"``: ``fg`` holds the foregrounds' colours; ``"estimated"``: it holds the photographs that
-            the mattes were made for, and the colours are estimated.
-        foregrounds: folder of colours that were estimated before, ``NAME.png``.
-        validation: whether a tenth is held out for validation, where there are no folders for the splits.
-        cache: whether decoded foregrounds are kept: ``"auto"`` (where memory allows), True, False, or a folder for
-            them.
-        damaged: what a training file that cannot be read does: ``"refuse"`` ends the run, ``"skip"`` takes another.
-
-    Raises:
-        UserError: an option's value is impossible.
+    A file ``trimap/NAME.png`` beside the folder of mattes is the trimap of a test foreground. Backgrounds lie in ``bg``
+    where no option says otherwise; those of a split without such a folder are a tenth of those to train on.
     """
 
     validation_remedy = "give data.validation=true, or a folder validation beside those named train and test"
@@ -62,38 +43,21 @@ class MattingFolder(ComposedData):
     folders: ClassVar[dict[str, str]] = {"train": "train", "validation": "validation", "test": "test"}
     paired: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        root: str,
-        task: str = "matting",
-        size: int = 320,
-        pipeline: str = "dim",
-        per_foreground: int = 100,
-        test_per_foreground: int = 10,
-        backgrounds: str | Sequence[str] | None = None,
-        test_backgrounds: str | Sequence[str] | None = None,
-        foreground: str = "colours",
-        foregrounds: str | None = None,
-        validation: bool = False,
-        cache: Cache = "auto",
-        damaged: str = "refuse",
-    ) -> None:
-        super().__init__(
-            root=root,
-            task=task,
-            size=size,
-            pipeline=pipeline,
-            per_foreground=per_foreground,
-            test_per_foreground=test_per_foreground,
-            backgrounds=backgrounds,
-            test_backgrounds=test_backgrounds,
-            foreground=foreground,
-            foregrounds=foregrounds,
-            cache=cache,
-            damaged=damaged,
-        )
-        check_choice("data.validation", validation, (True, False))
-        self.holds_validation = validation
+    @dataclass(frozen=True)
+    class Options(CompositeOptions):
+        """Options; ``validation`` says whether a tenth is held out for it where there are no folders for the splits.
+
+        Test composites of a foreground are fewer than ``test_per_foreground`` where there are fewer backgrounds.
+        """
+
+        test_per_foreground: int = 10
+        validation: bool = False
+
+    options: Options
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        check_choice("data.validation", self.options.validation, (True, False))
         self._backgrounds: dict[str, list[Path]] = {}
 
     @property
@@ -104,23 +68,20 @@ class MattingFolder(ComposedData):
     @property
     def has_validation(self) -> bool:
         """Whether there is a validation split."""
-        return (self.root / self.folders["validation"]).is_dir() if self.divided else self.holds_validation
+        return self.folder("validation").is_dir() if self.divided else self.options.validation
 
-    def objects(self, split: str) -> list[Foreground]:
+    def foregrounds(self, split: str) -> list[Foreground]:
         """Return the split's foregrounds, by name."""
-        if self.divided:
-            folder = self.root / self.folders[split]
-            if not folder.is_dir():
-                raise UserError(
-                    f"{folder} does not exist, but a folder of another split does; put fg, alpha and bg of the {split} "
-                    f"split there, or those of all into {self.root}, and a tenth is held out."
-                )
-        else:
-            folder = self.root
+        folder = self.folder(split) if self.divided else self.root
+        if not folder.is_dir() and self.divided:
+            raise UserError(
+                f"{folder} does not exist, but a folder of another split does; put fg, alpha and bg of the {split} "
+                f"split there, or those of all into {self.root}, and a tenth is held out."
+            )
         found = pair_foregrounds(folder / self.parts[0], folder / self.parts[1])
         if self.divided:
             return found
-        splits = ["test", "validation"] if self.holds_validation else ["test"]
+        splits = ["test", "validation"] if self.options.validation else ["test"]
         kept, *held = hold_out([item.name for item in found], f"{folder / self.parts[0]}", len(splits))
         names = set(dict(zip(splits, held, strict=True)).get(split, kept))
         return [item for item in found if item.name in names]
@@ -138,7 +99,7 @@ class MattingFolder(ComposedData):
         if split != "train" and (test := self.places["test"]):
             return find_images(test, self.place_options["test"])
         train = self.places["train"]
-        own = self.root / self.folders[split] / "bg"
+        own = self.folder(split) / "bg"
         if self.divided and (not train or (split != "train" and own.is_dir())):
             return find_images([own], self.place_options["train" if split == "train" else "test"])
         places = train or (self.root / "bg",)
@@ -153,7 +114,7 @@ class MattingFolder(ComposedData):
         """Return whether a part of the training split's backgrounds is held out for a split."""
         if self.places["test"] or (split == "validation" and not self.has_validation):
             return False
-        return not (self.divided and (self.root / self.folders[split] / "bg").is_dir())
+        return not (self.divided and (self.folder(split) / "bg").is_dir())
 
     def count(self, split: str) -> int:
         """Return the number of composites of each foreground; fixed ones are no more than there are backgrounds."""
@@ -177,4 +138,4 @@ class MattingFolder(ComposedData):
 
     def validation(self) -> Dataset | None:
         """Return the validation composites, or None where nothing is held out for validation."""
-        return self.still("validation") if self.has_validation else None
+        return self.fixed("validation") if self.has_validation else None

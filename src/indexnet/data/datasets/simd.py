@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from indexnet.core.errors import UserError
 from indexnet.data.base import DataInfo, Dataset, NoSplitError, register_data
-from indexnet.data.io.cache import Cache
 from indexnet.data.io.images import list_images
+from indexnet.data.matting.composite_data import CompositeData, CompositeOptions
 from indexnet.data.matting.compositing import Pair, Recipe
-from indexnet.data.matting.file_lists import find_images, find_named, read_lines, standard_places
+from indexnet.data.matting.file_lists import find_named, read_lines
 from indexnet.data.matting.foregrounds import Foreground
 from indexnet.data.matting.photographs import MattingFiles, Triple
-from indexnet.data.matting.test_composites import ComposedData, Compositions
+from indexnet.data.matting.test_composites import FixedComposites
 
 #: The classes of matting patterns: folders of the data set.
 PATTERNS = (
@@ -35,7 +35,7 @@ class _Line(NamedTuple):
 
 
 @register_data
-class SIMD(ComposedData):
+class SIMD(CompositeData):
     """736 foregrounds to train on, 89 over 10 photographs of PASCAL VOC each to test on.
 
     What the test list names is for testing, the other foregrounds are for training, over COCO by the rule of
@@ -43,26 +43,6 @@ class SIMD(ComposedData):
     ``CLASS/alpha`` and ``CLASS/trimap``. Otherwise they are made on the fly: foregrounds scaled to at most 1920 and at
     least 800 pixels (Lanczos), composed by the rule of Composition-1k, both sides of the trimap eroded by 5 pixels;
     they differ from the script's where a background is enlarged, which the script does with another interpolation.
-
-    Args:
-        root: folder of the 20 classes.
-        task: ``"matting"``.
-        size: side of a training sample in pixels.
-        pipeline: the training pipeline: ``"dim"``, ``"mmediting"`` or ``"gca"``.
-        per_foreground: training composites of each foreground.
-        test_root: folder that the data set's script has written to; None: ROOT.
-        test_list: the list of test composites, ``CLASS:FOREGROUND:BACKGROUND`` a line; None:
-            ``ROOT/SIMD_composition_test_filelist.txt``.
-        backgrounds: folders of COCO's train2014, or files that list photographs; None: ``train2014`` in or beside ROOT.
-        test_backgrounds: folders of PASCAL VOC; None: ``VOCdevkit/VOC*/JPEGImages`` in or beside ROOT.
-        foreground: ``"colours"``, or ``"estimated"`` where the files are photographs.
-        foregrounds: folder of colours that were estimated before, ``NAME.png``.
-        cache: whether decoded foregrounds are kept: ``"auto"`` (where memory allows), True, False, or a folder for
-            them.
-        damaged: what a training file that cannot be read does: ``"refuse"`` ends the run, ``"skip"`` takes another.
-
-    Raises:
-        UserError: an option's value is impossible.
     """
 
     info = DataInfo(
@@ -75,38 +55,27 @@ class SIMD(ComposedData):
     )
     rule: ClassVar[str] = "fixed"
 
-    def __init__(
-        self,
-        root: str,
-        task: str = "matting",
-        size: int = 320,
-        pipeline: str = "dim",
-        per_foreground: int = 100,
-        test_root: str | None = None,
-        test_list: str | None = None,
-        backgrounds: str | Sequence[str] | None = None,
-        test_backgrounds: str | Sequence[str] | None = None,
-        foreground: str = "colours",
-        foregrounds: str | None = None,
-        cache: Cache = "auto",
-        damaged: str = "refuse",
-    ) -> None:
-        super().__init__(
-            root=root,
-            task=task,
-            size=size,
-            pipeline=pipeline,
-            per_foreground=per_foreground,
-            test_per_foreground=1,
-            backgrounds=backgrounds,
-            test_backgrounds=test_backgrounds,
-            foreground=foreground,
-            foregrounds=foregrounds,
-            cache=cache,
-            damaged=damaged,
-        )
-        self.test_root = self.root if test_root is None else Path(test_root)
-        self.test_list = self.root / _LIST if test_list is None else Path(test_list)
+    @dataclass(frozen=True)
+    class Options(CompositeOptions):
+        """Options.
+
+        Attributes:
+            test_root: folder that the data set's script has written to; None: ROOT.
+            test_list: the list of test composites, ``CLASS:FOREGROUND:BACKGROUND`` a line; None:
+                ``ROOT/SIMD_composition_test_filelist.txt``.
+        """
+
+        test_per_foreground: int = field(default=1, init=False)
+        test_root: str | None = None
+        test_list: str | None = None
+
+    options: Options
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        own, listed = self.options.test_root, self.options.test_list
+        self.test_root = self.root if own is None else Path(own)
+        self.test_list = self.root / _LIST if listed is None else Path(listed)
 
     def lines(self) -> list[_Line]:
         """Return the list of test composites.
@@ -125,25 +94,25 @@ class SIMD(ComposedData):
             found.append(_Line(*words))
         return found
 
-    def objects(self, split: str) -> list[Foreground]:
+    def foregrounds(self, split: str) -> list[Foreground]:
         """Return the split's foregrounds, by class and name; their names are ``CLASS_NAME``."""
         tested = dict.fromkeys((line.pattern, line.foreground) for line in self.lines())
         if split == "test":
-            return [self._object(pattern, self.root / pattern / "fg" / name) for pattern, name in tested]
+            return [self._find(pattern, self.root / pattern / "fg" / name) for pattern, name in tested]
         # whatever their endings in the list: composites are named by stems too
         held = {(pattern, Path(name).stem) for pattern, name in tested}
         folders = {pattern: self.root / pattern / "fg" for pattern in PATTERNS}
         if not any(folder.is_dir() for folder in folders.values()):
             raise UserError(f"{self.root} holds none of the 20 classes of data=simd, such as {PATTERNS[0]}/fg.")
         return [
-            self._object(pattern, path)
+            self._find(pattern, path)
             for pattern, folder in folders.items()
             if folder.is_dir()
             for path in list_images(folder)
             if (pattern, path.stem) not in held
         ]
 
-    def _object(self, pattern: str, path: Path) -> Foreground:
+    def _find(self, pattern: str, path: Path) -> Foreground:
         """Return the foreground of a file of colours; the matte has its name, but perhaps for the ending."""
         places = [path.parents[1] / "alpha" / name for name in (path.name, f"{path.stem}.png")]
         alpha = next((place for place in places if place.is_file()), places[0])
@@ -151,10 +120,10 @@ class SIMD(ComposedData):
 
     def backgrounds(self, split: str) -> list[Path]:
         """Return the training split's photographs by name, the test split's as listed."""
-        places = self.places[split] or standard_places(self.root, split, self.name)
         if split == "train":
-            return find_images(places, self.place_options[split])
-        return find_named([line.background for line in self.lines()], places, self.test_list, self.place_options[split])
+            return super().backgrounds(split)
+        names = [line.background for line in self.lines()]
+        return find_named(names, self.find_places(split), self.test_list, self.place_options[split])
 
     def test(self) -> Dataset:
         """Return the test composites, from files where all of them are there."""
@@ -167,13 +136,13 @@ class SIMD(ComposedData):
             triples.append(Triple(f"{pattern}_{Path(file).stem}", group, image, alpha, trimap))
         if all(triple.image.is_file() for triple in triples):
             return MattingFiles("test", self.name, triples, self.rule)
-        by_name = {item.name: item for item in self.chosen("test")}
+        by_name = {item.name: item for item in self.chosen_foregrounds("test")}
         pairs = [
             Pair(triple.name, by_name[triple.group], path)
             for triple, path in zip(triples, self.backgrounds("test"), strict=True)
         ]
         sides = (_LONGEST, _SHORTEST)
-        return Compositions("test", self.name, pairs, [None] * len(pairs), self.rule, self.cache, sides)
+        return FixedComposites("test", self.name, pairs, [None] * len(pairs), self.rule, self.cache, sides)
 
     def recipe(self, split: str, output: Path | None = None) -> Recipe:
         """Return what ``indexnet data prepare`` writes for the training split.

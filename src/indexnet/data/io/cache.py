@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import io
 import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from indexnet.core.errors import UserError
-from indexnet.core.files import atomic_write
+from indexnet.core.files import atomic_write, format_bytes
 from indexnet.core.machine import available_memory
+from indexnet.data.io.progress import in_threads
 
 Arrays = tuple[npt.NDArray[Any], ...]
 Cache = bool | str
-_T = TypeVar("_T")
 
 _SHARE = 4  # ``auto`` keeps what fits in one part of so many of the available memory
 _LOOKED_AT = 32  # items that an estimate looks at
@@ -131,17 +129,22 @@ class Store:
             if wanted * _SHARE > free:
                 are, them = ("is", "it") if self.count == 1 else ("are", "them")
                 return (
-                    f"{self._counted} would take {in_words(wanted)} decoded, more than a quarter of the "
-                    f"{in_words(free)} available, and {are} read again for every sample (data.cache=true keeps {them})"
+                    f"{self._counted} would take {format_bytes(wanted)} decoded, more than a quarter of the "
+                    f"{format_bytes(free)} available, and {are} read again for every sample (data.cache=true keeps "
+                    f"{them})"
                 )
         if self.kept is None:
-            self.kept = list(_in_threads(self._fixed, range(self.count), self.what))
-        return f"{self._counted} decoded once, {in_words(self.nbytes)} in memory"
+            self.kept = list(in_threads(self._fixed, range(self.count), self._title))
+        return f"{self._counted} decoded once, {format_bytes(self.nbytes)} in memory"
 
     @property
     def _counted(self) -> str:
         what, gap, where = self.what.partition(" ")
         return f"{self.count} {what.removesuffix('s') if self.count == 1 else what}{gap}{where}"
+
+    @property
+    def _title(self) -> str:
+        return f"decoding {self.what}"
 
     def _fixed(self, index: int) -> Arrays:
         item = self.load(index)
@@ -160,7 +163,7 @@ class Store:
         def size(index: int) -> int:
             return sum(array.nbytes for array in self._written(index, folder))
 
-        return f"{self._counted} decoded once, {in_words(sum(_in_threads(size, order, self.what)))} in {folder}"
+        return f"{self._counted} decoded once, {format_bytes(sum(in_threads(size, order, self._title)))} in {folder}"
 
     def _from_folder(self, index: int, folder: str) -> Arrays:
         """Return an item that is mapped from the folder's file; those asked for last stay mapped."""
@@ -209,34 +212,7 @@ def _unpacked(path: Path) -> Arrays:
     return tuple(found)
 
 
-def _in_threads(decode: Callable[[int], _T], order: Sequence[int], what: str) -> Iterator[_T]:
-    """Decode in threads (Pillow and OpenCV work outside the interpreter's lock), in order."""
-    from rich.console import Console
-    from rich.progress import track
-
-    threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
-    try:
-        yield from track(
-            threads.map(decode, order),
-            description=f"decoding {what}",
-            total=len(order),
-            console=Console(stderr=True),
-            transient=True,
-            disable=not sys.stderr.isatty(),
-        )
-    finally:
-        threads.shutdown(cancel_futures=True)
-
-
 def _processes() -> int:
     """Number of this machine's processes that will decode the same files, as their launcher names it."""
     text = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE") or "1"
     return max(1, int(text)) if text.isdigit() else 1
-
-
-def in_words(count: int) -> str:
-    """Write a number of bytes as people say it: ``13.0 MB``."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} bytes"

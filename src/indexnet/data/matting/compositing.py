@@ -8,10 +8,9 @@ corner to the foreground's size, and seen through ``1 - alpha``.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ import numpy as np
 from indexnet.core.errors import UserError
 from indexnet.data.base import UInt8, check_count, digest
 from indexnet.data.matting.foregrounds import Foreground
-from indexnet.data.matting.photographs import TrimapsByNumber
 from indexnet.data.segmentation import file_sizes
 
 
@@ -64,7 +62,7 @@ def composite(fg: UInt8, bg: UInt8, alpha: UInt8) -> UInt8:
 
 
 def check_enough(foregrounds: int, backgrounds: int, per_foreground: int) -> None:
-    """Refuse numbers of foregrounds and backgrounds that the rule of :func:`paired` cannot serve.
+    """Refuse numbers of foregrounds and backgrounds that the rule of :func:`pair_backgrounds` cannot serve.
 
     Raises:
         UserError: there are fewer backgrounds than composites, or ``per_foreground`` is no positive number.
@@ -87,7 +85,7 @@ class Pair:
     background: Path
 
 
-def paired(foregrounds: Sequence[Foreground], backgrounds: Sequence[Path], per_foreground: int) -> list[Pair]:
+def pair_backgrounds(foregrounds: Sequence[Foreground], backgrounds: Sequence[Path], per_foreground: int) -> list[Pair]:
     """Pair foregrounds with backgrounds: the k-th composite of foreground f takes background f * per_foreground + k.
 
     Args:
@@ -114,23 +112,20 @@ class Recipe:
     """What ``indexnet data prepare`` writes for one split.
 
     Attributes:
-        foregrounds: in the order of the rule.
-        backgrounds: in the order of the rule.
+        pairs: the composites, in the order of the rule.
         per_foreground: composites of each foreground.
         folder: the split's folder; composites go to ``folder/merged/NAME.png``.
         copies: (source, destination) of files that the layout has beside the composites and that are taken as they are:
             foregrounds, alphas, trimaps. A source that is its destination is left alone.
-        trimap: gives a composite's trimap, uint8 (H, W), from its number and its alpha, uint8 (H, W), for
-            ``folder/trimaps/NAME.png``; None where trimaps are copied or the layout has none. Always the same for the
-            same number.
+        trimaps: the rule by which ``folder/trimaps/NAME.png`` are made, see ``generate_trimap``; None where trimaps are
+            copied or the layout has none.
     """
 
-    foregrounds: Sequence[Foreground]
-    backgrounds: Sequence[Path]
+    pairs: Sequence[Pair]
     per_foreground: int
     folder: Path
     copies: Sequence[tuple[Path, Path]] = ()
-    trimap: TrimapsByNumber | None = None
+    trimaps: str | None = None
 
 
 def digest_foregrounds(foregrounds: Iterable[Foreground]) -> str:
@@ -151,48 +146,3 @@ def made_of(pairs: Sequence[Pair], per_foreground: int) -> dict[str, Any]:
         "foregrounds": digest_foregrounds(dict.fromkeys(pair.foreground for pair in ordered)),
         "backgrounds": digest(file_sizes([pair.background for pair in ordered])),
     }
-
-
-MANIFEST = "manifest.jsonl"
-
-
-@dataclass
-class Prepared:
-    """What the manifest of a prepared folder says.
-
-    Attributes:
-        made_of: see :func:`made_of`; ``trimaps`` is the rule of those that were made. None in a folder that has not
-            been prepared.
-        kept: trimaps that were there before, a person's own, which are never written.
-        files: bytes and SHA-256 of each file that is whole, by its path in the folder.
-        whole: bytes of the manifest up to the end of its last whole line.
-    """
-
-    made_of: dict[str, Any] | None = None
-    kept: list[str] = field(default_factory=list)
-    files: dict[str, tuple[int, str]] = field(default_factory=dict)
-    whole: int = 0
-
-
-def read_manifest(folder: Path) -> Prepared:
-    """Read ``manifest.jsonl`` of a folder, or find that there is none.
-
-    The first line says what the folder's files are made of. Each other line is one of its files, with its bytes and
-    SHA-256, added once the file is whole.
-
-    Raises:
-        UserError: a line is not what ``indexnet data prepare`` writes.
-    """
-    path, found = folder / MANIFEST, Prepared()
-    text = path.read_bytes() if path.is_file() else b""
-    found.whole = text.rfind(b"\n") + 1  # a process that was killed may have left a part of a line
-    for number, line in enumerate(text[: found.whole].splitlines(), 1):
-        try:
-            entry = json.loads(line)
-            if number == 1:
-                found.made_of, found.kept = dict(entry["made_of"]), list(entry["kept"])
-            else:
-                found.files[entry["file"]] = int(entry["bytes"]), entry["sha256"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"line {number} of {path} is damaged; delete this line.") from error
-    return found

@@ -50,23 +50,6 @@ def generate_trimap(rule: str, name: str, alpha: UInt8) -> UInt8:
     return trimap
 
 
-@dataclass(frozen=True)
-class TrimapsByNumber:
-    """:func:`generate_trimap` for numbered images.
-
-    Attributes:
-        rule: of :func:`generate_trimap`.
-        names: of the images, by number.
-    """
-
-    rule: str
-    names: Sequence[str]
-
-    def __call__(self, number: int, alpha: UInt8) -> UInt8:
-        """Return the trimap of an image, uint8 (H, W)."""
-        return generate_trimap(self.rule, self.names[number], alpha)
-
-
 class Triple(NamedTuple):
     """An image, its matte (None where nobody has published it) and its trimap (None: one is made)."""
 

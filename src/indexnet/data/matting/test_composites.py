@@ -1,51 +1,27 @@
-"""Test composites made on the fly by the published rule, and what data sets of composites share."""
+"""Composites that never change, for tests and validation, made on the fly by the published rule."""
 
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
 import cv2
 import numpy as np
 
 from indexnet.core.errors import UserError
-from indexnet.data.base import (
-    Data,
-    Dataset,
-    NoSplitError,
-    Sample,
-    UInt8,
-    check_choice,
-    check_count,
-    check_size,
-    digest,
-    planes,
-)
-from indexnet.data.io.cache import Arrays, Cache, Store, check_cache, estimate_bytes
+from indexnet.data.base import Dataset, Sample, UInt8, digest, planes
+from indexnet.data.io.cache import Arrays, Cache, Store, estimate_bytes
 from indexnet.data.io.images import read_image, read_trimap
-from indexnet.data.matting.compositing import (
-    Pair,
-    Prepared,
-    Recipe,
-    composite,
-    cover,
-    digest_foregrounds,
-    made_of,
-    paired,
-    read_manifest,
-)
-from indexnet.data.matting.file_lists import check_places, image_names
+from indexnet.data.matting.compositing import Pair, composite, cover
 from indexnet.data.matting.foregrounds import Foreground, check_foregrounds, read_foreground
-from indexnet.data.matting.photographs import MattingFiles, TrimapsByNumber, Triple, check_same_size, generate_trimap
+from indexnet.data.matting.photographs import check_same_size, generate_trimap
 from indexnet.data.segmentation import file_sizes, image_size
 
 
 @dataclass
-class Compositions(Dataset):
+class FixedComposites(Dataset):
     """Composites of full foregrounds, the same in every process and at any time; sizes differ from sample to sample.
 
     They are those that ``indexnet data prepare`` writes: see :mod:`indexnet.data.matting.compositing`.
@@ -176,249 +152,3 @@ def _scaled(image: UInt8, size: tuple[int, int]) -> UInt8:
     if image.shape[:2] == size:
         return image
     return np.asarray(cv2.resize(image, size[::-1], interpolation=cv2.INTER_LANCZOS4), np.uint8)
-
-
-class ComposedData(Data):
-    """A data set of foregrounds that are composed over photographs.
-
-    Training composites are made on the fly by a pipeline. Tests take the composites that lie in the split's folder,
-    ``merged/NAME_0.png`` ..., where all of them are there and, if ``indexnet data prepare`` has written them, these
-    options would write the same; otherwise they are made on the fly.
-
-    Subclasses say where foregrounds, backgrounds and trimaps lie.
-
-    Args:
-        root: folder of the data set.
-        task: ``"matting"``.
-        size: side of a training sample in pixels.
-        pipeline: the training pipeline: ``"dim"``, ``"mmediting"`` or ``"gca"``.
-        per_foreground: training composites of each foreground.
-        test_per_foreground: test composites of each foreground.
-        backgrounds: folders of the photographs behind training composites, or files that list them; None: where the
-            data set's layout has them.
-        test_backgrounds: the same for test composites.
-        foreground: ``"colours"``: the files are the foregrounds' colours; ``"estimated"``: they are photographs, and
-            the colours are estimated from them and the mattes.
-        foregrounds: folder of colours that were estimated before, ``NAME.png``; they replace the data set's.
-        cache: whether decoded foregrounds are kept: ``"auto"`` (where memory allows), True, False, or a folder for
-            them.
-        damaged: what a training file that cannot be read does: ``"refuse"`` ends the run, ``"skip"`` takes another.
-
-    Raises:
-        UserError: an option's value is impossible.
-    """
-
-    folders: ClassVar[dict[str, str]] = {"train": "Training_set", "test": "Test_set"}
-    """Where a split's composites lie once they are prepared."""
-    parts: ClassVar[tuple[str, str]] = ("fg", "alpha")
-    """What those folders call colours and mattes."""
-    rule: ClassVar[str] = "dilated"
-    """How test trimaps are made where none come with the data set, see ``generate_trimap``."""
-    as_they_are: ClassVar[str] = "colours"
-    """What the option ``foreground`` calls files that are taken as they are."""
-    paired: ClassVar[bool] = True
-    """Whether each composite has a background of its own, or draws one; such composites cannot be prepared."""
-    place_options: ClassVar[dict[str, str]] = {"train": "data.backgrounds", "test": "data.test_backgrounds"}
-    """Which option says where a split's backgrounds are."""
-
-    def __init__(
-        self,
-        root: str,
-        task: str = "matting",
-        size: int = 320,
-        pipeline: str = "dim",
-        per_foreground: int = 100,
-        test_per_foreground: int = 20,
-        backgrounds: str | Sequence[str] | None = None,
-        test_backgrounds: str | Sequence[str] | None = None,
-        foreground: str | None = None,
-        foregrounds: str | None = None,
-        cache: Cache = "auto",
-        damaged: str = "refuse",
-    ) -> None:
-        from indexnet.data.matting.pipelines import list_pipelines
-        from indexnet.data.matting.train_composites import DAMAGED
-
-        super().__init__(task)
-        self.root, self.size = Path(root), check_size("data.size", size, smallest=16)
-        check_choice("data.pipeline", pipeline, list_pipelines())
-        check_choice("data.damaged", damaged, DAMAGED)
-        foreground = foreground or self.as_they_are
-        check_choice("data.foreground", foreground, (self.as_they_are, "estimated"))
-        self.pipeline, self.damaged, self.cache = pipeline, damaged, check_cache(cache, folder=True)
-        self.per_foreground = check_count("data.per_foreground", per_foreground)
-        self.test_per_foreground = check_count("data.test_per_foreground", test_per_foreground)
-        self.places = {
-            "train": check_places("data.backgrounds", backgrounds),
-            "test": check_places("data.test_backgrounds", test_backgrounds),
-        }
-        self.estimated = foreground == "estimated"
-        self.foregrounds = None if foregrounds is None else Path(foregrounds)
-
-    @abstractmethod
-    def objects(self, split: str) -> list[Foreground]:
-        """Return a split's foregrounds as the data set has them, in the order of the rule.
-
-        Raises:
-            UserError: files are missing.
-        """
-
-    @abstractmethod
-    def backgrounds(self, split: str) -> list[Path]:
-        """Return the photographs behind a split's composites, in the order of the rule.
-
-        Raises:
-            UserError: they are missing.
-        """
-
-    def trimap(self, pair_name: str, foreground: Foreground) -> Path | None:
-        """Return the trimap that comes with a test composite or its foreground; None where one is to be made."""
-        folder = self.root / self.folders["test"] / "trimaps"
-        places = (folder / f"{name}.png" for name in (pair_name, foreground.name))
-        return next((place for place in places if place.is_file()), None)
-
-    def count(self, split: str) -> int:
-        """Return the number of composites of each foreground."""
-        return self.per_foreground if split == "train" else self.test_per_foreground
-
-    def chosen(self, split: str) -> list[Foreground]:
-        """Return a split's foregrounds with the colours that the options ask for."""
-        found = self.objects(split)
-        if self.foregrounds is not None:
-            names = set(image_names(self.foregrounds))
-            for item in found:
-                if f"{item.name}.png" not in names:
-                    raise UserError(
-                        f"{self.foregrounds / item.name}.png is missing; data.foregrounds needs the colours of every "
-                        f"foreground: indexnet data prepare {self.name} foregrounds output={self.foregrounds}."
-                    )
-            return [replace(item, colour=self.foregrounds / f"{item.name}.png") for item in found]
-        return [replace(item, estimate=True) for item in found] if self.estimated else found
-
-    def pairs(self, split: str, foregrounds: Sequence[Foreground]) -> list[Pair]:
-        """Return which foreground is composed over which background.
-
-        Raises:
-            UserError: there are too few backgrounds.
-        """
-        try:
-            return paired(foregrounds, self.backgrounds(split), self.count(split))
-        except UserError as error:
-            if split == "train":
-                raise
-            raise UserError(str(error).replace("data.per_foreground", "data.test_per_foreground")) from error
-
-    def train(self) -> Dataset:
-        """Return the training composites."""
-        from indexnet.data.matting.train_composites import Composites
-
-        return Composites(
-            split="train",
-            title=self.name,
-            foregrounds=self.chosen("train"),
-            backgrounds=self.backgrounds("train"),
-            per_foreground=self.per_foreground,
-            pipeline=self.pipeline,
-            size=self.size,
-            cache=self.cache,
-            damaged=self.damaged,
-            paired=self.paired,
-        )
-
-    def test(self) -> Dataset:
-        """Return the test composites, from files where all of them are there."""
-        return self.still("test")
-
-    def still(self, split: str) -> Dataset:
-        """Return a split whose composites never change.
-
-        Raises:
-            UserError: files are missing, or backgrounds are too few.
-        """
-        folder, count = self.root / self.folders[split], self.count(split)
-        files, prepared = self._files(split, folder, count), read_manifest(folder)
-        if files and prepared.made_of is None:
-            return files  # from elsewhere
-        chosen = self.chosen(split)
-        try:
-            pairs = self.pairs(split, chosen)
-        except UserError as error:
-            if not files or self.places.get(split):
-                raise
-            assert prepared.made_of is not None
-            check_foregrounds(self.name, chosen)
-            parts = {"per_foreground": count, "foregrounds": digest_foregrounds(chosen)}
-            if prepared.made_of | parts == prepared.made_of:
-                return files  # there is nothing else to test on
-            raise UserError(
-                f"the composites in {folder} were prepared with other options, and for those of these {error}"
-            ) from error
-        trimaps = [self._given_trimap(pair, folder, prepared) for pair in pairs]
-        composed = Compositions(split, self.name, pairs, trimaps, self.rule, self.cache)
-        if files and prepared.made_of is not None and all(path.is_file() for path in composed.backgrounds):
-            parts = made_of(pairs, count)
-            if prepared.made_of | parts == prepared.made_of:
-                same = _as_written(folder, prepared, files)
-                return replace(files, composition=composed.fingerprint() if same else "")
-        return composed
-
-    def _files(self, split: str, folder: Path, count: int) -> MattingFiles | None:
-        """Return the composites that lie in a folder, None where not all of them do."""
-        merged = folder / "merged"
-        there = set(image_names(merged)) if merged.is_dir() else set()
-        names = [(f"{item.name}_{k}", item) for item in self.objects(split) for k in range(count)]
-        if not there or not names or not all(f"{name}.png" in there for name, _ in names):
-            return None
-        triples = [
-            Triple(name, item.name, merged / f"{name}.png", item.alpha, self.trimap(name, item)) for name, item in names
-        ]
-        return MattingFiles(split, self.name, triples, self.rule)
-
-    def _given_trimap(self, pair: Pair, folder: Path, prepared: Prepared) -> Path | None:
-        """Return a composite's trimap; None where one is to be made, or was made when the folder was prepared."""
-        path = self.trimap(pair.name, pair.foreground)
-        ours = (prepared.made_of or {}).get("trimaps") == self.rule
-        if path and ours and path.parent == folder / "trimaps" and f"trimaps/{path.name}" in prepared.files:
-            return None
-        return path
-
-    def recipe(self, split: str, output: Path | None = None) -> Recipe:
-        """Return what ``indexnet data prepare`` writes for a split.
-
-        Args:
-            split: ``"train"`` or ``"test"``.
-            output: folder to write to; None: where the data set finds it later.
-
-        Raises:
-            NoSplitError: backgrounds are drawn, and a folder that changes has no fixed composites.
-            UserError: files are missing, or backgrounds are too few.
-        """
-        if not self.paired:
-            raise NoSplitError(f"data={self.name} composes on the fly what its folders hold: nothing to write.")
-        foregrounds = self.chosen(split)
-        pairs = self.pairs(split, foregrounds)
-        folder = (output or self.root) / self.folders[split]
-        given = [self.trimap(pair.name, pair.foreground) for pair in pairs] if split == "test" else []
-        copies: dict[Path, Path] = {}
-        if output is not None:
-            for item in self.objects(split):
-                for path, place in zip((item.colour, item.alpha), self.parts, strict=True):
-                    copies[path] = folder / place / f"{item.name}{path.suffix}"
-            copies |= {path: folder / "trimaps" / path.name for path in given if path}
-        # those of an earlier command that was stopped lie in its own folder
-        make = split == "test" and not any(path and path.parent != folder / "trimaps" for path in given)
-        return Recipe(
-            foregrounds=foregrounds,
-            backgrounds=[pair.background for pair in pairs],
-            per_foreground=self.count(split),
-            folder=folder,
-            copies=list(copies.items()),
-            trimap=TrimapsByNumber(self.rule, [pair.name for pair in pairs]) if make else None,
-        )
-
-
-def _as_written(folder: Path, prepared: Prepared, files: MattingFiles) -> bool:
-    """Return whether composites and trimaps still have the sizes that their manifest notes."""
-    paths = [path for triple in files.triples for path in (triple.image, triple.trimap) if path]
-    noted = {folder / file: nbytes for file, (nbytes, _) in prepared.files.items()}
-    return all(path.stat().st_size == noted[path] for path in paths if path in noted)

@@ -24,7 +24,7 @@ _T = TypeVar("_T")
 
 
 @dataclass
-class Composites(Dataset):
+class TrainingComposites(Dataset):
     """Every foreground over ``per_foreground`` backgrounds, a different crop of each composite in every epoch.
 
     Foregrounds are decoded, and estimated where that is asked for, once; backgrounds for every sample.
