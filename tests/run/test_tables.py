@@ -319,7 +319,7 @@ def test_every_row_freezes_and_builds(name):
     import torch
 
     from indexnet.networks import create_network
-    from indexnet.networks.base import without_pretrained
+    from indexnet.networks import without_pretrained
     from indexnet.run.schema import network_spec
 
     found = load_experiment(name)

@@ -124,7 +124,7 @@ def row_costs(experiment: Experiment, row: Row) -> Costs:
     import torch
 
     from indexnet.networks import count_costs, create_network
-    from indexnet.networks.base import without_pretrained
+    from indexnet.networks import without_pretrained
     from indexnet.run.config import compose, freeze
     from indexnet.run.schema import network_spec
 

@@ -141,7 +141,7 @@ def load_network(path: str | Path) -> tuple[Network, dict[str, Any]]:
         UserError: as :func:`load_checkpoint`, or the weights do not fit the network that the file describes.
     """
     from indexnet.networks import create_network
-    from indexnet.networks.base import without_pretrained
+    from indexnet.networks.spec import without_pretrained
 
     content = load_checkpoint(path)
     meta: dict[str, Any] = content["indexnet"]
