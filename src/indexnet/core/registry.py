@@ -14,7 +14,7 @@ import inspect
 import os
 import pkgutil
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from indexnet.core.errors import UserError
@@ -150,12 +150,13 @@ def load_plugins(names: Any = (), source: str = "the key plugins") -> frozenset[
     Raises:
         UserError: one cannot be imported, or registers a name that is taken.
     """
-    if not isinstance(names, list | tuple | None) or not all(isinstance(name, str) for name in names or ()):
+    given = () if names is None else names
+    if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(name, str) for name in given):
         raise UserError(f"{source} must be a list of modules, such as plugins=[my_operators]; got {names!r}.")
     found = {point.module: f"the entry point {point.name!r}" for point in _entry_points()}
     listed = os.environ.get(VARIABLE, "").split(",")
     found |= {name.strip(): f"the variable {VARIABLE}" for name in listed if name.strip()}
-    found |= dict.fromkeys(names or (), source)
+    found |= dict.fromkeys(given, source)
     for name, where in found.items():
         if name not in _plugins:
             _plugins.add(name)  # first: it may ask for what is registered

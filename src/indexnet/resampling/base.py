@@ -184,6 +184,7 @@ class Resampling(nn.Module):
 
     Attributes:
         info: facts about the operator.
+        options: those given.
         stages: one :class:`ResamplingStage` per width.
 
     Raises:
@@ -198,7 +199,7 @@ class Resampling(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        self.info = operator.info
+        self.info, self.options = operator.info, options
         self.channels = self._widths("channels", channels)
         self.decoder_channels = (
             self.channels if decoder_channels is None else self._widths("decoder_channels", decoder_channels)
