@@ -9,7 +9,6 @@ from torch.nn import functional as F
 
 from indexnet.core.errors import UserError
 from indexnet.networks import count_costs, create_network, infer_alpha
-from indexnet.networks.deeplabv3plus import units_at
 from indexnet.networks.layers import ASPP
 
 NARROW = {"name": "mobilenetv2_released", "width": 0.25}
@@ -167,7 +166,7 @@ def test_other_encoders_and_strides(name):
     with torch.no_grad():
         assert other(torch.randn(1, 4, 40, 33)).shape == (1, 1, 40, 33)
     encoder = create_network("refinenet", encoder=NARROW).encoder
-    assert [units_at(encoder, r) for r in (1, 2, 4, 8, 16, 32, 64)] == [[], [0, 1], [2], [3], [4, 5], [6, 7], []]
+    assert [encoder.units_at(r) for r in (1, 2, 4, 8, 16, 32, 64)] == [[], [0, 1], [2], [3], [4, 5], [6, 7], []]
 
 
 @BOTH

@@ -277,7 +277,7 @@ def test_index_maps_are_as_wide_as_the_decoder_of_fastdepth():
         maps = [network.stage(n).index_maps(results[0].guide) for n, results in enumerate(seen)]
         assert [m.shape[1] for m in maps] == ([1] * 5 if family == "hin" else list(widths))
         assert all(m.min() > 0 and m.max() < 1 for m in maps)
-    assert network.resampling.reduction == "mean"
+    assert network.resampling.options["reduction"] == "mean"
 
 
 @pytest.mark.parametrize("name", ["dncnn_segnet", "fastdepth"])

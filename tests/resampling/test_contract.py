@@ -11,8 +11,11 @@ from torch.func import functional_call
 
 from indexnet.core.errors import UserError
 from indexnet.resampling import (
+    MaxUnpool,
+    Nearest,
     OperatorInfo,
     Resampling,
+    ResamplingStage,
     create_resampling,
     get_resampling,
     list_resampling,
@@ -352,11 +355,18 @@ def test_mistakes_get_one_sentence(call, message):
 
 
 def test_registering_twice_is_refused():
-    class Again(Resampling):
+    class Again(ResamplingStage):
         info = get_resampling("nearest").info
 
-    with pytest.raises(RuntimeError, match="registered twice"):
+    with pytest.raises(UserError, match=r"resampling 'nearest' is registered twice, by \S+Nearest and \S+Again;"):
         register_resampling(Again)
+
+
+def test_a_lone_stage():
+    stage = Nearest(3, pooling="avg")
+    assert stage.down(picture(1, 3, 4, 4)).features.shape == (1, 3, 2, 2)
+    with pytest.raises(UserError, match="the encoder map has 2 channels but the decoder map 3"):
+        MaxUnpool(2, 3)
 
 
 def test_carafe_without_a_neighbourhood_warns():

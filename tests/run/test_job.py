@@ -378,14 +378,14 @@ def test_a_row_with_a_rate_of_its_own_is_printed_with_it(tmp_path, monkeypatch):
 
 def test_an_experiment_file_that_is_edited_changes_no_job_that_waits(tmp_path, monkeypatch):
     from indexnet.run import config as configs
-    from indexnet.run import record
+    from indexnet.run import record, tables
 
     words = ["experiments=quickstart", "experiment.row=hin", "training.batch_size=8"]
     folder = prepare_run(tmp_path, *words)
     config = folder.config()
     assert config["protocol"] == {"training.batch_size": 32, "optimizer.lr": 0.003}
     (tmp_path / "quickstart.yaml").write_text("training: {batch_size: 8}\nexperiment: [")
-    monkeypatch.setattr(configs, "experiments_dir", lambda: tmp_path)
+    monkeypatch.setattr(tables, "experiments_dir", lambda: tmp_path)
     assert record.start(config, "")["changes"] == ["global batch 8 instead of the printed 32"]
     without = {key: value for key, value in config.items() if key != "protocol"}  # as earlier versions froze it
     assert configs.config_hash(without) == configs.config_hash(config)

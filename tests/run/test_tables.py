@@ -318,8 +318,7 @@ def test_an_experiment_freezes_to_where_it_belongs(name):
 def test_every_row_freezes_and_builds(name):
     import torch
 
-    from indexnet.networks import create_network
-    from indexnet.networks.base import without_pretrained
+    from indexnet.networks import create_network, without_pretrained
     from indexnet.run.schema import network_spec
 
     found = load_experiment(name)

@@ -1,4 +1,4 @@
-"""The config groups and the experiment files on Hydra's search path, in a checkout and in an installed package."""
+"""The config groups and the experiments, this package's and a person's own, on Hydra's search path."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ class IndexnetSearchPath(SearchPathPlugin):
     """Adds ``conf/`` and the folder that holds ``experiments/`` as the group ``experiments``."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Append both folders."""
-        from indexnet.core.paths import conf_dir, experiments_dir
+        """Append both folders, and those of a person's own."""
+        from indexnet.core.paths import conf_dir, experiments_dir, own_dirs
 
-        for path in (conf_dir(), experiments_dir().parent):
-            search_path.append(provider="indexnet", path=f"file://{path}")
+        known = {str(each.path) for each in search_path.get_path()}  # --config-dir is there already
+        for path in (conf_dir(), experiments_dir().parent, *own_dirs()):
+            if f"file://{path}" not in known:
+                search_path.append(provider="indexnet", path=f"file://{path}")

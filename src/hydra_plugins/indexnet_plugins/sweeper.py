@@ -90,6 +90,9 @@ def start_launcher(context: HydraContext, task_function: TaskFunction, config: D
     from hydra.core.plugins import Plugins
     from omegaconf import open_dict
 
+    from indexnet.core.registry import load_plugins
+
+    load_plugins(config.plugins)
     ours = "hydra_plugins.indexnet_plugins.cluster_launcher"
     for theirs, name in (("SlurmLauncher", "ClusterLauncher"), ("LocalLauncher", "LocalClusterLauncher")):
         if config.hydra.launcher._target_ == f"hydra_plugins.hydra_submitit_launcher.submitit_launcher.{theirs}":

@@ -123,8 +123,7 @@ def row_costs(experiment: Experiment, row: Row) -> Costs:
     """Count one row for the input size and with the overrides that the table prints costs for."""
     import torch
 
-    from indexnet.networks import count_costs, create_network
-    from indexnet.networks.base import without_pretrained
+    from indexnet.networks import count_costs, create_network, without_pretrained
     from indexnet.run.config import compose, freeze
     from indexnet.run.schema import network_spec
 

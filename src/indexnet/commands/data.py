@@ -106,11 +106,11 @@ def read_options(name: str, words: Sequence[str], action: str = "check") -> dict
     import yaml
     from omegaconf import OmegaConf
 
-    from indexnet.core.paths import conf_dir
+    from indexnet.core.paths import config_file
     from indexnet.run.config import compose
 
     options: dict[str, Any] = {}
-    if (conf_dir() / "data" / f"{name}.yaml").is_file():
+    if config_file("data", name) is not None:
         composed = OmegaConf.to_container(compose([f"data={name}"]), resolve=True)
         assert isinstance(composed, dict)
         options.update(composed["data"])

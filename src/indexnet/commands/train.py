@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,8 @@ usage: indexnet train [-m] [group=option ...] [group.key=value ...] [Hydra flags
   two devices    indexnet train trainer.devices=2
   a cluster      indexnet train -m experiments=quickstart hydra/launcher=slurm hydra.launcher.partition=NAME
   a search       indexnet train -m hydra/sweeper=optuna 'optimizer.lr=tag(log,interval(1e-4,1e-1))'
+
+  your own       indexnet train -m experiments=mine --config-dir DIR   (DIR/experiments/mine.yaml; plugins=[my_module])
 
   --cfg job      show the composed configuration and stop (add --resolve)
   --hydra-help   Hydra's own help
@@ -63,6 +66,11 @@ def train(arguments: Sequence[str]) -> int:
     from indexnet.run.processes import leave_task
 
     leave_task()
+    with _own_folder(arguments):
+        return _train(arguments)
+
+
+def _train(arguments: Sequence[str]) -> int:
     configs = _compose_with_hydra(arguments)
     if not configs:  # a sweep, which its launcher has run, or a question about the configuration
         return 0
@@ -88,6 +96,26 @@ def _run(folder: Path, trainer: Any) -> int:
     from indexnet.run.job import run_job
 
     return run_job(folder)
+
+
+@contextmanager
+def _own_folder(arguments: Sequence[str]) -> Iterator[None]:
+    """Let the experiments of ``--config-dir DIR`` be known to this command and to its jobs, where it holds some."""
+    from indexnet.core.paths import VARIABLE, holds_experiments
+
+    words = [word for text in arguments for word in text.split("=", 1)]
+    given = [after for word, after in itertools.pairwise(words) if word in ("--config-dir", "-cd")]
+    folder = Path(given[-1]).absolute() if given else None
+    before = os.environ.get(VARIABLE)
+    if folder is not None and holds_experiments(folder):
+        os.environ[VARIABLE] = os.pathsep.join([str(folder), *([before] if before else [])])
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(VARIABLE, None)
+        else:
+            os.environ[VARIABLE] = before
 
 
 def _compose_with_hydra(arguments: Sequence[str]) -> list[Any]:

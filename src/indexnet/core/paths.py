@@ -1,8 +1,16 @@
-"""Where things lie: configuration groups, experiment files, runs."""
+"""Where things lie: configuration groups, experiment files, runs; those of this package and a person's own."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+from indexnet.core.errors import UserError
+
+VARIABLE = "INDEXNET_EXPERIMENTS"
+"""The environment variable that names folders of a person's own, separated as in ``PATH``."""
+DEFAULT_RUNS = "runs"
+"""The folder of all runs, unless ``paths.runs`` names another."""
 
 
 def data_root() -> Path:
@@ -23,5 +31,34 @@ def experiments_dir() -> Path:
     return data_root() / "experiments"
 
 
-DEFAULT_RUNS = "runs"
-"""The folder of all runs, unless ``paths.runs`` names another."""
+def own_dirs() -> list[Path]:
+    """Return the folders of a person's own that :data:`VARIABLE` names.
+
+    Each holds ``experiments/``, and config groups beside it where it likes.
+
+    Raises:
+        UserError: one holds no experiment.
+    """
+    found: dict[Path, None] = {}
+    for text in os.environ.get(VARIABLE, "").split(os.pathsep):
+        folder = Path(text).expanduser().absolute()
+        if not text or folder.resolve() == data_root():
+            continue
+        if not holds_experiments(folder):
+            raise UserError(
+                f"{folder} of the variable {VARIABLE} has no experiments; name a folder that has files "
+                "experiments/NAME.yaml."
+            )
+        found[folder] = None
+    return list(found)
+
+
+def holds_experiments(folder: Path) -> bool:
+    """Return whether there is an experiment file in a folder's ``experiments/``."""
+    return any((folder / "experiments").rglob("*.yaml"))
+
+
+def config_file(group: str, option: str) -> Path | None:
+    """Return the file of a group's option, as Hydra finds it; None where there is none."""
+    files = (folder / group / f"{option}.yaml" for folder in (conf_dir(), *own_dirs()))
+    return next((file for file in files if file.is_file()), None)

@@ -1,15 +1,200 @@
-"""Names that people type: finding what a package registers, looking it up, checking its options, one sentence each."""
+"""Names that people type: one registry for every kind of thing, and modules of a person's own that add to it.
+
+A registry finds what there is the first time that it is asked: it imports the modules of its packages, then the
+*plugins*, modules from outside this package, see :func:`load_plugins`. Importing a package alone registers nothing more
+than the modules that it imports itself.
+"""
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.metadata
 import inspect
+import os
 import pkgutil
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from indexnet.core.errors import UserError
+
+ENTRY_POINTS = "indexnet.plugins"
+"""The entry-point group of installed packages that are plugins."""
+VARIABLE = "INDEXNET_PLUGINS"
+"""The environment variable that names plugins, separated by commas."""
+
+Entry = TypeVar("Entry")
+Class = TypeVar("Class", bound=type[Any])
+
+_registries: dict[str, Registry[Any]] = {}
+_plugins: set[str] = set()
+
+
+def _info_name(cls: type[Any]) -> str:
+    return str(cls.info.name)
+
+
+class Registry(Generic[Entry]):
+    """Classes of one kind, by name.
+
+    Args:
+        kind: what an entry is, for messages and :func:`registered`.
+        packages: whose modules hold the entries.
+        skip: arguments of their constructors that are no options.
+        name_of: gives the name of a class; default its ``info.name``.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        *packages: str,
+        skip: Iterable[str] = (),
+        name_of: Callable[[type[Any]], str] = _info_name,
+    ) -> None:
+        self.kind, self.skip, self.name_of = kind, tuple(skip), name_of
+        self._packages = packages
+        self._classes: dict[str, type[Entry]] = {}
+        self._found = False
+        _registries[kind] = self
+
+    def register(self, cls: Class) -> Class:
+        """Class decorator: make a class known under its name. Running a definition again replaces it.
+
+        Raises:
+            UserError: another class has that name.
+        """
+        name = self.name_of(cls)
+        known = self._classes.get(name)
+        places = [f"{each.__module__}.{each.__qualname__}" for each in (known, cls) if each is not None]
+        if len(set(places)) > 1:
+            raise UserError(
+                f"{self.kind} {name!r} is registered twice, by {' and '.join(places)}; give one of them another name."
+            )
+        self._classes[name] = cls
+        return cls
+
+    def classes(self) -> dict[str, type[Entry]]:
+        """Return every class by name, in order of the names.
+
+        Raises:
+            UserError: a plugin cannot be imported.
+        """
+        if not self._found:
+            self._found = True  # first: a module may ask while it is imported
+            try:
+                for package in self._packages:
+                    import_modules(package)
+                load_plugins()
+            except BaseException:
+                self._found = False
+                raise
+        return dict(sorted(self._classes.items()))
+
+    def get(self, name: str) -> type[Entry]:
+        """Return the class registered as ``name``.
+
+        Raises:
+            UserError: the name is unknown; the message names the nearest.
+        """
+        known = self.classes()
+        if name not in known:
+            raise unknown_name(self.kind, name, known)
+        return known[name]
+
+    def checked(self, name: str, options: Mapping[str, Any]) -> type[Entry]:
+        """Return the class registered as ``name``, which takes these options.
+
+        Raises:
+            UserError: the name is unknown, an option is, or one is missing.
+        """
+        cls = self.get(name)
+        what = f"{self.kind} {name!r}"
+        check_options(what, cls, options, self.skip)
+        for parameter in inspect.signature(cls).parameters.values():
+            needed = parameter.default is parameter.empty and parameter.kind in _NAMED
+            if needed and parameter.name not in (*options, *self.skip):
+                raise UserError(f"{what} needs the option {parameter.name!r}.")
+        return cls
+
+    def create(self, name: str, *arguments: Any, **options: Any) -> Entry:
+        """Build what is registered as ``name``.
+
+        Args:
+            name: its name.
+            *arguments: those in ``skip``.
+            **options: the class's own options.
+
+        Raises:
+            UserError: as :meth:`checked`.
+        """
+        return self.checked(name, options)(*arguments, **options)
+
+
+def registered(kind: str) -> list[type[Any]]:
+    """Return the classes of a kind that this process has met so far; imports nothing."""
+    registry = _registries.get(kind)
+    return [] if registry is None else [cls for _, cls in sorted(registry._classes.items())]
+
+
+def load_plugins(names: Any = (), source: str = "the key plugins") -> frozenset[str]:
+    """Import plugins: those of the entry-point group, of the variable, and those given, each once.
+
+    Args:
+        names: further modules, as the key ``plugins`` of a configuration names them; None: none.
+        source: where ``names`` stand, for messages.
+
+    Returns:
+        All that this process has imported.
+
+    Raises:
+        UserError: one cannot be imported, or registers a name that is taken.
+    """
+    given = () if names is None else names
+    if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(name, str) for name in given):
+        raise UserError(f"{source} must be a list of modules, such as plugins=[my_operators]; got {names!r}.")
+    found = {point.module: f"the entry point {point.name!r}" for point in _entry_points()}
+    listed = os.environ.get(VARIABLE, "").split(",")
+    found |= {name.strip(): f"the variable {VARIABLE}" for name in listed if name.strip()}
+    found |= dict.fromkeys(given, source)
+    for name, where in found.items():
+        if name not in _plugins:
+            _plugins.add(name)  # first: it may ask for what is registered
+            try:
+                _import_plugin(name, where)
+            except BaseException:
+                _plugins.discard(name)
+                raise
+    return frozenset(_plugins)
+
+
+def _entry_points() -> Iterable[importlib.metadata.EntryPoint]:
+    return importlib.metadata.entry_points(group=ENTRY_POINTS)
+
+
+def _import_plugin(name: str, source: str) -> None:
+    try:
+        importlib.import_module(name)
+    except UserError as error:
+        raise UserError(f"plugin {name!r} of {source}: {error}") from error
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == name.partition(".")[0]:
+            raise UserError(
+                f"plugin {name!r} of {source} is not found; put the folder that holds it on PYTHONPATH."
+            ) from error
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        file, line = (error.filename, error.lineno) if isinstance(error, SyntaxError) else (last.filename, last.lineno)
+        reason = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())
+        raise UserError(
+            f"plugin {name!r} of {source} cannot be imported: {type(error).__name__}: {reason} ({file}, line {line})."
+        ) from error
+
+
+def import_modules(package: str) -> None:
+    """Import a package and every module and package in it, but those whose names start with an underscore."""
+    for module in sorted(pkgutil.iter_modules(importlib.import_module(package).__path__), key=lambda each: each.name):
+        if not module.name.startswith("_"):
+            importlib.import_module(f"{package}.{module.name}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
@@ -26,11 +211,13 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     return UserError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}.")
 
 
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
 def option_names(target: Callable[..., Any], skip: Iterable[str] = ()) -> list[str]:
     """Return the names of a callable's keyword arguments, but those in ``skip``."""
     skipped = {"self", *skip}
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return [p.name for p in inspect.signature(target).parameters.values() if p.kind in kinds and p.name not in skipped]
+    return [p.name for p in inspect.signature(target).parameters.values() if p.kind in _NAMED and p.name not in skipped]
 
 
 def check_options(what: str, target: Callable[..., Any], options: Mapping[str, Any], skip: Iterable[str] = ()) -> None:
@@ -45,41 +232,3 @@ def check_options(what: str, target: Callable[..., Any], options: Mapping[str, A
             guess = nearest(key, known)
             hint = f" Did you mean {guess!r}?" if guess else ""
             raise UserError(f"{what} has no option {key!r}.{hint} Its options: {', '.join(known) or 'none'}.")
-
-
-def import_modules(package: str, path: Iterable[str]) -> None:
-    """Import every module and package in a package's folder, but those whose names start with an underscore.
-
-    Args:
-        package: its name, ``__name__``.
-        path: its folders, ``__path__``.
-    """
-    for module in sorted(pkgutil.iter_modules(path), key=lambda module: module.name):
-        if not module.name.startswith("_"):
-            importlib.import_module(f"{package}.{module.name}")
-
-
-def check_choice(operator: str, option: str, value: Any, choices: Sequence[Any]) -> None:
-    """Refuse a value that is not one of ``choices``, naming the nearest one.
-
-    Raises:
-        UserError: the value is none of them.
-    """
-    # True == 1, so membership alone would take a bool for a number and the reverse.
-    if any(value == choice and type(value) is type(choice) for choice in choices):
-        return
-    guess = nearest(value, [c for c in choices if isinstance(c, str)]) if isinstance(value, str) else None
-    hint = f" Did you mean {guess!r}?" if guess else ""
-    known = ", ".join(repr(choice) for choice in choices)
-    raise UserError(f"resampling {operator!r}: {option}={value!r} is not one of {known}.{hint}")
-
-
-def check_positive(operator: str, option: str, value: Any, *, odd: bool = False) -> None:
-    """Refuse anything but a positive (odd) integer.
-
-    Raises:
-        UserError: it is something else.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (odd and value % 2 == 0):
-        kind = "a positive odd integer" if odd else "a positive integer"
-        raise UserError(f"resampling {operator!r}: {option} must be {kind}, got {value!r}.")

@@ -1,7 +1,5 @@
 """Data sets of every task, behind one contract and one registry."""
 
-from indexnet.data import datasets as datasets
-from indexnet.data import scenes as scenes
 from indexnet.data.base import (
     IGNORE,
     Data,

@@ -23,7 +23,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,7 @@ from torch import Tensor
 
 from indexnet.core.conventions import IGNORE as IGNORE
 from indexnet.core.errors import UserError
-from indexnet.core.registry import check_options, unknown_name
+from indexnet.core.registry import Registry
 
 Sample = dict[str, Tensor | str]
 UInt8 = npt.NDArray[np.uint8]
@@ -195,28 +195,9 @@ class Data(ABC):
         return {"": self.test()}
 
 
-_REGISTRY: dict[str, type[Data]] = {}
-_D = TypeVar("_D", bound=type[Data])
-
-
-def register_data(cls: _D) -> _D:
-    """Class decorator: make a :class:`Data` known under ``cls.info.name``."""
-    name = cls.info.name
-    if name in _REGISTRY:
-        raise RuntimeError(f"data set {name!r} is registered twice")
-    _REGISTRY[name] = cls
-    return cls
-
-
-def get_data(name: str) -> type[Data]:
-    """Return the class registered as ``name``.
-
-    Raises:
-        UserError: the name is unknown; the message names the nearest.
-    """
-    if name not in _REGISTRY:
-        raise unknown_name("data set", name, _REGISTRY)
-    return _REGISTRY[name]
+DATA: Registry[Data] = Registry("data set", "indexnet.data.datasets", "indexnet.data.scenes")
+register_data = DATA.register
+get_data = DATA.get
 
 
 def create_data(name: str, **options: Any) -> Data:
@@ -229,14 +210,12 @@ def create_data(name: str, **options: Any) -> Data:
     Raises:
         UserError: unknown name or option, or an option's value that the data set cannot serve.
     """
-    cls = get_data(name)
-    check_options(f"data set {name!r}", cls, options)
-    return cls(**options)
+    return DATA.create(name, **options)
 
 
 def list_data() -> list[DataInfo]:
     """Facts of every registered data set, by name."""
-    return [_REGISTRY[name].info for name in sorted(_REGISTRY)]
+    return [data.info for data in DATA.classes().values()]
 
 
 def digest(*parts: Any) -> str:

@@ -221,11 +221,11 @@ def _exportable(network: Network) -> Network:
     import types
 
     from indexnet.resampling.indexnet import IndexNetStage
-    from indexnet.resampling.max_unpool import MaxUnpoolStage
+    from indexnet.resampling.max_unpool import MaxUnpool
 
     network = copy.deepcopy(network).eval().requires_grad_(False)
     for stage in network.resampling.stages:
-        if isinstance(stage, MaxUnpoolStage):
+        if isinstance(stage, MaxUnpool):
             stage.up = types.MethodType(_unpool_by_scatter, stage)  # type: ignore[method-assign]
         elif isinstance(stage, IndexNetStage) and stage.index_network.shared:
             stage._borrowed = (_fixed_channels(stage.index_network, stage.channels),)  # type: ignore[assignment]

@@ -253,10 +253,10 @@ def evaluation_data(meta: Mapping[str, Any], chosen: str | None, overrides: Mapp
 def _file_defaults(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
-    from indexnet.core.paths import conf_dir
+    from indexnet.core.paths import config_file
 
-    file = conf_dir() / "data" / f"{name}.yaml"
-    if not file.is_file():
+    file = config_file("data", name)
+    if file is None:
         return {}
     tree = OmegaConf.create({"paths": dict(config.get("paths") or {"data": "data"}), "data": OmegaConf.load(file)})
     resolved = OmegaConf.to_container(tree, resolve=True)

@@ -1,6 +1,5 @@
 """Metrics of every task, as sums over images in float64; a new metric is one class in a module here or in a task's."""
 
-from indexnet.core.registry import import_modules
 from indexnet.metrics._matting_errors import Semantics
 from indexnet.metrics.base import (
     MetricInfo,
@@ -15,8 +14,6 @@ from indexnet.metrics.depth import DepthMetric, valid_pixels
 from indexnet.metrics.image import MAE, PSNR, RMSE, SSIM
 from indexnet.metrics.matting import MSE, SAD, Conn, Grad, Region, check_matting_options
 from indexnet.metrics.segmentation import ConfusionMetric
-
-import_modules(__name__, __path__)
 
 __all__ = [
     "MAE",

@@ -7,7 +7,6 @@ numbers, which float64 adds without error up to 2^53: metrics made of counts alo
 
 from __future__ import annotations
 
-import inspect
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,8 +16,9 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from indexnet.core.errors import UserError
-from indexnet.core.registry import check_options, unknown_name
+from indexnet.core.registry import Registry
+
+_M = TypeVar("_M", bound="type[SumMetric]")
 
 
 @dataclass(frozen=True)
@@ -109,33 +109,8 @@ class PerImageMetric(SumMetric):
         return statistics[..., 0] / statistics[..., 1]
 
 
-_REGISTRY: dict[str, type[SumMetric]] = {}
-_M = TypeVar("_M", bound=type[SumMetric])
-
-
-def register_metric(name: str, title: str, unit: str, higher_is_better: bool, task: str) -> Callable[[_M], _M]:
-    """Class decorator: set ``info`` and make the metric known under ``name``."""
-
-    def register(cls: _M) -> _M:
-        if name in _REGISTRY:
-            raise RuntimeError(f"metric {name!r} is registered twice")
-        cls.info = MetricInfo(name, title, unit, higher_is_better, task)
-        cls.higher_is_better = higher_is_better
-        _REGISTRY[name] = cls
-        return cls
-
-    return register
-
-
-def get_metric(name: str) -> type[SumMetric]:
-    """Return the class registered as ``name``.
-
-    Raises:
-        UserError: the name is unknown; the message names the nearest.
-    """
-    if name not in _REGISTRY:
-        raise unknown_name("metric", name, _REGISTRY)
-    return _REGISTRY[name]
+METRICS: Registry[SumMetric] = Registry("metric", "indexnet.metrics")
+get_metric = METRICS.get
 
 
 def create_metric(name: str, **options: Any) -> SumMetric:
@@ -148,18 +123,23 @@ def create_metric(name: str, **options: Any) -> SumMetric:
     Raises:
         UserError: the name is unknown, or an option is; the message names the nearest. Or an option is missing.
     """
-    cls = get_metric(name)
-    check_options(f"metric {name!r}", cls, options)
-    for parameter in inspect.signature(cls).parameters.values():
-        required = parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
-        if required and parameter.name not in options:
-            raise UserError(f"metric {name!r} needs the option {parameter.name!r}.")
-    return cls(**options)
+    return METRICS.create(name, **options)
+
+
+def register_metric(name: str, title: str, unit: str, higher_is_better: bool, task: str) -> Callable[[_M], _M]:
+    """Class decorator: set ``info`` and make the metric known under ``name``."""
+
+    def register(cls: _M) -> _M:
+        cls.info = MetricInfo(name, title, unit, higher_is_better, task)
+        cls.higher_is_better = higher_is_better
+        return METRICS.register(cls)
+
+    return register
 
 
 def list_metrics() -> list[MetricInfo]:
     """Facts of every registered metric, by name."""
-    return [_REGISTRY[name].info for name in sorted(_REGISTRY)]
+    return [metric.info for metric in METRICS.classes().values()]
 
 
 def check_images(prediction: Tensor, target: Tensor, *others: Tensor) -> None:

@@ -1,6 +1,5 @@
 """Whole networks over any resampling: plain PyTorch modules, found by name."""
 
-from indexnet.core.registry import import_modules
 from indexnet.networks.autoencoder import Autoencoder
 from indexnet.networks.base import (
     Network,
@@ -9,7 +8,6 @@ from indexnet.networks.base import (
     get_network,
     list_networks,
     register_network,
-    without_pretrained,
 )
 from indexnet.networks.costs import Costs, count_costs
 from indexnet.networks.deep_matting import DeepMatting
@@ -18,9 +16,8 @@ from indexnet.networks.encoders.encoder import Encoder, create_encoder, list_enc
 from indexnet.networks.fastdepth import FastDepth
 from indexnet.networks.matting_unet import MattingUNet
 from indexnet.networks.segnet import SegNet
+from indexnet.networks.spec import without_pretrained
 from indexnet.networks.tiled.matting_protocol import infer_alpha, prepare_input, to_uint8
-
-import_modules(__name__, __path__)
 
 __all__ = [
     "Autoencoder",

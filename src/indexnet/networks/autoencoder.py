@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from indexnet.core.errors import UserError
-from indexnet.networks.base import Network, NetworkInfo, build_resampling, register_network
-from indexnet.networks.spec import Spec
+from indexnet.networks.base import Network, NetworkInfo, register_network
+from indexnet.networks.spec import Spec, build_resampling
 
 
 def _layer(in_channels: int, out_channels: int) -> nn.Sequential:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from indexnet.core.errors import UserError
 from indexnet.core.files import atomic_write
+from indexnet.core.registry import load_plugins
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -141,10 +142,11 @@ def load_network(path: str | Path) -> tuple[Network, dict[str, Any]]:
         UserError: as :func:`load_checkpoint`, or the weights do not fit the network that the file describes.
     """
     from indexnet.networks import create_network
-    from indexnet.networks.base import without_pretrained
+    from indexnet.networks.spec import without_pretrained
 
     content = load_checkpoint(path)
     meta: dict[str, Any] = content["indexnet"]
+    load_plugins(meta["config"].get("plugins"), f"the checkpoint {path}")
     options = without_pretrained(meta["network"])
     network = create_network(options.pop("name"), **options)
     state = {k.removeprefix(_PREFIX): v for k, v in content["state_dict"].items() if k.startswith(_PREFIX)}

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from indexnet.core.errors import UserError
 from indexnet.networks.base import Network, NetworkInfo, register_network
 from indexnet.networks.encoders.encoder import RELEASED, Encoder, build_encoder
-from indexnet.networks.layers import ASPP, conv_bn_relu6, initialize_weights
-from indexnet.networks.matting_unet import ASPP_RATES
-from indexnet.networks.spec import Spec, split_spec
-from indexnet.resampling.base import NONE, create_resampling
+from indexnet.networks.layers import ASPP, ASPP_RATES, check_odd, conv_bn_relu6, initialize_weights, resize_to
+from indexnet.networks.spec import Spec, no_resampling
+from indexnet.resampling.base import NONE
 
 _WIDTH = 256  # of the context module and the decoder
 _LOW_WIDTH = 48  # of the encoder map that the decoder meets again
@@ -58,13 +56,12 @@ class DeepLabV3Plus(Network):
         out_channels: int = 1,
     ) -> None:
         super().__init__()
-        check_no_resampling(self.info.name, resampling)
+        self.resampling = no_resampling(self.info.name, resampling)
         check_odd(self.info.name, decoder_kernel)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.size_multiple = 1
         self.encoder: Encoder = build_encoder(encoder, in_channels, output_stride, "stride")
-        self.resampling = create_resampling(NONE, ())
-        units = units_at(self.encoder, 4)
+        units = self.encoder.units_at(4)
         if not units:
             raise UserError(
                 f"deeplabv3plus meets an encoder map at a quarter of the resolution again, but {self.encoder.name!r} "
@@ -93,42 +90,3 @@ class DeepLabV3Plus(Network):
         low = self.low(levels[self.low_unit].skip)
         y = torch.cat([resize_to(self.context(deepest), low), low], dim=1)
         return resize_to(self.head(self.decoder(y)), x)
-
-
-def check_no_resampling(network: str, spec: Spec) -> None:
-    """Refuse an operator for a network whose encoder strides and whose decoder interpolates.
-
-    Raises:
-        UserError: the specification names one.
-    """
-    name, _ = split_spec("resampling", spec)
-    if name != NONE:
-        raise UserError(
-            f"network={network} halves by its encoder's strides and interpolates, so it cannot take resampling={name}; "
-            f"give resampling=none, or network=matting_unet, which takes any."
-        )
-
-
-def check_odd(network: str, kernel: int) -> None:
-    """Refuse a kernel that would not keep the size.
-
-    Raises:
-        UserError: it is even or not positive.
-    """
-    if kernel < 1 or kernel % 2 == 0:
-        raise UserError(f"decoder_kernel of {network} must be odd and positive, got {kernel}.")
-
-
-def units_at(encoder: Encoder, reduction: int) -> list[int]:
-    """Return the units of a striding encoder whose maps have 1/``reduction`` of the input's resolution, in order."""
-    found, reached = [], 1
-    for unit, halves in enumerate(encoder.halves):
-        reached *= 2 if halves else 1
-        if reached == reduction:
-            found.append(unit)
-    return found
-
-
-def resize_to(x: Tensor, like: Tensor) -> Tensor:
-    """Interpolate (N, C, h, w) bilinearly, corners aligned, to the height and width of another map."""
-    return F.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from indexnet.core.errors import UserError
-from indexnet.networks.base import Network, NetworkInfo, build_resampling, register_network
-from indexnet.networks.spec import Spec, split_spec, strides_encoder
+from indexnet.networks.base import Network, NetworkInfo, register_network
+from indexnet.networks.spec import Spec, build_resampling, split_spec, strides_encoder
 from indexnet.resampling.base import NONE, create_resampling
 
 # PyTorch's own initialisation stays in both networks: batch normalisation makes the scale of all but the last

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from indexnet.networks.base import Network, NetworkInfo, build_resampling, register_network
+from indexnet.networks.base import Network, NetworkInfo, register_network
 from indexnet.networks.encoders.encoder import FASTDEPTH, Encoder, build_encoder
 from indexnet.networks.layers import initialize_weights
-from indexnet.networks.spec import Spec, strides_encoder
+from indexnet.networks.spec import Spec, build_resampling, strides_encoder
 
 
 def _conv_bn_relu(in_channels: int, out_channels: int, kernel: int, groups: int = 1) -> list[nn.Module]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from indexnet.core.errors import UserError
 
@@ -30,6 +31,10 @@ def separable_conv_bn_relu6(in_channels: int, out_channels: int, dilation: int) 
         nn.BatchNorm2d(out_channels),
         nn.ReLU6(inplace=True),
     )
+
+
+ASPP_RATES = {32: (2, 4, 8), 16: (6, 12, 18)}
+"""Dilations of the branches by output stride."""
 
 
 class ASPP(nn.Module):
@@ -88,3 +93,18 @@ def initialize_weights(module: nn.Module) -> None:
         elif isinstance(layer, nn.BatchNorm2d):
             nn.init.ones_(layer.weight)
             nn.init.zeros_(layer.bias)
+
+
+def resize_to(x: Tensor, like: Tensor) -> Tensor:
+    """Interpolate (N, C, h, w) bilinearly, corners aligned, to the height and width of another map."""
+    return F.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=True)
+
+
+def check_odd(network: str, kernel: int) -> None:
+    """Refuse a kernel of a decoder that would not keep the size.
+
+    Raises:
+        UserError: it is even or not positive.
+    """
+    if kernel < 1 or kernel % 2 == 0:
+        raise UserError(f"decoder_kernel of {network} must be odd and positive, got {kernel}.")

@@ -8,12 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from indexnet.core.errors import UserError
-from indexnet.networks.base import Network, NetworkInfo, build_resampling, register_network
+from indexnet.networks.base import Network, NetworkInfo, register_network
 from indexnet.networks.encoders.encoder import RELEASED, Encoder, build_encoder
-from indexnet.networks.layers import ASPP, conv_bn_relu6, initialize_weights
-from indexnet.networks.spec import Spec
-
-ASPP_RATES = {32: (2, 4, 8), 16: (6, 12, 18)}
+from indexnet.networks.layers import ASPP, ASPP_RATES, check_odd, conv_bn_relu6, initialize_weights
+from indexnet.networks.spec import Spec, build_resampling
 
 
 @register_network
@@ -74,8 +72,7 @@ class MattingUNet(Network):
             raise UserError(f"fusion of matting_unet is 'concat', 'skip' or 'none', got {fusion!r}.")
         if context not in ("aspp", "none"):
             raise UserError(f"context of matting_unet is 'aspp' or 'none', got {context!r}.")
-        if decoder_kernel < 1 or decoder_kernel % 2 == 0:
-            raise UserError(f"decoder_kernel of matting_unet must be odd and positive, got {decoder_kernel}.")
+        check_odd(self.info.name, decoder_kernel)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.size_multiple = output_stride
         self.fusion = fusion

@@ -7,11 +7,10 @@ from torch.nn import functional as F
 
 from indexnet.core.errors import UserError
 from indexnet.networks.base import Network, NetworkInfo, register_network
-from indexnet.networks.deeplabv3plus import check_no_resampling, check_odd, resize_to, units_at
 from indexnet.networks.encoders.encoder import RELEASED, Encoder, build_encoder
-from indexnet.networks.layers import conv_bn_relu6, initialize_weights
-from indexnet.networks.spec import Spec
-from indexnet.resampling.base import NONE, create_resampling
+from indexnet.networks.layers import check_odd, conv_bn_relu6, initialize_weights, resize_to
+from indexnet.networks.spec import Spec, no_resampling
+from indexnet.resampling.base import NONE
 
 _WIDTH = 256
 
@@ -85,14 +84,13 @@ class RefineNet(Network):
         out_channels: int = 1,
     ) -> None:
         super().__init__()
-        check_no_resampling(self.info.name, resampling)
+        self.resampling = no_resampling(self.info.name, resampling)
         check_odd(self.info.name, decoder_kernel)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.size_multiple = 1
         self.encoder: Encoder = build_encoder(encoder, in_channels, output_stride, "stride")
-        self.resampling = create_resampling(NONE, ())
         reductions = [4 * 2**step for step in range(4) if 4 * 2**step <= output_stride]
-        self.groups = [units_at(self.encoder, reduction) for reduction in reductions]  # from a quarter down
+        self.groups = [self.encoder.units_at(reduction) for reduction in reductions]  # from a quarter down
         if not all(self.groups):
             raise UserError(
                 f"refinenet fuses encoder maps at 1/4 to 1/{output_stride} of the resolution, but "

@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from indexnet.core.errors import UserError
-from indexnet.networks.base import Network, NetworkInfo, build_resampling, register_network
+from indexnet.networks.base import Network, NetworkInfo, register_network
 from indexnet.networks.encoders.encoder import Encoder, build_encoder
 from indexnet.networks.layers import initialize_weights
-from indexnet.networks.spec import Spec
+from indexnet.networks.spec import Spec, build_resampling
 
 
 def _layer(in_channels: int, out_channels: int) -> nn.Sequential:

@@ -3,7 +3,6 @@
 :func:`create_resampling` builds the stages of one network; :func:`list_resampling` gives the facts of every operator.
 """
 
-from indexnet.core.registry import import_modules
 from indexnet.resampling.base import (
     Downsampled,
     OperatorInfo,
@@ -23,8 +22,6 @@ from indexnet.resampling.indexnet import IndexNet, IndexNetStage
 from indexnet.resampling.interpolation import Bilinear, Nearest
 from indexnet.resampling.max_unpool import MaxUnpool
 from indexnet.resampling.pixel_shuffle import PixelShuffle
-
-import_modules(__name__, __path__)
 
 __all__ = [
     "Bilinear",

@@ -2,21 +2,25 @@
 
 A *stage* serves one resolution of an encoder-decoder network: :meth:`ResamplingStage.down` halves an encoder map,
 :meth:`ResamplingStage.up` doubles the decoder map of the same resolution, and a *guide* is whatever the first must
-hand to the second (nothing, max-pooling indices, an index map). A *resampling* owns the stages of one network and
-what they share.
+hand to the second (nothing, max-pooling indices, an index map). An operator is one stage class; a
+:class:`Resampling` holds the stages of one network and what they share.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
 from indexnet.core.errors import UserError
+from indexnet.core.registry import Registry, nearest
+
+NONE = "none"
+"""The name of the absence of an operator, see :mod:`indexnet.resampling.none`."""
 
 
 class Downsampled(NamedTuple):
@@ -35,24 +39,65 @@ class Downsampled(NamedTuple):
     size: tuple[int, int]
 
 
+@dataclass(frozen=True)
+class OperatorInfo:
+    """Facts about one operator.
+
+    Attributes:
+        name: registry name.
+        title: a person's name for it.
+        paper: where it was published.
+        equation: what it computes, in one line of plain text.
+        learned: whether any variant of it has weights.
+        guided: whether ``up`` uses what ``down`` saw.
+        equal_widths: whether the decoder width must equal the encoder width at each stage.
+        downsampling: what halves the map (options separated by ``|``).
+        parameters: parameter count per stage as a formula in the encoder width C and decoder width D.
+    """
+
+    name: str
+    title: str
+    paper: str
+    equation: str
+    learned: bool
+    guided: bool
+    equal_widths: bool
+    downsampling: str
+    parameters: str
+
+
 class ResamplingStage(nn.Module, ABC):
     """One coupled x2 downsampling / upsampling pair for encoder maps of ``channels`` channels.
+
+    An operator is a subclass with ``info`` and ``@register_resampling``. Keyword arguments after ``decoder_channels``
+    are its options; their names, types and defaults are its configuration schema.
 
     Args:
         channels: channels of the encoder map that ``down`` halves.
         decoder_channels: channels of the decoder map that ``up`` doubles; default ``channels``.
 
     Attributes:
+        info: facts about the operator.
         strided: whether the encoder halves by itself, so that the network calls :meth:`pass_through` instead of
             :meth:`down`.
+        shared: what all stages of a network share, from :meth:`create_shared`; no part of the stage's state.
     """
 
+    info: ClassVar[OperatorInfo]
     strided: bool = False
 
     def __init__(self, channels: int, decoder_channels: int | None = None) -> None:
         super().__init__()
         self.channels = channels
         self.decoder_channels = channels if decoder_channels is None else decoder_channels
+        self.shared: Mapping[str, nn.Module] = {}
+
+    def create_shared(self) -> dict[str, nn.Module]:
+        """Build what all stages of a network share, by the names that it has in the state of the :class:`Resampling`.
+
+        Asked of the first stage once.
+        """
+        return {}
 
     @abstractmethod
     def down(self, x: Tensor) -> Downsampled:
@@ -87,49 +132,74 @@ class ResamplingStage(nn.Module, ABC):
         """Return the decoder index map to look at, (N, C or 1, 2h, 2w) in [0, 1]; None where there is none."""
         return None
 
+    def require_equal_widths(self, remedy: str) -> None:
+        """Refuse a decoder width that differs from the encoder's.
 
-@dataclass(frozen=True)
-class OperatorInfo:
-    """Facts about one operator.
+        Raises:
+            WidthError: they differ; the message names both.
+        """
+        if self.channels != self.decoder_channels:
+            raise WidthError(
+                f"the encoder map has {self.channels} channels but the decoder map {self.decoder_channels}, and an "
+                f"index per channel needs equal widths; {remedy}"
+            )
 
-    Attributes:
-        name: registry name.
-        title: a person's name for it.
-        paper: where it was published.
-        equation: what it computes, in one line of plain text.
-        learned: whether any variant of it has weights.
-        guided: whether ``up`` uses what ``down`` saw.
-        equal_widths: whether the decoder width must equal the encoder width at each stage.
-        downsampling: what halves the map (options separated by ``|``).
-        parameters: parameter count per stage as a formula in the encoder width C and decoder width D.
-    """
+    def check_choice(self, option: str, value: Any, choices: Sequence[Any]) -> None:
+        """Refuse a value of an option that is not one of ``choices``, naming the nearest one.
 
-    name: str
-    title: str
-    paper: str
-    equation: str
-    learned: bool
-    guided: bool
-    equal_widths: bool
-    downsampling: str
-    parameters: str
+        Raises:
+            UserError: the value is none of them.
+        """
+        # True == 1, so membership alone would take a bool for a number and the reverse.
+        if any(value == choice and type(value) is type(choice) for choice in choices):
+            return
+        guess = nearest(value, [c for c in choices if isinstance(c, str)]) if isinstance(value, str) else None
+        hint = f" Did you mean {guess!r}?" if guess else ""
+        known = ", ".join(repr(choice) for choice in choices)
+        raise UserError(f"resampling {self.info.name!r}: {option}={value!r} is not one of {known}.{hint}")
+
+    def check_positive(self, option: str, value: Any, *, odd: bool = False) -> None:
+        """Refuse a value of an option that is not a positive (odd) integer.
+
+        Raises:
+            UserError: it is something else.
+        """
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (odd and value % 2 == 0):
+            kind = "a positive odd integer" if odd else "a positive integer"
+            raise UserError(f"resampling {self.info.name!r}: {option} must be {kind}, got {value!r}.")
+
+
+class WidthError(UserError):
+    """A stage cannot serve a decoder map of this width."""
 
 
 class Resampling(nn.Module):
     """The stages of one network and what they share.
 
-    Subclasses set ``info`` and implement :meth:`create_stage`; keyword arguments after ``decoder_channels`` are the
-    operator's options, and their names, types and defaults are its configuration schema.
-
     Args:
+        operator: the class of the stages.
         channels: encoder width at each stage, from full resolution down.
         decoder_channels: widths that ``up`` receives, same order; default ``channels``.
+        **options: of the operator.
+
+    Attributes:
+        info: facts about the operator.
+        options: those given.
+        stages: one :class:`ResamplingStage` per width.
+
+    Raises:
+        UserError: an option has a value that it cannot have, or the operator cannot serve the widths.
     """
 
-    info: ClassVar[OperatorInfo]
-
-    def __init__(self, channels: Sequence[int], decoder_channels: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        operator: type[ResamplingStage],
+        channels: Sequence[int],
+        decoder_channels: Sequence[int] | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__()
+        self.info, self.options = operator.info, options
         self.channels = self._widths("channels", channels)
         self.decoder_channels = (
             self.channels if decoder_channels is None else self._widths("decoder_channels", decoder_channels)
@@ -140,10 +210,22 @@ class Resampling(nn.Module):
                 f"{len(self.decoder_channels)}; give one decoder width per stage."
             )
         self.stages = nn.ModuleList()
+        shared: dict[str, nn.Module] = {}
+        for index, widths in enumerate(zip(self.channels, self.decoder_channels, strict=True)):
+            try:
+                stage = operator(*widths, **options)
+            except WidthError as error:
+                raise UserError(f"resampling {self.info.name!r}, stage {index}: {error}") from error
+            if index == 0:
+                shared = stage.create_shared()
+            stage.shared = shared
+            self.stages.append(stage)
+        for name, module in shared.items():
+            self.add_module(name, module)
 
     def _widths(self, option: str, values: Sequence[int]) -> tuple[int, ...]:
         # bool is an int to Python, and never a width to a person.
-        if isinstance(values, Sequence) and values:
+        if isinstance(values, Sequence) and (values or self.info.name == NONE):
             widths = tuple(values)
             if all(isinstance(width, int) and not isinstance(width, bool) and width > 0 for width in widths):
                 return widths
@@ -151,78 +233,12 @@ class Resampling(nn.Module):
             f"resampling {self.info.name!r}: {option} must be a list of positive integers, one a stage, got {values!r}."
         )
 
-    def _build_stages(self) -> None:
-        """Fill ``stages``; called at the end of a subclass's ``__init__``."""
-        for index, (channels, decoder_channels) in enumerate(zip(self.channels, self.decoder_channels, strict=True)):
-            self.stages.append(self.create_stage(index, channels, decoder_channels))
 
-    def create_stage(self, index: int, channels: int, decoder_channels: int) -> ResamplingStage:
-        """Build stage ``index``."""
-        raise NotImplementedError(type(self).__name__)
-
-
-_REGISTRY: dict[str, type[Resampling]] = {}
-_R = TypeVar("_R", bound=type[Resampling])
-
-
-def register_resampling(cls: _R) -> _R:
-    """Class decorator: make a :class:`Resampling` known under ``cls.info.name``."""
-    name = cls.info.name
-    if name in _REGISTRY:
-        raise RuntimeError(f"resampling {name!r} is registered twice")
-    _REGISTRY[name] = cls
-    return cls
-
-
-NONE = "none"
-
-
-@register_resampling
-class NoResampling(Resampling):
-    """No stages and no weights: what a network that halves nothing has in the place of an operator.
-
-    Args:
-        channels: must be empty.
-        decoder_channels: must be empty or None.
-
-    Raises:
-        UserError: a network that does halve asks for it.
-    """
-
-    info = OperatorInfo(
-        name=NONE,
-        title="None",
-        paper="",
-        equation="",
-        learned=False,
-        guided=False,
-        equal_widths=False,
-        downsampling="nothing",
-        parameters="0",
-    )
-
-    def __init__(self, channels: Sequence[int] = (), decoder_channels: Sequence[int] | None = None) -> None:
-        if channels or decoder_channels:
-            raise UserError(
-                "resampling='none' is for networks that halve nothing, such as dncnn; this one needs an operator, such "
-                "as max_unpool or indexnet."
-            )
-        nn.Module.__init__(self)  # the base class refuses an empty list of widths
-        self.channels = self.decoder_channels = ()
-        self.stages = nn.ModuleList()
-
-
-def get_resampling(name: str) -> type[Resampling]:
-    """Return the class registered as ``name``.
-
-    Raises:
-        UserError: the name is unknown; the message lists the nearest.
-    """
-    from indexnet.core.registry import unknown_name
-
-    if name not in _REGISTRY:
-        raise unknown_name("resampling", name, _REGISTRY)
-    return _REGISTRY[name]
+OPERATORS: Registry[ResamplingStage] = Registry(
+    "resampling", "indexnet.resampling", skip=("channels", "decoder_channels")
+)
+register_resampling = OPERATORS.register
+get_resampling = OPERATORS.get
 
 
 def create_resampling(
@@ -239,16 +255,12 @@ def create_resampling(
     Raises:
         UserError: unknown name or option, or widths that the operator cannot serve.
     """
-    from indexnet.core.registry import check_options
-
-    cls = get_resampling(name)
-    check_options(f"resampling {name!r}", cls, options, skip=("channels", "decoder_channels"))
-    return cls(channels, decoder_channels, **options)
+    return Resampling(OPERATORS.checked(name, options), channels, decoder_channels, **options)
 
 
 def list_resampling() -> list[OperatorInfo]:
     """Facts of every registered operator, by name; ``none``, the absence of one, is left out."""
-    return [_REGISTRY[name].info for name in sorted(_REGISTRY) if name != NONE]
+    return [operator.info for name, operator in OPERATORS.classes().items() if name != NONE]
 
 
 _HALVING = ("down", "pass_through")
@@ -284,16 +296,3 @@ def watch_stages(resampling: Resampling) -> Iterator[list[list[Downsampled]]]:
         for stage in stages:
             for name in _HALVING:
                 vars(stage).pop(name, None)
-
-
-def require_equal_widths(operator: str, index: int, channels: int, decoder_channels: int, remedy: str) -> None:
-    """Refuse a stage whose decoder width differs from its encoder width.
-
-    Raises:
-        UserError: the widths differ; the message names the stage and both.
-    """
-    if channels != decoder_channels:
-        raise UserError(
-            f"resampling {operator!r}, stage {index}: the encoder map has {channels} channels but the decoder map "
-            f"{decoder_channels}, and an index per channel needs equal widths; {remedy}"
-        )

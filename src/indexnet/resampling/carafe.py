@@ -3,70 +3,23 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from indexnet.core.registry import check_positive
-from indexnet.resampling.base import OperatorInfo, Resampling, register_resampling
-from indexnet.resampling.functional import crop_to, reassemble
-from indexnet.resampling.pooling import PooledStage, check_pooling, half
+from indexnet.resampling.base import OperatorInfo, register_resampling
+from indexnet.resampling.functional import crop_to, half, reassemble
+from indexnet.resampling.pooling import PooledStage
 
 
-class CarafeStage(PooledStage):
+@register_resampling
+class Carafe(PooledStage):
     """Pooling, then content-aware reassembly with kernels predicted from the decoder map.
 
     Args:
         channels: encoder width C.
-        decoder_channels: decoder width D, default C.
-        pooling: ``max``, ``avg``, ``conv`` or ``encoder``.
-        k_up: size of the reassembly neighbourhood, odd.
-        k_enc: size of the kernel-predicting convolution, odd.
-        compressed: width that the decoder map is compressed to.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        decoder_channels: int | None = None,
-        pooling: str = "max",
-        k_up: int = 5,
-        k_enc: int = 3,
-        compressed: int = 64,
-    ) -> None:
-        super().__init__(channels, decoder_channels, pooling)
-        self.k_up = k_up
-        self.compress = nn.Conv2d(self.decoder_channels, compressed, 1)
-        self.encode = nn.Conv2d(compressed, 4 * k_up**2, k_enc, padding=k_enc // 2)
-        nn.init.xavier_uniform_(self.compress.weight)
-        nn.init.zeros_(self.compress.bias)  # type: ignore[arg-type]
-        # Nearly equal logits: training starts from a uniform k_up x k_up blur.
-        nn.init.normal_(self.encode.weight, std=1e-3)
-        nn.init.zeros_(self.encode.bias)  # type: ignore[arg-type]
-
-    def kernels(self, x: Tensor) -> Tensor:
-        """Predict reassembly kernels, (N, k_up*k_up, 2h, 2w), positive and summing to 1 over dimension 1."""
-        return torch.softmax(F.pixel_shuffle(self.encode(self.compress(x)), 2), 1)
-
-    def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
-        """Reassemble (N, C', h, w) at twice the resolution and cut to ``size``."""
-        return crop_to(reassemble(x, self.kernels(x), self.k_up), size)
-
-    def paper_macs(self, height: int, width: int) -> int:
-        """Multiply-adds of the convolutions; the reassembly itself is free by the papers' rule."""
-        weights = self.compress.weight.numel() + self.encode.weight.numel()
-        return super().paper_macs(height, width) + weights * half(height) * half(width)
-
-
-@register_resampling
-class Carafe(Resampling):
-    """CARAFE after max pooling, average pooling or a strided convolution.
-
-    Args:
-        channels: encoder width at each stage, from full resolution down.
-        decoder_channels: widths that ``up`` receives; any.
+        decoder_channels: decoder width D, default C; any.
         pooling: ``max``, ``avg``, ``conv`` (3x3, stride 2, its own) or ``encoder`` (its convolution strides).
         k_up: size of the reassembly neighbourhood, odd; 1 is nearest neighbour with unused weights.
         k_enc: size of the kernel-predicting convolution, odd.
@@ -90,27 +43,41 @@ class Carafe(Resampling):
 
     def __init__(
         self,
-        channels: Sequence[int],
-        decoder_channels: Sequence[int] | None = None,
+        channels: int,
+        decoder_channels: int | None = None,
         *,
         pooling: str = "max",
         k_up: int = 5,
         k_enc: int = 3,
         compressed: int = 64,
     ) -> None:
-        super().__init__(channels, decoder_channels)
-        check_pooling("carafe", pooling)
-        check_positive("carafe", "k_up", k_up, odd=True)
-        check_positive("carafe", "k_enc", k_enc, odd=True)
-        check_positive("carafe", "compressed", compressed)
+        super().__init__(channels, decoder_channels, pooling=pooling)
+        self.check_positive("k_up", k_up, odd=True)
+        self.check_positive("k_enc", k_enc, odd=True)
+        self.check_positive("compressed", compressed)
         if k_up == 1:
             # The toy experiments of the CARAFE rows are printed with k_up=1, so it is allowed.
             warnings.warn(
                 "resampling 'carafe': k_up=1 is nearest neighbour upsampling, its weights learn nothing", stacklevel=2
             )
-        self.pooling, self.k_up, self.k_enc, self.compressed = pooling, k_up, k_enc, compressed
-        self._build_stages()
+        self.k_up = k_up
+        self.compress = nn.Conv2d(self.decoder_channels, compressed, 1)
+        self.encode = nn.Conv2d(compressed, 4 * k_up**2, k_enc, padding=k_enc // 2)
+        nn.init.xavier_uniform_(self.compress.weight)
+        nn.init.zeros_(self.compress.bias)  # type: ignore[arg-type]
+        # Nearly equal logits: training starts from a uniform k_up x k_up blur.
+        nn.init.normal_(self.encode.weight, std=1e-3)
+        nn.init.zeros_(self.encode.bias)  # type: ignore[arg-type]
 
-    def create_stage(self, index: int, channels: int, decoder_channels: int) -> CarafeStage:
-        """Build stage ``index``."""
-        return CarafeStage(channels, decoder_channels, self.pooling, self.k_up, self.k_enc, self.compressed)
+    def kernels(self, x: Tensor) -> Tensor:
+        """Predict reassembly kernels, (N, k_up*k_up, 2h, 2w), positive and summing to 1 over dimension 1."""
+        return torch.softmax(F.pixel_shuffle(self.encode(self.compress(x)), 2), 1)
+
+    def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
+        """Reassemble (N, C', h, w) at twice the resolution and cut to ``size``."""
+        return crop_to(reassemble(x, self.kernels(x), self.k_up), size)
+
+    def paper_macs(self, height: int, width: int) -> int:
+        """Multiply-adds of the convolutions; the reassembly itself is free by the papers' rule."""
+        weights = self.compress.weight.numel() + self.encode.weight.numel()
+        return super().paper_macs(height, width) + weights * half(height) * half(width)

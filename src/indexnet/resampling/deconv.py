@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 
-from indexnet.resampling.base import OperatorInfo, Resampling, register_resampling
-from indexnet.resampling.functional import crop_to
-from indexnet.resampling.pooling import PooledStage, half
+from indexnet.resampling.base import OperatorInfo, register_resampling
+from indexnet.resampling.functional import crop_to, half
+from indexnet.resampling.pooling import PooledStage
 
 
-class DeconvStage(PooledStage):
-    """A 3x3 convolution with stride 2, and a 4x4 transposed convolution with stride 2; both with bias."""
+@register_resampling
+class Deconv(PooledStage):
+    """A 3x3 convolution with stride 2, and a 4x4 transposed convolution with stride 2; both with bias.
+
+    Kernel sizes are this project's choice.
+
+    Args:
+        channels: encoder width C.
+        decoder_channels: decoder width D, which ``up`` receives and returns; default C; any.
+    """
+
+    info = OperatorInfo(
+        name="deconv",
+        title="Deconvolution",
+        paper="M. Zeiler et al., Deconvolutional Networks, CVPR 2010",
+        equation="up(d) = transposed convolution of d, 4x4, stride 2, padding 1",
+        learned=True,
+        guided=False,
+        equal_widths=False,
+        downsampling="3x3 convolution with stride 2",
+        parameters="9C^2 + C + 16D^2 + D",
+    )
 
     def __init__(self, channels: int, decoder_channels: int | None = None) -> None:
-        super().__init__(channels, decoder_channels, "conv")
+        super().__init__(channels, decoder_channels, pooling="conv")
         width = self.decoder_channels
         self.expand = nn.ConvTranspose2d(width, width, 4, stride=2, padding=1)
 
@@ -33,33 +51,3 @@ class DeconvStage(PooledStage):
 
     def _expand_macs(self, height: int, width: int) -> int:
         return 16 * self.decoder_channels**2 * half(height) * half(width)
-
-
-@register_resampling
-class Deconv(Resampling):
-    """Strided 3x3 convolution and 4x4 transposed convolution, both with bias (kernel sizes are this project's choice).
-
-    Args:
-        channels: encoder width at each stage, from full resolution down.
-        decoder_channels: widths that ``up`` receives and returns; any.
-    """
-
-    info = OperatorInfo(
-        name="deconv",
-        title="Deconvolution",
-        paper="M. Zeiler et al., Deconvolutional Networks, CVPR 2010",
-        equation="up(d) = transposed convolution of d, 4x4, stride 2, padding 1",
-        learned=True,
-        guided=False,
-        equal_widths=False,
-        downsampling="3x3 convolution with stride 2",
-        parameters="9C^2 + C + 16D^2 + D",
-    )
-
-    def __init__(self, channels: Sequence[int], decoder_channels: Sequence[int] | None = None) -> None:
-        super().__init__(channels, decoder_channels)
-        self._build_stages()
-
-    def create_stage(self, index: int, channels: int, decoder_channels: int) -> DeconvStage:
-        """Build stage ``index``."""
-        return DeconvStage(channels, decoder_channels)

@@ -192,6 +192,11 @@ def crop_to(x: Tensor, size: tuple[int, int]) -> Tensor:
     return x[..., :height, :width]
 
 
+def half(size: int) -> int:
+    """Return the size of a map after one stage: half, rounded up."""
+    return (size + 1) // 2
+
+
 def is_channels_last(x: Tensor) -> bool:
     """Whether a map (N, C, H, W) lies in memory channels-last and not channels-first."""
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()

@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
-from indexnet.resampling.base import Downsampled, OperatorInfo, Resampling, ResamplingStage, register_resampling
+from indexnet.resampling.base import Downsampled, OperatorInfo, ResamplingStage, register_resampling
 from indexnet.resampling.functional import holistic_max_pool, holistic_max_unpool
 
 
-class HolisticMaxIndexStage(ResamplingStage):
-    """Max pooling and unpooling with one index for all channels."""
-
-    def down(self, x: Tensor) -> Downsampled:
-        """Halve a map; guide = int64 flat positions in the H*W plane, (N, 1, ceil(H/2), ceil(W/2))."""
-        features, indices = holistic_max_pool(x)
-        return Downsampled(features, x, indices, (x.shape[-2], x.shape[-1]))
-
-    def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
-        """Put all channels of a value back at the shared position, zeros elsewhere."""
-        assert guide is not None
-        return holistic_max_unpool(x, guide, size)
-
-
 @register_resampling
-class HolisticMaxIndex(Resampling):
+class HolisticMaxIndex(ResamplingStage):
     """Holistic max index: pooling and unpooling at the position of the channel-wise maximum.
 
     The index of a 2x2 cell is where the maximum over all channels is largest; every channel is read there when
-    pooling and written there when unpooling, so any decoder width works.
+    pooling and written there when unpooling, so any decoder width works. The guide is int64: flat positions in the H*W
+    plane, (N, 1, ceil(H/2), ceil(W/2)).
 
     Args:
-        channels: encoder width at each stage, from full resolution down.
-        decoder_channels: widths that ``up`` receives; any.
+        channels: encoder width C.
+        decoder_channels: decoder width, default C; any.
     """
 
     info = OperatorInfo(
@@ -48,10 +33,12 @@ class HolisticMaxIndex(Resampling):
         parameters="0",
     )
 
-    def __init__(self, channels: Sequence[int], decoder_channels: Sequence[int] | None = None) -> None:
-        super().__init__(channels, decoder_channels)
-        self._build_stages()
+    def down(self, x: Tensor) -> Downsampled:
+        """Halve a map (N, C, H, W); skip is ``x``."""
+        features, indices = holistic_max_pool(x)
+        return Downsampled(features, x, indices, (x.shape[-2], x.shape[-1]))
 
-    def create_stage(self, index: int, channels: int, decoder_channels: int) -> HolisticMaxIndexStage:
-        """Build stage ``index``."""
-        return HolisticMaxIndexStage(channels, decoder_channels)
+    def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
+        """Put all channels of a value back at the shared position, zeros elsewhere."""
+        assert guide is not None
+        return holistic_max_unpool(x, guide, size)

@@ -6,24 +6,16 @@ Source: H. Lu, Y. Dai, C. Shen, S. Xu, "Index Networks", TPAMI 2020 (first in IC
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from indexnet.core.registry import check_choice
-from indexnet.resampling.base import (
-    Downsampled,
-    OperatorInfo,
-    Resampling,
-    ResamplingStage,
-    register_resampling,
-    require_equal_widths,
-)
+from indexnet.resampling.base import Downsampled, OperatorInfo, ResamplingStage, register_resampling
 from indexnet.resampling.functional import (
     NORMALIZATIONS,
     crop_to,
+    half,
     indexed_pool,
     indexed_pool_with_skip,
     indexed_upsample,
@@ -31,12 +23,12 @@ from indexnet.resampling.functional import (
     pad_to_even,
     unpack_cells,
 )
-from indexnet.resampling.pooling import half
 
 FAMILIES = ("hin", "o2o_modelwise", "o2o_shared", "o2o_unshared", "m2o")
 SKIPS = ("indexed", "raw")
 REDUCTIONS = (None, "mean")
-_SHARED = ("o2o_modelwise", "o2o_shared")
+MODELWISE = "o2o_modelwise"
+_SHARED = (MODELWISE, "o2o_shared")
 
 
 class IndexNetwork(nn.Module):
@@ -102,87 +94,17 @@ class IndexNetwork(nn.Module):
         return sum(p.numel() for p in self.parameters() if p.ndim == 4)
 
 
-class IndexNetStage(ResamplingStage):
-    """Indexed pooling and indexed upsampling with the maps of one index network.
+@register_resampling
+class IndexNet(ResamplingStage):
+    """Index networks: learned indices that guide pooling and upsampling.
 
     The guide is the decoder index map, packed at low resolution: (N, C or 1, 4, ceil(H/2), ceil(W/2)); C/2 where pairs
     of channels are averaged.
 
     Args:
         channels: encoder width C.
-        decoder_channels: decoder width, default C.
-        network: predicts the logits.
-        normalization: one of :data:`indexnet.ops.NORMALIZATIONS`.
-        skip: ``indexed`` (weighted with the encoder index map) or ``raw`` (the input).
-        owned: False where the network belongs to the whole resampling, which then holds its weights.
-        pairs: whether the decoder index map is the mean over neighbouring pairs of channels, for a decoder of half the
-            encoder's width.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        decoder_channels: int | None,
-        network: IndexNetwork,
-        normalization: str = NORMALIZATIONS[0],
-        skip: str = "indexed",
-        owned: bool = True,
-        pairs: bool = False,
-    ) -> None:
-        super().__init__(channels, decoder_channels)
-        self.pairs = pairs
-        self.normalization = normalization
-        self.skip = skip
-        # A tuple hides a network that is owned elsewhere, so that its weights have one name in the state dict.
-        self._borrowed: tuple[IndexNetwork, ...] = () if owned else (network,)
-        if owned:
-            self.network = network
-
-    @property
-    def index_network(self) -> IndexNetwork:
-        """The network that predicts this stage's logits."""
-        return self._borrowed[0] if self._borrowed else self.network
-
-    def down(self, x: Tensor) -> Downsampled:
-        """Predict the index maps of (N, C, H, W) and pool it with them."""
-        size = (x.shape[-2], x.shape[-1])
-        even = pad_to_even(x)
-        encoder, decoder = normalise_indices(self.index_network(even), self.normalization)
-        # Autocast runs convolutions in half and softmax in single precision; features keep the dtype that came in.
-        encoder, decoder = encoder.to(x.dtype), decoder.to(x.dtype)
-        if self.pairs:
-            decoder = decoder.unflatten(1, (-1, 2)).mean(2)
-        if self.skip == "raw":
-            return Downsampled(indexed_pool(even, encoder), x, decoder, size)
-        features, weighted = indexed_pool_with_skip(even, encoder)
-        return Downsampled(features, crop_to(weighted, size), decoder, size)
-
-    def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
-        """Upsample (N, C', h, w) with the decoder index map."""
-        assert guide is not None
-        return crop_to(indexed_upsample(x, guide), size)
-
-    def paper_macs(self, height: int, width: int) -> int:
-        """Convolution weights times low-resolution positions; a shared network counts for one channel."""
-        return self.index_network.weights() * half(height) * half(width)
-
-    def true_macs(self, height: int, width: int) -> int:
-        """As :meth:`paper_macs`, with a shared network counted for each channel."""
-        return self.paper_macs(height, width) * (self.channels if self.index_network.shared else 1)
-
-    def index_maps(self, guide: Tensor | None) -> Tensor | None:
-        """Return the decoder index map at full resolution, (N, C, C/2 or 1, 2h, 2w) in (0, 1)."""
-        return None if guide is None else unpack_cells(guide)
-
-
-@register_resampling
-class IndexNet(Resampling):
-    """Index networks: learned indices that guide pooling and upsampling.
-
-    Args:
-        channels: encoder width at each stage, from full resolution down.
-        decoder_channels: widths that ``up`` receives; must equal ``channels``, or with ``reduction`` be half of them,
-            unless ``family`` is ``hin``, which takes any.
+        decoder_channels: decoder width; must equal C, or with ``reduction`` be half of it, unless ``family`` is
+            ``hin``, which takes any.
         family: which channels an index looks at. ``hin``: all channels give one map for all (holistic). ``m2o``: all
             channels give one map per channel. One channel gives its own map, by weights that are shared by all stages
             (``o2o_modelwise``), by the channels of one stage (``o2o_shared``), or by none (``o2o_unshared``).
@@ -218,8 +140,8 @@ class IndexNet(Resampling):
 
     def __init__(
         self,
-        channels: Sequence[int],
-        decoder_channels: Sequence[int] | None = None,
+        channels: int,
+        decoder_channels: int | None = None,
         *,
         family: str = "m2o",
         nonlinear: bool = True,
@@ -230,31 +152,68 @@ class IndexNet(Resampling):
         reduction: str | None = None,
     ) -> None:
         super().__init__(channels, decoder_channels)
-        check_choice("indexnet", "reduction", reduction, REDUCTIONS)
-        check_choice("indexnet", "family", family, FAMILIES)
-        check_choice("indexnet", "nonlinear", nonlinear, (True, False))
-        check_choice("indexnet", "context", context, (True, False))
-        check_choice("indexnet", "expansion", expansion, (1, 2))
-        check_choice("indexnet", "normalization", normalization, NORMALIZATIONS)
-        check_choice("indexnet", "skip", skip, SKIPS)
+        self.check_choice("reduction", reduction, REDUCTIONS)
+        self.check_choice("family", family, FAMILIES)
+        self.check_choice("nonlinear", nonlinear, (True, False))
+        self.check_choice("context", context, (True, False))
+        self.check_choice("expansion", expansion, (1, 2))
+        self.check_choice("normalization", normalization, NORMALIZATIONS)
+        self.check_choice("skip", skip, SKIPS)
         self.family, self.nonlinear, self.context, self.expansion = family, nonlinear, context, expansion
-        self.normalization, self.skip, self.reduction = normalization, skip, reduction
-        if family == "o2o_modelwise":
-            self.network = self._create_network(1)
-        self._build_stages()
-
-    def _create_network(self, channels: int) -> IndexNetwork:
-        return IndexNetwork(channels, self.family, self.nonlinear, self.context, self.expansion)
-
-    def create_stage(self, index: int, channels: int, decoder_channels: int) -> IndexNetStage:
-        """Build stage ``index``."""
-        pairs = self.family != "hin" and self.reduction == "mean" and channels == 2 * decoder_channels
-        if self.family != "hin" and not pairs:
-            remedy = (
+        self.normalization, self.skip = normalization, skip
+        self.pairs = family != "hin" and reduction == "mean" and channels == 2 * self.decoder_channels
+        if family != "hin" and not self.pairs:
+            self.require_equal_widths(
                 "give it the encoder's width (or half of it and reduction='mean'), or choose family='hin', whose one "
                 "map serves any width."
             )
-            require_equal_widths("indexnet", index, channels, decoder_channels, remedy)
-        owned = self.family != "o2o_modelwise"
-        network = self._create_network(channels) if owned else self.network
-        return IndexNetStage(channels, decoder_channels, network, self.normalization, self.skip, owned, pairs)
+        if family != MODELWISE:
+            self.network = self._create_network()
+
+    def create_shared(self) -> dict[str, nn.Module]:
+        """Build the one network of the family that all stages share."""
+        return {"network": self._create_network()} if self.family == MODELWISE else {}
+
+    def _create_network(self) -> IndexNetwork:
+        return IndexNetwork(self.channels, self.family, self.nonlinear, self.context, self.expansion)
+
+    @property
+    def index_network(self) -> IndexNetwork:
+        """The network that predicts this stage's logits."""
+        network = self.shared["network"] if self.family == MODELWISE else self.network
+        assert isinstance(network, IndexNetwork)
+        return network
+
+    def down(self, x: Tensor) -> Downsampled:
+        """Predict the index maps of (N, C, H, W) and pool it with them."""
+        size = (x.shape[-2], x.shape[-1])
+        even = pad_to_even(x)
+        encoder, decoder = normalise_indices(self.index_network(even), self.normalization)
+        # Autocast runs convolutions in half and softmax in single precision; features keep the dtype that came in.
+        encoder, decoder = encoder.to(x.dtype), decoder.to(x.dtype)
+        if self.pairs:
+            decoder = decoder.unflatten(1, (-1, 2)).mean(2)
+        if self.skip == "raw":
+            return Downsampled(indexed_pool(even, encoder), x, decoder, size)
+        features, weighted = indexed_pool_with_skip(even, encoder)
+        return Downsampled(features, crop_to(weighted, size), decoder, size)
+
+    def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
+        """Upsample (N, C', h, w) with the decoder index map."""
+        assert guide is not None
+        return crop_to(indexed_upsample(x, guide), size)
+
+    def paper_macs(self, height: int, width: int) -> int:
+        """Convolution weights times low-resolution positions; a shared network counts for one channel."""
+        return self.index_network.weights() * half(height) * half(width)
+
+    def true_macs(self, height: int, width: int) -> int:
+        """As :meth:`paper_macs`, with a shared network counted for each channel."""
+        return self.paper_macs(height, width) * (self.channels if self.index_network.shared else 1)
+
+    def index_maps(self, guide: Tensor | None) -> Tensor | None:
+        """Return the decoder index map at full resolution, (N, C, C/2 or 1, 2h, 2w) in (0, 1)."""
+        return None if guide is None else unpack_cells(guide)
+
+
+IndexNetStage = IndexNet

@@ -3,65 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from indexnet.resampling.base import OperatorInfo, Resampling, register_resampling
+from indexnet.resampling.base import OperatorInfo, register_resampling
 from indexnet.resampling.functional import crop_to
-from indexnet.resampling.pooling import PooledStage, check_pooling
-
-
-class InterpolationStage(PooledStage):
-    """Pooling, then interpolation of a fixed kind.
-
-    Args:
-        channels: encoder width C.
-        decoder_channels: decoder width, default C; any.
-        pooling: ``max``, ``avg``, ``conv`` or ``encoder``.
-        mode: ``nearest`` or ``bilinear`` (corners not aligned).
-    """
-
-    def __init__(
-        self, channels: int, decoder_channels: int | None = None, pooling: str = "max", mode: str = "nearest"
-    ) -> None:
-        super().__init__(channels, decoder_channels, pooling)
-        self.mode = mode
-
-    def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
-        """Interpolate (N, C', h, w) by 2 and cut to ``size``; the guide is not used."""
-        align = False if self.mode == "bilinear" else None
-        return crop_to(F.interpolate(x, scale_factor=2.0, mode=self.mode, align_corners=align), size)
-
-
-class _Interpolation(Resampling):
-    """What nearest and bilinear upsampling share.
-
-    Args:
-        channels: encoder width at each stage, from full resolution down.
-        decoder_channels: widths that ``up`` receives; any.
-        pooling: ``max``, ``avg``, ``conv`` (3x3, stride 2, its own) or ``encoder`` (its convolution strides).
-
-    Raises:
-        UserError: unknown pooling.
-    """
-
-    def __init__(
-        self, channels: Sequence[int], decoder_channels: Sequence[int] | None = None, *, pooling: str = "max"
-    ) -> None:
-        super().__init__(channels, decoder_channels)
-        check_pooling(self.info.name, pooling)
-        self.pooling = pooling
-        self._build_stages()
-
-    def create_stage(self, index: int, channels: int, decoder_channels: int) -> InterpolationStage:
-        """Build stage ``index``."""
-        return InterpolationStage(channels, decoder_channels, self.pooling, self.info.name)
+from indexnet.resampling.pooling import PooledStage
 
 
 @register_resampling
-class Nearest(_Interpolation):
+class Nearest(PooledStage):
     """Nearest neighbour upsampling after max pooling, average pooling or a strided convolution."""
 
     info = OperatorInfo(
@@ -76,9 +28,13 @@ class Nearest(_Interpolation):
         parameters="0 (max, avg, encoder) | 9C^2 + C (conv)",
     )
 
+    def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
+        """Repeat each value of (N, C', h, w) over its cell and cut to ``size``."""
+        return crop_to(F.interpolate(x, scale_factor=2.0, mode="nearest"), size)
+
 
 @register_resampling
-class Bilinear(_Interpolation):
+class Bilinear(PooledStage):
     """Bilinear upsampling after max pooling, average pooling or a strided convolution."""
 
     info = dataclasses.replace(
@@ -87,3 +43,7 @@ class Bilinear(_Interpolation):
         title="Bilinear",
         equation="up(d)[y, x] = sum of the four nearest values of d, weighted by distance; corners not aligned",
     )
+
+    def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
+        """Interpolate (N, C', h, w) by 2 and cut to ``size``."""
+        return crop_to(F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False), size)

@@ -2,46 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 from torch.nn import functional as F
 
-from indexnet.resampling.base import (
-    Downsampled,
-    OperatorInfo,
-    Resampling,
-    ResamplingStage,
-    register_resampling,
-    require_equal_widths,
-)
-
-
-class MaxUnpoolStage(ResamplingStage):
-    """2x2 max pooling whose positions guide the unpooling of the same resolution."""
-
-    def down(self, x: Tensor) -> Downsampled:
-        """Halve a map; guide = int64 flat positions in the H*W plane, (N, C, ceil(H/2), ceil(W/2))."""
-        # ceil_mode lets a last row or column without partner form a smaller cell: what repeating it would give.
-        features, indices = F.max_pool2d(x, 2, ceil_mode=True, return_indices=True)
-        return Downsampled(features, x, indices, (x.shape[-2], x.shape[-1]))
-
-    def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
-        """Put each value back where its maximum was, zeros elsewhere."""
-        assert guide is not None
-        return F.max_unpool2d(x, guide, [2, 2], output_size=list(size))
+from indexnet.resampling.base import Downsampled, OperatorInfo, ResamplingStage, register_resampling
 
 
 @register_resampling
-class MaxUnpool(Resampling):
-    """Max pooling and unpooling with one index per channel (SegNet).
+class MaxUnpool(ResamplingStage):
+    """2x2 max pooling and unpooling with one index per channel (SegNet).
+
+    The guide is int64: flat positions in the H*W plane, (N, C, ceil(H/2), ceil(W/2)).
 
     Args:
-        channels: encoder width at each stage, from full resolution down.
-        decoder_channels: widths that ``up`` receives; must equal ``channels``.
+        channels: encoder width C.
+        decoder_channels: decoder width, must equal C.
 
     Raises:
-        UserError: a decoder width differs from the encoder width of its stage.
+        UserError: the widths differ.
     """
 
     info = OperatorInfo(
@@ -56,12 +34,19 @@ class MaxUnpool(Resampling):
         parameters="0",
     )
 
-    def __init__(self, channels: Sequence[int], decoder_channels: Sequence[int] | None = None) -> None:
+    def __init__(self, channels: int, decoder_channels: int | None = None) -> None:
         super().__init__(channels, decoder_channels)
-        self._build_stages()
+        self.require_equal_widths(
+            "give it the encoder's width or choose an operator without an index per channel, such as 'nearest'."
+        )
 
-    def create_stage(self, index: int, channels: int, decoder_channels: int) -> MaxUnpoolStage:
-        """Build stage ``index``."""
-        remedy = "give it the encoder's width or choose an operator without an index per channel, such as 'nearest'."
-        require_equal_widths("max_unpool", index, channels, decoder_channels, remedy)
-        return MaxUnpoolStage(channels, decoder_channels)
+    def down(self, x: Tensor) -> Downsampled:
+        """Halve a map (N, C, H, W); skip is ``x``."""
+        # ceil_mode lets a last row or column without partner form a smaller cell: what repeating it would give.
+        features, indices = F.max_pool2d(x, 2, ceil_mode=True, return_indices=True)
+        return Downsampled(features, x, indices, (x.shape[-2], x.shape[-1]))
+
+    def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
+        """Put each value back where its maximum was, zeros elsewhere."""
+        assert guide is not None
+        return F.max_unpool2d(x, guide, [2, 2], output_size=list(size))

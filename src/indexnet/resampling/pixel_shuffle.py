@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from indexnet.resampling.base import Downsampled, OperatorInfo, Resampling, ResamplingStage, register_resampling
-from indexnet.resampling.functional import crop_to, pad_to_even
-from indexnet.resampling.pooling import half
+from indexnet.resampling.base import Downsampled, OperatorInfo, ResamplingStage, register_resampling
+from indexnet.resampling.functional import crop_to, half, pad_to_even
 
 
-class PixelShuffleStage(ResamplingStage):
-    """Space-to-depth and a 1x1 convolution 4C -> C; a 1x1 convolution D -> 4D and depth-to-space; with bias."""
+@register_resampling
+class PixelShuffle(ResamplingStage):
+    """Space-to-depth and a 1x1 convolution 4C -> C; a 1x1 convolution D -> 4D and depth-to-space; with bias.
+
+    The widths of the convolutions are this project's choice.
+
+    Args:
+        channels: encoder width C.
+        decoder_channels: decoder width D, which ``up`` receives and returns; default C; any.
+    """
+
+    info = OperatorInfo(
+        name="pixel_shuffle",
+        title="Pixel shuffle",
+        paper="W. Shi et al., Real-Time Single Image and Video Super-Resolution, CVPR 2016",
+        equation="down(x) = conv1x1(space_to_depth(x)); up(d) = depth_to_space(conv1x1(d))",
+        learned=True,
+        guided=False,
+        equal_widths=False,
+        downsampling="space-to-depth and 1x1 convolution",
+        parameters="4C^2 + C + 4D^2 + 4D",
+    )
 
     def __init__(self, channels: int, decoder_channels: int | None = None) -> None:
         super().__init__(channels, decoder_channels)
@@ -32,33 +49,3 @@ class PixelShuffleStage(ResamplingStage):
     def paper_macs(self, height: int, width: int) -> int:
         """4*C*C + 4*D*D multiply-adds a low-resolution position."""
         return 4 * (self.channels**2 + self.decoder_channels**2) * half(height) * half(width)
-
-
-@register_resampling
-class PixelShuffle(Resampling):
-    """Space-to-depth and depth-to-space, each with a 1x1 convolution (their widths are this project's choice).
-
-    Args:
-        channels: encoder width at each stage, from full resolution down.
-        decoder_channels: widths that ``up`` receives and returns; any.
-    """
-
-    info = OperatorInfo(
-        name="pixel_shuffle",
-        title="Pixel shuffle",
-        paper="W. Shi et al., Real-Time Single Image and Video Super-Resolution, CVPR 2016",
-        equation="down(x) = conv1x1(space_to_depth(x)); up(d) = depth_to_space(conv1x1(d))",
-        learned=True,
-        guided=False,
-        equal_widths=False,
-        downsampling="space-to-depth and 1x1 convolution",
-        parameters="4C^2 + C + 4D^2 + 4D",
-    )
-
-    def __init__(self, channels: Sequence[int], decoder_channels: Sequence[int] | None = None) -> None:
-        super().__init__(channels, decoder_channels)
-        self._build_stages()
-
-    def create_stage(self, index: int, channels: int, decoder_channels: int) -> PixelShuffleStage:
-        """Build stage ``index``."""
-        return PixelShuffleStage(channels, decoder_channels)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from indexnet.core.registry import check_choice
 from indexnet.resampling.base import Downsampled, ResamplingStage
-from indexnet.resampling.functional import pad_to_even
+from indexnet.resampling.functional import half, pad_to_even
 
 POOLINGS = ("max", "avg", "conv", "encoder")
 
@@ -21,12 +20,16 @@ class PooledStage(ResamplingStage):
 
     Args:
         channels: encoder width C.
-        decoder_channels: decoder width, default C.
+        decoder_channels: decoder width, default C; any.
         pooling: ``max``, ``avg``, ``conv`` or ``encoder``.
+
+    Raises:
+        UserError: unknown pooling.
     """
 
-    def __init__(self, channels: int, decoder_channels: int | None = None, pooling: str = "max") -> None:
+    def __init__(self, channels: int, decoder_channels: int | None = None, *, pooling: str = "max") -> None:
         super().__init__(channels, decoder_channels)
+        self.check_choice("pooling", pooling, POOLINGS)
         self.pooling = pooling
         self.strided = pooling == "encoder"
         if pooling == "conv":
@@ -51,17 +54,3 @@ class PooledStage(ResamplingStage):
         if self.pooling != "conv":
             return 0
         return 9 * self.channels**2 * half(height) * half(width)
-
-
-def half(size: int) -> int:
-    """Return the size of a map after one stage: half, rounded up."""
-    return (size + 1) // 2
-
-
-def check_pooling(operator: str, pooling: str) -> None:
-    """Refuse an unknown pooling.
-
-    Raises:
-        UserError: it is none of :data:`POOLINGS`.
-    """
-    check_choice(operator, "pooling", pooling, POOLINGS)

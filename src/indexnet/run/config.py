@@ -14,8 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from indexnet.core.errors import UserError
-from indexnet.core.paths import conf_dir, experiments_dir
-from indexnet.core.registry import nearest, unknown_name
+from indexnet.core.paths import conf_dir, config_file
+from indexnet.core.registry import load_plugins, nearest, unknown_name
 from indexnet.run.schema import _TOP, _TRAINING, check_batch, check_names, check_values, data_options, settle_schedule
 
 if TYPE_CHECKING:
@@ -156,6 +156,9 @@ def freeze(cfg: DictConfig) -> dict[str, Any]:
     for key in plain["training"]:
         if key not in _TRAINING:
             raise unknown_name("config key", f"training.{key}", [f"training.{name}" for name in _TRAINING])
+    load_plugins(plain.get("plugins"))
+    if not plain.get("plugins"):  # as configurations were frozen before there were any
+        plain.pop("plugins", None)
     experiment = plain["experiment"]
     plain["experiment"] = {key: experiment.get(key) for key in ("name", "row", "label")}
     for key in ("fail_fast", "retry_failed"):
@@ -182,15 +185,15 @@ def _printed_protocol(config: Mapping[str, Any]) -> dict[str, float]:
     """
     import yaml
 
-    from indexnet.run.tables import load_experiment
+    from indexnet.run.tables import experiment_files, load_experiment
 
     name, row = config["experiment"]["name"], config["experiment"]["row"]
-    file = experiments_dir() / f"{name}.yaml"
-    if name is None or not file.is_file():
+    file = experiment_files().get(name)
+    if file is None:
         return {}
     found: dict[str, Any] = {}
-    for source in (conf_dir() / "task" / f"{config['task']['name']}.yaml", file):
-        content = yaml.safe_load(source.read_text(encoding="utf-8")) if source.is_file() else {}
+    for source in (config_file("task", config["task"]["name"]), file):
+        content = yaml.safe_load(source.read_text(encoding="utf-8")) if source is not None else {}
         for key in _PROTOCOL:
             group, _, option = key.partition(".")
             if option in (content.get(group) or {}):

@@ -19,6 +19,7 @@ import torch.distributed as dist
 from indexnet.core.errors import UserError
 from indexnet.core.files import DiskFullError
 from indexnet.core.machine import cores
+from indexnet.core.registry import load_plugins
 from indexnet.data import create_data
 from indexnet.networks import create_network
 from indexnet.networks.costs import count_costs
@@ -74,6 +75,7 @@ def execute(
         DivergedError: a loss or an output is not finite.
         UserError: a person's mistake; DiskFullError where there is no room.
     """
+    load_plugins(config.get("plugins"))
     settings, training, seed = config["trainer"], config["training"], config["seed"]
     accelerator = _accelerator(settings)
     torch.manual_seed(seed)

@@ -260,7 +260,7 @@ _TOP = frozenset(
     (
         *("task", "network", "encoder", "resampling", "data", "optimizer", "schedule", "training", "trainer"),
         *("logger", "budget", "debug", "paths", "experiment", "seed", "split", "rows", "seeds"),
-        *("fail_fast", "retry_failed"),
+        *("fail_fast", "retry_failed", "plugins"),
     )
 )
 _TRAINING = frozenset(("epochs", "steps", "batch_size", "size"))

@@ -15,8 +15,8 @@ from typing import Any
 import yaml
 
 from indexnet.core.errors import UserError
-from indexnet.core.paths import experiments_dir
-from indexnet.core.registry import unknown_name
+from indexnet.core.paths import experiments_dir, own_dirs
+from indexnet.core.registry import load_plugins, registered, unknown_name
 
 FAMILIES = {
     "hin": "HIN",
@@ -155,9 +155,23 @@ class Experiment:
 
 def list_experiments() -> list[str]:
     """Return the names of all experiment files, sorted; those at the top first."""
-    folder = experiments_dir()
-    names = (path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
-    return sorted(names, key=lambda name: (name.count("/"), name))
+    return sorted(experiment_files(), key=lambda name: (name.count("/"), name))
+
+
+def experiment_files() -> dict[str, Path]:
+    """Return every experiment file by name: those of this package, and of a person's own folders.
+
+    Raises:
+        UserError: a name is there twice, or a folder of a person's own has no experiments.
+    """
+    found: dict[str, Path] = {}
+    for folder in (experiments_dir(), *(own / "experiments" for own in own_dirs())):
+        for path in folder.rglob("*.yaml"):
+            name = path.relative_to(folder).with_suffix("").as_posix()
+            if name in found:
+                raise UserError(f"experiment {name!r} exists twice, {found[name]} and {path}; rename one of them.")
+            found[name] = path
+    return found
 
 
 def load_experiment(name: str) -> Experiment:
@@ -169,15 +183,18 @@ def load_experiment(name: str) -> Experiment:
     Raises:
         UserError: there is no such experiment, or its file is wrong; the message names the file and the place.
     """
-    path = experiments_dir() / f"{name}.yaml"
-    if name not in list_experiments():
-        raise unknown_name("experiment", name, list_experiments())
+    files = experiment_files()
+    if name not in files:
+        raise unknown_name("experiment", name, files)
+    path = files[name]
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(content, Mapping) or not isinstance(content.get("experiment"), Mapping):
         raise UserError(f"{path} has no mapping `experiment`, which says what the table is.")
+    if "plugins" in content:  # its columns may be metrics that they register
+        load_plugins(content["plugins"], f"{path}")
     from indexnet.run.table_file import Reader
 
     return Reader(path, content, name).read()
@@ -231,6 +248,16 @@ def known_metrics() -> Mapping[str, MetricFacts]:
     except (OSError, SyntaxError, ValueError, TypeError):  # no sources, or a registration that is computed
         found = {}
     return MappingProxyType(found or _imported())
+
+
+def plugin_metrics() -> dict[str, MetricFacts]:
+    """Return the facts of the metrics that plugins bring, by name; nothing heavy is imported where there are none."""
+    return {facts.name: facts for facts in map(_facts, registered("metric"))} if load_plugins() else {}
+
+
+def _facts(metric: type[Any]) -> MetricFacts:
+    info = metric.info
+    return MetricFacts(info.name, info.title, info.unit, info.higher_is_better, info.task)
 
 
 def _registered(module: ast.Module) -> list[MetricFacts]:

@@ -1,10 +1,7 @@
 """Tasks: one LightningModule each, on a shared base. A new task is one module here and one file in ``conf/task``."""
 
-from indexnet.core.registry import import_modules
 from indexnet.tasks.base import Picture, Task, create_task, get_task, list_tasks, metric_key, register_task
 from indexnet.tasks.optimizers import create_optimizer
-
-import_modules(__name__, __path__)
 
 __all__ = [
     "Picture",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytorch_lightning as pl
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from indexnet.core.registry import check_options, unknown_name
+from indexnet.core.registry import Registry
 from indexnet.data import Data
 from indexnet.metrics import SumMetric, create_metric
 from indexnet.networks import Network, create_network
@@ -230,25 +230,11 @@ def run_padded(network: Network, image: Tensor) -> Tensor:
     return output[..., :height, :width]
 
 
-_TASKS: dict[str, type[Task]] = {}
-_T = TypeVar("_T", bound=type[Task])
-
-
-def register_task(cls: _T) -> _T:
-    """Class decorator: make a task known under ``cls.name``."""
-    _TASKS[cls.name] = cls
-    return cls
-
-
-def get_task(name: str) -> type[Task]:
-    """Return the class of a task.
-
-    Raises:
-        UserError: the name is unknown; the message names the nearest.
-    """
-    if name not in _TASKS:
-        raise unknown_name("task", name, _TASKS)
-    return _TASKS[name]
+TASKS: Registry[Task] = Registry(
+    "task", "indexnet.tasks", skip=("network", "optimizer", "schedule"), name_of=lambda task: str(task.name)
+)
+register_task = TASKS.register
+get_task = TASKS.get
 
 
 def create_task(entry: Mapping[str, Any], network: Network) -> Task:
@@ -262,13 +248,11 @@ def create_task(entry: Mapping[str, Any], network: Network) -> Task:
         UserError: the name is unknown, or an option is.
     """
     options = {key: value for key, value in entry.items() if key != "name"}
-    cls = get_task(entry["name"])
-    check_options(f"task {cls.name!r}", cls, options, skip=("network", "optimizer", "schedule"))
-    task = cls(network, **options)
+    task = TASKS.create(entry["name"], network, **options)
     task.eval()
     return task
 
 
 def list_tasks() -> list[str]:
     """Return the names of all tasks."""
-    return sorted(_TASKS)
+    return list(TASKS.classes())

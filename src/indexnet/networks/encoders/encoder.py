@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from indexnet.core.errors import UserError
+from indexnet.core.registry import check_options
 from indexnet.networks.encoders import mobilenetv1_fastdepth, mobilenetv2_released, timm_chain
 from indexnet.networks.encoders.weights import match_state, read_checkpoint, state_dict_of
 from indexnet.networks.layers import initialize_weights
@@ -81,6 +82,15 @@ class Encoder(nn.Module):
     def stage_channels(self) -> tuple[int, ...]:
         """Widths of the maps that stages halve, from full resolution down."""
         return tuple(width for width, halves in zip(self.widths, self.halves, strict=True) if halves)
+
+    def units_at(self, reduction: int) -> list[int]:
+        """Return the units whose maps have 1/``reduction`` of the input's resolution, in order, where it strides."""
+        found, reached = [], 1
+        for unit, halves in enumerate(self.halves):
+            reached *= 2 if halves else 1
+            if reached == reduction:
+                found.append(unit)
+        return found
 
     def train(self, mode: bool = True) -> Encoder:
         """Set the mode; frozen batch normalisation stays in evaluation mode."""
@@ -168,8 +178,6 @@ def build_encoder(
     Raises:
         UserError: an option that belongs to the network, or is unknown.
     """
-    from indexnet.core.registry import check_options
-
     name, options = split_spec("encoder", spec)
     check_options("encoder", create_encoder, options, skip=("name", "in_channels", "downsampling", "output_stride"))
     return create_encoder(name, in_channels, downsampling, output_stride=output_stride, **options)

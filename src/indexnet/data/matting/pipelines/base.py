@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from indexnet.core.registry import Registry
 from indexnet.data.base import Float32, UInt8, check_choice, check_size
 from indexnet.data.io.cache import Arrays
 
@@ -87,21 +88,15 @@ class Pipeline(ABC):
         """Make one sample; all that is random is drawn from ``rng``."""
 
 
-_REGISTRY: dict[str, type[Pipeline]] = {}
-_P = TypeVar("_P", bound=type[Pipeline])
-
-
-def register_pipeline(cls: _P) -> _P:
-    """Class decorator: make a :class:`Pipeline` known under ``cls.name``."""
-    if cls.name in _REGISTRY:
-        raise RuntimeError(f"pipeline {cls.name!r} is registered twice")
-    _REGISTRY[cls.name] = cls
-    return cls
+PIPELINES: Registry[Pipeline] = Registry(
+    "pipeline", "indexnet.data.matting.pipelines", name_of=lambda pipeline: str(pipeline.name)
+)
+register_pipeline = PIPELINES.register
 
 
 def list_pipelines() -> list[str]:
     """Return the names of all pipelines, sorted."""
-    return sorted(_REGISTRY)
+    return list(PIPELINES.classes())
 
 
 def create_pipeline(name: str, size: int) -> Pipeline:
@@ -115,4 +110,4 @@ def create_pipeline(name: str, size: int) -> Pipeline:
         UserError: the name is unknown, or the size is none.
     """
     check_choice("data.pipeline", name, list_pipelines())
-    return _REGISTRY[name](size)
+    return PIPELINES.get(name)(size)
