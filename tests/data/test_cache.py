@@ -19,7 +19,7 @@ from indexnet.core.files import format_bytes
 from indexnet.core.machine import available_memory
 from indexnet.data.io import cache as module
 from indexnet.data.io.cache import Store, check_cache, estimate_bytes
-from indexnet.data.transforms import MEAN_COLOUR, colour_jitter, look, look_nearest, random_crop, view
+from indexnet.data.transforms import MEAN_COLOUR, affine, colour_jitter, random_crop, warp, warp_nearest
 from indexnet.ops import IGNORE
 
 
@@ -152,24 +152,24 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (36, 48, 3), dtype=np.uint8)
 
 
 def test_plain_views_are_exact():
-    whole = view((36, 48), (18, 24))
-    assert np.array_equal(look(IMAGE, whole, (36, 48)), IMAGE)
-    mirrored = view((36, 48), (18, 24), mirrored=True)
-    assert np.array_equal(look(IMAGE, mirrored, (36, 48)), IMAGE[:, ::-1])
-    crop = view((10, 9), (4 + 5, 7 + 4.5))
-    assert np.array_equal(look(IMAGE, crop, (10, 9)), IMAGE[4:14, 7:16])
-    square = view((48, 48), (18, 24), angle=90)
-    assert np.array_equal(look(IMAGE, square, (48, 48), (0, 0, 0))[:, 6:42], np.rot90(IMAGE, -1))  # clockwise
-    both = view((48, 48), (18, 24), angle=90, mirrored=True)
-    assert np.array_equal(look(IMAGE, both, (48, 48), (0, 0, 0))[:, 6:42], np.rot90(IMAGE, -1)[:, ::-1])
-    larger = look(IMAGE, view((72, 144), (18, 24), (2.0, 3.0)), (72, 144))
+    whole = affine((36, 48), (18, 24))
+    assert np.array_equal(warp(IMAGE, whole, (36, 48)), IMAGE)
+    mirrored = affine((36, 48), (18, 24), mirrored=True)
+    assert np.array_equal(warp(IMAGE, mirrored, (36, 48)), IMAGE[:, ::-1])
+    crop = affine((10, 9), (4 + 5, 7 + 4.5))
+    assert np.array_equal(warp(IMAGE, crop, (10, 9)), IMAGE[4:14, 7:16])
+    square = affine((48, 48), (18, 24), angle=90)
+    assert np.array_equal(warp(IMAGE, square, (48, 48), (0, 0, 0))[:, 6:42], np.rot90(IMAGE, -1))  # clockwise
+    both = affine((48, 48), (18, 24), angle=90, mirrored=True)
+    assert np.array_equal(warp(IMAGE, both, (48, 48), (0, 0, 0))[:, 6:42], np.rot90(IMAGE, -1)[:, ::-1])
+    larger = warp(IMAGE, affine((72, 144), (18, 24), (2.0, 3.0)), (72, 144))
     expected = cv2.resize(IMAGE, (144, 72), interpolation=cv2.INTER_LINEAR)
     assert np.abs(larger.astype(int) - expected).max() <= 4  # OpenCV warps by 32nds of a pixel
 
 
 def test_nearest_views_invent_no_values():
     depth = np.random.default_rng(0).uniform(0.5, 10, (36, 48)).astype(np.float32)
-    seen = look_nearest(depth, view((30, 30), (18, 24), (0.7, 1.3), angle=17), (30, 30), 0.0)
+    seen = warp_nearest(depth, affine((30, 30), (18, 24), (0.7, 1.3), angle=17), (30, 30), 0.0)
     assert seen.dtype == np.float32
     assert np.isin(seen, np.append(depth, 0)).all()
     assert (seen == 0).any()

@@ -12,7 +12,7 @@ from indexnet.data.io.images import write_png
 from indexnet.data.io.trimaps import trimap_from_alpha
 from indexnet.data.scenes import CLASSES, objects
 from indexnet.data.scenes.compose import draw_scene
-from indexnet.data.scenes.objects import Frame, draw_object, view
+from indexnet.data.scenes.objects import Frame, draw_object, square_view
 from indexnet.data.scenes.textures import PATTERNS, patterns, soften
 
 
@@ -95,10 +95,10 @@ def test_depth_is_metric_and_objects_stand_before_the_background(samples):
         assert scene.room is not None
         depths = [item.frame.depth for item in scene.objects]
         assert depths == sorted(depths, reverse=True)
-        rendering = scene.render(view(64))
+        rendering = scene.render(square_view(64))
         empty = draw_scene(rng(), "test", skimage_photographs.names("test"), always_room=True)
         assert empty.room is not None
-        behind = scene._background(view(64))[1]
+        behind = scene._background(square_view(64))[1]
         seen = rendering.label > 0
         assert (rendering.depth[~seen] == np.clip(behind, 0.3, 20)[~seen]).all()
 
@@ -118,15 +118,15 @@ def test_mirrored_and_enlarged_views_show_the_same_scene():
     test = create_data("scenes", size=128).test()
     for index in range(8):
         scene = test.scene(index)
-        whole = scene.render(view(128))
-        mirrored = scene.render(view(128, mirrored=True))
+        whole = scene.render(square_view(128))
+        mirrored = scene.render(square_view(128, mirrored=True))
         difference = np.abs(whole.alpha.astype(int) - mirrored.alpha[:, ::-1].astype(int))
         assert difference.mean() < 1  # only drawn edges differ, by rounding
         for shift in (-1, 1):  # and nothing is off by a pixel
             moved = np.roll(mirrored.alpha[:, ::-1], shift, axis=1).astype(int)
             assert difference.mean() <= np.abs(whole.alpha.astype(int) - moved).mean()
         assert np.abs(whole.bg - mirrored.bg[..., ::-1]).mean() < 1e-4
-        part = scene.render(view(128, 0.25, 0.25, 0.5))
+        part = scene.render(square_view(128, 0.25, 0.25, 0.5))
         small = cv2.resize(part.alpha, (64, 64), interpolation=cv2.INTER_AREA)
         difference = np.abs(small.astype(int) - whole.alpha[32:96, 32:96].astype(int)).mean()
         assert difference < 15  # strands and edges change with the resolution
@@ -141,7 +141,7 @@ def test_every_class_draws_partial_alpha_and_holds_its_part(kind):
     for seed in range(6):
         item = draw_object(rng(seed), kind, Frame(0.5, 0.5, 0.25, 0.3, 2.0), "train")
         assert CLASSES[item.label] == kind
-        layer = item.render("train", view(256))
+        layer = item.render("train", square_view(256))
         assert layer is not None
         assert layer.alpha.min() >= 0
         assert layer.alpha.max() <= 1 + 1e-6
@@ -153,7 +153,7 @@ def test_every_class_draws_partial_alpha_and_holds_its_part(kind):
         if kind == "glass":
             assert np.median(layer.alpha[layer.silhouette]) < 0.8
         if kind != "smoke":
-            full = objects.shapes.rasterise(item.clip or item.marks, view(256).to_pixels, 256, 256)
+            full = objects.shapes.rasterise(item.clip or item.marks, square_view(256).to_pixels, 256, 256)
             outside = full.copy()
             outside[layer.rows, layer.columns] = 0
             assert outside.max() == 0
@@ -161,7 +161,7 @@ def test_every_class_draws_partial_alpha_and_holds_its_part(kind):
 
 def test_an_object_out_of_sight_is_skipped():
     item = draw_object(rng(0), "lattice", Frame(3.0, 3.0, 0.1, 0.1, 2.0), "train")
-    assert item.render("train", view(64)) is None
+    assert item.render("train", square_view(64)) is None
 
 
 def test_over_of_two_half_transparent_objects():
@@ -170,7 +170,7 @@ def test_over_of_two_half_transparent_objects():
         scene = test.scene(index)
         if len(scene.objects) < 2:
             continue
-        layers = [item.render("test", view(64)) for item in scene.objects]
+        layers = [item.render("test", square_view(64)) for item in scene.objects]
         clear = np.ones((64, 64))
         premultiplied = np.zeros((3, 64, 64))
         for layer in layers:
@@ -181,7 +181,7 @@ def test_over_of_two_half_transparent_objects():
             colour[:, layer.rows, layer.columns] = layer.colour
             clear *= 1 - alpha
             premultiplied = alpha * colour + (1 - alpha) * premultiplied
-        got = scene.render(view(64))
+        got = scene.render(square_view(64))
         assert np.abs(got.alpha / 255 - (1 - clear)).max() < 0.5 / 255 + 1e-5
         assert np.abs((1 - clear) * got.fg - premultiplied).max() < 1e-4
 

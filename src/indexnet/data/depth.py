@@ -14,7 +14,7 @@ import torch
 from indexnet.core.errors import UserError
 from indexnet.data.base import Dataset, Float32, Sample, UInt8, planes
 from indexnet.data.io.cache import Arrays, Cache, Store, estimate_bytes
-from indexnet.data.transforms import colour_jitter, look, look_nearest, view
+from indexnet.data.transforms import affine, colour_jitter, warp, warp_nearest
 
 SEEN = 228 / 250
 """Share of a frame's height and width that a network sees: of a frame scaled to 250x333, the middle 228x304."""
@@ -110,7 +110,6 @@ class DepthFrames(Dataset):
         return [self.split, self.size] if self.split == "train" else [self.split, self.size, self.crop, self.evaluation]
 
     def prepare(self, reads: int | None = None) -> str:
-        """Decode the frames."""
         return self.store.prepare(reads)
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
@@ -128,15 +127,15 @@ class DepthFrames(Dataset):
         elif self.evaluation == "full":
             size, seen = round(size / SEEN), 1.0
         height, width = depth.shape
-        shown = view(
+        matrix = affine(
             (size, size),
             (height / 2, width / 2),
             (zoom * size / (seen * height), zoom * size / (seen * width)),
             angle,
             mirrored,
         )
-        image = look(image, shown, (size, size))
-        metres = self.metres(look_nearest(depth, shown, (size, size), fill=0))
+        image = warp(image, matrix, (size, size))
+        metres = self.metres(warp_nearest(depth, matrix, (size, size), fill=0))
         metres = np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0))
         if self.split == "train":
             image, metres = colour_jitter(image, _JITTER, rng), metres / np.float32(zoom)

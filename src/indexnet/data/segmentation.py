@@ -215,7 +215,6 @@ class LabelledImages(Dataset):
         return len(self.pairs)
 
     def name(self, index: int) -> str:
-        """Return the image's file name without its ending."""
         self._check_index(index)
         return self.pairs[index].image.stem
 
@@ -232,7 +231,6 @@ class LabelledImages(Dataset):
         return {"image": planes(image), "label": torch.from_numpy(label.astype(np.int64)), "name": name}
 
     def prepare(self, reads: int | None = None) -> str:
-        """Decode all pairs."""
         return self.store.prepare(reads)
 
     def verify(self, index: int) -> None:
@@ -245,7 +243,6 @@ class LabelledImages(Dataset):
         self._load(index)
 
     def fingerprint(self) -> str:
-        """SHA-256 over the parameters and the files' names and byte sizes."""
         view = [self.size, self.scale] if self.split == "train" else []
         files = file_sizes([path for pair in self.pairs for path in pair])
         return digest(self.title, self.split, self.classes, self.first, self.void, view, files)

@@ -1,8 +1,8 @@
-"""Joint random views of an image and its targets, a single warp each, drawn from the caller's generator.
+"""Joint random transforms of an image and its targets, a single warp each, drawn from the caller's generator.
 
-A view is an affine map from pixels of the sample to pixels of the file's image, (2, 3) float64. Whatever it is made of,
-crop, scale, rotation, mirroring, it is applied once: bilinear to colours, nearest to labels and depth, which must never
-be mixed. Nothing is averaged when a view shrinks by more than 2; shrink such images beforehand (``cv2.INTER_AREA``).
+A transform is an affine map from pixels of the sample to those of the file's image, (2, 3) float64. Whatever it is made
+of, crop, scale, rotation, mirroring, it is applied once: bilinear to colours, nearest to labels and depth, which must
+never be mixed. Nothing is averaged when it shrinks by more than 2; shrink such images beforehand (``cv2.INTER_AREA``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from indexnet.data.base import UInt8
 if TYPE_CHECKING:
     from albumentations import ColorJitter
 
-View = npt.NDArray[np.float64]
+Affine = npt.NDArray[np.float64]
 Size = tuple[int, int]
 _Array = TypeVar("_Array", bound=npt.NDArray[Any])
 
@@ -28,21 +28,21 @@ _Array = TypeVar("_Array", bound=npt.NDArray[Any])
 MEAN_COLOUR = (124, 116, 104)
 
 
-def view(
+def affine(
     size: Size,
     centre: tuple[float, float],
     zoom: float | tuple[float, float] = 1.0,
     angle: float = 0.0,
     mirrored: bool = False,
-) -> View:
-    """Return the view whose middle shows one place of an image.
+) -> Affine:
+    """Return the transform that brings one place of an image to the middle of the sample.
 
     Args:
         size: (height, width) of the sample.
         centre: (y, x) of the place in the image, 0 being its upper, left edge, so that an image's middle is half its
             size.
         zoom: sample pixels per image pixel; two numbers are those of height and width.
-        angle: by which what is seen is turned, in degrees, clockwise.
+        angle: of the rotation, in degrees, clockwise.
         mirrored: whether left and right are swapped; of the turned picture.
     """
     zoom_y, zoom_x = zoom if isinstance(zoom, tuple) else (zoom, zoom)
@@ -55,40 +55,40 @@ def view(
     return np.column_stack([linear, offset])
 
 
-def look(image: UInt8, seen: View, size: Size, fill: tuple[int, ...] | None = None) -> UInt8:
-    """Return what a view shows of an image, bilinear.
+def warp(image: UInt8, matrix: Affine, size: Size, fill: tuple[int, ...] | None = None) -> UInt8:
+    """Warp an image, bilinear.
 
     Args:
         image: (H, W) or (H, W, C).
-        seen: the view.
+        matrix: the transform.
         size: (height, width) of the sample.
         fill: the colour outside the image; None repeats its border.
 
     Returns:
         uint8 (height, width) or (height, width, C).
     """
-    return np.asarray(_warp(image, seen, size, cv2.INTER_LINEAR, fill), np.uint8)
+    return np.asarray(_warp(image, matrix, size, cv2.INTER_LINEAR, fill), np.uint8)
 
 
-def look_nearest(target: _Array, seen: View, size: Size, fill: float) -> _Array:
-    """Return what a view shows of labels or depth: the nearest pixel's value, ``fill`` outside.
+def warp_nearest(target: _Array, matrix: Affine, size: Size, fill: float) -> _Array:
+    """Warp labels or depth: the nearest pixel's value, ``fill`` outside.
 
     Args:
         target: (H, W), uint8, uint16 or float32.
-        seen: the view.
+        matrix: the transform.
         size: (height, width) of the sample.
         fill: the value outside the image.
 
     Returns:
         (height, width), of the same type.
     """
-    return _warp(target, seen, size, cv2.INTER_NEAREST, (fill,))  # type: ignore[no-any-return]
+    return _warp(target, matrix, size, cv2.INTER_NEAREST, (fill,))  # type: ignore[no-any-return]
 
 
-def _warp(array: npt.NDArray[Any], seen: View, size: Size, how: int, fill: tuple[float, ...] | None) -> Any:
+def _warp(array: npt.NDArray[Any], matrix: Affine, size: Size, how: int, fill: tuple[float, ...] | None) -> Any:
     return cv2.warpAffine(
         array,
-        seen,
+        matrix,
         (size[1], size[0]),
         flags=how | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE if fill is None else cv2.BORDER_CONSTANT,
@@ -121,9 +121,9 @@ def random_crop(
         start = int(rng.integers(min(room, 0), max(room, 0) + 1))
         centre.append((start + size / 2) / zoom)
         inside = inside and room >= 0
-    seen = view((size, size), (centre[0], centre[1]), zoom, mirrored=bool(rng.random() < 0.5))
+    matrix = affine((size, size), (centre[0], centre[1]), zoom, mirrored=bool(rng.random() < 0.5))
     fill = None if inside else MEAN_COLOUR
-    return look(image, seen, (size, size), fill), look_nearest(label, seen, (size, size), IGNORE)
+    return warp(image, matrix, (size, size), fill), warp_nearest(label, matrix, (size, size), IGNORE)
 
 
 def colour_jitter(image: UInt8, strength: float, rng: np.random.Generator) -> UInt8:

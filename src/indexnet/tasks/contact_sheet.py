@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -70,7 +70,8 @@ def contact_sheet(rows: Sequence[Sequence[Panel]], side: int) -> UInt8:
         x = _MARGIN
         for panel, image, width in zip(row, images, widths, strict=False):
             if panel.caption:
-                draw.text((x, y), _shortened(panel.caption, width, draw, font), fill=_INK, font=font)
+                caption = shorten(panel.caption, lambda text, width=width: font.getlength(text) <= width)  # type: ignore[misc]
+                draw.text((x, y), caption, fill=_INK, font=font)
             if image is not None:
                 sheet.paste(Image.fromarray(image), (x, y + _LINE))
             x += width + _MARGIN
@@ -78,11 +79,10 @@ def contact_sheet(rows: Sequence[Sequence[Panel]], side: int) -> UInt8:
     return np.array(sheet, np.uint8)
 
 
-def _shortened(
-    text: str, width: int, draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
-) -> str:
-    if draw.textlength(text, font=font) <= width:
+def shorten(text: str, fits: Callable[[str], bool]) -> str:
+    """Cut a text until it fits, with three dots for what is gone."""
+    if fits(text):
         return text
-    while text and draw.textlength(text + "...", font=font) > width:
+    while text and not fits(text + "..."):
         text = text[:-1]
     return text.rstrip() + "..."

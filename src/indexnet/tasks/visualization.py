@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from indexnet.tasks.contact_sheet import shorten
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,36 +24,37 @@ if TYPE_CHECKING:
 
 Pixels = NDArray[np.uint8]
 
-# Anchors of two perceptually even maps, dark to bright, equally spaced; between them colours are interpolated.
-_HEAT = ("#000004", "#280b54", "#65156e", "#9f2a63", "#d44842", "#f57d15", "#fac127", "#fcffa4")
-_COOL = ("#440154", "#46327e", "#365c8d", "#277f8e", "#1fa187", "#4ac16d", "#a0da39", "#fde725")
+_COLORMAPS: dict[str, Pixels] = {
+    name: cv2.applyColorMap(np.arange(256, dtype=np.uint8), number).reshape(256, 3)[:, ::-1].astype(np.uint8)
+    for name, number in (("inferno", cv2.COLORMAP_INFERNO), ("viridis", cv2.COLORMAP_VIRIDIS))
+}
 
-# Twelve hues that stay apart under the common colour deficiencies when neighbours differ in lightness.
-_LABELS = (
-    *("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377"),
-    *("#bbbbbb", "#ee7733", "#004488", "#88ccaa", "#882255", "#ddaa33"),
-)
-_IGNORED = "#000000"
+# The colours of the classes 0..255. The first twelve stay apart under the common colour deficiencies; each further one
+# is the one farthest from all before it in OKLab, neither black, paper-white nor grey.
+_PALETTE = np.frombuffer(bytes.fromhex(
+    "4477aaee6677228833ccbb4466cceeaa3377bbbbbbee773300448888ccaa882255ddaa33ff00ff8000ff00ff00404000aa80ff0000ff"
+    "2abf00955500ff95ea550080ffea00d40000ffd4ffaaffbf006aff95956abf00d4ea00956a40aaaa80aa00aaaa4000bfffd495556a55"
+    "5595ea00ea955540559555d4802a00aaeaff95d400ffaa95bfaaff00555580556aea6abfaaff559500aa95aa001555bf2abf80ff0055"
+    "bf6a55ff6affbf55aa006a0000ffff808015d495aad455eaaa002abf800080aabf6a55ff6a0055006a80ff4000d4406a6a152aaa2aff"
+    "5515ea556ad4806aaa6a00bf80aaffffbf0055956a0000bf6a5500d4ea805555800095bf800080aa556aff40d4bfaa80d4d400ff80aa"
+    "eabfd4558080402a9500aa40956a55ff954080eabfd480eabfd495d415ff9540409595d495bf6abf009500551540ff80804080ff4095"
+    "95ea802a40ff552a6a1540556a9595d4eabf952ad49540aa40d45540bfbf15ffbf00d4aa6aaa806a80ff556a00aa6a000080d4002a95"
+    "d45500d42abf6a9500bf005500806a8080d46a40d4d4aad4aad4d455ea402aaad4aabfea006a5500bfffea9580152ad4d4bfffeabf80"
+    "95952a9555ffd4806aaa80806a95bfbf95d4aa6ad4556a80009595bf404040552ad4955555402a9555952a559580bf00805540d46a95"
+    "6a15956a8055806a2a4040d4956a802a40aa806aea554080552a405555bf00eaffaa40156ad48000aaffbfd4ffffaad4ffd4d4006aaa"
+    "ea2a2a8080aa2ad4d4aa8055aaaa55006ad4008095bf9580aaea0000aa806a2a55eaaaffff80802a80ff95ffea9595ffbf40eaaaaad4"
+    "9500004055ea00ead4d4555595ff95ead46aaad46affaa2a5500aabfbf95d44095ea006ad480bfaa6aaaff6a556abf95bf95006aaa55"
+    "bf6aff802a95aabf1580eaea0095008000d46a406aaa2abfeabfaad4ea1580405595006aaa00806a4040ffbfffbf95ffd4aaaa6aaa00"
+    "2a00aa80bfff552abfffd4008055aa6a4000ff15aaaa55bf4000ffea00d45540ffeaaa6a80ff15d40080bf558040406aaa80d48040bf"
+    "80bfbf95aa80bfaa0055bf55"
+), np.uint8).reshape(256, 3)  # fmt: skip
 
 _INVALID = (96, 96, 96)
-"""Where an error is not defined: a grey, which no colour of the heat map is."""
+"""Where an error is not defined: a grey, which no colour of the map is."""
 
 _PAPER, _INK, _DIM = "#ffffff", "#141414", "#464646"
 _FONT, _LINE, _MARGIN = 26, 44, 16  # pixels of a legend, which is shown at half size
 _LONGEST = 30  # characters of a class's name in a legend
-
-
-def _rgb(colours: tuple[str, ...]) -> NDArray[np.float64]:
-    return np.array([[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in colours], dtype=np.float64)
-
-
-def _lookup(anchors: tuple[str, ...]) -> Pixels:
-    table, at = _rgb(anchors), np.linspace(0, len(anchors) - 1, 256)
-    channels = [np.interp(at, np.arange(len(anchors)), table[:, channel]) for channel in range(3)]
-    return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
-
-
-_TABLES = {"heat": _lookup(_HEAT), "cool": _lookup(_COOL)}
 
 
 def _array(values: ArrayLike) -> NDArray[Any]:
@@ -70,18 +73,18 @@ def _image(values: ArrayLike, what: str) -> NDArray[np.float64]:
     return array
 
 
-def colour(values: ArrayLike, table: str = "heat") -> Pixels:
+def colour(values: ArrayLike, colormap: str = "inferno") -> Pixels:
     """Colour a map of numbers in [0, 1] (clipped; NaN counts as 0) from dark to bright.
 
     Args:
         values: any shape (...).
-        table: ``heat`` (black, red, yellow) or ``cool`` (violet, green, yellow).
+        colormap: ``inferno`` (black, red, yellow) or ``viridis`` (violet, green, yellow).
 
     Returns:
         uint8 RGB, (..., 3).
     """
     levels = np.nan_to_num(_array(values).astype(np.float64), nan=0.0, posinf=1.0, neginf=0.0)
-    found: Pixels = _TABLES[table][np.rint(np.clip(levels, 0, 1) * 255).astype(np.intp)]
+    found: Pixels = _COLORMAPS[colormap][np.rint(np.clip(levels, 0, 1) * 255).astype(np.intp)]
     return found
 
 
@@ -113,9 +116,6 @@ def error_map(prediction: ArrayLike, target: ArrayLike, scale: float = 0.25) -> 
         target: the same shape and unit.
         scale: the error that gets the brightest colour, in the unit of the images; > 0.
 
-    Returns:
-        uint8 RGB, (H, W, 3).
-
     Raises:
         ValueError: the shapes differ, or ``scale`` is not positive.
     """
@@ -124,7 +124,7 @@ def error_map(prediction: ArrayLike, target: ArrayLike, scale: float = 0.25) -> 
         raise ValueError(f"prediction and target must have one shape, got {a.shape} and {b.shape}")
     if not scale > 0:
         raise ValueError(f"scale must be positive, got {scale}")
-    return colour(np.abs(a - b).mean(axis=0) / scale, "heat")
+    return colour(np.abs(a - b).mean(axis=0) / scale)
 
 
 def index_map_picture(
@@ -156,58 +156,7 @@ def index_map_picture(
     low, high = value_range or (float(shown.min()), float(shown.max()))
     levels = (shown - low) / (high - low) if high > low else np.zeros_like(shown)
     factor = max(1, size // max(shown.shape))
-    return np.ascontiguousarray(colour(levels, "cool").repeat(factor, axis=0).repeat(factor, axis=1))
-
-
-@lru_cache(maxsize=8)
-def _label_colours(classes: int) -> Pixels:
-    """Choose a colour for every class, (classes, 3): the twelve hues first, then what is farthest from all before.
-
-    Distances are those of OKLab (Ottosson 2020), where equal distances look about equally large. A class keeps its
-    colour whatever the number of classes.
-    """
-    chosen = [*_rgb(_LABELS)]
-    if classes > len(chosen):
-        levels = np.linspace(0, 255, 13)
-        grid = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
-        places = _oklab(grid)
-        lightness, chroma = places[:, 0], np.hypot(places[:, 1], places[:, 2])
-        clear = (
-            (lightness > 0.35) & (lightness < 0.93) & (chroma > 0.04)
-        )  # not black, paper or grey, which mean nothing
-        grid, places = grid[clear], places[clear]
-        nearest = np.full(len(grid), np.inf)
-        for start in chosen:
-            nearest = np.minimum(nearest, np.linalg.norm(places - _oklab(start), axis=1))
-        while len(chosen) < classes:
-            best = int(nearest.argmax())
-            chosen.append(grid[best])
-            nearest = np.minimum(nearest, np.linalg.norm(places - places[best], axis=1))
-    colours: Pixels = np.rint(np.array(chosen[:classes])).astype(np.uint8).reshape(-1, 3)
-    colours.flags.writeable = False  # it is shared by the cache
-    return colours
-
-
-def _oklab(rgb: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Turn sRGB in 0..255, (..., 3), into OKLab (..., 3): lightness in [0, 1], green to red, blue to yellow."""
-    share = rgb / 255
-    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
-    cones = np.array(
-        [
-            [0.4122214708, 0.5363325363, 0.0514459929],
-            [0.2119034982, 0.6806995451, 0.1073969566],
-            [0.0883024619, 0.2817188376, 0.6299787005],
-        ]
-    )
-    axes = np.array(
-        [
-            [0.2104542553, 0.7936177850, -0.0040720468],
-            [1.9779984951, -2.4285922050, 0.4505937099],
-            [0.0259040371, 0.7827717662, -0.8086757660],
-        ]
-    )
-    found: NDArray[np.float64] = np.cbrt(linear @ cones.T) @ axes.T
-    return found
+    return np.ascontiguousarray(colour(levels, "viridis").repeat(factor, axis=0).repeat(factor, axis=1))
 
 
 def _labels(labels: ArrayLike, classes: int, ignore: int | None) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
@@ -232,18 +181,15 @@ def label_map(labels: ArrayLike, classes: int, ignore: int | None = 255) -> Pixe
 
     Args:
         labels: (H, W), integers in [0, classes), or ``ignore`` (drawn black).
-        classes: number of classes; each has a colour of its own, which does not depend on this number.
+        classes: number of classes. The first 256 have a colour each, whatever their number; then they repeat.
         ignore: the label of pixels that do not count; None where there is none.
-
-    Returns:
-        uint8 RGB, (H, W, 3).
 
     Raises:
         ValueError: not (H, W), or a label outside the range.
     """
     array, counted = _labels(labels, classes, ignore)
-    pixels = np.array(_label_colours(max(classes, 1))[array], np.uint8)
-    pixels[~counted] = _rgb((_IGNORED,))[0]
+    pixels: Pixels = _PALETTE[array % 256]
+    pixels[~counted] = 0
     return pixels
 
 
@@ -261,9 +207,6 @@ def label_overlay(
         ignore: the label of pixels that do not count; None where there is none.
         strength: share of the class's colour, in [0, 1].
 
-    Returns:
-        uint8 RGB, (H, W, 3).
-
     Raises:
         ValueError: a wrong shape, sizes that differ, or a label outside the range.
     """
@@ -272,7 +215,7 @@ def label_overlay(
     if picture.shape[:2] != array.shape:
         raise ValueError(f"image and labels must have one size, got {picture.shape[:2]} and {array.shape}")
     grey = picture @ np.array([0.299, 0.587, 0.114])  # luma, Rec. 601
-    mixed = (1 - strength) * grey[..., None] + strength * _label_colours(max(classes, 1))[array]
+    mixed = (1 - strength) * grey[..., None] + strength * _PALETTE[array % 256]
     pixels: Pixels = np.rint(np.where(counted[..., None], mixed, 0.4 * grey[..., None])).astype(np.uint8)
     return pixels
 
@@ -286,8 +229,7 @@ def label_entries(names: Sequence[str], present: Sequence[int], ignore: int | No
     wanted = sorted({int(number) for number in present})
     if any(number != ignore and not 0 <= number < len(names) for number in wanted):
         raise ValueError(f"classes must be in 0..{len(names) - 1}, got {wanted}")
-    colours = _label_colours(max(len(names), 1))
-    found = [(names[n], "#" + bytes(colours[n]).hex()) for n in wanted if n != ignore]
+    found = [(names[n], f"#{bytes(_PALETTE[n % 256]).hex()}") for n in wanted if n != ignore]
     return found + ([("not labelled", _DIM)] if ignore in wanted else [])
 
 
@@ -305,11 +247,11 @@ def label_legend(names: Sequence[str], present: Sequence[int], ignore: int | Non
     Raises:
         ValueError: a number that is no class's.
     """
-    entries = [(_shortened(name), colour) for name, colour in label_entries(names, present, ignore)]
-    entries = entries or [("no class", "")]
+    found = label_entries(names, present, ignore) or [("no class", "")]
+    entries = [(shorten(name, lambda text: len(text) <= _LONGEST), colour) for name, colour in found]
     columns = 1 if len(entries) <= 5 else 2 if len(entries) <= 20 else 3
     lines = math.ceil(len(entries) / columns)
-    font = _font()
+    font = ImageFont.load_default(size=_FONT)
     swatch = _LINE - 14
     width = max(math.ceil(font.getlength(text)) for text, _ in entries) + swatch + 4 * _MARGIN
     sheet = Image.new("RGB", (columns * width, lines * _LINE + _MARGIN), _PAPER)
@@ -320,14 +262,6 @@ def label_legend(names: Sequence[str], present: Sequence[int], ignore: int | Non
             draw.rectangle((x, y + 7, x + swatch, y + 7 + swatch), fill=fill)
         draw.text((x + swatch + _MARGIN, y + _LINE / 2), text, fill=_INK, font=font, anchor="lm")
     return np.array(sheet, np.uint8)
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 3].rstrip() + "..."
-
-
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size=_FONT)
 
 
 def _depth(values: ArrayLike, what: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -346,15 +280,12 @@ def depth_map(depth: ArrayLike, low: float, high: float) -> Pixels:
         low: depth of the first colour; nearer ones share it.
         high: depth of the last colour; farther ones share it.
 
-    Returns:
-        uint8 RGB, (H, W, 3).
-
     Raises:
         ValueError: another shape, or ``high`` below ``low``.
     """
     _check_range(low, high)
     array, valid = _depth(depth, "a depth map")
-    pixels = colour((np.where(valid, array, low) - low) / (high - low if high > low else 1.0), "cool")
+    pixels = colour((np.where(valid, array, low) - low) / (high - low if high > low else 1.0), "viridis")
     pixels[~valid] = 0
     return pixels
 
@@ -367,9 +298,6 @@ def depth_error(prediction: ArrayLike, target: ArrayLike, scale: float = 1.0) ->
         target: the same shape; 0, less, or not finite where nothing was measured.
         scale: the error that gets the brightest colour, in metres; > 0.
 
-    Returns:
-        uint8 RGB, (H, W, 3).
-
     Raises:
         ValueError: the shapes differ or are others, or ``scale`` is not positive.
     """
@@ -379,7 +307,7 @@ def depth_error(prediction: ArrayLike, target: ArrayLike, scale: float = 1.0) ->
         raise ValueError(f"prediction and target must have one shape, got {seen.shape} and {found.shape}")
     if not scale > 0:
         raise ValueError(f"scale must be positive, got {scale}")
-    pixels = colour(np.abs(seen - np.where(valid, found, 0)) / scale, "heat")
+    pixels = colour(np.abs(seen - np.where(valid, found, 0)) / scale)
     pixels[~valid] = _INVALID
     return pixels
 
@@ -402,16 +330,16 @@ def depth_scale(low: float, high: float, width: int = 520) -> Pixels:
     bar, side = 34, 3 * _MARGIN  # half of the first and the last number stick out beside the bar
     left, right, top = side, width - side, _MARGIN
     sheet = Image.new("RGB", (width, top + bar + 2 * _LINE + _MARGIN), _PAPER)
-    colours = colour(np.linspace(0, 1, right - left), "cool")
+    colours = colour(np.linspace(0, 1, right - left), "viridis")
     sheet.paste(Image.fromarray(np.ascontiguousarray(np.broadcast_to(colours, (bar, *colours.shape)))), (left, top))
-    draw, font = ImageDraw.Draw(sheet), _font()
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=_FONT)
     ticks, digits = _ticks(low, high)
     for tick in ticks:
         x = left + (tick - low) / (high - low) * (right - left - 1) if high > low else left
         draw.line((x, top + bar, x, top + bar + 8), fill=_INK, width=2)
         draw.text((x, top + bar + 12), f"{tick:.{digits}f}", fill=_INK, font=font, anchor="mt")
     y = top + bar + _LINE + _MARGIN
-    draw.rectangle((left, y, left + 30, y + 30), fill=_IGNORED)
+    draw.rectangle((left, y, left + 30, y + 30), fill="#000000")
     draw.text((right, y + 15), "metres", fill=_INK, font=font, anchor="rm")
     draw.text((left + 30 + _MARGIN, y + 15), "not measured", fill=_INK, font=font, anchor="lm")
     return np.array(sheet, np.uint8)

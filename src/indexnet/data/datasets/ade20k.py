@@ -42,6 +42,5 @@ class Ade20k(SegmentationData):
     first, void = 1, (0,)
 
     def pairs(self, split: str) -> list[Pair]:
-        """Return the images and annotations of the split's folders."""
         folder = _FOLDERS[split]
         return matched_pairs(self.root / "images" / folder, self.root / "annotations" / folder)

@@ -80,7 +80,6 @@ class Aim500(CompositeData):
         return super().train()
 
     def test(self) -> Dataset:
-        """Return the photographs, or the test composites."""
         if self.options.composites:
             return super().test()
         triples = [
@@ -90,7 +89,6 @@ class Aim500(CompositeData):
         return MattingFiles("test", self.name, triples)
 
     def foregrounds(self, split: str) -> list[Foreground]:
-        """Return the photographs of a split, by name."""
         if not self.options.composites:
             raise NoSplitError("data=aim500 has composites with data.composites=true only.")
         if not (self.root / self.parts[1]).is_dir():  # prepared in another folder, and divided there
@@ -152,6 +150,5 @@ class Aim500(CompositeData):
         return [files[i] for i in chosen]
 
     def trimap(self, pair_name: str, foreground: Foreground) -> Path | None:
-        """Return the photograph's own trimap, where it is there."""
         path = foreground.alpha.parent.parent / "trimap" / f"{foreground.name}.png"
         return path if path.is_file() else super().trimap(pair_name, foreground)

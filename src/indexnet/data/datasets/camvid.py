@@ -33,5 +33,4 @@ class CamVid(SegmentationData):
         return listed_pairs(self.root, _LISTS[split])
 
     def validation(self) -> LabelledImages:
-        """Return the validation photographs, whole."""
         return self._split("validation")

@@ -54,6 +54,5 @@ class Distinctions646(CompositeData):
                 raise UserError(f"data.{key} must be a folder below ROOT with '{{split}}' in it; got {folder!r}.")
 
     def foregrounds(self, split: str) -> list[Foreground]:
-        """Return the split's foregrounds, by name."""
         colours, mattes = (self.root / folder.replace("{split}", self.folders[split]) for folder in self.patterns)
         return pair_foregrounds(colours, mattes)

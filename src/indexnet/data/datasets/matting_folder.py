@@ -71,7 +71,6 @@ class MattingFolder(CompositeData):
         return self.folder("validation").is_dir() if self.divided else self.options.validation
 
     def foregrounds(self, split: str) -> list[Foreground]:
-        """Return the split's foregrounds, by name."""
         folder = self.folder(split) if self.divided else self.root
         if not folder.is_dir() and self.divided:
             raise UserError(
@@ -132,10 +131,8 @@ class MattingFolder(CompositeData):
         ]
 
     def trimap(self, pair_name: str, foreground: Foreground) -> Path | None:
-        """Return ``trimap/NAME.png`` of a test foreground, where there is one."""
         path = foreground.alpha.parent.parent / "trimap" / f"{foreground.name}.png"
         return path if path.is_file() else super().trimap(pair_name, foreground)
 
     def validation(self) -> Dataset | None:
-        """Return the validation composites, or None where nothing is held out for validation."""
         return self.fixed("validation") if self.has_validation else None

@@ -91,7 +91,6 @@ class IdxImages(Dataset):
         return self.count
 
     def name(self, index: int) -> str:
-        """Return the index, as five digits."""
         self._check_index(index)
         return f"{index:05d}"
 
@@ -139,11 +138,9 @@ class IdxData(Data):
         self.root, self.size, self.fit = Path(root), check_size("data.size", size), fit
 
     def train(self) -> IdxImages:
-        """Return the training images."""
         return IdxImages("train", find_idx(self.root, _FILES["train"]), self.size, self.fit)
 
     def test(self) -> IdxImages:
-        """Return the test images."""
         return IdxImages("test", find_idx(self.root, _FILES["test"]), self.size, self.fit)
 
 

@@ -88,7 +88,6 @@ class NYUFrames(DepthFrames):
         return len(self.pairs)
 
     def name(self, index: int) -> str:
-        """Return the frame's number."""
         self._check_index(index)
         return self.pairs[index].image.stem
 
@@ -116,7 +115,6 @@ class NYUFrames(DepthFrames):
         return image_size(self.pairs[index].image)
 
     def fingerprint(self) -> str:
-        """SHA-256 over the parameters and the files' names and byte sizes."""
         files = file_sizes([path for pair in self.pairs for path in pair])
         return digest("nyuv2", self._parameters(), files)
 
@@ -177,11 +175,9 @@ class NYUv2(Data):
             raise UserError(f"data.{option} has no effect on the task {task}; leave it out.")
 
     def train(self) -> Dataset:
-        """Return the frames to train on."""
         return self._split("train")
 
     def test(self) -> Dataset:
-        """Return the frames to test on."""
         return self._split("test")
 
     def _split(self, split: str) -> Dataset:
@@ -281,7 +277,6 @@ class H5Frames(DepthFrames):
         return 480, 640
 
     def fingerprint(self) -> str:
-        """SHA-256 over the parameters and the files' names and byte sizes."""
         files = [[name, os.path.getsize(os.path.join(self.folder, name))] for name in self.files]
         return digest("nyuv2_h5", self._parameters(), files)
 
@@ -369,15 +364,12 @@ class NYUv2H5(Data):
         self.crop, self.evaluation, self.held_out, self.cache = crop, evaluation, held_out, check_cache(cache)
 
     def train(self) -> H5Frames:
-        """Return the frames to train on."""
         return self._split("train")
 
     def validation(self) -> H5Frames | None:
-        """Return the frames that are held out of training, or None where none are."""
         return self._split("validation") if self.held_out else None
 
     def test(self) -> H5Frames:
-        """Return the frames to test on."""
         return self._split("test")
 
     def _split(self, split: str) -> H5Frames:

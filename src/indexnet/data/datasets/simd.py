@@ -126,7 +126,6 @@ class SIMD(CompositeData):
         return find_named(names, self.find_places(split), self.test_list, self.place_options[split])
 
     def test(self) -> Dataset:
-        """Return the test composites, from files where all of them are there."""
         lines = self.lines()
         triples = []
         for pattern, foreground, background in lines:

@@ -64,7 +64,6 @@ class PhotoPatches(Dataset):
         return self.count
 
     def name(self, index: int) -> str:
-        """Return ``patch-<index>``."""
         self._check_index(index)
         return f"patch-{index:05d}"
 
@@ -129,9 +128,7 @@ class Photos(Data):
         self.test_count = check_count("data.test_count", test_count)
 
     def train(self) -> PhotoPatches:
-        """Return the training patches."""
         return PhotoPatches("train", self.size, self.channels, self.train_count)
 
     def test(self) -> PhotoPatches:
-        """Return the test patches."""
         return PhotoPatches("test", self.size, self.channels, self.test_count)

@@ -114,7 +114,6 @@ class GrayPatches(Dataset):
         return {"image": planes(patch if turn < 4 else patch[:, ::-1]), "name": self.name(index)}
 
     def prepare(self, reads: int | None = None) -> str:
-        """Decode and scale the photographs."""
         return self.store.prepare(reads)
 
     def verify(self, index: int) -> None:
@@ -128,7 +127,6 @@ class GrayPatches(Dataset):
             self._load(file)
 
     def fingerprint(self) -> str:
-        """SHA-256 over the parameters and the files' names and byte sizes."""
         return digest("train400", self.split, self.size, self.stride, self.scales, file_sizes(self.files))
 
 
@@ -166,7 +164,6 @@ class GrayImages(Dataset):
         return len(self.files)
 
     def name(self, index: int) -> str:
-        """Return the file's name without its ending."""
         self._check_index(index)
         return self.files[index].stem
 
@@ -180,7 +177,6 @@ class GrayImages(Dataset):
         return {"image": planes(self.store[index][0]), "name": name}
 
     def prepare(self, reads: int | None = None) -> str:
-        """Decode the photographs."""
         return self.store.prepare(reads)
 
     def fingerprint(self) -> str:
@@ -243,11 +239,9 @@ class Train400(Data):
         self.cache = check_cache(cache)
 
     def train(self) -> GrayPatches:
-        """Return the training patches."""
         return GrayPatches("train", self.root / _TRAIN, self.size, self.stride, self.scales, self.cache)
 
     def test(self) -> Dataset:
-        """Return BSD68."""
         return self.tests()["bsd68"]
 
     def tests(self) -> dict[str, Dataset]:

@@ -96,7 +96,6 @@ class MattingFiles(Dataset):
         return len(self.triples)
 
     def name(self, index: int) -> str:
-        """Return the image's file name without its ending."""
         self._check_index(index)
         return self.triples[index].name
 

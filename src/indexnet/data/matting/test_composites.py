@@ -92,12 +92,10 @@ class FixedComposites(Dataset):
         return len(self.pairs)
 
     def name(self, index: int) -> str:
-        """Return the foreground's name with the composite's number."""
         self._check_index(index)
         return self.pairs[index].name
 
     def group(self, index: int) -> str:
-        """Return the foreground's name."""
         self._check_index(index)
         return self.pairs[index].foreground.name
 
@@ -127,7 +125,6 @@ class FixedComposites(Dataset):
         return trimap
 
     def prepare(self, reads: int | None = None) -> str:
-        """Decode the foregrounds."""
         return self.store.prepare(reads)
 
     def fingerprint(self) -> str:

@@ -78,16 +78,13 @@ class TrainingComposites(Dataset):
         return len(self.foregrounds) * self.per_foreground
 
     def name(self, index: int) -> str:
-        """Return the foreground's name with the composite's number."""
         return f"{self.group(index)}_{index % self.per_foreground}"
 
     def group(self, index: int) -> str:
-        """Return the foreground's name."""
         self._check_index(index)
         return self.foregrounds[index // self.per_foreground].name
 
     def prepare(self, reads: int | None = None) -> str:
-        """Decode the foregrounds."""
         return self.store.prepare(reads)
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:

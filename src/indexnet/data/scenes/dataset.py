@@ -16,7 +16,7 @@ from indexnet.data.io import skimage_photographs
 from indexnet.data.io.images import list_images
 from indexnet.data.io.trimaps import trimap_from_alpha
 from indexnet.data.scenes.compose import Rendering, Scene, draw_scene
-from indexnet.data.scenes.objects import CLASSES, View, view
+from indexnet.data.scenes.objects import CLASSES, View, square_view
 
 TASKS = ("matting", "denoising", "segmentation", "depth", "reconstruction")
 
@@ -75,7 +75,6 @@ class SceneSamples(Dataset):
         return self.count
 
     def name(self, index: int) -> str:
-        """Return ``scene-<split>-<index>``."""
         self._check_index(index)
         return f"scene-{self.split}-{index:06d}"
 
@@ -122,12 +121,12 @@ class SceneSamples(Dataset):
 
     def _view(self, scene: Scene, rng: np.random.Generator) -> View:
         if self.split != "train":
-            return view(self.size)
+            return square_view(self.size)
         side = _WINDOWS[rng.integers(len(_WINDOWS))]
         anchors = scene.anchors()
         centre = anchors[rng.integers(len(anchors))] if len(anchors) else np.array([0.5, 0.5])
         left, top = np.clip(centre - side / 2, 0, 1 - side)
-        return view(self.size, float(left), float(top), side, mirrored=bool(rng.random() < 0.5))
+        return square_view(self.size, float(left), float(top), side, mirrored=bool(rng.random() < 0.5))
 
     def fingerprint(self) -> str:
         """SHA-256 over the parameters and the backgrounds' names and byte sizes."""
@@ -198,13 +197,10 @@ class Scenes(Data):
         return SceneSamples(split, self.task, self.size, count, self.seed, self.backgrounds)
 
     def train(self) -> SceneSamples:
-        """Return the training scenes."""
         return self._split("train", self.train_count)
 
     def validation(self) -> SceneSamples | None:
-        """Return the validation scenes, or None where ``validation_count`` is 0."""
         return self._split("validation", self.validation_count) if self.validation_count else None
 
     def test(self) -> SceneSamples:
-        """Return the test scenes."""
         return self._split("test", self.test_count)

@@ -55,8 +55,8 @@ class View(NamedTuple):
         return np.asarray(self.to_scene[1, 1] * np.arange(self.height) + self.to_scene[1, 2])
 
 
-def view(size: int, left: float = 0.0, top: float = 0.0, side: float = 1.0, mirrored: bool = False) -> View:
-    """Look at the square window of the given side at (left, top), mirrored left to right or not."""
+def square_view(size: int, left: float = 0.0, top: float = 0.0, side: float = 1.0, mirrored: bool = False) -> View:
+    """Return the view of the square of the given side at (left, top), mirrored left to right or not."""
     scale = size / side
     sign, shift = (-1.0, size + left * scale) if mirrored else (1.0, -left * scale)
     to_pixels = np.array([[sign * scale, 0, shift], [0, scale, -top * scale]])

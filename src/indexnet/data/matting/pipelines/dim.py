@@ -49,11 +49,9 @@ class Dim(Pipeline):
     map_names: ClassVar[tuple[str, ...]] = ("distance to mixed",)
 
     def maps(self, alpha: UInt8) -> Arrays:
-        """Return the distances that trimaps are made from."""
         return (distance_to_mixed(alpha),)
 
     def draw(self, scene: Scene, rng: np.random.Generator) -> Targets:
-        """Make one sample."""
         colour, alpha, distances = scene.foreground
         distance = int(rng.integers(*_DISTANCES))
         size = alpha.shape

@@ -49,7 +49,6 @@ class Gca(Pipeline):
     name = "gca"
 
     def draw(self, scene: Scene, rng: np.random.Generator) -> Targets:
-        """Make one sample."""
         colour, alpha = scene.foreground[0], np.float32(1 / 255) * scene.foreground[1]
         unit = self.size / _PUBLISHED
         if rng.random() < _MERGED:

@@ -34,7 +34,6 @@ class Mmediting(Pipeline):
     name = "mmediting"
 
     def draw(self, scene: Scene, rng: np.random.Generator) -> Targets:
-        """Make one sample."""
         colour, alpha = scene.foreground[:2]
         none = np.zeros_like(alpha)  # until there is a trimap
         size = alpha.shape
