@@ -216,7 +216,8 @@ def test_a_mistake_is_one_sentence(arguments, sentence, capsys):
 
 
 def test_the_library_missing_is_one_sentence(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
+    monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
+    monkeypatch.delitem(sys.modules, "indexnet.report.dashboard")
     assert main(["dashboard", "quickstart"]) == 2
     assert "needs the package wandb-workspaces: pip install 'indexnet[report]'" in capsys.readouterr().err
 

@@ -15,15 +15,22 @@ import pytest
 
 from indexnet.core.errors import UserError
 from indexnet.core.files import write_json
-from indexnet.run import wandb_logging
 from indexnet.run.config import compose, freeze
 from indexnet.run.folder import RunFolder, prepare
 from indexnet.run.job import run_job
 from indexnet.run.loggers import create_loggers, finish_loggers
-from indexnet.run.wandb_logging import STEP, UnusableError, finish_run, printed_values, run_id, settle_mode, start_run
+from indexnet.run.wandb_logging import (
+    UnusableError,
+    check_use,
+    finish_run,
+    printed_values,
+    run_id,
+    settle_mode,
+    start_run,
+)
+from indexnet.run.wandb_names import STEP, picture_key
 from indexnet.sweep.launch import run_sweep
 from indexnet.sweep.pool import Job, outcome_before
-from indexnet.sweep.slurm import run_on_cluster
 from wandb_offline import offline_runs, read_offline
 from wandb_server import WandbServer
 
@@ -240,26 +247,23 @@ def test_tensorboard_shows_a_step_once_after_a_resume(tmp_path):
 
 def test_a_wandb_that_cannot_be_used_starts_no_sweep(tmp_path, server, monkeypatch, capsys):
     server.accepts = False
-    asked = []
-    reach = wandb_logging._reach
+    from indexnet.sweep.slurm import run_on_cluster
 
-    def count(mode):
-        asked.append(mode)
-        return reach(mode)
-
-    monkeypatch.setattr(wandb_logging, "_reach", count)
+    with pytest.raises(UnusableError):
+        check_use("online")
+    once = len(server.calls)
     words = [*TINY, f"paths.runs={tmp_path / 'runs'}", "logger.mode=online"]
     configs = [freeze(compose([*words, f"seed={seed}"])) for seed in (0, 1)]
     for run in (run_sweep, lambda configs: run_on_cluster("local", {}, configs, ["a", "b"])):
         with pytest.raises(UnusableError, match=r"W&B cannot be used online \(.*\); give logger\.mode=offline"):
             run(configs)
         assert not (tmp_path / "runs").exists()
-    assert asked == ["online", "online"]  # once for both jobs
+    assert len(server.calls) == 3 * once  # once for both jobs
     assert "W&B" not in "".join(capsys.readouterr())  # who catches it says it
     for config in configs:  # what is done does not ask
         write_json(prepare(config).path / "record.json", _record("done"))
     assert [outcome.status for outcome in run_sweep(configs)] == ["before", "before"]
-    assert len(asked) == 2
+    assert len(server.calls) == 3 * once
     monkeypatch.setenv("WANDB_MODE", "onlin")
     other = freeze(compose([*TINY, f"paths.runs={tmp_path / 'other'}"]))
     with pytest.raises(UserError, match="unknown WANDB_MODE 'onlin'"):
@@ -348,7 +352,7 @@ def test_online_without_a_network(tmp_path, server):
 
 
 def test_a_network_that_goes_away_costs_the_upload_only(tmp_path, server, monkeypatch, capsys):
-    monkeypatch.setattr(wandb_logging, "_PATIENCE", 2)
+    monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "2")
     folder, config = _prepare(tmp_path, "logger.tensorboard=false")
     loggers = create_loggers(folder, config, 0)
     server.silent = True
@@ -364,8 +368,7 @@ def test_a_wandb_that_breaks_does_not_stop_the_training(tmp_path, capsys):
     folder, config = _prepare(tmp_path, "logger.mode=offline", "logger.tensorboard=false", "logger.csv=false")
     (logger,) = create_loggers(folder, config, 0)
     run = logger.experiment
-    logger._experiment = None  # anything that raises
-    logger._wandb_init = {"no such": "argument"}
+    run.finish()  # whoever logs to it from now on gets an error
     for step in range(3):
         logger.log_metrics({"train/loss": 1.0}, step)
     assert capsys.readouterr().err.count("the run goes on without it") == 1
@@ -431,7 +434,7 @@ def test_a_killed_run_of_two_processes_read_back(tmp_path):
     entries = json.loads((folder.path / "pictures" / "pictures.json").read_text())
     last = {key: value for row in found.history for key, value in row.items()}
     for entry in entries:
-        images = last[wandb_logging.picture_key(entry["kind"], entry["stage"])]
+        images = last[picture_key(entry["kind"], entry["stage"])]
         place = images["captions"].index(f"{entry['sample']}: {entry['caption']}")
         assert (files / images["filenames"][place]).read_bytes() == (
             folder.path / "pictures" / entry["file"]
@@ -450,13 +453,8 @@ def test_a_killed_run_of_two_processes_read_back(tmp_path):
 
 @pytest.mark.long
 def test_a_network_that_goes_away_does_not_stop_a_run(tmp_path, server, monkeypatch, capsys):
-    def start(*arguments):
-        run = start_run(*arguments)
-        server.silent = True
-        return run
-
-    monkeypatch.setattr(wandb_logging, "_PATIENCE", 2)
-    monkeypatch.setattr("indexnet.run.loggers.start_run", start)
+    monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "2")
+    server.silent_after = "UpsertBucket"  # the run is there, and the network is not any more
     folder, config = _prepare(tmp_path, "training.steps=6")
     assert run_job(folder.path) == 0
     assert folder.record()["status"] == "done"

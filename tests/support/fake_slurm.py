@@ -3,7 +3,8 @@
 ``sbatch`` starts every element of an array in the background, ``srun`` starts its tasks with SLURM's variables and
 stops them all when one fails, ``squeue`` lists what has not ended, ``scontrol requeue`` makes a job start again after
 its end. State lies in a folder: ``<id>`` for each job in the queue, ``<id>.tasks`` with the process ids of its tasks,
-``<id>.requeue``, and every batch file as ``<id>.sh``.
+``<id>.requeue``, and every batch file as ``<id>.sh``. A file ``hold`` keeps jobs in the queue, ``refuse`` makes
+``sbatch`` refuse them, ``interrupt`` interrupts who submits them, once, before the numbers of the jobs are told.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 from pathlib import Path
 
 _SBATCH = r"""
-import os, re, subprocess, sys
+import os, re, signal, subprocess, sys, time
 from pathlib import Path
 state = Path(os.environ["FAKE_SLURM"])
 if (state / "refuse").exists():
@@ -39,6 +40,10 @@ for index in range(int(re.match(r"0-(\d+)", array)[1]) + 1) if array else [None]
     if not (state / "hold").exists():
         subprocess.Popen(["bash", "-c", script, str(state / name), str(state / f"{number}.sh")], env=environment,
                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+if (state / "interrupt").exists():
+    (state / "interrupt").unlink()
+    os.kill(os.getppid(), signal.SIGINT)
+    time.sleep(60)
 """
 
 _SRUN = r"""

@@ -18,12 +18,13 @@ class WandbServer:
     Attributes:
         url: for ``WANDB_BASE_URL``.
         silent: drop every connection without an answer, as a network does that has gone.
+        silent_after: the operation whose answer is the last one; "" for none.
         runs: W&B run id -> what was asked for when it was started, newest last.
         views: saved workspaces and reports, newest last.
     """
 
     def __init__(self, accepts: bool = True) -> None:
-        self.accepts, self.silent = accepts, False
+        self.accepts, self.silent, self.silent_after = accepts, False, ""
         self.runs: dict[str, list[dict[str, Any]]] = {}
         self.views: list[dict[str, Any]] = []
         self.calls: list[str] = []
@@ -173,5 +174,6 @@ class WandbServer:
                 operation = found[1] if found else ""
                 server.calls.append(operation)
                 self.reply({"data": server._answer(operation, body.get("variables") or {})})
+                server.silent |= operation == server.silent_after
 
         return Handler

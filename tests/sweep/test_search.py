@@ -16,15 +16,18 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from hydra_plugins.indexnet_plugins.optuna_sweeper import examples, read_request
+from hydra_plugins.indexnet_plugins.optuna_sweeper import examples, read_range, read_request
 from indexnet.cli import main
 from indexnet.core.errors import UserError
-from indexnet.sweep.search import Dimension, Measured, Search, open_study, read_dimension, run_search, without
 
 optuna = pytest.importorskip("optuna")
 
-LR = Dimension("optimizer.lr", "float", 1e-4, 1e-1, log=True)
-FAMILY = Dimension("resampling.family", "choice", choices=("hin", "m2o"))
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution  # noqa: E402
+
+from indexnet.sweep.search import Measured, Search, describe, is_within, open_study, run_search  # noqa: E402
+
+LR = {"optimizer.lr": FloatDistribution(1e-4, 1e-1, log=True)}
+FAMILY = {"resampling.family": CategoricalDistribution(("hin", "m2o"))}
 TINY = ["task=reconstruction", "data=scenes", "data.validation_count=3", "network.in_channels=3", "budget=smoke",
         "network.widths=[4,8]", "training.batch_size=2", "data.train_count=8", "trainer.accelerator=cpu",
         "trainer.num_workers=0"]  # fmt: skip
@@ -37,24 +40,26 @@ def _overrides(*texts):
 @pytest.mark.parametrize(
     ("text", "expected", "said"),
     [
-        ("optimizer.lr=tag(log,interval(1e-4,1e-1))", LR, "0.0001 to 0.1, log"),
-        ("a=interval(1,8)", Dimension("a", "float", 1.0, 8.0), "1 to 8"),
-        ("a=int(interval(1,8))", Dimension("a", "int", 1, 8, 1), "whole numbers 1 to 8"),
-        ("a=range(1,9,2)", Dimension("a", "int", 1, 7, 2), "whole numbers 1 to 7, step 2"),
-        ("a=range(0.1,0.5,0.1)", Dimension("a", "float", 0.1, 0.4, 0.1), "0.1 to 0.4, step 0.1"),
-        ("+a=x,y,x", Dimension("+a", "choice", choices=("x", "y")), "x | y"),
-        ("a=choice('x y',3)", Dimension("a", "choice", choices=("x\\ y", "3")), "x\\ y | 3"),
-        ("a=shuffle(2,3,1)", Dimension("a", "choice", choices=("1", "2", "3")), "1 | 2 | 3"),
+        ("optimizer.lr=tag(log,interval(1e-4,1e-1))", LR["optimizer.lr"], "0.0001 to 0.1, log"),
+        ("a=interval(1,8)", FloatDistribution(1.0, 8.0), "1 to 8"),
+        ("a=int(interval(1,8))", IntDistribution(1, 8), "whole numbers 1 to 8"),
+        ("a=range(1,9,2)", IntDistribution(1, 7, step=2), "whole numbers 1 to 7, step 2"),
+        ("a=tag(log,range(1,9))", IntDistribution(1, 8, log=True), "whole numbers 1 to 8, log"),
+        ("a=range(0.1,0.5,0.1)", FloatDistribution(0.1, 0.4, step=0.1), "0.1 to 0.4, step 0.1"),
+        ("a=range(0.1,1.3,0.1)", FloatDistribution(0.1, 1.2, step=0.1), "0.1 to 1.2, step 0.1"),
+        ("+a=x,y,x", CategoricalDistribution(("x", "y")), "x | y"),
+        ("a=choice('x y',3)", CategoricalDistribution(("x\\ y", "3")), "x\\ y | 3"),
+        ("a=shuffle(2,3,1)", CategoricalDistribution(("1", "2", "3")), "1 | 2 | 3"),
     ],
 )
 def test_ranges(text, expected, said):
     (override,) = _overrides(text)
-    found = read_dimension(override)
+    found = read_range(override)
     assert found == expected
-    assert found.describe() == said
-    distribution = found.distribution()
-    assert distribution._contains(distribution.to_internal_repr(found.example()))
-    assert _overrides(found.override(found.example()))[0].key_or_group == text.split("=")[0].lstrip("+")
+    assert describe(found) == said
+    ((example,), *_) = examples({override.get_key_element(): found})
+    assert example.startswith(f"{text.split('=')[0]}=")
+    assert _overrides(example)[0].key_or_group == text.split("=")[0].lstrip("+")
 
 
 @pytest.mark.parametrize(
@@ -73,33 +78,34 @@ def test_ranges(text, expected, said):
 def test_ranges_that_cannot_be_searched(text, sentence):
     (override,) = _overrides(text)
     with pytest.raises(UserError) as error:
-        read_dimension(override)
+        read_range(override)
     assert sentence in str(error.value)
     assert text in str(error.value)
 
 
 def test_a_plain_search():
     space, fixed = read_request(_overrides("task=depth", "optimizer.lr=tag(log,interval(1e-4,1e-1))", "seed=3"))
-    assert space == [LR]
+    assert space == LR
     assert fixed == ["task=depth", "seed=3", "split=validation"]
 
 
 def test_the_protocol_of_a_row_but_for_what_is_searched():
     arguments = ["experiments=quickstart", "rows=hin", "optimizer.lr=tag(log,interval(1e-4,1e-1))", "budget=smoke"]
     space, fixed = read_request(_overrides(*arguments, "resampling.family=hin,m2o"))
-    assert space == [LR, FAMILY]
+    assert space == {**LR, **FAMILY}
     assert fixed == [
         "experiments=quickstart", "resampling=indexnet", "resampling.nonlinear=true", "resampling.context=true",
         "budget=smoke", "seed=0", "experiment.name=null", "experiment.row=null", "experiment.label=null",
         "split=validation",
     ]  # fmt: skip
-    assert without(["resampling.family=hin", "resampling=indexnet", "seed=1"], [Dimension("resampling", "choice")]) == [
-        "seed=1"
-    ]
+    assert list(space) == ["optimizer.lr", "resampling.family"]
+    _, fixed = read_request(_overrides(*arguments, "resampling=indexnet,carafe"))  # a group, and all that is in it
+    assert not [text for text in fixed if is_within(text, ["resampling"])]
+    assert "budget=smoke" in fixed
 
 
 def test_every_choice_is_composed_before_the_first_trial():
-    space = [LR, FAMILY, Dimension("a", "choice", choices=("1", "2", "3"))]
+    space = {**LR, **FAMILY, "a": CategoricalDistribution(("1", "2", "3"))}
     lr, hin = "optimizer.lr=0.0001", "resampling.family=hin"
     assert examples(space) == [
         [lr, hin, "a=1"],
@@ -129,7 +135,7 @@ def test_requests_that_cannot_be_searched(arguments, sentence):
 
 
 def _search(tmp_path, **values):
-    given = {"task": "depth", "space": [LR, FAMILY], "fixed": ["task=depth", "seed=0"], "metric": "depth_rmse",
+    given = {"task": "depth", "space": {**LR, **FAMILY}, "fixed": ["task=depth", "seed=0"], "metric": "depth_rmse",
              "maximize": False, "n_trials": 5, "folder": tmp_path, "startup_trials": 2,
              "say": lambda line: None}  # fmt: skip
     return Search(**{**given, **values})
@@ -171,7 +177,7 @@ def test_more_trials_go_on_with_the_study_and_other_searches_have_others(tmp_pat
     more = _search(tmp_path, n_trials=4, fixed=["task=depth", "seed=0", "paths.runs=x", "logger=wandb"])
     assert more.name == search.name
     assert run_search(more, _measure).finished == 4
-    assert _search(tmp_path, space=[FAMILY]).name != search.name
+    assert _search(tmp_path, space=FAMILY).name != search.name
 
 
 def test_an_interrupted_search_ends_as_if_it_had_not_been(tmp_path):
@@ -236,7 +242,7 @@ def test_trials_at_a_time_and_equal_ones_once(tmp_path):
         sizes.append(len(points))
         return [Measured("done", 1.0) for _ in points]
 
-    search = _search(tmp_path, space=[FAMILY], n_jobs=3, n_trials=7)
+    search = _search(tmp_path, space=FAMILY, n_jobs=3, n_trials=7)
     assert run_search(search, measure).finished == 7
     assert len(sizes) == 3
     assert max(sizes) <= 2  # of three there are at most two different ones
@@ -245,7 +251,7 @@ def test_trials_at_a_time_and_equal_ones_once(tmp_path):
 def test_another_search_in_the_same_study_is_refused(tmp_path):
     run_search(_search(tmp_path, name="mine", n_trials=1), _measure)
     for values, said in (
-        ({"space": [LR]}, "its space is optimizer.lr: 0.0001 to 0.1, log; resampling.family: hin | m2o there"),
+        ({"space": LR}, "its space is optimizer.lr: 0.0001 to 0.1, log; resampling.family: hin | m2o there"),
         ({"fixed": ["task=depth", "seed=1"]}, "its fixed is seed=0 task=depth there and seed=1 task=depth here"),
         ({"maximize": True}, 'its direction is "minimize" there and "maximize" here'),
     ):

@@ -1,28 +1,42 @@
 """The sweeper of ``hydra/sweeper=optuna``: searches ranges for the best value of a metric on the validation split."""
 
 import importlib.util
+import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 if TYPE_CHECKING:
-    from indexnet.sweep.search import Dimension, Found, Measured, Search
+    from indexnet.sweep.search import Found, Measured, Range, Search
 
 _SELECTING = ("experiments", "rows", "seeds", "seed", "split")
 
 
 @dataclass
-class _OptunaConf:
+class OptunaSettings:
+    """``hydra.sweeper`` of ``hydra/sweeper=optuna``.
+
+    Attributes:
+        n_trials: finished trials to come to, those of earlier commands of the same search included.
+        metric: what to search for; default the task's first one.
+        direction: ``maximize`` or ``minimize``; default the metric's.
+        study: name of the search; default made from what is searched.
+        storage: file or URL that keeps the trials; default ``<paths.runs>/search/<study>.db``.
+        seed: of what is drawn, not of the runs.
+        startup_trials: trials drawn at random first.
+        n_jobs: trials at a time; default ``hydra.launcher.n_jobs``, else 1.
+    """
+
     _target_: str = "hydra_plugins.indexnet_plugins.optuna_sweeper.OptunaSweeper"
     n_trials: int = 20
     metric: str | None = None
@@ -34,37 +48,18 @@ class _OptunaConf:
     n_jobs: int | None = None
 
 
-ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=_OptunaConf, provider="indexnet")
+ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=OptunaSettings, provider="indexnet")
 
 
 class OptunaSweeper(Sweeper):
     """Measures trials through the launcher, some at a time; only this process draws parameters.
 
     Args:
-        n_trials: finished trials to come to, those of earlier commands of the same search included.
-        metric: what to search for; default the task's first one.
-        direction: ``maximize`` or ``minimize``; default the metric's.
-        study: name of the search; default made from what is searched.
-        storage: file or URL that keeps the trials; default ``<paths.runs>/search/<study>.db``.
-        seed: of what is drawn, not of the runs.
-        startup_trials: trials drawn at random first.
-        n_jobs: trials at a time; default ``hydra.launcher.n_jobs``, else 1.
+        **settings: those of :class:`OptunaSettings`.
     """
 
-    def __init__(
-        self,
-        n_trials: int = 20,
-        metric: str | None = None,
-        direction: str | None = None,
-        study: str | None = None,
-        storage: str | None = None,
-        seed: int = 0,
-        startup_trials: int = 10,
-        n_jobs: int | None = None,
-    ) -> None:
-        self.n_trials, self.metric, self.direction = n_trials, metric, direction
-        self.study, self.storage, self.seed, self.startup_trials = study, storage, seed, startup_trials
-        self.n_jobs = n_jobs
+    def __init__(self, **settings: Any) -> None:
+        self.settings = OptunaSettings(**settings)
         self.config: DictConfig | None = None
         self.context: HydraContext | None = None
         self.launcher: Launcher | None = None
@@ -108,7 +103,7 @@ class OptunaSweeper(Sweeper):
             raise SystemExit(PARTLY)
         return None
 
-    def _search(self, space: Sequence["Dimension"], fixed: Sequence[str]) -> "Search":
+    def _search(self, space: Mapping[str, "Range"], fixed: Sequence[str]) -> "Search":
         """Settle metric, names and places from the configuration of a trial."""
         from indexnet.core.errors import UserError
         from indexnet.core.registry import unknown_name
@@ -119,22 +114,21 @@ class OptunaSweeper(Sweeper):
 
         assert self.config is not None
         assert self.context is not None
-        for key in ("n_trials", "startup_trials"):
-            if getattr(self, key) < 1:
-                raise UserError(f"hydra.sweeper.{key}={getattr(self, key)} must be at least 1.")
-        if self.seed < 0:
-            raise UserError(f"hydra.sweeper.seed={self.seed} must be at least 0.")
-        if self.direction not in (None, "maximize", "minimize"):
-            raise UserError(f"hydra.sweeper.direction={self.direction} must be maximize or minimize.")
+        settings = self.settings
+        for key, least in (("n_trials", 1), ("startup_trials", 1), ("seed", 0)):
+            if getattr(settings, key) < least:
+                raise UserError(f"hydra.sweeper.{key}={getattr(settings, key)} must be at least {least}.")
+        if settings.direction not in (None, "maximize", "minimize"):
+            raise UserError(f"hydra.sweeper.direction={settings.direction} must be maximize or minimize.")
         configs = frozen_jobs(self.config, self.context, [[*fixed, *point] for point in examples(space)])
         config = configs[0]
         _check_validation(config)
         task = get_task(config["task"]["name"])
-        metric = task.metric_names[0] if self.metric is None else self.metric
+        metric = task.metric_names[0] if settings.metric is None else settings.metric
         if metric not in task.metric_names:
             raise unknown_name(f"metric of task {task.name!r}", metric, task.metric_names)
         more = get_metric(metric).info.higher_is_better
-        n_jobs = self.n_jobs or self.config.hydra.launcher.get("n_jobs") or 1
+        n_jobs = settings.n_jobs or self.config.hydra.launcher.get("n_jobs") or 1
         if n_jobs < 1:
             raise UserError(f"{n_jobs} trials at a time must be at least 1.")
         return Search(
@@ -142,13 +136,13 @@ class OptunaSweeper(Sweeper):
             space=space,
             fixed=fixed,
             metric=metric,
-            maximize=more if self.direction is None else self.direction == "maximize",
-            n_trials=self.n_trials,
+            maximize=more if settings.direction is None else settings.direction == "maximize",
+            n_trials=settings.n_trials,
             folder=Path(config["paths"]["runs"]) / "search",
-            name=self.study or "",
-            storage=self.storage or "",
-            seed=self.seed,
-            startup_trials=self.startup_trials,
+            name=settings.study or "",
+            storage=settings.storage or "",
+            seed=settings.seed,
+            startup_trials=settings.startup_trials,
             n_jobs=n_jobs,
             fail_fast=bool(self.config.fail_fast),
         )
@@ -159,7 +153,60 @@ class OptunaSweeper(Sweeper):
         return [_measured(result, search.metric) for result in returns]
 
 
-def read_request(overrides: Sequence[Override]) -> tuple[list["Dimension"], list[str]]:
+def read_range(override: Override) -> "Range":
+    """Read what a sweep over one key asks for.
+
+    ``a,b`` and ``choice(a,b)`` are choices, ``interval(low,high)`` is any number between, ``int(interval(low,high))``
+    any integer, ``range(start,stop,step)`` numbers of that step without ``stop``; ``tag(log,...)`` around an interval
+    searches its logarithm. Choices stay texts, as an override writes them.
+
+    Raises:
+        UserError: the range cannot be searched.
+    """
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    from indexnet.core.errors import UserError
+
+    said, sweep = override.input_line, override.value()
+    if unknown := set(getattr(sweep, "tags", ())) - {"log"}:
+        raise UserError(f"{said}: the tag {sorted(unknown)[0]!r} says nothing here; the only one is log.")
+    log = "log" in getattr(sweep, "tags", ())
+    if isinstance(sweep, ChoiceSweep):
+        choices = tuple(dict.fromkeys(override.sweep_string_iterator()))
+        if log:
+            raise UserError(f"{said}: choices have no logarithm; give tag(log,interval(low,high)).")
+        if len(choices) < 2:
+            raise UserError(f"{said}: at least two different choices can be searched.")
+        return CategoricalDistribution(sorted(choices) if sweep.shuffle else choices)  # another order each time
+    step: float | None = None
+    if isinstance(sweep, IntervalSweep):
+        low, high = sweep.start, sweep.end
+        assert low is not None
+        assert high is not None
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise UserError(f"{said}: an interval goes from a smaller to a larger number.")
+        whole = isinstance(low, int) and isinstance(high, int)
+    elif isinstance(sweep, RangeSweep):
+        values = list(sweep.range())
+        if len(values) < 2:
+            raise UserError(f"{said}: a range of at least two numbers can be searched.")
+        whole = all(isinstance(value, int) for value in values)
+        step = abs(float(sweep.step))
+        if log and not (whole and step == 1):
+            raise UserError(f"{said}: the logarithm of a range with steps cannot be searched; give tag(log,interval).")
+        low, high = min(values), max(values)
+        if not whole:  # sums of steps, which are off in the last digit
+            low, high = float(f"{low:.10g}"), float(f"{high:.10g}")
+    else:
+        raise UserError(f"{said} cannot be searched; give interval(low,high), range(...) or choices a,b,c.")
+    if log and low <= 0:
+        raise UserError(f"{said}: the logarithm needs a lower end above 0.")
+    if whole:
+        return IntDistribution(int(low), int(high), log, int(step or 1))
+    return FloatDistribution(low, high, log, step)
+
+
+def read_request(overrides: Sequence[Override]) -> tuple[dict[str, "Range"], list[str]]:
     """Sort a command line into what is searched and what every trial gets.
 
     With ``experiments=NAME rows=ONE`` a trial has the protocol of that row; its run is one of its own all the same,
@@ -171,7 +218,7 @@ def read_request(overrides: Sequence[Override]) -> tuple[list["Dimension"], list
     from indexnet.core.errors import UserError
     from indexnet.run.tables import load_experiment
     from indexnet.sweep.expand import expand
-    from indexnet.sweep.search import read_dimension, without
+    from indexnet.sweep.search import is_within
 
     selecting = [each for each in overrides if each.key_or_group in _SELECTING]
     given = {each.key_or_group: each for each in selecting}
@@ -180,16 +227,20 @@ def read_request(overrides: Sequence[Override]) -> tuple[list["Dimension"], list
             f"{split.input_line}: a search is measured on the validation split, so that the test split stays unseen; "
             "leave split out."
         )
-    space = [read_dimension(each) for each in overrides if each not in selecting and each.is_sweep_override()]
+    others = [each for each in overrides if each not in selecting]
+    space: dict[str, Range] = {}
+    for each in others:
+        if each.is_sweep_override():
+            values = read_range(each)
+            if (key := each.get_key_element()) in space:
+                raise UserError(f"{key} is searched twice.")
+            space[key] = values
     if not space:
         raise UserError(
             "nothing to search; give ranges, for example 'optimizer.lr=tag(log,interval(1e-4,1e-1))' or "
             "resampling.family=hin,m2o."
         )
-    for index, each in enumerate(space):
-        if each.key in [other.key for other in space[:index]]:
-            raise UserError(f"{each.key} is searched twice.")
-    plain = [each for each in overrides if each not in selecting and not each.is_sweep_override()]
+    plain = [each for each in others if not each.is_sweep_override()]
     jobs = list(expand([*(each for each in selecting if each.key_or_group != "split"), *plain]))
     experiment = given.get("experiments")
     if experiment is not None and experiment.value() is not None and "seed" not in given and "seeds" not in given:
@@ -197,20 +248,22 @@ def read_request(overrides: Sequence[Override]) -> tuple[list["Dimension"], list
         jobs = [job for job in jobs if job[-1] == f"seed={first}"]
     if len(jobs) != 1:
         raise UserError("a search has one row and one seed; give rows=NAME and seed=NUMBER.")
-    fixed = without((text for text in jobs[0] if not text.startswith("experiment.")), space)
-    if fixed != jobs[0] and experiment is not None:
+    (job,) = jobs
+    searched = [key.lstrip("+~") for key in space]
+    fixed = [text for text in job if not text.startswith("experiment.") and not is_within(text, searched)]
+    if fixed != job and experiment is not None:
         fixed += ["experiment.name=null", "experiment.row=null", "experiment.label=null"]
     return space, [*fixed, "split=validation"]
 
 
-def examples(space: Sequence["Dimension"]) -> list[list[str]]:
+def examples(space: Mapping[str, "Range"]) -> list[list[str]]:
     """Return points that have every choice once: where these can be composed, no trial fails for a mistyped name."""
-    first = [each.override(each.example()) for each in space]
-    points = [first]
-    for index, each in enumerate(space):
-        others = [each.override(choice) for choice in each.choices[1:]]
-        points += [[*first[:index], other, *first[index + 1 :]] for other in others]
-    return points
+    from optuna.distributions import CategoricalDistribution
+
+    tried = {k: v.choices if isinstance(v, CategoricalDistribution) else (v.low,) for k, v in space.items()}
+    first = {key: values[0] for key, values in tried.items()}
+    points = [first, *({**first, key: other} for key, values in tried.items() for other in values[1:])]
+    return [[f"{key}={value}" for key, value in point.items()] for point in points]
 
 
 def _check_validation(config: dict[str, Any]) -> None:
@@ -258,5 +311,4 @@ def _tell(search: "Search", found: "Found") -> None:
         print(f"  {' '.join(found.overrides)}")
         print(f"Its run: {found.folder}")
         print(f"On the test split: indexnet train {shlex.join([*test, *found.overrides])}")
-    url = search.storage if "://" in search.storage else f"sqlite:///{search.storage}"
-    print(f"All trials: {search.storage} (optuna-dashboard {url}, where that is installed)")
+    print(f"All trials: {search.storage} (optuna-dashboard {search.url}, where that is installed)")

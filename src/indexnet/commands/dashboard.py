@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 from indexnet.core.errors import UserError
-from indexnet.report.dashboard import publish, write
 
 HELP = "make the W&B workspace and report of an experiment: files, or with --publish on the server"
 
@@ -43,6 +42,12 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(f"--runs {args.runs}: there is no such folder; give the folder that the runs were written to.")
     runs = choose(find_run_sets(base, experiment.name), args.data, str(base / experiment.name))
     table = build(experiment, runs)
+    try:
+        from indexnet.report.dashboard import publish, write
+    except ImportError as error:
+        raise UserError(
+            "indexnet dashboard needs the package wandb-workspaces: pip install 'indexnet[report]'."
+        ) from error
     folder = Path(args.output or Path("reports") / experiment.name / "dashboard")
     paths = write(table, folder, args.entity or "", args.project)
     print(f"Workspace: {paths[0]}\nReport: {paths[1]}")

@@ -1,36 +1,56 @@
-"""``indexnet dashboard``: the W&B workspace and report of an experiment, as code: written to files, or published."""
+"""``indexnet dashboard``: the W&B workspace and report of an experiment, as code: written to files, or published.
+
+Panels over what ``logger=wandb`` logs. Needs wandb-workspaces; only what is published asks a server.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indexnet.core.errors import UserError
+from indexnet.core.files import atomic_write, read_json, write_json
+from indexnet.run.run_sets import read_pictures
+from indexnet.run.tables import known_metrics
+from indexnet.run.wandb_names import LOSS, RECORD, STEP, metric_key, picture_key, printed_key, setting_tag
 
 if TYPE_CHECKING:
     from indexnet.report.table import Table
+    from indexnet.run.tables import Column, Experiment
 
+# untyped: its own types name what it exports at run time only
+ws: Any = import_module("wandb_workspaces.workspaces")
+wr: Any = import_module("wandb_workspaces.reports.v2")
+expr: Any = import_module("wandb_workspaces.expr")
 
 FILES = ("workspace.json", "report.json")
 PUBLISHED = "published.json"
 """Which workspace and report the last ``--publish`` made; the next one replaces them."""
+
+GROUP_BY = "JobType"
+"""A row of the table; what is drawn of it is the mean over its seeds."""
+
+COSTS = (("parameters", "Parameters"), ("paper_gflops", "GFLOPs"), ("train_samples_per_s", "Samples per second"))
+"""Numbers of the record beside the metrics, with their headings."""
+
+_USUAL_PICTURES = (("input", None), ("target", None), ("output", None), ("error", None), ("index", 0))
+_MOST_RUNS = 500
+_WIDTH, _HEIGHT = 12, 8  # of a panel, in the 24 columns of a report
 
 
 def write(table: Table, folder: Path, entity: str, project: str) -> tuple[Path, Path]:
     """Write ``workspace.json`` and ``report.json`` into a folder, after a round trip through the library.
 
     Raises:
-        UserError: wandb-workspaces is missing, or does not read back what it wrote.
+        UserError: the library does not read back what it wrote.
     """
-    from indexnet.core.files import atomic_write
-
     with _quiet():
-        _need_library()
-        from indexnet.report.dashboard_panels import create_report, create_workspace
-
         texts = (
             _checked(create_workspace(table, entity, project)),
             _checked(create_report(table, entity or "me", project)),
@@ -60,9 +80,6 @@ def publish(table: Table, folder: Path, entity: str | None, project: str) -> dic
     """
     import wandb
 
-    from indexnet.core.files import read_json, write_json
-    from indexnet.report.dashboard_panels import create_report, create_workspace
-
     kept = f"; the files are in {folder}."
     with _quiet():
         try:
@@ -91,31 +108,18 @@ def publish(table: Table, folder: Path, entity: str | None, project: str) -> dic
         return {"workspace": str(workspace.url), "report": str(report.url)}
 
 
-def _need_library() -> None:
-    try:
-        import wandb_workspaces  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            "indexnet dashboard needs the package wandb-workspaces: pip install 'indexnet[report]'."
-        ) from error
-
-
 def _checked(made: Any) -> str:
     """Return a workspace or report as JSON, once the library reads its own writing as the same thing.
 
     Raises:
         UserError: it does not; what was built means something else to this version.
     """
-    import json
-
     model = made._to_model()  # the library has no public way to write without a server
     text = _text(model)
     again = type(made)._from_model(type(model).model_validate_json(text))
     if hasattr(made, "width"):
         again.width = made.width  # the one thing that the library does not read
     if _text(again._to_model()) != text:
-        from importlib.metadata import version
-
         raise UserError(
             f"wandb-workspaces {version('wandb-workspaces')} does not read back the {type(made).__name__.lower()} that "
             "it wrote; install another version (0.4.13 is known to work)."
@@ -139,3 +143,206 @@ def _quiet() -> Iterator[None]:
             del os.environ["WANDB_SILENT"]
         else:
             os.environ["WANDB_SILENT"] = before
+
+
+def create_workspace(table: Table, entity: str, project: str) -> Any:
+    """Build the workspace: the runs by row, panels on metrics, costs, training, choices and pictures."""
+    columns = _columns(table)
+    first = columns[0]
+    about = wr.MarkdownPanel(markdown=_about(table))
+    sections = (
+        ("Measured and printed", [*_bars(table), about]),
+        ("Cost and quality", _costs(first)),
+        ("Training", [_loss()]),
+        ("Choices", [_choices(table)]),
+        ("Pictures", [_pictures(table)]),
+    )
+    return ws.Workspace(
+        entity=entity,
+        project=project,
+        name=f"{table.experiment.name}: {table.runs.name if table.runs else 'all data and budgets'}",
+        sections=[ws.Section(name=name, panels=panels, is_open=True) for name, panels in sections],
+        settings=ws.WorkspaceSettings(x_axis=STEP, max_runs=_MOST_RUNS),
+        runset_settings=ws.RunsetSettings(
+            filters=_filter(table),
+            groupby=[expr.Metric(GROUP_BY)],
+            order=[expr.Ordering(expr.Summary(metric_key(first.metric)), ascending=not first.higher_is_better)],
+            pinned_columns=_pinned(table, columns),
+        ),
+    )
+
+
+def create_report(table: Table, entity: str, project: str, *, online: bool = False) -> Any:
+    """Build the report: what the table is, its printed numbers, and a grid of panels for each of its blocks.
+
+    Args:
+        table: the experiment and its runs.
+        entity: user or team.
+        project: of the runs.
+        online: name the project of the runs, which the library looks up on the server; otherwise they are those of the
+            project that the report is saved in.
+    """
+    columns = _columns(table)
+    where = {"entity": entity, "project": project} if online else {}
+    blocks: list[Any] = [wr.MarkdownBlock(text=_about(table))]
+    for label, rows in _blocks(table.experiment).items():
+        runset = wr.Runset(
+            **where,
+            name=label or "rows",
+            filters=_filter(table, rows if label else ()),
+            groupby=[GROUP_BY],
+            order=[wr.OrderBy(wr.SummaryMetric(metric_key(columns[0].metric)), not columns[0].higher_is_better)],
+            pinned_columns=_pinned(table, columns),
+        )
+        panels = [*_bars(table), *_costs(columns[0]), _loss(), _choices(table), _pictures(table)]
+        for number, panel in enumerate(panels):
+            panel.layout = wr.Layout(
+                x=number % 2 * _WIDTH, y=number // 2 * _HEIGHT, w=24 if panel is panels[-1] else _WIDTH, h=_HEIGHT
+            )
+        panels[-1].layout.x, panels[-1].layout.y = 0, (len(panels) + 1) // 2 * _HEIGHT
+        blocks += [wr.H2(label)] if label else []
+        blocks.append(wr.PanelGrid(runsets=[runset], panels=panels))
+    return wr.Report(
+        entity=entity,
+        project=project,
+        title=table.experiment.title[:128],
+        description=table.experiment.source,
+        blocks=blocks,
+        width="fluid",
+    )
+
+
+def _columns(table: Table) -> list[Column]:
+    """The table's columns that runs are measured in; the rest is only printed."""
+    return [column for column in table.columns if column.metric.rpartition("/")[2] in known_metrics()]
+
+
+def _blocks(experiment: Experiment) -> dict[str, list[str]]:
+    """Return the names of the rows by block; one block without a label where rows are not repeated."""
+    blocks: dict[str, list[str]] = {}
+    for row in experiment.rows:
+        blocks.setdefault(row.block, []).append(row.name)
+    return blocks
+
+
+def _filter(table: Table, rows: Sequence[str] = ()) -> Any:
+    """Select the experiment's runs, of one data set and budget where there are any, and of some rows."""
+    # by fields of the run itself: paths into its configuration are written differently in different places
+    found = [expr.Metric("Group") == table.experiment.name]
+    if table.runs:
+        found.append(expr.Tags().isin([setting_tag(table.runs.data, table.runs.budget)]))
+    if rows:
+        found.append(expr.Metric(GROUP_BY).isin(list(rows)))
+    return expr.And(*found)
+
+
+def _pinned(table: Table, columns: Iterable[Column]) -> list[str]:
+    metrics = [f"summary:{key}" for column in columns for key in _pair(table, column)]
+    return ["run:state", "config:seed.value", *metrics, *(f"summary:{RECORD}.{key}" for key, _ in COSTS)]
+
+
+def _pair(table: Table, column: Column) -> list[str]:
+    """Return the keys of a column: what was measured and, where there is such a thing, what was printed."""
+    # printed numbers are logged under the metrics of the experiment file, also where another split stands in
+    printed = [each.metric for each in table.experiment.columns if column.printed and each.printed == column.printed]
+    return [metric_key(column.metric), *map(printed_key, printed)]
+
+
+def _bars(table: Table) -> list[Any]:
+    rows = len(table.experiment.rows)
+    return [
+        wr.BarPlot(
+            title=f"{column.title}: {'measured and printed' if column.printed else 'measured'}",
+            metrics=_pair(table, column),
+            groupby=GROUP_BY,
+            groupby_aggfunc="mean",
+            groupby_rangefunc="stddev",
+            max_runs_to_show=_MOST_RUNS,
+            max_bars_to_show=2 * rows,
+        )
+        for column in _columns(table)
+    ]
+
+
+def _costs(column: Column) -> list[Any]:
+    return [
+        wr.ScatterPlot(
+            title=f"{column.title} over {heading}",
+            x=wr.SummaryMetric(f"{RECORD}.{key}"),
+            y=wr.SummaryMetric(metric_key(column.metric)),
+        )
+        for key, heading in COSTS
+    ]
+
+
+def _loss() -> Any:
+    return wr.LinePlot(
+        title="Training loss",
+        x=STEP,
+        y=[LOSS],
+        log_y=True,
+        groupby=GROUP_BY,
+        groupby_aggfunc="mean",
+        groupby_rangefunc="minmax",
+        max_runs_to_show=_MOST_RUNS,
+    )
+
+
+def _choices(table: Table) -> Any:
+    """Lines over what the rows differ in, for index networks family, linearity and context, to the metrics."""
+    axes = [wr.ParallelCoordinatesPlotColumn(metric=wr.Config(key), display_name=key) for key in axes_of(table)]
+    metrics = [
+        wr.ParallelCoordinatesPlotColumn(
+            metric=wr.SummaryMetric(metric_key(column.metric)),
+            display_name=column.title,
+            inverted=not column.higher_is_better,
+        )
+        for column in _columns(table)
+    ]
+    return wr.ParallelCoordinatesPlot(title="From choice to result", columns=[*axes, *metrics])
+
+
+def axes_of(table: Table) -> list[str]:
+    """Return the configuration keys that rows set, ``resampling.family`` before what else they choose.
+
+    Where there are rows of index networks, the keys are theirs: other rows have no family.
+    """
+    index = ("resampling.family", "resampling.nonlinear", "resampling.context")
+    rows = [[o.partition("=")[0].lstrip("+~") for o in row.overrides] for row in table.experiment.rows]
+    if any(index[0] in keys for keys in rows):
+        rows = [[*index, *(key for key in keys if key != "resampling")] for keys in rows if index[0] in keys]
+    return list(dict.fromkeys(key if "." in key else f"{key}.name" for keys in rows for key in keys))
+
+
+def _pictures(table: Table) -> Any:
+    runs = [run for row in table.rows for run in row.done]
+    kinds = dict.fromkeys((p.kind, p.stage) for run in runs for p in read_pictures(run)) or dict.fromkeys(
+        _USUAL_PICTURES
+    )
+    keys = [picture_key(kind, stage) for kind, stage in sorted(kinds, key=lambda each: each[1] is not None)]
+    return wr.MediaBrowser(title="Results and index maps", media_keys=keys, num_columns=4)
+
+
+def _about(table: Table) -> str:
+    """Write what the table is and what its paper printed, in Markdown."""
+    experiment = table.experiment
+    columns = [column for column in table.columns if column.printed]
+    lines = [f"**{experiment.title}**", "", f"Source: {experiment.source}.", ""]
+    if table.runs:
+        lines += [f"The runs shown here: {table.runs.data} at budget {table.runs.budget}.", ""]
+    if table.stand_in:
+        lines += [f"Their test split is another; the printed numbers beside them are those of {table.stand_in}.", ""]
+    if experiment.notes:
+        lines += [experiment.notes, ""]
+    if columns:
+        lines += [_line(["row", *(column.title for column in columns)]), _line(["---"] * (len(columns) + 1))]
+        lines += [
+            _line([row.label, *(row.printed.get(column.printed, "") for column in columns)])
+            for row in experiment.rows
+            if row.printed
+        ]
+    return "\n".join(lines).strip() + "\n"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

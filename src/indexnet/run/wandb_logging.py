@@ -1,4 +1,4 @@
-"""The W&B run of a run folder: what it logs under which name, how it starts, goes on and ends.
+"""The W&B run of a run folder: how it starts, goes on and ends.
 
 There is one for every run folder, with an id that follows from what the folder holds, so two jobs never share one and a
 resumed job continues its own.
@@ -26,41 +26,12 @@ from indexnet.core.files import atomic_write, read_json
 from indexnet.core.registry import unknown_name
 from indexnet.run.folder import RunFolder
 from indexnet.run.schema import MODES, config_hash
-
-STEP = "trainer/global_step"
-"""The x axis of everything that is logged: optimizer steps, counted from 0."""
-
-LOSS = "train/loss"
-PER_IMAGE = "per_image"
-"""A table: a line per test image, a column per metric."""
-
-RECORD = "record"
-"""The run's record, in the summary; ``record.json`` is uploaded too."""
+from indexnet.run.wandb_names import PER_IMAGE, RECORD, STEP, metric_key, picture_key, printed_key, setting_tag
 
 _ALIASES = {"dryrun": "offline", "run": "online", "shared": "online"}  # what WANDB_MODE may say as well
 _EXIT_CODES = {"done": 0, "failed": 1, "diverged": 5}
 _INTERRUPTED = 255  # W&B calls it killed
-_PATIENCE = 60  # seconds to wait for uploads at the end of a run
-
-
-def metric_key(metric: str) -> str:
-    """Return the name of a test metric: ``test/psnr``, ``test/bsd68/psnr``."""
-    return f"test/{metric}"
-
-
-def printed_key(cell: str) -> str:
-    """Return the name of a printed number of the run's row: ``printed/psnr``, ``printed/params``."""
-    return f"printed/{cell}"
-
-
-def picture_key(kind: str, stage: int | None = None) -> str:
-    """Return the name of the pictures of one kind: ``pictures/output``, ``pictures/index/stage0``."""
-    return f"pictures/{kind}" if stage is None else f"pictures/{kind}/stage{stage}"
-
-
-def setting_tag(data: str, budget: str) -> str:
-    """Return the tag of all runs on one data set at one budget, ``scenes-small``, as their folder is called."""
-    return f"{data}-{budget}"
+_FINISH_TIMEOUT = 60  # seconds to wait for uploads at the end of a run, unless WANDB_FINISH_TIMEOUT says another
 
 
 def settle_mode(config: Mapping[str, Any]) -> str:
@@ -171,32 +142,33 @@ def start_run(
             # everything: what the killed try logged stands in ``rows``.
             for old in (folder.path / "wandb").glob(f"offline-run-*-{identity}"):
                 shutil.rmtree(old)
-        experiment = config["experiment"]
-        row, name = experiment["row"], experiment["name"]
-        printed = printed_values(config)
+        row, experiment = config["experiment"]["row"], config["experiment"]["name"]
+        printed = {printed_key(key): value for key, value in printed_values(config).items()}
         settings = wandb.Settings(
             silent=True,
             console="off",  # it is in console.log
             init_timeout=30,
-            finish_timeout=_PATIENCE,
             finish_timeout_raises=True,
             disable_job_creation=True,
         )
+        if "WANDB_FINISH_TIMEOUT" not in os.environ:
+            settings.finish_timeout = _FINISH_TIMEOUT
         try:
             run = wandb.init(
                 project=config["logger"]["project"],
                 name=f"{row or config['resampling']['name']}-seed{config['seed']}",
                 id=identity,
                 dir=str(folder.path),
-                group=name or config["task"]["name"],
+                group=experiment or config["task"]["name"],
                 job_type=row or "single",
                 tags=_tags(config),
-                config=config | {printed_key(key): value for key, value in printed.items()},
+                config=config | printed,
                 mode=mode,  # type: ignore[arg-type]
                 # Without "allow", what a server has of the run is replaced: right for a run that begins, and for an
                 # offline log, which is whole.
                 resume=None if start == 0 or (mode == "offline" and whole) else "allow",
-                reinit="create_new",  # never in a run that somebody else has open in this process
+                # never in a run that somebody else has open in this process, which Lightning's logger would take
+                reinit="create_new",
                 settings=settings,
             )
         except wandb.errors.Error as error:
@@ -205,9 +177,7 @@ def start_run(
             raise _offline_instead(f"W&B does not take the run ({_line(error)})") from error
         run.define_metric(STEP)
         run.define_metric("*", step_metric=STEP, step_sync=True)
-        for key, value in printed.items():
-            if isinstance(value, float):
-                run.summary[printed_key(key)] = value
+        run.summary.update({key: value for key, value in printed.items() if isinstance(value, float)})
         _log_again(run, rows or ())
     where = f"{run.url}" if mode == "online" else f"offline; `wandb sync {folder.path / 'wandb'}` uploads it"
     print(f"W&B run {identity}: {where}", flush=True)
@@ -300,7 +270,8 @@ def finish_run(run: Any, folder: RunFolder, record: Mapping[str, Any]) -> None:
             run.finish(exit_code=_EXIT_CODES.get(record["status"], _INTERRUPTED))
         except TimeoutError:
             upload = f"wandb sync --include-online {folder.path / 'wandb'}"
-            print(f"{said} did not answer for {_PATIENCE} s; `{upload}` uploads the rest.", file=sys.stderr)
+            waited = f"{run.settings.finish_timeout:g} s"
+            print(f"{said} did not answer for {waited}; `{upload}` uploads the rest.", file=sys.stderr)
         except Exception as error:  # its service process has died
             print(f"{said} could not be closed ({_line(error)}).", file=sys.stderr)
 
@@ -308,10 +279,8 @@ def finish_run(run: Any, folder: RunFolder, record: Mapping[str, Any]) -> None:
 def _hand_over(run: Any, folder: RunFolder, record: Mapping[str, Any]) -> None:
     import wandb
 
-    run.summary[RECORD] = dict(record)
-    for name, value in record["metrics"].items():
-        if value is not None:
-            run.summary[metric_key(name)] = value
+    metrics = {metric_key(name): value for name, value in record["metrics"].items() if value is not None}
+    run.summary.update({RECORD: dict(record), **metrics})
     file = folder.path / "record.json"
     if file.is_file():
         # in the W&B run's own folder, or W&B keeps a link to the absolute path
@@ -327,19 +296,12 @@ def _hand_over(run: Any, folder: RunFolder, record: Mapping[str, Any]) -> None:
             image = wandb.Image(str(pictures / entry["file"]), caption=f"{entry['sample']}: {entry['caption']}")
             shown.setdefault(picture_key(entry["kind"], entry["stage"]), []).append(image)
         run.log({**shown, STEP: record["steps"]})
-    if (folder.path / "per_image.csv").is_file():  # last: online, a table asks the server at once
-        run.log({PER_IMAGE: _per_image(folder.path / "per_image.csv"), STEP: record["steps"]})
-
-
-def _per_image(path: Path) -> Any:
-    import wandb
-
-    with path.open(encoding="utf-8", newline="") as file:
-        head, *lines = csv.reader(file)
-    table = wandb.Table(columns=[*head])
-    for line in lines:
-        table.add_data(line[0], *(float(cell) if cell else None for cell in line[1:]))
-    return table
+    per_image = folder.path / "per_image.csv"
+    if per_image.is_file():  # last: online, a table asks the server at once
+        with per_image.open(encoding="utf-8", newline="") as text:
+            head, *lines = csv.reader(text)
+        data = [[name, *(float(cell) if cell else None for cell in cells)] for name, *cells in lines]
+        run.log({PER_IMAGE: wandb.Table(columns=[*head], data=data), STEP: record["steps"]})
 
 
 @contextlib.contextmanager

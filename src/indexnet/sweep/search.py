@@ -1,7 +1,7 @@
 """Hyperparameter search: trials that Optuna proposes, each of them a run in a folder of its own.
 
 Parameters are drawn in one process, the launcher's; the processes of a run never see Optuna. A trial is measured on the
-validation split. The storage file knows which trials are finished: those that were interrupted run again with the
+validation split. Optuna's storage knows which trials are finished: those that were interrupted run again with the
 parameters they had, and a parameter drawn after an interruption is the one that would have been drawn without it.
 """
 
@@ -10,20 +10,19 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import numpy as np
+import optuna
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
 
 from indexnet.core.errors import UserError
-
-if TYPE_CHECKING:
-    import optuna
-    from hydra.core.override_parser.types import Override
-
-
-Kind = Literal["float", "int", "choice"]
-Value = float | int | str
+from indexnet.core.locks import exclusive
 
 _PLACES = (
     *("paths", "logger", "data.root", "data.cache", "trainer.num_workers", "trainer.progress_bar"),
@@ -35,104 +34,8 @@ _HOPELESS = 3
 """Failed trials, with none finished ever, after which a search gives up: what they share must be wrong."""
 
 
-@dataclass(frozen=True)
-class Dimension:
-    """One searched key.
-
-    Attributes:
-        key: as in an override, ``optimizer.lr`` or ``+data.x``.
-        kind: numbers from a range, or one of several texts.
-        low: smallest value.
-        high: largest value, included.
-        step: distance of neighbouring values from ``low`` on; None for any number between.
-        log: whether the logarithm is searched evenly.
-        choices: values as an override writes them; for ``choice`` alone.
-    """
-
-    key: str
-    kind: Kind
-    low: float = 0.0
-    high: float = 0.0
-    step: float | None = None
-    log: bool = False
-    choices: tuple[str, ...] = ()
-
-    def describe(self) -> str:
-        """Return the range in short, ``0.0001 to 0.1, log``."""
-        if self.kind == "choice":
-            return " | ".join(self.choices)
-        whole = "whole numbers " if self.kind == "int" else ""
-        parts = [f"{whole}{self.low:.10g} to {self.high:.10g}"]
-        if self.step is not None and (self.kind == "float" or self.step != 1):
-            parts.append(f"step {self.step:.10g}")
-        return ", ".join([*parts, *(["log"] if self.log else [])])
-
-    def example(self) -> Value:
-        """Return a value of the range."""
-        return self.choices[0] if self.kind == "choice" else int(self.low) if self.kind == "int" else self.low
-
-    def override(self, value: Value) -> str:
-        """Return the override that sets a value."""
-        return f"{self.key}={value}"
-
-    def distribution(self) -> optuna.distributions.BaseDistribution:
-        """Return Optuna's word for it."""
-        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-        if self.kind == "choice":
-            return CategoricalDistribution(self.choices)
-        if self.kind == "int":
-            return IntDistribution(int(self.low), int(self.high), log=self.log, step=int(self.step or 1))
-        return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
-
-
-def read_dimension(override: Override) -> Dimension:
-    """Read what a sweep over one key asks for.
-
-    ``a,b`` and ``choice(a,b)`` are choices, ``interval(low,high)`` is any number between, ``int(interval(low,high))``
-    any integer, ``range(start,stop,step)`` numbers of that step without ``stop``; ``tag(log,...)`` around an interval
-    searches its logarithm.
-
-    Raises:
-        UserError: the range cannot be searched.
-    """
-    from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, RangeSweep
-
-    said, key, sweep = override.input_line, override.get_key_element(), override.value()
-    if unknown := set(getattr(sweep, "tags", ())) - {"log"}:
-        raise UserError(f"{said}: the tag {sorted(unknown)[0]!r} says nothing here; the only one is log.")
-    log = "log" in getattr(sweep, "tags", ())
-    if isinstance(sweep, IntervalSweep):
-        low, high = sweep.start, sweep.end
-        assert low is not None
-        assert high is not None
-        if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            raise UserError(f"{said}: an interval goes from a smaller to a larger number.")
-        whole = isinstance(low, int) and isinstance(high, int)
-        dimension = Dimension(key, "int" if whole else "float", low, high, 1 if whole else None, log)
-    elif isinstance(sweep, RangeSweep):
-        values = list(sweep.range())
-        step = sweep.step
-        if len(values) < 2:
-            raise UserError(f"{said}: a range of at least two numbers can be searched.")
-        whole = all(isinstance(value, int) for value in values)
-        dimension = Dimension(key, "int" if whole else "float", min(values), max(values), abs(float(step)), log)
-        if log and not (whole and abs(step) == 1):
-            raise UserError(f"{said}: the logarithm of a range with steps cannot be searched; give tag(log,interval).")
-    elif isinstance(sweep, ChoiceSweep):
-        choices = tuple(dict.fromkeys(override.sweep_string_iterator()))
-        if sweep.shuffle:  # another order each time, which means nothing here
-            choices = tuple(sorted(choices))
-        if log:
-            raise UserError(f"{said}: choices have no logarithm; give tag(log,interval(low,high)).")
-        if len(choices) < 2:
-            raise UserError(f"{said}: at least two different choices can be searched.")
-        return Dimension(key, "choice", choices=choices)
-    else:
-        raise UserError(f"{said} cannot be searched; give interval(low,high), range(...) or choices a,b,c.")
-    if log and dimension.low <= 0:
-        raise UserError(f"{said}: the logarithm needs a lower end above 0.")
-    return dimension
+Range = FloatDistribution | IntDistribution | CategoricalDistribution
+"""The values of a searched key; choices are texts, as an override writes them."""
 
 
 @dataclass(frozen=True)
@@ -152,13 +55,17 @@ class Measured:
     reason: str = ""
 
 
+Measure = Callable[[Sequence[Sequence[str]]], Sequence[Measured]]
+"""Runs configurations, given by the overrides of each, all different, at the same time."""
+
+
 @dataclass
 class Search:
     """What is searched for, where, and how long.
 
     Attributes:
         task: name of the task.
-        space: the searched keys.
+        space: the searched keys, as in an override (``optimizer.lr``, ``+data.x``), and their ranges.
         fixed: overrides that all trials share.
         metric: name of the metric.
         maximize: whether more of it is better.
@@ -174,7 +81,7 @@ class Search:
     """
 
     task: str
-    space: Sequence[Dimension]
+    space: Mapping[str, Range]
     fixed: Sequence[str]
     metric: str
     maximize: bool
@@ -196,6 +103,11 @@ class Search:
         self.storage = self.storage.removeprefix("sqlite:///") or str(self.folder / f"{self.name}.db")
 
     @property
+    def url(self) -> str:
+        """The storage as Optuna takes it."""
+        return self.storage if "://" in self.storage else f"sqlite:///{self.storage}"
+
+    @property
     def lock(self) -> Path:
         """The file that a command holds while it is at work: beside a storage file, wherever it is used from."""
         if "://" in self.storage:
@@ -206,11 +118,32 @@ class Search:
     def identity(self) -> dict[str, Any]:
         """Return what must be the same for a study to go on, as plain data."""
         return {
-            "space": {each.key: each.describe() for each in self.space},
-            "fixed": sorted(text for text in self.fixed if not _is_place(text)),
+            "space": {key: describe(values) for key, values in self.space.items()},
+            "fixed": sorted(text for text in self.fixed if not is_within(text, _PLACES)),
             "metric": self.metric,
             "direction": "maximize" if self.maximize else "minimize",
         }
+
+    def point(self, trial: optuna.Trial | optuna.trial.FrozenTrial) -> tuple[str, ...]:
+        """Return the overrides that set a trial's parameters."""
+        return tuple(f"{key}={trial.params[key]}" for key in self.space)
+
+
+def describe(values: Range) -> str:
+    """Return a range in short, ``0.0001 to 0.1, log``; a study is known by this text."""
+    if isinstance(values, CategoricalDistribution):
+        return " | ".join(map(str, values.choices))
+    whole = isinstance(values, IntDistribution)
+    parts = [f"{'whole numbers ' if whole else ''}{values.low:.10g} to {values.high:.10g}"]
+    if values.step is not None and not (whole and values.step == 1):
+        parts.append(f"step {values.step:.10g}")
+    return ", ".join([*parts, *(["log"] if values.log else [])])
+
+
+def is_within(override: str, keys: Sequence[str]) -> bool:
+    """Return whether an override sets one of some keys, or one within these groups."""
+    key = override.partition("=")[0].lstrip("+~")
+    return any(key == each or key.startswith(f"{each}.") for each in keys)
 
 
 @dataclass(frozen=True)
@@ -232,21 +165,20 @@ class Found:
     folder: str = ""
 
 
-def run_search(search: Search, measure: Callable[[Sequence[Sequence[str]]], Sequence[Measured]]) -> Found:
+def run_search(search: Search, measure: Measure) -> Found:
     """Draw parameters and measure them until enough trials are finished.
-
-    Args:
-        search: what to do.
-        measure: runs configurations, given by the overrides of each, all different, at the same time.
 
     Raises:
         UserError: the storage cannot be used, holds another search, or another command is at work on it.
     """
-    from indexnet.core.locks import exclusive
-
     busy = f"another search is at work on study {search.name!r}; wait for it or stop it, or give hydra.sweeper.study."
     with exclusive(search.lock, busy):
-        return _run(search, open_study(search), measure)
+        study = open_study(search)
+        finished, failed = _run(search, study, measure)
+    if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        return Found(finished, failed)
+    best = study.best_trial
+    return Found(finished, failed, search.point(best), best.value, str(best.user_attrs.get("folder", "")))
 
 
 def open_study(search: Search) -> optuna.Study:
@@ -255,24 +187,20 @@ def open_study(search: Search) -> optuna.Study:
     Raises:
         UserError: the storage cannot be used, or its study is another search.
     """
-    import optuna
-
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    directions = optuna.study.StudyDirection
-    direction = directions.MAXIMIZE if search.maximize else directions.MINIMIZE
-    url = search.storage
+    identity = search.identity()
     try:
-        if "://" not in url:
-            Path(url).parent.mkdir(parents=True, exist_ok=True)
-            url = f"sqlite:///{url}"
-        study = optuna.create_study(study_name=search.name, storage=url, direction=direction, load_if_exists=True)
+        if "://" not in search.storage:
+            Path(search.storage).parent.mkdir(parents=True, exist_ok=True)
+        study = optuna.create_study(
+            study_name=search.name, storage=search.url, direction=identity["direction"], load_if_exists=True
+        )
         known, trials = study.user_attrs.get("indexnet"), study.get_trials(deepcopy=False)
     except Exception as error:  # what a driver raises depends on it: no database, a locked or newer one, no such host
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
             f"{search.storage} cannot be used to keep the trials ({reason}); give hydra.sweeper.storage=ANOTHER_FILE."
         ) from error
-    identity = search.identity()
     if known is None and not trials:
         study.set_user_attr("indexnet", identity)
     elif known != identity:
@@ -283,26 +211,22 @@ def open_study(search: Search) -> optuna.Study:
     return study
 
 
-def _run(
-    search: Search, study: optuna.Study, measure: Callable[[Sequence[Sequence[str]]], Sequence[Measured]]
-) -> Found:
-    from optuna.trial import TrialState
-
-    finished = _count(study)
+def _run(search: Search, study: optuna.Study, measure: Measure) -> tuple[int, int]:
+    """Return how many trials are finished, ever, and how many have failed now."""
+    finished = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
     interrupted = _interrupted(search, study)
     before = f", {finished} done before" if finished else ""
     before += f", {len(interrupted)} interrupted" if interrupted else ""
     search.say(f"search {search.name}: {search.n_trials} trials{before}; kept in {search.storage}")
     failed, number = 0, finished
-    while (room := search.n_trials - finished - failed) > 0:
-        batch = interrupted[: min(room, search.n_jobs)]
-        interrupted = interrupted[len(batch) :]
-        while len(batch) < min(room, search.n_jobs):
+    while (room := min(search.n_trials - finished - failed, search.n_jobs)) > 0:
+        batch, interrupted = interrupted[:room], interrupted[room:]
+        while len(batch) < room:
             batch.append(_draw(search, study))
-        texts = [tuple(each.override(trial.params[each.key]) for each in search.space) for trial in batch]
-        for index, text in enumerate(texts):
-            search.say(f"trial {number + index + 1} of {search.n_trials}: {' '.join(text)}")
-        different = list(dict.fromkeys(texts))  # drawn twice, run once
+        points = [search.point(trial) for trial in batch]
+        for index, point in enumerate(points, number + 1):
+            search.say(f"trial {index} of {search.n_trials}: {' '.join(point)}")
+        different = list(dict.fromkeys(points))  # drawn twice, run once
         try:
             measured = dict(zip(different, measure(different), strict=True))
         except UserError as error:  # these values do not work out
@@ -310,75 +234,53 @@ def _run(
                 trial.set_user_attr("reason", str(error))
                 study.tell(trial, state=TrialState.FAIL)
             raise
-        for index, (trial, text) in enumerate(zip(batch, texts, strict=True)):
-            result = measured[text]
-            trial.set_user_attr("folder", result.folder)
-            if result.status == "done" and result.value is not None and math.isfinite(result.value):
-                study.tell(trial, result.value)
-                finished += 1
-                best = study.best_trial
-                search.say(f"trial {number + index + 1}: {search.metric} {result.value:.5g} (best {best.value:.5g})")
-                continue
-            reason = result.reason or f"{search.metric} is not measurable"
-            trial.set_user_attr("reason", reason)
-            word = "diverged" if result.status == "diverged" else "failed"
-            search.say(f"trial {number + index + 1}: {word}: {reason}")
-            if result.status == "diverged":  # a result, and worse than all that did not
-                study.tell(trial, state=TrialState.PRUNED)
-                finished += 1
-            else:
-                study.tell(trial, state=TrialState.FAIL)
-                failed += 1
-        number += len(batch)
+        for trial, point in zip(batch, points, strict=True):
+            number += 1
+            state, said = _conclude(search, study, trial, measured[point])
+            search.say(f"trial {number}: {said}")
+            finished += state is not TrialState.FAIL
+            failed += state is TrialState.FAIL
         if failed and (search.fail_fast or (not finished and failed >= _HOPELESS)):
             break
-    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if not done:
-        return Found(finished, failed)
-    best_trial: optuna.trial.FrozenTrial = study.best_trial
-    overrides = tuple(each.override(best_trial.params[each.key]) for each in search.space)
-    return Found(finished, failed, overrides, best_trial.value, str(best_trial.user_attrs.get("folder", "")))
+    return finished, failed
+
+
+def _conclude(search: Search, study: optuna.Study, trial: optuna.Trial, result: Measured) -> tuple[TrialState, str]:
+    """Tell the study what came of a trial; return its state, and the same in words."""
+    trial.set_user_attr("folder", result.folder)
+    if result.status == "done" and result.value is not None and math.isfinite(result.value):
+        study.tell(trial, result.value)
+        return TrialState.COMPLETE, f"{search.metric} {result.value:.5g} (best {study.best_value:.5g})"
+    reason = result.reason or f"{search.metric} is not measurable"
+    trial.set_user_attr("reason", reason)
+    diverged = result.status == "diverged"
+    state = TrialState.PRUNED if diverged else TrialState.FAIL  # the first: a result, and worse than all that did not
+    study.tell(trial, state=state)
+    return state, f"{'diverged' if diverged else 'failed'}: {reason}"
 
 
 def _draw(search: Search, study: optuna.Study) -> optuna.Trial:
     """Ask for a trial; what is drawn follows from the seed and the trials before, not from when the command began."""
-    import warnings
-
-    import numpy as np
-    from optuna.samplers import TPESampler
-
     count = len(study.get_trials(deepcopy=False))
     drawn = int(np.random.SeedSequence((search.seed, count)).generate_state(1)[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # constant_liar is called experimental before Optuna 5
-        study.sampler = TPESampler(seed=drawn, n_startup_trials=search.startup_trials, constant_liar=search.n_jobs > 1)
-        return study.ask({each.key: each.distribution() for each in search.space})
+        study.sampler = optuna.samplers.TPESampler(
+            seed=drawn, n_startup_trials=search.startup_trials, constant_liar=search.n_jobs > 1
+        )
+        return study.ask(dict(search.space))
 
 
 def _interrupted(search: Search, study: optuna.Study) -> list[optuna.Trial]:
     """Return the trials that a command left without a result, first those that began first; their lock is ours now."""
-    import optuna
-    from optuna.trial import TrialState
-
     found = []
     for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        trial = optuna.Trial(study, frozen._trial_id)
-        if set(frozen.params) == {each.key for each in search.space}:
-            found.append(trial)
+        if frozen.params.keys() == search.space.keys():
+            # the trial itself: enqueue_trial would make another one, and the number of trials seeds what is drawn next
+            found.append(optuna.Trial(study, frozen._trial_id))
         else:  # killed while its parameters were drawn: it has never run
-            study.tell(trial, state=TrialState.FAIL)
+            study.tell(frozen.number, state=TrialState.FAIL)
     return found
-
-
-def _count(study: optuna.Study) -> int:
-    from optuna.trial import TrialState
-
-    return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
-
-
-def _is_place(text: str) -> bool:
-    key = text.lstrip("+~").partition("=")[0]
-    return any(key == place or key.startswith(f"{place}.") for place in _PLACES)
 
 
 def _difference(there: Mapping[str, Any] | None, here: Mapping[str, Any]) -> str:
@@ -395,14 +297,3 @@ def _short(value: Any) -> str:
     if isinstance(value, Mapping):
         return "; ".join(f"{key}: {text}" for key, text in value.items())
     return " ".join(map(str, value)) if isinstance(value, list) else json.dumps(value)
-
-
-def without(overrides: Iterable[str], space: Sequence[Dimension]) -> list[str]:
-    """Return the overrides but those of keys that are searched, or of keys within a searched group."""
-    searched = [each.key.lstrip("+~") for each in space]
-    kept = []
-    for text in overrides:
-        key = text.partition("=")[0].lstrip("+~")
-        if not any(key == name or key.startswith(f"{name}.") for name in searched):
-            kept.append(text)
-    return kept

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import logging
 import os
 import secrets
 import signal
@@ -18,14 +19,20 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
+
+from submitit import SlurmJob
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+from submitit.helpers import Checkpointable
 
 from indexnet.core.errors import UserError
+from indexnet.core.files import read_json, write_json
+from indexnet.run.folder import RunFolder
+from indexnet.run.processes import terminate_as_interrupt
+from indexnet.sweep.launch import check_wandb, hold_tables, note_request, prepare_jobs, sweep_folder
+from indexnet.sweep.pool import Job, Outcome, Running, View, last_line, left_to_run, one_line
+from indexnet.sweep.progress import announce, create_view, summarize
 from indexnet.sweep.slurm_settings import Cluster, create_executor, job_parameters
-
-if TYPE_CHECKING:
-    from indexnet.sweep.pool import Job, Outcome, View
-
 
 _SUBMITTED = "submitted.json"
 _POLL = 1.0
@@ -33,8 +40,10 @@ _QUEUE_EVERY = 30.0
 
 
 @dataclass(frozen=True)
-class ClusterJob:
+class ClusterJob(Checkpointable):
     """What the cluster calls in every task of a job. Submitit pickles it: this class by name, and the folder.
+
+    A job that is queued again, because its time was up, is the same one.
 
     Attributes:
         folder: the prepared run folder, absolute.
@@ -44,8 +53,6 @@ class ClusterJob:
 
     def __call__(self) -> int:
         """Run the folder, or this task's rank of it; return the exit code of ``indexnet job``."""
-        from indexnet.run.folder import RunFolder
-
         folder = RunFolder(Path(self.folder))
         under_slurm = os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
         os.register_at_fork(after_in_child=_ignore_requests)  # or loader processes would queue the job again as well
@@ -67,12 +74,6 @@ class ClusterJob:
         except KeyboardInterrupt as error:  # what a run makes of being told to stop
             print("indexnet: interrupted; goes on from its last checkpoint.", file=sys.stderr, flush=True)
             raise SystemExit(1) from error
-
-    def checkpoint(self) -> Any:
-        """Return what to run when the job is queued again, because its time was up: the same."""
-        from submitit.helpers import DelayedSubmission
-
-        return DelayedSubmission(self)
 
 
 def _ignore_requests() -> None:
@@ -116,9 +117,6 @@ def run_on_cluster(
     Raises:
         UserError: settings, folders, W&B or the cluster do not work out, or another sweep is at work in these folders.
     """
-    from indexnet.sweep.launch import check_wandb, hold_tables, note_request, prepare_jobs, sweep_folder
-    from indexnet.sweep.progress import announce, create_view, summarize
-
     parameters = job_parameters(cluster, settings, configs)
     folders = sorted({sweep_folder(config) for config in configs})
     check_wandb(configs, retry_failed)
@@ -131,8 +129,9 @@ def run_on_cluster(
         announce(configs, at_once)
         with create_view(len(jobs), at_once) as view:
             outcomes = submit(
-                jobs, executor, cluster, at_once=at_once, fail_fast=fail_fast, retry_failed=retry_failed, view=view
-            )
+                jobs, executor, cluster, name=settings.get("name") or "indexnet", at_once=at_once, fail_fast=fail_fast,
+                retry_failed=retry_failed, view=view,
+            )  # fmt: skip
     summarize(outcomes, folders, time.monotonic() - started)
     return outcomes
 
@@ -143,6 +142,7 @@ def submit(
     cluster: Cluster,
     *,
     at_once: int,
+    name: str = "indexnet",
     fail_fast: bool = False,
     retry_failed: bool = False,
     view: View | None = None,
@@ -158,6 +158,7 @@ def submit(
         executor: submitit's.
         cluster: ``slurm`` or ``local``.
         at_once: jobs submitted before one has ended.
+        name: of the jobs in the queue, in front of what tells one submission from the next.
         fail_fast: cancel all others at the first job that fails.
         retry_failed: run those again that failed before.
         view: is told what happens.
@@ -167,9 +168,6 @@ def submit(
     Returns:
         One outcome for each job, in order.
     """
-    from indexnet.run.processes import terminate_as_interrupt
-    from indexnet.sweep.pool import Outcome, Running, View, left_to_run
-
     view = view or View()
     outcomes: dict[Path, Outcome] = {}
     handles: dict[Path, Any] = {}
@@ -196,7 +194,7 @@ def submit(
             todo = [job for job in waiting if job.folder not in handles]
             while todo or handles:
                 if room := min(at_once - len(handles), len(todo)):
-                    handles.update(_submit(todo[:room], executor, cluster))
+                    handles.update(_submit(todo[:room], executor, cluster, name))
                     del todo[:room]
                 for job in [job for job in waiting if job.folder in handles]:
                     handle = handles[job.folder]
@@ -231,7 +229,7 @@ def submit(
     return [outcomes[job.folder] for job in jobs]
 
 
-def _submit(jobs: Sequence[Job], executor: Any, cluster: Cluster) -> dict[Path, Any]:
+def _submit(jobs: Sequence[Job], executor: Any, cluster: Cluster, name: str) -> dict[Path, Any]:
     """Submit jobs, several as one array, and note in their folders what they are called in the queue.
 
     The name of the submission, which nothing else has, is noted before: should this process be killed before it knows
@@ -240,20 +238,12 @@ def _submit(jobs: Sequence[Job], executor: Any, cluster: Cluster) -> dict[Path, 
     Raises:
         UserError: the cluster refuses them.
     """
-    from submitit.core.utils import FailedJobError, FailedSubmissionError
-
-    from indexnet.core.files import write_json
-
     if cluster == "slurm":
-        slurm = executor._executor  # submitit has no other way to ask what it was told
-        own = slurm.parameters.get("job_name", "indexnet")
-        name = f"{own}-{secrets.token_hex(4)}"
+        name = f"{name}-{secrets.token_hex(4)}"
         executor.update_parameters(name=name)
-        tasks = slurm._num_tasks()
         for index, job in enumerate(jobs):
             element = index if len(jobs) > 1 else None  # one job is no array
-            noted = {"name": name, "element": element, "folder": str(executor.folder), "tasks": tasks}
-            write_json(job.folder / _SUBMITTED, noted)
+            write_json(job.folder / _SUBMITTED, {"name": name, "element": element, "folder": str(executor.folder)})
     try:
         with executor.batch():
             handles = [executor.submit(ClusterJob(str(job.folder))) for job in jobs]
@@ -263,30 +253,21 @@ def _submit(jobs: Sequence[Job], executor: Any, cluster: Cluster) -> dict[Path, 
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         said = next((line for line in reversed(lines) if "error" in line.lower()), lines[-1] if lines else "no reason")
         raise UserError(f"the cluster takes no job ({said}); see hydra.launcher and docs/cluster.md.") from error
-    finally:
-        if cluster == "slurm":
-            executor.update_parameters(name=own)
     found = {job.folder: handle for job, handle in zip(jobs, handles, strict=True)}
     if cluster == "slurm":
         for folder, handle in found.items():
-            noted = {"job": handle.job_id, "folder": str(executor.folder), "tasks": handle.num_tasks}
-            write_json(folder / _SUBMITTED, noted)
+            write_json(folder / _SUBMITTED, {"job": handle.job_id, "folder": str(executor.folder)})
     return found
 
 
 def _still_queued(jobs: Sequence[Job], queue: _Queue) -> dict[Path, Any]:
     """Return the jobs that an earlier command submitted and SLURM still has."""
-    from submitit import SlurmJob
-
-    from indexnet.core.files import read_json
-
     found: dict[Path, Any] = {}
     for job in jobs:
         try:
             noted = read_json(job.folder / _SUBMITTED)
-            number = noted["job"] if "job" in noted else queue.find(noted["name"], noted["element"])
-            if number is not None and queue.has(number):
-                found[job.folder] = SlurmJob(noted["folder"], number, range(noted["tasks"]))
+            if (number := queue.find(**{key: noted.get(key) for key in ("job", "name", "element")})) is not None:
+                found[job.folder] = SlurmJob(noted["folder"], number)
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return found
@@ -316,23 +297,22 @@ class _Queue:
             self.looks = []  # not known; ask again
         self._asked = time.monotonic()
 
-    def has(self, job: str) -> bool:
-        """Return whether a job was there at the last look."""
-        self._look()
-        return bool(self.looks) and job in self.looks[-1]
-
-    def find(self, name: str, element: int | None) -> str | None:
-        """Return the number of a job of a submission, None where it was not there at the last look.
+    def find(self, job: str | None, name: str | None, element: int | None) -> str | None:
+        """Return the number of a job, None where it was not there at the last look.
 
         Args:
-            name: of the submission.
-            element: of its array, None where it is no array.
+            job: its number, None where only the rest is known.
+            name: of its submission.
+            element: of the submission's array, None where it is no array.
         """
         self._look()
-        numbers = [number for number, called in (self.looks[-1] if self.looks else {}).items() if called == name]
-        if element is None:
-            return numbers[0] if len(numbers) == 1 else None
-        return next((number for number in numbers if number.rpartition("_")[2] == str(element)), None)
+        queued = self.looks[-1] if self.looks else {}
+        if job is not None:
+            return job if job in queued else None
+        numbers = [number for number, called in queued.items() if called == name]
+        if element is not None:
+            numbers = [number for number in numbers if number.rpartition("_")[2] == str(element)]
+        return numbers[0] if len(numbers) == 1 else None
 
     def lost(self, job: str) -> bool:
         """Return whether a job was missing twice: files of one that has just ended may need a moment to be seen."""
@@ -346,33 +326,23 @@ def _has_ended(handle: Any, queue: _Queue) -> bool:
 
 def _outcome(job: Job, handle: Any, seconds: float) -> Outcome:
     """Read from a job's folder how it ended."""
-    from indexnet.run.folder import RunFolder
-    from indexnet.sweep.pool import Outcome, last_line, one_line
-
     try:
         record = RunFolder(job.folder).record() or {}
     except UserError as error:
         return Outcome(job, "failed", seconds, str(error))
     status, reason = record.get("status"), one_line(str(record.get("error") or ""))
-    if status == "done":
-        return Outcome(job, "done", seconds)
-    if status == "diverged":
-        return Outcome(job, "diverged", seconds, reason)
-    if status == "failed":
-        return Outcome(job, "failed", seconds, reason)
+    if status in ("done", "diverged", "failed"):
+        return Outcome(job, status, seconds, reason)
     if status == "running":
         said = f"cluster job {handle.job_id} ended before its run{_state(handle)}; the same command goes on"
         return Outcome(job, "failed", seconds, said)
-    last = last_line(job.console) or last_line(handle.task(0).paths.stderr)
-    return Outcome(
-        job, "failed", seconds, one_line(last or f"cluster job {handle.job_id} left no trace{_state(handle)}")
-    )
+    said = last_line(job.console) or last_line(handle.task(0).paths.stderr)
+    said = said or f"cluster job {handle.job_id} left no trace{_state(handle)}"
+    return Outcome(job, "failed", seconds, one_line(said))
 
 
 def _state(handle: Any) -> str:
     """Return what SLURM's accounting calls the end of a job, in brackets; empty where it does not say."""
-    import logging
-
     logging.getLogger("submitit").setLevel(logging.ERROR)  # it warns where there is no accounting
     try:
         state = str(handle.get_info(mode="force").get("State") or "")

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import submitit
+
 from indexnet.core.errors import UserError
 
 Cluster = Literal["slurm", "local"]
@@ -59,13 +61,8 @@ def create_executor(cluster: Cluster, settings: Mapping[str, Any], parameters: M
         runs: the folder of all runs; logs go to ``.submitit`` in it unless the settings name another place.
 
     Raises:
-        UserError: submitit is missing, this machine has no SLURM, or a setting is wrong.
+        UserError: this machine has no SLURM, or a setting is wrong.
     """
-    try:
-        import submitit
-    except ImportError:
-        raise UserError("a sweep on a cluster needs submitit: pip install 'indexnet[sweep]'.") from None
-
     given = {key: value for key, value in settings.items() if value is not None and key not in parameters}
     folder = str(given.pop("submitit_folder", ""))
     if not folder or folder == "./.submitit/%j":  # what hydra-submitit-launcher has beside a sweep's own folder
