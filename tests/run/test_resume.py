@@ -11,9 +11,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import types
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,7 @@ from indexnet.cli import main
 from indexnet.core import files
 from indexnet.core.errors import UserError
 from indexnet.core.files import PART, DiskFullError, write_json
-from indexnet.run import callbacks, fit, loggers, ranks, resume
+from indexnet.run import callbacks, fit, loggers, ranks
 from indexnet.run.folder import RunFolder
 from indexnet.run.job import DIVERGED, run_job
 from indexnet.run.ranks import FULL, INTERRUPTED, Cause, Ranks
@@ -40,10 +42,10 @@ forks = pytest.mark.skipif(
 def _ended_as(whole, folder):
     """Check that two runs have come to the same."""
     assert same(weights(whole), weights(folder))
-    assert whole.record()["metrics"] == folder.record()["metrics"]
+    assert whole.record().metrics == folder.record().metrics
     assert (whole.path / "per_image.csv").read_bytes() == (folder.path / "per_image.csv").read_bytes()
     assert losses(folder) == losses(whole)
-    assert all(folder.record()[key] > 0 for key in ("train_samples_per_s", "peak_memory_mb", "wall_time_s"))
+    assert all(folder.record().number(key) > 0 for key in ("train_samples_per_s", "peak_memory_mb", "wall_time_s"))
     assert sorted(path.name for path in (folder.path / "checkpoints").glob("*.ckpt")) == ["last.ckpt"]
     assert not list(folder.path.rglob(f".*{PART}"))
 
@@ -142,13 +144,13 @@ def test_killed_when(moment, undisturbed, tmp_path):
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_checkpoint_appears_after_the_row_of_its_step(accumulate, tmp_path, monkeypatch):
     words = [*RECONSTRUCTION, "resampling=nearest", "trainer.checkpoint_every=2", f"trainer.accumulate={accumulate}"]
-    folder, plain, seen = prepare_run(tmp_path, *words), callbacks.atomic_write, []
+    folder, plain, seen = prepare_run(tmp_path, *words), callbacks.write_checkpoint, []
 
-    def write(path, data, *, keep=None):
-        plain(path, data, keep=keep)
+    def write(path, *more):
+        plain(path, *more)
         seen.append((read_checkpoint(path)["global_step"], len(losses(folder))))
 
-    monkeypatch.setattr(callbacks, "atomic_write", write)
+    monkeypatch.setattr(callbacks, "write_checkpoint", write)
     assert run_job(folder.path) == 0
     assert seen == [(2, 2), (4, 4), (6, 6)]
 
@@ -349,10 +351,10 @@ def test_a_checkpoint_of_another_run_is_refused(cut):
 
 
 def test_a_checkpoint_that_may_not_be_read_is_no_damage(cut, monkeypatch):
-    def forbidden(path):
+    def forbidden(path, *more):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(resume.zipfile, "ZipFile", forbidden)
+    monkeypatch.setattr(zipfile, "ZipFile", forbidden)
     with pytest.raises(UserError, match=r"last\.ckpt cannot be read \(Permission denied\)"):
         find_checkpoint(cut, cut.config(), settle=True)
     assert cut.checkpoint().is_file()
@@ -362,17 +364,18 @@ def test_a_checkpoint_that_may_not_be_read_is_no_damage(cut, monkeypatch):
 
 
 def _full_for(monkeypatch, name, times=1):
-    plain, left = files._replace, times
+    """Let there be no room for a file from its ``times``-th writing on."""
+    plain, left = tempfile.mkstemp, times
 
-    def replace(path, content, keep):
+    def mkstemp(*, prefix, **more):
         nonlocal left
-        if path.name == name:
+        if prefix == f".{name}.":
             left -= 1
             if left <= 0:
                 raise OSError(errno.ENOSPC, "No space left on device")
-        plain(path, content, keep)
+        return plain(prefix=prefix, **more)
 
-    monkeypatch.setattr(files, "_replace", replace)
+    monkeypatch.setattr(tempfile, "mkstemp", mkstemp)
 
 
 @pytest.mark.parametrize(("name", "times"), [
@@ -443,12 +446,18 @@ def test_a_full_disk_met_by_a_logger(undisturbed, tmp_path, monkeypatch):
 # --- what all tries have taken ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def clock(monkeypatch):
+class _Clock:
     """A clock that stands still until it is set."""
-    found = types.SimpleNamespace(now=0.0)
-    monkeypatch.setattr(callbacks.time, "monotonic", lambda: found.now)
-    return found
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return _Clock()
 
 
 class _Trainer:
@@ -473,7 +482,7 @@ def _try(progress, clock, start, begun, ends):
 
 def test_throughput_is_that_of_all_tries(tmp_path, clock, monkeypatch):
     def progress(since=0.0):
-        return callbacks.Progress(tmp_path / "progress.json", 10, 4, since)
+        return callbacks.Progress(tmp_path / "progress.json", 10, 4, since, clock)
 
     monkeypatch.setattr(callbacks, "peak_memory_mb", lambda device: 700.0)
     first = _try(progress(), clock, 0, 10, [15, 16, 17, 19])
@@ -504,7 +513,7 @@ def test_throughput_is_that_of_all_tries(tmp_path, clock, monkeypatch):
 def test_throughput_of_short_tries_is_that_of_all_steps(tmp_path, clock):
     known = {}
     for _ in range(3):  # two steps each, which usually count as warming up
-        progress = callbacks.Progress(tmp_path / "progress.json", 10, 4)
+        progress = callbacks.Progress(tmp_path / "progress.json", 10, 4, clock=clock)
         progress.load_state_dict(known)
         known = _try(progress, clock, 0, 0, [3, 5]).state_dict()
     assert progress.samples_per_s == 24 / 15
@@ -527,18 +536,18 @@ def test_the_time_of_killed_and_failed_tries_counts(undisturbed, tmp_path):
         Task.test_step = step
 
     assert _result(_start(folder, slow)) == -signal.SIGKILL
-    started = folder.record()["started"]
+    started = folder.record().started
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(callbacks.Progress, "on_test_batch_end", lambda *arguments: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run_job(folder.path)
     failed = folder.record()
-    assert failed["status"] == "failed"
-    assert failed["wall_time_s"] > 300
+    assert failed.status == "failed"
+    assert failed.wall_time_s > 300
     assert run_job(folder.path) == 0
     record = folder.record()
-    assert record["wall_time_s"] > failed["wall_time_s"]
-    assert record["started"] == started
+    assert record.wall_time_s > failed.wall_time_s
+    assert record.started == started
     _ended_as(undisturbed[1], folder)
 
 
@@ -548,7 +557,7 @@ def test_the_time_of_killed_and_failed_tries_counts(undisturbed, tmp_path):
 def test_a_record_of_a_newer_version_is_left_alone(undisturbed, tmp_path, capsys):
     words, whole = undisturbed
     folder = prepare_run(tmp_path, *words)
-    write_json(folder.path / "record.json", {**whole.record(), "schema": 2})
+    write_json(folder.path / "record.json", {**whole.record().to_json(), "schema": 2})
     before = (folder.path / "record.json").read_bytes()
     assert main(["job", str(folder.path)]) == 2
     said = capsys.readouterr().err
@@ -664,7 +673,7 @@ def work(monkeypatch):
     todo = []
 
     def execute(folder, config, record, *rest):
-        record |= {"metrics": {"psnr": 1.0}, "test_count": 1}
+        record.metrics, record.test_count = {"psnr": 1.0}, 1
         for each in todo:
             each()
 
@@ -684,7 +693,7 @@ def test_a_process_that_is_lost_while_the_loggers_finish_changes_nothing(work, t
     assert run_job(folder.path) == 0
     assert not exits
     assert folder.status() == "done"
-    assert folder.record()["error"] is None
+    assert folder.record().error is None
 
 
 def test_a_full_disk_met_by_another_process(work, tmp_path, monkeypatch, capsys):
@@ -720,7 +729,7 @@ def test_a_full_disk_met_by_another_process(work, tmp_path, monkeypatch, capsys)
         assert cause.text in said
         assert "Traceback" not in said
         assert folder.status() == "running"
-        assert folder.record()["error"] is None
+        assert folder.record().error is None
 
 
 _DISTURBED = """
@@ -800,9 +809,9 @@ def test_a_run_that_loses_a_process_goes_on(tmp_path):
     assert "process 2 of 3 was killed by SIGKILL; the same command goes on." in said
     assert "Traceback" not in said
     assert folder.status() == "running"
-    assert folder.record()["error"] is None
+    assert folder.record().error is None
     assert job_process(folder).returncode == 0
-    assert folder.record()["test_count"] == 5
+    assert folder.record().test_count == 5
     _ended_as(whole, folder)
 
 
@@ -822,7 +831,7 @@ def test_a_mistake_that_only_another_process_meets_is_the_one_that_is_recorded(t
     assert f"{image.name} cannot be read as an image" in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
     record = folder.record()
-    assert record["status"] == "failed"
-    assert record["error"].startswith("UserError: ")
-    assert f"{image.name} cannot be read as an image" in record["error"]
+    assert record.status == "failed"
+    assert record.error.startswith("UserError: ")
+    assert f"{image.name} cannot be read as an image" in record.error
     assert not list(folder.path.glob(".process*"))

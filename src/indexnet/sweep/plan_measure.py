@@ -17,7 +17,7 @@ import torch
 
 from indexnet.core.errors import UserError
 from indexnet.core.files import write_json
-from indexnet.core.machine import available_memory, forget_peak, peak_memory, resident_memory
+from indexnet.core.machine import available_memory, device_name, peak_memory, reset_peak_memory, resident_memory
 from indexnet.sweep.plan_estimate import MIB, line, next_samples
 from indexnet.sweep.plan_process import NOTES
 from indexnet.tasks import Task, get_task, register_task
@@ -48,13 +48,12 @@ class Probe(Task):
     def on_train_start(self) -> None:
         """Start the clock."""
         super().on_train_start()
-        from indexnet.run import record as records
         from indexnet.run.callbacks import Checkpoints
 
         trainer, device = self.trainer, self.trainer.strategy.root_device
         self._cuda = device.type == "cuda"
         self.found.update(
-            device=records.device_name(device),
+            device=device_name(device),
             cuda=self._cuda,
             cuda_mb=torch.cuda.get_device_properties(device).total_memory / MIB if self._cuda else None,
             world=trainer.world_size,
@@ -84,7 +83,7 @@ class Probe(Task):
             # what compiles the network would do so for every size
             whole = bool(self.config["trainer"]["compile"])
             self._samples = self._batch if whole else next_samples([], self._batch, self.limit) or self._batch
-            _forget_peak(self._cuda)
+            _reset_peak(self._cuda)
         return {key: value[: self._samples] for key, value in batch.items()}
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -145,7 +144,7 @@ class Probe(Task):
             self.trainer.should_stop = True
         elif samples != self._samples:
             self._samples = samples
-            _forget_peak(self._cuda)
+            _reset_peak(self._cuda)
             self._write()
 
     def _after_whole(self) -> None:
@@ -205,7 +204,7 @@ class Probe(Task):
     def on_test_start(self) -> None:
         """Start the clock again."""
         super().on_test_start()
-        _forget_peak(self._cuda)
+        _reset_peak(self._cuda)
         self.found["test_begin"] = self._last = time.monotonic()
 
     def on_test_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -233,7 +232,7 @@ class Probe(Task):
 
 
 def _peak_mb(cuda: bool) -> float:
-    """Return the peak since :func:`_forget_peak`, in MiB: allocated on the device, or resident."""
+    """Return the peak since :func:`_reset_peak`, in MiB: allocated on the device, or resident."""
     return (torch.cuda.max_memory_allocated() if cuda else peak_memory()) / MIB
 
 
@@ -242,11 +241,11 @@ def _resting_mb(cuda: bool) -> float:
     return (torch.cuda.memory_allocated() if cuda else resident_memory()) / MIB
 
 
-def _forget_peak(cuda: bool) -> None:
+def _reset_peak(cuda: bool) -> None:
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     else:
-        forget_peak()  # where that is not possible, the peak is that of the whole process
+        reset_peak_memory()  # where that is not possible, the peak is that of the whole process
 
 
 def load_data(config: dict[str, Any], reads: int) -> dict[str, float]:

@@ -175,6 +175,7 @@ def _progress(folder: RunFolder, config: Mapping[str, Any]) -> tuple[str, int]:
     Raises:
         UserError: the folder holds a run with another configuration, or a record that cannot be read.
     """
+    from indexnet.run.resume import resumed_step
     from indexnet.run.schema import config_hash
 
     if not (folder.path / "config.yaml").is_file():
@@ -184,4 +185,4 @@ def _progress(folder: RunFolder, config: Mapping[str, Any]) -> tuple[str, int]:
             f"{folder.path} holds a run with another configuration, which `indexnet train` would refuse; give "
             "paths.runs=ANOTHER_FOLDER, or move or delete that folder."
         )
-    return folder.status(), folder.resumed_step()
+    return folder.status(), resumed_step(folder)

@@ -350,10 +350,10 @@ def _outcome(job: Job, handle: Any, seconds: float) -> Outcome:
     from indexnet.sweep.pool import Outcome, last_line, one_line
 
     try:
-        record = RunFolder(job.folder).record() or {}
+        record = RunFolder(job.folder).record()
     except UserError as error:
         return Outcome(job, "failed", seconds, str(error))
-    status, reason = record.get("status"), one_line(str(record.get("error") or ""))
+    status, reason = ("new", "") if record is None else (record.status, one_line(record.error or ""))
     if status == "done":
         return Outcome(job, "done", seconds)
     if status == "diverged":
