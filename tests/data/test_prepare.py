@@ -19,10 +19,10 @@ from PIL import Image
 from data_support import write_aim500, write_backgrounds, write_composition1k, write_foreground, write_matting_folder
 from indexnet.cli import main
 from indexnet.core.errors import UserError
+from indexnet.core.locks import exclusive
 from indexnet.data import create_data, prepare_outputs
 from indexnet.data.io.images import read_alpha, read_image, write_png
 from indexnet.data.matting.estimate import estimate_foreground
-from indexnet.run import folder as run_folder
 
 COUNTS = ["per_foreground=2", "test_per_foreground=3"]
 
@@ -258,10 +258,9 @@ def test_the_estimate_of_room_is_close(shipped, capsys, monkeypatch):
         assert prepare(root, output) == code
 
 
-def test_one_command_at_a_time(shipped, capsys, monkeypatch):
+def test_one_command_at_a_time(shipped, capsys):
     root, output = shipped
-    monkeypatch.setattr(run_folder, "_PATIENCE", 0.0)
-    with run_folder.exclusive(output / "Test_set/manifest.jsonl", ""):
+    with exclusive(output / "Test_set/manifest.jsonl", ""):
         assert prepare(root, output) == 2
     assert "another command is preparing" in capsys.readouterr().err
 

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import types
 import zipfile
@@ -29,10 +28,10 @@ from indexnet.core.files import PART, DiskFullError, write_json
 from indexnet.run import callbacks, fit, loggers, ranks
 from indexnet.run.folder import RunFolder
 from indexnet.run.job import DIVERGED, run_job
-from indexnet.run.ranks import FULL, INTERRUPTED, Cause, Ranks
+from indexnet.run.ranks import FULL, INTERRUPTED, Cause, Ranks, Waits, write_error
 from indexnet.run.resume import find_checkpoint, read_checkpoint
 from indexnet.tasks.base import Task
-from run_support import DENOISING, MATTING, RECONSTRUCTION, job_process, losses, prepare_run, same, weights
+from run_support import DENOISING, MATTING, RECONSTRUCTION, job_process, losses, prepare_run, same, wait_until, weights
 
 forks = pytest.mark.skipif(
     not hasattr(os, "fork") or torch.cuda.is_available(), reason="forks, which CUDA does not bear"
@@ -576,12 +575,13 @@ def test_a_record_that_is_none_is_named(content, tmp_path):
 # --- several processes -----------------------------------------------------------------------------------------------
 
 
-def _processes(tmp_path, *programs):
+def _processes(tmp_path, *programs, stuck=lambda cause: None, before=lambda ranks: None, **waits):
     """Return the processes of a run, as if started, each a small program."""
-    watched = Ranks(tmp_path, stuck=lambda cause: None)
-    for rank, program in enumerate(programs, 1):
-        watched.processes[rank] = subprocess.Popen([sys.executable, "-S", "-c", program])
-    watched._world = len(programs) + 1
+    watched = Ranks(tmp_path, stuck, waits=Waits(**{"notice": 60.0, "end": 3600.0, **waits}))
+    before(watched)
+    command = [sys.executable, "-S", "-c"]
+    started = {rank: subprocess.Popen([*command, program]) for rank, program in enumerate(programs, 1)}
+    watched.watch(started, len(programs) + 1)
     return watched
 
 
@@ -590,30 +590,25 @@ WAIT = "import time; time.sleep(60)"
 CLOSED = RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:2")
 
 
-@pytest.mark.parametrize(("programs", "killed", "text"), [
-    ([KILL.format("KILL")], True, "process 1 of 2 was killed by SIGKILL"),
-    ([KILL.format("TERM"), "raise SystemExit(4)"], True, "process 1 of 3 was killed by SIGTERM"),
-    ([KILL.format("SEGV")], False, "process 1 of 2 crashed with SIGSEGV"),
-    (["raise SystemExit(4)", "raise SystemExit(7)"], False, "process 2 of 3 ended with exit code 7"),
-    ([WAIT], True, "the connection to another process was lost"),
+@pytest.mark.parametrize(("programs", "kind", "text"), [
+    ([KILL.format("KILL")], "killed", "process 1 of 2 was killed by SIGKILL"),
+    ([KILL.format("TERM"), "raise SystemExit(4)"], "killed", "process 1 of 3 was killed by SIGTERM"),
+    ([KILL.format("SEGV")], "failed", "process 1 of 2 crashed with SIGSEGV"),
+    (["raise SystemExit(4)", "raise SystemExit(7)"], "failed", "process 2 of 3 ended with exit code 7"),
+    ([WAIT], "killed", "the connection to another process was lost"),
 ])  # fmt: skip
-def test_a_closed_connection_is_explained(programs, killed, text, tmp_path, monkeypatch):
-    monkeypatch.setattr(ranks, "_ARRIVAL", 1.0)
-    watched = _processes(tmp_path, *programs)
-    cause = watched.cause(CLOSED)
-    assert (cause.killed, cause.text) == (killed, text)
-    watched._lost = False  # no timer that ends the tests
+def test_a_closed_connection_is_explained(programs, kind, text, tmp_path):
+    watched = _processes(tmp_path, *programs, arrival=1.0)
+    assert watched.cause(CLOSED) == Cause(text, kind)
     watched.close(1)
 
 
 def test_the_error_of_another_process_is_told(tmp_path):
     watched = _processes(tmp_path, "raise SystemExit(1)")
-    ranks.tell_error(tmp_path, 1, ZeroDivisionError("by zero"))
-    cause = watched.cause(CLOSED)
-    assert (cause.text, cause.killed, cause.user) == ("ZeroDivisionError: by zero", False, False)
-    ranks.tell_error(tmp_path, 1, UserError("file x is broken."))
-    assert watched.cause(CLOSED).user
-    watched._lost = False
+    write_error(tmp_path, 1, ZeroDivisionError("by zero"))
+    assert watched.cause(CLOSED) == Cause("ZeroDivisionError: by zero", "failed")
+    write_error(tmp_path, 1, UserError("file x is broken."))
+    assert watched.cause(CLOSED) == Cause("file x is broken.", "mistake")
     watched.close(1)
     assert not list(tmp_path.iterdir())
 
@@ -621,40 +616,32 @@ def test_the_error_of_another_process_is_told(tmp_path):
 def test_an_error_of_its_own_is_not_explained_away(tmp_path):
     watched = _processes(tmp_path, "raise SystemExit(1)")
     watched.processes[1].wait()
-    ranks.tell_error(tmp_path, 1, ValueError("the same there"))
+    write_error(tmp_path, 1, ValueError("the same there"))
     assert watched.cause(ValueError("the same here")) is None
     assert watched.cause(UserError("Connection closed by peer")) is None
     watched.close(1)
 
 
-def test_a_process_that_waits_for_a_lost_one_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(ranks, "_PATIENCE", 0.1)
-    watched, said = _processes(tmp_path, KILL.format("KILL"), WAIT), []
-    watched.stuck = said.append
-    watcher = threading.Thread(target=watched._watch)
-    watcher.start()
-    deadline = time.monotonic() + 20
-    while not said:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+def test_a_process_that_waits_for_a_lost_one_is_told(tmp_path):
+    said = []
+    watched = _processes(tmp_path, KILL.format("KILL"), WAIT, stuck=said.append, notice=0.1)
+    assert wait_until(lambda: said)
     watched.close(1)
-    watcher.join()
-    assert said[0].text == "process 1 of 3 was killed by SIGKILL"
+    assert said == [Cause("process 1 of 3 was killed by SIGKILL", "killed")]
     assert [process.returncode for process in watched.processes.values()] == [-signal.SIGKILL] * 2
 
 
-def test_a_process_that_is_lost_after_its_work_takes_nothing_with_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(ranks, "_PATIENCE", 0.1)
-    watched, said = _processes(tmp_path, KILL.format("ABRT")), []
-    watched.stuck = said.append
-    watched.finish()
+def test_a_process_that_is_lost_after_its_work_takes_nothing_with_it(tmp_path):
+    said = []
+    waits = {"poll": 0.01, "notice": 0.01, "end": 0.1}
+    watched = _processes(tmp_path, KILL.format("ABRT"), stuck=said.append, before=Ranks.finish, **waits)
     watched.processes[1].wait()
-    watched._watch()
-    assert not said
+    time.sleep(0.2)
     assert watched.cause(ValueError("of its own")) is None
     assert watched.cause(CLOSED) is None  # that of a logger, say
     watched.close(0)
-    assert not watched._lost
+    time.sleep(0.3)  # it would have ended this process by now
+    assert not said
 
 
 class _Seen(Ranks):
@@ -662,8 +649,8 @@ class _Seen(Ranks):
 
     stuck_calls: list = []  # noqa: RUF012
 
-    def __init__(self, folder, stuck, first=True):
-        super().__init__(folder, stuck, first)
+    def __init__(self, folder, stuck, **options):
+        super().__init__(folder, stuck, **options)
         self.stuck_calls.append(stuck)
 
 
@@ -687,7 +674,7 @@ def test_a_process_that_is_lost_while_the_loggers_finish_changes_nothing(work, t
     monkeypatch.setattr(ranks, "Ranks", _Seen)
     monkeypatch.setattr(os, "_exit", exits.append)
     monkeypatch.setattr(
-        loggers, "finish_loggers", lambda *rest: _Seen.stuck_calls[0](Cause("process 1 crashed", killed=False))
+        loggers, "finish_loggers", lambda *rest: _Seen.stuck_calls[0](Cause("process 1 crashed", "failed"))
     )
     folder = prepare_run(tmp_path, *RECONSTRUCTION)
     assert run_job(folder.path) == 0
@@ -716,10 +703,9 @@ def test_a_full_disk_met_by_another_process(work, tmp_path, monkeypatch, capsys)
         if left:
             (folder.path / ".process1.error").write_bytes(left)
         cause = watched.cause(CLOSED)
-        assert (cause.full, cause.killed) == (True, False)
+        assert cause.kind == "full"
         assert "no space left on the device while writing" in cause.text
         assert "the same command goes on." in cause.text
-        watched._lost = False
         watched.close(1)
         work[:] = [closed]
         with monkeypatch.context() as patch:
@@ -733,24 +719,20 @@ def test_a_full_disk_met_by_another_process(work, tmp_path, monkeypatch, capsys)
 
 
 _DISTURBED = """
-import errno, math, os, sys, time
-from indexnet.run import fit, job, loggers, ranks
+import atexit, errno, functools, os, sys, time
+from indexnet.run import fit, loggers, ranks
 from indexnet.tasks.base import Task
 
 mode, second = os.environ["MODE"], os.environ.get("RANK") == "1"
-ranks._PATIENCE = 0.1
-further = job._run_further_process
-
-def aborts(*arguments):
-    further(*arguments)
-    os.abort()  # while the interpreter goes down, all is done
+ranks.Ranks = functools.partial(ranks.Ranks, waits=ranks.Waits(notice=0.1))
 
 def full(self, *arguments):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 if mode == "abort":
-    job._run_further_process = aborts
-    fit._write_pictures = loggers.finish_loggers = lambda *arguments: time.sleep(1.5)
+    if second:
+        atexit.register(os.abort)  # while the interpreter goes down, all is done
+    fit.write_gallery = loggers.finish_loggers = lambda *arguments, **options: time.sleep(1.5)
 elif mode == "full" and second:
     Task.test_step = full
 elif mode == "nan" and second:

@@ -468,7 +468,7 @@ def test_the_difference_that_is_named_is_one_that_counts():
 def test_a_metric_that_cannot_be_measured_hides_no_other(tmp_path):
     from indexnet.sweep.progress import metrics_line
 
-    (tmp_path / "record.json").write_text(json.dumps({"metrics": {"psnr": None, "ssim": 0.91234}}))
+    (tmp_path / "record.json").write_text(json.dumps({"status": "done", "metrics": {"psnr": None, "ssim": 0.91234}}))
     assert metrics_line(tmp_path) == "psnr not measurable, ssim 0.9123"
 
 

@@ -55,7 +55,7 @@ def _run_first_process(folder: RunFolder, config: dict[str, Any]) -> int:
     from indexnet.run.callbacks import DivergedError
     from indexnet.run.fit import execute
     from indexnet.run.loggers import finish_loggers
-    from indexnet.run.ranks import INTERRUPTED, Cause, Ranks, is_killing
+    from indexnet.run.ranks import INTERRUPTED, Cause, Ranks, killed_process
     from indexnet.run.record import Record, now, read_progress
     from indexnet.run.resume import forget_step
     from indexnet.run.schema import config_hash
@@ -85,13 +85,12 @@ def _run_first_process(folder: RunFolder, config: dict[str, Any]) -> int:
 
     def explain(cause: Cause) -> int:
         """Act on what happened in another process; return the exit code."""
-        if cause.killed:
+        if cause.kind == "killed":
             print(f"indexnet: {path}: {cause.text}; the same command goes on.", file=sys.stderr, flush=True)
             return INTERRUPTED
-        if cause.full:
-            return 2
-        record.status, record.error = "failed", f"{'UserError: ' if cause.user else ''}{cause.text}"
-        return 2 if cause.user else 1
+        if cause.kind != "full":
+            record.status, record.error = "failed", f"{'UserError: ' if cause.kind == 'mistake' else ''}{cause.text}"
+        return 1 if cause.kind == "failed" else 2
 
     def stuck(cause: Cause) -> None:
         """End this process, which waits for another that is gone; in a thread of its own."""
@@ -101,7 +100,7 @@ def _run_first_process(folder: RunFolder, config: dict[str, Any]) -> int:
         try:
             failed = explain(cause)
             conclude()
-            if not cause.killed:
+            if cause.kind != "killed":
                 print(f"indexnet: {path}: {cause.text}", file=sys.stderr, flush=True)
         finally:
             os._exit(failed)
@@ -125,12 +124,12 @@ def _run_first_process(folder: RunFolder, config: dict[str, Any]) -> int:
             record.status, record.error = "failed", f"{type(error).__name__}: {error}"
             raise
         code = explain(cause)
-        if cause.full:
+        if cause.kind == "full":
             raise DiskFullError(cause.text) from None
-        if cause.user:
+        if cause.kind == "mistake":
             raise UserError(cause.text) from None
-        if not cause.killed:
-            raise RuntimeError(cause.text) from (None if is_killing(error) else error)
+        if cause.kind == "failed":
+            raise RuntimeError(cause.text) from (None if killed_process(error) else error)
     finally:
         try:
             with disk_full_as_sentence(path):
@@ -147,7 +146,7 @@ def _run_further_process(folder: RunFolder, config: dict[str, Any]) -> int:
     from indexnet.run.callbacks import DivergedError
     from indexnet.run.fit import execute
     from indexnet.run.loader import process_rank
-    from indexnet.run.ranks import FULL, INTERRUPTED, Cause, Ranks, is_killing, tell_error
+    from indexnet.run.ranks import FULL, INTERRUPTED, Cause, Ranks, killed_process, write_error
     from indexnet.run.record import Record
 
     def stuck(cause: Cause) -> None:
@@ -160,15 +159,13 @@ def _run_further_process(folder: RunFolder, config: dict[str, Any]) -> int:
             execute(folder, config, Record(), [], ranks)
     except DivergedError:
         pass  # the first process says so
-    except (KeyboardInterrupt, SystemExit):
-        code = INTERRUPTED
-    except DiskFullError as error:
-        code = FULL
-        tell_error(folder.path, process_rank(), error)
     except BaseException as error:
-        code = 2 if isinstance(error, UserError) else INTERRUPTED if is_killing(error) else 1
-        if code != INTERRUPTED:
-            tell_error(folder.path, process_rank(), error)
+        mistake = isinstance(error, UserError)
+        if isinstance(error, KeyboardInterrupt | SystemExit) or (not mistake and killed_process(error)):
+            code = INTERRUPTED
+        else:
+            code = FULL if isinstance(error, DiskFullError) else 2 if mistake else 1
+            write_error(folder.path, process_rank(), error)
         if code == 1:
             raise
     finally:
@@ -182,7 +179,6 @@ def _finished(folder: RunFolder, before: bool = False) -> int:
     if record.status == "diverged":
         print(f"indexnet: {folder.path}: {record.error}.", file=sys.stderr)
         return DIVERGED
-    found = record.metrics.items()
-    metrics = ", ".join(f"{name} {'not measurable' if value is None else f'{value:.4g}'}" for name, value in found)
-    print(f"{'done before' if before else 'done'}: {folder.path}: {metrics} (on {record.test_count} images)")
+    said = "done before" if before else "done"
+    print(f"{said}: {folder.path}: {record.metrics_line()} (on {record.test_count} images)")
     return 0

@@ -206,6 +206,11 @@ class Record:
             del found["data"]
         return found
 
+    def metrics_line(self) -> str:
+        """Return the metrics in one line, as a person reads them."""
+        found = self.metrics.items()
+        return ", ".join(f"{name} {'not measurable' if value is None else f'{value:.4g}'}" for name, value in found)
+
     def number(self, name: str) -> float | None:
         """Return the finite number of a field, None where there is none."""
         value = getattr(self, name)

@@ -90,11 +90,9 @@ def duration(seconds: float) -> str:
 def metrics_line(folder: Path) -> str:
     """Return a finished run's metrics in one line; empty where there is no record."""
     try:
-        record = RunFolder(folder).record() or Record()
+        return (RunFolder(folder).record() or Record()).metrics_line()
     except RecordError:
         return ""
-    found = record.metrics.items()
-    return ", ".join(f"{name} {'not measurable' if value is None else f'{value:.4g}'}" for name, value in found)
 
 
 def _steps(running: Running) -> tuple[str, str, str]:
