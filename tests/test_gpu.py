@@ -39,7 +39,7 @@ def test_a_run_on_the_gpu(tmp_path, task, precision):
     overrides += ["training.size=64", "data.train_count=8", "data.test_count=2", f"paths.runs={tmp_path}"]
     folder = prepare(freeze(compose([*overrides, "trainer.accelerator=gpu", "trainer.channels_last=true"])))
     assert run_job(folder.path) == 0
-    assert folder.record()["status"] == "done"
+    assert folder.record().status == "done"
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device")

@@ -53,11 +53,11 @@ def test_several_networks_at_several_sizes(tmp_path, checkpoint, capsys):
 
 
 def test_memory_is_that_of_the_forward_pass(checkpoint):
-    from indexnet.core.machine import forget_peak
+    from indexnet.core.machine import reset_peak_memory
     from indexnet.networks import create_network
     from indexnet.networks.tiled.memory import live_bytes
 
-    if not forget_peak():
+    if not reset_peak_memory():
         pytest.skip("peaks of a process cannot be forgotten here")
     network = create_network("autoencoder", widths=[64, 64]).eval()
     (line,) = latency.measure([("a", network)], [(512, 512)], torch.device("cpu"), 1)
@@ -67,10 +67,10 @@ def test_memory_is_that_of_the_forward_pass(checkpoint):
 
 def test_memory_grows_with_the_size():
     """Also for the first sizes of a process, in which kernels load."""
-    from indexnet.core.machine import forget_peak
+    from indexnet.core.machine import reset_peak_memory
     from indexnet.networks import create_network
 
-    if not forget_peak():
+    if not reset_peak_memory():
         pytest.skip("peaks of a process cannot be forgotten here")
     encoder = {"name": "mobilenetv2_released"}
     network = create_network("matting_unet", encoder=encoder, context="none", resampling="indexnet").eval()

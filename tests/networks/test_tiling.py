@@ -236,7 +236,7 @@ def test_an_image_finds_the_same_room_again_and_again(monkeypatch):
     from indexnet.networks.tiled import matting_protocol
 
     given = []
-    monkeypatch.setattr(matting_protocol, "give_back", lambda: given.append(1))
+    monkeypatch.setattr(matting_protocol, "release_memory", lambda: given.append(1))
     network = create_network("matting_unet", encoder={"name": "mobilenetv2_released", "width": 0.25})
     image, trimap = np.zeros((64, 64, 3), np.uint8), np.full((64, 64), 128, np.uint8)
     infer_alpha(network, image, trimap, memory=10**12)

@@ -13,7 +13,6 @@ from rich.console import Console
 from indexnet.report import html, latex, markdown, remarks, terminal
 from indexnet.report.build import build
 from indexnet.report.provenance import facts
-from indexnet.run import run_sets
 from indexnet.run.run_sets import find_run_sets
 from indexnet.run.tables import list_experiments, load_experiment
 from report_checker import check
@@ -125,12 +124,6 @@ def test_records_say_what_they_changed_and_where_they_were_measured(tmp_path):
     assert dict(facts(table))["Against the printed protocol"] == f"{batch}; {rate} (1 of 2 runs)"
     assert "Measured on validation data instead of test data: B." in table.warnings
     assert any("different devices (a CPU (1 threads), another CPU" in text for text in table.warnings)
-
-
-def test_the_newest_schema_is_that_of_the_records_that_runs_write():
-    from indexnet.run.folder import SCHEMA
-
-    assert run_sets.SCHEMA == SCHEMA
 
 
 # --- nothing is fetched ------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from data_support import write_camvid, write_train400
 from indexnet.core.errors import UserError
 from indexnet.run import callbacks
 from indexnet.run.job import DIVERGED, run_job
+from indexnet.run.record import Record
 from run_support import DENOISING, MATTING, RECONSTRUCTION, job_process, losses, prepare_run, same, weights
 
 
@@ -22,17 +23,17 @@ def test_a_run_leaves_a_record(tmp_path):
     folder = prepare_run(tmp_path, *RECONSTRUCTION, "resampling=indexnet", "resampling.family=hin")
     assert run_job(folder.path) == 0
     record = folder.record()
-    assert record["status"] == "done"
-    assert record["error"] is None
-    assert record["steps"] == 6
-    assert record["test_count"] == 5
-    assert record["batch"] == {"global": 4, "devices": 1, "accumulate": 1, "per_device": 4, "printed": None}
-    assert record["data"]["train"]["count"] == 10
-    assert record["parameters"] > record["resampling_parameters"] > 0
+    assert record.status == "done"
+    assert record.error is None
+    assert record.steps == 6
+    assert record.test_count == 5
+    assert record.batch == {"global": 4, "devices": 1, "accumulate": 1, "per_device": 4, "printed": None}
+    assert record.data.train.count == 10
+    assert record.parameters > record.resampling_parameters > 0
     with (folder.path / "per_image.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 5
-    for name, value in record["metrics"].items():
+    for name, value in record.metrics.items():
         assert value == pytest.approx(sum(float(row[name]) for row in rows) / 5, rel=1e-6)
     pictures = json.loads((folder.path / "pictures" / "pictures.json").read_text())
     assert {"input", "output", "error", "index"} <= {entry["kind"] for entry in pictures}
@@ -80,7 +81,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(tmp_path, monkeypatch, override
         assert folder.status() == "running"
     assert run_job(folder.path) == 0
     assert same(weights(whole), weights(folder))
-    assert whole.record()["metrics"] == folder.record()["metrics"]
+    assert whole.record().metrics == folder.record().metrics
     assert losses(whole) == losses(folder)
 
 
@@ -88,8 +89,8 @@ def test_divergence_is_a_result_not_a_failure(tmp_path, capfd):
     folder = prepare_run(tmp_path, *RECONSTRUCTION, "optimizer.lr=1e30", "schedule=constant", "resampling=bilinear")
     assert run_job(folder.path) == DIVERGED
     record = folder.record()
-    assert record["status"] == "diverged"
-    assert "step" in record["error"]
+    assert record.status == "diverged"
+    assert "step" in record.error
     assert run_job(folder.path) == DIVERGED  # deterministic: not run again
     assert "Traceback" not in capfd.readouterr().err
 
@@ -98,8 +99,8 @@ def test_a_mistake_is_recorded(tmp_path):
     folder = prepare_run(tmp_path, "task=reconstruction", "data=mnist", f"paths.data={tmp_path}/nowhere")
     with pytest.raises(UserError, match="nowhere"):
         run_job(folder.path)
-    assert folder.record()["status"] == "failed"
-    assert "nowhere" in folder.record()["error"]
+    assert folder.record().status == "failed"
+    assert "nowhere" in folder.record().error
 
 
 def test_a_network_that_does_not_fit_the_task_is_refused(tmp_path):
@@ -118,7 +119,7 @@ def test_too_many_gpus_are_refused(tmp_path, monkeypatch):
 def test_matting_trains(tmp_path):
     folder = prepare_run(tmp_path, *MATTING, "training.steps=1", "resampling.family=o2o_shared")
     assert run_job(folder.path) == 0
-    metrics = folder.record()["metrics"]
+    metrics = folder.record().metrics
     assert set(metrics) == {"sad", "mse", "grad", "conn"}
     assert 0 < metrics["mse"] < 1
 
@@ -158,7 +159,7 @@ def test_the_number_of_processes_changes_no_metric(task, counts, metrics, tmp_pa
     one = prepare_run(tmp_path / "one", *words)
     result = job_process(one)
     assert result.returncode == 0, result.stderr
-    measured = one.record()["metrics"]
+    measured = one.record().metrics
     assert set(measured) == metrics
     for devices in counts:
         several = prepare_run(tmp_path / f"{devices}", *words, f"trainer.devices={devices}")
@@ -170,10 +171,10 @@ def test_the_number_of_processes_changes_no_metric(task, counts, metrics, tmp_pa
         assert result.returncode == 0, result.stderr
         assert "training for" not in result.stdout
         record = several.record()
-        assert record["metrics"] == pytest.approx(measured, rel=1e-12, nan_ok=False)
+        assert record.metrics == pytest.approx(measured, rel=1e-12, nan_ok=False)
         assert (several.path / "per_image.csv").read_text() == (one.path / "per_image.csv").read_text()
-        assert record["test_count"] == 3 if task == "segmentation" else 5
-        assert record["batch"] == {
+        assert record.test_count == 3 if task == "segmentation" else 5
+        assert record.batch == {
             "global": 6, "devices": devices, "accumulate": 1, "per_device": 6 // devices, "printed": None,
         }  # fmt: skip
 
@@ -185,9 +186,9 @@ def test_two_processes_train_and_test_on_two_test_sets(tmp_path):
     result = job_process(folder)
     assert result.returncode == 0, result.stderr
     record = folder.record()
-    assert set(record["metrics"]) == {"bsd68/psnr", "bsd68/ssim", "set12/psnr", "set12/ssim"}
-    assert record["test_count"] == 5
-    assert record["data"]["test"]["splits"]["bsd68"]["count"] == 3
+    assert set(record.metrics) == {"bsd68/psnr", "bsd68/ssim", "set12/psnr", "set12/ssim"}
+    assert record.test_count == 5
+    assert record.data.test.splits["bsd68"]["count"] == 3
 
 
 def test_a_network_with_the_wrong_outputs_is_refused_before_training(tmp_path):
@@ -228,7 +229,7 @@ def test_a_metric_without_anything_to_measure_is_no_number(tmp_path, monkeypatch
     ]
     folder = prepare_run(tmp_path, *words, "data.test_count=1", "trainer.accelerator=cpu")
     assert run_job(folder.path) == 0
-    assert folder.record()["metrics"]["depth_rmse"] is None
+    assert folder.record().metrics["depth_rmse"] is None
     assert "depth_rmse not measurable" in capsys.readouterr().out
 
 
@@ -287,10 +288,10 @@ def test_a_run_measured_on_the_validation_split_reads_no_test_sample(tmp_path, m
     folder = prepare_run(tmp_path, *SCENES, "split=validation")
     assert run_job(folder.path) == 0
     record = folder.record()
-    assert record["split"] == "validation"
-    assert record["test_count"] == 2  # what the budget allows
-    assert record["data"]["test"]["count"] == 3
-    assert set(record["metrics"]) == {"depth_rmse", "rel", "log10", "delta1", "delta2", "delta3"}
+    assert record.split == "validation"
+    assert record.test_count == 2  # what the budget allows
+    assert record.data.test.count == 3
+    assert set(record.metrics) == {"depth_rmse", "rel", "log10", "delta1", "delta2", "delta3"}
     assert "testing on 2 images of the validation split" in capsys.readouterr().out
     with (folder.path / "per_image.csv").open() as file:
         assert all("validation" in row["name"] for row in csv.DictReader(file))
@@ -307,7 +308,7 @@ def test_a_validation_split_on_other_files_is_told_apart(tmp_path, monkeypatch):
              "resampling=max_unpool", "trainer.accelerator=cpu", "split=validation"]  # fmt: skip
     folder = prepare_run(tmp_path / "runs", *words, f"data.root={tmp_path / 'one'}")
     assert run_job(folder.path) == 0
-    assert folder.record()["data"]["test"]["count"] == 2
+    assert folder.record().data.test.count == 2
     assert prepare_run(tmp_path / "runs", *words, f"data.root={tmp_path / 'same'}").path == folder.path
     with pytest.raises(UserError, match=r"holds a run on the files of data\.root=.*one, and data\.root=.*other has"):
         prepare_run(tmp_path / "runs", *words, f"data.root={tmp_path / 'other'}")
@@ -356,29 +357,27 @@ def test_sync_batchnorm_needs_gpus(tmp_path, monkeypatch, capsys):
     (["task=reconstruction", "training.batch_size=7"], None, []),
 ])  # fmt: skip
 def test_a_record_says_what_differs_from_the_printed_protocol(words, printed, changes, tmp_path):
-    from indexnet.run import record
-
     config = prepare_run(tmp_path, *words).config()
-    begun = record.start(config, "")
-    assert begun["batch"]["printed"] == printed
-    assert begun["changes"] == changes
+    begun = Record.start(config, "")
+    assert begun.batch["printed"] == printed
+    assert begun.changes == changes
 
 
 def test_a_row_with_a_rate_of_its_own_is_printed_with_it(tmp_path, monkeypatch):
     import dataclasses
 
-    from indexnet.run import record, tables
+    from indexnet.run import tables
 
     table = tables.load_experiment("quickstart")
     rows = [dataclasses.replace(row, overrides=(*row.overrides, "optimizer.lr=0.1")) for row in table.rows]
     monkeypatch.setattr(tables, "load_experiment", lambda name: dataclasses.replace(table, rows=tuple(rows)))
     config = prepare_run(tmp_path, "experiments=quickstart", "experiment.row=hin").config()
-    assert record.start(config, "")["changes"] == ["optimizer.lr 0.003 instead of the printed 0.1"]
+    assert Record.start(config, "").changes == ["optimizer.lr 0.003 instead of the printed 0.1"]
 
 
 def test_an_experiment_file_that_is_edited_changes_no_job_that_waits(tmp_path, monkeypatch):
     from indexnet.run import config as configs
-    from indexnet.run import record, tables
+    from indexnet.run import tables
 
     words = ["experiments=quickstart", "experiment.row=hin", "training.batch_size=8"]
     folder = prepare_run(tmp_path, *words)
@@ -386,11 +385,11 @@ def test_an_experiment_file_that_is_edited_changes_no_job_that_waits(tmp_path, m
     assert config["protocol"] == {"training.batch_size": 32, "optimizer.lr": 0.003}
     (tmp_path / "quickstart.yaml").write_text("training: {batch_size: 8}\nexperiment: [")
     monkeypatch.setattr(tables, "experiments_dir", lambda: tmp_path)
-    assert record.start(config, "")["changes"] == ["global batch 8 instead of the printed 32"]
+    assert Record.start(config, "").changes == ["global batch 8 instead of the printed 32"]
     without = {key: value for key, value in config.items() if key != "protocol"}  # as earlier versions froze it
     assert configs.config_hash(without) == configs.config_hash(config)
-    assert record.start(without, "")["changes"] == []
-    assert record.start(without, "")["batch"]["printed"] is None
+    assert Record.start(without, "").changes == []
+    assert Record.start(without, "").batch["printed"] is None
     (folder.path / "config.yaml").write_text(yaml.safe_dump(without, sort_keys=False))
     monkeypatch.undo()
     assert prepare_run(tmp_path, *words).path == folder.path

@@ -11,9 +11,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
+import tempfile
 import time
 import types
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -24,13 +25,13 @@ from indexnet.cli import main
 from indexnet.core import files
 from indexnet.core.errors import UserError
 from indexnet.core.files import PART, DiskFullError, write_json
-from indexnet.run import callbacks, fit, loggers, ranks, resume
+from indexnet.run import callbacks, fit, loggers, ranks
 from indexnet.run.folder import RunFolder
 from indexnet.run.job import DIVERGED, run_job
-from indexnet.run.ranks import FULL, INTERRUPTED, Cause, Ranks
+from indexnet.run.ranks import FULL, INTERRUPTED, Cause, Ranks, Waits, write_error
 from indexnet.run.resume import find_checkpoint, read_checkpoint
 from indexnet.tasks.base import Task
-from run_support import DENOISING, MATTING, RECONSTRUCTION, job_process, losses, prepare_run, same, weights
+from run_support import DENOISING, MATTING, RECONSTRUCTION, job_process, losses, prepare_run, same, wait_until, weights
 
 forks = pytest.mark.skipif(
     not hasattr(os, "fork") or torch.cuda.is_available(), reason="forks, which CUDA does not bear"
@@ -40,10 +41,10 @@ forks = pytest.mark.skipif(
 def _ended_as(whole, folder):
     """Check that two runs have come to the same."""
     assert same(weights(whole), weights(folder))
-    assert whole.record()["metrics"] == folder.record()["metrics"]
+    assert whole.record().metrics == folder.record().metrics
     assert (whole.path / "per_image.csv").read_bytes() == (folder.path / "per_image.csv").read_bytes()
     assert losses(folder) == losses(whole)
-    assert all(folder.record()[key] > 0 for key in ("train_samples_per_s", "peak_memory_mb", "wall_time_s"))
+    assert all(folder.record().number(key) > 0 for key in ("train_samples_per_s", "peak_memory_mb", "wall_time_s"))
     assert sorted(path.name for path in (folder.path / "checkpoints").glob("*.ckpt")) == ["last.ckpt"]
     assert not list(folder.path.rglob(f".*{PART}"))
 
@@ -142,13 +143,13 @@ def test_killed_when(moment, undisturbed, tmp_path):
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_checkpoint_appears_after_the_row_of_its_step(accumulate, tmp_path, monkeypatch):
     words = [*RECONSTRUCTION, "resampling=nearest", "trainer.checkpoint_every=2", f"trainer.accumulate={accumulate}"]
-    folder, plain, seen = prepare_run(tmp_path, *words), callbacks.atomic_write, []
+    folder, plain, seen = prepare_run(tmp_path, *words), callbacks.write_checkpoint, []
 
-    def write(path, data, *, keep=None):
-        plain(path, data, keep=keep)
+    def write(path, *more):
+        plain(path, *more)
         seen.append((read_checkpoint(path)["global_step"], len(losses(folder))))
 
-    monkeypatch.setattr(callbacks, "atomic_write", write)
+    monkeypatch.setattr(callbacks, "write_checkpoint", write)
     assert run_job(folder.path) == 0
     assert seen == [(2, 2), (4, 4), (6, 6)]
 
@@ -349,10 +350,10 @@ def test_a_checkpoint_of_another_run_is_refused(cut):
 
 
 def test_a_checkpoint_that_may_not_be_read_is_no_damage(cut, monkeypatch):
-    def forbidden(path):
+    def forbidden(path, *more):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(resume.zipfile, "ZipFile", forbidden)
+    monkeypatch.setattr(zipfile, "ZipFile", forbidden)
     with pytest.raises(UserError, match=r"last\.ckpt cannot be read \(Permission denied\)"):
         find_checkpoint(cut, cut.config(), settle=True)
     assert cut.checkpoint().is_file()
@@ -362,17 +363,18 @@ def test_a_checkpoint_that_may_not_be_read_is_no_damage(cut, monkeypatch):
 
 
 def _full_for(monkeypatch, name, times=1):
-    plain, left = files._replace, times
+    """Let there be no room for a file from its ``times``-th writing on."""
+    plain, left = tempfile.mkstemp, times
 
-    def replace(path, content, keep):
+    def mkstemp(*, prefix, **more):
         nonlocal left
-        if path.name == name:
+        if prefix == f".{name}.":
             left -= 1
             if left <= 0:
                 raise OSError(errno.ENOSPC, "No space left on device")
-        plain(path, content, keep)
+        return plain(prefix=prefix, **more)
 
-    monkeypatch.setattr(files, "_replace", replace)
+    monkeypatch.setattr(tempfile, "mkstemp", mkstemp)
 
 
 @pytest.mark.parametrize(("name", "times"), [
@@ -443,12 +445,18 @@ def test_a_full_disk_met_by_a_logger(undisturbed, tmp_path, monkeypatch):
 # --- what all tries have taken ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def clock(monkeypatch):
+class _Clock:
     """A clock that stands still until it is set."""
-    found = types.SimpleNamespace(now=0.0)
-    monkeypatch.setattr(callbacks.time, "monotonic", lambda: found.now)
-    return found
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return _Clock()
 
 
 class _Trainer:
@@ -473,7 +481,7 @@ def _try(progress, clock, start, begun, ends):
 
 def test_throughput_is_that_of_all_tries(tmp_path, clock, monkeypatch):
     def progress(since=0.0):
-        return callbacks.Progress(tmp_path / "progress.json", 10, 4, since)
+        return callbacks.Progress(tmp_path / "progress.json", 10, 4, since, clock)
 
     monkeypatch.setattr(callbacks, "peak_memory_mb", lambda device: 700.0)
     first = _try(progress(), clock, 0, 10, [15, 16, 17, 19])
@@ -504,7 +512,7 @@ def test_throughput_is_that_of_all_tries(tmp_path, clock, monkeypatch):
 def test_throughput_of_short_tries_is_that_of_all_steps(tmp_path, clock):
     known = {}
     for _ in range(3):  # two steps each, which usually count as warming up
-        progress = callbacks.Progress(tmp_path / "progress.json", 10, 4)
+        progress = callbacks.Progress(tmp_path / "progress.json", 10, 4, clock=clock)
         progress.load_state_dict(known)
         known = _try(progress, clock, 0, 0, [3, 5]).state_dict()
     assert progress.samples_per_s == 24 / 15
@@ -527,18 +535,18 @@ def test_the_time_of_killed_and_failed_tries_counts(undisturbed, tmp_path):
         Task.test_step = step
 
     assert _result(_start(folder, slow)) == -signal.SIGKILL
-    started = folder.record()["started"]
+    started = folder.record().started
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(callbacks.Progress, "on_test_batch_end", lambda *arguments: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run_job(folder.path)
     failed = folder.record()
-    assert failed["status"] == "failed"
-    assert failed["wall_time_s"] > 300
+    assert failed.status == "failed"
+    assert failed.wall_time_s > 300
     assert run_job(folder.path) == 0
     record = folder.record()
-    assert record["wall_time_s"] > failed["wall_time_s"]
-    assert record["started"] == started
+    assert record.wall_time_s > failed.wall_time_s
+    assert record.started == started
     _ended_as(undisturbed[1], folder)
 
 
@@ -548,7 +556,7 @@ def test_the_time_of_killed_and_failed_tries_counts(undisturbed, tmp_path):
 def test_a_record_of_a_newer_version_is_left_alone(undisturbed, tmp_path, capsys):
     words, whole = undisturbed
     folder = prepare_run(tmp_path, *words)
-    write_json(folder.path / "record.json", {**whole.record(), "schema": 2})
+    write_json(folder.path / "record.json", {**whole.record().to_json(), "schema": 2})
     before = (folder.path / "record.json").read_bytes()
     assert main(["job", str(folder.path)]) == 2
     said = capsys.readouterr().err
@@ -567,12 +575,13 @@ def test_a_record_that_is_none_is_named(content, tmp_path):
 # --- several processes -----------------------------------------------------------------------------------------------
 
 
-def _processes(tmp_path, *programs):
+def _processes(tmp_path, *programs, stuck=lambda cause: None, before=lambda ranks: None, **waits):
     """Return the processes of a run, as if started, each a small program."""
-    watched = Ranks(tmp_path, stuck=lambda cause: None)
-    for rank, program in enumerate(programs, 1):
-        watched.processes[rank] = subprocess.Popen([sys.executable, "-S", "-c", program])
-    watched._world = len(programs) + 1
+    watched = Ranks(tmp_path, stuck, waits=Waits(**{"notice": 60.0, "end": 3600.0, **waits}))
+    before(watched)
+    command = [sys.executable, "-S", "-c"]
+    started = {rank: subprocess.Popen([*command, program]) for rank, program in enumerate(programs, 1)}
+    watched.watch(started, len(programs) + 1)
     return watched
 
 
@@ -581,30 +590,25 @@ WAIT = "import time; time.sleep(60)"
 CLOSED = RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:2")
 
 
-@pytest.mark.parametrize(("programs", "killed", "text"), [
-    ([KILL.format("KILL")], True, "process 1 of 2 was killed by SIGKILL"),
-    ([KILL.format("TERM"), "raise SystemExit(4)"], True, "process 1 of 3 was killed by SIGTERM"),
-    ([KILL.format("SEGV")], False, "process 1 of 2 crashed with SIGSEGV"),
-    (["raise SystemExit(4)", "raise SystemExit(7)"], False, "process 2 of 3 ended with exit code 7"),
-    ([WAIT], True, "the connection to another process was lost"),
+@pytest.mark.parametrize(("programs", "kind", "text"), [
+    ([KILL.format("KILL")], "killed", "process 1 of 2 was killed by SIGKILL"),
+    ([KILL.format("TERM"), "raise SystemExit(4)"], "killed", "process 1 of 3 was killed by SIGTERM"),
+    ([KILL.format("SEGV")], "failed", "process 1 of 2 crashed with SIGSEGV"),
+    (["raise SystemExit(4)", "raise SystemExit(7)"], "failed", "process 2 of 3 ended with exit code 7"),
+    ([WAIT], "killed", "the connection to another process was lost"),
 ])  # fmt: skip
-def test_a_closed_connection_is_explained(programs, killed, text, tmp_path, monkeypatch):
-    monkeypatch.setattr(ranks, "_ARRIVAL", 1.0)
-    watched = _processes(tmp_path, *programs)
-    cause = watched.cause(CLOSED)
-    assert (cause.killed, cause.text) == (killed, text)
-    watched._lost = False  # no timer that ends the tests
+def test_a_closed_connection_is_explained(programs, kind, text, tmp_path):
+    watched = _processes(tmp_path, *programs, arrival=1.0)
+    assert watched.cause(CLOSED) == Cause(text, kind)
     watched.close(1)
 
 
 def test_the_error_of_another_process_is_told(tmp_path):
     watched = _processes(tmp_path, "raise SystemExit(1)")
-    ranks.tell_error(tmp_path, 1, ZeroDivisionError("by zero"))
-    cause = watched.cause(CLOSED)
-    assert (cause.text, cause.killed, cause.user) == ("ZeroDivisionError: by zero", False, False)
-    ranks.tell_error(tmp_path, 1, UserError("file x is broken."))
-    assert watched.cause(CLOSED).user
-    watched._lost = False
+    write_error(tmp_path, 1, ZeroDivisionError("by zero"))
+    assert watched.cause(CLOSED) == Cause("ZeroDivisionError: by zero", "failed")
+    write_error(tmp_path, 1, UserError("file x is broken."))
+    assert watched.cause(CLOSED) == Cause("file x is broken.", "mistake")
     watched.close(1)
     assert not list(tmp_path.iterdir())
 
@@ -612,40 +616,32 @@ def test_the_error_of_another_process_is_told(tmp_path):
 def test_an_error_of_its_own_is_not_explained_away(tmp_path):
     watched = _processes(tmp_path, "raise SystemExit(1)")
     watched.processes[1].wait()
-    ranks.tell_error(tmp_path, 1, ValueError("the same there"))
+    write_error(tmp_path, 1, ValueError("the same there"))
     assert watched.cause(ValueError("the same here")) is None
     assert watched.cause(UserError("Connection closed by peer")) is None
     watched.close(1)
 
 
-def test_a_process_that_waits_for_a_lost_one_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(ranks, "_PATIENCE", 0.1)
-    watched, said = _processes(tmp_path, KILL.format("KILL"), WAIT), []
-    watched.stuck = said.append
-    watcher = threading.Thread(target=watched._watch)
-    watcher.start()
-    deadline = time.monotonic() + 20
-    while not said:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+def test_a_process_that_waits_for_a_lost_one_is_told(tmp_path):
+    said = []
+    watched = _processes(tmp_path, KILL.format("KILL"), WAIT, stuck=said.append, notice=0.1)
+    assert wait_until(lambda: said)
     watched.close(1)
-    watcher.join()
-    assert said[0].text == "process 1 of 3 was killed by SIGKILL"
+    assert said == [Cause("process 1 of 3 was killed by SIGKILL", "killed")]
     assert [process.returncode for process in watched.processes.values()] == [-signal.SIGKILL] * 2
 
 
-def test_a_process_that_is_lost_after_its_work_takes_nothing_with_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(ranks, "_PATIENCE", 0.1)
-    watched, said = _processes(tmp_path, KILL.format("ABRT")), []
-    watched.stuck = said.append
-    watched.finish()
+def test_a_process_that_is_lost_after_its_work_takes_nothing_with_it(tmp_path):
+    said = []
+    waits = {"poll": 0.01, "notice": 0.01, "end": 0.1}
+    watched = _processes(tmp_path, KILL.format("ABRT"), stuck=said.append, before=Ranks.finish, **waits)
     watched.processes[1].wait()
-    watched._watch()
-    assert not said
+    time.sleep(0.2)
     assert watched.cause(ValueError("of its own")) is None
     assert watched.cause(CLOSED) is None  # that of a logger, say
     watched.close(0)
-    assert not watched._lost
+    time.sleep(0.3)  # it would have ended this process by now
+    assert not said
 
 
 class _Seen(Ranks):
@@ -653,8 +649,8 @@ class _Seen(Ranks):
 
     stuck_calls: list = []  # noqa: RUF012
 
-    def __init__(self, folder, stuck, first=True):
-        super().__init__(folder, stuck, first)
+    def __init__(self, folder, stuck, **options):
+        super().__init__(folder, stuck, **options)
         self.stuck_calls.append(stuck)
 
 
@@ -664,7 +660,7 @@ def work(monkeypatch):
     todo = []
 
     def execute(folder, config, record, *rest):
-        record |= {"metrics": {"psnr": 1.0}, "test_count": 1}
+        record.metrics, record.test_count = {"psnr": 1.0}, 1
         for each in todo:
             each()
 
@@ -678,13 +674,13 @@ def test_a_process_that_is_lost_while_the_loggers_finish_changes_nothing(work, t
     monkeypatch.setattr(ranks, "Ranks", _Seen)
     monkeypatch.setattr(os, "_exit", exits.append)
     monkeypatch.setattr(
-        loggers, "finish_loggers", lambda *rest: _Seen.stuck_calls[0](Cause("process 1 crashed", killed=False))
+        loggers, "finish_loggers", lambda *rest: _Seen.stuck_calls[0](Cause("process 1 crashed", "failed"))
     )
     folder = prepare_run(tmp_path, *RECONSTRUCTION)
     assert run_job(folder.path) == 0
     assert not exits
     assert folder.status() == "done"
-    assert folder.record()["error"] is None
+    assert folder.record().error is None
 
 
 def test_a_full_disk_met_by_another_process(work, tmp_path, monkeypatch, capsys):
@@ -707,10 +703,9 @@ def test_a_full_disk_met_by_another_process(work, tmp_path, monkeypatch, capsys)
         if left:
             (folder.path / ".process1.error").write_bytes(left)
         cause = watched.cause(CLOSED)
-        assert (cause.full, cause.killed) == (True, False)
+        assert cause.kind == "full"
         assert "no space left on the device while writing" in cause.text
         assert "the same command goes on." in cause.text
-        watched._lost = False
         watched.close(1)
         work[:] = [closed]
         with monkeypatch.context() as patch:
@@ -720,28 +715,24 @@ def test_a_full_disk_met_by_another_process(work, tmp_path, monkeypatch, capsys)
         assert cause.text in said
         assert "Traceback" not in said
         assert folder.status() == "running"
-        assert folder.record()["error"] is None
+        assert folder.record().error is None
 
 
 _DISTURBED = """
-import errno, math, os, sys, time
-from indexnet.run import fit, job, loggers, ranks
+import atexit, errno, functools, os, sys, time
+from indexnet.run import fit, loggers, ranks
 from indexnet.tasks.base import Task
 
 mode, second = os.environ["MODE"], os.environ.get("RANK") == "1"
-ranks._PATIENCE = 0.1
-further = job._run_further_process
-
-def aborts(*arguments):
-    further(*arguments)
-    os.abort()  # while the interpreter goes down, all is done
+ranks.Ranks = functools.partial(ranks.Ranks, waits=ranks.Waits(notice=0.1))
 
 def full(self, *arguments):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 if mode == "abort":
-    job._run_further_process = aborts
-    fit._write_pictures = loggers.finish_loggers = lambda *arguments: time.sleep(1.5)
+    if second:
+        atexit.register(os.abort)  # while the interpreter goes down, all is done
+    fit.write_gallery = loggers.finish_loggers = lambda *arguments, **options: time.sleep(1.5)
 elif mode == "full" and second:
     Task.test_step = full
 elif mode == "nan" and second:
@@ -800,9 +791,9 @@ def test_a_run_that_loses_a_process_goes_on(tmp_path):
     assert "process 2 of 3 was killed by SIGKILL; the same command goes on." in said
     assert "Traceback" not in said
     assert folder.status() == "running"
-    assert folder.record()["error"] is None
+    assert folder.record().error is None
     assert job_process(folder).returncode == 0
-    assert folder.record()["test_count"] == 5
+    assert folder.record().test_count == 5
     _ended_as(whole, folder)
 
 
@@ -822,7 +813,7 @@ def test_a_mistake_that_only_another_process_meets_is_the_one_that_is_recorded(t
     assert f"{image.name} cannot be read as an image" in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
     record = folder.record()
-    assert record["status"] == "failed"
-    assert record["error"].startswith("UserError: ")
-    assert f"{image.name} cannot be read as an image" in record["error"]
+    assert record.status == "failed"
+    assert record.error.startswith("UserError: ")
+    assert f"{image.name} cannot be read as an image" in record.error
     assert not list(folder.path.glob(".process*"))

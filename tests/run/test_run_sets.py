@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from indexnet.core.errors import UserError
+from indexnet.run.record import DataRecord, Samples
 from indexnet.run.run_sets import choose, find_run_sets, read_curve, read_per_image, read_pictures, read_run
 from report_fabricated import falling_loss, record, write_run
 
@@ -53,7 +54,7 @@ def test_choose(tmp_path):
         (record(status="diverged"), "diverged", "NaN"),
         (record(schema=2), "unreadable", "schema 2.*update indexnet"),
         (record(status="splendid"), "unreadable", "no known status"),
-        ({"hello": 1}, "unreadable", "not the record of a run"),
+        ({"hello": 1}, "unreadable", "no known status"),
         (None, "new", "not started"),
     ],
 )
@@ -62,6 +63,18 @@ def test_states_of_a_run(tmp_path, content, status, reason):
     assert run.status == status
     assert __import__("re").search(reason, run.reason)
     assert bool(run.metrics) == (status == "done")
+
+
+def test_what_somebody_has_edited_into_another_type_is_dropped(tmp_path):
+    edited = record(steps="many", parameters=True, batch=[4], data={"name": 1, "test": {"count": "4", "splits": {}}})
+    found = read_run(write_run(tmp_path, "a", 0, edited)).record
+    assert (found.steps, found.parameters, found.batch, found.data) == (
+        None,
+        None,
+        {},
+        DataRecord(test=Samples(splits={})),
+    )
+    assert found.paper_gflops == 0.05
 
 
 def test_progress_of_an_unfinished_run(tmp_path):
@@ -82,10 +95,9 @@ def test_metrics_that_are_no_numbers_are_left_out(tmp_path):
     folder = write_run(tmp_path, "a", 0, record({"psnr": 30.0, "ssim": None, "mae": float("nan"), "rmse": "0.1"}))
     run = read_run(folder)
     assert run.metrics == {"psnr": 30.0}
-    assert run.number("parameters") == 100_000
-    assert run.number("device") is None
-    assert run.nested("data", "test", "fingerprint") == "bb"
-    assert run.nested("data", "nothing", "fingerprint") is None
+    assert run.record.number("parameters") == 100_000
+    assert run.record.number("device") is None
+    assert run.record.data.test.fingerprint == "bb"
 
 
 def test_per_image_keeps_repeated_names_and_drops_empty_cells(tmp_path):

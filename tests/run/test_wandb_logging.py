@@ -401,7 +401,7 @@ def test_a_killed_run_of_two_processes_read_back(tmp_path):
     said = process.communicate(timeout=300)[0]
     assert process.returncode == 0, said
     assert "going on from step" in said
-    record = folder.record()
+    record = folder.record().to_json()
     (path,) = offline_runs(folder.path)
     found = read_offline(path)
 
@@ -457,7 +457,7 @@ def test_a_network_that_goes_away_does_not_stop_a_run(tmp_path, server, monkeypa
     server.silent_after = "UpsertBucket"  # the run is there, and the network is not any more
     folder, config = _prepare(tmp_path, "training.steps=6")
     assert run_job(folder.path) == 0
-    assert folder.record()["status"] == "done"
+    assert folder.record().status == "done"
     said = capsys.readouterr().err
     assert "Traceback" not in said
     assert "uploads the rest" in said

@@ -201,7 +201,7 @@ def test_a_sweep_that_loses_runs_without_a_kill_is_no_success(benchmark, tmp_pat
 _SWEEP = """
 import sys, time
 from pathlib import Path
-from indexnet.run.folder import exclusive
+from indexnet.core.locks import exclusive
 from indexnet.sweep.pool import Job, launch
 here = Path.cwd()
 with exclusive(here / ".sweep", "another sweep is at work"):

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -439,21 +440,16 @@ def test_a_full_disk_is_no_lock(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_said_when_a_folder_is_prepared_again(tmp_path, monkeypatch):
-    from indexnet.core import files
-
     monkeypatch.chdir(tmp_path)
     config = _config()
     folder = prepare(config)
-    plain = files._replace
 
-    def full(path, *more):
-        if path.name == "config.yaml":
-            raise OSError(errno.ENOSPC, "full")
-        return plain(path, *more)
+    def full(**options):
+        raise OSError(errno.ENOSPC, "full")
 
     config["logger"]["csv"] = False
     with monkeypatch.context() as patch:
-        patch.setattr(files, "_replace", full)
+        patch.setattr(tempfile, "mkstemp", full)
         with folder.lock():
             prepare(config)  # somebody is at work there with the old one
         with pytest.raises(DiskFullError, match=r"config\.yaml; free some, then the same command goes on"):
@@ -472,7 +468,7 @@ def test_the_difference_that_is_named_is_one_that_counts():
 def test_a_metric_that_cannot_be_measured_hides_no_other(tmp_path):
     from indexnet.sweep.progress import metrics_line
 
-    (tmp_path / "record.json").write_text(json.dumps({"metrics": {"psnr": None, "ssim": 0.91234}}))
+    (tmp_path / "record.json").write_text(json.dumps({"status": "done", "metrics": {"psnr": None, "ssim": 0.91234}}))
     assert metrics_line(tmp_path) == "psnr not measurable, ssim 0.9123"
 
 

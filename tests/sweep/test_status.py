@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -17,6 +18,7 @@ import pytest
 from indexnet.cli import main
 from indexnet.core.locks import exclusive
 from indexnet.run.folder import RunFolder
+from indexnet.run.resume import resumed_step, write_checkpoint
 from indexnet.sweep.status import read_state
 
 ROOT = Path("runs/quickstart/photos-small")
@@ -141,7 +143,7 @@ def test_a_damaged_checkpoint_counts_for_nothing(damage, checkpoint, capsys):
     content = {"cut": whole[: len(whole) // 2], "empty": b"", "text": b"PK no archive at all", "absent": None}[damage]
     if content is not None:
         folder.checkpoint().write_bytes(content)
-    assert folder.resumed_step() == 0
+    assert resumed_step(folder) == 0
     assert "interrupted at 0 / 200" in _status(capsys)
     folder.previous_checkpoint().write_bytes(whole)
     assert "interrupted at 30 / 200" in _status(capsys)
@@ -155,8 +157,9 @@ def test_a_checkpoint_is_looked_at_without_running_what_is_in_it(tmp_path):
     folder = RunFolder(tmp_path)
     folder.checkpoint().parent.mkdir()
     with zipfile.ZipFile(folder.checkpoint(), "w") as archive:
-        archive.writestr("last/data.pkl", pickle.dumps({"trap": Trap(), "global_step": 8}))
-    assert folder.resumed_step() == 8
+        archive.writestr("last/data.pkl", pickle.dumps({"trap": Trap(), "global_step": 8}, protocol=2))
+        archive.writestr("last/version", "3")
+    assert resumed_step(folder) == 0  # a run would not take it, either
 
 
 def test_a_file_system_without_locks(capsys, monkeypatch):
@@ -233,8 +236,42 @@ def test_mistakes(arguments, sentence, capsys):
     assert sentence in capsys.readouterr().err
 
 
-def test_it_needs_no_torch():
+def test_a_step_beside_a_checkpoint_is_that_of_this_checkpoint(tmp_path, checkpoint):
+    folder, whole = RunFolder(tmp_path), memoryview(checkpoint.read_bytes())
+    last, previous = folder.checkpoint(), folder.previous_checkpoint()
+    write_checkpoint(last, memoryview(b"of step 20"), 20, previous)
+    write_checkpoint(last, whole, 25, previous)
+    assert resumed_step(folder) == 25  # as noted: this one says 30
+    last.write_bytes(whole[:-1])  # cut off: the step is that of another one
+    assert resumed_step(folder) == 0
+    previous.write_bytes(whole)
+    assert resumed_step(folder) == 30
+
+
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_a_kill_between_a_checkpoint_and_its_step_makes_no_wrong_step(call, tmp_path, checkpoint, monkeypatch):
+    folder, whole = RunFolder(tmp_path), memoryview(checkpoint.read_bytes())
+    last, previous = folder.checkpoint(), folder.previous_checkpoint()
+    write_checkpoint(last, whole, 25, previous)
+    plain, left = os.replace, call
+
+    def killed(*names):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+        plain(*names)
+
+    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr(os, "replace", killed)
+        write_checkpoint(last, whole, 35, previous)
+    assert resumed_step(folder) == (35 if call == 3 else 30)  # what is in the file itself, unless it is noted
+
+
+def test_it_needs_no_torch(checkpoint):
     _run("hin/seed=0", "done", metrics={"psnr": 1.0})
+    folder = RunFolder(_run("hin/seed=1", "running"))
+    write_checkpoint(folder.checkpoint(), memoryview(checkpoint.read_bytes()), 30)
     code = (
         "import sys; from indexnet.cli import main\n"
         "assert main(['status', 'quickstart']) == 0\n"

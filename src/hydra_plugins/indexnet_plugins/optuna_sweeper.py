@@ -288,13 +288,13 @@ def _measured(result: Any, metric: str) -> "Measured":
 
     folder = str(result.working_dir)
     try:
-        record = RunFolder(Path(folder)).record() or {}
+        record = RunFolder(Path(folder)).record()
     except UserError as error:
         return Measured("failed", folder=folder, reason=str(error))
-    status = record.get("status")
-    if status == "done":
-        return Measured("done", record["metrics"].get(metric), folder)
-    reason = str(record.get("error") or result._return_value or "its run has no result")
+    if record is not None and record.status == "done":
+        return Measured("done", record.metrics.get(metric), folder)
+    status, error = ("new", None) if record is None else (record.status, record.error)
+    reason = str(error or result._return_value or "its run has no result")
     return Measured("diverged" if status == "diverged" else "failed", folder=folder, reason=reason)
 
 

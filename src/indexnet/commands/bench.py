@@ -73,9 +73,9 @@ def main(args: argparse.Namespace) -> int:
     import torch
     from rich.console import Console
 
+    from indexnet.core.machine import device_name
     from indexnet.inference.latency import measure
     from indexnet.inference.predictor import pick_device
-    from indexnet.run.record import device_name
 
     networks = load(args.checkpoints)
     device = pick_device(args.device)

@@ -49,6 +49,7 @@ def main(args: argparse.Namespace) -> int:
     paths, words = split_words(args.words)
     setup = prepare(paths, words, args)
     from indexnet.core.files import atomic_write, write_json
+    from indexnet.core.machine import device_name
     from indexnet.inference.comparison_table import (
         cells_json,
         compare_scores,
@@ -110,7 +111,7 @@ def main(args: argparse.Namespace) -> int:
         "limit": args.limit,
         "groups": comparison.groups,
         "note": drawn_over(comparison.images, comparison.groups),
-        "device": records.device_name(setup.device),
+        "device": device_name(setup.device),
         "versions": records.versions(),
         "git": records.git_revision(),
         "started": started,

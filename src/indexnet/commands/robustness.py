@@ -57,6 +57,7 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(f"--seed {args.seed} must be 0 or more.")
     paths, words = split_words(args.words)
     from indexnet.core.files import atomic_write, write_json
+    from indexnet.core.machine import device_name
     from indexnet.core.statistics import interval
     from indexnet.inference.comparison_table import drawn_over
     from indexnet.inference.evaluation import bootstrap, group_count
@@ -109,7 +110,7 @@ def main(args: argparse.Namespace) -> int:
         "groups": groups,
         "note": remark,
         "failed": failed,
-        "device": records.device_name(setup.device),
+        "device": device_name(setup.device),
         "versions": records.versions(),
         "git": records.git_revision(),
         "started": started,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from indexnet.core.errors import UserError
 from indexnet.core.paths import DEFAULT_RUNS
-from indexnet.sweep.status import _WORDS, RunState, Setting, find_settings
+from indexnet.sweep.status import STATUS_WORDS, RunState, Setting, find_settings
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -99,7 +99,7 @@ def _show(experiment: Experiment, runs: Path, settings: Sequence[Setting]) -> No
     console.print(_table(experiment, first))
     for run in first.runs:
         if run.reason:
-            say(f"{_WORDS[run.status]}: {run.name}: {run.reason}")
+            say(f"{STATUS_WORDS[run.status]}: {run.name}: {run.reason}")
     for each in settings:
         say(_summary(each))
     shown = {run.row.partition("--")[0] for run in first.runs}
@@ -118,7 +118,7 @@ def _show(experiment: Experiment, runs: Path, settings: Sequence[Setting]) -> No
 
 def _summary(setting: Setting) -> str:
     counts = setting.counts()
-    rest = [f"{count} {_WORDS[status]}" for status, count in counts.items() if status != "done"]
+    rest = [f"{count} {STATUS_WORDS[status]}" for status, count in counts.items() if status != "done"]
     done = f"{counts.get('done', 0)} of {len(setting.runs)} runs done"
     return f"{setting.name}: {', '.join([done, *rest])}"
 
@@ -148,7 +148,7 @@ def _cell(run: RunState | None, digits: int) -> Text:
 
     if run is None:
         return Text("")
-    text = _WORDS[run.status]
+    text = STATUS_WORDS[run.status]
     if run.status == "done":
         text = "done" if run.metric is None else f"{run.metric:.{digits}f}"
     elif run.status == "running":

@@ -12,7 +12,7 @@ from pathlib import Path
 from indexnet.core.errors import UserError
 from indexnet.core.files import disk_full_as_sentence
 
-_PATIENCE = 0.5  # seconds to try for a lock: whoever asks whether it is held holds it for a moment
+_TRY_S = 0.5  # seconds to try for a lock: whoever asks whether it is held holds it for a moment
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
@@ -35,7 +35,7 @@ def exclusive(path: Path, message: str) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     _held.add(handle)
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _TRY_S
     try:
         while not _flock(handle, fcntl.LOCK_EX, path):
             if time.monotonic() > deadline:
@@ -92,3 +92,7 @@ def _let_go() -> None:
     for handle in _held:
         os.close(handle)
     _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)

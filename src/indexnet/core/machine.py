@@ -1,15 +1,20 @@
-"""What this machine and this process have of memory; all figures in bytes."""
+"""What this machine is, and what it and this process have of memory; figures in bytes where no unit is named."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
 import os
+import platform
 import resource
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 
 def available_memory() -> int:
@@ -52,12 +57,19 @@ def resident_memory() -> int:
 
 
 def peak_memory() -> int:
-    """Return the most that this process held since :func:`forget_peak`, or ever."""
+    """Return the most that this process held since :func:`reset_peak_memory`, or ever."""
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return _status("VmHWM") or most
 
 
-def give_back() -> None:
+def peak_memory_mb(device: torch.device) -> float:
+    """Return the peak of this process: allocated device memory on CUDA, resident memory on the CPU, in MiB."""
+    import torch
+
+    return (torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()) / 2**20
+
+
+def release_memory() -> None:
     """Return to the system what the allocator keeps of freed memory, where it can be told to."""
     gc.collect()
     if sys.platform == "linux":
@@ -67,7 +79,7 @@ def give_back() -> None:
             return
 
 
-def forget_peak() -> bool:
+def reset_peak_memory() -> bool:
     """Let :func:`peak_memory` start again from what is held now.
 
     Returns:
@@ -85,11 +97,31 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def device_name(device: torch.device) -> str:
+    """Return what a person calls the device, with the threads or memory that matter."""
+    import torch
+
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        return f"{properties.name} ({properties.total_memory / 2**30:.0f} GiB)"
+    return f"{_cpu_model()} ({torch.get_num_threads()} threads)"
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
 def die_with_parent(parent: int) -> Callable[[], None] | None:
     """Return a function that makes the process that calls it die with ``parent``, or None where there is no such way.
 
     The kernel sends the signal, so it also works where the parent is killed. It holds for direct children only: a rank
-    that Lightning starts has to ask for itself, see :func:`follow`.
+    that another process of the run starts asks for itself.
     """
     if sys.platform != "linux":
         return None

@@ -107,7 +107,7 @@ def _forward(network: Network, width: int, height: int, device: torch.device) ->
 def _first(line: Measurement, forward: Callable[[], None], network: Network, device: torch.device) -> None:
     import torch
 
-    from indexnet.core.machine import available_memory, forget_peak, give_back, peak_memory, resident_memory
+    from indexnet.core.machine import available_memory, peak_memory, release_memory, reset_peak_memory, resident_memory
     from indexnet.networks.tiled.memory import forward_bytes
 
     input_bytes = network.in_channels * line.width * line.height * next(network.parameters()).element_size()
@@ -120,8 +120,8 @@ def _first(line: Measurement, forward: Callable[[], None], network: Network, dev
     if not _fits(line, forward, device):
         return
     if device.type == "cpu":
-        give_back()
-        known, before = forget_peak(), resident_memory()
+        release_memory()
+        known, before = reset_peak_memory(), resident_memory()
         if _fits(line, forward, device) and known:
             line.memory = max(0, peak_memory() - before - input_bytes)
     elif device.type == "cuda":

@@ -73,7 +73,7 @@ def _rows(experiment: Experiment, by_row: Mapping[str, Sequence[Run]]) -> list[T
         )
     repeated = any(row.block for row in rows)
     for name in sorted(set(by_row) - {row.name for row in rows}):
-        label = next((str(run.record["label"]) for run in by_row[name] if run.record.get("label")), name)
+        label = next((run.record.label for run in by_row[name] if run.record.label), name)
         block = OTHER_ROWS if repeated else ""  # a row without a block is comparable with none of theirs
         rows.append(TableRow(number(block), name, label, "", "", {}, tuple(by_row[name]), block, name))
     return rows

@@ -116,9 +116,7 @@ def _cost(table: Table) -> str:
     plots = [_named(block, _scatters(block, column)) for block in table.blocks]
     if not listed and not any(plots):
         return ""
-    sizes = {
-        str(run.record.get("costs_input")) for row in table.rows for run in row.done if run.record.get("costs_input")
-    }
+    sizes = {str(run.record.costs_input) for row in table.rows for run in row.done if run.record.costs_input}
     counted = f" Counted for one input of {escape(_shape(table))}." if len(sizes) == 1 else ""
     hint = f'<p class="hint">Whole networks.{counted} {words.COST_RULE}.</p>'
     corner = "upper" if column.higher_is_better else "lower"
@@ -150,7 +148,7 @@ def _scatters(block: Block, column: Column) -> str:
 
 
 def _shape(table: Table) -> str:
-    shape = next(run.record["costs_input"] for row in table.rows for run in row.done if run.record.get("costs_input"))
+    shape = next(run.record.costs_input for row in table.rows for run in row.done if run.record.costs_input)
     return " × ".join(map(str, shape)) + " (channels, height, width)" if isinstance(shape, list) else str(shape)
 
 

@@ -286,10 +286,10 @@ def runs(table: Table) -> str:
         return ""
     lines = "".join(
         f'<tr><th scope="row">{badge(row.number)}{escape(row.label)}</th><td>{run.seed}</td>'
-        f"<td>{escape(str(run.record.get('steps', '')))}</td><td>{_plain(run.number('wall_time_s'))}</td>"
-        f"<td>{_plain(run.number('train_samples_per_s'))}</td><td>{_plain(run.number('peak_memory_mb'))}</td>"
-        f'<td class="text">{escape(str(run.record.get("device", "")))}</td>'
-        f'<td class="text"><code>{escape(str(run.record.get("git") or "")[:10])}</code></td></tr>'
+        f"<td>{escape(str(run.record.steps or ''))}</td><td>{_plain(run.record.number('wall_time_s'))}</td>"
+        f"<td>{_plain(run.record.number('train_samples_per_s'))}</td><td>{_plain(run.record.number('peak_memory_mb'))}</td>"
+        f'<td class="text">{escape(run.record.device or "")}</td>'
+        f'<td class="text"><code>{escape((run.record.git or "")[:10])}</code></td></tr>'
         for row, run in finished
     )
     heads = _heads_line(

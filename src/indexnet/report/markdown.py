@@ -11,13 +11,10 @@ from indexnet.report import remarks
 from indexnet.report.numbers import parse_number, signed, spread
 from indexnet.report.provenance import facts
 from indexnet.report.table import COST_COLUMNS, Measurement, Table, TableRow
+from indexnet.run.record import COSTS
 
 if TYPE_CHECKING:
     from indexnet.run.tables import Column
-
-
-COSTS = ("parameters", "resampling_parameters", "paper_gflops", "true_gmacs", "train_samples_per_s", "peak_memory_mb")
-"""Record keys that every CSV file has."""
 
 MEASURED = ("mean", "sd", "n", "best", "best_seed", "per_seed", "difference", "rank", "tied")
 """CSV columns of every metric, as ``<metric>_<name>``; see :func:`table_csv`."""

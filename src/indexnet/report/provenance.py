@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from indexnet.report.table import FULL_BUDGET, Table, TableRow
@@ -28,7 +28,7 @@ def comparable(experiment: Experiment, runs: RunSet | None, protocol: Protocol) 
 
 def _validated(runs: RunSet | None) -> bool:
     """Whether any finished run was measured on validation instead of test data."""
-    return any(run.status == "done" and run.record.get("split") == VALIDATION for run in (runs.runs if runs else ()))
+    return any(run.status == "done" and run.record.split == VALIDATION for run in (runs.runs if runs else ()))
 
 
 def stand_in_warnings(
@@ -59,11 +59,11 @@ def run_warnings(rows: Sequence[TableRow], columns: Sequence[Column]) -> Iterabl
     """What differs between finished runs although a table needs it equal."""
     finished = [(row, run) for row in rows for run in row.done]
     checks = {
-        "training steps": lambda run: run.record.get("steps"),
-        "batch sizes": lambda run: run.nested("training", "batch_size"),
-        "test images": lambda run: run.record.get("test_count"),
-        "test data (fingerprints)": lambda run: run.nested("data", "test", "fingerprint"),
-        "training data (fingerprints)": lambda run: run.nested("data", "train", "fingerprint"),
+        "training steps": lambda run: run.record.steps,
+        "batch sizes": lambda run: run.record.training.get("batch_size"),
+        "test images": lambda run: run.record.test_count,
+        "test data (fingerprints)": lambda run: run.record.data.test.fingerprint,
+        "training data (fingerprints)": lambda run: run.record.data.train.fingerprint,
     }
     for what, get in checks.items():
         groups: dict[str, list[str]] = {}
@@ -76,10 +76,10 @@ def run_warnings(rows: Sequence[TableRow], columns: Sequence[Column]) -> Iterabl
         if len(groups) > 1:
             listed = "; ".join(f"{value}: {_some(labels)}" for value, labels in groups.items())
             yield f"The runs differ in their {what} ({listed}), so their numbers are not on equal terms."
-    validated = [row.label for row, run in finished if run.record.get("split") == VALIDATION]
+    validated = [row.label for row, run in finished if run.record.split == VALIDATION]
     if validated:
         yield f"Measured on validation data instead of test data: {_some(list(dict.fromkeys(validated)))}."
-    devices = dict.fromkeys(str(run.record["device"]) for _, run in finished if run.record.get("device"))
+    devices = dict.fromkeys(run.record.device for _, run in finished if run.record.device)
     if len(devices) > 1:
         yield f"The runs were made on different devices ({', '.join(devices)}), so their samples/s are not comparable."
     counts: dict[int, list[str]] = {}
@@ -108,18 +108,18 @@ def facts(table: Table) -> list[tuple[str, str]]:
 
     if table.runs is None:
         return [("Measured", "nothing yet: there are no runs")]
-    train = distinct(run.nested("data", "train", "count") for run in runs)
-    test = distinct(run.record.get("test_count") or run.nested("data", "test", "count") for run in runs)
-    splits = next((found for run in runs if isinstance(found := run.nested("data", "test", "splits"), Mapping)), {})
+    train = distinct(run.record.data.train.count for run in runs)
+    test = distinct(run.record.test_count or run.record.data.test.count for run in runs)
+    splits = next((run.record.data.test.splits for run in runs if run.record.data.test.splits), {})
     if splits:
         test += f" ({', '.join(map(str, splits))})"
     sizes = [f"{train} training samples" if train else "", f"tested on {test}" if test else ""]
-    steps = distinct(run.record.get("steps") for run in runs)
-    batch = distinct(run.nested("training", "batch_size") for run in runs)
+    steps = distinct(run.record.steps for run in runs)
+    batch = distinct(run.record.training.get("batch_size") for run in runs)
     training = [f"{steps} steps" if steps else "", f"batch {batch}" if batch else ""]
-    days = sorted(str(run.record.get("finished") or "")[:10] for run in runs if run.record.get("finished"))
-    seconds = [value for run in runs if (value := run.number("wall_time_s")) is not None]
-    versions = [f"{name} {distinct(run.nested('versions', name) for run in runs)}" for name in ("indexnet", "torch")]
+    days = sorted(run.record.finished[:10] for run in runs if run.record.finished)
+    seconds = [value for run in runs if (value := run.record.number("wall_time_s")) is not None]
+    versions = [f"{name} {distinct(run.record.versions.get(name) for run in runs)}" for name in ("indexnet", "torch")]
     full = "the full protocol" if table.has_printed else "full, as the experiment file says"
     if table.protocol.changes:
         full = "nothing capped, but the protocol is changed"
@@ -131,7 +131,7 @@ def facts(table: Table) -> list[tuple[str, str]]:
         ("Against the printed protocol", "; ".join(_recorded_changes(table))),
         ("Seeds", ", ".join(map(str, table.seeds))),
         ("Runs finished", f"{table.done} of {table.expected}"),
-        ("Hardware", distinct(run.record.get("device") for run in runs)),
+        ("Hardware", distinct(run.record.device for run in runs)),
         ("Measured on", " to ".join(dict.fromkeys([days[0], days[-1]])) if days else ""),
         ("Time", f"{sum(seconds) / 60:.1f} min of run time in all" if seconds else ""),
         ("Versions", ", ".join(text for text in versions if not text.endswith(" "))),
@@ -150,7 +150,6 @@ def _recorded_changes(table: Table) -> list[str]:
     runs = [run for row in table.rows for run in row.done]
     counts: dict[str, int] = {}
     for run in runs:
-        changes = run.record.get("changes")
-        for change in changes if isinstance(changes, list) else ():
-            counts[str(change)] = counts.get(str(change), 0) + 1
+        for change in run.record.changes:
+            counts[change] = counts.get(change, 0) + 1
     return [text if count == len(runs) else f"{text} ({count} of {len(runs)} runs)" for text, count in counts.items()]

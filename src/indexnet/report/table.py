@@ -124,7 +124,7 @@ class TableRow:
 
     def cost(self, key: str) -> float | None:
         """Mean of a number of the records over finished runs (identical in all of them for counts)."""
-        values = [value for run in self.done if (value := run.number(key)) is not None]
+        values = [value for run in self.done if (value := run.record.number(key)) is not None]
         return statistics.mean(values) if values else None
 
     def status(self, seeds: int) -> str:

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,8 +19,10 @@ import torch.distributed as dist
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from indexnet.core.errors import UserError
-from indexnet.core.files import atomic_write, read_json, write_json
-from indexnet.run.record import peak_memory_mb
+from indexnet.core.files import write_json
+from indexnet.core.machine import peak_memory_mb
+from indexnet.run.record import read_progress
+from indexnet.run.resume import write_checkpoint
 
 
 class DivergedError(Exception):
@@ -39,7 +42,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def __init__(self, previous: Path | None = None) -> None:
         super().__init__()
         self.previous = previous
-        self._held: tuple[str | Path, io.BytesIO] | None = None
+        self._held: tuple[Path, io.BytesIO, int] | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write beside the target, then rename; or hold the checkpoint as it is now.
@@ -49,7 +52,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
-        self._held = path, buffer
+        self._held = Path(path), buffer, checkpoint["global_step"]
         if storage_options != self.HOLD:
             self.write()
 
@@ -60,8 +63,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             DiskFullError: there is no room; the checkpoints that are there stay.
         """
         if self._held is not None:
-            (path, buffer), self._held = self._held, None
-            atomic_write(path, buffer.getbuffer(), keep=self.previous)
+            (path, buffer, step), self._held = self._held, None
+            write_checkpoint(path, buffer.getbuffer(), step, self.previous)
 
 
 class Terminable(pl.Callback):
@@ -212,7 +215,8 @@ class Progress(pl.Callback):
         path: of ``progress.json``.
         total: optimizer steps of the run.
         batch_size: samples of one optimizer step.
-        since: when the run began by the monotonic clock, less the time of earlier tries; None: now.
+        since: when the run began by the clock, less the time of earlier tries; None: now.
+        clock: returns the time in seconds.
 
     Raises:
         DivergedError: the loss is NaN or infinite.
@@ -220,19 +224,26 @@ class Progress(pl.Callback):
 
     state_key = "Progress"
 
-    def __init__(self, path: Path, total: int, batch_size: int, since: float | None = None) -> None:
-        self.path, self.total, self.batch_size = path, total, batch_size
-        self.since = time.monotonic() if since is None else since
+    def __init__(
+        self,
+        path: Path,
+        total: int,
+        batch_size: int,
+        since: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.path, self.total, self.batch_size, self.clock = path, total, batch_size, clock
+        self.since = clock() if since is None else since
         self._started = self._first = self._now = self._written = 0.0
         self._begin = self._first_step = self._step = 0
         self._earlier = {"steps": 0, "seconds": 0.0, "warm_steps": 0, "warm_seconds": 0.0, "peak_memory_mb": 0.0}
         self._device = torch.device("cpu")
-        self._said: dict[str, Any] = {}
+        self._said: dict[str, float] = {}
         self._tested: list[tuple[float, int]] = []  # when each test batch ended, and the images until then
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Start the clock."""
-        self._started = self._now = time.monotonic()
+        self._started = self._now = self.clock()
         self._begin = self._step = trainer.global_step
         self._device = trainer.strategy.root_device
 
@@ -240,7 +251,7 @@ class Progress(pl.Callback):
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
         """Check the loss, note the time."""
-        now, step = time.monotonic(), trainer.global_step
+        now, step = self.clock(), trainer.global_step
         loss_tensor = outputs["loss"] if isinstance(outputs, dict) else outputs
         on_cpu = loss_tensor.device.type == "cpu"
         loss = None
@@ -261,18 +272,17 @@ class Progress(pl.Callback):
 
     def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Start the clock of the test images."""
-        self._tested = [(time.monotonic(), 0)]
+        self._tested = [(self.clock(), 0)]
 
     def on_test_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int, loader: int = 0
     ) -> None:
         """Note the time."""
-        now = time.monotonic()
+        now = self.clock()
         self._tested.append((now, self._tested[-1][1] + len(batch["name"])))
         if trainer.is_global_zero and now - self._written >= 1:
             if not self._said:  # an earlier try has trained
-                with contextlib.suppress(OSError, ValueError):
-                    self._said = dict(read_json(self.path))
+                self._said = read_progress(self.path.parent)
             self._write(now)
 
     def _write(self, now: float) -> None:
@@ -296,7 +306,7 @@ class Progress(pl.Callback):
         return (count - before) / (end - begin)
 
     def peak_memory_mb(self, device: torch.device) -> float:
-        """Return the peak over all tries, see :func:`indexnet.run.record.peak_memory_mb`."""
+        """Return the peak over all tries, see :func:`indexnet.core.machine.peak_memory_mb`."""
         return max(self._earlier["peak_memory_mb"], peak_memory_mb(device))
 
     def state_dict(self) -> dict[str, Any]:

@@ -18,13 +18,11 @@ import torch.distributed as dist
 
 from indexnet.core.errors import UserError
 from indexnet.core.files import DiskFullError
-from indexnet.core.machine import cores
+from indexnet.core.machine import cores, device_name
 from indexnet.core.registry import load_plugins
 from indexnet.data import create_data
-from indexnet.networks import create_network
 from indexnet.networks.costs import count_costs
 from indexnet.run import callbacks
-from indexnet.run import record as records
 from indexnet.run.gallery import write_gallery
 from indexnet.run.loader import (
     StepStream,
@@ -39,6 +37,7 @@ from indexnet.run.loader import (
 )
 from indexnet.run.loggers import create_loggers
 from indexnet.run.ranks import started_here
+from indexnet.run.record import DataRecord, Record, Samples, skipped_files, write_rows
 from indexnet.run.resume import find_checkpoint
 from indexnet.run.schema import check_sync_batchnorm, data_options, network_spec
 from indexnet.run.splits import describe_splits, measured_splits
@@ -47,7 +46,7 @@ from indexnet.tasks import get_task, metric_key
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
 
-    from indexnet.data import Data, Dataset
+    from indexnet.data import Dataset
     from indexnet.run.folder import RunFolder
     from indexnet.run.ranks import Ranks
     from indexnet.tasks import Task
@@ -56,7 +55,7 @@ if TYPE_CHECKING:
 def execute(
     folder: RunFolder,
     config: dict[str, Any],
-    record: dict[str, Any],
+    record: Record,
     loggers: list[Logger],
     ranks: Ranks,
     since: float | None = None,
@@ -90,7 +89,11 @@ def execute(
         if (said := split.prepare(count)) and process_rank() == 0:
             print(f"data {data.name}, {split.split}: {said}", flush=True)
     _check_samples(config, task, train_set)
-    record.update(_describe(config, task, data, train_set, tests, steps))
+    record.steps = steps
+    record.data = DataRecord(
+        data.name, Samples(len(train_set), train_set.fingerprint()), Samples(**describe_splits(tests))
+    )
+    _count_costs(record, task, config["task"]["costs_size"])
 
     progress = callbacks.Progress(folder.path / "progress.json", steps, training["batch_size"], since)
     resume, start = find_checkpoint(folder, config, settle=process_rank() == 0)
@@ -121,7 +124,7 @@ def execute(
             print(f"{what}, batch {training['batch_size']}", flush=True)
         with one_sentence():
             trainer.fit(task, train_loader(train_set, stream, workers), ckpt_path=resume, weights_only=True)
-        record["train_peak_memory_mb"] = round(progress.peak_memory_mb(trainer.strategy.root_device), 1)
+        record.train_peak_memory_mb = round(progress.peak_memory_mb(trainer.strategy.root_device), 1)
     else:
         trained = torch.load(str(resume), weights_only=True, map_location="cpu")
         task.load_state_dict(trained["state_dict"])
@@ -138,7 +141,7 @@ def execute(
     collector = _collector(task)
     trainer.callbacks.append(collector)  # type: ignore[attr-defined]
     if process_rank() == 0:
-        which = "" if record["split"] == "test" else f" of the {record['split']} split"
+        which = "" if record.split == "test" else f" of the {record.split} split"
         print(f"testing on {sum(counts)} images{which}", flush=True)
     with one_sentence():
         trainer.test(task, loaders, verbose=False)
@@ -151,19 +154,18 @@ def execute(
         raise RuntimeError(f"{len(rows)} of {expected} test images were evaluated; the metrics would be wrong")
     if not trainer.is_global_zero:
         return
-    record["metrics"] = {
+    record.metrics = {
         key.removeprefix("test/"): float(value) if math.isfinite(value) else None  # None: nothing to measure
         for key, value in trainer.callback_metrics.items()
         if "test/" in key
     }
-    record["test_count"] = len(rows)
-    if skipped.found:
-        record["skipped_files"] = records.skipped_files(skipped.found)
-    record["train_samples_per_s"] = None if progress.samples_per_s is None else round(progress.samples_per_s, 3)
-    record["test_samples_per_s"] = round(progress.test_samples_per_s * trainer.world_size, 3)
-    record["peak_memory_mb"] = round(progress.peak_memory_mb(trainer.strategy.root_device), 1)
-    record["device"] = records.device_name(trainer.strategy.root_device)
-    records.write_rows(folder.path / "per_image.csv", rows)
+    record.test_count = len(rows)
+    record.skipped_files = skipped_files(skipped.found) if skipped.found else None
+    record.train_samples_per_s = None if progress.samples_per_s is None else round(progress.samples_per_s, 3)
+    record.test_samples_per_s = round(progress.test_samples_per_s * trainer.world_size, 3)
+    record.peak_memory_mb = round(progress.peak_memory_mb(trainer.strategy.root_device), 1)
+    record.device = device_name(trainer.strategy.root_device)
+    write_rows(folder.path / "per_image.csv", rows)
     task.to(trainer.strategy.root_device)
     _write_pictures(folder, task, tests, limit)
 
@@ -245,28 +247,11 @@ def _build_task(config: dict[str, Any], steps: int) -> Task:
     return task
 
 
-def _describe(
-    config: dict[str, Any], task: Task, data: Data, train_set: Dataset, tests: Mapping[str, Dataset], steps: int
-) -> dict[str, Any]:
-    """Return the part of the record that is known before training."""
-    side = config["task"]["costs_size"]
+def _count_costs(record: Record, task: Task, side: int) -> None:
     size = (task.network.in_channels, side, side)
-    spec = dict(task.network_spec)
-    with torch.device("meta"):
-        costs = count_costs(create_network(spec.pop("name"), **spec), size)
-    return {
-        "steps": steps,
-        "data": {
-            "name": data.name,
-            "train": {"count": len(train_set), "fingerprint": train_set.fingerprint()},
-            "test": describe_splits(tests),
-        },
-        "parameters": costs.parameters,
-        "resampling_parameters": costs.resampling_parameters,
-        "paper_gflops": costs.paper_gflops,
-        "true_gmacs": costs.true_gmacs,
-        "costs_input": list(size),
-    }
+    costs = count_costs(task.network, size)
+    record.parameters, record.resampling_parameters = costs.parameters, costs.resampling_parameters
+    record.paper_gflops, record.true_gmacs, record.costs_input = costs.paper_gflops, costs.true_gmacs, list(size)
 
 
 def _trainer(

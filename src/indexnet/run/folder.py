@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import pickle
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import yaml
 
 from indexnet.core.errors import UserError
-from indexnet.core.files import atomic_write, read_json
-from indexnet.core.locks import HeldError, _let_go, exclusive, held
+from indexnet.core.files import atomic_write
+from indexnet.core.locks import HeldError, exclusive, held
+from indexnet.run.record import Record, RecordError, Status
 from indexnet.run.schema import PLACE_KEYS, config_hash
-
-SCHEMA = 1
-"""Version of the records that this program writes, and the newest that it reads."""
-
-Status = Literal["new", "running", "done", "failed", "diverged"]
-
-
-class RecordError(UserError):
-    """A record that is there and cannot be read: damaged, or of a newer version. It concerns its own run alone."""
 
 
 def run_path(config: Mapping[str, Any]) -> Path:
@@ -67,42 +56,22 @@ class RunFolder:
         assert isinstance(config, dict)
         return config
 
-    def record(self) -> dict[str, Any] | None:
+    def record(self) -> Record | None:
         """Read the record, or return None where there is none yet.
 
         Raises:
             RecordError: it is damaged, or a newer version of this program wrote it.
         """
-        file = self.path / "record.json"
-        try:
-            record = read_json(file)
-        except FileNotFoundError:
-            return None
-        except ValueError as error:  # JSON that is none, bytes that are no text
-            raise RecordError(f"{file} is not JSON ({error}); delete it to run again.") from error
-        schema = record.get("schema", SCHEMA) if isinstance(record, dict) else None
-        if type(schema) is not int:
-            raise RecordError(f"{file} is no record of a run; delete it to run again.")
-        if schema > SCHEMA:
-            raise RecordError(
-                f"{file} has schema {schema}, and this version of indexnet knows {SCHEMA}: update indexnet."
-            )
-        assert isinstance(record, dict)
-        if record.get("status", "new") not in get_args(Status):
-            raise RecordError(f"{file} has no known status; delete it to run again.")
-        return record
+        return Record.read(self.path)
 
-    def status(self) -> Status:
+    def status(self) -> Status | Literal["new"]:
         """Return how far the run is; ``running`` also where it was killed, see :meth:`locked`.
 
         Raises:
             RecordError: its record cannot be read.
         """
         record = self.record()
-        if record is None:
-            return "new"
-        status: Status = record.get("status", "new")
-        return status
+        return "new" if record is None else record.status
 
     def checkpoint(self) -> Path:
         """Return the path of the last checkpoint, whether it exists or not."""
@@ -111,13 +80,6 @@ class RunFolder:
     def previous_checkpoint(self) -> Path:
         """Return the path of the checkpoint before the last one, which a run keeps while it trains."""
         return self.path / "checkpoints" / "previous.ckpt"
-
-    def resumed_step(self) -> int:
-        """Return the step that the run would go on from: that of its newest checkpoint that looks whole, else 0."""
-        for path in (self.checkpoint(), self.previous_checkpoint()):
-            if (step := _step(path)) is not None:
-                return step
-        return 0
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -141,44 +103,6 @@ class RunFolder:
             UserError: the file system has no locks.
         """
         return held(self.path / ".lock")
-
-
-class _Anything(dict[Any, Any]):
-    """Stands for an object of a class that nobody needs."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__()
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
-class _Outline(pickle.Unpickler):
-    """Reads plain data; of everything else, tensors above all, it makes nothing, so it calls no code of the file."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        return _Anything
-
-    def persistent_load(self, pid: Any) -> None:
-        return None
-
-
-def _step(path: Path) -> int | None:
-    """Return the step of a checkpoint without its weights, and without torch; None where it cannot be told."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            (name,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
-            with archive.open(name) as file:
-                step = _Outline(file).load()["global_step"]
-    except MemoryError:
-        raise
-    except Exception:  # whatever random bytes make of zipfile and pickle
-        return None
-    return step if isinstance(step, int) else None
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go)
 
 
 def prepare(config: Mapping[str, Any]) -> RunFolder:
@@ -223,8 +147,8 @@ def _check_files(folder: RunFolder, there: Mapping[str, Any], config: Mapping[st
     old, new = there["data"].get("root"), config["data"].get("root")
     if old == new:
         return
-    known = (folder.record() or {}).get("data")
-    if known is None:
+    record = folder.record()
+    if record is None or record.data.train.fingerprint is None:
         return
     from indexnet.data import create_data
     from indexnet.run.schema import data_options
@@ -233,7 +157,7 @@ def _check_files(folder: RunFolder, there: Mapping[str, Any], config: Mapping[st
     options = data_options(config)
     data = create_data(options.pop("name"), **options)
     there_now = (data.train().fingerprint(), describe_splits(measured_splits(data, config))["fingerprint"])
-    if there_now != (known["train"]["fingerprint"], known["test"]["fingerprint"]):
+    if there_now != (record.data.train.fingerprint, record.data.test.fingerprint):
         raise UserError(
             f"{folder.path} holds a run on the files of data.root={old}, and data.root={new} has others; give "
             "paths.runs=ANOTHER_FOLDER, or move or delete that folder."

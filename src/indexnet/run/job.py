@@ -51,57 +51,56 @@ def run_job(path: Path) -> int:
 
 
 def _run_first_process(folder: RunFolder, config: dict[str, Any]) -> int:
-    from indexnet.core.files import PART, DiskFullError, disk_full_as_sentence, write_json
-    from indexnet.run import record as records
+    from indexnet.core.files import PART, DiskFullError, disk_full_as_sentence
     from indexnet.run.callbacks import DivergedError
     from indexnet.run.fit import execute
     from indexnet.run.loggers import finish_loggers
-    from indexnet.run.ranks import INTERRUPTED, Cause, Ranks, is_killing
+    from indexnet.run.ranks import INTERRUPTED, Cause, Ranks, killed_process
+    from indexnet.run.record import Record, now, read_progress
+    from indexnet.run.resume import forget_step
     from indexnet.run.schema import config_hash
     from indexnet.run.wandb_logging import UnusableError
 
     path = folder.path
-    earlier = folder.record() or {}
-    record = records.start(config, config_hash(config))
-    if earlier:  # killed or failed; this try goes on
-        record["started"], record["wall_time_s"] = earlier["started"], _elapsed(path / "progress.json", earlier)
+    earlier, record = folder.record(), Record.start(config, config_hash(config))
+    if earlier is not None:  # killed or failed; this try goes on
+        record.started = earlier.started or record.started
+        record.wall_time_s = max(earlier.wall_time_s or 0.0, read_progress(path).get("elapsed_s", 0.0))
     for left in path.rglob(f".*{PART}"):  # of a try that was killed while it wrote
         left.unlink()
-    write_json(path / "record.json", record)
-    since = time.monotonic() - record.get("wall_time_s", 0.0)
+    record.write(path)
+    since = time.monotonic() - (record.wall_time_s or 0.0)
     code = 1
     loggers: list[Logger] = []
 
     def conclude() -> None:
-        if record["status"] == "running":
+        if record.status == "running":
             return
-        record["finished"] = records.now()
-        record["wall_time_s"] = round(time.monotonic() - since, 2)
-        record.pop("pid", None)
-        if record["status"] in ("done", "diverged"):  # first, for what is finished is not looked at again
+        record.finished, record.wall_time_s, record.pid = now(), round(time.monotonic() - since, 2), None
+        if record.status in ("done", "diverged"):  # first, for what is finished is not looked at again
             folder.previous_checkpoint().unlink(missing_ok=True)
-        write_json(path / "record.json", record)
+            forget_step(folder.checkpoint())
+        record.write(path)
         (path / "progress.json").unlink(missing_ok=True)
 
     def explain(cause: Cause) -> int:
         """Act on what happened in another process; return the exit code."""
-        if cause.killed:
+        if cause.kind == "killed":
             print(f"indexnet: {path}: {cause.text}; the same command goes on.", file=sys.stderr, flush=True)
             return INTERRUPTED
-        if cause.full:
-            return 2
-        record["status"], record["error"] = "failed", f"{'UserError: ' if cause.user else ''}{cause.text}"
-        return 2 if cause.user else 1
+        if cause.kind != "full":
+            record.status, record.error = "failed", f"{'UserError: ' if cause.kind == 'mistake' else ''}{cause.text}"
+        return 1 if cause.kind == "failed" else 2
 
     def stuck(cause: Cause) -> None:
         """End this process, which waits for another that is gone; in a thread of its own."""
-        if record["status"] != "running":
+        if record.status != "running":
             return
         failed = 1
         try:
             failed = explain(cause)
             conclude()
-            if not cause.killed:
+            if cause.kind != "killed":
                 print(f"indexnet: {path}: {cause.text}", file=sys.stderr, flush=True)
         finally:
             os._exit(failed)
@@ -110,9 +109,9 @@ def _run_first_process(folder: RunFolder, config: dict[str, Any]) -> int:
     try:
         with disk_full_as_sentence(path):
             execute(folder, config, record, loggers, ranks, since)
-        record["status"], code = "done", 0
+        record.status, code = "done", 0
     except DivergedError as error:
-        record["status"], record["error"] = "diverged", str(error)
+        record.status, record.error = "diverged", str(error)
         print(f"indexnet: {path}: {error}; a smaller optimizer.lr usually helps.", file=sys.stderr)
         code = DIVERGED
     except (KeyboardInterrupt, SystemExit) as error:  # Lightning turns the first into the second
@@ -122,20 +121,20 @@ def _run_first_process(folder: RunFolder, config: dict[str, Any]) -> int:
     except BaseException as error:
         cause = ranks.cause(error)
         if cause is None:
-            record["status"], record["error"] = "failed", f"{type(error).__name__}: {error}"
+            record.status, record.error = "failed", f"{type(error).__name__}: {error}"
             raise
         code = explain(cause)
-        if cause.full:
+        if cause.kind == "full":
             raise DiskFullError(cause.text) from None
-        if cause.user:
+        if cause.kind == "mistake":
             raise UserError(cause.text) from None
-        if not cause.killed:
-            raise RuntimeError(cause.text) from (None if is_killing(error) else error)
+        if cause.kind == "failed":
+            raise RuntimeError(cause.text) from (None if killed_process(error) else error)
     finally:
         try:
             with disk_full_as_sentence(path):
                 conclude()
-                finish_loggers(loggers, folder, record)
+                finish_loggers(loggers, folder, record.to_json())
         finally:
             ranks.close(code)
     return code
@@ -147,7 +146,8 @@ def _run_further_process(folder: RunFolder, config: dict[str, Any]) -> int:
     from indexnet.run.callbacks import DivergedError
     from indexnet.run.fit import execute
     from indexnet.run.loader import process_rank
-    from indexnet.run.ranks import FULL, INTERRUPTED, Cause, Ranks, is_killing, tell_error
+    from indexnet.run.ranks import FULL, INTERRUPTED, Cause, Ranks, killed_process, write_error
+    from indexnet.run.record import Record
 
     def stuck(cause: Cause) -> None:
         os._exit(INTERRUPTED)
@@ -156,18 +156,16 @@ def _run_further_process(folder: RunFolder, config: dict[str, Any]) -> int:
     code = 0
     try:
         with disk_full_as_sentence(folder.path):
-            execute(folder, config, {}, [], ranks)
+            execute(folder, config, Record(), [], ranks)
     except DivergedError:
         pass  # the first process says so
-    except (KeyboardInterrupt, SystemExit):
-        code = INTERRUPTED
-    except DiskFullError as error:
-        code = FULL
-        tell_error(folder.path, process_rank(), error)
     except BaseException as error:
-        code = 2 if isinstance(error, UserError) else INTERRUPTED if is_killing(error) else 1
-        if code != INTERRUPTED:
-            tell_error(folder.path, process_rank(), error)
+        mistake = isinstance(error, UserError)
+        if isinstance(error, KeyboardInterrupt | SystemExit) or (not mistake and killed_process(error)):
+            code = INTERRUPTED
+        else:
+            code = FULL if isinstance(error, DiskFullError) else 2 if mistake else 1
+            write_error(folder.path, process_rank(), error)
         if code == 1:
             raise
     finally:
@@ -175,24 +173,12 @@ def _run_further_process(folder: RunFolder, config: dict[str, Any]) -> int:
     return code
 
 
-def _elapsed(path: Path, earlier: dict[str, Any]) -> float:
-    """Return the seconds that earlier tries have come to, by the record and by what a killed one said last."""
-    from indexnet.core.files import read_json
-
-    known = float(earlier.get("wall_time_s") or 0.0)
-    try:
-        return max(known, float(read_json(path)["elapsed_s"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return known
-
-
 def _finished(folder: RunFolder, before: bool = False) -> int:
     record = folder.record()
     assert record is not None
-    if record["status"] == "diverged":
-        print(f"indexnet: {folder.path}: {record['error']}.", file=sys.stderr)
+    if record.status == "diverged":
+        print(f"indexnet: {folder.path}: {record.error}.", file=sys.stderr)
         return DIVERGED
-    found = record["metrics"].items()
-    metrics = ", ".join(f"{name} {'not measurable' if value is None else f'{value:.4g}'}" for name, value in found)
-    print(f"{'done before' if before else 'done'}: {folder.path}: {metrics} (on {record['test_count']} images)")
+    said = "done before" if before else "done"
+    print(f"{said}: {folder.path}: {record.metrics_line()} (on {record.test_count} images)")
     return 0

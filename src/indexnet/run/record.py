@@ -1,26 +1,268 @@
-"""The record of a run: everything that a report needs, in one JSON file."""
+"""The record of a run: everything that a report needs, in one JSON file. Needs no torch, so that it is read quickly."""
 
 from __future__ import annotations
 
 import csv
 import datetime
+import functools
 import importlib.metadata
 import io
 import math
 import os
 import platform
-import resource
 import subprocess
-import sys
+import types
+import typing
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self, TypeGuard, get_args
 
-import torch
+from indexnet.core.errors import UserError
+from indexnet.core.files import atomic_write, read_json, write_json
 
-from indexnet.run.folder import SCHEMA
+SCHEMA = 1
+"""Version of the records that this program writes, and the newest that it reads."""
 
+Status = Literal["running", "done", "failed", "diverged"]
+
+COSTS = ("parameters", "resampling_parameters", "paper_gflops", "true_gmacs", "train_samples_per_s", "peak_memory_mb")
+"""Fields of a record that say what a run costs: counted, then measured."""
+
+_NULLABLE = ("experiment", "row", "label", "git", "error")  # written as null; other fields without a value are left out
 _PACKAGES = ("indexnet", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "hydra-core", "numpy")
+
+
+class RecordError(UserError):
+    """A record that is there and cannot be read: damaged, or of a newer version. It concerns its own run alone."""
+
+
+@dataclass
+class Samples:
+    """Samples of a split: how many, their fingerprint, and where there are several splits the same of each by name."""
+
+    count: int | None = None
+    fingerprint: str | None = None
+    splits: dict[str, Any] | None = None
+
+
+@dataclass
+class DataRecord:
+    """The data set of a run: its name, and the samples that it trains and is measured on."""
+
+    name: str | None = None
+    train: Samples = field(default_factory=Samples)
+    test: Samples = field(default_factory=Samples)
+
+
+@dataclass
+class Record:
+    """The content of ``record.json``; a field that is not known (yet) is None or empty.
+
+    Attributes:
+        schema: version of the format.
+        status: ``running`` also where a run was killed.
+        experiment, row, label: the table that the run belongs to, its row, and the row's name for a person; None for
+            a run without a table.
+        task: name of the task.
+        seed: its seed.
+        budget: name of the budget.
+        training, resampling: these groups of the configuration.
+        batch: ``global`` batch, ``devices``, ``accumulate``, ``per_device``, and the ``printed`` global batch or None.
+        changes: in which of the printed settings the run differs, a sentence each.
+        split: what it was measured on, ``test`` or ``validation``.
+        metrics: by name; None for one that nothing could be measured for.
+        versions: of Python and packages.
+        git: revision of the checkout.
+        config_hash: see :func:`indexnet.run.schema.config_hash`.
+        started, finished: times, ISO 8601.
+        pid: process id of a run that is at work.
+        error: why it failed or diverged.
+        steps: optimizer steps of the whole run.
+        data: what it trained and was measured on.
+        parameters, resampling_parameters, paper_gflops, true_gmacs: see :class:`indexnet.networks.costs.Costs`.
+        costs_input: shape (C, H, W) that they were counted for.
+        test_count: images that it was measured on.
+        skipped_files: see :func:`skipped_files`; None where all files were whole.
+        train_samples_per_s, peak_memory_mb: measured over all tries of the run.
+        test_samples_per_s: images per second of its test, all devices together.
+        train_peak_memory_mb: the peak before its test.
+        device: what it ran on.
+        wall_time_s: of all tries.
+    """
+
+    schema: int = SCHEMA
+    status: Status = "running"
+    experiment: str | None = None
+    row: str | None = None
+    label: str | None = None
+    task: str | None = None
+    seed: int | None = None
+    budget: str | None = None
+    training: dict[str, Any] = field(default_factory=dict)
+    resampling: dict[str, Any] = field(default_factory=dict)
+    batch: dict[str, Any] = field(default_factory=dict)
+    changes: list[str] = field(default_factory=list)
+    split: str = "test"
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    git: str | None = None
+    config_hash: str | None = None
+    started: str | None = None
+    pid: int | None = None
+    error: str | None = None
+    steps: int | None = None
+    data: DataRecord = field(default_factory=DataRecord)
+    parameters: int | None = None
+    resampling_parameters: int | None = None
+    paper_gflops: float | None = None
+    true_gmacs: float | None = None
+    costs_input: list[int] | None = None
+    test_count: int | None = None
+    skipped_files: dict[str, Any] | None = None
+    train_samples_per_s: float | None = None
+    test_samples_per_s: float | None = None
+    train_peak_memory_mb: float | None = None
+    peak_memory_mb: float | None = None
+    device: str | None = None
+    finished: str | None = None
+    wall_time_s: float | None = None
+
+    @classmethod
+    def start(cls, config: Mapping[str, Any], config_digest: str) -> Self:
+        """Return the record of a run that begins.
+
+        Args:
+            config: its frozen configuration.
+            config_digest: that configuration's hash.
+        """
+        experiment, trainer = config["experiment"], config["trainer"]
+        devices = trainer["devices"] * trainer["num_nodes"]
+        batch = config["training"]["batch_size"]
+        printed = config.get("protocol") or {}
+        return cls(
+            experiment=experiment["name"],
+            row=experiment["row"],
+            label=experiment["label"],
+            task=config["task"]["name"],
+            seed=config["seed"],
+            budget=config["budget"]["name"],
+            training=config["training"],
+            resampling=config["resampling"],
+            batch={
+                "global": batch,
+                "devices": devices,
+                "accumulate": trainer["accumulate"],
+                "per_device": batch // (devices * trainer["accumulate"]),
+                "printed": printed.get("training.batch_size"),
+            },
+            changes=_changes(config, printed),
+            split=config.get("split", "test"),
+            versions=versions(),
+            git=git_revision(),
+            config_hash=config_digest,
+            started=now(),
+            pid=os.getpid(),
+        )
+
+    @classmethod
+    def read(cls, folder: Path) -> Self | None:
+        """Read ``record.json`` of a run folder; None where there is none yet.
+
+        Of a field that somebody has edited into something else, the value is dropped; what is no field is left out.
+
+        Raises:
+            RecordError: it is damaged, or a newer version of this program wrote it.
+        """
+        file = folder / "record.json"
+        try:
+            content = read_json(file)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise RecordError(f"{file} cannot be read ({error.strerror}); check its permissions.") from error
+        except ValueError as error:  # JSON that is none, bytes that are no text
+            raise RecordError(f"{file} is not JSON ({error}); delete it to run again.") from error
+        schema = content.get("schema", SCHEMA) if isinstance(content, dict) else None
+        if type(schema) is not int:
+            raise RecordError(f"{file} is no record of a run; delete it to run again.")
+        if schema > SCHEMA:
+            raise RecordError(
+                f"{file} has schema {schema}, and this version of indexnet knows {SCHEMA}: update indexnet."
+            )
+        if content.get("status") not in get_args(Status):
+            raise RecordError(f"{file} has no known status; delete it to run again.")
+        found: Self = _build(cls, content)
+        return found
+
+    def write(self, folder: Path) -> None:
+        """Write ``record.json`` of a run folder, atomically.
+
+        Raises:
+            DiskFullError: there is no room.
+        """
+        write_json(folder / "record.json", self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of the file."""
+        found = asdict(self, dict_factory=lambda items: {k: v for k, v in items if v is not None or k in _NULLABLE})
+        if self.data.name is None:
+            del found["data"]
+        return found
+
+    def metrics_line(self) -> str:
+        """Return the metrics in one line, as a person reads them."""
+        found = self.metrics.items()
+        return ", ".join(f"{name} {'not measurable' if value is None else f'{value:.4g}'}" for name, value in found)
+
+    def number(self, name: str) -> float | None:
+        """Return the finite number of a field, None where there is none."""
+        value = getattr(self, name)
+        return float(value) if is_number(value) else None
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is a finite number (and not a truth value)."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def _build(cls: Any, content: Mapping[str, Any]) -> Any:
+    """Build a dataclass from JSON: of each field, the value that has its type."""
+    found: dict[str, Any] = {}
+    for name, hint in _hints(cls).items():
+        value = content.get(name)
+        for kind in get_args(hint) if isinstance(hint, types.UnionType) else (hint,):
+            if is_dataclass(kind) and isinstance(value, dict):
+                found[name] = _build(kind, value)
+            elif _fits(value, kind):
+                found[name] = value
+    return cls(**found)
+
+
+def _fits(value: object, kind: Any) -> bool:
+    if kind is float:
+        return is_number(value)
+    if typing.get_origin(kind) is Literal:
+        return value in get_args(kind)
+    return type(value) is (typing.get_origin(kind) or kind)
+
+
+def read_progress(folder: Path) -> dict[str, float]:
+    """Read ``progress.json`` of a run folder, which a run writes while it is at work.
+
+    Returns:
+        The numbers in it: ``step``, ``steps``, ``loss``, ``eta_s`` and ``elapsed_s``; empty where there are none.
+    """
+    try:
+        content = read_json(folder / "progress.json")
+    except (OSError, ValueError):
+        return {}
+    return {key: value for key, value in content.items() if is_number(value)} if isinstance(content, dict) else {}
 
 
 def versions() -> dict[str, str]:
@@ -51,71 +293,9 @@ def git_revision() -> str | None:
         return None
 
 
-def device_name(device: torch.device) -> str:
-    """Return what a person calls the device, with the threads or memory that matter."""
-    if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        return f"{properties.name} ({properties.total_memory / 2**30:.0f} GiB)"
-    return f"{_cpu_model()} ({torch.get_num_threads()} threads)"
-
-
-def _cpu_model() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """Return the peak of this process: allocated device memory on CUDA, resident memory on the CPU, in MiB."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
 def now() -> str:
     """Return the time in UTC, ISO 8601, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def start(config: dict[str, Any], config_digest: str) -> dict[str, Any]:
-    """Return the record of a run that begins."""
-    experiment, trainer = config["experiment"], config["trainer"]
-    devices = trainer["devices"] * trainer["num_nodes"]
-    batch = config["training"]["batch_size"]
-    printed = config.get("protocol") or {}
-    return {
-        "schema": SCHEMA,
-        "status": "running",
-        "experiment": experiment["name"],
-        "row": experiment["row"],
-        "label": experiment["label"],
-        "task": config["task"]["name"],
-        "seed": config["seed"],
-        "budget": config["budget"]["name"],
-        "training": config["training"],
-        "resampling": config["resampling"],
-        "batch": {
-            "global": batch,
-            "devices": devices,
-            "accumulate": trainer["accumulate"],
-            "per_device": batch // (devices * trainer["accumulate"]),
-            "printed": printed.get("training.batch_size"),
-        },
-        "changes": _changes(config, printed),
-        "split": config.get("split", "test"),
-        "metrics": {},
-        "versions": versions(),
-        "git": git_revision(),
-        "config_hash": config_digest,
-        "started": now(),
-        "pid": os.getpid(),
-        "error": None,
-    }
 
 
 def _changes(config: Mapping[str, Any], printed: Mapping[str, float]) -> list[str]:
@@ -145,8 +325,6 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         path: the file.
         rows: ``name`` and metrics; rows of different test splits have different metrics.
     """
-    from indexnet.core.files import atomic_write
-
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n", restval="")

@@ -1,7 +1,8 @@
-"""Which checkpoint a run goes on from, where the last one may be damaged."""
+"""Which checkpoint a run goes on from, and its step, where the last one may be damaged."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import zipfile
@@ -9,10 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from indexnet.core.errors import UserError
-from indexnet.core.files import atomic_write
+from indexnet.core.files import atomic_write, read_json, write_json
 from indexnet.run.folder import RunFolder, difference
 from indexnet.run.schema import config_hash
 
@@ -51,12 +50,58 @@ def find_checkpoint(folder: RunFolder, config: Mapping[str, Any], *, settle: boo
     return found
 
 
+def resumed_step(folder: RunFolder) -> int:
+    """Return the step that a run would go on from, 0 for its beginning.
+
+    The last checkpoint's step stands in a small file beside it; where that is not there or belongs to another
+    checkpoint, the checkpoints themselves are read, which takes torch.
+    """
+    last = folder.checkpoint()
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        noted = read_json(_step_file(last))
+        if noted["bytes"] == last.stat().st_size:
+            return int(noted["step"])
+    for path in (last, folder.previous_checkpoint()):
+        with contextlib.suppress(UserError):
+            if path.is_file() and (checkpoint := read_checkpoint(path)) is not None:
+                return int(checkpoint["global_step"])
+    return 0
+
+
+def write_checkpoint(path: Path, content: memoryview, step: int, previous: Path | None = None) -> None:
+    """Write a checkpoint and beside it its step, so that a kill at any moment leaves no step of another checkpoint.
+
+    Args:
+        path: of the checkpoint.
+        content: of the file.
+        step: optimizer steps that are done.
+        previous: where the checkpoint goes that this one replaces; None: nowhere.
+
+    Raises:
+        DiskFullError: there is no room; the checkpoints that are there stay.
+    """
+    forget_step(path)
+    atomic_write(path, content, keep=previous)
+    write_json(_step_file(path), {"step": step, "bytes": content.nbytes})
+
+
+def forget_step(path: Path) -> None:
+    """Remove the file that says a checkpoint's step."""
+    _step_file(path).unlink(missing_ok=True)
+
+
+def _step_file(path: Path) -> Path:
+    return path.with_suffix(".step")
+
+
 def read_checkpoint(path: Path) -> dict[str, Any] | None:
     """Read a checkpoint onto the CPU; None where there is none, or where it is damaged or cut off.
 
     Raises:
         UserError: it may not be read.
     """
+    import torch
+
     try:
         with zipfile.ZipFile(path) as archive:
             if archive.testzip() is not None:  # torch writes the checksums but does not compare them
@@ -84,6 +129,8 @@ def _check_owner(path: Path, there: Mapping[str, Any], config: Mapping[str, Any]
 def _settle(damaged: list[Path], found: tuple[Path | None, int], last: Path) -> None:
     """Put damaged files aside and a copy of the checkpoint that is used in the place of the last one."""
     path, step = found
+    if path != last:
+        forget_step(last)
     for file in damaged:
         os.replace(file, file.with_name(file.name + BROKEN))
     if damaged:

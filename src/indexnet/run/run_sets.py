@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import yaml
 
 from indexnet.core.errors import UserError
 from indexnet.core.files import read_json
 from indexnet.core.registry import nearest
-
-SCHEMA = 1
-"""The newest version of ``record.json`` that this module understands."""
+from indexnet.run.record import Record, RecordError, is_number, read_progress
 
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 _SEED = re.compile(r"seed=(-?\d+)")
-_STATUSES = ("done", "running", "failed", "diverged")
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,7 @@ class Run:
         seed: its seed.
         status: ``done | running | failed | diverged``, ``new`` (nothing recorded yet) or ``unreadable``.
         reason: why there is no result, one line; empty for a finished run.
-        record: content of ``record.json``; empty where there is none.
+        record: content of ``record.json``; without values where there is none.
     """
 
     path: Path
@@ -64,29 +60,13 @@ class Run:
     seed: int
     status: str
     reason: str = ""
-    record: Mapping[str, Any] = field(default_factory=dict)
+    record: Record = field(default_factory=Record)
 
     @property
     def metrics(self) -> dict[str, float]:
         """Finite metrics of a finished run by name; empty for any other."""
-        found = self.record.get("metrics") if self.status == "done" else None
-        if not isinstance(found, Mapping):
-            return {}
-        return {str(name): float(value) for name, value in found.items() if is_number(value)}
-
-    def number(self, key: str) -> float | None:
-        """Return a finite number of the record, None where it is absent."""
-        value = self.record.get(key)
-        return float(value) if is_number(value) else None
-
-    def nested(self, *keys: str) -> Any:
-        """Return a nested value of the record, None where any key is absent."""
-        value: Any = self.record
-        for key in keys:
-            if not isinstance(value, Mapping):
-                return None
-            value = value.get(key)
-        return value
+        found = self.record.metrics if self.status == "done" else {}
+        return {name: float(value) for name, value in found.items() if is_number(value)}
 
 
 @dataclass(frozen=True)
@@ -118,13 +98,8 @@ class RunSet:
     @property
     def newest(self) -> str:
         """Time at which the last run started or finished, ISO 8601; empty where nothing says."""
-        times = [str(run.record.get("finished") or run.record.get("started") or "") for run in self.runs]
+        times = [run.record.finished or run.record.started or "" for run in self.runs]
         return max(times, default="")
-
-
-def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value is a finite number (and not a truth value)."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def find_run_sets(runs: str | Path, experiment: str) -> list[RunSet]:
@@ -136,8 +111,7 @@ def find_run_sets(runs: str | Path, experiment: str) -> list[RunSet]:
     base = Path(runs) / experiment
     sets: dict[str, list[Run]] = {}
     for folder in sorted(base.glob("*/*/seed=*")):
-        match = _SEED.fullmatch(folder.name)
-        if match and folder.is_dir():
+        if seed_of(folder) is not None and folder.is_dir():
             sets.setdefault(folder.parent.parent.name, []).append(read_run(folder))
     found = []
     for name, members in sets.items():
@@ -166,31 +140,29 @@ def choose(sets: list[RunSet], name: str | None, where: str) -> RunSet | None:
     raise UserError(f"--data {name!r}: no such data and budget under {where};{hint} {present}.")
 
 
+def seed_of(folder: Path) -> int | None:
+    """Return the seed that a run folder is named after, None where it is none."""
+    match = _SEED.fullmatch(folder.name)
+    return int(match.group(1)) if match else None
+
+
 def read_run(folder: Path) -> Run:
     """Read one run folder. A record that cannot be read makes an ``unreadable`` run, never an exception."""
-    match = _SEED.fullmatch(folder.name)
-    row, seed = folder.parent.name, int(match.group(1)) if match else 0
+    row, seed = folder.parent.name, seed_of(folder) or 0
     try:
-        record = read_json(folder / "record.json")
-    except FileNotFoundError:
+        record = Record.read(folder)
+    except RecordError as error:
+        return Run(folder, row, seed, "unreadable", " ".join(str(error).split()))
+    if record is None:
         return Run(folder, row, seed, "new", _progress(folder) or "not started, or stopped before its first record")
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        return Run(folder, row, seed, "unreadable", f"record.json cannot be read: {error}")
-    if not isinstance(record, dict) or record.get("status") not in _STATUSES:
-        return Run(folder, row, seed, "unreadable", "record.json is not the record of a run (it has no known status)")
-    schema = record.get("schema", SCHEMA)
-    if not isinstance(schema, int) or schema > SCHEMA:
-        reason = f"record.json has schema {schema}, this version of indexnet reads up to {SCHEMA}: update indexnet"
-        return Run(folder, row, seed, "unreadable", reason)
-    status = str(record["status"])
-    message = " ".join(str(record.get("error") or "").split())
+    message = " ".join((record.error or "").split())
     reasons = {
         "done": "",
         "running": _progress(folder) or "started, no result yet",
         "failed": message or "failed; console.log in the run folder says more",
         "diverged": message or "the loss became NaN or infinite",
     }
-    return Run(folder, row, seed, status, reasons[status], record)
+    return Run(folder, row, seed, record.status, reasons[record.status], record)
 
 
 def read_config(run: Run) -> Mapping[str, Any] | None:
@@ -203,11 +175,10 @@ def read_config(run: Run) -> Mapping[str, Any] | None:
 
 
 def _progress(folder: Path) -> str:
-    try:
-        progress = read_json(folder / "progress.json")
-        return f"running or interrupted at step {int(progress['step'])} of {int(progress['steps'])}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
+    match read_progress(folder):
+        case {"step": step, "steps": steps}:
+            return f"running or interrupted at step {int(step)} of {int(steps)}"
+    return ""
 
 
 def _table(path: Path) -> Iterator[dict[str, str]]:

@@ -158,7 +158,9 @@ def _progress(folder: RunFolder, config: Mapping[str, Any]) -> tuple[str, int]:
             f"{folder.path} holds a run with another configuration, which `indexnet train` would refuse; give "
             "paths.runs=ANOTHER_FOLDER, or move or delete that folder."
         )
-    return folder.status(), folder.resumed_step()
+    from indexnet.run.resume import resumed_step
+
+    return folder.status(), resumed_step(folder)
 
 
 def nearest_folder(path: Path) -> Path:

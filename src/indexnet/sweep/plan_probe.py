@@ -20,6 +20,7 @@ from indexnet.core.locks import exclusive, held
 from indexnet.core.machine import available_memory, die_with_parent
 from indexnet.run.folder import RunFolder
 from indexnet.run.processes import job_environment, terminate_as_interrupt
+from indexnet.run.resume import resumed_step
 from indexnet.sweep.plan import PlannedRow, Sweep, nearest_folder
 from indexnet.sweep.plan_estimate import Probe, estimate
 
@@ -84,7 +85,7 @@ def measure_rows(
             missing[encoder] = row.error
         if probes:
             on_gpu = gpu and row.config["trainer"]["accelerator"] != "cpu"
-            row.device = probes[-1].record["device"]
+            row.device = probes[-1].record.device
             row.device_mb = torch.cuda.get_device_properties(0).total_memory / 2**20 if on_gpu else None
             row.estimate = estimate(
                 probes, batch=row.config["training"]["batch_size"], steps=row.steps, images=sum(row.tests),
@@ -212,11 +213,11 @@ def _probe(
 
 def _check(folder: RunFolder, code: int | None) -> None:
     """Raise what kept a short run from its end, if something did."""
-    record = folder.record() or {}
-    error = str(record.get("error") or "")
-    if record.get("status") == "done":
+    record = folder.record()
+    status, error = ("new", "") if record is None else (record.status, record.error or "")
+    if status == "done":
         return
-    if record.get("status") == "diverged":
+    if status == "diverged":
         raise ProbeError("the loss is not finite after a few steps")
     if code is not None and code < 0:
         raise TooLargeError(
@@ -242,4 +243,4 @@ def _read(folder: RunFolder, wall: float) -> Probe:
     atomic_write(folder.path / "copy", part)
     seconds = (time.monotonic() - begun) * files["checkpoints"] / len(part)
     batch = config["training"]["batch_size"]
-    return Probe(batch, folder.resumed_step(), wall, seconds, record, files)
+    return Probe(batch, resumed_step(folder), wall, seconds, record, files)

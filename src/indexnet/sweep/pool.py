@@ -16,14 +16,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from indexnet.core.errors import UserError
 from indexnet.core.machine import die_with_parent
 from indexnet.run.folder import RunFolder
 from indexnet.run.job import DIVERGED
 from indexnet.run.processes import job_environment, share_gpus, terminate_as_interrupt, visible_gpus
 from indexnet.run.ranks import INTERRUPTED
+from indexnet.run.record import Record, RecordError, read_progress
 
 _POLL = 0.05
 _GRACE = 10.0
@@ -91,22 +91,18 @@ class Running:
     started: float
     gpus: Sequence[str] = ()
     earlier: int = 0
-    _progress: dict[str, Any] = field(default_factory=dict)
+    _progress: dict[str, float] = field(default_factory=dict)
 
-    def progress(self) -> dict[str, Any]:
+    def progress(self) -> dict[str, float]:
         """Return step, steps, loss and eta_s as the job last wrote them; empty before its first step."""
-        from indexnet.core.files import read_json
-
-        file = self.job.folder / "progress.json"
-        try:
-            if file.stat().st_mtime_ns == self.earlier:
+        with contextlib.suppress(OSError):
+            if (self.job.folder / "progress.json").stat().st_mtime_ns == self.earlier:
                 return {}
-            found = read_json(file)
-            self._progress = found if isinstance(found, dict) else {}
-        except (OSError, ValueError):
-            if self._progress:  # the file was there and is not any more: the job is about to end
-                self._progress = {**self._progress, "step": self._progress.get("steps", 0)}
-        return self._progress
+        found = read_progress(self.job.folder)
+        if not found and self._progress:  # the file was there and is not any more: the job is about to end
+            found = {**self._progress, "step": self._progress.get("steps", 0)}
+        self._progress = found
+        return found
 
 
 class View:
@@ -224,15 +220,17 @@ def left_to_run(jobs: Sequence[Job], retry_failed: bool, ended: Callable[[Outcom
 def outcome_before(job: Job, retry_failed: bool) -> Outcome | None:
     """Return the outcome of a job that needs no process, None for one that does."""
     try:
-        record = RunFolder(job.folder).record() or {}
-    except UserError as error:  # not ours to overwrite; the others can run
+        record = RunFolder(job.folder).record()
+    except RecordError as error:  # not ours to overwrite; the others can run
         return Outcome(job, "failed", reason=str(error))
-    status, reason = record.get("status"), one_line(str(record.get("error") or ""))
-    if status == "done":
+    if record is None:
+        return None
+    reason = one_line(record.error or "")
+    if record.status == "done":
         return Outcome(job, "before")
-    if status == "diverged":  # deterministic: it would again
+    if record.status == "diverged":  # deterministic: it would again
         return Outcome(job, "diverged", reason=f"{reason} (before; delete {job.folder} to run it again)")
-    if status == "failed" and not retry_failed:
+    if record.status == "failed" and not retry_failed:
         reason = f"failed before: {reason or 'without a reason'}; retry_failed=true tries again"
         return Outcome(job, "failed", reason=reason)
     return None
@@ -271,21 +269,20 @@ def _outcome(running: Running) -> Outcome:
     job, code = running.job, running.process.returncode
     seconds = time.monotonic() - running.started
     try:
-        record = RunFolder(job.folder).record() or {}
-    except UserError as error:
+        record = RunFolder(job.folder).record() or Record()
+    except RecordError as error:
         return Outcome(job, "failed", seconds, str(error))
-    status = record.get("status")
-    if code == 0 and status == "done":
+    if code == 0 and record.status == "done":
         return Outcome(job, "done", seconds)
-    if code == DIVERGED or status == "diverged":
-        return Outcome(job, "diverged", seconds, one_line(str(record.get("error") or "the loss is no longer finite")))
+    if code == DIVERGED or record.status == "diverged":
+        return Outcome(job, "diverged", seconds, one_line(record.error or "the loss is no longer finite"))
     if code == INTERRUPTED:
         return Outcome(job, "failed", seconds, "a process of it was killed; the same command goes on")
     if code < 0:
         name = next((each.name for each in signal.Signals if each == -code), f"signal {-code}")
         hint = ", as the system does when memory runs out" if -code == signal.SIGKILL else ""
         return Outcome(job, "failed", seconds, f"its process was killed by {name}{hint}; the same command goes on")
-    reason = str(record.get("error") or "") if status == "failed" else last_line(job.console).removeprefix("indexnet: ")
+    reason = record.error if record.status == "failed" else last_line(job.console).removeprefix("indexnet: ")
     return Outcome(job, "failed", seconds, one_line(reason or f"exit code {code}"))
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indexnet.core.errors import UserError
-from indexnet.core.files import read_json
 from indexnet.run.folder import RunFolder
+from indexnet.run.record import Record, RecordError
+from indexnet.run.resume import resumed_step
 from indexnet.sweep.pool import Outcome, Running, View
 
 if TYPE_CHECKING:
@@ -89,21 +90,19 @@ def duration(seconds: float) -> str:
 def metrics_line(folder: Path) -> str:
     """Return a finished run's metrics in one line; empty where there is no record."""
     try:
-        metrics = read_json(folder / "record.json")["metrics"]
-        shown = {name: "not measurable" if value is None else f"{value:.4g}" for name, value in metrics.items()}
-        return ", ".join(f"{name} {text}" for name, text in shown.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # no record, or one that somebody has edited
+        return (RunFolder(folder).record() or Record()).metrics_line()
+    except RecordError:
         return ""
 
 
 def _steps(running: Running) -> tuple[str, str, str]:
     """Return what to show as step, loss and time left."""
-    progress = running.progress()
-    try:
-        step, steps, loss = progress["step"], progress["steps"], f"{progress['loss']:.4g}"
-        return ("testing", loss, "") if step >= steps else (f"{step} / {steps}", loss, duration(progress["eta_s"]))
-    except (KeyError, TypeError, ValueError):
-        return "starting", "", ""
+    match running.progress():
+        case {"step": step, "steps": steps, "loss": loss, "eta_s": left}:
+            if step >= steps:
+                return "testing", f"{loss:.4g}", ""
+            return f"{int(step)} / {int(steps)}", f"{loss:.4g}", duration(left)
+    return "starting", "", ""
 
 
 class PlainView(View):
@@ -119,7 +118,7 @@ class PlainView(View):
 
     def started(self, running: Running) -> None:
         """Name the job."""
-        step = RunFolder(running.job.folder).resumed_step()
+        step = resumed_step(RunFolder(running.job.folder))
         begins = f"goes on from step {step}:" if step else "started "
         self._print(f"{begins} {running.job.title} seed={running.job.seed}")
 

@@ -327,10 +327,10 @@ def _has_ended(handle: Any, queue: _Queue) -> bool:
 def _outcome(job: Job, handle: Any, seconds: float) -> Outcome:
     """Read from a job's folder how it ended."""
     try:
-        record = RunFolder(job.folder).record() or {}
+        record = RunFolder(job.folder).record()
     except UserError as error:
         return Outcome(job, "failed", seconds, str(error))
-    status, reason = record.get("status"), one_line(str(record.get("error") or ""))
+    status, reason = ("new", "") if record is None else (record.status, one_line(record.error or ""))
     if status in ("done", "diverged", "failed"):
         return Outcome(job, status, seconds, reason)
     if status == "running":

@@ -5,19 +5,25 @@ from __future__ import annotations
 import contextlib
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from indexnet.core.errors import UserError
+from indexnet.core.locks import held
 from indexnet.core.paths import DEFAULT_RUNS
+from indexnet.run.folder import RunFolder
+from indexnet.run.record import is_number, read_progress
+from indexnet.run.resume import resumed_step
+from indexnet.run.run_sets import read_run, seed_of
+from indexnet.sweep.launch import LOCK, read_requests
 
 if TYPE_CHECKING:
     from indexnet.run.tables import Experiment
 
 
-_WORDS = {
+STATUS_WORDS = {
     "done": "done",
     "running": "running",
     "interrupted": "interrupted",
@@ -80,7 +86,7 @@ class Setting:
     def counts(self) -> dict[str, int]:
         """Return how many runs stand where, in the order of a summary; only what there is."""
         found = Counter(run.status for run in self.runs)
-        return {status: found[status] for status in _WORDS if found[status]}
+        return {status: found[status] for status in STATUS_WORDS if found[status]}
 
 
 def find_settings(runs: Path, experiment: Experiment) -> list[Setting]:
@@ -97,22 +103,17 @@ def find_settings(runs: Path, experiment: Experiment) -> list[Setting]:
 
 
 def _setting(folder: Path, experiment: Experiment) -> Setting:
-    from indexnet.core.locks import held
-    from indexnet.sweep.launch import LOCK, read_requests
-
     requests = read_requests(folder)
-    there = {
-        f"{path.parent.name}/{path.name}": path for path in folder.glob("*/seed=*") if _seed(path.name) is not None
-    }
+    there = {f"{path.parent.name}/{path.name}": path for path in folder.glob("*/seed=*") if seed_of(path) is not None}
     asked = [name for request in requests for name in request["runs"]]
     if not requests:  # launched by something that keeps no notes: then all that the table has
         asked = [f"{row.name}/seed={seed}" for row in experiment.select(None) for seed in experiment.seeds]
-    names = [name for name in dict.fromkeys([*asked, *there]) if _seed(name.rpartition("/")[2]) is not None]
+    names = [name for name in dict.fromkeys([*asked, *there]) if seed_of(Path(name)) is not None]
     order = {row.name: index for index, row in enumerate(experiment.rows)}
 
     def place(name: str) -> tuple[int, str, int]:
-        row, _, seed = name.rpartition("/")
-        return order.get(row, order.get(row.partition("--")[0], len(order))), row, _seed(seed) or 0
+        row = name.rpartition("/")[0]
+        return order.get(row, order.get(row.partition("--")[0], len(order))), row, seed_of(Path(name)) or 0
 
     column = experiment.columns[0].metric
     states = tuple(read_state(there.get(name, folder / name), column) for name in sorted(names, key=place))
@@ -151,58 +152,38 @@ def read_state(folder: Path, column: str) -> RunState:
     Returns:
         Its state; one that cannot be read says so and raises nothing.
     """
-    from indexnet.run.folder import RunFolder
-
-    state = RunState(folder.parent.name, _seed(folder.name) or 0, "new")
-    try:
-        record = RunFolder(folder).record()
-    except (UserError, OSError, ValueError) as error:
-        return replace(state, status="unreadable", reason=" ".join(str(error).split()))
-    if record is None:
+    run = read_run(folder)
+    state = RunState(run.row, run.seed, run.status)
+    if run.status == "done":
+        return replace(state, metric=_metric(run.record.metrics, column))
+    if run.status == "unreadable":
+        return replace(state, reason=run.reason)
+    if run.status in ("failed", "diverged"):
+        return replace(
+            state, reason=" ".join((run.record.error or "").split()) or "console.log in its folder says more"
+        )
+    if run.status == "new":
         return state
-    status, reason = str(record.get("status")), " ".join(str(record.get("error") or "").split())
-    if status not in ("done", "running", "failed", "diverged"):
-        return replace(state, status="unreadable", reason=f"{folder / 'record.json'} has no known status")
-    if status == "done":
-        return replace(state, status=status, metric=_metric(record.get("metrics"), column))
-    if status != "running":
-        return replace(state, status=status, reason=reason or "console.log in its folder says more")
+    progress = read_progress(folder)
+    steps = int(progress["steps"]) if "steps" in progress else None
     try:
         at_work = RunFolder(folder).locked()
     except UserError as error:  # no locks here
         return replace(state, status="unreadable", reason=str(error))
-    progress = _progress(folder)
-    if at_work:
-        return replace(state, status="running", **progress)
-    step = RunFolder(folder).resumed_step()
-    return replace(state, status="interrupted", step=step, steps=progress.get("steps"))
+    if not at_work:
+        return replace(state, status="interrupted", step=resumed_step(RunFolder(folder)), steps=steps)
+    step = int(progress["step"]) if "step" in progress else None
+    return replace(state, step=step, steps=steps, eta_s=progress.get("eta_s"))
 
 
-def _metric(metrics: object, column: str) -> float | None:
+def _metric(metrics: Mapping[str, float | None], column: str) -> float | None:
     """Return a metric; where the data set has other test splits than the table, that of the first one."""
-    if not isinstance(metrics, Mapping):
-        return None
     name = column.rpartition("/")[2]
-    values = [metrics.get(column), *(value for key, value in metrics.items() if str(key).rpartition("/")[2] == name)]
-    return next((float(value) for value in values if isinstance(value, int | float)), None)
+    values = [metrics.get(column), *(value for key, value in metrics.items() if key.rpartition("/")[2] == name)]
+    return next((float(value) for value in values if is_number(value)), None)
 
 
-def _progress(folder: Path) -> dict[str, Any]:
-    from indexnet.core.files import read_json
-
-    try:
-        found = read_json(folder / "progress.json")
-        return {"step": int(found["step"]), "steps": int(found["steps"]), "eta_s": float(found["eta_s"])}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-
-
-def _seed(name: str) -> int | None:
-    text = name.removeprefix("seed=")
-    return int(text) if name.startswith("seed=") and text.isdecimal() else None
-
-
-def _changed(folders: Any) -> float:
+def _changed(folders: Iterable[Path]) -> float:
     times = [0.0]
     for folder in folders:
         for name in ("record.json", "progress.json", "config.yaml"):

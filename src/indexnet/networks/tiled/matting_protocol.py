@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from indexnet.core.conventions import UNKNOWN
 from indexnet.core.errors import UserError
-from indexnet.core.machine import give_back
+from indexnet.core.machine import release_memory
 from indexnet.networks.base import Network
 from indexnet.networks.imagenet import IMAGENET_MEAN, IMAGENET_STD, normalise
 from indexnet.networks.tiled.memory import forward_bytes, is_out_of_memory, room
@@ -167,7 +167,7 @@ def _run(
     pixels = x.shape[2] * x.shape[3]
     free = None if memory is None else room(device, memory)
     if free is not None and device.type == "cpu" and _AT_MOST * pixels >= free - _ARRAYS * pixels:
-        give_back()  # else every image would find less room than the one before
+        release_memory()  # else every image would find less room than the one before
         free = room(device, memory)  # type: ignore[arg-type]
     budget = None if free is None else free - _ARRAYS * pixels
     # most images are far from any limit: no need to look closer
