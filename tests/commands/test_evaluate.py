@@ -36,6 +36,7 @@ from indexnet.inference.predictor import load_task, parse_memory, predict_sample
 from indexnet.inference.worst_images import Gallery
 from indexnet.metrics import create_metric
 from indexnet.networks.tiled.matting_protocol import infer_alpha, to_uint8
+from indexnet.tasks.matting import MattingTask
 
 
 @pytest.fixture(scope="module")
@@ -485,13 +486,13 @@ def test_memory_is_read_and_reaches_the_prediction(matting, tmp_path, monkeypatc
         with pytest.raises(UserError, match="--memory"):
             parse_memory(text)
     seen = []
-    plain = infer_alpha
+    plain = MattingTask.predict_alpha
 
-    def watched(*args, memory=None, **options):
-        seen.append(memory)
-        return plain(*args, memory=memory, **options)
+    def watched(self, *given):
+        seen.append(self.memory)
+        return plain(self, *given)
 
-    monkeypatch.setattr("indexnet.tasks.matting.infer_alpha", watched)
+    monkeypatch.setattr(MattingTask, "predict_alpha", watched)
     words = ["evaluate", str(matting), "data.test_count=1", "--gallery", "0"]
     assert main([*words, "--memory", "3GB", "--output", str(tmp_path / "a")]) == 0
     assert main([*words, "--output", str(tmp_path / "b")]) == 0
@@ -502,15 +503,15 @@ def test_an_image_too_large_for_the_memory_is_named_and_the_others_are_evaluated
     matting, tmp_path, monkeypatch, capsys
 ):
     calls = []
-    plain = infer_alpha
+    plain = MattingTask.predict_alpha
 
-    def full(*args, **options):
+    def full(self, *given):
         calls.append(1)
         if len(calls) == 1:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return plain(*args, **options)
+        return plain(self, *given)
 
-    monkeypatch.setattr("indexnet.tasks.matting.infer_alpha", full)
+    monkeypatch.setattr(MattingTask, "predict_alpha", full)
     assert main(["evaluate", str(matting), "--output", str(tmp_path / "out"), "--gallery", "0"]) == 3
     assert "scene-test-000000 is too large for the memory" in capsys.readouterr().err
 
@@ -533,7 +534,7 @@ def test_a_diverged_network_has_no_score(tmp_path, capsys):
 def test_an_evaluation_says_how_many_images_ran_in_tiles(tmp_path, capsys, monkeypatch):
     from indexnet.networks.tiled import matting_protocol
 
-    monkeypatch.setattr(matting_protocol, "_AT_MOST", 10**9)  # as if every image were large
+    # as if every image were large: there is less than any network may need, and less than this one would
     monkeypatch.setattr(matting_protocol, "forward_bytes", lambda network, pixels: 1000 * pixels)
     monkeypatch.setattr(matting_protocol, "room", lambda device, memory: 300 * 64 * 64)
     path = matting_checkpoint(tmp_path / "m.ckpt")

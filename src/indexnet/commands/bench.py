@@ -77,14 +77,13 @@ def main(args: argparse.Namespace) -> int:
     from indexnet.inference.predictor import pick_device
     from indexnet.run.record import device_name
 
-    networks = load(args.checkpoints)
+    networks, multiple = load(args.checkpoints)
     device = pick_device(args.device)
     for _, network in networks:
         network.to(device)
     threads = torch.get_num_threads()
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    multiple = math.lcm(*(multiple_of(network) for _, network in networks))
     sizes = sorted({round_up(size, multiple) for size in sizes}, key=math.prod)
     errors = Console(stderr=True)
     try:
@@ -133,27 +132,23 @@ def round_up(size: tuple[int, int], multiple: int) -> tuple[int, int]:
     return math.ceil(size[0] / multiple) * multiple, math.ceil(size[1] / multiple) * multiple
 
 
-def multiple_of(network: Network) -> int:
-    """Return what sides are multiples of where the network runs: 32 in matting, else what its halvings need."""
-    matting = "matting" in network.info.tasks
-    return math.lcm(32 if matting else 1, network.size_multiple, 2 ** len(network.resampling.stages))
-
-
-def load(paths: Sequence[Path]) -> list[tuple[str, Network]]:
-    """Return the networks of checkpoints with names that tell them apart.
+def load(paths: Sequence[Path]) -> tuple[list[tuple[str, Network]], int]:
+    """Return the networks of checkpoints with names that tell them apart, and what sides must be multiples of.
 
     Raises:
         UserError: a file cannot be used, or is given twice.
     """
     from indexnet.networks.checkpoint import load_network
+    from indexnet.tasks import get_task
 
     if len({path.resolve() for path in paths}) < len(paths):
         raise UserError("a checkpoint is given twice; give each once.")
-    loaded = [load_network(path)[0].eval() for path in paths]
+    loaded = [load_network(path) for path in paths]
+    multiple = math.lcm(*(get_task(meta["task"]["name"]).input_multiple(network) for network, meta in loaded))
     names = [path.stem for path in paths]
     if len(set(names)) < len(names):  # runs call theirs all alike
         names = [str(path) for path in paths]
-    return list(zip(names, loaded, strict=True))
+    return [(name, network.eval()) for name, (network, _) in zip(names, loaded, strict=True)], multiple
 
 
 def table(lines: Sequence[Measurement], title: str) -> Table:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from indexnet.core.console import warn
 from indexnet.core.errors import UserError
 from indexnet.inference.methods import add_method_arguments, default_folder, describe, prepare, source_of, split_words
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 HELP = "evaluate checkpoints on a test set; data=NAME and data.OPTION=VALUE choose another than its own"
 SCHEMA = 1
 
-_GALLERY = 8  # worst images of matting that are shown
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
@@ -27,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--gallery",
         type=int,
         metavar="N",
-        help=f"show the N images that the first method did worst in worst.html (matting {_GALLERY}, else 0)",
+        help="show the N images that the first method did worst in worst.html (matting 8, else 0)",
     )
 
 
@@ -59,7 +57,6 @@ def main(args: argparse.Namespace) -> int:
         table_markdown,
     )
     from indexnet.inference.evaluation import evaluate
-    from indexnet.inference.predictor import tiled_count
     from indexnet.inference.worst_images import Gallery
     from indexnet.run import record as records
     from indexnet.run.splits import describe_splits
@@ -70,7 +67,7 @@ def main(args: argparse.Namespace) -> int:
     if result_file.exists() and not args.overwrite:
         raise UserError(f"{result_file} exists; give --overwrite to replace it, or another --output.")
     task = methods[0].task
-    shown = args.gallery if args.gallery is not None else _GALLERY if task.name == "matting" else 0
+    shown = args.gallery if args.gallery is not None else task.worst_shown
     gallery = Gallery(task, shown, [method.caption for method in methods])
     count = sum(setup.counts.values())
     started, begun = records.now(), time.monotonic()
@@ -98,7 +95,7 @@ def main(args: argparse.Namespace) -> int:
             "failed": [{"name": who, "error": why} for who, why in scores.failed],
             **cells_json(line),
             "memory": args.memory,
-            "tiled": tiled_count(method.task),
+            "tiled": method.task.tiled,
             "wall_time_s": round(seconds, 2),
         }
         for method, scores, line, seconds in zip(methods, found, comparison.lines, took, strict=True)
@@ -131,12 +128,12 @@ def main(args: argparse.Namespace) -> int:
         print_single(f"{methods[0].source.name} on {title}", found[0])
     print(f"{comparison.images} of {count} images in {total:.1f} s on {setup.device}; written to {folder}")
     for method in methods:
-        if tiles := tiled_count(method.task):
+        if tiles := method.task.tiled:
             print(f"{method.caption}: {tiles} images ran in tiles, --memory {args.memory}")
     if page is not None:
         print(f"the worst images: {page}")
     failed = {who for scores in found for who, _ in scores.failed}
     if failed:
         names = ", ".join(sorted(failed))
-        print(f"not evaluated, for the reasons above, and left out of the means: {names}", file=sys.stderr)
+        warn(f"not evaluated, for the reasons above, and left out of the means: {names}")
     return 3 if failed else 0

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from indexnet.core.console import warn
 from indexnet.core.errors import UserError
 from indexnet.inference.methods import add_method_arguments, default_folder, describe, prepare, source_of, split_words
 
@@ -67,7 +68,7 @@ def main(args: argparse.Namespace) -> int:
 
     ranges = parse_ranges(args.ranges)
     setup = prepare(paths, words, args)
-    if setup.methods[0].task.name != "matting":
+    if setup.methods[0].task.guide != "trimap":
         raise UserError(f"robustness is for matting; {paths[0]} is for {setup.methods[0].task.name}.")
     folder = args.output or default_folder(paths, setup.name, setup.overrides, "robustness")
     result_file = folder / "robustness.json"
@@ -128,7 +129,7 @@ def main(args: argparse.Namespace) -> int:
     print(f"{len(common)} of {count} images in {took:.1f} s on {setup.device}; written to {folder}")
     if failed:
         listed = ", ".join(sorted({entry["name"] for entry in failed}))
-        print(f"not measured, for the reasons above, and left out everywhere: {listed}", file=sys.stderr)
+        warn(f"not measured, for the reasons above, and left out everywhere: {listed}")
     return 3 if failed else 0
 
 

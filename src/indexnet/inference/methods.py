@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from indexnet.core.console import DEVICE_HELP, allow_anywhere
+from indexnet.core.console import DEVICE_HELP, MEMORY_HELP, allow_anywhere
 from indexnet.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,13 +19,11 @@ if TYPE_CHECKING:
     from indexnet.tasks import Task
 
 
-MEMORY_HELP = "what a prediction of matting may take: auto (what is free), none (no limit), or 4GB, 512MB"
 METHODS_HELP = "a .ckpt that train or convert wrote; for matting also closed_form or knn"
 WORDS_HELP = "another data set, or other options of it: data=alphamatting data.root=DIR data.trimap=Trimap2"
 _LONGEST = 120  # characters of a folder's name
 _UNSAFE = re.compile(r"[^\w.,=+-]+")
 _TASK_KEYS = ("name", "task")
-_MEASURES = ("semantics", "region")  # options of a task that say how it is measured, not what was trained
 
 
 @dataclass
@@ -122,10 +120,17 @@ def _read_measures(words: Mapping[str, str]) -> dict[str, Any]:
     Raises:
         UserError: an option that says what was trained, not how it is measured.
     """
+    from indexnet.tasks import get_task, list_tasks
+
+    measured = {name: get_task(name).measure_options for name in list_tasks()}
     for key, word in words.items():
-        if key not in _MEASURES or "=" not in word:
-            allowed = " and ".join(f"task.{name}=VALUE" for name in _MEASURES)
-            raise UserError(f"{word!r} follows from the checkpoint; of the task only {allowed} (matting) can be given.")
+        if "=" not in word or not any(key in options for options in measured.values()):
+            allowed = "; ".join(
+                f"{' and '.join(f'task.{option}=VALUE' for option in options)} ({name})"
+                for name, options in measured.items()
+                if options
+            )
+            raise UserError(f"{word!r} follows from the checkpoint; of the task only {allowed} can be given.")
     return {key: word.partition("=")[2] for key, word in words.items()}
 
 
@@ -148,7 +153,7 @@ def load_methods(paths: Sequence[Path], measures: Mapping[str, Any], memory: str
         first = loaded[0][0] if loaded else task
         if task.name != first.name:
             raise UserError(f"{paths[0]} is for {first.name} but {path} is for {task.name}; give methods of one task.")
-        same = {key: first.options[key] for key in _MEASURES if key in first.options}
+        same = {key: first.options[key] for key in first.measure_options}
         if any(task.options[key] != value for key, value in same.items()):  # all are measured as the first
             task, meta = load_task(path, same)
         if task.options != first.options:

@@ -45,9 +45,11 @@ class ResamplingStage(nn.Module, ABC):
     Attributes:
         strided: whether the encoder halves by itself, so that the network calls :meth:`pass_through` instead of
             :meth:`down`.
+        takes_maxima: whether features are chosen by comparing values, so that rounding may choose others.
     """
 
     strided: bool = False
+    takes_maxima: ClassVar[bool] = False
 
     def __init__(self, channels: int, decoder_channels: int | None = None) -> None:
         super().__init__()
@@ -86,6 +88,9 @@ class ResamplingStage(nn.Module, ABC):
     def index_maps(self, guide: Tensor | None) -> Tensor | None:
         """Return the decoder index map to look at, (N, C or 1, 2h, 2w) in [0, 1]; None where there is none."""
         return None
+
+    def prepare_export(self) -> None:
+        """Change to operations that exporters know and that give the same; nothing by default."""
 
 
 @dataclass(frozen=True)

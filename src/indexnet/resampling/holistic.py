@@ -13,6 +13,8 @@ from indexnet.resampling.functional import holistic_max_pool, holistic_max_unpoo
 class HolisticMaxIndexStage(ResamplingStage):
     """Max pooling and unpooling with one index for all channels."""
 
+    takes_maxima = True
+
     def down(self, x: Tensor) -> Downsampled:
         """Halve a map; guide = int64 flat positions in the H*W plane, (N, 1, ceil(H/2), ceil(W/2))."""
         features, indices = holistic_max_pool(x)

@@ -20,6 +20,9 @@ from indexnet.resampling.base import (
 class MaxUnpoolStage(ResamplingStage):
     """2x2 max pooling whose positions guide the unpooling of the same resolution."""
 
+    takes_maxima = True
+    _by_scatter = False  # exporters do not know max_unpool2d
+
     def down(self, x: Tensor) -> Downsampled:
         """Halve a map; guide = int64 flat positions in the H*W plane, (N, C, ceil(H/2), ceil(W/2))."""
         # ceil_mode lets a last row or column without partner form a smaller cell: what repeating it would give.
@@ -29,7 +32,14 @@ class MaxUnpoolStage(ResamplingStage):
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         """Put each value back where its maximum was, zeros elsewhere."""
         assert guide is not None
+        if self._by_scatter:
+            plane = x.new_zeros((*x.shape[:2], size[0] * size[1]))
+            return plane.scatter(2, guide.flatten(2), x.flatten(2)).reshape(*x.shape[:2], *size)
         return F.max_unpool2d(x, guide, [2, 2], output_size=list(size))
+
+    def prepare_export(self) -> None:
+        """Unpool by a scatter."""
+        self._by_scatter = True
 
 
 @register_resampling
