@@ -217,7 +217,7 @@ def test_no_option_opens_the_page_to_others():
 def test_the_page_tells_mistakes_and_hides_bugs(session, tmp_path, capsys):
     import gradio
 
-    from indexnet.inference.app.page import build, told
+    from indexnet.inference.app.page import build, show_errors
 
     page = build(session, tmp_path, "m.ckpt", 2**20)
     assert page.title == "indexnet: matting"
@@ -233,12 +233,12 @@ def test_the_page_tells_mistakes_and_hides_bugs(session, tmp_path, capsys):
         (MemoryError(), "This picture is too large for the memory; make it smaller."),
     ):
         with pytest.raises(gradio.Error) as caught:
-            told(fails)(error)
+            show_errors(fails)(error)
         assert caught.value.message == sentence
         assert not caught.value.print_exception
     assert "Traceback" not in capsys.readouterr().err
     with pytest.raises(gradio.Error, match="Something went wrong"):
-        told(fails)(KeyError("secret"))
+        show_errors(fails)(KeyError("secret"))
     assert "secret" in capsys.readouterr().err
 
 

@@ -22,16 +22,16 @@ from commands_support import (
 from indexnet.cli import main
 from indexnet.core.errors import UserError
 from indexnet.core.statistics import interval
-from indexnet.data import create_data
+from indexnet.data import create_data, list_data
 from indexnet.inference.comparison_table import (
     compare_scores,
     print_comparison,
     print_single,
-    table_csv,
     table_markdown,
+    table_rows,
 )
 from indexnet.inference.evaluation import Scores, bootstrap, evaluate
-from indexnet.inference.methods import default_folder, parse_overrides
+from indexnet.inference.methods import default_folder, file_options, parse_overrides
 from indexnet.inference.predictor import load_task, parse_memory, predict_sample
 from indexnet.inference.worst_images import Gallery
 from indexnet.metrics import create_metric
@@ -196,6 +196,13 @@ def test_a_converted_checkpoint_needs_a_data_set(tmp_path, capsys):
     assert main(words) == 0  # the rest comes from conf/data/scenes.yaml
 
 
+@pytest.mark.parametrize("name", [info.name for info in list_data()])
+def test_the_file_of_a_data_set_refers_to_the_folder_of_data_only(name):
+    options = file_options(name, "somewhere")
+    assert "${" not in str(options)
+    assert (options.get("root") or "somewhere").startswith("somewhere")
+
+
 def test_overrides_are_read_as_plain_values(tmp_path):
     name, options = parse_overrides(["data=scenes", "data.seed=3", "data.backgrounds=null", "data.root=a=b", "data.x="])
     assert name == "scenes"
@@ -353,9 +360,9 @@ def test_paired_differences_tell_apart_what_single_intervals_cannot():
     text = table_markdown("t", comparison)
     assert f"**{other.value:.4g}**" in text
     assert f"{other.difference:+.4g} \\* [" in text
-    (line_a, line_b) = csv.DictReader(table_csv(comparison).splitlines())
-    assert line_a["mse_difference"] == ""
-    assert float(line_b["mse_difference_high"]) == other.difference_bounds[1]
+    row_a, row_b = table_rows(comparison)
+    assert row_a["mse_difference"] is None
+    assert row_b["mse_difference_high"] == other.difference_bounds[1]
 
 
 def test_several_methods_are_compared_over_the_images_that_all_could_do():

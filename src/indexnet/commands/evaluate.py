@@ -50,11 +50,11 @@ def main(args: argparse.Namespace) -> int:
     from indexnet.inference.comparison_table import (
         cells_json,
         compare_scores,
-        drawn_over,
+        interval_note,
         print_comparison,
         print_single,
-        table_csv,
         table_markdown,
+        table_rows,
     )
     from indexnet.inference.evaluation import evaluate
     from indexnet.inference.worst_images import Gallery
@@ -106,7 +106,7 @@ def main(args: argparse.Namespace) -> int:
         "data": {"name": setup.name, "options": setup.options, "split": "test", **describe_splits(setup.tests)},
         "limit": args.limit,
         "groups": comparison.groups,
-        "note": drawn_over(comparison.images, comparison.groups),
+        "note": interval_note(comparison.images, comparison.groups),
         "device": records.device_name(setup.device),
         "versions": records.versions(),
         "git": records.git_revision(),
@@ -117,7 +117,7 @@ def main(args: argparse.Namespace) -> int:
     rows = [row for scores in found for row in scores.rows]
     if several:
         rows = [{"method": m.caption, **row} for m, s in zip(methods, found, strict=True) for row in s.rows]
-        atomic_write(folder / "table.csv", table_csv(comparison))
+        records.write_rows(folder / "table.csv", table_rows(comparison))
         atomic_write(folder / "table.md", table_markdown(title, comparison))
     records.write_rows(folder / "per_image.csv", rows)
     page = gallery.write(folder, f"{'; '.join(m.caption for m in methods)} on {title}") if shown else None

@@ -27,13 +27,14 @@ def warn(text: str) -> None:
     say(error_console(), text)
 
 
-def print_table(table: Any, remark: str) -> None:
-    """Print a rich table and, dimmed, what is to be known about it on stdout."""
+def print_table(table: Any, remark: str = "") -> None:
+    """Print a rich table on stdout and, dimmed, what is to be known about it."""
     from rich.console import Console
 
     console = Console(file=sys.stdout)
     console.print(table)
-    console.print(remark, style="dim", highlight=False, markup=False)
+    if remark:
+        console.print(remark, style="dim", highlight=False, markup=False)
 
 
 def allow_anywhere(parser: argparse.ArgumentParser) -> None:

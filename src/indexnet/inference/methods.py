@@ -92,12 +92,12 @@ def prepare(paths: Sequence[Path], words: Sequence[str], args: argparse.Namespac
     """
     if args.limit is not None and args.limit < 1:
         raise UserError(f"--limit {args.limit} must be at least 1.")
-    measures = {word.partition("=")[0].removeprefix("task."): word for word in words if word.startswith("task.")}
+    measures = _read_measures([word for word in words if word.startswith("task.")])
     chosen, overrides = parse_overrides([word for word in words if not word.startswith("task.")])
     from indexnet.data import create_data
     from indexnet.inference.predictor import pick_device
 
-    methods = load_methods(paths, _read_measures(measures), args.memory)
+    methods = load_methods(paths, measures, args.memory)
     options = evaluation_data(_base(methods), chosen, overrides)
     name = str(options.pop("name"))
     data: Data = create_data(name, **options)
@@ -105,7 +105,7 @@ def prepare(paths: Sequence[Path], words: Sequence[str], args: argparse.Namespac
         method.task.check_data(data)
     tests = data.tests()
     counts = {split: min(args.limit or len(dataset), len(dataset)) for split, dataset in tests.items()}
-    given = overrides | {f"task.{key}": value for key, value in _read_measures(measures).items()}
+    given = overrides | {f"task.{key}": value for key, value in measures.items()}
     return Setup(methods, name, options, given, tests, counts, pick_device(args.device))
 
 
@@ -114,7 +114,7 @@ def _base(methods: Sequence[Method]) -> Mapping[str, Any]:
     return next((m.meta for m in methods if (m.meta["config"].get("data") or {}).get("name")), methods[0].meta)
 
 
-def _read_measures(words: Mapping[str, str]) -> dict[str, Any]:
+def _read_measures(words: Sequence[str]) -> dict[str, Any]:
     """Return the values of ``task.OPTION=VALUE``.
 
     Raises:
@@ -123,15 +123,18 @@ def _read_measures(words: Mapping[str, str]) -> dict[str, Any]:
     from indexnet.tasks import get_task, list_tasks
 
     measured = {name: get_task(name).measure_options for name in list_tasks()}
-    for key, word in words.items():
-        if "=" not in word or not any(key in options for options in measured.values()):
+    found = {}
+    for word in words:
+        key, equals, value = word.removeprefix("task.").partition("=")
+        if not equals or not any(key in options for options in measured.values()):
             allowed = "; ".join(
                 f"{' and '.join(f'task.{option}=VALUE' for option in options)} ({name})"
                 for name, options in measured.items()
                 if options
             )
             raise UserError(f"{word!r} follows from the checkpoint; of the task only {allowed} can be given.")
-    return {key: word.partition("=")[2] for key, word in words.items()}
+        found[key] = value
+    return found
 
 
 def load_methods(paths: Sequence[Path], measures: Mapping[str, Any], memory: str) -> list[Method]:
@@ -243,7 +246,8 @@ def evaluation_data(meta: Mapping[str, Any], chosen: str | None, overrides: Mapp
         known = ", ".join(info.name for info in list_data() if task in info.tasks)
         raise UserError(f"the checkpoint names no data set; give data=NAME, one of {known}, and its options.")
     cls = get_data(str(name))
-    options = own if name == own.get("name") else {**_file_defaults(str(name), config), "name": name}
+    folder = str((config.get("paths") or {}).get("data", "data"))
+    options = own if name == own.get("name") else {**file_options(str(name), folder), "name": name}
     options.update(overrides)
     options["task"] = task
     size = (config.get("training") or {}).get("size")
@@ -255,18 +259,23 @@ def evaluation_data(meta: Mapping[str, Any], chosen: str | None, overrides: Mapp
     return options
 
 
-def _file_defaults(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    from omegaconf import OmegaConf
+def file_options(name: str, folder: str = "data") -> dict[str, Any]:
+    """Return the options in a data set's file in ``conf/data``, ``{}`` where it has none.
+
+    Args:
+        name: of the data set.
+        folder: what ``${paths.data}`` stands for, the one reference that these files make.
+    """
+    import yaml
 
     from indexnet.core.paths import conf_dir
 
     file = conf_dir() / "data" / f"{name}.yaml"
-    if not file.is_file():
-        return {}
-    tree = OmegaConf.create({"paths": dict(config.get("paths") or {"data": "data"}), "data": OmegaConf.load(file)})
-    resolved = OmegaConf.to_container(tree, resolve=True)
-    assert isinstance(resolved, dict)
-    return dict(resolved["data"])
+    options = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return {
+        key: value.replace("${paths.data}", folder) if isinstance(value, str) else value
+        for key, value in options.items()
+    }
 
 
 def source_of(method: Method) -> str:

@@ -143,7 +143,7 @@ def _theme() -> gr.themes.Base:
     )
 
 
-def told(function: Callable[..., Any]) -> Callable[..., Any]:
+def show_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     """Turn what goes wrong in a function into one sentence in the page; a bug's traceback goes to the terminal."""
 
     @functools.wraps(function)
@@ -268,7 +268,7 @@ def _cut_out(session: Session, folder: Path) -> None:
         layers = (strokes or {}).get("layers") or []
         return layers[0] if layers else None
 
-    @told
+    @show_errors
     def read(file: str | None) -> Any:
         if file is None:
             return gr.update(value=None, visible=False)
@@ -281,7 +281,7 @@ def _cut_out(session: Session, folder: Path) -> None:
     def index_map_of(cut: Cut | None, number: int) -> Any:
         return cut.maps[number] if cut is not None and cut.maps else None
 
-    @told
+    @show_errors
     def work(
         file: str | None,
         strokes: dict[str, Any] | None,
@@ -308,7 +308,7 @@ def _cut_out(session: Session, folder: Path) -> None:
         pictures = [composed, cut.files["alpha"], cut.files["trimap"], index_map_of(cut, number)]
         return [cut, text, *pictures, *saved, gr.update(value=composed, interactive=True)]
 
-    @told
+    @show_errors
     def compose(cut: Cut | None, hue: str, behind: str | None) -> Any:
         if cut is None:
             return gr.skip(), gr.skip()
@@ -349,11 +349,11 @@ def _picture(session: Session, folder: Path) -> None:
             after = gr.Image(label="Result", interactive=False, format="png", buttons=["fullscreen"], elem_id="after")
             save = gr.DownloadButton("Result as predict writes it (PNG)", interactive=False, elem_id="save")
 
-    @told
+    @show_errors
     def read(file: str | None) -> Any:
         return None if file is None else canvas(file)
 
-    @told
+    @show_errors
     def work(file: str | None, request: gr.Request) -> tuple[Any, Any]:
         picture, path = session.run(file, _own(folder, request))
         return picture, gr.update(value=path, interactive=True)
