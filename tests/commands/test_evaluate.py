@@ -33,7 +33,7 @@ from indexnet.inference.comparison_table import (
 from indexnet.inference.evaluation import Scores, bootstrap, evaluate
 from indexnet.inference.methods import default_folder, file_options, parse_overrides
 from indexnet.inference.predictor import load_task, parse_memory, predict_sample
-from indexnet.inference.worst_images import Gallery
+from indexnet.inference.worst_images import WorstImages
 from indexnet.metrics import create_metric
 from indexnet.networks.tiled.matting_protocol import infer_alpha, to_uint8
 from indexnet.tasks.matting import MattingTask
@@ -418,7 +418,7 @@ def test_several_checkpoints_and_a_classical_method_in_one_table(matting, tmp_pa
 def test_the_gallery_shows_the_worst_images_and_what_the_method_made_of_them(matting, tmp_path):
     task, _ = load_task(matting)
     dataset = create_data("scenes", task="matting", size=64, test_count=4).test()
-    gallery = Gallery(task, 2, ["a & b"])
+    gallery = WorstImages(task, 2, ["a & b"])
     scores = evaluate(task, {"": dataset}, {"": 4}, watch=gallery.watch(0))
     order = sorted(scores.rows, key=lambda row: -row["sad"])
     assert [shown.name for shown in gallery.kept] == [row["name"] for row in order[:2]]

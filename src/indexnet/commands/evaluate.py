@@ -57,7 +57,7 @@ def main(args: argparse.Namespace) -> int:
         table_rows,
     )
     from indexnet.inference.evaluation import evaluate
-    from indexnet.inference.worst_images import Gallery
+    from indexnet.inference.worst_images import WorstImages
     from indexnet.run import record as records
     from indexnet.run.splits import describe_splits
 
@@ -68,7 +68,7 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(f"{result_file} exists; give --overwrite to replace it, or another --output.")
     task = methods[0].task
     shown = args.gallery if args.gallery is not None else task.worst_shown
-    gallery = Gallery(task, shown, [method.caption for method in methods])
+    gallery = WorstImages(task, shown, [method.caption for method in methods])
     count = sum(setup.counts.values())
     started, begun = records.now(), time.monotonic()
     found: list[Scores] = []

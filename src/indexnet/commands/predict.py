@@ -96,11 +96,11 @@ def main(args: argparse.Namespace) -> int:
     task, meta, device = load_for_photographs(args.checkpoint, args.device, args.memory)
     from indexnet.data.io.images import write_png
 
-    options = _task_options(args, task)
-    predictor = task.create_predictor(options)
+    predictor = task.create_predictor(_task_options(args, task))
     if args.batch > 1 and not predictor.batched:
         raise UserError(f"{task.name} goes image by image, each at its own size; leave --batch out.")
-    source = DataSource(args, predictor, meta) if args.images is None else FolderSource(args, predictor)
+    folder_given = args.images is not None
+    source = FolderSource(args, task, predictor) if folder_given else DataSource(args, task, predictor, meta)
     items, folders = source.items, predictor.folders
     made = [] if args.masks is None and args.boxes is None and args.box is None else ["trimap"]
     check_output(args.output, args.images, args.trimaps, args.masks, folders=[*folders, *made])

@@ -16,6 +16,7 @@ from indexnet.inference.inputs import Item, find_items, list_without_image
 if TYPE_CHECKING:
     from indexnet.data.base import UInt8
     from indexnet.data.io.masks import Box
+    from indexnet.tasks import Task
     from indexnet.tasks.prediction import Files, Predictor
 
 
@@ -37,9 +38,8 @@ class Reading:
 class FolderSource:
     """A person's images, with trimaps, masks or boxes."""
 
-    def __init__(self, args: argparse.Namespace, predictor: Predictor) -> None:
+    def __init__(self, args: argparse.Namespace, task: Task, predictor: Predictor) -> None:
         boxes = _read_boxes(args)
-        task = predictor.task
         self.predictor = predictor
         self.band = _read_band(args.band)
         if task.guide is not None and boxes is None and args.trimaps is None and args.masks is None:
@@ -70,15 +70,15 @@ class FolderSource:
 class DataSource:
     """The test splits of a data set."""
 
-    def __init__(self, args: argparse.Namespace, predictor: Predictor, meta: Mapping[str, Any]) -> None:
+    def __init__(self, args: argparse.Namespace, task: Task, predictor: Predictor, meta: Mapping[str, Any]) -> None:
         from indexnet.data import create_data
         from indexnet.inference.methods import evaluation_data, parse_overrides
         from indexnet.tasks import metric_key
 
         options = evaluation_data(meta, *parse_overrides(args.overrides))
         data = create_data(str(options.pop("name")), **options)
-        predictor.task.check_data(data)
-        self.predictor = predictor
+        task.check_data(data)
+        self.task, self.predictor = task, predictor
         self.places = {}
         for split, dataset in data.tests().items():
             for index in range(len(dataset)):
@@ -94,7 +94,7 @@ class DataSource:
 
         dataset, index = self.places[item]
         sample = dataset.sample(index, np.random.default_rng(0))
-        check_channels(self.predictor.task, sample)
+        check_channels(self.task, sample)
         return Reading(self.predictor.from_sample(sample, item.stem))
 
 

@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import default_collate
 
 from indexnet.core.errors import UserError
 from indexnet.core.registry import check_options, unknown_name
@@ -24,7 +25,7 @@ from indexnet.networks import Network, create_network
 from indexnet.networks.checkpoint import checkpoint_meta
 from indexnet.tasks.export_module import ExportModule
 from indexnet.tasks.optimizers import create_optimizer
-from indexnet.tasks.prediction import Files, Predictor
+from indexnet.tasks.prediction import Files, Photo, Predictor
 from indexnet.tasks.visualization import Pixels, error_map, to_picture
 
 Batch = Mapping[str, Any]
@@ -188,7 +189,7 @@ class Task(pl.LightningModule):
         Raises:
             UserError: an option cannot be followed.
         """
-        return Predictor(self)
+        return BatchPredictor(self)
 
     def export_module(self) -> ExportModule:
         """Return the network with what belongs to its use inside, as ``indexnet export`` writes it."""
@@ -300,6 +301,33 @@ class Task(pl.LightningModule):
     def missing_keys(cls, sample: Batch) -> Sequence[str]:
         """Return the keys that training reads and a sample lacks."""
         return [key for key in cls.needs if key not in sample]
+
+
+class BatchPredictor(Predictor):
+    """Predicts by :meth:`Task.infer`, batches of one size at a time.
+
+    Args:
+        task: on its device, in eval mode.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def from_photo(self, photo: Photo) -> dict[str, Any]:
+        """Return a sample, see :meth:`Task.image_sample`."""
+        return self.task.image_sample(photo.image, photo.trimap, photo.name)
+
+    def from_sample(self, sample: Batch, name: str) -> dict[str, Any]:
+        """Return the sample, with what :meth:`Task.prepare` adds."""
+        batch = self.task.prepare(default_collate([dict(sample)]))
+        return {key: value[0] for key, value in batch.items()}
+
+    def __call__(self, given: Sequence[Batch]) -> list[Files]:
+        """Return :meth:`Task.outputs` of every sample."""
+        batch = default_collate(list(given))
+        predictions = self.task.predict(batch)
+        alone = [{key: value[i : i + 1] for key, value in batch.items()} for i in range(len(given))]
+        return [self.task.outputs(predictions[i : i + 1], one) for i, one in enumerate(alone)]
 
 
 def metric_key(split: str, metric: str) -> str:

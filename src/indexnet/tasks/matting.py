@@ -57,8 +57,7 @@ class MattingPredictor(Predictor):
     def __init__(
         self, task: MattingTask, depth: Literal[8, 16] = 8, cutout: bool = False, background: str | None = None
     ) -> None:
-        super().__init__(task)
-        self.matting, self.depth = task, depth
+        self.task, self.depth = task, depth
         self.background = None if background is None else read_background(background)
         wanted = {"cutout": cutout, "composite": self.background is not None}
         self.folders = [folder for folder, asked in wanted.items() if asked]
@@ -102,7 +101,7 @@ class MattingPredictor(Predictor):
             UserError: as :meth:`MattingTask.predict_alpha`; also where the network gives no numbers.
         """
         assert photo.trimap is not None
-        alpha = self.matting.predict_alpha(photo.image, photo.trimap, photo.name)
+        alpha = self.task.predict_alpha(photo.image, photo.trimap, photo.name)
         if not np.isfinite(alpha).all():
             raise UserError(
                 f"{photo.name}: the network's output is not finite; its training diverged: use another one."

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import default_collate
 
 from indexnet.data.base import Float32, UInt8
-
-if TYPE_CHECKING:
-    from indexnet.tasks.base import Task
 
 Files = Mapping[str, NDArray[np.uint8] | NDArray[np.uint16]]
 """Arrays (H, W), (H, W, 3) or (H, W, 4) by the folder that their file goes to; ``""`` is the result itself."""
@@ -41,17 +37,13 @@ class Photo:
     remarks: list[str] = field(default_factory=list)
 
 
-class Predictor:
-    """Predicts for ``indexnet predict`` and the page of ``indexnet app``: batches of one size through the network.
+class Predictor(ABC):
+    """Predicts for ``indexnet predict`` and ``indexnet app``, see :meth:`indexnet.tasks.Task.create_predictor`.
 
-    A task whose images go another way has a subclass, see :meth:`indexnet.tasks.Task.create_predictor`. What
-    :meth:`from_photo` and :meth:`from_sample` return is opaque to the commands.
-
-    Args:
-        task: on its device, in eval mode.
+    What :meth:`from_photo` and :meth:`from_sample` return is opaque to the commands.
 
     Attributes:
-        batched: whether several images of one size can be done at a time.
+        batched: whether several images of one :meth:`shape` can be done at a time.
         cuts_out: whether :meth:`alpha` exists, so that results are cut-outs too.
         folders: folders beside the result itself that options asked for.
     """
@@ -60,32 +52,29 @@ class Predictor:
     cuts_out: bool = False
     folders: Sequence[str] = ()
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
-
+    @abstractmethod
     def from_photo(self, photo: Photo) -> Any:
         """Turn a photograph into what is predicted from.
 
         Raises:
-            UserError: the image is too small for the network's halvings.
+            UserError: it cannot be used, such as one that is too small.
         """
-        return self.task.image_sample(photo.image, photo.trimap, photo.name)
 
+    @abstractmethod
     def from_sample(self, sample: Mapping[str, Any], name: str) -> Any:
         """Turn a test sample of a data set, which messages call ``name``, into what is predicted from."""
-        batch = self.task.prepare(default_collate([dict(sample)]))
-        return {key: value[0] for key, value in batch.items()}
 
     def shape(self, given: Any) -> tuple[int, ...]:
         """Return what images that go through the network together have in common."""
         return tuple(given["image"].shape)
 
+    @abstractmethod
     def __call__(self, given: Sequence[Any]) -> list[Files]:
-        """Return what to write for each image of one :meth:`shape`."""
-        batch: dict[str, Any] = default_collate(list(given))
-        predictions: Tensor = self.task.predict(batch)
-        alone = [{key: value[i : i + 1] for key, value in batch.items()} for i in range(len(given))]
-        return [self.task.outputs(predictions[i : i + 1], one) for i, one in enumerate(alone)]
+        """Return what to write for each of several images of one shape.
+
+        Raises:
+            UserError: one cannot be predicted.
+        """
 
     def alpha(self, photo: Photo) -> Float32:
         """Return alpha (H, W) in [0, 255], not rounded, of a photograph with its trimap; only with ``cuts_out``.
