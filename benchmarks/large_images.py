@@ -77,7 +77,7 @@ def main() -> int:
     args = parser.parse_args()
     import torch
 
-    from indexnet.inference.predictor import image_sample, parse_memory, predict_sample
+    from indexnet.inference.predictor import parse_memory, predict_sample
     from indexnet.networks import create_network
     from indexnet.tasks.matting import MattingTask
 
@@ -91,7 +91,7 @@ def main() -> int:
     task = MattingTask(create_network("matting_unet", resampling="indexnet")).eval()
     task.memory = parse_memory(args.memory)
     begun = time.monotonic()
-    alpha = predict_sample(task, image_sample(task, image, trimap))
+    alpha = predict_sample(task, task.image_sample(image, trimap))
     seconds = time.monotonic() - begun
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     unknown = (trimap == 128).mean()

@@ -28,7 +28,7 @@ from indexnet.commands.app import free_port
 from indexnet.core.errors import UserError
 from indexnet.data.io.masks import trimap_from_mask
 from indexnet.inference.app.page import ADDRESS
-from indexnet.inference.app.session import BRUSHES, CANVAS_SIDE, Studio, canvas, paint, read_guided
+from indexnet.inference.app.session import BRUSHES, CANVAS_SIDE, Session, canvas, paint, read_guided
 from indexnet.inference.predictor import load_task
 from indexnet.networks.checkpoint import load_network
 from indexnet.networks.tiled.matting_protocol import infer_alpha, to_uint8
@@ -43,8 +43,8 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def studio(checkpoint):
-    return Studio(*load_task(checkpoint))
+def session(checkpoint):
+    return Session(*load_task(checkpoint))
 
 
 @pytest.fixture
@@ -66,9 +66,9 @@ def strokes(height, width, **places):
     return layer
 
 
-def test_the_result_is_what_predict_writes(studio, checkpoint, files):
+def test_the_result_is_what_predict_writes(session, checkpoint, files):
     photo = read_guided(files / "cat.png", "trimap", files / "known.png")
-    cut = studio.cut(photo, files / "out", "cat")
+    cut = session.cut(photo, files / "out", "cat")
     network, _ = load_network(checkpoint)
     levels = infer_alpha(network, photograph(40, 52), trimap(40, 52))
     assert np.array_equal(read(cut.files["alpha"]), to_uint8(levels))
@@ -79,28 +79,28 @@ def test_the_result_is_what_predict_writes(studio, checkpoint, files):
     cutout = read(cut.files["cutout"])
     assert np.array_equal(cutout[..., 3], np.rint(levels).astype(np.uint8))
     assert np.array_equal(cutout[:, -5:, :3], photograph(40, 52)[:, -5:])  # where it is opaque, its own colours
-    red = read(studio.compose(cut, "rgba(254.7, 0, 0.2, 1)", None))
+    red = read(session.compose(cut, "rgba(254.7, 0, 0.2, 1)", None))
     assert (red[:, :5] == [255, 0, 0]).all()
     save_image(files / "behind.png", np.full((9, 30, 3), 77, np.uint8))
-    assert (read(studio.compose(cut, "#ffffff", files / "behind.png"))[:, :5] == 77).all()
+    assert (read(session.compose(cut, "#ffffff", files / "behind.png"))[:, :5] == 77).all()
 
 
-def test_index_maps_of_every_stage(studio, files, tmp_path):
-    assert studio.stages == 5
-    cut = studio.cut(read_guided(files / "cat.png", "trimap", files / "known.png"), tmp_path, "cat")
+def test_index_maps_of_every_stage(session, files, tmp_path):
+    assert session.stages == 5
+    cut = session.cut(read_guided(files / "cat.png", "trimap", files / "known.png"), tmp_path, "cat")
     assert len(cut.maps) == 5
     assert all(shown.dtype == np.uint8 and shown.std() > 0 for shown in cut.maps)
-    plain = Studio(*load_task(matting_checkpoint(tmp_path / "plain.ckpt", "deconv")))
+    plain = Session(*load_task(matting_checkpoint(tmp_path / "plain.ckpt", "deconv")))
     assert plain.stages == 0
     assert plain.cut(read_guided(files / "cat.png", "trimap", files / "known.png"), tmp_path, "cat").maps == []
 
 
-def test_a_photograph_larger_than_what_index_maps_are_made_of(studio, tmp_path):
+def test_a_photograph_larger_than_what_index_maps_are_made_of(session, tmp_path):
     save_image(tmp_path / "wide.png", photograph(90, 1300))
     known = np.zeros((90, 1300), np.uint8)
     known[40, 1] = 128  # gone in the smaller picture
     save_image(tmp_path / "known.png", known)
-    cut = studio.cut(read_guided(tmp_path / "wide.png", "trimap", tmp_path / "known.png"), tmp_path, "wide")
+    cut = session.cut(read_guided(tmp_path / "wide.png", "trimap", tmp_path / "known.png"), tmp_path, "wide")
     assert cut.maps[0].shape[1] == 640
     assert cut.alpha.shape == (90, 1300)
     assert canvas(tmp_path / "wide.png").shape == (round(90 * CANVAS_SIDE / 1300), CANVAS_SIDE, 3)
@@ -167,11 +167,11 @@ def test_every_mistake_is_one_sentence_without_folders(files):
         canvas(files / "text.png")
 
 
-def test_a_trimap_without_unknown_pixels_is_the_result_and_said(studio, files):
+def test_a_trimap_without_unknown_pixels_is_the_result_and_said(session, files):
     layer = strokes(40, 52, foreground=slice(0, 10))
     photo = read_guided(files / "cat.png", "background", strokes=layer)
     assert "no unknown pixels" in photo.remarks[0]
-    cut = studio.cut(photo, files, "cat")
+    cut = session.cut(photo, files, "cat")
     assert np.array_equal(read(cut.files["alpha"]), photo.trimap)
     assert cut.maps == []
     everything = read_guided(files / "cat.png", "unknown", strokes=strokes(40, 52, unknown=slice(0, 2)))
@@ -179,13 +179,13 @@ def test_a_trimap_without_unknown_pixels_is_the_result_and_said(studio, files):
 
 
 def test_other_tasks_give_a_picture(tmp_path):
-    studio = Studio(*load_task(autoencoder_checkpoint(tmp_path / "a.ckpt", channels=3)))
+    session = Session(*load_task(autoencoder_checkpoint(tmp_path / "a.ckpt", channels=3)))
     save_image(tmp_path / "cat.png", photograph(32, 48))
-    view, path = studio.run(tmp_path / "cat.png", tmp_path / "out")
+    view, path = session.run(tmp_path / "cat.png", tmp_path / "out")
     assert view.shape == (32, 48, 3)
     assert np.array_equal(read(path), view)
     with pytest.raises(UserError, match="no photograph yet"):
-        studio.run(None, tmp_path)
+        session.run(None, tmp_path)
 
 
 def test_mistakes_in_the_command_end_it(checkpoint, tmp_path, capsys):
@@ -214,12 +214,12 @@ def test_no_option_opens_the_page_to_others():
 
 
 @pytest.mark.long
-def test_the_page_tells_mistakes_and_hides_bugs(studio, tmp_path, capsys):
+def test_the_page_tells_mistakes_and_hides_bugs(session, tmp_path, capsys):
     import gradio
 
-    from indexnet.inference.app.page import build, told
+    from indexnet.inference.app.page import build, show_errors
 
-    page = build(studio, tmp_path, "m.ckpt", 2**20)
+    page = build(session, tmp_path, "m.ckpt", 2**20)
     assert page.title == "indexnet: matting"
     labels = [block.label for block in page.blocks.values() if hasattr(block, "label")]
     assert {"1. Photograph", "2. Paint", "Stage", "Alpha, 16 bit"} <= set(labels)
@@ -233,12 +233,12 @@ def test_the_page_tells_mistakes_and_hides_bugs(studio, tmp_path, capsys):
         (MemoryError(), "This picture is too large for the memory; make it smaller."),
     ):
         with pytest.raises(gradio.Error) as caught:
-            told(fails)(error)
+            show_errors(fails)(error)
         assert caught.value.message == sentence
         assert not caught.value.print_exception
     assert "Traceback" not in capsys.readouterr().err
     with pytest.raises(gradio.Error, match="Something went wrong"):
-        told(fails)(KeyError("secret"))
+        show_errors(fails)(KeyError("secret"))
     assert "secret" in capsys.readouterr().err
 
 

@@ -10,7 +10,7 @@ import torch
 
 from commands_support import autoencoder_checkpoint, matting_checkpoint, photograph, read, save_image, trimap
 from indexnet.cli import main
-from indexnet.inference.predictor import load_task
+from indexnet.inference.predictor import load_task, predict_with_index_maps
 from indexnet.networks.checkpoint import load_checkpoint, load_network
 from indexnet.networks.tiled.matting_protocol import infer_alpha
 from indexnet.tasks.contact_sheet import Panel, contact_sheet, fit_side
@@ -55,12 +55,11 @@ def test_reconstructions_side_by_side(tmp_path, capsys):
 
 
 def test_index_maps_are_those_of_the_forward_pass(tmp_path):
-    from indexnet.inference.compare import run_watched
     from indexnet.tasks.visualization import index_map_picture
 
     task, _ = load_task(autoencoder_checkpoint(tmp_path / "a.ckpt", HIN))
     sample = {"image": torch.rand(1, 32, 32), "name": "x"}
-    prediction, maps = run_watched(task, sample)
+    prediction, maps = predict_with_index_maps(task, sample)
     assert [tuple(found.shape) for found in maps] == [(1, 32, 32), (1, 16, 16)]
     assert prediction.shape == (1, 32, 32)
     assert all(found.min() >= 0 and found.max() <= 1 and found.std() > 0 for found in maps)

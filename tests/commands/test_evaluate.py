@@ -22,20 +22,21 @@ from commands_support import (
 from indexnet.cli import main
 from indexnet.core.errors import UserError
 from indexnet.core.statistics import interval
-from indexnet.data import create_data
+from indexnet.data import create_data, list_data
 from indexnet.inference.comparison_table import (
     compare_scores,
     print_comparison,
     print_single,
-    table_csv,
     table_markdown,
+    table_rows,
 )
 from indexnet.inference.evaluation import Scores, bootstrap, evaluate
-from indexnet.inference.methods import default_folder, parse_overrides
+from indexnet.inference.methods import default_folder, file_options, parse_overrides
 from indexnet.inference.predictor import load_task, parse_memory, predict_sample
-from indexnet.inference.worst_images import Gallery
+from indexnet.inference.worst_images import WorstImages
 from indexnet.metrics import create_metric
 from indexnet.networks.tiled.matting_protocol import infer_alpha, to_uint8
+from indexnet.tasks.matting import MattingTask
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +196,13 @@ def test_a_converted_checkpoint_needs_a_data_set(tmp_path, capsys):
     assert main(words) == 0  # the rest comes from conf/data/scenes.yaml
 
 
+@pytest.mark.parametrize("name", [info.name for info in list_data()])
+def test_the_file_of_a_data_set_refers_to_the_folder_of_data_only(name):
+    options = file_options(name, "somewhere")
+    assert "${" not in str(options)
+    assert (options.get("root") or "somewhere").startswith("somewhere")
+
+
 def test_overrides_are_read_as_plain_values(tmp_path):
     name, options = parse_overrides(["data=scenes", "data.seed=3", "data.backgrounds=null", "data.root=a=b", "data.x="])
     assert name == "scenes"
@@ -352,9 +360,9 @@ def test_paired_differences_tell_apart_what_single_intervals_cannot():
     text = table_markdown("t", comparison)
     assert f"**{other.value:.4g}**" in text
     assert f"{other.difference:+.4g} \\* [" in text
-    (line_a, line_b) = csv.DictReader(table_csv(comparison).splitlines())
-    assert line_a["mse_difference"] == ""
-    assert float(line_b["mse_difference_high"]) == other.difference_bounds[1]
+    row_a, row_b = table_rows(comparison)
+    assert row_a["mse_difference"] is None
+    assert row_b["mse_difference_high"] == other.difference_bounds[1]
 
 
 def test_several_methods_are_compared_over_the_images_that_all_could_do():
@@ -410,7 +418,7 @@ def test_several_checkpoints_and_a_classical_method_in_one_table(matting, tmp_pa
 def test_the_gallery_shows_the_worst_images_and_what_the_method_made_of_them(matting, tmp_path):
     task, _ = load_task(matting)
     dataset = create_data("scenes", task="matting", size=64, test_count=4).test()
-    gallery = Gallery(task, 2, ["a & b"])
+    gallery = WorstImages(task, 2, ["a & b"])
     scores = evaluate(task, {"": dataset}, {"": 4}, watch=gallery.watch(0))
     order = sorted(scores.rows, key=lambda row: -row["sad"])
     assert [shown.name for shown in gallery.kept] == [row["name"] for row in order[:2]]
@@ -485,13 +493,13 @@ def test_memory_is_read_and_reaches_the_prediction(matting, tmp_path, monkeypatc
         with pytest.raises(UserError, match="--memory"):
             parse_memory(text)
     seen = []
-    plain = infer_alpha
+    plain = MattingTask.predict_alpha
 
-    def watched(*args, memory=None, **options):
-        seen.append(memory)
-        return plain(*args, memory=memory, **options)
+    def watched(self, *given):
+        seen.append(self.memory)
+        return plain(self, *given)
 
-    monkeypatch.setattr("indexnet.tasks.matting.infer_alpha", watched)
+    monkeypatch.setattr(MattingTask, "predict_alpha", watched)
     words = ["evaluate", str(matting), "data.test_count=1", "--gallery", "0"]
     assert main([*words, "--memory", "3GB", "--output", str(tmp_path / "a")]) == 0
     assert main([*words, "--output", str(tmp_path / "b")]) == 0
@@ -502,15 +510,15 @@ def test_an_image_too_large_for_the_memory_is_named_and_the_others_are_evaluated
     matting, tmp_path, monkeypatch, capsys
 ):
     calls = []
-    plain = infer_alpha
+    plain = MattingTask.predict_alpha
 
-    def full(*args, **options):
+    def full(self, *given):
         calls.append(1)
         if len(calls) == 1:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return plain(*args, **options)
+        return plain(self, *given)
 
-    monkeypatch.setattr("indexnet.tasks.matting.infer_alpha", full)
+    monkeypatch.setattr(MattingTask, "predict_alpha", full)
     assert main(["evaluate", str(matting), "--output", str(tmp_path / "out"), "--gallery", "0"]) == 3
     assert "scene-test-000000 is too large for the memory" in capsys.readouterr().err
 
@@ -533,7 +541,7 @@ def test_a_diverged_network_has_no_score(tmp_path, capsys):
 def test_an_evaluation_says_how_many_images_ran_in_tiles(tmp_path, capsys, monkeypatch):
     from indexnet.networks.tiled import matting_protocol
 
-    monkeypatch.setattr(matting_protocol, "_AT_MOST", 10**9)  # as if every image were large
+    # as if every image were large: there is less than any network may need, and less than this one would
     monkeypatch.setattr(matting_protocol, "forward_bytes", lambda network, pixels: 1000 * pixels)
     monkeypatch.setattr(matting_protocol, "room", lambda device, memory: 300 * 64 * 64)
     path = matting_checkpoint(tmp_path / "m.ckpt")

@@ -19,9 +19,12 @@ from commands_support import (
 )
 from indexnet.cli import main
 from indexnet.core.errors import UserError
-from indexnet.inference.inputs import Item, ReadAhead
+from indexnet.inference.image_loop import ReadAhead
+from indexnet.inference.inputs import Item
 from indexnet.networks.checkpoint import load_network
 from indexnet.networks.tiled.matting_protocol import infer_alpha, to_uint8
+from indexnet.tasks.matting import MattingTask
+from indexnet.tasks.reconstruction import ReconstructionTask
 
 
 @pytest.fixture(scope="module")
@@ -186,28 +189,24 @@ def test_an_ambiguous_16_bit_file_is_refused_and_the_others_done(matting, folder
 
 
 def test_too_little_memory_fails_one_image(matting, folder, capsys, monkeypatch):
-    import indexnet.tasks.matting as matting_task
+    plain = MattingTask.predict_alpha
 
-    plain = matting_task.infer_alpha
-
-    def scarce(network, image, *more, **options):
+    def scarce(self, image, *more):
         if image.shape[0] == 40:
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate")
-        return plain(network, image, *more, **options)
+        return plain(self, image, *more)
 
-    monkeypatch.setattr(matting_task, "infer_alpha", scarce)
+    monkeypatch.setattr(MattingTask, "predict_alpha", scarce)
     assert predict(matting, folder) == 3
     assert "a.jpg is too large for the memory" in capsys.readouterr().err
     assert os.listdir(folder / "out") == ["b.png"]
 
 
 def test_a_bug_keeps_its_traceback(matting, folder, monkeypatch):
-    import indexnet.tasks.matting as matting_task
-
-    def broken(*_, **__):
+    def broken(*_):
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(matting_task, "infer_alpha", broken)
+    monkeypatch.setattr(MattingTask, "predict_alpha", broken)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         predict(matting, folder)
 
@@ -217,15 +216,13 @@ def files_of(folder):
 
 
 def test_sixteen_bits_are_rounded_and_the_budget_is_passed_on(matting, folder, monkeypatch):
-    import indexnet.tasks.matting as matting_task
+    plain, budgets = MattingTask.predict_alpha, []
 
-    plain, budgets = matting_task.infer_alpha, []
+    def watched(self, *given):
+        budgets.append(self.memory)
+        return plain(self, *given)
 
-    def watched(network, image, known, memory=None, tiled=None):
-        budgets.append(memory)
-        return plain(network, image, known, memory=memory)
-
-    monkeypatch.setattr(matting_task, "infer_alpha", watched)
+    monkeypatch.setattr(MattingTask, "predict_alpha", watched)
     assert predict(matting, folder, "--depth", "16", "--memory", "2GB") == 0
     assert budgets == [2_000_000_000] * 2
     network, _ = load_network(matting)
@@ -409,21 +406,19 @@ def test_the_next_images_are_read_meanwhile_and_each_once():
 
 
 def test_batches_give_what_single_images_give(autoencoder, tmp_path, capsys, monkeypatch):
-    from indexnet.inference import predictor
-
     for number, size in enumerate([(20, 24), (20, 24), (20, 24), (30, 24), (20, 24)]):
         save_image(tmp_path / "images" / f"{number}.png", photograph(*size, seed=number))
     (tmp_path / "images" / "2b.png").write_bytes(b"broken")
     assert predict(autoencoder, tmp_path, trimaps=False) == 3
-    plain, sizes = predictor.predict_batch, []
+    plain, sizes = ReconstructionTask.infer, []
 
-    def watched(task, batch):
+    def watched(self, batch):
         sizes.append(len(batch["image"]))
         if len(sizes) == 1:
             raise MemoryError
-        return plain(task, batch)
+        return plain(self, batch)
 
-    monkeypatch.setattr(predictor, "predict_batch", watched)
+    monkeypatch.setattr(ReconstructionTask, "infer", watched)
     again = tmp_path / "again"
     assert predict(autoencoder, tmp_path, "--batch", "4", "--output", str(again), trimaps=False) == 3
     assert sizes == [3, 1, 2, 1, 1]  # too much, alone, and the rest as far as it has one size and can be read

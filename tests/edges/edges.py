@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from indexnet.tasks.base import Batch, Picture, Task, register_task, run_padded
+from indexnet.tasks.export_module import ExportModule
 from indexnet.tasks.visualization import error_map, to_picture
 
 
@@ -49,3 +50,7 @@ class EdgesTask(Task):
             Picture("output", to_picture(prediction[0]), "predicted edges"),
             Picture("error", error_map(prediction[0], truth[0]), "absolute error"),
         ]
+
+    def export_module(self) -> ExportModule:
+        """Return the network with the clipping inside."""
+        return ExportModule(self.network, "edges", "magnitude of the gradient, at least 0", low=0.0)

@@ -78,7 +78,7 @@ def test_inference_metrics_and_pictures(name):
             assert torch.isfinite(metric.compute())
     pictures = task.pictures(prediction, batch)
     assert {"input", "output", "error"} <= {picture.kind for picture in pictures}
-    views = [task.view(prediction, batch), task.view(prediction, batch, like=prediction)]
+    views = [task.draw(prediction, batch), task.draw(prediction, batch, like=prediction)]
     difference = task.difference(prediction, prediction)
     assert len(np.unique(difference.reshape(-1, 3), axis=0)) == 1  # nothing differs: one colour
     for image in [*(picture.image for picture in pictures), *views, difference]:

@@ -11,7 +11,7 @@ import tempfile
 import threading
 from pathlib import Path
 
-from indexnet.core.console import DEVICE_HELP
+from indexnet.core.console import DEVICE_HELP, MEMORY_HELP
 from indexnet.core.errors import UserError
 from indexnet.inference.app import ADDRESS
 
@@ -29,12 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=7860, help="where the page is (7860); 0 takes any that is free")
     parser.add_argument("--max-upload", default="20MB", metavar="SIZE", help="the largest file that is taken (20MB)")
     parser.add_argument("--device", default="auto", help=DEVICE_HELP)
-    parser.add_argument(
-        "--memory",
-        default="auto",
-        metavar="SIZE",
-        help="what a prediction of matting may take: auto (what is free), none (no limit), or 4GB, 512MB",
-    )
+    parser.add_argument("--memory", default="auto", metavar="SIZE", help=MEMORY_HELP)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -53,18 +48,10 @@ def main(args: argparse.Namespace) -> int:
 
     if find_spec("gradio") is None:
         raise UserError("the page needs gradio; install it with: pip install 'indexnet[app]'.")
-    from indexnet.inference.predictor import is_classical, limit_memory, load_task, pick_device
-    from indexnet.tasks.matting import MattingTask
+    from indexnet.inference.predictor import load_for_photographs
 
-    task, meta = load_task(args.checkpoint)
-    classical = is_classical(meta)
-    device = pick_device("cpu" if classical and args.device == "auto" else args.device)
-    limit_memory(task, args.memory, photographs=device.type == "cpu" and not classical)
-    if isinstance(task, MattingTask):
-        from indexnet.data.matting.estimate import pymatting_alone
-
-        with pymatting_alone():  # slow at first: better now than while a person waits for a result
-            pass
+    task, meta, device = load_for_photographs(args.checkpoint, args.device, args.memory)
+    task.warm_up()
     task.to(device).eval()
     ended = threading.Event()
     before = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -72,9 +59,9 @@ def main(args: argparse.Namespace) -> int:
         with tempfile.TemporaryDirectory(prefix="indexnet_app_", ignore_cleanup_errors=True) as folder:
             os.environ["GRADIO_TEMP_DIR"] = folder
             from indexnet.inference.app.page import serve
-            from indexnet.inference.app.session import Studio
+            from indexnet.inference.app.session import Session
 
-            serve(Studio(task, meta), Path(folder), args.checkpoint.name, port, limit)
+            serve(Session(task, meta), Path(folder), args.checkpoint.name, port, limit)
             print(f"the page is at http://{ADDRESS}:{port} (only on this machine); Ctrl-C ends it", flush=True)
             ended.wait()
         os._exit(0)  # Python would wait for open connections, and for a prediction, which cannot be interrupted

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import math
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from indexnet.core.console import error_console, print_table, warn
 from indexnet.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -71,40 +69,35 @@ def main(args: argparse.Namespace) -> int:
     if args.plot is not None and args.plot.suffix.lower() not in (".png", ".svg"):
         raise UserError(f"--plot {args.plot} must end with .png or .svg.")
     import torch
-    from rich.console import Console
 
     from indexnet.core.machine import device_name
     from indexnet.inference.latency import measure
     from indexnet.inference.predictor import pick_device
 
-    networks = load(args.checkpoints)
+    networks, multiple = load(args.checkpoints)
     device = pick_device(args.device)
     for _, network in networks:
         network.to(device)
     threads = torch.get_num_threads()
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    multiple = math.lcm(*(multiple_of(network) for _, network in networks))
     sizes = sorted({round_up(size, multiple) for size in sizes}, key=math.prod)
-    errors = Console(stderr=True)
     try:
-        with errors.status("measuring") as status:
+        with error_console().status("measuring") as status:
             lines = measure(networks, sizes, device, args.repeats, lambda text: status.update(text))
         used = torch.get_num_threads()
         name = device_name(device).replace("(1 threads)", "(1 thread)")  # records, which are compared, keep their word
     finally:
         torch.set_num_threads(threads)
-    console = Console(highlight=False)
     title = f"one image, forward pass alone, {name}; median of {args.repeats}"
-    console.print(table(lines, title))
-    if device.type == "cpu" and any(line.memory is not None for line in lines):
-        console.print(f"memory: {_FLOOR}", style="dim", markup=False)
+    floor = device.type == "cpu" and any(line.memory is not None for line in lines)
+    print_table(table(lines, title), f"memory: {_FLOOR}" if floor else "")
     about = {"device": name, "type": device.type, "threads": used, "torch": torch.__version__,
              "repeats": args.repeats}  # fmt: skip
     write_files(args, lines, about, title)
     failed = [line for line in lines if line.problem]
     for line in failed:
-        print(f"{line.network} at {line.width}x{line.height}: {line.problem}", file=sys.stderr)
+        warn(f"{line.network} at {line.width}x{line.height}: {line.problem}")
     return 0 if not failed else 2 if len(failed) == len(lines) else 3
 
 
@@ -133,27 +126,23 @@ def round_up(size: tuple[int, int], multiple: int) -> tuple[int, int]:
     return math.ceil(size[0] / multiple) * multiple, math.ceil(size[1] / multiple) * multiple
 
 
-def multiple_of(network: Network) -> int:
-    """Return what sides are multiples of where the network runs: 32 in matting, else what its halvings need."""
-    matting = "matting" in network.info.tasks
-    return math.lcm(32 if matting else 1, network.size_multiple, 2 ** len(network.resampling.stages))
-
-
-def load(paths: Sequence[Path]) -> list[tuple[str, Network]]:
-    """Return the networks of checkpoints with names that tell them apart.
+def load(paths: Sequence[Path]) -> tuple[list[tuple[str, Network]], int]:
+    """Return the networks of checkpoints with names that tell them apart, and what sides must be multiples of.
 
     Raises:
         UserError: a file cannot be used, or is given twice.
     """
     from indexnet.networks.checkpoint import load_network
+    from indexnet.tasks import get_task
 
     if len({path.resolve() for path in paths}) < len(paths):
         raise UserError("a checkpoint is given twice; give each once.")
-    loaded = [load_network(path)[0].eval() for path in paths]
+    loaded = [load_network(path) for path in paths]
+    multiple = math.lcm(*(get_task(meta["task"]["name"]).input_multiple(network) for network, meta in loaded))
     names = [path.stem for path in paths]
     if len(set(names)) < len(names):  # runs call theirs all alike
         names = [str(path) for path in paths]
-    return list(zip(names, loaded, strict=True))
+    return [(name, network.eval()) for name, (network, _) in zip(names, loaded, strict=True)], multiple
 
 
 def table(lines: Sequence[Measurement], title: str) -> Table:
@@ -185,6 +174,7 @@ def table(lines: Sequence[Measurement], title: str) -> Table:
 def write_files(args: argparse.Namespace, lines: Sequence[Measurement], about: dict[str, Any], title: str) -> None:
     """Write the files that were asked for; the names of figures say their units."""
     from indexnet.core.files import atomic_write, write_json
+    from indexnet.run.record import write_rows
 
     rows = [
         {_UNITS.get(key, key): value for key, value in asdict(line).items()} | {"megapixels": line.megapixels}
@@ -193,17 +183,13 @@ def write_files(args: argparse.Namespace, lines: Sequence[Measurement], about: d
     if args.json is not None:
         write_json(args.json, about | {"measurements": rows})
     if args.csv is not None:
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, _COLUMNS, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        atomic_write(args.csv, text.getvalue())
+        write_rows(args.csv, [{key: row[key] for key in _COLUMNS} for row in rows])
     if args.plot is not None:
         from indexnet.report.panels import draw_png, draw_svg
 
         panels = _panels(lines)
         if not panels:
-            print(f"{args.plot} is not written: no size was measured on all networks.", file=sys.stderr)
+            warn(f"{args.plot} is not written: no size was measured on all networks.")
             return
         draw = draw_png if args.plot.suffix.lower() == ".png" else draw_svg
         footer = "Time with the fastest and the slowest pass; memory beyond the network and the image."

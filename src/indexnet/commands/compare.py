@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from indexnet.core.console import allow_anywhere
+from indexnet.core.console import allow_anywhere, warn
 from indexnet.core.errors import UserError
 from indexnet.inference.inputs import add_image_arguments
 
@@ -40,9 +39,11 @@ def main(args: argparse.Namespace) -> int:
         raise UserError("compare needs at least two checkpoints; `indexnet predict` runs one.")
     if args.panel < 32:
         raise UserError(f"--panel {args.panel} must be at least 32 pixels.")
-    from indexnet.inference.compare import Contender, comparison, html_page, index_rows, run_watched
-    from indexnet.inference.inputs import Item, check_output, do_each, find_items, list_failures, read_item
-    from indexnet.inference.predictor import load_task, needs_trimap, pick_device, unique_captions
+    from indexnet.inference.compare import ComparedModel, comparison, html_page, index_rows
+    from indexnet.inference.image_loop import do_each, list_failures
+    from indexnet.inference.inputs import Item, check_output, find_items
+    from indexnet.inference.photographs import read_photo
+    from indexnet.inference.predictor import load_task, pick_device, predict_with_index_maps, unique_captions
 
     loaded = [load_task(path) for path in args.checkpoints]
     from indexnet.core.files import atomic_write
@@ -55,9 +56,9 @@ def main(args: argparse.Namespace) -> int:
             raise UserError(
                 f"{args.checkpoints[0]} is for {task.name} but {path} is for {other.name}; compare one task at a time."
             )
-        if other.options.get("classes") != task.options.get("classes"):
+        if list(other.classes) != list(task.classes):
             raise UserError(f"{args.checkpoints[0]} and {path} were trained for different classes; compare alike ones.")
-    items = find_items(args.images, args.trimaps, task.name, needs_trimap(task))
+    items = find_items(args.images, args.trimaps, task.name, task.guide is not None)
     device = pick_device(args.device)
     check_output(args.output, args.images, args.trimaps)
     page = args.output / "index.html"
@@ -65,24 +66,23 @@ def main(args: argparse.Namespace) -> int:
     if there and not args.overwrite:
         raise UserError(f"{there[0]} exists; give --overwrite to replace the comparison in it, or another --output.")
     captions = unique_captions(args.checkpoints, [meta for _, meta in loaded])
-    contenders = [
-        Contender(caption, path, own.to(device))
+    models = [
+        ComparedModel(caption, path, own.to(device))
         for caption, path, (own, _) in zip(captions, args.checkpoints, loaded, strict=True)
     ]
     written: list[tuple[str, bool]] = []
     mapped: set[str] = set()
 
     def work(item: Item) -> str | None:
-        sample, snapped = read_item(item, contenders[0].task)
+        photo = read_photo(item)
         samples, outputs, maps = [], [], []
-        for contender in contenders:
-            same = contender.task.network.in_channels == task.network.in_channels  # colour and gray may meet
-            own = sample if same else read_item(item, contender.task)[0]
-            output, index_maps = run_watched(contender.task, own)
+        for model in models:  # colour and gray may meet
+            own = model.task.image_sample(photo.image, photo.trimap, photo.name)
+            output, index_maps = predict_with_index_maps(model.task, own)
             samples.append(own)
             outputs.append(output)
             maps.append(index_maps)
-        rows = comparison([c.task for c in contenders], samples, outputs, captions)
+        rows = comparison([c.task for c in models], samples, outputs, captions)
         write_png(args.output / f"{item.stem}.png", contact_sheet(rows, args.panel), overwrite=args.overwrite)
         shown = index_rows(maps, captions)
         if shown:
@@ -90,14 +90,16 @@ def main(args: argparse.Namespace) -> int:
             write_png(args.output / "index_maps" / f"{item.stem}.png", sheet, overwrite=args.overwrite)
         mapped.update(c for c, found in zip(captions, maps, strict=True) if any(m is not None for m in found))
         written.append((item.stem, bool(shown)))
-        return f"{item.trimap}: {snapped} pixels were neither 0, 128 nor 255 and were snapped." if snapped else None
+        if photo.snapped:
+            return f"{item.trimap}: {photo.snapped} pixels were neither 0, 128 nor 255 and were snapped."
+        return None
 
     outcome = do_each(items, work, "comparing")
     if outcome.done:
-        atomic_write(page, html_page(task, contenders, written))
+        atomic_write(page, html_page(task, models, written))
         print(f"{len(outcome.done)} of {len(items)} images compared; open {page}")
         plain = [caption for caption in captions if caption not in mapped]
         if plain:
-            print(f"without index maps, by the nature of the operator: {', '.join(plain)}", file=sys.stderr)
+            warn(f"without index maps, by the nature of the operator: {', '.join(plain)}")
     list_failures(outcome, len(items))
     return outcome.exit_code()

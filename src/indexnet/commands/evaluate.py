@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from indexnet.core.console import warn
 from indexnet.core.errors import UserError
 from indexnet.inference.methods import add_method_arguments, default_folder, describe, prepare, source_of, split_words
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 HELP = "evaluate checkpoints on a test set; data=NAME and data.OPTION=VALUE choose another than its own"
 SCHEMA = 1
 
-_GALLERY = 8  # worst images of matting that are shown
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
@@ -27,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--gallery",
         type=int,
         metavar="N",
-        help=f"show the N images that the first method did worst in worst.html (matting {_GALLERY}, else 0)",
+        help="show the N images that the first method did worst in worst.html (matting 8, else 0)",
     )
 
 
@@ -53,15 +51,14 @@ def main(args: argparse.Namespace) -> int:
     from indexnet.inference.comparison_table import (
         cells_json,
         compare_scores,
-        drawn_over,
+        interval_note,
         print_comparison,
         print_single,
-        table_csv,
         table_markdown,
+        table_rows,
     )
     from indexnet.inference.evaluation import evaluate
-    from indexnet.inference.predictor import tiled_count
-    from indexnet.inference.worst_images import Gallery
+    from indexnet.inference.worst_images import WorstImages
     from indexnet.run import record as records
     from indexnet.run.splits import describe_splits
 
@@ -71,8 +68,8 @@ def main(args: argparse.Namespace) -> int:
     if result_file.exists() and not args.overwrite:
         raise UserError(f"{result_file} exists; give --overwrite to replace it, or another --output.")
     task = methods[0].task
-    shown = args.gallery if args.gallery is not None else _GALLERY if task.name == "matting" else 0
-    gallery = Gallery(task, shown, [method.caption for method in methods])
+    shown = args.gallery if args.gallery is not None else task.worst_shown
+    gallery = WorstImages(task, shown, [method.caption for method in methods])
     count = sum(setup.counts.values())
     started, begun = records.now(), time.monotonic()
     found: list[Scores] = []
@@ -99,7 +96,7 @@ def main(args: argparse.Namespace) -> int:
             "failed": [{"name": who, "error": why} for who, why in scores.failed],
             **cells_json(line),
             "memory": args.memory,
-            "tiled": tiled_count(method.task),
+            "tiled": method.task.tiled,
             "wall_time_s": round(seconds, 2),
         }
         for method, scores, line, seconds in zip(methods, found, comparison.lines, took, strict=True)
@@ -110,7 +107,7 @@ def main(args: argparse.Namespace) -> int:
         "data": {"name": setup.name, "options": setup.options, "split": "test", **describe_splits(setup.tests)},
         "limit": args.limit,
         "groups": comparison.groups,
-        "note": drawn_over(comparison.images, comparison.groups),
+        "note": interval_note(comparison.images, comparison.groups),
         "device": device_name(setup.device),
         "versions": records.versions(),
         "git": records.git_revision(),
@@ -121,7 +118,7 @@ def main(args: argparse.Namespace) -> int:
     rows = [row for scores in found for row in scores.rows]
     if several:
         rows = [{"method": m.caption, **row} for m, s in zip(methods, found, strict=True) for row in s.rows]
-        atomic_write(folder / "table.csv", table_csv(comparison))
+        records.write_rows(folder / "table.csv", table_rows(comparison))
         atomic_write(folder / "table.md", table_markdown(title, comparison))
     records.write_rows(folder / "per_image.csv", rows)
     page = gallery.write(folder, f"{'; '.join(m.caption for m in methods)} on {title}") if shown else None
@@ -132,12 +129,12 @@ def main(args: argparse.Namespace) -> int:
         print_single(f"{methods[0].source.name} on {title}", found[0])
     print(f"{comparison.images} of {count} images in {total:.1f} s on {setup.device}; written to {folder}")
     for method in methods:
-        if tiles := tiled_count(method.task):
+        if tiles := method.task.tiled:
             print(f"{method.caption}: {tiles} images ran in tiles, --memory {args.memory}")
     if page is not None:
         print(f"the worst images: {page}")
     failed = {who for scores in found for who, _ in scores.failed}
     if failed:
         names = ", ".join(sorted(failed))
-        print(f"not evaluated, for the reasons above, and left out of the means: {names}", file=sys.stderr)
+        warn(f"not evaluated, for the reasons above, and left out of the means: {names}")
     return 3 if failed else 0

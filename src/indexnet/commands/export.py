@@ -46,8 +46,9 @@ def main(args: argparse.Namespace) -> int:
         )
     if output.exists() and output.samefile(args.checkpoint):
         raise UserError(f"--output {output} is the checkpoint itself; give another file.")
-    facts = describe(task, meta, sha256_file(args.checkpoint))
-    content, differences = export(task, args.format, facts)
+    module = task.export_module()
+    facts = describe(module, task, meta, sha256_file(args.checkpoint))
+    content, differences = export(module, args.format, facts)
     atomic_write(output, content)
     print(f"wrote {output} ({len(content) / 1e6:.1f} MB, {args.format})")
     for kind in ("inputs", "outputs"):

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
-from indexnet.core.console import allow_anywhere
+from indexnet.core.console import MEMORY_HELP, allow_anywhere, warn
 from indexnet.core.errors import UserError
-from indexnet.inference.inputs import Item, ReadAhead, add_image_arguments, check_output, do_each, list_failures
-from indexnet.inference.prediction import DataSource, FolderSource, MattingRunner, Runner, is_matting, write_classes
+from indexnet.inference.image_loop import ReadAhead, do_each, list_failures
+from indexnet.inference.inputs import Item, add_image_arguments, check_output
+from indexnet.inference.prediction import BatchedPredictions, DataSource, FolderSource
 
 if TYPE_CHECKING:
-    from indexnet.tasks.matting import MattingTask
+    from indexnet.tasks import Task
 
 
 HELP = "run a trained network on a folder of images (exit code 0 only if every result was written now)"
 
-_MATTING_ONLY = ("masks", "boxes", "box", "band", "depth", "cutout", "background")
+_TASK_OPTIONS = ("masks", "boxes", "box", "band", "depth", "cutout", "background")  # which not every task takes
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -70,12 +71,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="FILE|COLOUR",
         help="matting: also write composite/NAME.png, before this image or colour ('#rrggbb' in quotes, or white)",
     )
-    parser.add_argument(
-        "--memory",
-        default="auto",
-        metavar="SIZE",
-        help="what a prediction of matting may take: auto (what is free), none (no limit), or 4GB, 512MB",
-    )
+    parser.add_argument("--memory", default="auto", metavar="SIZE", help=MEMORY_HELP)
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="other tasks: images of one size at a time")
     allow_anywhere(parser)
 
@@ -95,25 +91,17 @@ def main(args: argparse.Namespace) -> int:
         UserError: the checkpoint, the folders or the device cannot be used, or options contradict each other.
     """
     _check(args)
-    from indexnet.inference.predictor import is_classical, limit_memory, load_task, pick_device
+    from indexnet.inference.predictor import load_for_photographs
 
-    task, meta = load_task(args.checkpoint)
-    classical = is_classical(meta)
-    device = pick_device("cpu" if classical and args.device == "auto" else args.device)
-    limit_memory(task, args.memory, photographs=device.type == "cpu" and not classical)
+    task, meta, device = load_for_photographs(args.checkpoint, args.device, args.memory)
     from indexnet.data.io.images import write_png
 
-    matting = is_matting(task)
-    if not matting:
-        wrong = [name for name in _MATTING_ONLY if getattr(args, name) is not None]
-        if wrong:
-            raise UserError(f"the task {task.name} takes no --{wrong[0]}, which is for matting; leave it out.")
-    elif args.batch > 1:
-        raise UserError("matting goes image by image, each at its own size; leave --batch out.")
-    writer = MattingRunner(args) if matting else None
-    source = DataSource(args, task, meta) if args.images is None else FolderSource(args, task)
-    items = source.items
-    folders = writer.folders if writer else []
+    predictor = task.create_predictor(_task_options(args, task))
+    if args.batch > 1 and not predictor.batched:
+        raise UserError(f"{task.name} goes image by image, each at its own size; leave --batch out.")
+    folder_given = args.images is not None
+    source = FolderSource(args, task, predictor) if folder_given else DataSource(args, task, predictor, meta)
+    items, folders = source.items, predictor.folders
     made = [] if args.masks is None and args.boxes is None and args.box is None else ["trimap"]
     check_output(args.output, args.images, args.trimaps, args.masks, folders=[*folders, *made])
 
@@ -126,30 +114,24 @@ def main(args: argparse.Namespace) -> int:
             f"all {len(items)} results exist in {args.output}; give --overwrite to replace them, or another --output."
         )
     task.to(device)
-    write_classes(task, args.output, args.overwrite)
+    _write_classes(task.classes, args.output, args.overwrite)
     begun = time.monotonic()
     todo = [item for item in items if item not in kept]
     readable = [item for item in todo if not item.problem]
     snapped: list[int] = []
 
     with ReadAhead(readable, source.read, ahead=max(1, args.batch)) as ready:
-        run = Runner(task, ready, readable, args.batch, source.prepared)
+        predictions = BatchedPredictions(predictor, ready, readable, args.batch)
 
         def work(item: Item) -> str | None:
             reading = ready.take(item)
-            remarks = list(reading.remarks)
-            if writer is None:
-                written = run(item, reading)
-            else:
-                assert reading.photo is not None
-                written, more = writer(cast("MattingTask", task), item, reading.photo)
-                remarks += more
-                snapped.extend([reading.photo.snapped] if reading.photo.snapped else [])
-            for folder in sorted(written, reverse=True):  # the result itself last: it says that an image is done
+            files = predictions.files(item, reading)
+            snapped.extend([reading.snapped] if reading.snapped else [])
+            for folder in sorted(files, reverse=True):  # the result itself last: it says that an image is done
                 # what lies beside a result that is not there was left by a command that was stopped
                 replace = args.overwrite or (folder != "" and not result(item).exists())
-                write_png(result(item, folder), written[folder], overwrite=replace)
-            return "\n".join(remarks) or None
+                write_png(result(item, folder), files[folder], overwrite=replace)
+            return "\n".join(reading.remarks) or None
 
         outcome = do_each(todo, work, "predicting")
     took = time.monotonic() - begun
@@ -159,13 +141,44 @@ def main(args: argparse.Namespace) -> int:
         print(f"trimaps with other values than 0, 128 and 255: {len(snapped)}; pixels snapped: {sum(snapped)}")
     if kept:
         names = ", ".join(f"{item.stem}.png" for item in kept)
-        print(f"results that existed and were kept: {len(kept)} ({names}); --overwrite replaces them.", file=sys.stderr)
+        warn(f"results that existed and were kept: {len(kept)} ({names}); --overwrite replaces them.")
         lacking = [folder for folder in folders if not all(result(item, folder).exists() for item in kept)]
         if lacking:
-            print(f"some of these have no {' and no '.join(lacking)}; --overwrite makes all anew.", file=sys.stderr)
+            warn(f"some of these have no {' and no '.join(lacking)}; --overwrite makes all anew.")
     list_failures(outcome, len(items))
     code = outcome.exit_code()
     return 3 if kept and code == 0 else code
+
+
+def _task_options(args: argparse.Namespace, task: Task) -> dict[str, Any]:
+    """Return the options that the task takes.
+
+    Raises:
+        UserError: one was given that it does not take.
+    """
+    from indexnet.tasks import get_task, list_tasks
+
+    for option in _TASK_OPTIONS:
+        if getattr(args, option) is not None and option not in task.predict_options:
+            takers = " and ".join(name for name in list_tasks() if option in get_task(name).predict_options)
+            raise UserError(f"the task {task.name} takes no --{option}, which is for {takers}; leave it out.")
+    return {option: getattr(args, option) for option in task.predict_options}
+
+
+def _write_classes(classes: Sequence[str], output: Path, overwrite: bool) -> None:
+    """Write the names of classes beside their numbers.
+
+    Raises:
+        UserError: there is such a file, which says something else.
+    """
+    from indexnet.core.files import atomic_write
+
+    if classes:
+        lines = "".join(f"{number} {name}\n" for number, name in enumerate(classes))
+        listed = output / "classes.txt"
+        if listed.exists() and listed.read_text(encoding="utf-8") != lines and not overwrite:
+            raise UserError(f"{listed} exists and says something else; give --overwrite, or another --output.")
+        atomic_write(listed, lines)
 
 
 def _check(args: argparse.Namespace) -> None:

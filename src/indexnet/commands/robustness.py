@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
-import sys
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from indexnet.core.console import print_table, warn
 from indexnet.core.errors import UserError
 from indexnet.inference.methods import add_method_arguments, default_folder, describe, prepare, source_of, split_words
 
 if TYPE_CHECKING:
-    from indexnet.inference.comparison_table import Bounds
-    from indexnet.inference.evaluation import Scores
-    from indexnet.inference.methods import Setup
-    from indexnet.inference.robustness import Range
-    from indexnet.metrics import MetricInfo
+    from rich.table import Table
+
+    from indexnet.inference.comparison_table import Comparison, Line
     from indexnet.report.panels import Panel
 
 
@@ -26,10 +22,6 @@ HELP = "evaluate matting checkpoints on trimaps made again, wider and wider, fro
 SCHEMA = 1
 
 _RANGES = "11-20,21-30,31-40,41-50"
-
-Point = tuple[float, "Bounds | None"]
-Results = list[dict[str, list[Point]]]
-"""By method and metric a (value, interval) per range."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -58,17 +50,16 @@ def main(args: argparse.Namespace) -> int:
     paths, words = split_words(args.words)
     from indexnet.core.files import atomic_write, write_json
     from indexnet.core.machine import device_name
-    from indexnet.core.statistics import interval
-    from indexnet.inference.comparison_table import drawn_over
-    from indexnet.inference.evaluation import bootstrap, group_count
-    from indexnet.inference.robustness import measure, parse_ranges, range_name, rows_of
+    from indexnet.inference.comparison_table import compare_scores, finite_or_none, interval_note
+    from indexnet.inference.robustness import curve_rows, measure, parse_ranges, range_name, rows_of
     from indexnet.report.panels import draw_png, draw_svg
     from indexnet.run import record as records
     from indexnet.run.splits import describe_splits
 
     ranges = parse_ranges(args.ranges)
+    names = [range_name(widths) for widths in ranges]
     setup = prepare(paths, words, args)
-    if setup.methods[0].task.name != "matting":
+    if setup.methods[0].task.guide != "trimap":
         raise UserError(f"robustness is for matting; {paths[0]} is for {setup.methods[0].task.name}.")
     folder = args.output or default_folder(paths, setup.name, setup.overrides, "robustness")
     result_file = folder / "robustness.json"
@@ -77,37 +68,43 @@ def main(args: argparse.Namespace) -> int:
     started, begun = records.now(), time.monotonic()
     found = measure(setup, ranges, args.seed)
     took = time.monotonic() - begun
-    levels = [scores for method in found for scores in method.values()]
-    common = set.intersection(*(scores.names for scores in levels))
-    if not common:
+    measured = [
+        (method, name, scores)
+        for method, levels in zip(setup.methods, found, strict=True)
+        for name, scores in zip(names, levels.values(), strict=True)
+    ]
+    if not set.intersection(*(scores.names for _, _, scores in measured)):
         raise UserError("no image could be measured by every method on every range; the reasons stand above.")
-    first = levels[0]
-    keys = [key for key in first.results if all(key in scores.over(common) for scores in levels)]
-    infos = {key: first.metrics[key].info for key in keys}
-    values: Results = []
-    for method in found:
-        over = [scores.over(common) for scores in method.values()]
-        bounds = {key: [interval(bootstrap(scores, key, common)) for scores in method.values()] for key in keys}
-        values.append({key: list(zip((o[key] for o in over), bounds[key], strict=True)) for key in keys})
-    names = [range_name(widths) for widths in ranges]
-    groups = group_count(first, common)
-    failed = _failed(setup, found)
-    panels = _panels(setup, infos, names, values)
-    bounded = any(bounds is not None for mine in values for points in mine.values() for _, bounds in points)
-    remark = drawn_over(len(common), groups)
+    comparison = compare_scores([(method.caption, source_of(method), scores) for method, _, scores in measured])
+    remark = interval_note(comparison.images, comparison.groups)
     title = f"Trimap robustness on {setup.name}"
+    curves = [comparison.lines[at : at + len(ranges)] for at in range(0, len(comparison.lines), len(ranges))]
+    failed = [
+        {"method": method.caption, "range": name, "name": who, "error": reason}
+        for method, name, scores in measured
+        for who, reason in scores.failed
+    ]
     result = {
         "schema": SCHEMA,
         "methods": [
-            {**describe(method), "results": {key: _plain(points) for key, points in mine.items()}}
-            for method, mine in zip(setup.methods, values, strict=True)
+            {
+                **describe(method),
+                "results": {
+                    key: [
+                        {"value": finite_or_none(line.cells[key].value), "interval": line.cells[key].bounds}
+                        for line in curve
+                    ]
+                    for key in comparison.keys
+                },
+            }
+            for method, curve in zip(setup.methods, curves, strict=True)
         ],
         "ranges": [list(widths) for widths in ranges],
         "seed": args.seed,
         "data": {"name": setup.name, "options": setup.options, "split": "test", **describe_splits(setup.tests)},
         "limit": args.limit,
-        "test_count": len(common),
-        "groups": groups,
+        "test_count": comparison.images,
+        "groups": comparison.groups,
         "note": remark,
         "failed": failed,
         "device": device_name(setup.device),
@@ -117,91 +114,60 @@ def main(args: argparse.Namespace) -> int:
         "wall_time_s": round(took, 2),
     }
     records.write_rows(folder / "per_image.csv", rows_of(setup, found))
-    atomic_write(folder / "robustness.csv", _csv(setup, names, values, len(common), groups))
+    records.write_rows(folder / "robustness.csv", curve_rows(comparison, names))
     footer = (
         f"Trimaps: alpha = 0 and alpha = 1 eroded by ellipses of random size, in pixels, from each range. {remark}."
     )
+    panels = _panels(comparison, curves, names)
     atomic_write(folder / "robustness.svg", draw_svg(panels, title, footer))
     atomic_write(folder / "robustness.png", draw_png(panels, title, footer))
     write_json(result_file, result)
-    _print(setup, infos, names, values, title, remark + (", in robustness.csv and the plot" if bounded else ""))
+    bounded = any(line.cells[key].bounds for line in comparison.lines for key in comparison.keys)
+    remark += ", in robustness.csv and the plot" if bounded else ""
+    print_table(_table(comparison, curves, names, title), remark)
     count = sum(setup.counts.values())
-    print(f"{len(common)} of {count} images in {took:.1f} s on {setup.device}; written to {folder}")
+    print(f"{comparison.images} of {count} images in {took:.1f} s on {setup.device}; written to {folder}")
     if failed:
         listed = ", ".join(sorted({entry["name"] for entry in failed}))
-        print(f"not measured, for the reasons above, and left out everywhere: {listed}", file=sys.stderr)
+        warn(f"not measured, for the reasons above, and left out everywhere: {listed}")
     return 3 if failed else 0
 
 
-def _failed(setup: Setup, found: Sequence[Mapping[Range, Scores]]) -> list[dict[str, str]]:
-    from indexnet.inference.robustness import range_name
-
-    return [
-        {"method": method.caption, "range": range_name(widths), "name": name, "error": reason}
-        for method, levels in zip(setup.methods, found, strict=True)
-        for widths, scores in levels.items()
-        for name, reason in scores.failed
-    ]
-
-
-def _plain(points: Sequence[Point]) -> list[dict[str, Any]]:
-    from indexnet.inference.comparison_table import plain
-
-    return [{"value": plain(value), "interval": bounds} for value, bounds in points]
-
-
-def _csv(setup: Setup, names: Sequence[str], values: Results, images: int, groups: int) -> str:
-    """Write a line per method and range; a metric's columns are its value and its interval."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    keys = list(values[0])
-    columns = [f"{key}{ending}" for key in keys for ending in ("", "_low", "_high")]
-    writer.writerow(["method", "source", "range", "images", "groups", *columns])
-    for method, mine in zip(setup.methods, values, strict=True):
-        for place, name in enumerate(names):
-            cells: list[Any] = [method.caption, source_of(method), name, images, groups]
-            for key in keys:
-                value, bounds = mine[key][place]
-                cells += [value, *(bounds or ("", ""))]
-            writer.writerow(cells)
-    return text.getvalue()
-
-
-def _panels(setup: Setup, infos: Mapping[str, MetricInfo], names: Sequence[str], values: Results) -> list[Panel]:
+def _panels(comparison: Comparison, curves: Sequence[Sequence[Line]], names: Sequence[str]) -> list[Panel]:
     from indexnet.inference.comparison_table import heading
-    from indexnet.report.panels import Line, Panel
+    from indexnet.report import panels
 
     return [
-        Panel(
+        panels.Panel(
             f"{heading(key, info)}, {'higher' if info.higher_is_better else 'lower'} is better",
             list(names),
-            [Line(method.caption, mine[key]) for method, mine in zip(setup.methods, values, strict=True)],
+            [
+                panels.Line(curve[0].caption, [(line.cells[key].value, line.cells[key].bounds) for line in curve])
+                for curve in curves
+            ],
             "size of the eroding ellipses, pixels",
         )
-        for key, info in infos.items()
+        for key, info in ((key, comparison.infos[key]) for key in comparison.keys)
     ]
 
 
-def _print(
-    setup: Setup, infos: Mapping[str, MetricInfo], names: Sequence[str], values: Results, title: str, remark: str
-) -> None:
-    from rich.console import Console
+def _table(comparison: Comparison, curves: Sequence[Sequence[Line]], names: Sequence[str], title: str) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    from indexnet.inference.comparison_table import arrow, heading, number
+    from indexnet.inference.comparison_table import arrow, format_number, heading
 
     table = Table(title=escape(title), title_justify="left")
     table.add_column("metric")
     table.add_column("method", overflow="fold")
     for name in names:
         table.add_column(f"{name} px", justify="right", overflow="fold")
-    for key, info in infos.items():
-        for place, (method, mine) in enumerate(zip(setup.methods, values, strict=True)):
-            cells = [number(value) for value, _ in mine[key]]
+    for key in comparison.keys:
+        info = comparison.infos[key]
+        for place, curve in enumerate(curves):
             word = f"{heading(key, info)} {arrow(info)}" if place == 0 else ""
-            table.add_row(escape(word), escape(method.caption), *cells)
+            table.add_row(
+                escape(word), escape(curve[0].caption), *(format_number(line.cells[key].value) for line in curve)
+            )
         table.add_section()
-    console = Console(file=sys.stdout)
-    console.print(table)
-    console.print(remark, style="dim", highlight=False, markup=False)
+    return table

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 DEVICE_HELP = "auto (the default: a GPU where there is one), cpu, cuda or cuda:N"
+MEMORY_HELP = "what a prediction of matting may take: auto (what is free), none (no limit), or 4GB, 512MB"
 
 
 def error_console() -> Any:
@@ -18,7 +19,22 @@ def error_console() -> Any:
 
 def say(console: Any, text: str) -> None:
     """Print a line above a progress bar, as it is: no wrapping, no markup."""
-    console.print(text, soft_wrap=True, markup=False, highlight=False)
+    console.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
+
+
+def warn(text: str) -> None:
+    """Print a line on stderr, as it is."""
+    say(error_console(), text)
+
+
+def print_table(table: Any, remark: str = "") -> None:
+    """Print a rich table on stdout and, dimmed, what is to be known about it."""
+    from rich.console import Console
+
+    console = Console(file=sys.stdout)
+    console.print(table)
+    if remark:
+        console.print(remark, style="dim", highlight=False, markup=False)
 
 
 def allow_anywhere(parser: argparse.ArgumentParser) -> None:

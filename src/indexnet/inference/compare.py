@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Contender:
+class ComparedModel:
     """One checkpoint of a comparison.
 
     Attributes:
@@ -30,32 +30,10 @@ class Contender:
     task: Task
 
 
-def run_watched(task: Task, sample: Mapping[str, Any]) -> tuple[Tensor, list[Tensor | None]]:
-    """Predict, and collect the index map of every stage.
-
-    Returns:
-        The prediction (K, H, W), and per stage the map (C or 1, 2h, 2w) on the CPU, or None where there is none.
-    """
-    from indexnet.inference.predictor import predict_sample
-    from indexnet.resampling.base import watch_stages
-    from indexnet.tasks.matting import MattingTask
-
-    network = task.network
-    if isinstance(task, MattingTask):
-        task.memory = None  # the stages are watched once, not tile by tile
-    with watch_stages(network.resampling) as seen:
-        prediction = predict_sample(task, sample)
-    maps: list[Tensor | None] = []
-    for number, results in enumerate(seen):
-        found = network.stage(number).index_maps(results[-1].guide) if results else None
-        maps.append(None if found is None else found[0].detach().float().cpu())
-    return prediction, maps
-
-
 def comparison(
     tasks: Sequence[Task], samples: Sequence[Mapping[str, Any]], outputs: Sequence[Tensor], captions: Sequence[str]
 ) -> list[list[Panel]]:
-    """Arrange input and outputs over differences: of a reconstruction from its input, else from the first output.
+    """Arrange input and outputs over differences: from the input where that is the target, else from the first output.
 
     Args:
         tasks: the checkpoints' tasks, all of one kind.
@@ -72,13 +50,14 @@ def comparison(
     top = [Panel("input", to_picture(max((sample["image"] for sample in samples), key=len)))]
     below: list[Panel]
     for caption, task, sample, output in zip(captions, tasks, samples, outputs, strict=True):
-        top.append(Panel(caption, task.view(output[None], default_collate([dict(sample)]), like=outputs[0][None])))
-    if tasks[0].name == "reconstruction":
+        top.append(Panel(caption, task.draw(output[None], default_collate([dict(sample)]), like=outputs[0][None])))
+    if tasks[0].target_is_input:
         below = [Panel("", None)]
         for task, sample, output in zip(tasks, samples, outputs, strict=True):
             below.append(Panel("difference from the input", task.difference(output[None], sample["image"][None])))
         return [top, below]
-    below = [Panel("trimap", to_picture(first["trimap"])) if "trimap" in first else Panel("", None), Panel("", None)]
+    guide = tasks[0].guide
+    below = [Panel("", None) if guide is None else Panel(guide, to_picture(first[guide])), Panel("", None)]
     for task, output in zip(tasks[1:], outputs[1:], strict=True):
         difference = task.difference(output[None], outputs[0][None])
         below.append(Panel(f"difference from {captions[0]}", difference))
@@ -111,12 +90,12 @@ code { overflow-wrap: anywhere; }
 """
 
 
-def html_page(task: Task, contenders: Sequence[Contender], images: Sequence[tuple[str, bool]]) -> str:
+def html_page(task: Task, models: Sequence[ComparedModel], images: Sequence[tuple[str, bool]]) -> str:
     """Return a page that shows all sheets.
 
     Args:
         task: of all checkpoints.
-        contenders: the checkpoints.
+        models: the checkpoints.
         images: (name, whether there is a sheet of index maps).
     """
     from urllib.parse import quote
@@ -127,7 +106,7 @@ def html_page(task: Task, contenders: Sequence[Contender], images: Sequence[tupl
         f"<title>Comparison: {html.escape(task.name)}</title><style>{_STYLE}</style></head><body>",
         f"<h1>Comparison: {html.escape(task.name)}</h1><ul>",
     ]
-    parts += [f"<li>{html.escape(c.caption)}: <code>{html.escape(str(c.path))}</code></li>" for c in contenders]
+    parts += [f"<li>{html.escape(c.caption)}: <code>{html.escape(str(c.path))}</code></li>" for c in models]
     parts.append(f"</ul><p>Differences: black is none, {html.escape(task.difference_scale)}.")
     parts.append("Index maps: mean over channels, each stretched to its own range; stage 0 is full resolution.</p>")
     for name, has_maps in images:

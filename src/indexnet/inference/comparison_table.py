@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from indexnet.core.console import print_table
 from indexnet.core.statistics import interval
 from indexnet.inference.evaluation import FEWEST, LEVEL, Scores, bootstrap, group_count
 from indexnet.metrics import MetricInfo
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
 
 Bounds = tuple[float, float]
 
@@ -106,7 +100,7 @@ def compare_scores(methods: Sequence[tuple[str, str, Scores]]) -> Comparison:
     return Comparison(lines, len(common), group_count(first, common), infos)
 
 
-def drawn_over(images: int, groups: int) -> str:
+def interval_note(images: int, groups: int) -> str:
     """Say what the intervals are, or that there are too few images for any."""
     what = _count(images, "image") if groups == images else f"{_count(groups, 'group')} of {images} images"
     if groups < FEWEST:
@@ -120,7 +114,7 @@ def _count(number: int, word: str) -> str:
 
 def _remark(comparison: Comparison, star: str) -> str:
     """Say what a cell of several methods holds; ``star`` is the mark as the format writes it."""
-    remark = drawn_over(comparison.images, comparison.groups)
+    remark = interval_note(comparison.images, comparison.groups)
     if len(comparison.lines) > 1:
         remark += "; signed: difference from the first method"
         remark += f", {star} where its paired interval excludes zero" if comparison.groups >= FEWEST else ""
@@ -138,12 +132,12 @@ def arrow(info: MetricInfo) -> str:
     return "↑" if info.higher_is_better else "↓"
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """Write a number with four digits."""
     return f"{value:.4g}"
 
 
-def written(bounds: Bounds | None, sign: bool = False) -> str:
+def format_bounds(bounds: Bounds | None, sign: bool = False) -> str:
     """Write an interval; "" where there is none."""
     if bounds is None:
         return ""
@@ -174,10 +168,20 @@ def print_single(title: str, scores: Scores) -> None:
             continue
         worst = (min if info.higher_is_better else max)(measured, key=lambda row: row[key])
         values = [row[key] for row in measured]
-        bounds = [escape(written(interval(bootstrap(scores, key))))] * bounded
-        cells = [number(result), *bounds, number(min(values)), number(max(values))]
+        bounds = [escape(format_bounds(interval(bootstrap(scores, key))))] * bounded
+        cells = [format_number(result), *bounds, format_number(min(values)), format_number(max(values))]
         table.add_row(f"{escape(heading(key, info))} {arrow(info)}", *cells, escape(str(worst["name"])))
-    _print(table, drawn_over(len(scores.rows), groups))
+    print_table(table, interval_note(len(scores.rows), groups))
+
+
+def _cell_texts(comparison: Comparison, line: Line, key: str, star: str) -> tuple[list[str], list[str]]:
+    """Write a cell: value and interval; difference and interval, empty for the first method."""
+    cell = line.cells[key]
+    texts = [format_number(cell.value), format_bounds(cell.bounds)]
+    if cell.difference is None:
+        return texts, []
+    mark = f" {star}" if cell.differs else ""
+    return texts, [f"{cell.difference:+.4g}{mark}", format_bounds(cell.difference_bounds, sign=True)]
 
 
 def print_comparison(title: str, comparison: Comparison) -> None:
@@ -193,43 +197,31 @@ def print_comparison(title: str, comparison: Comparison) -> None:
     for line in comparison.lines:
         cells = []
         for key in comparison.keys:
-            cell = line.cells[key]
-            value = number(cell.value)
-            parts = [f"[bold]{value}[/]" if cell.value == best_of(comparison, key) else value]
-            parts += [escape(written(cell.bounds))] if cell.bounds else []
-            if cell.difference is not None:
-                sign = " *" if cell.differs else ""
-                parts += [f"{cell.difference:+.4g}{sign}", escape(written(cell.difference_bounds, sign=True))]
-            cells.append("\n".join(filter(None, parts)))
+            (value, *bounds), difference = _cell_texts(comparison, line, key, "*")
+            value = f"[bold]{value}[/]" if line.cells[key].value == best_of(comparison, key) else value
+            cells.append("\n".join([value, *(escape(text) for text in (*bounds, *difference) if text)]))
         table.add_row(escape(line.caption), *cells)
-    _print(table, _remark(comparison, "*"))
+    print_table(table, _remark(comparison, "*"))
 
 
-def _print(table: Table, remark: str) -> None:
-    from rich.console import Console
-
-    console = Console(file=sys.stdout)
-    console.print(table)
-    console.print(remark, style="dim", highlight=False, markup=False)
-
-
-def table_csv(comparison: Comparison) -> str:
-    """Write a line per method; a metric's columns are its value, interval, difference and the difference's interval."""
-    columns = ["method", "source", "images", "groups"]
-    endings = ("", "_low", "_high", "_difference", "_difference_low", "_difference_high")
-    columns += [f"{key}{ending}" for key in comparison.keys for ending in endings]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
+def table_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """Return a row per method for CSV: of a metric its value, interval, difference and the difference's interval."""
+    rows = []
     for line in comparison.lines:
-        cells: list[Any] = [line.caption, line.source, comparison.images, comparison.groups]
+        row: dict[str, Any] = {"method": line.caption, "source": line.source}
+        row |= {"images": comparison.images, "groups": comparison.groups}
         for key in comparison.keys:
             cell = line.cells[key]
-            found = (cell.value, *(cell.bounds or (None, None)), cell.difference)
-            found += cell.difference_bounds or (None, None)
-            cells += ["" if value is None or not math.isfinite(value) else value for value in found]
-        writer.writerow(cells)
-    return text.getvalue()
+            row |= {key: cell.value, **bounds_columns(key, cell.bounds), f"{key}_difference": cell.difference}
+            row |= bounds_columns(f"{key}_difference", cell.difference_bounds)
+        rows.append(row)
+    return rows
+
+
+def bounds_columns(key: str, bounds: Bounds | None) -> dict[str, float | None]:
+    """Return the columns of an interval, without numbers where there is none."""
+    low, high = bounds or (None, None)
+    return {f"{key}_low": low, f"{key}_high": high}
 
 
 def table_markdown(title: str, comparison: Comparison) -> str:
@@ -240,14 +232,10 @@ def table_markdown(title: str, comparison: Comparison) -> str:
     for line in comparison.lines:
         cells = []
         for key in keys:
-            cell = line.cells[key]
-            value = number(cell.value)
-            text = f"**{value}**" if cell.value == best_of(comparison, key) else value
-            text += f" {written(cell.bounds)}" if cell.bounds else ""
-            if cell.difference is not None:
-                sign = r" \*" if cell.differs else ""
-                text += f"<br>{cell.difference:+.4g}{sign} {written(cell.difference_bounds, sign=True)}".rstrip()
-            cells.append(text)
+            (value, *bounds), difference = _cell_texts(comparison, line, key, r"\*")
+            value = f"**{value}**" if line.cells[key].value == best_of(comparison, key) else value
+            parts = [" ".join(filter(None, texts)) for texts in ([value, *bounds], difference)]
+            cells.append("<br>".join(filter(None, parts)))
         lines.append(f"| {_cell(line.caption)} | " + " | ".join(cells) + " |")
     remark = _remark(comparison, r"\*")
     lines += ["", f"{remark[0].upper()}{remark[1:]}.", ""]
@@ -259,7 +247,7 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def plain(value: float | None) -> float | None:
+def finite_or_none(value: float | None) -> float | None:
     """Return a number that JSON knows."""
     return value if value is not None and math.isfinite(value) else None
 
@@ -267,12 +255,12 @@ def plain(value: float | None) -> float | None:
 def cells_json(line: Line) -> dict[str, Any]:
     """Return a method's metrics, intervals and differences as plain data."""
     found: dict[str, Any] = {
-        "metrics": {key: plain(cell.value) for key, cell in line.cells.items()},
+        "metrics": {key: finite_or_none(cell.value) for key, cell in line.cells.items()},
         "intervals": {key: cell.bounds for key, cell in line.cells.items()},
     }
     if any(cell.difference is not None for cell in line.cells.values()):
         found["differences"] = {
-            key: {"value": plain(cell.difference), "interval": cell.difference_bounds}
+            key: {"value": finite_or_none(cell.difference), "interval": cell.difference_bounds}
             for key, cell in line.cells.items()
         }
     return found

@@ -111,7 +111,7 @@ def evaluate(
                 groups[str(samples[-1]["name"])] = metric_key(split, dataset.group(index))
             for group in as_samples(samples):
                 check_channels(task, group[0])
-                _check_target(task, group[0])
+                task.check_target(group[0])
                 batch = task.prepare(default_collate([dict(sample) for sample in group]))
                 prediction = _predict(task, batch, [metric_key(split, str(s["name"])) for s in group], fail)
                 if prediction is None:
@@ -146,11 +146,10 @@ def _predict(
     task: Task, batch: Mapping[str, Any], names: Sequence[str], fail: Callable[[str, str], None]
 ) -> torch.Tensor | None:
     """Return predictions, or None where these images alone are at fault."""
-    from indexnet.inference.predictor import predict_batch
     from indexnet.networks.tiled.memory import is_out_of_memory
 
     try:
-        return predict_batch(task, batch)
+        return task.predict(batch)
     except UserError as error:
         for name in names:
             fail(name, str(error))
@@ -160,19 +159,6 @@ def _predict(
         for name in names:
             fail(name, f"{name} is too large for the memory; give --device cpu, or for matting a smaller --memory.")
     return None
-
-
-def _check_target(task: Task, sample: Mapping[str, Any]) -> None:
-    """Refuse matting data whose ground truth nobody has published.
-
-    Raises:
-        UserError: there is no alpha.
-    """
-    if task.name == "matting" and "alpha" not in sample:
-        raise UserError(
-            "the data set has no ground-truth alpha, so that nothing can be measured; "
-            "`indexnet predict CKPT data=NAME --output DIR` writes its mattes."
-        )
 
 
 def _value(metric: SumMetric, sums: NDArray[np.float64]) -> NDArray[np.float64]:

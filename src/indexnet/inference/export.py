@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from indexnet.core.errors import UserError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
-    from indexnet.networks import Network
     from indexnet.tasks import Task
+    from indexnet.tasks.export_module import ExportModule, TensorInfo
 
 
 SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2"}
@@ -32,7 +32,6 @@ Run = Callable[[Sequence["Tensor"]], "list[Tensor]"]
 """An exported file at work: from its inputs to its outputs."""
 
 _OPSET = 17
-_CHOOSING = ("max_unpool", "holistic_max_index")
 _METADATA = "indexnet.json"  # name of the extra file in a torch.export archive
 
 
@@ -62,59 +61,12 @@ class Difference:
         return f"{self.kind}, {self.size}: largest difference {self.largest:.1e}{beyond}"
 
 
-def with_protocol(task: Task) -> nn.Module:
-    """Wrap a task's network with what belongs to its use, so that whoever runs the file cannot get it wrong.
-
-    Matting: ImageNet normalisation of the image, clipping to [0, 1], and the trimap's word where it is known; also what
-    the network gave before these two, which sizes other than the network's need. Depth and segmentation: the
-    normalisation; depth at least 0. Reconstruction: clipping to [0, 1]. Denoising and any other task: the network as it
-    is.
-
-    Returns:
-        A module of ``(image, trimap)`` that returns ``(alpha, raw)`` for matting, and of ``(image)`` that returns one
-        tensor else, in eval mode.
-    """
-    from torch import nn
-
-    from indexnet.networks.imagenet import normalise
-    from indexnet.networks.tiled.matting_protocol import prepare_input
-
-    class Matting(nn.Module):
-        def __init__(self, network: Network) -> None:
-            super().__init__()
-            self.network = network
-
-        def forward(self, image: Tensor, trimap: Tensor) -> tuple[Tensor, Tensor]:
-            raw: Tensor = self.network(prepare_input(image, trimap))
-            unknown = (trimap - 128 / 255).abs() < 0.5 / 255
-            return raw.clamp(0, 1).where(unknown, trimap), raw
-
-    class Image(nn.Module):
-        def __init__(self, network: Network, normalised: bool, low: float | None, high: float | None) -> None:
-            super().__init__()
-            self.network, self.normalised, self.low, self.high = network, normalised, low, high
-
-        def forward(self, image: Tensor) -> Tensor:
-            output: Tensor = self.network(normalise(image) if self.normalised else image)
-            return output if self.low is None and self.high is None else output.clamp(self.low, self.high)
-
-    if task.name == "matting":
-        return Matting(task.network).eval()
-    low, high = {"depth": (0.0, None), "reconstruction": (0.0, 1.0)}.get(task.name, (None, None))
-    return Image(task.network, task.name in ("depth", "segmentation"), low, high).eval()
-
-
-def multiple_of(task: Task) -> int:
-    """Return what height and width must be multiples of: 32 at least for matting, as in the released protocol."""
-    multiple = math.lcm(task.network.size_multiple, 2 ** len(task.network.resampling.stages))
-    return math.lcm(multiple, 32) if task.name == "matting" else multiple
-
-
-def describe(task: Task, meta: Mapping[str, Any], checkpoint_sha256: str) -> dict[str, Any]:
+def describe(module: ExportModule, task: Task, meta: Mapping[str, Any], checkpoint_sha256: str) -> dict[str, Any]:
     """Return what the file says of itself: plain data, ready for JSON.
 
     Args:
-        task: with its network.
+        module: what is exported, see :meth:`indexnet.tasks.Task.export_module`.
+        task: whose module it is.
         meta: the checkpoint's ``"indexnet"`` entry.
         checkpoint_sha256: of the checkpoint file.
     """
@@ -122,52 +74,24 @@ def describe(task: Task, meta: Mapping[str, Any], checkpoint_sha256: str) -> dic
     from indexnet.networks import without_pretrained
     from indexnet.networks.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
-    matting, network, multiple = task.name == "matting", task.network, multiple_of(task)
-    channels = network.in_channels - (1 if matting else 0)
-    colours = {1: "gray (luma, ITU-R BT.601)", 3: "RGB"}.get(channels, f"{channels} channels")
-    noisy = "noisy image" if task.name == "denoising" else "image"
-    inputs = [_tensor("image", channels, f"{noisy}, {colours}, in [0, 1], not normalised")]
-    if matting:
-        inputs.append(
-            _tensor("trimap", 1, "0 background, 128/255 unknown, 1 foreground: an 8-bit trimap of 0, 128, 255 over 255")
-        )
-    name, meaning = {
-        "matting": ("alpha", "alpha in [0, 1]; equal to the trimap where that is known"),
-        "depth": ("depth", "depth in metres, at least 0"),
-        "segmentation": ("scores", "one score a class, without softmax; the class is the argmax over dimension 1"),
-        "denoising": ("denoised", "the denoised image, not clipped: values may leave [0, 1]"),
-        "reconstruction": ("reconstruction", "the reconstructed image, in [0, 1]"),
-    }.get(task.name, ("output", "the output of the network"))
-    if task.name == "denoising" and getattr(network, "residual", False):
-        meaning += "; the network's residual is subtracted inside the graph"
-    outputs = [_tensor(name, network.out_channels, meaning)]
+    multiple = task.input_multiple(task.network)
     sizes = f"multiples of {multiple}, from {2 * multiple}" if multiple > 1 else "any"
-    if matting:
-        outputs.append(_tensor("raw", 1, "alpha before clipping and before the trimap's word, for other sizes"))
-        sizes += (
-            "; for another size resize up the image (float, bicubic) and the trimap (nearest), resize raw back "
-            "(bicubic, OpenCV's INTER_CUBIC), clip it to [0, 1], and then put the trimap's known values back"
-        )
     facts: dict[str, Any] = {
         "indexnet_version": __version__,
         "task": dict(meta["task"]),
         "network": without_pretrained(meta["network"]),
-        "inputs": inputs,
-        "outputs": outputs,
-        "sizes": sizes,
+        "inputs": [info.describe() for info in module.inputs],
+        "outputs": [info.describe() for info in module.outputs],
+        "sizes": "; ".join(filter(None, [sizes, module.other_sizes])),
         "size_multiple": multiple,
         **{key: meta[key] for key in ("notice", "source") if meta[key]},
         "checkpoint_sha256": checkpoint_sha256,
     }
-    if task.name in ("matting", "depth", "segmentation"):
+    if module.normalised:
         facts["normalisation"] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "where": "inside the graph"}
-    if classes := task.options.get("classes"):
-        facts["classes"] = list(classes)
+    if task.classes:
+        facts["classes"] = list(task.classes)
     return facts
-
-
-def _tensor(name: str, channels: int, meaning: str) -> dict[str, Any]:
-    return {"name": name, "shape": ["batch", channels, "height", "width"], "dtype": "float32", "meaning": meaning}
 
 
 def _listed(outputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
@@ -176,11 +100,11 @@ def _listed(outputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
     return [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)
 
 
-def export(task: Task, kind: str, facts: Mapping[str, Any]) -> tuple[bytes, list[Difference]]:
-    """Export a task's network and check it.
+def export(module: ExportModule, kind: str, facts: Mapping[str, Any]) -> tuple[bytes, list[Difference]]:
+    """Export a network and check it.
 
     Args:
-        task: on the CPU.
+        module: on the CPU, in eval mode; it stays as it is.
         kind: ``onnx`` or ``torch_export``.
         facts: what :func:`describe` returned.
 
@@ -192,70 +116,44 @@ def export(task: Task, kind: str, facts: Mapping[str, Any]) -> tuple[bytes, list
     """
     import torch
 
-    original = with_protocol(task)
-    exported = with_protocol(task)
-    exported.network = _exportable(task.network)
-    unit = facts["size_multiple"] * math.ceil(32 / facts["size_multiple"])
-    example = _random_inputs(facts, 2, 2 * unit, 3 * unit, seed=0)
+    exported = copy.deepcopy(module).requires_grad_(False)
+    stages = list(module.network.resampling.stages)
+    for stage in exported.network.resampling.stages:
+        stage.prepare_export()  # type: ignore[operator]
+    multiple = facts["size_multiple"]
+    unit = multiple * math.ceil(32 / multiple)
+    example = _random_inputs(module.inputs, 2, 2 * unit, 3 * unit, seed=0)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about shapes that become constants: what the check below is for
         content, run = (_to_onnx if kind == "onnx" else _to_torch_export)(exported, example, facts)
-        chooses = task.network.resampling.info.name in _CHOOSING
-        differences = _compare(original, run, facts, unit, chooses)
+        takes_maxima = any(stage.takes_maxima for stage in stages)
+        differences = _compare(module, run, facts, unit, takes_maxima)
+    refuse_differences(differences, kind, facts, takes_maxima)
+    return content, differences
+
+
+def refuse_differences(
+    differences: Sequence[Difference], kind: str, facts: Mapping[str, Any], takes_maxima: bool
+) -> None:
+    """Refuse a file that is further from PyTorch than rounding explains.
+
+    Args:
+        differences: on every input that was tried.
+        kind: of file.
+        facts: what :func:`describe` returned.
+        takes_maxima: whether the network does, see :data:`CHOICES_SHARE`.
+
+    Raises:
+        UserError: it is.
+    """
     for difference in differences:
-        if not difference.share <= (CHOICES_SHARE[difference.kind] if chooses else 0.0) or not math.isfinite(
+        if not difference.share <= (CHOICES_SHARE[difference.kind] if takes_maxima else 0.0) or not math.isfinite(
             difference.largest
         ):
             raise UserError(
                 f"the {kind} file would differ from PyTorch ({difference}; at most {difference.allowed:.1e} is "
                 f"accepted), so it was not written; please report this network: {json.dumps(facts['network'])}."
             )
-    return content, differences
-
-
-def _exportable(network: Network) -> Network:
-    """Return a copy that computes the same with operations that exporters know.
-
-    Unpooling becomes a scatter, and weights that channels share are repeated for the known number of channels.
-    """
-    import types
-
-    from indexnet.resampling.indexnet import IndexNetStage
-    from indexnet.resampling.max_unpool import MaxUnpool
-
-    network = copy.deepcopy(network).eval().requires_grad_(False)
-    for stage in network.resampling.stages:
-        if isinstance(stage, MaxUnpool):
-            stage.up = types.MethodType(_unpool_by_scatter, stage)  # type: ignore[method-assign]
-        elif isinstance(stage, IndexNetStage) and stage.index_network.shared:
-            stage._borrowed = (_fixed_channels(stage.index_network, stage.channels),)  # type: ignore[assignment]
-    return network
-
-
-def _unpool_by_scatter(stage: nn.Module, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
-    assert guide is not None
-    n, c = x.shape[:2]
-    plane = x.new_zeros((n, c, size[0] * size[1]))
-    return plane.scatter(2, guide.flatten(2), x.flatten(2)).reshape(n, c, size[0], size[1])
-
-
-def _fixed_channels(network: Any, channels: int) -> Callable[[Tensor], Tensor]:
-    """Return an index network of shared weights as a function of maps of ``channels`` channels."""
-    from torch.nn import functional as F
-
-    first = network.first.weight.repeat(channels, 1, 1, 1)
-    hidden = network.first.weight.shape[0]
-
-    def logits(x: Tensor) -> Tensor:
-        n, height, width = x.shape[0], x.shape[2] // 2, x.shape[3] // 2
-        out = F.conv2d(x, first, stride=2, padding=network.padding, groups=channels)
-        if network.nonlinear:
-            # one image a channel: normalisation and the second layer treat all channels alike
-            out = F.relu6(network.norm(out.reshape(n * channels, hidden, height, width)))
-            out = network.second(out)
-        return out.reshape(n, channels, 4, height, width)
-
-    return logits
 
 
 # --- formats ---------------------------------------------------------------------------------------------------------
@@ -277,7 +175,7 @@ def require_onnx() -> None:
         )
 
 
-def _to_onnx(module: nn.Module, example: Sequence[Tensor], facts: Mapping[str, Any]) -> tuple[bytes, Run]:
+def _to_onnx(module: ExportModule, example: Sequence[Tensor], facts: Mapping[str, Any]) -> tuple[bytes, Run]:
     import onnx
     import onnxruntime
     import torch
@@ -318,7 +216,7 @@ def _to_onnx(module: nn.Module, example: Sequence[Tensor], facts: Mapping[str, A
     return content, run
 
 
-def _to_torch_export(module: nn.Module, example: Sequence[Tensor], facts: Mapping[str, Any]) -> tuple[bytes, Run]:
+def _to_torch_export(module: ExportModule, example: Sequence[Tensor], facts: Mapping[str, Any]) -> tuple[bytes, Run]:
     import torch
     from torch.export import Dim
 
@@ -352,11 +250,11 @@ def _not_exported(kind: str, facts: Mapping[str, Any], error: Exception) -> User
 
 
 def _compare(
-    original: nn.Module,
+    original: ExportModule,
     run: Run,
     facts: Mapping[str, Any],
     unit: int,
-    chooses: bool,
+    takes_maxima: bool,
 ) -> list[Difference]:
     """Run both on random and on real input, each at two sizes and batch sizes that were not traced.
 
@@ -368,7 +266,7 @@ def _compare(
     found = []
     for batch, height, width in ((1, 3 * unit + odd, 2 * unit), (3, 4 * unit, 5 * unit + odd)):
         for kind, make in (("random", _random_inputs), ("a photograph", _real_inputs)):
-            tensors = make(facts, batch, height, width, seed=batch)
+            tensors = make(original.inputs, batch, height, width, seed=batch)
             size = f"{batch} x {height}x{width}"
             each: list[Difference] = []
             for got, expected in zip(run(tensors), _listed(original(*tensors)), strict=True):
@@ -380,41 +278,45 @@ def _compare(
                 apart = (got - expected).abs()
                 allowed = TOLERANCE * max(1.0, expected.abs().max().item())
                 share = (~(apart <= allowed)).float().mean().item()
-                if each and chooses:
+                if each and takes_maxima:
                     break
                 each.append(Difference(kind, size, apart.max().item(), share, allowed))
             found.append(max(each, key=lambda difference: (difference.share, difference.largest)))
     return found
 
 
-def _random_inputs(facts: Mapping[str, Any], batch: int, height: int, width: int, seed: int) -> list[Tensor]:
+def _random_inputs(inputs: Sequence[TensorInfo], batch: int, height: int, width: int, seed: int) -> list[Tensor]:
     import torch
 
     generator = torch.Generator().manual_seed(seed)
-    tensors = [torch.rand(batch, facts["inputs"][0]["shape"][1], height, width, generator=generator)]
-    if len(facts["inputs"]) > 1:
-        levels = torch.tensor([0.0, 128 / 255, 1.0])
-        tensors.append(levels[torch.randint(0, 3, (batch, 1, height, width), generator=generator)])
+    tensors = []
+    for info in inputs:
+        shape = (batch, info.channels, height, width)
+        if info.levels:
+            chosen = torch.randint(0, len(info.levels), shape, generator=generator)
+            tensors.append(torch.tensor(info.levels)[chosen])
+        else:
+            tensors.append(torch.rand(shape, generator=generator))
     return tensors
 
 
-def _real_inputs(facts: Mapping[str, Any], batch: int, height: int, width: int, seed: int) -> list[Tensor]:
-    """Shrink scikit-image's photographs; the trimap is foreground, a band, background, side by side."""
+def _real_inputs(inputs: Sequence[TensorInfo], batch: int, height: int, width: int, seed: int) -> list[Tensor]:
+    """Shrink scikit-image's photographs; of levels the highest, a band, and the lowest lie side by side."""
     import cv2
     import numpy as np
     import torch
 
     from indexnet.data.io import skimage_photographs
 
-    channels = facts["inputs"][0]["shape"][1]
+    channels = inputs[0].channels
     windows = []
     for name in ("astronaut.png", "coffee.png", "chelsea.png")[:batch]:
         picture = skimage_photographs.load(name, 1 if channels == 1 else 3)
         resized = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA).reshape(height, width, -1)
         windows.append(np.resize(resized.transpose(2, 0, 1), (channels, height, width)))
     tensors = [torch.from_numpy(np.stack(windows).astype(np.float32) / np.float32(255))]
-    if len(facts["inputs"]) > 1:
-        trimap = torch.full((batch, 1, height, width), 128 / 255)
-        trimap[..., : width // 4], trimap[..., -width // 4 :] = 1.0, 0.0
-        tensors.append(trimap)
+    for info in inputs[1:]:
+        guide = torch.full((batch, info.channels, height, width), info.levels[len(info.levels) // 2])
+        guide[..., : width // 4], guide[..., -width // 4 :] = info.levels[-1], info.levels[0]
+        tensors.append(guide)
     return tensors

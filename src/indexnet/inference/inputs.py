@@ -1,23 +1,19 @@
-"""Images that a person gives: pairing them with trimaps, masks or boxes, reading them, doing each whatever happens."""
+"""Images that a person gives, paired with trimaps, masks or boxes."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING
 
-from indexnet.core.console import DEVICE_HELP, error_console, say
+from indexnet.core.console import DEVICE_HELP, warn
 from indexnet.core.errors import UserError
 
 if TYPE_CHECKING:
-    from indexnet.data.base import UInt8
-    from indexnet.data.io.masks import Bool, Box
-    from indexnet.tasks import Task
+    from indexnet.data.io.masks import Box
 
 
 @dataclass(frozen=True)
@@ -44,44 +40,6 @@ class Item:
     def stem(self) -> str:
         """The name that outputs get."""
         return self.name or self.image.stem
-
-
-@dataclass
-class Photo:
-    """An image that was read.
-
-    Attributes:
-        image: uint8 (H, W, 3), RGB.
-        trimap: uint8 (H, W) in {0, 128, 255}, None where none is wanted.
-        made: whether the trimap was made here, of a mask or boxes.
-        snapped: pixels of the trimap's file that had other values.
-        remarks: what a person should know, in sentences.
-    """
-
-    image: UInt8
-    trimap: UInt8 | None = None
-    made: bool = False
-    snapped: int = 0
-    remarks: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Outcome:
-    """What became of a folder.
-
-    Attributes:
-        done: files that were done.
-        failed: (file, sentence) of those that were not.
-    """
-
-    done: list[str] = field(default_factory=list)
-    failed: list[tuple[str, str]] = field(default_factory=list)
-
-    def exit_code(self) -> int:
-        """Return 0 where all is done, 3 where a part is, 2 where nothing is."""
-        if not self.failed:
-            return 0
-        return 3 if self.done else 2
 
 
 def add_image_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
@@ -180,7 +138,7 @@ def list_without_image(items: Sequence[Item], images: Path, folder: Path, word: 
     others = [file.name for file in _list(folder, f"{word}s") if file.stem not in names]
     if others:
         shown = f"{', '.join(others[:5])}{', ...' if len(others) > 5 else ''}"
-        print(f"{folder}: {word}s without an image of that name in {images}: {len(others)} ({shown})", file=sys.stderr)
+        warn(f"{folder}: {word}s without an image of that name in {images}: {len(others)} ({shown})")
 
 
 def _boxed(image: Path, boxes: Mapping[str, Sequence[Box]]) -> Item:
@@ -214,142 +172,6 @@ def _without_clashes(items: list[Item]) -> list[Item]:
     ]
 
 
-def read_photo(item: Item, band: int | None = None) -> Photo:
-    """Read an image, and its trimap or what one is made of; trimap values are snapped to 0, 128 and 255.
-
-    Args:
-        item: what to read.
-        band: width of the unknown band of trimaps that are made, in pixels; None: relative to what is marked.
-
-    Raises:
-        UserError: a file cannot be read, two differ in size, or no trimap can be made of a mask or of boxes.
-    """
-    from indexnet.data.io.images import page_count, read_image, read_trimap
-    from indexnet.data.io.masks import mask_from_boxes, trimap_from_mask
-
-    photo = Photo(read_image(item.image, srgb=True))
-    pages = page_count(item.image)
-    if pages > 1:
-        photo.remarks.append(f"{item.image} has {pages} pages or frames; the first was taken.")
-    if item.trimap is not None:
-        photo.trimap, photo.snapped = read_trimap(item.trimap, strict=False)
-        _check_size(item, item.trimap, "trimap", photo.image, photo.trimap)
-        if photo.snapped:
-            photo.remarks.append(
-                f"{item.trimap}: {photo.snapped} pixels were neither 0, 128 nor 255 and were snapped to them."
-            )
-    elif item.mask is not None or item.boxes:
-        try:
-            mask = _read_mask(item, item.mask, photo) if item.mask else mask_from_boxes(photo.image, item.boxes)
-            photo.trimap, photo.made = trimap_from_mask(mask, band), True
-        except UserError as error:
-            where = str(item.mask or item.image)
-            if where in str(error):
-                raise
-            raise UserError(f"{where}: {error}") from error
-    if guide := item.trimap or item.mask:
-        photo.remarks += _orientation_remarks(item.image, guide, "trimap" if item.trimap else "mask", photo.image)
-    return photo
-
-
-def _orientation_remarks(image: Path, guide: Path, word: str, pixels: UInt8) -> list[str]:
-    """Say where a trimap or mask in the stored orientation would have the same shape as an upright one."""
-    from indexnet.data.io.images import camera_orientation
-
-    noted = camera_orientation(image)
-    turned = noted >= 5
-    if noted == 1 or camera_orientation(guide) == noted or (turned and pixels.shape[0] != pixels.shape[1]):
-        return []
-    return [
-        f"{image} was turned or mirrored as its camera noted, and the shape of {guide} does not tell whether that was, "
-        f"too; a {word} must be upright, as the picture is seen."
-    ]
-
-
-def _read_mask(item: Item, path: Path, photo: Photo) -> Bool:
-    """Read a mask; one of another size but the image's shape is brought to the image's size."""
-    import cv2
-    import numpy as np
-
-    from indexnet.data.io.images import read_mask
-
-    mask = read_mask(path)
-    (height, width), (h, w) = photo.image.shape[:2], mask.shape
-    if mask.shape == (height, width):
-        return mask
-    if abs(h * width - w * height) > max(height, width, h, w):
-        _check_size(item, path, "mask", photo.image, mask)
-    photo.remarks.append(f"{path} is {w}x{h} pixels and was brought to the size of its image, {width}x{height}.")
-    resized = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(resized >= 0.5)
-
-
-def _check_size(item: Item, path: Path, word: str, image: UInt8, other: UInt8 | Bool) -> None:
-    (h, w), (th, tw) = image.shape[:2], other.shape
-    if (h, w) == (th, tw):
-        return
-    turned = " (one of them is turned: apply the camera's orientation to both)" if (h, w) == (tw, th) else ""
-    raise UserError(
-        f"{item.image} is {w}x{h} pixels but its {word} {path} is {tw}x{th}{turned}; make a {word} of the image's size."
-    )
-
-
-def read_item(item: Item, task: Task) -> tuple[dict[str, Any], int]:
-    """Read an image and its trimap as a sample, see :func:`read_photo`.
-
-    Returns:
-        The sample, and how many trimap pixels were snapped.
-
-    Raises:
-        UserError: a file cannot be read, or the two differ in size.
-    """
-    from indexnet.inference.predictor import image_sample
-
-    photo = read_photo(item)
-    return dict(image_sample(task, photo.image, photo.trimap, item.stem)), photo.snapped
-
-
-_T = TypeVar("_T")
-
-
-class ReadAhead(Generic[_T]):
-    """Read the next items in a thread while the present one is worked on; to be used in a ``with`` statement.
-
-    Args:
-        items: what will be asked for, in this order.
-        read: reads one item.
-        ahead: how many items beyond the present one are read, and held in memory.
-    """
-
-    def __init__(self, items: Iterable[Item], read: Callable[[Item], _T], ahead: int = 1) -> None:
-        self._rest = list(items)
-        self._read = read
-        self._ahead = ahead
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="read")
-        self._futures: dict[Item, Future[_T]] = {}
-
-    def __enter__(self) -> ReadAhead[_T]:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def peek(self, item: Item) -> _T:
-        """Return what was read; what ``read`` raised is raised here."""
-        if item not in self._futures:
-            self._futures[item] = self._pool.submit(self._read, item)
-        return self._futures[item].result()
-
-    def take(self, item: Item) -> _T:
-        """Return what was read and forget it, while the next items are being read."""
-        place = self._rest.index(item)
-        for following in self._rest[place : place + 1 + self._ahead]:
-            if following not in self._futures:
-                self._futures[following] = self._pool.submit(self._read, following)
-        self._rest = self._rest[place + 1 :]
-        return self._futures.pop(item).result()
-
-
 def check_output(output: Path, *inputs: Path | None, folders: Sequence[str] = ()) -> None:
     """Create the folder for results, and refuse one that holds the inputs.
 
@@ -372,52 +194,3 @@ def check_output(output: Path, *inputs: Path | None, folders: Sequence[str] = ()
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--output {output} cannot be created ({error.strerror}); give another folder.") from error
-
-
-def do_each(items: Sequence[Item], work: Callable[[Item], str | None], title: str) -> Outcome:
-    """Do each item under a progress bar; what fails is told at once and kept, the others are done.
-
-    Args:
-        items: what to do.
-        work: does one; returns a remark for the person, or None. A ``UserError``, a failing disk or too little memory
-            fails this item only.
-        title: what the progress bar says.
-    """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from indexnet.networks.tiled.memory import is_out_of_memory
-
-    outcome = Outcome()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = error_console()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task(title, total=len(items))
-        for item in items:
-            try:
-                if item.problem:
-                    raise UserError(item.problem)
-                remark = work(item)
-                outcome.done.append(str(item.image))
-                if remark:
-                    say(console, remark)
-            except UserError as error:
-                outcome.failed.append((str(item.image), str(error)))
-            except OSError as error:
-                where = error.filename or item.image
-                outcome.failed.append((str(item.image), f"{where}: {error.strerror or error}."))
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                sentence = f"{item.image} is too large for the memory; make it smaller, or give --device cpu."
-                outcome.failed.append((str(item.image), sentence))
-            if outcome.failed and outcome.failed[-1][0] == str(item.image):
-                say(console, outcome.failed[-1][1])
-            progress.advance(bar)
-    return outcome
-
-
-def list_failures(outcome: Outcome, total: int) -> None:
-    """Say at the end, on stderr, which files were not done."""
-    if outcome.failed:
-        names = ", ".join(name for name, _ in outcome.failed)
-        print(f"not done, for the reasons above: {len(outcome.failed)} of {total}: {names}", file=sys.stderr)

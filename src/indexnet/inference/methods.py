@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from indexnet.core.console import DEVICE_HELP, allow_anywhere
+from indexnet.core.console import DEVICE_HELP, MEMORY_HELP, allow_anywhere
 from indexnet.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,13 +19,11 @@ if TYPE_CHECKING:
     from indexnet.tasks import Task
 
 
-MEMORY_HELP = "what a prediction of matting may take: auto (what is free), none (no limit), or 4GB, 512MB"
 METHODS_HELP = "a .ckpt that train or convert wrote; for matting also closed_form or knn"
 WORDS_HELP = "another data set, or other options of it: data=alphamatting data.root=DIR data.trimap=Trimap2"
 _LONGEST = 120  # characters of a folder's name
 _UNSAFE = re.compile(r"[^\w.,=+-]+")
 _TASK_KEYS = ("name", "task")
-_MEASURES = ("semantics", "region")  # options of a task that say how it is measured, not what was trained
 
 
 @dataclass
@@ -94,12 +92,12 @@ def prepare(paths: Sequence[Path], words: Sequence[str], args: argparse.Namespac
     """
     if args.limit is not None and args.limit < 1:
         raise UserError(f"--limit {args.limit} must be at least 1.")
-    measures = {word.partition("=")[0].removeprefix("task."): word for word in words if word.startswith("task.")}
+    measures = _read_measures([word for word in words if word.startswith("task.")])
     chosen, overrides = parse_overrides([word for word in words if not word.startswith("task.")])
     from indexnet.data import create_data
     from indexnet.inference.predictor import pick_device
 
-    methods = load_methods(paths, _read_measures(measures), args.memory)
+    methods = load_methods(paths, measures, args.memory)
     options = evaluation_data(_base(methods), chosen, overrides)
     name = str(options.pop("name"))
     data: Data = create_data(name, **options)
@@ -107,7 +105,7 @@ def prepare(paths: Sequence[Path], words: Sequence[str], args: argparse.Namespac
         method.task.check_data(data)
     tests = data.tests()
     counts = {split: min(args.limit or len(dataset), len(dataset)) for split, dataset in tests.items()}
-    given = overrides | {f"task.{key}": value for key, value in _read_measures(measures).items()}
+    given = overrides | {f"task.{key}": value for key, value in measures.items()}
     return Setup(methods, name, options, given, tests, counts, pick_device(args.device))
 
 
@@ -116,17 +114,27 @@ def _base(methods: Sequence[Method]) -> Mapping[str, Any]:
     return next((m.meta for m in methods if (m.meta["config"].get("data") or {}).get("name")), methods[0].meta)
 
 
-def _read_measures(words: Mapping[str, str]) -> dict[str, Any]:
+def _read_measures(words: Sequence[str]) -> dict[str, Any]:
     """Return the values of ``task.OPTION=VALUE``.
 
     Raises:
         UserError: an option that says what was trained, not how it is measured.
     """
-    for key, word in words.items():
-        if key not in _MEASURES or "=" not in word:
-            allowed = " and ".join(f"task.{name}=VALUE" for name in _MEASURES)
-            raise UserError(f"{word!r} follows from the checkpoint; of the task only {allowed} (matting) can be given.")
-    return {key: word.partition("=")[2] for key, word in words.items()}
+    from indexnet.tasks import get_task, list_tasks
+
+    measured = {name: get_task(name).measure_options for name in list_tasks()}
+    found = {}
+    for word in words:
+        key, equals, value = word.removeprefix("task.").partition("=")
+        if not equals or not any(key in options for options in measured.values()):
+            allowed = "; ".join(
+                f"{' and '.join(f'task.{option}=VALUE' for option in options)} ({name})"
+                for name, options in measured.items()
+                if options
+            )
+            raise UserError(f"{word!r} follows from the checkpoint; of the task only {allowed} can be given.")
+        found[key] = value
+    return found
 
 
 def load_methods(paths: Sequence[Path], measures: Mapping[str, Any], memory: str) -> list[Method]:
@@ -148,7 +156,7 @@ def load_methods(paths: Sequence[Path], measures: Mapping[str, Any], memory: str
         first = loaded[0][0] if loaded else task
         if task.name != first.name:
             raise UserError(f"{paths[0]} is for {first.name} but {path} is for {task.name}; give methods of one task.")
-        same = {key: first.options[key] for key in _MEASURES if key in first.options}
+        same = {key: first.options[key] for key in first.measure_options}
         if any(task.options[key] != value for key, value in same.items()):  # all are measured as the first
             task, meta = load_task(path, same)
         if task.options != first.options:
@@ -238,7 +246,8 @@ def evaluation_data(meta: Mapping[str, Any], chosen: str | None, overrides: Mapp
         known = ", ".join(info.name for info in list_data() if task in info.tasks)
         raise UserError(f"the checkpoint names no data set; give data=NAME, one of {known}, and its options.")
     cls = get_data(str(name))
-    options = own if name == own.get("name") else {**_file_defaults(str(name), config), "name": name}
+    folder = str((config.get("paths") or {}).get("data", "data"))
+    options = own if name == own.get("name") else {**file_options(str(name), folder), "name": name}
     options.update(overrides)
     options["task"] = task
     size = (config.get("training") or {}).get("size")
@@ -250,18 +259,23 @@ def evaluation_data(meta: Mapping[str, Any], chosen: str | None, overrides: Mapp
     return options
 
 
-def _file_defaults(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    from omegaconf import OmegaConf
+def file_options(name: str, folder: str = "data") -> dict[str, Any]:
+    """Return the options in a data set's file in ``conf/data``, ``{}`` where it has none.
+
+    Args:
+        name: of the data set.
+        folder: what ``${paths.data}`` stands for, the one reference that these files make.
+    """
+    import yaml
 
     from indexnet.core.paths import config_file
 
     file = config_file("data", name)
-    if file is None:
-        return {}
-    tree = OmegaConf.create({"paths": dict(config.get("paths") or {"data": "data"}), "data": OmegaConf.load(file)})
-    resolved = OmegaConf.to_container(tree, resolve=True)
-    assert isinstance(resolved, dict)
-    return dict(resolved["data"])
+    options = {} if file is None else yaml.safe_load(file.read_text(encoding="utf-8"))
+    return {
+        key: value.replace("${paths.data}", folder) if isinstance(value, str) else value
+        for key, value in options.items()
+    }
 
 
 def source_of(method: Method) -> str:

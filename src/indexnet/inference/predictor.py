@@ -8,18 +8,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
 from indexnet.core.errors import UserError
-from indexnet.data.base import Float32, UInt8, planes
-from indexnet.networks.tiled.matting_protocol import to_uint8
+from indexnet.core.machine import available_memory
+from indexnet.networks.checkpoint import checkpoint_meta, load_network, resampling_title
+from indexnet.networks.tiled.tiling import pools_everywhere
+from indexnet.resampling.base import watch_stages
 from indexnet.tasks import Task, create_task
-from indexnet.tasks.matting import MattingTask
+from indexnet.tasks.classical import CLASSICAL, ClassicalMatting
 
 Sample = Mapping[str, Any]
 """One sample of a data set, without batch axis; keys and ranges by task, see :mod:`indexnet.data`."""
@@ -42,9 +41,6 @@ def load_task(path: str | Path, options: Mapping[str, Any] | None = None) -> tup
     Raises:
         UserError: as :func:`indexnet.networks.checkpoint.load_network`, or the task or an option is unknown.
     """
-    from indexnet.networks.checkpoint import checkpoint_meta, load_network
-    from indexnet.tasks.classical import CLASSICAL, ClassicalMatting
-
     if str(path) in CLASSICAL:
         classical = ClassicalMatting(str(path), **(options or {}))
         entry = {"name": classical.name, **classical.options}
@@ -56,8 +52,6 @@ def load_task(path: str | Path, options: Mapping[str, Any] | None = None) -> tup
 
 def is_classical(meta: Mapping[str, Any]) -> bool:
     """Return whether an entry that :func:`load_task` returned is that of a classical method, which has no network."""
-    from indexnet.tasks.classical import CLASSICAL
-
     return meta["network"]["name"] in CLASSICAL
 
 
@@ -73,12 +67,8 @@ def limit_memory(task: Task, text: str, photographs: bool = False) -> None:
     Raises:
         UserError: it is not understood, or limits a task whose predictions know no limit.
     """
-    from indexnet.core.machine import available_memory
-    from indexnet.networks.tiled.tiling import pools_everywhere
-    from indexnet.tasks.matting import MattingTask
-
     memory = parse_memory(text)
-    if isinstance(task, MattingTask):
+    if task.limits_memory:
         if memory == "auto" and photographs and not pools_everywhere(task.network):
             memory = _COMFORTABLE if available_memory() > _COMFORTABLE else "auto"
         task.memory = memory
@@ -86,9 +76,20 @@ def limit_memory(task: Task, text: str, photographs: bool = False) -> None:
         raise UserError(f"--memory is for matting; the task {task.name} runs images as they are.")
 
 
-def tiled_count(task: Task) -> int:
-    """Return how many images a task has run in tiles."""
-    return int(getattr(task, "tiled", 0))
+def load_for_photographs(path: str | Path, device: str, memory: str) -> tuple[Task, dict[str, Any], torch.device]:
+    """Load what is to run on a person's photographs; arguments as on the command line.
+
+    Returns:
+        As :func:`load_task`, the task still on the CPU; and the device, which for a classical method is the CPU.
+
+    Raises:
+        UserError: the checkpoint, the device or the memory cannot be used.
+    """
+    task, meta = load_task(path)
+    classical = is_classical(meta)
+    where = pick_device("cpu" if classical and device == "auto" else device)
+    limit_memory(task, memory, photographs=where.type == "cpu" and not classical)
+    return task, meta, where
 
 
 def predict_sample(task: Task, sample: Sample) -> Tensor:
@@ -101,49 +102,27 @@ def predict_sample(task: Task, sample: Sample) -> Tensor:
     Returns:
         The task's prediction (K, H, W), on the CPU.
     """
-    return predict_batch(task, default_collate([dict(sample)]))[0]
+    return task.predict(default_collate([dict(sample)]))[0]
 
 
-def predict_batch(task: Task, batch: Sample) -> Tensor:
-    """Run a trained network on samples of one size; as :func:`predict_sample`, with a batch axis everywhere."""
-    parameter = next(task.network.parameters(), None)
-    device = "cpu" if parameter is None else parameter.device
-    moved = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
-    with torch.inference_mode():
-        return task.infer(moved).cpu()
+def predict_with_index_maps(task: Task, sample: Sample) -> tuple[Tensor, list[Tensor | None]]:
+    """Predict without a limit of memory, since stages are watched once, not tile by tile; collect index maps.
 
-
-def needs_trimap(task: Task) -> bool:
-    """Return whether a task reads a trimap beside the image."""
-    return "trimap" in task.needs
-
-
-def image_sample(task: Task, image: UInt8, trimap: UInt8 | None = None, name: str = "") -> Sample:
-    """Make a sample of an image from anywhere.
-
-    Args:
-        task: its network decides the channels: one for gray images gets the luma (ITU-R BT.601).
-        image: uint8 (H, W, 3), RGB.
-        trimap: uint8 (H, W) in {0, 128, 255}.
-        name: the sample's name.
-
-    Raises:
-        UserError: the image is too small for the network's halvings.
+    Returns:
+        The prediction (K, H, W), and per stage the map (C or 1, 2h, 2w), or None where there is none; on the CPU.
     """
-    sample: dict[str, Any] = {"name": name}
-    network = task.network
-    resized = needs_trimap(task)  # to a multiple of 32; other tasks run at the image's own size
-    smallest = 2 ** max(0, len(network.resampling.stages) - 1) + 1
-    if not resized and min(image.shape[:2]) < smallest:
-        raise UserError(
-            f"{name}: the image is {image.shape[1]}x{image.shape[0]} pixels but this network halves "
-            f"{len(network.resampling.stages)} times; give images of at least {smallest}x{smallest}."
-        )
-    gray = network.in_channels == 1 and not resized
-    sample["image"] = planes(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8) if gray else image)
-    if trimap is not None:
-        sample["trimap"] = planes(trimap)
-    return sample
+    network, memory = task.network, task.memory
+    task.memory = None
+    try:
+        with watch_stages(network.resampling) as seen:
+            prediction = predict_sample(task, sample)
+    finally:
+        task.memory = memory
+    maps: list[Tensor | None] = []
+    for number, results in enumerate(seen):
+        found = network.stage(number).index_maps(results[-1].guide) if results else None
+        maps.append(None if found is None else found[0].detach().float().cpu())
+    return prediction, maps
 
 
 def check_channels(task: Task, sample: Sample) -> None:
@@ -152,8 +131,7 @@ def check_channels(task: Task, sample: Sample) -> None:
     Raises:
         UserError: they differ.
     """
-    channels = int(sample["image"].shape[0])
-    expected = task.network.in_channels - (1 if needs_trimap(task) else 0)
+    channels, expected = int(sample["image"].shape[0]), task.image_channels
     if channels != expected:
         raise UserError(
             f"the data set's images have {channels} channels but the network takes {expected}; "
@@ -216,35 +194,8 @@ def as_samples(batch: Sequence[Sample]) -> list[list[Sample]]:
     return groups
 
 
-def finite_alpha(task: MattingTask, image: UInt8, trimap: UInt8, name: str) -> Float32:
-    """Predict the alpha of a photograph, see :meth:`indexnet.tasks.matting.MattingTask.predict_alpha`.
-
-    Raises:
-        UserError: also where the network gives no numbers.
-    """
-    alpha = task.predict_alpha(image, trimap, name)
-    if not np.isfinite(alpha).all():
-        raise UserError(f"{name}: the network's output is not finite; its training diverged: use another one.")
-    return alpha
-
-
-def quantise_alpha(alpha: Float32, depth: Literal[8, 16]) -> UInt8 | npt.NDArray[np.uint16]:
-    """Bring alpha in [0, 255] to what a PNG holds.
-
-    Args:
-        alpha: (H, W), as :meth:`indexnet.tasks.matting.MattingTask.predict_alpha` returns it.
-        depth: 8: cut to whole levels, as the paper measures it; 16: rounded, 65535 is opaque.
-
-    Returns:
-        uint8 or uint16 (H, W).
-    """
-    return to_uint8(alpha) if depth == 8 else np.rint(np.clip(alpha, 0, 255) * np.float32(257)).astype(np.uint16)
-
-
 def unique_captions(paths: Sequence[Path], metas: Sequence[Mapping[str, Any]]) -> list[str]:
     """Name each checkpoint: by its operator, or where that is the same by its file."""
-    from indexnet.networks.checkpoint import resampling_title
-
     titles = [resampling_title(meta) for meta in metas]
     counts = Counter(titles)
     names = [f"{t} ({_place(p)})" if counts[t] > 1 else t for t, p in zip(titles, paths, strict=True)]

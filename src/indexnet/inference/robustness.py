@@ -21,6 +21,7 @@ from indexnet.data.io.trimaps import eroded_trimap, quantise
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from indexnet.inference.comparison_table import Comparison
     from indexnet.inference.evaluation import Scores
     from indexnet.inference.methods import Setup
 
@@ -144,3 +145,22 @@ def rows_of(setup: Setup, found: Sequence[Mapping[Range, Scores]]) -> list[dict[
         for widths, scores in levels.items()
         for row in scores.rows
     ]
+
+
+def curve_rows(comparison: Comparison, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return a row per method and range for CSV; a metric's columns are its value and its interval.
+
+    Args:
+        comparison: every method on every range, range by range.
+        names: of the ranges.
+    """
+    from indexnet.inference.comparison_table import bounds_columns
+
+    rows = []
+    for place, line in enumerate(comparison.lines):
+        row: dict[str, Any] = {"method": line.caption, "source": line.source, "range": names[place % len(names)]}
+        row |= {"images": comparison.images, "groups": comparison.groups}
+        for key in comparison.keys:
+            row |= {key: line.cells[key].value, **bounds_columns(key, line.cells[key].bounds)}
+        rows.append(row)
+    return rows

@@ -35,7 +35,7 @@ class _Shown:
     results: dict[int, tuple[float, list[Panel]]] = field(default_factory=dict)
 
 
-class Gallery:
+class WorstImages:
     """Collects the worst images while methods are measured, without a second prediction.
 
     Args:

@@ -81,10 +81,12 @@ class ResamplingStage(nn.Module, ABC):
         strided: whether the encoder halves by itself, so that the network calls :meth:`pass_through` instead of
             :meth:`down`.
         shared: what all stages of a network share, from :meth:`create_shared`; no part of the stage's state.
+        takes_maxima: whether features are chosen by comparing values, so that rounding may choose others.
     """
 
     info: ClassVar[OperatorInfo]
     strided: bool = False
+    takes_maxima: ClassVar[bool] = False
 
     def __init__(self, channels: int, decoder_channels: int | None = None) -> None:
         super().__init__()
@@ -131,6 +133,9 @@ class ResamplingStage(nn.Module, ABC):
     def index_maps(self, guide: Tensor | None) -> Tensor | None:
         """Return the decoder index map to look at, (N, C or 1, 2h, 2w) in [0, 1]; None where there is none."""
         return None
+
+    def prepare_export(self) -> None:
+        """Change to operations that exporters know and that give the same; nothing by default."""
 
     def require_equal_widths(self, remedy: str) -> None:
         """Refuse a decoder width that differs from the encoder's.

@@ -21,6 +21,8 @@ class HolisticMaxIndex(ResamplingStage):
         decoder_channels: decoder width, default C; any.
     """
 
+    takes_maxima = True
+
     info = OperatorInfo(
         name="holistic_max_index",
         title="Holistic max index (HMI)",

@@ -69,9 +69,10 @@ class IndexNetwork(nn.Module):
             self.second = nn.Conv2d(hidden, outputs, 1, groups=second_groups, bias=False)
             nn.init.normal_(self.second.weight, std=math.sqrt(2 / (outputs / columns)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return packed logits, (N, C or 1, 4, h, w), of an encoder map (N, C, 2h, 2w)."""
+    def forward(self, x: Tensor, channels: int | None = None) -> Tensor:
+        """Return packed logits, (N, C or 1, 4, h, w), of an encoder map (N, C, 2h, 2w); exporters need C given."""
         n, c, height, width = x.shape
+        c = c if channels is None else channels
         h, w = height // 2, width // 2
         # Channels that share weights are groups with equal weights, not images of one channel.
         copies = c if self.shared else 1
@@ -188,7 +189,7 @@ class IndexNet(ResamplingStage):
         """Predict the index maps of (N, C, H, W) and pool it with them."""
         size = (x.shape[-2], x.shape[-1])
         even = pad_to_even(x)
-        encoder, decoder = normalise_indices(self.index_network(even), self.normalization)
+        encoder, decoder = normalise_indices(self.index_network(even, self.channels), self.normalization)
         # Autocast runs convolutions in half and softmax in single precision; features keep the dtype that came in.
         encoder, decoder = encoder.to(x.dtype), decoder.to(x.dtype)
         if self.pairs:

@@ -22,6 +22,9 @@ class MaxUnpool(ResamplingStage):
         UserError: the widths differ.
     """
 
+    takes_maxima = True
+    _by_scatter = False  # exporters do not know max_unpool2d
+
     info = OperatorInfo(
         name="max_unpool",
         title="Max unpooling",
@@ -49,4 +52,11 @@ class MaxUnpool(ResamplingStage):
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         """Put each value back where its maximum was, zeros elsewhere."""
         assert guide is not None
+        if self._by_scatter:
+            plane = x.new_zeros((*x.shape[:2], size[0] * size[1]))
+            return plane.scatter(2, guide.flatten(2), x.flatten(2)).reshape(*x.shape[:2], *size)
         return F.max_unpool2d(x, guide, [2, 2], output_size=list(size))
+
+    def prepare_export(self) -> None:
+        """Unpool by a scatter."""
+        self._by_scatter = True

@@ -131,7 +131,7 @@ def execute(
         states = trained.get("callbacks", {})
         progress.load_state_dict(states.get(progress.state_key, {}))
         skipped.found = states.get(skipped.state_key, {}).get("found", {})
-    task.begin_tests(list(tests))
+    task.reset_test_metrics(list(tests))
     loaders = [
         evaluation_loader(
             test_set, task.test_batch_size, workers, rank=trainer.global_rank, world=trainer.world_size, limit=limit

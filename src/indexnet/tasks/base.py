@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+import cv2
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import default_collate
 
+from indexnet.core.errors import UserError
 from indexnet.core.registry import Registry
 from indexnet.data import Data
+from indexnet.data.base import UInt8, planes
 from indexnet.metrics import SumMetric, create_metric
 from indexnet.networks import Network, create_network
 from indexnet.networks.checkpoint import checkpoint_meta
+from indexnet.tasks.export_module import ExportModule
 from indexnet.tasks.optimizers import create_optimizer
+from indexnet.tasks.prediction import Files, Photo, Predictor
 from indexnet.tasks.visualization import Pixels, error_map, to_picture
 
 Batch = Mapping[str, Any]
@@ -58,6 +64,7 @@ class Task(pl.LightningModule):
     Attributes:
         options: the task's own options; with ``name`` they rebuild it, see :func:`create_task`.
         predictions_finite: whether every prediction that this process tested was.
+        tiled: images that ran in tiles so far.
     """
 
     name: ClassVar[str]
@@ -66,6 +73,16 @@ class Task(pl.LightningModule):
     needs: ClassVar[tuple[str, ...]]  # keys of a batch that training reads
     smallest_size: ClassVar[int] = 1  # side of the smallest image that the metrics can measure, in pixels
     difference_scale: ClassVar[str] = "light yellow a quarter of the full range or more"  # of :meth:`difference`
+    target_is_input: ClassVar[bool] = False  # whether results are to be compared with the image itself
+    guide: ClassVar[str | None] = None  # key of what an image needs beside it, such as a trimap
+    size_multiple: ClassVar[int] = 1  # :meth:`infer` resizes images of other sizes to multiples of it
+    limits_memory: ClassVar[bool] = False  # whether :attr:`memory` is kept
+    measure_options: ClassVar[tuple[str, ...]] = ()  # those of :attr:`options` that say how it is measured
+    predict_options: ClassVar[tuple[str, ...]] = ()  # those of ``indexnet predict`` that not every task takes
+    worst_shown: ClassVar[int] = 0  # of how many images ``indexnet evaluate`` shows the worst results
+
+    classes: Sequence[str] = ()  # names of the classes that predictions are numbers of
+    memory: int | Literal["auto"] | None = None  # bytes that a prediction may take: what is free, or without limit
 
     def __init__(
         self,
@@ -82,6 +99,7 @@ class Task(pl.LightningModule):
         self.network: Network = network if isinstance(network, Network) else self.configure_network(self.network_spec)
         self.test_sets: tuple[str, ...] = ()
         self.predictions_finite = True
+        self.tiled = 0
         self.test_metrics: Mapping[str, SumMetric] = {}
 
     # --- what a task defines -------------------------------------------------------------------------------------
@@ -111,9 +129,21 @@ class Task(pl.LightningModule):
             UserError: they do.
         """
 
+    def check_target(self, sample: Batch) -> None:
+        """Refuse a test sample that has nothing to measure against.
+
+        Raises:
+            UserError: it has not.
+        """
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of the images that the network takes, without those of the guide."""
+        return self.network.in_channels - (self.guide is not None)
+
     def input_channels(self, sample: Batch) -> int:
         """Return how many channels the network's input has for such a sample."""
-        return int(sample["image"].shape[-3])
+        return int(sample["image"].shape[-3]) + (self.guide is not None)
 
     def output_channels(self, sample: Batch) -> int:
         """Return how many channels the network's output must have for such a sample; those of the image by default."""
@@ -131,7 +161,7 @@ class Task(pl.LightningModule):
         """Return the pictures of the first sample of a test batch."""
         raise NotImplementedError
 
-    def view(self, prediction: Tensor, batch: Batch, like: Tensor | None = None) -> Pixels:
+    def draw(self, prediction: Tensor, batch: Batch, like: Tensor | None = None) -> Pixels:
         """Draw the first prediction of a batch, uint8 RGB (H, W, 3).
 
         Args:
@@ -145,14 +175,32 @@ class Task(pl.LightningModule):
         """Draw where the first two predictions of two batches differ, uint8 RGB (H, W, 3)."""
         return error_map(prediction[0], other[0])
 
-    def outputs(self, prediction: Tensor, batch: Batch) -> dict[str, NDArray[np.uint8] | NDArray[np.uint16]]:
-        """Turn the first prediction of a batch into what image files hold.
-
-        Returns:
-            Arrays (H, W) or (H, W, 3) by the folder that their file goes to; ``""`` is the result itself.
-        """
+    def outputs(self, prediction: Tensor, batch: Batch) -> Files:
+        """Turn the first prediction of a batch into what image files hold."""
         levels = prediction[0].detach().cpu().clamp(0, 1).mul(255).round().to(torch.uint8).numpy()
         return {"": np.ascontiguousarray(levels[0] if len(levels) == 1 else levels.transpose(1, 2, 0))}
+
+    def create_predictor(self, options: Mapping[str, Any]) -> Predictor:
+        """Return what predicts from a person's images.
+
+        Args:
+            options: those of :attr:`predict_options`, None where they were not given.
+
+        Raises:
+            UserError: an option cannot be followed.
+        """
+        return BatchPredictor(self)
+
+    def export_module(self) -> ExportModule:
+        """Return the network with what belongs to its use inside, as ``indexnet export`` writes it."""
+        return ExportModule(self.network)
+
+    def warm_up(self) -> None:
+        """Do what the first prediction would otherwise keep a person waiting for; nothing by default.
+
+        Raises:
+            UserError: what predictions need is not installed.
+        """
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what rebuilds this task from the checkpoint alone."""
@@ -161,6 +209,44 @@ class Task(pl.LightningModule):
 
     # --- shared --------------------------------------------------------------------------------------------------
 
+    def predict(self, batch: Batch) -> Tensor:
+        """Return :meth:`infer` of a batch from anywhere, on the CPU; the network stays where it is."""
+        parameter = next(self.network.parameters(), None)
+        device = "cpu" if parameter is None else parameter.device
+        moved = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+        with torch.inference_mode():
+            return self.infer(moved).cpu()
+
+    def image_sample(self, image: UInt8, guide: UInt8 | None = None, name: str = "") -> dict[str, Any]:
+        """Make a sample of an image from anywhere.
+
+        Args:
+            image: uint8 (H, W, 3), RGB; a network for gray images gets the luma (ITU-R BT.601).
+            guide: uint8 (H, W): what :attr:`guide` names, such as a trimap in {0, 128, 255}.
+            name: the sample's name.
+
+        Raises:
+            UserError: the image is too small for the network's halvings.
+        """
+        halvings = len(self.network.resampling.stages)
+        smallest = 2 ** max(0, halvings - 1) + 1
+        if self.size_multiple == 1 and min(image.shape[:2]) < smallest:  # else :meth:`infer` resizes it
+            raise UserError(
+                f"{name}: the image is {image.shape[1]}x{image.shape[0]} pixels but this network halves "
+                f"{halvings} times; give images of at least {smallest}x{smallest}."
+            )
+        gray = self.image_channels == 1
+        sample: dict[str, Any] = {"name": name}
+        sample["image"] = planes(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8) if gray else image)
+        if guide is not None and self.guide is not None:
+            sample[self.guide] = planes(guide)
+        return sample
+
+    @classmethod
+    def input_multiple(cls, network: Network) -> int:
+        """Return what height and width of a network's input must be multiples of."""
+        return math.lcm(cls.size_multiple, network.size_multiple, 2 ** len(network.resampling.stages))
+
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Compute the loss and log every part of it under ``train/``."""
         losses = self.losses(batch)
@@ -168,7 +254,7 @@ class Task(pl.LightningModule):
             self.log(f"train/{name}", value.detach(), prog_bar=name == "loss", batch_size=len(batch["name"]))
         return losses["loss"]
 
-    def begin_tests(self, names: Sequence[str]) -> None:
+    def reset_test_metrics(self, names: Sequence[str]) -> None:
         """Build fresh metrics for test splits of these names, in the order of their loaders; ``""`` has none."""
         self.test_sets, self.predictions_finite = tuple(names), True
         metrics = {metric_key(name, key): m for name in names for key, m in self.create_metrics().items()}
@@ -215,6 +301,33 @@ class Task(pl.LightningModule):
     def missing_keys(cls, sample: Batch) -> Sequence[str]:
         """Return the keys that training reads and a sample lacks."""
         return [key for key in cls.needs if key not in sample]
+
+
+class BatchPredictor(Predictor):
+    """Predicts by :meth:`Task.infer`, batches of one size at a time.
+
+    Args:
+        task: on its device, in eval mode.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def from_photo(self, photo: Photo) -> dict[str, Any]:
+        """Return a sample, see :meth:`Task.image_sample`."""
+        return self.task.image_sample(photo.image, photo.trimap, photo.name)
+
+    def from_sample(self, sample: Batch, name: str) -> dict[str, Any]:
+        """Return the sample, with what :meth:`Task.prepare` adds."""
+        batch = self.task.prepare(default_collate([dict(sample)]))
+        return {key: value[0] for key, value in batch.items()}
+
+    def __call__(self, given: Sequence[Batch]) -> list[Files]:
+        """Return :meth:`Task.outputs` of every sample."""
+        batch = default_collate(list(given))
+        predictions = self.task.predict(batch)
+        alone = [{key: value[i : i + 1] for key, value in batch.items()} for i in range(len(given))]
+        return [self.task.outputs(predictions[i : i + 1], one) for i, one in enumerate(alone)]
 
 
 def metric_key(split: str, metric: str) -> str:

@@ -15,6 +15,7 @@ from indexnet.core.errors import UserError
 from indexnet.metrics import PSNR
 from indexnet.networks import Network
 from indexnet.tasks.base import Batch, Picture, Task, register_task, run_padded
+from indexnet.tasks.export_module import ExportModule
 from indexnet.tasks.visualization import error_map, to_picture
 
 _NOISE = 0xD0151  # first word of the key of every test image's noise
@@ -97,3 +98,10 @@ class DenoisingTask(Task):
             Picture("output", to_picture(prediction[0]), f"denoised, {after:.2f} dB"),
             Picture("error", error_map(prediction[0], clean[0], scale=0.1), "absolute error, 0 to 0.1"),
         ]
+
+    def export_module(self) -> ExportModule:
+        """Return the network as it is."""
+        meaning = "the denoised image, not clipped: values may leave [0, 1]"
+        if getattr(self.network, "residual", False):
+            meaning += "; the network's residual is subtracted inside the graph"
+        return ExportModule(self.network, "denoised", meaning, image="noisy image")

@@ -6,12 +6,13 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from indexnet.metrics import valid_pixels
 from indexnet.networks.imagenet import normalise
 from indexnet.tasks.base import Batch, Picture, Task, register_task, run_padded
+from indexnet.tasks.export_module import ExportModule
+from indexnet.tasks.prediction import Files
 from indexnet.tasks.visualization import Pixels, depth_error, depth_map, depth_scale, error_map, to_picture
 
 _ERROR = 1.0  # metres that get the brightest colour of an error map
@@ -63,7 +64,7 @@ class DepthTask(Task):
             Picture("legend", depth_scale(low, high), "depth, metres"),
         ]
 
-    def view(self, prediction: Tensor, batch: Batch, like: Tensor | None = None) -> Pixels:
+    def draw(self, prediction: Tensor, batch: Batch, like: Tensor | None = None) -> Pixels:
         """Draw the predicted depth in colours that span its own range, or that of ``like``."""
         return depth_map(prediction[0], *_range(prediction[0] if like is None else like[0]))
 
@@ -71,10 +72,14 @@ class DepthTask(Task):
         """Draw the absolute difference; the brightest colour is one metre."""
         return error_map(prediction[0], other[0], scale=_ERROR)  # 0 m is a prediction here, not a missing target
 
-    def outputs(self, prediction: Tensor, batch: Batch) -> dict[str, NDArray[np.uint8] | NDArray[np.uint16]]:
+    def outputs(self, prediction: Tensor, batch: Batch) -> Files:
         """Return depth in millimetres, 16 bit (65.535 m at most), and a coloured picture of it."""
         millimetres = prediction[0, 0].detach().cpu().mul(1000).round().clamp(0, 65535).numpy().astype(np.uint16)
-        return {"": millimetres, "colour": self.view(prediction, batch)}
+        return {"": millimetres, "colour": self.draw(prediction, batch)}
+
+    def export_module(self) -> ExportModule:
+        """Return the network with the normalisation and the clipping inside."""
+        return ExportModule(self.network, "depth", "depth in metres, at least 0", normalised=True, low=0.0)
 
 
 def _range(depth: Tensor) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -10,12 +10,130 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from indexnet.core.conventions import UNKNOWN
+from indexnet.core.errors import UserError
+from indexnet.data.base import Float32, UInt8
+from indexnet.data.matting.cutouts import cut_out, foreground_colours, on_background, read_background
+from indexnet.data.matting.estimate import check_installed, pymatting_alone
 from indexnet.losses import matting_loss
 from indexnet.metrics import Region, Semantics, SumMetric, check_matting_options, create_metric
 from indexnet.networks import Network
 from indexnet.networks.tiled.matting_protocol import infer_alpha, prepare_input, to_uint8
 from indexnet.tasks.base import Batch, Picture, Task, register_task
+from indexnet.tasks.export_module import ExportModule, TensorInfo
+from indexnet.tasks.prediction import Files, Photo, Predictor
 from indexnet.tasks.visualization import error_map, to_picture
+
+
+def quantise_alpha(alpha: Float32, depth: Literal[8, 16]) -> UInt8 | NDArray[np.uint16]:
+    """Bring alpha in [0, 255] to what a PNG holds.
+
+    Args:
+        alpha: (H, W), as :meth:`MattingTask.predict_alpha` returns it.
+        depth: 8: cut to whole levels, as the paper measures it; 16: rounded, 65535 is opaque.
+
+    Returns:
+        uint8 or uint16 (H, W).
+    """
+    return to_uint8(alpha) if depth == 8 else np.rint(np.clip(alpha, 0, 255) * np.float32(257)).astype(np.uint16)
+
+
+class MattingPredictor(Predictor):
+    """Predicts alpha image by image, each at its own size, and cuts out what it finds.
+
+    Args:
+        task: a matting task.
+        depth: bits of alpha.
+        cutout: whether to write cut-outs.
+        background: a file or a colour to put them before.
+
+    Raises:
+        UserError: the background cannot be read, or pymatting is not installed where colours are needed.
+    """
+
+    batched = False
+    cuts_out = True
+
+    def __init__(
+        self, task: MattingTask, depth: Literal[8, 16] = 8, cutout: bool = False, background: str | None = None
+    ) -> None:
+        self.task, self.depth = task, depth
+        self.background = None if background is None else read_background(background)
+        wanted = {"cutout": cutout, "composite": self.background is not None}
+        self.folders = [folder for folder, asked in wanted.items() if asked]
+        if self.folders:
+            check_installed()
+
+    def from_photo(self, photo: Photo) -> Photo:
+        """Return the photograph itself: float32 copies of a large one would take gigabytes."""
+        return photo
+
+    def from_sample(self, sample: Mapping[str, Any], name: str) -> Photo:
+        """Return a sample as a photograph."""
+        image, trimap = (
+            np.ascontiguousarray((sample[key] * 255).round().byte().permute(1, 2, 0).numpy())
+            for key in ("image", "trimap")
+        )
+        return Photo(image, trimap[..., 0], name)
+
+    def __call__(self, given: Sequence[Photo]) -> list[Files]:
+        """Return alpha, the trimap where it was made, and what was asked for, of every photograph."""
+        return [self._files(photo) for photo in given]
+
+    def _files(self, photo: Photo) -> Files:
+        alpha = self.alpha(photo)
+        files: dict[str, Any] = {"": quantise_alpha(alpha, self.depth)}
+        if photo.made:
+            files["trimap"] = photo.trimap
+        if self.folders:
+            alpha /= 255
+            colours = foreground_colours(photo.image, alpha)
+            if "cutout" in self.folders:
+                files["cutout"] = cut_out(photo.image, alpha, colours)
+            if self.background is not None:
+                files["composite"] = on_background(photo.image, alpha, self.background, colours)
+        return files
+
+    def alpha(self, photo: Photo) -> Float32:
+        """Return alpha (H, W) in [0, 255], not rounded.
+
+        Raises:
+            UserError: as :meth:`MattingTask.predict_alpha`; also where the network gives no numbers.
+        """
+        assert photo.trimap is not None
+        alpha = self.task.predict_alpha(photo.image, photo.trimap, photo.name)
+        if not np.isfinite(alpha).all():
+            raise UserError(
+                f"{photo.name}: the network's output is not finite; its training diverged: use another one."
+            )
+        return alpha
+
+
+class MattingExport(ExportModule):
+    """A matting network with the normalisation, clipping to [0, 1] and the trimap's word inside.
+
+    Its second output is what the network gave before the last two, which sizes other than the network's need.
+    """
+
+    guides = 1
+    other_sizes = (
+        "for another size resize up the image (float, bicubic) and the trimap (nearest), resize raw back "
+        "(bicubic, OpenCV's INTER_CUBIC), clip it to [0, 1], and then put the trimap's known values back"
+    )
+
+    def __init__(self, network: Network) -> None:
+        super().__init__(network, "alpha", "alpha in [0, 1]; equal to the trimap where that is known", normalised=True)
+        trimap = "0 background, 128/255 unknown, 1 foreground: an 8-bit trimap of 0, 128, 255 over 255"
+        self.inputs.append(TensorInfo("trimap", 1, trimap, levels=(0.0, UNKNOWN / 255, 1.0)))
+        raw = "alpha before clipping and before the trimap's word, for other sizes"
+        self.outputs.append(TensorInfo("raw", 1, raw))
+
+    def forward(self, image: Tensor, *guides: Tensor) -> tuple[Tensor, Tensor]:
+        """Return alpha and raw (N, 1, H, W) of images (N, 3, H, W) and trimaps (N, 1, H, W) in {0, 128/255, 1}."""
+        (trimap,) = guides
+        raw: Tensor = self.network(prepare_input(image, trimap))
+        unknown = (trimap - UNKNOWN / 255).abs() < 0.5 / 255
+        return raw.clamp(0, 1).where(unknown, trimap), raw
 
 
 @register_task
@@ -32,9 +150,6 @@ class MattingTask(Task):
         semantics: whose definition of the errors, see :mod:`indexnet.metrics.matting`.
         region: which pixels are measured, likewise.
 
-    Attributes:
-        tiled: images that ran in tiles so far.
-
     Raises:
         UserError: an option's value is impossible.
     """
@@ -42,7 +157,14 @@ class MattingTask(Task):
     name: ClassVar[str] = "matting"
     metric_names: ClassVar[tuple[str, ...]] = ("sad", "mse", "grad", "conn")
     needs: ClassVar[tuple[str, ...]] = ("image", "alpha", "trimap", "fg", "bg")
-    memory: int | Literal["auto"] | None = "auto"  # bytes that :meth:`infer` may take, see infer_alpha
+    guide: ClassVar[str | None] = "trimap"
+    size_multiple: ClassVar[int] = 32  # of the released protocol
+    limits_memory: ClassVar[bool] = True
+    measure_options: ClassVar[tuple[str, ...]] = ("semantics", "region")
+    predict_options: ClassVar[tuple[str, ...]] = ("masks", "boxes", "box", "band", "depth", "cutout", "background")
+    worst_shown: ClassVar[int] = 8
+
+    memory: int | Literal["auto"] | None = "auto"
 
     def __init__(
         self,
@@ -56,7 +178,6 @@ class MattingTask(Task):
         check_matting_options(semantics, region, prefix="task.")
         super().__init__(network, optimizer, schedule)
         self.options = {"semantics": semantics, "region": region}
-        self.tiled = 0
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return ``loss`` = (alpha + composition) / 2 and its two parts."""
@@ -97,13 +218,21 @@ class MattingTask(Task):
             alphas.append(torch.from_numpy(to_uint8(alpha) if finite else np.full_like(alpha, np.nan)))
         return torch.stack(alphas)[:, None].to(device).float() / 255
 
-    def input_channels(self, sample: Batch) -> int:
-        """Return 4: RGB and trimap."""
-        return 4
-
     def output_channels(self, sample: Batch) -> int:
         """Return 1: alpha."""
         return 1
+
+    def check_target(self, sample: Batch) -> None:
+        """Refuse data whose ground truth nobody has published.
+
+        Raises:
+            UserError: there is no alpha.
+        """
+        if "alpha" not in sample:
+            raise UserError(
+                "the data set has no ground-truth alpha, so that nothing can be measured; "
+                "`indexnet predict CKPT data=NAME --output DIR` writes its mattes."
+            )
 
     def create_metrics(self) -> dict[str, SumMetric]:
         """Build the test metrics, fresh, of the task's semantics and region."""
@@ -123,3 +252,17 @@ class MattingTask(Task):
             Picture("output", to_picture(prediction[0]), "predicted alpha"),
             Picture("error", error_map(prediction[0], truth), "absolute error"),
         ]
+
+    def create_predictor(self, options: Mapping[str, Any]) -> MattingPredictor:
+        """Return what writes mattes, and what ``depth``, ``cutout`` and ``background`` ask for."""
+        cutout, background = bool(options.get("cutout")), options.get("background")
+        return MattingPredictor(self, options.get("depth") or 8, cutout, background)
+
+    def export_module(self) -> ExportModule:
+        """Return the network as a function of image and trimap."""
+        return MattingExport(self.network)
+
+    def warm_up(self) -> None:
+        """Load pymatting, which is slow at first."""
+        with pymatting_alone():
+            pass

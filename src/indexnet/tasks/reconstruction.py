@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from indexnet.tasks.base import Batch, Picture, Task, register_task, run_padded
+from indexnet.tasks.export_module import ExportModule
 from indexnet.tasks.visualization import error_map, to_picture
 
 
@@ -23,6 +24,7 @@ class ReconstructionTask(Task):
     test_batch_size: ClassVar[int] = 64
     smallest_size: ClassVar[int] = 11  # the window of SSIM
     needs: ClassVar[tuple[str, ...]] = ("image",)
+    target_is_input: ClassVar[bool] = True
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the l1 loss."""
@@ -44,3 +46,7 @@ class ReconstructionTask(Task):
             Picture("output", to_picture(prediction[0]), "reconstruction"),
             Picture("error", error_map(prediction[0], image), "absolute error"),
         ]
+
+    def export_module(self) -> ExportModule:
+        """Return the network with the clipping inside."""
+        return ExportModule(self.network, "reconstruction", "the reconstructed image, in [0, 1]", low=0.0, high=1.0)

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,6 +17,8 @@ from indexnet.metrics import SumMetric, create_metric
 from indexnet.networks import Network
 from indexnet.networks.imagenet import normalise
 from indexnet.tasks.base import Batch, Picture, Task, register_task, run_padded
+from indexnet.tasks.export_module import ExportModule
+from indexnet.tasks.prediction import Files
 from indexnet.tasks.visualization import Pixels, error_map, label_entries, label_legend, label_overlay, to_picture
 
 
@@ -109,13 +110,13 @@ class SegmentationTask(Task):
         return [
             Picture("input", to_picture(image), "image"),
             Picture("target", label_overlay(image, label, len(self.classes)), "true classes"),
-            Picture("output", self.view(prediction, batch), "predicted classes"),
+            Picture("output", self.draw(prediction, batch), "predicted classes"),
             Picture("error", error_map(wrong[None].float(), torch.zeros_like(wrong[None].float()), scale=1.0),
                     f"wrong pixels, {100 * share.item():.1f} %"),
             Picture("legend", label_legend(self.classes, present), "classes", entries),
         ]  # fmt: skip
 
-    def view(self, prediction: Tensor, batch: Batch, like: Tensor | None = None) -> Pixels:
+    def draw(self, prediction: Tensor, batch: Batch, like: Tensor | None = None) -> Pixels:
         """Draw the predicted classes over the image."""
         return label_overlay(batch["image"][0], prediction[0, 0], len(self.classes))
 
@@ -124,9 +125,14 @@ class SegmentationTask(Task):
         differ = (prediction[0] != other[0]).float()
         return error_map(differ, torch.zeros_like(differ), scale=1.0)
 
-    def outputs(self, prediction: Tensor, batch: Batch) -> dict[str, NDArray[np.uint8] | NDArray[np.uint16]]:
+    def outputs(self, prediction: Tensor, batch: Batch) -> Files:
         """Return class numbers, 8 bit, and the picture of them over the image."""
-        return {"": prediction[0, 0].cpu().numpy().astype(np.uint8), "overlay": self.view(prediction, batch)}
+        return {"": prediction[0, 0].cpu().numpy().astype(np.uint8), "overlay": self.draw(prediction, batch)}
+
+    def export_module(self) -> ExportModule:
+        """Return the network with the normalisation inside; its output is the scores."""
+        meaning = "one score a class, without softmax; the class is the argmax over dimension 1"
+        return ExportModule(self.network, "scores", meaning, normalised=True)
 
 
 def _listed(classes: Sequence[str]) -> str:

@@ -22,9 +22,8 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from indexnet.core.errors import UserError
 from indexnet.data.io.images import SUFFIXES
 from indexnet.inference.app import ADDRESS
-from indexnet.inference.app.session import BRUSHES, CANVAS_SIDE, Cut, Start, Studio, canvas, read_guided
+from indexnet.inference.app.session import BRUSHES, CANVAS_SIDE, Cut, Session, Start, canvas, read_guided
 from indexnet.networks.tiled.memory import is_out_of_memory
-from indexnet.tasks.matting import MattingTask
 
 _KEPT = 3600  # seconds that files are kept at most while the page runs
 _SESSIONS = 16  # whose results are held in memory
@@ -73,11 +72,11 @@ class _Policy:
         await self.app(scope, receive, more if scope["type"] == "http" else send)
 
 
-def serve(studio: Studio, folder: Path, name: str, port: int, limit: int) -> Any:
+def serve(session: Session, folder: Path, name: str, port: int, limit: int) -> Any:
     """Start the page in a thread of its own.
 
     Args:
-        studio: what does the work.
+        session: what does the work.
         folder: for files while the page runs.
         name: the checkpoint's.
         port: on 127.0.0.1.
@@ -86,7 +85,7 @@ def serve(studio: Studio, folder: Path, name: str, port: int, limit: int) -> Any
     Returns:
         The page, a ``gradio.Blocks``; ``close()`` ends it.
     """
-    page = build(studio, folder, name, limit)
+    page = build(session, folder, name, limit)
     page.queue(default_concurrency_limit=1, max_size=16)
     page.launch(
         server_name=ADDRESS,
@@ -117,17 +116,17 @@ def serve(studio: Studio, folder: Path, name: str, port: int, limit: int) -> Any
     return page
 
 
-def build(studio: Studio, folder: Path, name: str, limit: int) -> Any:
+def build(session: Session, folder: Path, name: str, limit: int) -> Any:
     """Build the page, a ``gradio.Blocks``; arguments as for :func:`serve`."""
-    title = f"indexnet: {studio.task.name}"
+    title = f"indexnet: {session.task.name}"
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(600, _KEPT)) as page:
-        device = next((str(p.device) for p in studio.task.parameters()), "cpu")
-        operator = "" if studio.title == name else f" ({studio.title})"
+        device = next((str(p.device) for p in session.task.parameters()), "cpu")
+        operator = "" if session.title == name else f" ({session.title})"
         gr.Markdown(
-            f"## {'Cut an object out' if isinstance(studio.task, MattingTask) else studio.task.name.capitalize()}\n"
+            f"## {'Cut an object out' if session.cuts_out else session.task.name.capitalize()}\n"
             f"`{name}`{operator} on {device}. Pictures stay on this machine; files up to {limit / 2**20:g} MB."
         )
-        (_matting if isinstance(studio.task, MattingTask) else _other)(studio, folder)
+        (_cut_out if session.cuts_out else _picture)(session, folder)
 
         def leave(request: gr.Request) -> None:
             shutil.rmtree(_own(folder, request), ignore_errors=True)
@@ -144,7 +143,7 @@ def _theme() -> gr.themes.Base:
     )
 
 
-def told(function: Callable[..., Any]) -> Callable[..., Any]:
+def show_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     """Turn what goes wrong in a function into one sentence in the page; a bug's traceback goes to the terminal."""
 
     @functools.wraps(function)
@@ -182,7 +181,7 @@ def _drop(label: str, **options: Any) -> gr.File:
     )
 
 
-def _matting(studio: Studio, folder: Path) -> None:
+def _cut_out(session: Session, folder: Path) -> None:
     state = gr.State(None, time_to_live=_KEPT)
     with gr.Row():
         with gr.Column(min_width=320):
@@ -239,20 +238,20 @@ def _matting(studio: Studio, folder: Path) -> None:
                     used = gr.Image(label="The trimap that was used", elem_id="used", **shown)
                 with gr.Tab("Index maps"):
                     stage = gr.Radio(
-                        [("0: full resolution", 0)] + [(f"{n}: 1/{2**n}", n) for n in range(1, studio.stages)],
+                        [("0: full resolution", 0)] + [(f"{n}: 1/{2**n}", n) for n in range(1, session.stages)],
                         value=0,
                         label="Stage",
-                        visible=studio.stages > 0,
+                        visible=session.stages > 0,
                         elem_id="stage",
                     )
                     index_map = gr.Image(
                         label="Learned indices: mean over channels, dark is low (picture shrunk to 640 pixels)",
-                        visible=studio.stages > 0,
+                        visible=session.stages > 0,
                         elem_id="index_map",
                         **{**shown, "type": "numpy", "format": "png"},
                     )
-                    if not studio.stages:
-                        gr.Markdown(f"{studio.title} learns no indices, so there are no index maps to show.")
+                    if not session.stages:
+                        gr.Markdown(f"{session.title} learns no indices, so there are no index maps to show.")
             gr.Markdown("Download, at the photograph's full size:", elem_classes="note")
             with gr.Row():
                 downloads = {
@@ -269,7 +268,7 @@ def _matting(studio: Studio, folder: Path) -> None:
         layers = (strokes or {}).get("layers") or []
         return layers[0] if layers else None
 
-    @told
+    @show_errors
     def read(file: str | None) -> Any:
         if file is None:
             return gr.update(value=None, visible=False)
@@ -279,10 +278,10 @@ def _matting(studio: Studio, folder: Path) -> None:
     def choose(kind: Start) -> tuple[Any, ...]:
         return gr.update(visible=kind == "mask"), gr.update(visible=kind == "mask"), gr.update(visible=kind == "trimap")
 
-    def look(cut: Cut | None, number: int) -> Any:
+    def index_map_of(cut: Cut | None, number: int) -> Any:
         return cut.maps[number] if cut is not None and cut.maps else None
 
-    @told
+    @show_errors
     def work(
         file: str | None,
         strokes: dict[str, Any] | None,
@@ -299,25 +298,25 @@ def _matting(studio: Studio, folder: Path) -> None:
         guide = {"mask": mask_file, "trimap": trimap_file}.get(kind)
         read = read_guided(file, kind, guide, width or None, painted(strokes))
         assert file is not None
-        cut = studio.cut(read, _own(folder, request), Path(file).stem)
-        composed = studio.compose(cut, hue, behind)
+        cut = session.cut(read, _own(folder, request), Path(file).stem)
+        composed = session.compose(cut, hue, behind)
         h, w = cut.alpha.shape
         unknown = np.mean(read.trimap == 128)
         text = f"{w}x{h} pixels, {unknown:.0%} of them unknown: {time.monotonic() - begun:.1f} s."
         text = " ".join([*(f"**{remark}**" for remark in cut.remarks), text])
         saved = [gr.update(value=cut.files[key], interactive=True) for key in ("alpha", "alpha16", "cutout")]
-        pictures = [composed, cut.files["alpha"], cut.files["trimap"], look(cut, number)]
+        pictures = [composed, cut.files["alpha"], cut.files["trimap"], index_map_of(cut, number)]
         return [cut, text, *pictures, *saved, gr.update(value=composed, interactive=True)]
 
-    @told
+    @show_errors
     def compose(cut: Cut | None, hue: str, behind: str | None) -> Any:
         if cut is None:
             return gr.skip(), gr.skip()
-        path = studio.compose(cut, hue, behind)
+        path = session.compose(cut, hue, behind)
         return path, gr.update(value=path)
 
     # one at a time: they share the network and the memory
-    one: dict[str, Any] = {"concurrency_id": "studio", "concurrency_limit": 1}
+    one: dict[str, Any] = {"concurrency_id": "session", "concurrency_limit": 1}
     photo.change(read, photo, editor, api_name="read", show_progress="minimal", **one)
     start.change(choose, start, [mask, band, trimap], api_visibility="private", show_progress="hidden")
     button.click(
@@ -337,10 +336,10 @@ def _matting(studio: Studio, folder: Path) -> None:
             trigger_mode="always_last",
             **one,
         )
-    stage.change(look, [state, stage], index_map, api_visibility="private", show_progress="hidden")
+    stage.change(index_map_of, [state, stage], index_map, api_visibility="private", show_progress="hidden")
 
 
-def _other(studio: Studio, folder: Path) -> None:
+def _picture(session: Session, folder: Path) -> None:
     with gr.Row():
         with gr.Column(min_width=320):
             photo = _drop("Photograph", elem_id="photo")
@@ -350,15 +349,15 @@ def _other(studio: Studio, folder: Path) -> None:
             after = gr.Image(label="Result", interactive=False, format="png", buttons=["fullscreen"], elem_id="after")
             save = gr.DownloadButton("Result as predict writes it (PNG)", interactive=False, elem_id="save")
 
-    @told
+    @show_errors
     def read(file: str | None) -> Any:
         return None if file is None else canvas(file)
 
-    @told
+    @show_errors
     def work(file: str | None, request: gr.Request) -> tuple[Any, Any]:
-        view, path = studio.run(file, _own(folder, request))
-        return view, gr.update(value=path, interactive=True)
+        picture, path = session.run(file, _own(folder, request))
+        return picture, gr.update(value=path, interactive=True)
 
-    one: dict[str, Any] = {"concurrency_id": "studio", "concurrency_limit": 1}
+    one: dict[str, Any] = {"concurrency_id": "session", "concurrency_limit": 1}
     photo.change(read, photo, before, api_name="read", show_progress="minimal", **one)
     button.click(work, photo, [after, save], api_name="run", show_progress_on=[after], **one)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -15,13 +15,13 @@ from indexnet.core.errors import UserError
 from indexnet.data.base import Float32, UInt8
 from indexnet.data.io.images import read_image, write_png
 from indexnet.data.matting.cutouts import cut_out, foreground_colours, on_background, read_background
-from indexnet.inference.inputs import Item, Photo, read_photo
-from indexnet.inference.predictor import finite_alpha, image_sample, is_classical, predict_batch, quantise_alpha
+from indexnet.inference.inputs import Item
+from indexnet.inference.photographs import read_photo
+from indexnet.inference.predictor import is_classical, predict_with_index_maps
 from indexnet.networks.checkpoint import resampling_title
-from indexnet.networks.tiled.matting_protocol import infer_alpha
-from indexnet.resampling.base import watch_stages
 from indexnet.tasks import Task
-from indexnet.tasks.matting import MattingTask
+from indexnet.tasks.matting import quantise_alpha
+from indexnet.tasks.prediction import Photo
 from indexnet.tasks.visualization import index_map_picture
 
 Start = Literal["background", "unknown", "mask", "trimap"]
@@ -149,7 +149,7 @@ def read_guided(
     return found
 
 
-class Studio:
+class Session:
     """A trained network, or a classical method, at work for the page.
 
     Args:
@@ -158,14 +158,17 @@ class Studio:
 
     Attributes:
         title: of the operator, or the method.
+        cuts_out: whether it cuts objects out, with :meth:`cut` and :meth:`compose`; else there is :meth:`run`.
         stages: how many stages have index maps to look at; 0 where the operator has none.
     """
 
     def __init__(self, task: Task, meta: Mapping[str, Any]) -> None:
         self.task = task
+        self.predictor = task.create_predictor({})
+        self.cuts_out = self.predictor.cuts_out
         self.title = resampling_title(meta)
         self.stages = 0
-        if isinstance(task, MattingTask) and not is_classical(meta):
+        if self.cuts_out and not is_classical(meta):
             noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
             maps = self._maps(noise, np.full((64, 64), 128, np.uint8))  # also: does the network run at all?
             self.stages = len(maps) if any(found is not None for found in maps) else 0
@@ -182,7 +185,7 @@ class Studio:
             UserError: the method cannot solve it, or pymatting is not installed.
         """
         assert photo.trimap is not None
-        levels = finite_alpha(cast("MattingTask", self.task), photo.image, photo.trimap, stem)
+        levels = self.predictor.alpha(photo)
         files = {"trimap": photo.trimap, "alpha": quantise_alpha(levels, 8), "alpha16": quantise_alpha(levels, 16)}
         alpha = levels / np.float32(255)
         colours = foreground_colours(photo.image, alpha)
@@ -226,30 +229,23 @@ class Studio:
         path = Path(photo)
         try:
             read = read_photo(Item(path))
-            batch = default_collate([dict(image_sample(self.task, read.image, name=path.name))])
+            batch = default_collate([self.task.image_sample(read.image, name=path.name)])
         except UserError as error:
             raise UserError(_without_folders(str(error), [photo])) from error
-        prediction = predict_batch(self.task, batch)
+        prediction = self.task.predict(batch)
         result = folder / f"{path.stem}_{self.task.name}.png"
         write_png(result, self.task.outputs(prediction, batch)[""], overwrite=True)
-        return self.task.view(prediction, batch), result
+        return self.task.draw(prediction, batch), result
 
     def _maps(self, image: UInt8, trimap: UInt8) -> list[UInt8 | None]:
         """Draw the index map of every stage, made of the photograph at 640 pixels: a map is as large as the input."""
-        network = self.task.network
         small = _shrunk(image, _MAP_SIDE)
         size = (small.shape[1], small.shape[0])
         known = np.asarray(cv2.resize(trimap, size, interpolation=cv2.INTER_NEAREST), np.uint8)
         if not (known == 128).any():  # a band too thin for the smaller picture
             known = np.full_like(known, 128)
-        with watch_stages(network.resampling) as seen:
-            infer_alpha(network, small, known, memory=None)
-        pictures: list[UInt8 | None] = []
-        for number, results in enumerate(seen):
-            found = network.stage(number).index_maps(results[-1].guide) if results else None
-            shown = None if found is None else index_map_picture(found[0].detach().float().cpu(), size=_MAP_SIDE)
-            pictures.append(shown)
-        return pictures
+        _, maps = predict_with_index_maps(self.task, self.task.image_sample(small, known))
+        return [None if found is None else index_map_picture(found, size=_MAP_SIDE) for found in maps]
 
 
 def _shrunk(image: UInt8, side: int) -> UInt8:
