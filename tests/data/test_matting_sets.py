@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from pathlib import Path
 
@@ -10,48 +9,27 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from data_support import (
-    MATTING_OPTIONS,
     MATTING_WRITERS,
+    levels,
+    make,
+    names,
     random_image,
     soft_alpha,
-    write_alphamatting,
-    write_alphamatting_test,
     write_backgrounds,
     write_foreground,
-    write_matting_folder,
 )
 from indexnet.core.errors import UserError
-from indexnet.data import create_data
 from indexnet.data.base import NoSplitError
-from indexnet.data.datasets import matting_folder
-from indexnet.data.io.images import read_alpha, read_image, write_png
-from indexnet.data.io.trimaps import trimap_from_alpha
-from indexnet.data.matting.file_lists import find_images, hold_out
-from indexnet.data.matting.photographs import TRIMAP_RULES, MattingFiles, generate_trimap
+from indexnet.data.io.images import read_image, write_png
+from indexnet.data.matting.photographs import MattingFiles, generate_trimap
 from indexnet.data.matting.test_composites import FixedComposites
-from indexnet.run.splits import measured_splits
 
 RNG = np.random.default_rng(0)
+
+
 COMPOSED = ("aim500", "composition1k", "distinctions646")
-
-
-def make(name, root, write=True, **options):
-    if write:
-        MATTING_WRITERS[name](root)
-    return create_data(name, root=str(root), **MATTING_OPTIONS[name] | options)
-
-
-def levels(tensor):
-    """An image tensor as uint8 (H, W[, 3])."""
-    array = (tensor * 255).round().byte().numpy()
-    return array.transpose(1, 2, 0) if len(array) == 3 else array[0]
-
-
-def names(split):
-    return [split.name(i) for i in range(len(split))]
 
 
 def assert_same_samples(split, other):
@@ -171,7 +149,11 @@ def replaced(path, old, new):
 
 
 TRAINING = "Combined_Dataset/Training_set"
+
+
 TESTING = "Combined_Dataset/Test_set"
+
+
 MISTAKES = {
     "a listed background is missing": (
         lambda root: (root / "train2014/COCO_train2014_000000000004.jpg").unlink(),
@@ -303,45 +285,6 @@ def test_what_a_recipe_writes_is_what_is_read(name, tmp_path):
     assert in_place.folder.is_relative_to(tmp_path / "source")
 
 
-def test_aim500_is_for_testing_unless_composed(tmp_path):
-    data = make("aim500", tmp_path, composites=False)
-    test = data.test()
-    assert len(test) == 5
-    sample = test.sample(2, RNG)
-    assert np.array_equal(levels(sample["image"]), read_image(tmp_path / "original/o_00000002.jpg"))
-    assert np.array_equal(sample["alpha"][0], read_alpha(tmp_path / "mask/o_00000002.png"))
-    for ask in (data.train, lambda: data.recipe("test"), lambda: data.foregrounds("train")):
-        with pytest.raises(NoSplitError, match=r"data\.composites=true"):
-            ask()
-
-
-def test_aim500_composites_use_every_background_once(tmp_path):
-    data = make("aim500", tmp_path)
-    train, test = data.train(), data.test()
-    assert len(train) == 3 * 2
-    assert len(test) == 2 * 3
-    assert not {item.name for item in train.foregrounds} & {item.name for item in test.foregrounds}
-    used = [*train.backgrounds, *test.backgrounds]
-    assert len(set(used)) == len(used) == 12
-    assert used != sorted(used)
-    again = make("aim500", tmp_path, write=False).train()
-    assert again.fingerprint() == train.fingerprint()
-    assert make("aim500", tmp_path, write=False, seed=1).train().fingerprint() != train.fingerprint()
-    for number in range(len(test)):  # the photograph's own trimap
-        expected = read_image(tmp_path / f"trimap/{test.group(number)}.png")[..., 0]
-        assert np.array_equal(levels(test.sample(number, RNG)["trimap"]), expected)
-    (tmp_path / "held.txt").write_text("o_00000003\no_00000001.jpg\n")
-    listed = make("aim500", tmp_path, write=False, test_names=str(tmp_path / "held.txt"))
-    assert {item.name for item in listed.test().foregrounds} == {"o_00000001", "o_00000003"}
-    (tmp_path / "held.txt").write_text("o_00000009\n")
-    with pytest.raises(UserError, match=r"unknown photograph in .*held\.txt 'o_00000009'"):
-        listed.test()
-    with pytest.raises(UserError, match=r"needs 18 backgrounds.* \(12 to train on, 6 to test on\), but there are 14"):
-        make("aim500", tmp_path, write=False, per_foreground=4).train()
-    with pytest.raises(UserError, match=r"leaves none to train on: set data\.test_count"):
-        make("aim500", tmp_path, write=False, test_count=5).train()
-
-
 def test_foregrounds_may_be_estimated_or_come_from_a_folder(tmp_path):
     MATTING_WRITERS["aim500"](tmp_path)
     assert not any(item.estimate for item in make("aim500", tmp_path, write=False).chosen_foregrounds("train"))
@@ -358,22 +301,6 @@ def test_foregrounds_may_be_estimated_or_come_from_a_folder(tmp_path):
     assert not any(item.estimate for item in chosen)
     with pytest.raises(UserError, match=r"is missing; .*indexnet data prepare aim500 foregrounds output="):
         prepared.train()
-
-
-@pytest.mark.parametrize("rule", TRIMAP_RULES)
-def test_trimaps_are_made_from_the_name_and_never_wrong(rule):
-    alpha = cv2.GaussianBlur((np.hypot(*np.mgrid[-60:60, -70:70]) < 40).astype(np.uint8) * 255, (0, 0), 4)
-    trimaps = [generate_trimap(rule, f"t_{k}", alpha) for k in range(12)]
-    for trimap in trimaps:
-        assert set(np.unique(trimap)) == {0, 128, 255}
-        assert (trimap[(alpha > 0) & (alpha < 255)] == 128).all()
-        assert (alpha[trimap == 255] == 255).all()
-        assert (alpha[trimap == 0] == 0).all()
-    assert np.array_equal(trimaps[3], generate_trimap(rule, "t_3", alpha))
-    different = len({trimap.tobytes() for trimap in trimaps})
-    assert different == 1 if rule == "fixed" else different > 5
-    if rule == "dilated":
-        assert any(np.array_equal(trimaps[0], trimap_from_alpha(alpha, d)) for d in range(1, 20))
 
 
 def test_simd_scales_its_test_foregrounds(tmp_path):
@@ -423,208 +350,6 @@ def test_distinctions_in_folders_of_other_names(tmp_path):
         make("distinctions646", tmp_path, write=False, mattes="GT")
 
 
-def parts(data):
-    splits = {"train": data.train(), "test": data.test(), "validation": data.validation()}
-    return {
-        name: ({item.name for item in split.foregrounds}, {path.name for path in data.backgrounds(name)})
-        for name, split in splits.items()
-        if split is not None
-    }
-
-
-def test_a_folder_of_ones_own_is_divided_by_names(tmp_path):
-    write_matting_folder(tmp_path, foregrounds=20, backgrounds=30)
-    plain = parts(make("matting_folder", tmp_path, write=False, validation=False))
-    found = parts(make("matting_folder", tmp_path, write=False))
-    for k, file in ((0, "thing {}"), (1, "p{}.jpg")):
-        tenths = {
-            file.format(i): int(hashlib.sha256(file.format(i).encode()).hexdigest(), 16) % 10
-            for i in range(20 + 10 * k)
-        }
-        for tenth, name in enumerate(("test", "validation")):
-            assert found[name][k] == {item for item, number in tenths.items() if number == tenth} or (
-                tenth not in tenths.values() and len(found[name][k]) == 1
-            )
-    for k in (0, 1):
-        sets = [found[name][k] for name in found]
-        assert len(set.union(*sets)) == sum(map(len, sets))
-        assert plain["test"][k] == found["test"][k]
-        assert plain["train"][k] == found["train"][k] | found["validation"][k]
-    data = make("matting_folder", tmp_path, write=False, test_per_foreground=9)
-    test, (things, photographs) = data.test(), found["test"]
-    assert len(photographs) < 9
-    assert len(test) == len(things) * len(photographs)  # no foreground is over one background twice
-    assert len({levels(test.sample(i, RNG)["image"]).tobytes() for i in range(len(test))}) == len(test)
-
-
-@pytest.mark.parametrize("parts", [1, 2])
-def test_what_is_added_moves_nothing_out_of_training(parts):
-    items = [f"photograph {k}.jpg" for k in range(400)]
-    trained: set[str] = set()
-    for count in range(5, 400):
-        kept, *held = hold_out(items[:count], "folder", parts)
-        assert all(held)
-        away = [item for part in held for item in part]
-        assert sorted([*kept, *away]) == sorted(items[:count])
-        assert kept == [item for item in items[:count] if item in set(kept)]
-        assert not trained & set(away)
-        trained |= set(kept) if count > 60 else set()  # no part is left to the lowest hash any more
-        assert parts > 1 or hold_out(items[:count], "folder", 2)[1] == held[0]
-    assert 20 < len(held[0]) < 60
-    for few in range(2, 12):
-        assert all(hold_out(items[:few], "folder", 1))
-    with pytest.raises(UserError, match=rf"folder holds {parts} of the {parts + 1} at least that are needed"):
-        hold_out(items[:parts], "folder", parts)
-    with pytest.raises(UserError, match=rf"folder holds 1 of the {parts + 1}"):
-        hold_out(["a"] * 5, "folder", parts)  # one file that is listed again and again
-
-
-def backgrounds_of(data):
-    return {split: {path.name for path in data.backgrounds(split)} for split in ("train", "validation", "test")}
-
-
-def test_backgrounds_from_elsewhere_are_divided_among_folders_of_splits(tmp_path):
-    for k, split in enumerate(("train", "validation", "test")):
-        write_foreground(tmp_path / split / f"fg/{split}.png", tmp_path / split / f"alpha/{split}.png", k)
-    write_backgrounds(tmp_path / "photos", [f"p{k}.jpg" for k in range(30)])
-
-    def found():
-        data = make("matting_folder", tmp_path, write=False, validation=False, backgrounds=str(tmp_path / "photos"))
-        assert data.validation() is not None
-        return backgrounds_of(data)
-
-    shared = found()
-    assert all(shared.values())
-    assert len(set.union(*shared.values())) == sum(map(len, shared.values())) == 30
-    write_backgrounds(tmp_path / "test/bg", ["t0.jpg", "t1.jpg"])
-    write_backgrounds(tmp_path / "validation/bg", ["v0.jpg"])
-    own = found()
-    assert (own["test"], own["validation"]) == ({"t0.jpg", "t1.jpg"}, {"v0.jpg"})
-    assert len(own["train"]) == 30  # nothing has to be held out
-
-
-def test_backgrounds_are_looked_for_once(tmp_path, monkeypatch):
-    write_matting_folder(tmp_path)
-    scans = []
-    monkeypatch.setattr(matting_folder, "find_images", lambda *given: scans.append(given) or find_images(*given))
-    data = make("matting_folder", tmp_path, write=False)
-    for split in (data.test, data.validation, data.train, data.test):
-        split()
-    assert len(scans) == 3
-
-
-def test_a_folder_of_ones_own_with_a_folder_for_each_split(tmp_path):
-    for k, split in enumerate(("train", "test")):
-        write_foreground(tmp_path / split / f"fg/{split}.png", tmp_path / split / f"alpha/{split}.png", k)
-        Image.open(tmp_path / split / f"fg/{split}.png").save(tmp_path / split / f"fg/{split}.jpg")
-        (tmp_path / split / f"fg/{split}.png").unlink()  # JPEG colours with a PNG matte
-        write_backgrounds(tmp_path / split / "bg", [f"{split}{i}.jpg" for i in range(4)], seed=10 * k)
-    data = make("matting_folder", tmp_path, write=False, test_per_foreground=4)
-    assert parts(data) == {
-        "train": ({"train"}, {f"train{i}.jpg" for i in range(4)}),
-        "test": ({"test"}, {f"test{i}.jpg" for i in range(4)}),
-    }
-    assert names(data.test()) == [f"test_{k}" for k in range(4)]
-    assert data.validation() is None
-    with pytest.raises(UserError, match=r"give data\.validation=true, or a folder validation beside those named train"):
-        measured_splits(data, {"split": "validation"})
-    mine = np.full((40, 36), 128, np.uint8)
-    write_png(tmp_path / "test/trimap/test.png", mine)
-    assert all(np.array_equal(levels(data.test().sample(i, RNG)["trimap"]), mine) for i in range(4))
-    backgrounds = make("matting_folder", tmp_path, write=False, test_backgrounds=str(tmp_path / "train/bg"))
-    assert parts(backgrounds)["test"][1] <= {f"train{i}.jpg" for i in range(4)}
-    shutil.rmtree(tmp_path / "test")
-    with pytest.raises(UserError, match=r"test does not exist, but a folder of another split does; put fg, alpha and"):
-        data.test()
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda root: (root / "alpha/thing 2.png").unlink(), r"fg/thing 2\.png has no partner; put one named thing 2"),
-        (lambda root: (root / "fg/thing 2.png").unlink(), r"alpha/thing 2\.png has no partner"),
-        (lambda root: shutil.rmtree(root / "bg"), r"bg does not exist; name a folder of images.* in data\.backgrounds"),
-        (lambda root: [path.unlink() for path in (root / "bg").iterdir()], r"bg holds no image"),
-        (lambda root: shutil.copy(root / "fg/thing 1.png", root / "fg/thing 1.bmp"), r"share a name; keep one"),
-    ],
-)
-def test_a_folder_of_ones_own_with_something_missing(spoil, message, tmp_path):
-    data = make("matting_folder", tmp_path)
-    spoil(tmp_path)
-    for split in (data.train, data.test):
-        with pytest.raises(UserError, match=message):
-            split()
-
-
-def test_a_folder_of_ones_own_needs_two_of_each(tmp_path):
-    write_matting_folder(tmp_path, foregrounds=1)
-    with pytest.raises(UserError, match=r"fg holds 1 of the 2 at least"):
-        make("matting_folder", tmp_path, write=False, validation=False).test()
-    write_matting_folder(tmp_path / "two", foregrounds=2)
-    make("matting_folder", tmp_path / "two", write=False, validation=False).test()
-    with pytest.raises(UserError, match=r"fg holds 2 of the 3 at least that are needed, 2 of them held out"):
-        make("matting_folder", tmp_path / "two", write=False).test()
-
-
-@pytest.mark.parametrize(
-    ("option", "value", "message"),
-    [
-        ("pipeline", "dimm", "data.pipeline must be one of .*dim"),
-        ("damaged", "ignore", "data.damaged must be one of refuse, skip"),
-        ("per_foreground", 0, "data.per_foreground must be a positive whole number"),
-        ("test_per_foreground", True, "data.test_per_foreground must be a positive"),
-        ("size", 4, "data.size must be"),
-        ("foreground", "photos", "data.foreground must be one of colours, estimated"),
-        ("validation", "yes", "data.validation must be one of True, False"),
-    ],
-)
-def test_options_that_cannot_be(option, value, message, tmp_path):
-    with pytest.raises(UserError, match=message):
-        make("matting_folder", tmp_path, write=False, **{option: value})
-
-
-def test_alphamatting_takes_photographs_by_name(tmp_path):
-    write_alphamatting(tmp_path, ("GT01", "GT02", "GT03"))
-    chosen = create_data("alphamatting", root=str(tmp_path), names=["GT03", "GT01"]).test()
-    assert names(chosen) == ["GT01", "GT03"]
-    every = create_data("alphamatting", root=str(tmp_path)).test()
-    assert names(every) == ["GT01", "GT02", "GT03"]
-    assert chosen.fingerprint() != every.fingerprint()
-    with pytest.raises(UserError, match=r"unknown photograph in data\.names 'GT3'\. Did you mean 'GT03'"):
-        create_data("alphamatting", root=str(tmp_path), names=["GT3"]).test()
-    assert names(create_data("alphamatting", root=str(tmp_path), names="GT02").test()) == ["GT02"]
-    for wrong in ("", [], ["GT01", "GT01"], [1]):
-        with pytest.raises(UserError, match=r"data\.names must be a list of different names"):
-            create_data("alphamatting", root=str(tmp_path), names=wrong)
-
-
-def test_the_two_trimap_sets_are_told_apart(tmp_path):
-    write_alphamatting(tmp_path)
-    shutil.rmtree(tmp_path / "trimap_training_lowres/Trimap2")
-    shutil.copytree(tmp_path / "trimap_training_lowres/Trimap1", tmp_path / "trimap_training_lowres/Trimap2")
-    one, two = (create_data("alphamatting", root=str(tmp_path), trimap=f"Trimap{k}").test() for k in (1, 2))
-    assert one.fingerprint() != two.fingerprint()
-
-
-def test_the_benchmark_has_three_splits_and_no_alpha(tmp_path):
-    write_alphamatting_test(tmp_path)
-    for number in (2, 3):  # three sets of the same bytes are still three
-        shutil.rmtree(tmp_path / f"trimap_lowres/Trimap{number}")
-        shutil.copytree(tmp_path / "trimap_lowres/Trimap1", tmp_path / f"trimap_lowres/Trimap{number}")
-    data = create_data("alphamatting_test", root=str(tmp_path))
-    tests = data.tests()
-    assert list(tests) == ["Trimap1", "Trimap2", "Trimap3"]
-    assert len({split.fingerprint() for split in tests.values()}) == 3
-    for split in tests.values():
-        assert names(split) == ["doll", "troll"]
-        assert split.sample(0, RNG).keys() == {"image", "trimap", "name"}
-    with pytest.raises(NoSplitError, match="has no mattes to train with"):
-        data.train()
-    (tmp_path / "trimap_lowres/Trimap3/doll.png").unlink()
-    with pytest.raises(UserError, match=r"Trimap3/doll\.png is missing"):
-        data.tests()
-
-
 @pytest.mark.parametrize("name", sorted(MATTING_WRITERS))
 def test_fingerprints_tell_splits_apart_and_files_that_changed(name, tmp_path):
     def prints():
@@ -640,19 +365,3 @@ def test_fingerprints_tell_splits_apart_and_files_that_changed(name, tmp_path):
         with path.open("ab") as file:
             file.write(b"more")
     assert not set(first) & set(prints())
-
-
-def test_the_real_photographs_as_a_folder_of_ones_own(shared, tmp_path):
-    source = shared / "data/alphamatting"
-    (tmp_path / "fg").symlink_to((source / "input_training_lowres").resolve())
-    (tmp_path / "alpha").symlink_to((source / "gt_training_lowres").resolve())
-    (tmp_path / "bg").symlink_to((shared / "data/nyu_depth_v2_half/nyu_images").resolve())
-    data = create_data("matting_folder", root=str(tmp_path), size=64, test_per_foreground=2)
-    train, test = data.train(), data.test()
-    assert len(train.foregrounds) + len(test.foregrounds) == 21
-    sample = test.sample(0, RNG)
-    assert max(sample["image"].shape) == 800
-    assert (sample["trimap"] == 128 / 255).any()
-    crop = train.sample(0, np.random.default_rng(3))
-    composed = crop["alpha"] * crop["fg"] + (1 - crop["alpha"]) * crop["bg"]
-    assert (composed - crop["image"]).abs().mean() < 0.02

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from indexnet.data import create_data
 from indexnet.data.io.images import write_png
 
 
@@ -223,3 +224,20 @@ MATTING_OPTIONS = {
     "matting_folder": {"size": 32, "per_foreground": 2, "test_per_foreground": 3, "validation": True},
     "simd": {"size": 32, "per_foreground": 2},
 }
+
+
+def make(name, root, write=True, **options):
+    """Write a set of matting, unless it is there, and build it."""
+    if write:
+        MATTING_WRITERS[name](root)
+    return create_data(name, root=str(root), **MATTING_OPTIONS[name] | options)
+
+
+def levels(tensor):
+    """An image tensor as uint8 (H, W[, 3])."""
+    array = (tensor * 255).round().byte().numpy()
+    return array.transpose(1, 2, 0) if len(array) == 3 else array[0]
+
+
+def names(split):
+    return [split.name(i) for i in range(len(split))]
