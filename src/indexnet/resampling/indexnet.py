@@ -217,3 +217,4 @@ class IndexNet(ResamplingStage):
 
 
 IndexNetStage = IndexNet
+"""An older public name of the class."""
