@@ -376,8 +376,8 @@ def test_a_row_with_a_rate_of_its_own_is_printed_with_it(tmp_path, monkeypatch):
 
 
 def test_an_experiment_file_that_is_edited_changes_no_job_that_waits(tmp_path, monkeypatch):
-    from indexnet.run import config as configs
     from indexnet.run import tables
+    from indexnet.run.schema import config_hash
 
     words = ["experiments=quickstart", "experiment.row=hin", "training.batch_size=8"]
     folder = prepare_run(tmp_path, *words)
@@ -387,7 +387,7 @@ def test_an_experiment_file_that_is_edited_changes_no_job_that_waits(tmp_path, m
     monkeypatch.setattr(tables, "experiments_dir", lambda: tmp_path)
     assert Record.start(config, "").changes == ["global batch 8 instead of the printed 32"]
     without = {key: value for key, value in config.items() if key != "protocol"}  # as earlier versions froze it
-    assert configs.config_hash(without) == configs.config_hash(config)
+    assert config_hash(without) == config_hash(config)
     assert Record.start(without, "").changes == []
     assert Record.start(without, "").batch["printed"] is None
     (folder.path / "config.yaml").write_text(yaml.safe_dump(without, sort_keys=False))

@@ -8,6 +8,7 @@ than the modules that it imports itself.
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import importlib.metadata
 import inspect
@@ -168,6 +169,7 @@ def load_plugins(names: Any = (), source: str = "the key plugins") -> frozenset[
     return frozenset(_plugins)
 
 
+@functools.cache  # every installed package is looked at
 def _entry_points() -> Iterable[importlib.metadata.EntryPoint]:
     return importlib.metadata.entry_points(group=ENTRY_POINTS)
 
@@ -178,7 +180,7 @@ def _import_plugin(name: str, source: str) -> None:
     except UserError as error:
         raise UserError(f"plugin {name!r} of {source}: {error}") from error
     except Exception as error:
-        if isinstance(error, ModuleNotFoundError) and error.name == name.partition(".")[0]:
+        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
             raise UserError(
                 f"plugin {name!r} of {source} is not found; put the folder that holds it on PYTHONPATH."
             ) from error

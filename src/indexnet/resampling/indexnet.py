@@ -218,3 +218,4 @@ class IndexNet(ResamplingStage):
 
 
 IndexNetStage = IndexNet
+"""An older public name of the class."""

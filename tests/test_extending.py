@@ -1,0 +1,104 @@
+"""The page docs/extending.md, done: its files in an empty folder, its commands one after another."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+FILES = re.findall(r"```\w+ file=(\S+)\n(.*?)```", PAGE, flags=re.DOTALL)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for place, text in FILES:
+        path = tmp_path / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        before = path.read_text(encoding="utf-8") + "\n\n" if path.exists() else ""
+        path.write_text(before + text, encoding="utf-8")
+    return tmp_path
+
+
+def run(folder, *words, **variables):
+    """Run a command as a person in ``folder`` would; paths in PYTHONPATH are relative to it."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("INDEXNET_")}
+    path = os.pathsep.join([str(ROOT / "src"), *([variables.pop("PYTHONPATH")] if "PYTHONPATH" in variables else [])])
+    return subprocess.run(
+        [sys.executable, "-m", "indexnet", *words],
+        cwd=folder, env={**clean, "OMP_NUM_THREADS": "1", **variables, "PYTHONPATH": path},
+        capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def test_every_file_of_the_page_is_short():
+    assert {Path(place).parent.name for place, _ in FILES} >= {"resampling", "network", "data", "task", "experiments"}
+    assert all(text.count("\n") < 30 for _, text in FILES)
+
+
+@pytest.mark.long
+def test_the_commands_of_the_page_know_what_is_in_the_folder(folder):
+    (block,) = re.findall(r"```console\n(.*?)```", PAGE, flags=re.DOTALL)
+    export, *commands = (shlex.split(line) for line in block.splitlines())
+    variables = dict(word.split("=", 1) for word in export[1:])
+    said = {}
+    for _, name, *words in commands:
+        extra = ["logger=none", "trainer.accelerator=cpu"] if name == "train" else []
+        done = run(folder, name, *words, *extra, **variables)
+        assert done.returncode == 0, done.stdout + done.stderr
+        said[name] = done.stdout
+    listed = dict(line.split(": ", 1) for line in said["list"].splitlines() if ": " in line)
+    for what, name in {"operators": "min_unpool", "networks": "shallow", "data": "waves", "metrics": "worst_pixel",
+                       "tasks": "strict", "experiments": "unpooling"}.items():  # fmt: skip
+        assert name in listed[what].split(", ")
+    records = [json.loads(path.read_text()) for path in (folder / "runs").rglob("record.json")]
+    assert len(records) == 3
+    assert all(record["status"] == "done" and record["metrics"]["worst_pixel"] > 0 for record in records)
+    assert "3 of 3 runs done" in said["status"]
+    assert all("min unpooling x 2" in said[name] for name in ("costs", "report"))
+    assert "worst pixel" in said["evaluate"]
+
+    # the run and the checkpoint remember the plugins, which then need no variable
+    checkpoint = "runs/unpooling/waves-smoke/loud/seed=0/checkpoints/last.ckpt"
+    assert run(folder, "evaluate", checkpoint, "--overwrite", PYTHONPATH="mine").returncode == 0
+    lost = run(folder, "evaluate", checkpoint, "--overwrite")
+    assert lost.returncode == 2
+    assert lost.stderr == (
+        f"indexnet: plugin 'my_operator' of the checkpoint {checkpoint} is not found; put the folder that holds it on "
+        "PYTHONPATH.\n"
+    )
+
+
+@pytest.mark.long
+def test_a_folder_given_to_train_alone(folder):
+    words = ["experiments=unpooling", "rows=loud", "budget=smoke", "logger=none", "trainer.accelerator=cpu"]
+    done = run(folder, "train", "-m", *words, "--config-dir", "mine", PYTHONPATH="mine")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (folder / "runs" / "unpooling" / "waves-smoke" / "loud" / "seed=0" / "record.json").is_file()
+
+
+def test_mistakes_are_one_sentence_and_exit_code_2(folder):
+    (folder / "none" / "experiments").mkdir(parents=True)
+    (folder / "twice" / "experiments").mkdir(parents=True)
+    text = (folder / "mine" / "experiments" / "unpooling.yaml").read_text()
+    (folder / "twice" / "experiments" / "quickstart.yaml").write_text(text)
+    train = ("train", "-m", "experiments=quickstart")
+    for words, variables, expected in (
+        (train, {"INDEXNET_EXPERIMENTS": "none"}, "none of the variable INDEXNET_EXPERIMENTS has no experiments; "),
+        (train, {"INDEXNET_EXPERIMENTS": "twice"}, "experiment 'quickstart' exists twice, "),
+        ((*train, "--config-dir", "none"), {"INDEXNET_EXPERIMENTS": "nowhere"}, "has no experiments; "),
+        (("status", "unpooling"), {}, "unknown experiment 'unpooling'."),
+        (("status", "unpooling"), {"INDEXNET_EXPERIMENTS": "mine"}, "'my_operator' of "),
+    ):
+        done = run(folder, *words, **variables)
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert re.fullmatch(r"indexnet: [^\n]+\n", done.stderr), done.stderr
+        assert expected in done.stderr
+    assert not (folder / "runs").exists()
