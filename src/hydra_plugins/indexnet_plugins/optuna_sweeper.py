@@ -17,7 +17,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 if TYPE_CHECKING:
-    from indexnet.sweep.search import Found, Measured, Range, Search
+    from indexnet.sweep.search import Measured, Range, Search, SearchResult
 
 _SELECTING = ("experiments", "rows", "seeds", "seed", "split")
 
@@ -98,7 +98,7 @@ class OptunaSweeper(Sweeper):
         space, fixed = read_request(overrides)
         search = self._search(space, fixed)
         found = run_search(search, lambda points: self._measure(search, points))
-        _tell(search, found)
+        _print_result(search, found)
         if found.failed:
             raise SystemExit(PARTLY)
         return None
@@ -298,7 +298,7 @@ def _measured(result: Any, metric: str) -> "Measured":
     return Measured("diverged" if status == "diverged" else "failed", folder=folder, reason=reason)
 
 
-def _tell(search: "Search", found: "Found") -> None:
+def _print_result(search: "Search", found: "SearchResult") -> None:
     """Print what was found, where it lies, and the command that trains it for the test split."""
     failed = f", {found.failed} failed" if found.failed else ""
     if found.value is None:

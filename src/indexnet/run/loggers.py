@@ -41,7 +41,8 @@ def create_loggers(folder: RunFolder, config: dict[str, Any], start: int) -> lis
         # what a killed try logged beyond its last checkpoint is logged again, and shown once
         loggers.append(TensorBoardLogger(folder.path, name="", version="tensorboard", purge_step=start))
     if settings["wandb"] and (mode := settle_mode(config)) != "disabled":
-        loggers.append(_wandb(folder, config, mode, start, rows))
+        run = None if process_rank() else start_run(folder, config, mode, start, rows)  # the others log nothing
+        loggers.append(_Wandb(project=settings["project"], save_dir=folder.path, experiment=run))
     return loggers or False
 
 
@@ -68,15 +69,6 @@ def _csv(folder: RunFolder, kept: Rows) -> Logger:
         logger.save()
     (folder.path / ".metrics.csv").unlink(missing_ok=True)
     return logger
-
-
-def _wandb(folder: RunFolder, config: dict[str, Any], mode: str, start: int, rows: Rows | None) -> Logger:
-    """Build the W&B logger; other processes than the first have one that logs nothing."""
-    project = config["logger"]["project"]
-    if process_rank() != 0:
-        return _Wandb(project=project, save_dir=folder.path)
-    run = start_run(folder, config, mode, start, rows)
-    return _Wandb(project=project, save_dir=folder.path, experiment=run)
 
 
 class _Wandb(WandbLogger):

@@ -66,15 +66,15 @@ def check_use(mode: str) -> None:
     """
     if mode == "disabled":
         return
-    if importlib.util.find_spec("wandb") is None:
-        raise _missing()
+    _need_wandb()
     if mode == "online":
         with tempfile.TemporaryDirectory() as folder, _environment(Path(folder)):
-            _reach(mode)
+            _usable_mode(mode)
 
 
-def _missing() -> UnusableError:
-    return UnusableError("logger.wandb=true needs the package wandb: pip install wandb, or give logger.wandb=false.")
+def _need_wandb() -> None:
+    if importlib.util.find_spec("wandb") is None:
+        raise UnusableError("logger.wandb=true needs the package wandb: pip install wandb, or give logger.wandb=false.")
 
 
 def run_id(folder: RunFolder, config: Mapping[str, Any]) -> str:
@@ -126,13 +126,11 @@ def start_run(
     Raises:
         UnusableError: wandb is missing, or the mode is ``online`` and the server cannot be used.
     """
-    try:
-        import wandb
-    except ImportError as error:
-        raise _missing() from error
+    _need_wandb()
+    import wandb
 
     with _environment(folder.path):
-        mode = _reach(mode)
+        mode = _usable_mode(mode)
         identity = run_id(folder, config)
         whole = start == 0 or (rows is not None and _are_whole(rows, start))
         if mode == "offline" and not whole:
@@ -194,7 +192,7 @@ def _tags(config: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(parts))
 
 
-def _reach(mode: str) -> str:
+def _usable_mode(mode: str) -> str:
     """Return ``online`` where the server is there and takes the key, else ``offline``.
 
     Raises:
@@ -260,7 +258,7 @@ def finish_run(run: Any, folder: RunFolder, record: Mapping[str, Any]) -> None:
     said = f"indexnet: {folder.path}: the record is complete, but W&B"
     with _environment(folder.path):
         try:
-            _hand_over(run, folder, record)
+            _log_results(run, folder, record)
         except wandb.errors.Error as error:
             print(f"{said} did not take all of it ({_line(error)}).", file=sys.stderr)
         except Exception:
@@ -276,7 +274,7 @@ def finish_run(run: Any, folder: RunFolder, record: Mapping[str, Any]) -> None:
             print(f"{said} could not be closed ({_line(error)}).", file=sys.stderr)
 
 
-def _hand_over(run: Any, folder: RunFolder, record: Mapping[str, Any]) -> None:
+def _log_results(run: Any, folder: RunFolder, record: Mapping[str, Any]) -> None:
     import wandb
 
     metrics = {metric_key(name): value for name, value in record["metrics"].items() if value is not None}

@@ -30,7 +30,7 @@ _PLACES = (
 )
 """Overrides that say where and how runs go, not what they are: a study goes on whatever they are."""
 
-_HOPELESS = 3
+_MAX_FIRST_FAILURES = 3
 """Failed trials, with none finished ever, after which a search gives up: what they share must be wrong."""
 
 
@@ -147,7 +147,7 @@ def is_within(override: str, keys: Sequence[str]) -> bool:
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """What a search has come to.
 
     Attributes:
@@ -165,7 +165,7 @@ class Found:
     folder: str = ""
 
 
-def run_search(search: Search, measure: Measure) -> Found:
+def run_search(search: Search, measure: Measure) -> SearchResult:
     """Draw parameters and measure them until enough trials are finished.
 
     Raises:
@@ -176,9 +176,9 @@ def run_search(search: Search, measure: Measure) -> Found:
         study = open_study(search)
         finished, failed = _run(search, study, measure)
     if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-        return Found(finished, failed)
+        return SearchResult(finished, failed)
     best = study.best_trial
-    return Found(finished, failed, search.point(best), best.value, str(best.user_attrs.get("folder", "")))
+    return SearchResult(finished, failed, search.point(best), best.value, str(best.user_attrs.get("folder", "")))
 
 
 def open_study(search: Search) -> optuna.Study:
@@ -240,7 +240,7 @@ def _run(search: Search, study: optuna.Study, measure: Measure) -> tuple[int, in
             search.say(f"trial {number}: {said}")
             finished += state is not TrialState.FAIL
             failed += state is TrialState.FAIL
-        if failed and (search.fail_fast or (not finished and failed >= _HOPELESS)):
+        if failed and (search.fail_fast or (not finished and failed >= _MAX_FIRST_FAILURES)):
             break
     return finished, failed
 

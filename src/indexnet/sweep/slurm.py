@@ -274,7 +274,7 @@ def _still_queued(jobs: Sequence[Job], queue: _Queue) -> dict[Path, Any]:
 
 
 class _Queue:
-    """The jobs in SLURM's queue, looked up at most every so often; does without accounting, which not all have.
+    """The jobs in SLURM's queue, asked for at most every so often; does without accounting, which not all have.
 
     Args:
         every: seconds between two questions.
@@ -282,31 +282,31 @@ class _Queue:
 
     def __init__(self, every: float) -> None:
         self.every = every
-        self.looks: list[dict[str, str]] = []
+        self.snapshots: list[dict[str, str]] = []
         self._asked = -float("inf")
 
-    def _look(self) -> None:
+    def _refresh(self) -> None:
         if time.monotonic() - self._asked < self.every:
             return
         command = ["squeue", "--noheader", "--array", "--format=%i %j", f"--user={getpass.getuser()}"]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
             lines = (line.strip().partition(" ") for line in done.stdout.splitlines())
-            self.looks = [*self.looks, {number: name.strip() for number, _, name in lines if number}][-2:]
+            self.snapshots = [*self.snapshots, {number: name.strip() for number, _, name in lines if number}][-2:]
         except (OSError, subprocess.SubprocessError):
-            self.looks = []  # not known; ask again
+            self.snapshots = []  # not known; ask again
         self._asked = time.monotonic()
 
     def find(self, job: str | None, name: str | None, element: int | None) -> str | None:
-        """Return the number of a job, None where it was not there at the last look.
+        """Return the number of a job, None where the queue did not have it when it was last asked.
 
         Args:
             job: its number, None where only the rest is known.
             name: of its submission.
             element: of the submission's array, None where it is no array.
         """
-        self._look()
-        queued = self.looks[-1] if self.looks else {}
+        self._refresh()
+        queued = self.snapshots[-1] if self.snapshots else {}
         if job is not None:
             return job if job in queued else None
         numbers = [number for number, called in queued.items() if called == name]
@@ -316,8 +316,8 @@ class _Queue:
 
     def lost(self, job: str) -> bool:
         """Return whether a job was missing twice: files of one that has just ended may need a moment to be seen."""
-        self._look()
-        return len(self.looks) == 2 and not any(job in look for look in self.looks)
+        self._refresh()
+        return len(self.snapshots) == 2 and not any(job in queued for queued in self.snapshots)
 
 
 def _has_ended(handle: Any, queue: _Queue) -> bool:
