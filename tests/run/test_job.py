@@ -16,6 +16,7 @@ from indexnet.core.errors import UserError
 from indexnet.run import callbacks
 from indexnet.run.job import DIVERGED, run_job
 from indexnet.run.record import Record
+from indexnet.run.schema import config_hash
 from run_support import DENOISING, MATTING, RECONSTRUCTION, job_process, losses, prepare_run, same, weights
 
 
@@ -386,7 +387,7 @@ def test_an_experiment_file_that_is_edited_changes_no_job_that_waits(tmp_path, m
     monkeypatch.setattr(configs, "experiments_dir", lambda: tmp_path)
     assert Record.start(config, "").changes == ["global batch 8 instead of the printed 32"]
     without = {key: value for key, value in config.items() if key != "protocol"}  # as earlier versions froze it
-    assert configs.config_hash(without) == configs.config_hash(config)
+    assert config_hash(without) == config_hash(config)
     assert Record.start(without, "").changes == []
     assert Record.start(without, "").batch["printed"] is None
     (folder.path / "config.yaml").write_text(yaml.safe_dump(without, sort_keys=False))
