@@ -16,6 +16,7 @@ from indexnet.core.errors import UserError
 from indexnet.run import callbacks
 from indexnet.run.job import DIVERGED, run_job
 from indexnet.run.record import Record
+from indexnet.run.schema import config_hash
 from run_support import DENOISING, MATTING, RECONSTRUCTION, job_process, losses, prepare_run, same, weights
 
 
