@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,9 +17,6 @@ from commands_support import (
     trimap,
 )
 from indexnet.cli import main
-from indexnet.core.errors import UserError
-from indexnet.inference.image_loop import ReadAhead
-from indexnet.inference.inputs import Item
 from indexnet.networks.checkpoint import load_network
 from indexnet.networks.tiled.matting_protocol import infer_alpha, to_uint8
 from indexnet.tasks.matting import MattingTask
@@ -380,29 +376,6 @@ def test_photographs_of_cameras(matting, folder):
     assert predict(matting, folder) == 0
     assert read(folder / "out" / "a.png").shape == (40, 50)
     assert files_of(folder / "out") == ["a.png", "b.png", "dots.in.name.png", "grün und blau.png"]
-
-
-def test_the_next_images_are_read_meanwhile_and_each_once():
-    """What cannot be read fails when it is its turn, and the others go on."""
-    items = [Item(Path(name)) for name in "abcde"]
-    read: list[str] = []
-
-    def load(item):
-        read.append(item.stem)
-        if item.stem == "c":
-            raise UserError("c is broken")
-        return item.stem.upper()
-
-    with ReadAhead(items, load) as ready:
-        assert ready.take(items[0]) == "A"
-        assert ready.peek(items[1]) == "B"
-        assert set(read) <= {"a", "b"}  # one ahead, not all
-        assert ready.take(items[1]) == "B"
-        with pytest.raises(UserError, match="c is broken"):
-            ready.take(items[2])
-        assert ready.take(items[3]) == "D"
-        assert ready.take(items[4]) == "E"
-    assert read == list("abcde")
 
 
 def test_batches_give_what_single_images_give(autoencoder, tmp_path, capsys, monkeypatch):
