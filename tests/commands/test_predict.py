@@ -416,6 +416,21 @@ def test_a_data_set(matting, tmp_path, capsys):
     assert "all 2 results exist" in one_line(capsys)
 
 
+def test_a_trimap_of_a_data_set_that_marks_nothing(matting, tmp_path, monkeypatch, capsys):
+    from indexnet.data.scenes.dataset import SceneSamples
+
+    plain = SceneSamples.sample
+
+    def unmarked(self, index, rng):
+        sample = plain(self, index, rng)
+        return {**sample, "trimap": sample["trimap"] * 0}
+
+    monkeypatch.setattr(SceneSamples, "sample", unmarked)
+    words = ["data=scenes", "data.test_count=1", "--output", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(["predict", str(matting), *words]) == 0
+    assert "scene-test-000000: the trimap has neither foreground (255) nor unknown" in capsys.readouterr().err
+
+
 def test_a_data_set_of_several_tests_gets_a_folder_each(matting, tmp_path):
     """As alphamatting.com wants its submissions; there is no true alpha."""
     from data_support import write_alphamatting_test
