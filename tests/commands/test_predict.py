@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,9 +17,6 @@ from commands_support import (
     trimap,
 )
 from indexnet.cli import main
-from indexnet.core.errors import UserError
-from indexnet.inference.image_loop import ReadAhead
-from indexnet.inference.inputs import Item
 from indexnet.networks.checkpoint import load_network
 from indexnet.networks.tiled.matting_protocol import infer_alpha, to_uint8
 from indexnet.tasks.matting import MattingTask
@@ -382,29 +378,6 @@ def test_photographs_of_cameras(matting, folder):
     assert files_of(folder / "out") == ["a.png", "b.png", "dots.in.name.png", "grün und blau.png"]
 
 
-def test_the_next_images_are_read_meanwhile_and_each_once():
-    """What cannot be read fails when it is its turn, and the others go on."""
-    items = [Item(Path(name)) for name in "abcde"]
-    read: list[str] = []
-
-    def load(item):
-        read.append(item.stem)
-        if item.stem == "c":
-            raise UserError("c is broken")
-        return item.stem.upper()
-
-    with ReadAhead(items, load) as ready:
-        assert ready.take(items[0]) == "A"
-        assert ready.peek(items[1]) == "B"
-        assert set(read) <= {"a", "b"}  # one ahead, not all
-        assert ready.take(items[1]) == "B"
-        with pytest.raises(UserError, match="c is broken"):
-            ready.take(items[2])
-        assert ready.take(items[3]) == "D"
-        assert ready.take(items[4]) == "E"
-    assert read == list("abcde")
-
-
 def test_batches_give_what_single_images_give(autoencoder, tmp_path, capsys, monkeypatch):
     for number, size in enumerate([(20, 24), (20, 24), (20, 24), (30, 24), (20, 24)]):
         save_image(tmp_path / "images" / f"{number}.png", photograph(*size, seed=number))
@@ -441,6 +414,21 @@ def test_a_data_set(matting, tmp_path, capsys):
     assert np.array_equal(read(tmp_path / "out" / f"{dataset.name(1)}.png"), expected)
     assert main(["predict", str(matting), *words]) == 2
     assert "all 2 results exist" in one_line(capsys)
+
+
+def test_a_trimap_of_a_data_set_that_marks_nothing(matting, tmp_path, monkeypatch, capsys):
+    from indexnet.data.scenes.dataset import SceneSamples
+
+    plain = SceneSamples.sample
+
+    def unmarked(self, index, rng):
+        sample = plain(self, index, rng)
+        return {**sample, "trimap": sample["trimap"] * 0}
+
+    monkeypatch.setattr(SceneSamples, "sample", unmarked)
+    words = ["data=scenes", "data.test_count=1", "--output", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(["predict", str(matting), *words]) == 0
+    assert "scene-test-000000: the trimap has neither foreground (255) nor unknown" in capsys.readouterr().err
 
 
 def test_a_data_set_of_several_tests_gets_a_folder_each(matting, tmp_path):

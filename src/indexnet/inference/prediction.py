@@ -93,9 +93,12 @@ class DataSource:
         from indexnet.inference.predictor import check_channels
 
         dataset, index = self.places[item]
-        sample = dataset.sample(index, np.random.default_rng(0))
+        sample: dict[str, Any] = dict(dataset.sample(index, np.random.default_rng(0)))
         check_channels(self.task, sample)
-        return Reading(self.predictor.from_sample(sample, item.stem))
+        remarks = []
+        if self.task.guide is not None:
+            remarks = _trimap_remarks((sample[self.task.guide][0] * 255).round().byte().numpy(), item.image)
+        return Reading(self.predictor.from_sample(sample, item.stem), remarks)
 
 
 def _read_boxes(args: argparse.Namespace) -> dict[str, list[Box]] | None:
