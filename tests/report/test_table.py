@@ -1,4 +1,4 @@
-"""indexnet.report.build, .formats and .words: numbers computed by hand, and what is said where something is missing."""
+"""indexnet.report.build, .markdown and .remarks: numbers computed by hand, and what is said where something is missing."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from indexnet.report.provenance import facts
 from indexnet.run.config import compose, freeze
 from indexnet.run.run_sets import find_run_sets
 from indexnet.run.tables import load_experiment
+from report_checker import check
 from report_fabricated import MAE, PSNR, column, experiment, record, row, write_run
 
 
@@ -498,8 +499,6 @@ def test_rows_that_an_experiment_with_blocks_does_not_know_are_a_block_of_their_
 
 
 def check_page(table):
-    from test_report_page import check
-
     return check(html.page(table, "now"))
 
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from indexnet.core.statistics import interval
-from indexnet.inference.evaluation import FEWEST, LEVEL, Scores, bootstrap, group_count
+from indexnet.core.statistics import FEWEST, LEVEL, interval
+from indexnet.inference.evaluation import Scores, bootstrap, group_count
 from indexnet.metrics import MetricInfo
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from indexnet.core import statistics
@@ -202,7 +203,7 @@ def _mark_ties(rows: Sequence[TableRow], columns: Sequence[Column]) -> None:
 def _pooled(values: Mapping[int, float], scores: statistics.Scores) -> bool:
     """Whether any seed's value is something else than the mean of its per-image values, beyond rounding."""
     return any(
-        not math.isclose(value, statistics.mean(list(scores[seed].values())), rel_tol=1e-6, abs_tol=1e-9)
+        not math.isclose(value, fmean(scores[seed].values()), rel_tol=1e-6, abs_tol=1e-9)
         for seed, value in values.items()
         if scores.get(seed)
     )

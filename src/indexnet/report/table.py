@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from indexnet.core import statistics
@@ -54,7 +55,7 @@ class Measurement:
     @property
     def mean(self) -> float | None:
         """Mean over seeds; None without a finished run."""
-        return statistics.mean(list(self.values.values())) if self.values else None
+        return fmean(self.values.values()) if self.values else None
 
     @property
     def sd(self) -> float | None:
@@ -125,7 +126,7 @@ class TableRow:
     def cost(self, key: str) -> float | None:
         """Mean of a number of the records over finished runs (identical in all of them for counts)."""
         values = [value for run in self.done if (value := run.number(key)) is not None]
-        return statistics.mean(values) if values else None
+        return fmean(values) if values else None
 
     def status(self, seeds: int) -> str:
         """Say in one word how far the row is, for programs.
