@@ -15,7 +15,7 @@ from indexnet.data.io.trimaps import eroded_trimap
 from indexnet.inference.evaluation import evaluate
 from indexnet.inference.predictor import load_task
 from indexnet.inference.robustness import RemadeTrimaps, parse_ranges
-from indexnet.report.panels import Line, Panel, draw_png, draw_svg
+from indexnet.report.line_plots import Line, Panel, draw_png, draw_svg
 
 
 def scenes(count=3):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from indexnet.inference.methods import Setup
     from indexnet.inference.robustness import Range
     from indexnet.metrics import MetricInfo
-    from indexnet.report.panels import Panel
+    from indexnet.report.line_plots import Panel
 
 
 HELP = "evaluate matting checkpoints on trimaps made again, wider and wider, from the true alpha"
@@ -61,7 +61,7 @@ def main(args: argparse.Namespace) -> int:
     from indexnet.inference.comparison_table import drawn_over
     from indexnet.inference.evaluation import bootstrap, group_count
     from indexnet.inference.robustness import measure, parse_ranges, range_name, rows_of
-    from indexnet.report.panels import draw_png, draw_svg
+    from indexnet.report.line_plots import draw_png, draw_svg
     from indexnet.run import record as records
     from indexnet.run.splits import describe_splits
 
@@ -168,7 +168,7 @@ def _csv(setup: Setup, names: Sequence[str], values: Results, images: int, group
 
 def _panels(setup: Setup, infos: Mapping[str, MetricInfo], names: Sequence[str], values: Results) -> list[Panel]:
     from indexnet.inference.comparison_table import heading
-    from indexnet.report.panels import Line, Panel
+    from indexnet.report.line_plots import Line, Panel
 
     return [
         Panel(
