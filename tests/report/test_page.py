@@ -15,7 +15,7 @@ from PIL import Image
 
 from indexnet.commands import report
 from indexnet.core.errors import UserError
-from indexnet.report import gallery, html, markdown
+from indexnet.report import html, markdown, pictures
 from indexnet.report.build import build
 from indexnet.run.run_sets import Picture, find_run_sets
 from indexnet.run.tables import list_experiments, load_experiment
@@ -161,7 +161,7 @@ def test_many_rows_get_a_frame_each(tmp_path):
 def test_gallery_takes_the_lowest_finished_seed_and_orders_kinds(tmp_path):
     fill(tmp_path)
     (tmp_path / "made_up/photos-small/m2o/seed=0/record.json").write_text('{"status": "failed"}')
-    ((name, strips),) = gallery.samples(table_of(tmp_path), limit=2)
+    ((name, strips),) = pictures.samples(table_of(tmp_path), limit=2)
     assert name == "camera 1"
     assert [(strip.row.label, strip.seed) for strip in strips] == [("Nearest", 0), ("CARAFE", 0), ("M2O", 1)]
     assert [p.kind for p in strips[2].pictures] == ["input", "output", "error", "index", "index", "index"]
@@ -177,8 +177,8 @@ def test_pictures_that_all_rows_have_alike_are_shown_once(tmp_path):
     same, other = pixels(), pixels()[::-1]
     for name, shown in (("a", same), ("b", other)):
         write_pictures(tmp_path, name, [("input", same), ("target", shown), ("output", same)])
-    ((_, strips),) = gallery.samples(table_of(tmp_path), limit=1)
-    shared, own = gallery.common(strips)
+    ((_, strips),) = pictures.samples(table_of(tmp_path), limit=1)
+    shared, own = pictures.common(strips)
     assert [p.kind for p in shared] == ["input"]  # the outputs agree by chance and stay
     assert [[p.kind for p in strip.pictures] for strip in own] == [["target", "output"]] * 2
     checker = check(html.page(table_of(tmp_path), ""))
@@ -238,29 +238,29 @@ def test_pictures_are_embedded_whole_when_small_and_shrunk_when_large(tmp_path):
     small, large = tmp_path / "small.png", tmp_path / "large.png"
     Image.fromarray(pixels(32)).save(small)
     Image.fromarray(np.tile(np.arange(600, dtype=np.uint8)[None, :, None], (300, 1, 3))).save(large)
-    uri, width, height = gallery.data_uri(Picture(small, "x", "input", None, ""))
+    uri, width, height = pictures.embed(Picture(small, "x", "input", None, ""))
     assert (width, height) == (32, 32)
     assert (np.asarray(decode(uri)) == pixels(32)).all()
-    uri, width, height = gallery.data_uri(Picture(large, "x", "output", None, ""))
+    uri, width, height = pictures.embed(Picture(large, "x", "output", None, ""))
     assert (width, height) == (256, 128)
     assert decode(uri).size == (256, 128)
-    assert gallery.data_uri(Picture(large, "x", "index", 0, ""))[1:] == (600, 300)
+    assert pictures.embed(Picture(large, "x", "index", 0, ""))[1:] == (600, 300)
     (tmp_path / "broken.png").write_bytes(b"no image")
-    assert gallery.data_uri(Picture(tmp_path / "broken.png", "x", "input", None, "")) is None
+    assert pictures.embed(Picture(tmp_path / "broken.png", "x", "input", None, "")) is None
 
 
 def test_photographs_become_jpeg(tmp_path):
     path = tmp_path / "photo.png"
     noise = np.random.default_rng(0).integers(0, 255, (300, 300, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)
-    uri, *_ = gallery.data_uri(Picture(path, "x", "input", None, ""))
+    uri, *_ = pictures.embed(Picture(path, "x", "input", None, ""))
     assert uri.startswith("data:image/jpeg")
-    uri, *_ = gallery.data_uri(Picture(path, "x", "output", None, ""))
+    uri, *_ = pictures.embed(Picture(path, "x", "output", None, ""))
     assert uri.startswith("data:image/png")
     grey = tmp_path / "grey.png"
     Image.fromarray(np.repeat(noise[..., :1], 3, axis=2)).save(grey)
-    assert decode(gallery.data_uri(Picture(grey, "x", "output", None, ""))[0]).mode == "L"
-    assert decode(gallery.data_uri(Picture(path, "x", "error", None, ""))[0]).mode == "P"
+    assert decode(pictures.embed(Picture(grey, "x", "output", None, ""))[0]).mode == "L"
+    assert decode(pictures.embed(Picture(path, "x", "error", None, ""))[0]).mode == "P"
 
 
 # --- the command -------------------------------------------------------------------------------------------------
@@ -268,35 +268,32 @@ def test_photographs_become_jpeg(tmp_path):
 
 @pytest.fixture
 def run_command(tmp_path, monkeypatch):
-    """Run ``indexnet report`` in a fresh folder with a fabricated experiment file; returns the exit code."""
-    from indexnet.run import tables
-
+    """Run ``indexnet report`` in a fresh folder on a fabricated experiment."""
     made = experiment([row("a", "Nearest"), row("b", "CARAFE"), row("m2o", "M2O")], [column(**PSNR), column(**MAE)])
-    monkeypatch.setattr(tables, "load_experiment", lambda name: made)
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
         parser = argparse.ArgumentParser()
         report.configure(parser)
-        return report.main(parser.parse_args(["made_up", *arguments]))
+        report.make(made, parser.parse_args(["made_up", *arguments]))
 
     return run
 
 
 def test_command_writes_its_files_and_prints_a_table(run_command, tmp_path, capsys):
     fill(tmp_path / "runs")
-    assert run_command() == 0
+    run_command()
     folder = tmp_path / "reports/made_up/photos-small"
     assert sorted(path.name for path in folder.iterdir()) == ["report.html", "report.md", "table.csv", "table.tex"]
     said = capsys.readouterr().out
     assert "photos at budget small, 6 of 6 runs finished" in " ".join(said.split())
     assert "Best PSNR (dB)" in said
     assert "reports/made_up/photos-small/report.html" in said
-    assert run_command() == 0  # again: our own report is replaced
+    run_command()  # again: our own report is replaced
 
 
 def test_command_without_runs(run_command, tmp_path, capsys):
-    assert run_command() == 0
+    run_command()
     assert (tmp_path / "reports/made_up/no-runs/table.csv").is_file()
     assert "Nothing is measured yet" in capsys.readouterr().out
 
@@ -312,9 +309,9 @@ def test_command_refuses_a_folder_of_runs_that_is_not_there(run_command, tmp_pat
 def test_command_chooses_and_names_data(run_command, tmp_path, capsys):
     fill(tmp_path / "elsewhere")
     fill(tmp_path / "elsewhere", names=("a",), setting="photos-paper")
-    assert run_command("--runs", "elsewhere") == 0
+    run_command("--runs", "elsewhere")
     assert "also there: photos-paper (--data)" in " ".join(capsys.readouterr().out.split())
-    assert run_command("--runs", "elsewhere", "--data", "photos-paper", "--output", "mine") == 0
+    run_command("--runs", "elsewhere", "--data", "photos-paper", "--output", "mine")
     assert "photos at budget paper" in (tmp_path / "mine/report.md").read_text()
     with pytest.raises(UserError, match="present: photos-paper, photos-small"):
         run_command("--runs", "elsewhere", "--data", "scenes-small")
@@ -327,7 +324,7 @@ def test_command_overwrites_nothing_of_others(run_command, tmp_path):
         run_command("--output", "mine")
     assert (tmp_path / "mine/table.csv").read_text() == "precious"
     assert not (tmp_path / "mine/report.html").exists()
-    assert run_command("--output", "mine", "--overwrite") == 0
+    run_command("--output", "mine", "--overwrite")
     assert (tmp_path / "mine/table.csv").read_text() != "precious"
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="is a file"):
@@ -346,7 +343,7 @@ def test_every_experiment_file_makes_a_report_without_runs(name, tmp_path, monke
     lines = list(csv.DictReader((folder / "table.csv").read_text(encoding="utf-8").splitlines()))
     assert [line["row"] for line in lines] == [row.name for row in made.rows]
     measured = [f"{c.metric}_{what}" for c in made.columns for what in (*markdown.MEASURED, *markdown.INTERVAL)]
-    assert all(line[key] == "" for line in lines for key in [*measured, *markdown.COSTS, "data", "budget"])
+    assert all(line[key] == "" for line in lines for key in [*measured, *markdown.COST_CELLS, "data", "budget"])
     printed = sum(bool(row.printed.get(c.printed)) for row in made.rows for c in made.columns if c.printed)
     assert {line["status"] for line in lines} <= {"missing", "pending"}
     assert sum(bool(line[f"printed_{column.metric}"]) for line in lines for column in made.columns) == printed

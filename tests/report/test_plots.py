@@ -49,7 +49,7 @@ def series(number, values, label="", best=False):
 @pytest.mark.parametrize("narrow", [False, True])
 def test_dot_plot_orders_means_from_left_to_right(narrow):
     rows = [series(1, [20.0, 21.0]), series(2, [36.0, 37.0], best=True), series(3, [28.0])]
-    root = parse(dot_plot(rows, "PSNR (dB)", 2, width=340 if narrow else 860, narrow=narrow))
+    root = parse(dot_plot(rows, "PSNR (dB)", 2, narrow=narrow))
     x = [position[0] for position in discs(root)]
     assert x[0] < x[2] < x[1]
     # linear: 28 stands (28 - 20.5) / (36.5 - 20.5) of the way

@@ -1,4 +1,4 @@
-"""indexnet.report.build, .formats and .words: numbers computed by hand, and what is said where something is missing."""
+"""indexnet.report: numbers computed by hand, and what is said where something is missing."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from indexnet.report.provenance import facts
 from indexnet.run.config import compose, freeze
 from indexnet.run.run_sets import find_run_sets
 from indexnet.run.tables import load_experiment
+from report_checker import check
 from report_fabricated import MAE, PSNR, column, experiment, record, row, write_run
 
 
@@ -86,7 +87,8 @@ def test_kendall_with_the_printed_order(four_rows):
     assert block.agreement["psnr"].tau == pytest.approx(1 / 3)
     assert block.agreement["psnr"].rows == 3
     assert "mae" not in block.agreement  # nothing printed
-    assert "PSNR (dB) 0.33 (3 rows)" in remarks.agreement(table)
+    assert "order of 3 rows" in remarks.agreement(table)
+    assert "PSNR (dB) 0.33." in remarks.agreement(table)
 
 
 def test_what_is_missing_and_why(four_rows):
@@ -337,8 +339,8 @@ def test_zero_runs_leave_measured_cells_empty_and_printed_ones_in_place(four_row
 
 def test_parameters_beside_a_printed_difference(four_rows):
     table = build(*four_rows)
-    assert remarks.parameters(table, table.rows[0]) == "3.75M"
-    assert remarks.parameters(table, table.rows[1]) == "3.76M (+4.99K)"
+    assert remarks.cost(table, table.rows[0], "parameters") == "3.75M"
+    assert remarks.cost(table, table.rows[1], "parameters") == "3.76M (+4.99K)"
 
 
 def test_markdown_says_where_the_numbers_come_from(four_rows):
@@ -448,8 +450,8 @@ def test_blocks_are_ranked_compared_and_correlated_apart(tmp_path):
     assert "of 2 rows" in remarks.agreement(table)
     assert "sigma 15: BSD68 PSNR (dB) 1.00; sigma 25: BSD68 PSNR (dB) 1.00" in remarks.agreement(table)
     assert (
-        "Best BSD68 PSNR (dB) on train400 at budget small: at sigma 15, A, 32.50; at sigma 25, B, 26.55, "
-        "not to be told apart from A"
+        "Best BSD68 PSNR (dB) on train400 at budget small: sigma 15: A, 32.50 (one seed: spread unknown); "
+        "sigma 25: B, 26.55 (one seed: spread unknown), not to be told apart from A."
     ) in remarks.headline(table)
 
 
@@ -483,10 +485,10 @@ def test_parameter_differences_refer_to_the_own_block_or_to_one_that_has_run(tmp
     runs = write_blocked(tmp_path)
     table = build(blocked(), runs)
     assert [table.reference(line).name for line in table.rows[1::3]] == ["a_sigma15", "a_sigma25"]
-    assert remarks.parameters(table, table.rows[1]) == "7.09M (+16)"
+    assert remarks.cost(table, table.rows[1], "parameters") == "7.09M (+16)"
     left = dataclasses.replace(runs, runs=tuple(run for run in runs.runs if run.row != "a_sigma25"))
     table = build(blocked(), left)
-    assert remarks.parameters(table, table.rows[4]) == "7.09M (+16)"
+    assert remarks.cost(table, table.rows[4], "parameters") == "7.09M (+16)"
 
 
 def test_rows_that_an_experiment_with_blocks_does_not_know_are_a_block_of_their_own(tmp_path):
@@ -498,8 +500,6 @@ def test_rows_that_an_experiment_with_blocks_does_not_know_are_a_block_of_their_
 
 
 def check_page(table):
-    from test_report_page import check
-
     return check(html.page(table, "now"))
 
 
@@ -596,9 +596,8 @@ def test_pooled_numbers_say_what_is_compared(tmp_path):
     assert (other.interval.low, other.interval.high) == (-5.0, -5.0)
     text = " ".join(remarks.legend(table))
     assert "mIoU (%): computed from all images at once, so not the mean of the images' own numbers" in text
-    assert "mean of the images&#x27; own numbers minus the best&#x27;s: 95 % interval −5.00 to −5.00" in html.page(
-        table, ""
-    )
+    page = unescape(html.page(table, ""))
+    assert "mean of the images' own numbers minus the best's: 95 % interval −5.00 to −5.00" in page
 
 
 def test_a_row_with_better_images_is_not_told_apart_from_the_best_pooled_number(tmp_path):

@@ -378,7 +378,6 @@ def test_a_row_with_a_rate_of_its_own_is_printed_with_it(tmp_path, monkeypatch):
 
 def test_an_experiment_file_that_is_edited_changes_no_job_that_waits(tmp_path, monkeypatch):
     from indexnet.run import tables
-    from indexnet.run.schema import config_hash
 
     words = ["experiments=quickstart", "experiment.row=hin", "training.batch_size=8"]
     folder = prepare_run(tmp_path, *words)

@@ -12,7 +12,7 @@ from indexnet.core.paths import DEFAULT_RUNS
 
 if TYPE_CHECKING:
     from indexnet.report.table import Table
-
+    from indexnet.run.tables import Experiment
 
 HELP = "make the result table of an experiment: report.html, report.md, table.csv, table.tex"
 
@@ -36,11 +36,17 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         UserError: unknown experiment or data, no folder of runs where one was named, or files in the way.
     """
-    from indexnet.report.build import build
-    from indexnet.run.run_sets import choose, find_run_sets
     from indexnet.run.tables import load_experiment
 
-    experiment = load_experiment(args.experiment)
+    make(load_experiment(args.experiment), args)
+    return 0
+
+
+def make(experiment: Experiment, args: argparse.Namespace) -> None:
+    """Make the report of an experiment; the rest is as for :func:`main`."""
+    from indexnet.report.build import build
+    from indexnet.run.run_sets import choose, find_run_sets
+
     base = Path(args.runs or DEFAULT_RUNS)
     if args.runs is not None and not base.is_dir():  # a mistyped folder must not look like a table without runs
         raise UserError(
@@ -53,7 +59,6 @@ def main(args: argparse.Namespace) -> int:
     folder = Path(args.output or Path("reports") / experiment.name / (runs.name if runs else "no-runs"))
     write(table, folder, overwrite=args.overwrite)
     show(table, folder)
-    return 0
 
 
 def write(table: Table, folder: Path, *, overwrite: bool = False) -> list[Path]:

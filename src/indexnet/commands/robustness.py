@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from indexnet.inference.comparison_table import Comparison, Line
-    from indexnet.report.panels import Panel
+    from indexnet.report.line_plots import Panel
 
 
 HELP = "evaluate matting checkpoints on trimaps made again, wider and wider, from the true alpha"
@@ -52,7 +52,7 @@ def main(args: argparse.Namespace) -> int:
     from indexnet.core.machine import device_name
     from indexnet.inference.comparison_table import compare_scores, finite_or_none, interval_note
     from indexnet.inference.robustness import curve_rows, measure, parse_ranges, range_name, rows_of
-    from indexnet.report.panels import draw_png, draw_svg
+    from indexnet.report.line_plots import draw_png, draw_svg
     from indexnet.run import record as records
     from indexnet.run.splits import describe_splits
 
@@ -135,14 +135,14 @@ def main(args: argparse.Namespace) -> int:
 
 def _panels(comparison: Comparison, curves: Sequence[Sequence[Line]], names: Sequence[str]) -> list[Panel]:
     from indexnet.inference.comparison_table import heading
-    from indexnet.report import panels
+    from indexnet.report import line_plots
 
     return [
-        panels.Panel(
+        line_plots.Panel(
             f"{heading(key, info)}, {'higher' if info.higher_is_better else 'lower'} is better",
             list(names),
             [
-                panels.Line(curve[0].caption, [(line.cells[key].value, line.cells[key].bounds) for line in curve])
+                line_plots.Line(curve[0].caption, [(line.cells[key].value, line.cells[key].bounds) for line in curve])
                 for curve in curves
             ],
             "size of the eroding ellipses, pixels",

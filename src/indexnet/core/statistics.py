@@ -1,20 +1,23 @@
-"""Statistics over images and seeds: intervals, paired differences, ranks."""
+"""Statistics over images and seeds: bootstrap intervals, paired differences, ranks."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
 
+Floats = NDArray[np.float64]
 Scores = Mapping[int, Mapping[str, float]]
 """Per-image scores of one table row: seed -> image name -> score."""
 
-REPLICATES = 2000
-LEVEL = 0.95
+REPLICATES, LEVEL = 2000, 0.95
+FEWEST = 6  # groups; of fewer the bootstrap knows too few draws, and its intervals are far too narrow
+_CHUNK = 250  # replicates at once: keeps the sums of segmentation with many classes small
 
 
 @dataclass(frozen=True)
@@ -39,33 +42,18 @@ class Interval:
         return self.low <= 0.0 <= self.high
 
 
-def mean(values: Sequence[float]) -> float:
-    """Return the arithmetic mean of one or more numbers.
-
-    Raises:
-        ValueError: there are none.
-    """
-    if not values:
-        raise ValueError("the mean of no values is not defined")
-    return math.fsum(values) / len(values)
-
-
 def sample_sd(values: Sequence[float]) -> float | None:
     """Return the sample standard deviation (divisor n - 1); None for fewer than two values."""
     if len(values) < 2:
         return None
-    centre = mean(values)
+    centre = fmean(values)
     return math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1))
 
 
 def ranks(values: Sequence[float | None], higher_is_better: bool) -> list[int | None]:
     """Return competition ranks (1 is best, equal values share the better rank); None stays None."""
-    known = [value for value in values if value is not None]
-
-    def rank(value: float) -> int:
-        return 1 + sum((other > value) if higher_is_better else (other < value) for other in known)
-
-    return [None if value is None else rank(value) for value in values]
+    best_first = sorted((value for value in values if value is not None), reverse=higher_is_better)
+    return [None if value is None else 1 + best_first.index(value) for value in values]
 
 
 def kendall_tau_b(first: Sequence[float], second: Sequence[float]) -> float | None:
@@ -76,19 +64,12 @@ def kendall_tau_b(first: Sequence[float], second: Sequence[float]) -> float | No
     Raises:
         ValueError: the lengths differ.
     """
-    if len(first) != len(second):
-        raise ValueError(f"kendall_tau_b needs sequences of one length, got {len(first)} and {len(second)}")
-    score = first_pairs = second_pairs = 0
-    for i in range(len(first)):
-        for j in range(i):
-            a = (first[i] > first[j]) - (first[i] < first[j])
-            b = (second[i] > second[j]) - (second[i] < second[j])
-            score += a * b
-            first_pairs += a != 0
-            second_pairs += b != 0
-    if first_pairs == 0 or second_pairs == 0:
+    if len(first) < 2:
         return None
-    return score / math.sqrt(first_pairs * second_pairs)
+    from scipy.stats import kendalltau  # takes a second to import
+
+    tau = float(kendalltau(first, second).statistic)
+    return None if math.isnan(tau) else tau
 
 
 @lru_cache(maxsize=2)
@@ -99,18 +80,6 @@ def _counts(items: int, replicates: int, seed: int) -> NDArray[np.float32]:
     for line in counts:  # a sample at a time: a (replicates, items) table of integers would be twice as large
         line[:] = np.bincount(generator.integers(0, items, size=items), minlength=items)
     return counts
-
-
-def _matrix(scores: Scores, seeds: Sequence[int], images: Sequence[str]) -> NDArray[np.float64]:
-    return np.array([[scores[seed][image] for image in images] for seed in seeds], dtype=np.float64)
-
-
-def _replicates(
-    table: NDArray[np.float64], images: NDArray[np.float32], seeds: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    """Means of a (seeds, images) table under every pair of resampled images and seeds: (replicates,)."""
-    per_seed = images @ table.T.astype(np.float32) / table.shape[1]
-    return np.asarray((per_seed * seeds).sum(axis=1, dtype=np.float64) / table.shape[0])
 
 
 def paired_bootstrap(
@@ -134,30 +103,67 @@ def paired_bootstrap(
     """
     if not first or not second:
         return None
-    common = set.intersection(*(set(images) for images in (*first.values(), *second.values())))
-    images = sorted(common)
+    images = sorted(set.intersection(*(set(scores) for scores in (*first.values(), *second.values()))))
     if not images:
         return None
-    weights = _counts(len(images), replicates, seed)
-    paired = sorted(set(first) & set(second))
-    if paired:
-        table = _matrix(first, paired, images) - _matrix(second, paired, images)
-        differences = _replicates(table, weights, _counts(len(paired), replicates, seed + 1))
+
+    def table(scores: Scores, seeds: Sequence[int]) -> Floats:
+        return np.array([[scores[seed][image] for image in images] for seed in seeds], dtype=np.float64)
+
+    def means(values: Floats, draw: int) -> Floats:
+        """Means of (seeds, images) values under every pair of resampled images and seeds: (replicates,)."""
+        count = len(values)
+        per_seed = _counts(len(images), replicates, seed) @ values.T.astype(np.float32) / len(images)
+        return np.asarray((per_seed * _counts(count, replicates, draw)).sum(axis=1, dtype=np.float64) / count)
+
+    if paired := sorted(set(first) & set(second)):
         seeds = len(paired)
+        differences = means(table(first, paired) - table(second, paired), seed + 1)
     else:
-        a, b = sorted(first), sorted(second)
-        differences = _replicates(
-            _matrix(first, a, images), weights, _counts(len(a), replicates, seed + 1)
-        ) - _replicates(_matrix(second, b, images), weights, _counts(len(b), replicates, seed + 2))
-        seeds = min(len(a), len(b))
-    tail = (1.0 - level) / 2.0
-    low, high = np.quantile(differences, [tail, 1.0 - tail])
-    return Interval(float(low), float(high), len(images), seeds)
+        seeds = min(len(first), len(second))
+        differences = means(table(first, sorted(first)), seed + 1) - means(table(second, sorted(second)), seed + 2)
+    return Interval(*_central(differences, level), len(images), seeds)
 
 
-def interval(replicates: NDArray[np.float64] | None, level: float = LEVEL) -> tuple[float, float] | None:
-    """Return the central share of bootstrap replicates; None where there are none, or not all are finite."""
-    if replicates is None or not np.isfinite(replicates).all():
+def bootstrap(
+    sums: Mapping[str, Floats],
+    groups: Mapping[str, str],
+    value: Callable[[Floats], Floats],
+    *,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> Floats | None:
+    """Draw groups of images with replacement, and compute a metric from the sums over each draw.
+
+    The metric need not be a mean over images. Two methods measured on the same images get the same draws, so that the
+    difference of their replicates is that of a paired bootstrap.
+
+    Args:
+        sums: what every image adds to the metric's sums, by name, (K,).
+        groups: the group of every image; images of a group stay together.
+        value: the metric of sums: (n, K) to (n,).
+        replicates: number of draws.
+        seed: of the draws.
+
+    Returns:
+        (replicates,), or None where there are fewer than :data:`FEWEST` groups, which say too little of others.
+    """
+    table: dict[str, Floats] = {}
+    for name in sorted(sums):
+        table[groups[name]] = table.get(groups[name], 0.0) + sums[name]
+    if len(table) < FEWEST:
         return None
+    stacked = np.stack([table[group] for group in sorted(table)])
+    chances = np.full(len(table), 1 / len(table))
+    counts = np.random.default_rng(seed).multinomial(len(table), chances, size=replicates).astype(np.float64)
+    return np.concatenate([value(counts[i : i + _CHUNK] @ stacked) for i in range(0, replicates, _CHUNK)])
+
+
+def interval(replicates: Floats | None, level: float = LEVEL) -> tuple[float, float] | None:
+    """Return the central share of bootstrap replicates; None where there are none, or not all are finite."""
+    return None if replicates is None or not np.isfinite(replicates).all() else _central(replicates, level)
+
+
+def _central(replicates: Floats, level: float) -> tuple[float, float]:
     low, high = np.quantile(replicates, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

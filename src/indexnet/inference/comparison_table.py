@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from indexnet.core.console import print_table
-from indexnet.core.statistics import interval
-from indexnet.inference.evaluation import FEWEST, LEVEL, Scores, bootstrap, group_count
+from indexnet.core.statistics import FEWEST, LEVEL, interval
+from indexnet.inference.evaluation import Scores, bootstrap, group_count
 from indexnet.metrics import MetricInfo
 
 Bounds = tuple[float, float]

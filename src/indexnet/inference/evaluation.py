@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from indexnet.core import statistics
 from indexnet.core.console import error_console, say
 from indexnet.core.errors import UserError
 from indexnet.metrics import SumMetric
@@ -23,10 +25,6 @@ from indexnet.tasks import Task, metric_key
 if TYPE_CHECKING:
     from indexnet.data import Dataset
 
-
-REPLICATES, LEVEL = 2000, 0.95
-FEWEST = 6  # groups; of fewer the bootstrap knows too few draws, and its intervals are far too narrow
-_CHUNK = 250  # replicates at once: keeps the sums of segmentation with many classes small
 
 Row = dict[str, Any]
 Watch = Callable[[Row, Mapping[str, Any], torch.Tensor], None]
@@ -166,35 +164,26 @@ def _value(metric: SumMetric, sums: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def bootstrap(
-    scores: Scores, key: str, names: set[str] | None = None, *, replicates: int = REPLICATES, seed: int = 0
+    scores: Scores,
+    key: str,
+    names: set[str] | None = None,
+    *,
+    replicates: int = statistics.REPLICATES,
+    seed: int = 0,
 ) -> NDArray[np.float64] | None:
-    """Draw groups of images with replacement, and return the metric over each draw.
-
-    Two methods measured on the same images get the same draws, so that the difference of their replicates is that of a
-    paired bootstrap.
+    """Return a metric over draws of groups of images, see :func:`indexnet.core.statistics.bootstrap`.
 
     Args:
-        scores: the measured images and their groups; images of a group stay together.
+        scores: the measured images and their groups.
         key: the metric.
         names: images to take; default all.
         replicates: number of draws.
         seed: of the draws.
-
-    Returns:
-        (replicates,), or None where there are fewer than :data:`FEWEST` groups, which say too little of others.
     """
     groups = {row["name"]: row["group"] for row in scores.rows}
-    images = {n: s for n, s in scores.sums.get(key, {}).items() if n in groups and (names is None or n in names)}
-    table: dict[str, NDArray[np.float64]] = {}
-    for name in sorted(images):
-        table[groups[name]] = table.get(groups[name], 0.0) + images[name]
-    if len(table) < FEWEST:
-        return None
-    stacked = np.stack([table[group] for group in sorted(table)])
-    generator = np.random.default_rng(seed)
-    counts = generator.multinomial(len(table), np.full(len(table), 1 / len(table)), size=replicates).astype(np.float64)
-    parts = [_value(scores.metrics[key], counts[i : i + _CHUNK] @ stacked) for i in range(0, replicates, _CHUNK)]
-    return np.concatenate(parts)
+    sums = {n: s for n, s in scores.sums.get(key, {}).items() if n in groups and (names is None or n in names)}
+    value = partial(_value, scores.metrics[key])
+    return statistics.bootstrap(sums, groups, value, replicates=replicates, seed=seed)
 
 
 def group_count(scores: Scores, names: set[str] | None = None) -> int:

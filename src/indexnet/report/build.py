@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from indexnet.core import statistics
 from indexnet.report import provenance
 from indexnet.report.numbers import parse_number
 from indexnet.report.table import Agreement, Block, Measurement, Problem, Table, TableRow, can_rank
-from indexnet.run.protocol import check_protocol
+from indexnet.run.protocol import Protocol, check_protocol
 from indexnet.run.run_sets import Run, RunSet, read_per_image
 
 if TYPE_CHECKING:
@@ -21,20 +22,23 @@ OTHER_ROWS = "other rows"
 """The block of rows that an experiment with blocks does not know."""
 
 
-def build(experiment: Experiment, runs: RunSet | None, others: Sequence[str] = ()) -> Table:
+def build(
+    experiment: Experiment, runs: RunSet | None, others: Sequence[str] = (), protocol: Protocol | None = None
+) -> Table:
     """Put an experiment file and the runs found together.
 
     Args:
         experiment: the experiment file.
         runs: its runs on one data set and budget, or None.
         others: other data-budget combinations, only to be named.
+        protocol: what the runs changed against the experiment file; default: what :func:`check_protocol` finds.
     """
     by_row: dict[str, list[Run]] = {}
     for run in runs.runs if runs else ():
         by_row.setdefault(run.row, []).append(run)
     rows = _rows(experiment, by_row)
     seeds = tuple(sorted({*experiment.seeds, *(run.seed for row in rows for run in row.runs)}))
-    protocol = check_protocol(experiment, runs)
+    protocol = protocol or check_protocol(experiment, runs)
     columns, stand_in = _columns(experiment, rows)
     comparable = provenance.comparable(experiment, runs, protocol) and not stand_in
     if not comparable:
@@ -126,12 +130,12 @@ def _enough_digits(columns: Sequence[Column], rows: Sequence[TableRow]) -> tuple
 
 def _title(metric: str) -> str:
     """Return a metric's heading, without any split."""
-    from indexnet.metrics import list_metrics
+    from indexnet.run.tables import known_metrics
 
-    info = next((info for info in list_metrics() if info.name == metric), None)
-    if info is None:
+    facts = known_metrics().get(metric)
+    if facts is None:
         return metric
-    return f"{info.title} ({info.unit})" if info.unit else info.title
+    return f"{facts.title} ({facts.unit})" if facts.unit else facts.title
 
 
 def _block(label: str, rows: Sequence[TableRow], columns: Sequence[Column], ranked: bool, comparable: bool) -> Block:
@@ -202,7 +206,7 @@ def _mark_ties(rows: Sequence[TableRow], columns: Sequence[Column]) -> None:
 def _pooled(values: Mapping[int, float], scores: statistics.Scores) -> bool:
     """Whether any seed's value is something else than the mean of its per-image values, beyond rounding."""
     return any(
-        not math.isclose(value, statistics.mean(list(scores[seed].values())), rel_tol=1e-6, abs_tol=1e-9)
+        not math.isclose(value, fmean(scores[seed].values()), rel_tol=1e-6, abs_tol=1e-9)
         for seed, value in values.items()
         if scores.get(seed)
     )

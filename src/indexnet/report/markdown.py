@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from indexnet.report import remarks
-from indexnet.report.numbers import parse_number, signed, spread
+from indexnet.report.numbers import parse_number, signed
 from indexnet.report.provenance import facts
-from indexnet.report.table import COST_COLUMNS, Measurement, Table, TableRow
-from indexnet.run.record import COSTS
+from indexnet.report.rendering import render
+from indexnet.report.table import COSTS, Measurement, Table, TableRow
+from indexnet.run.record import COSTS as COST_CELLS
 
 if TYPE_CHECKING:
     from indexnet.run.tables import Column
@@ -49,7 +50,7 @@ def table_csv(table: Table) -> str:
     head += ["seeds_finished", "seeds_expected"]
     for column in table.columns:
         head += [f"printed_{column.metric}", *(f"{column.metric}_{name}" for name in (*MEASURED, *INTERVAL))]
-    head += [*COSTS, "printed_params", "printed_gflops"]
+    head += [*COST_CELLS, "printed_params", "printed_gflops"]
     lines: list[list[object]] = [list(head)]
     for row in table.rows:
         setting = [table.runs.data, table.runs.budget] if table.runs else ["", ""]
@@ -57,7 +58,7 @@ def table_csv(table: Table) -> str:
         line: list[object] = [row.number, *names, *setting, len(row.done), len(table.seeds)]
         for column in table.columns:
             line += _measured(row.measured[column.metric])
-        line += [row.cost(key) for key in COSTS]
+        line += [row.cost(key) for key in COST_CELLS]
         exact = parse_number(row.printed.get("params_value", ""))
         printed_params = exact if exact is not None else parse_number(row.printed.get("params", ""))
         lines.append([*line, printed_params, parse_number(row.printed.get("gflops", ""))])
@@ -106,69 +107,48 @@ def grid(
         costs: which counted and measured costs, of ``COST_KEYS``.
         here: what measured columns are called beside printed ones; default the data and budget.
     """
-    best_seeds = best_seeds and table.names_best_seeds
+    kinds = {column.metric: table.kinds(column) for column in columns}
+    if not best_seeds:
+        kinds = {metric: [kind for kind in found if kind != "best seed"] for metric, found in kinds.items()}
     head = ["#", "Row"]
     for column in columns:
-        printed = table.prints(column)
-        title = f"{column.title} {remarks.arrow(column)}"
-        head += [f"{title}\n{remarks.printed_head(table)}"] if printed else []
-        head.append(f"{title}\n{here or table.setting}" if table.has_printed else title)
-        head += ["best seed"] if best_seeds and column is table.main else []
-        head += ["difference"] if table.comparable and printed else []
-    shown = [key for key in COST_COLUMNS if printed_costs and table.prints_cost(key)]
+        title = remarks.title(column)
+        heads = {
+            "printed": f"{title}\n{remarks.printed_head(table)}",
+            "measured": f"{title}\n{here or table.setting}" if table.has_printed else title,
+        }
+        head += [heads.get(kind, kind) for kind in kinds[column.metric]]
+    shown = [key for key, *_ in COSTS if printed_costs and table.prints_cost(key)]
     head += [{"params": "Params\nprinted", "gflops": "GFLOPs\nprinted"}[key] for key in shown]
     head += [*(_HEADS[key] for key in costs), "Runs"]
     lines = []
     for row in rows:
         line = [str(row.number), row.short]
         for column in columns:
-            m, main = row.measured[column.metric], column is table.main
-            line += [m.printed] if table.prints(column) else []
-            line.append(spread(m.mean, m.sd if spreads or main else None, column.digits) + remarks.mark(m))
-            line += [remarks.best_seed(m, column.digits)] if best_seeds and main else []
-            line += [signed(m.difference, column.digits)] if table.comparable and table.prints(column) else []
+            m, digits = row.measured[column.metric], column.digits
+            cells = {
+                "printed": m.printed,
+                "measured": remarks.measured(m, digits, sd=spreads or column is table.main),
+                "best seed": remarks.best_seed(m, digits),
+                "difference": signed(m.difference, digits),
+            }
+            line += [cells[kind] for kind in kinds[column.metric]]
         line += [row.printed.get(key, "") for key in shown]
-        line += [
-            remarks.parameters(table, row) if key == "parameters" else remarks.cost_text(row, key) for key in costs
-        ]
+        line += [remarks.cost(table, row, key) for key in costs]
         lines.append([*line, row.state(len(table.seeds))])
     return head, lines
 
 
 def markdown(table: Table) -> str:
     """Write the report's words and table as Markdown."""
-    experiment = table.experiment
-    lines = [f"# {experiment.title}", "", f"Source: {experiment.source}. Experiment `{experiment.name}`.", ""]
-    if remarks.banner(table):
-        lines += [f"> **{remarks.banner(table)}**", ""]
-    lines += [remarks.headline(table), ""]
-    lines += [experiment.notes.strip(), ""] if experiment.notes.strip() else []
-    lines += [f"* {name}: {text}" for name, text in facts(table)] + [""]
-    lines += _md_blocks(table, table.shown)
-    if table.folded:
-        lines += [f"<details><summary>{remarks.folded(table)}</summary>", "", *_md_blocks(table, table.folded)]
-        lines += ["</details>", ""]
-    lines += [f"* {text}" for text in (*remarks.legend(table), *remarks.notes(table))] + [""]
-    missing, problems = remarks.missing(table), remarks.problems(table)
-    if missing:
-        lines += ["## What is missing", "", *(f"* {text}" for text in (*missing, remarks.status_hint(table))), ""]
-    if problems:
-        lines += ["| Row | Seeds | Status | Reason |", "|---|---|---|---|"]
-        lines += [_md_line(list(line)) for line in problems] + [""]
-    return "\n".join(lines)
+
+    def tables(rows: Sequence[TableRow]) -> list[tuple[str, list[str], list[list[str]]]]:
+        return [(block.label, *grid(table, part, table.columns)) for block, part in table.by_block(rows)]
+
+    shown, folded = tables(table.shown), tables(table.folded)
+    text = render("report.md", table=table, facts=facts(table), shown=shown, folded=folded, line=_line)
+    return text.rstrip() + "\n"
 
 
-def _md_blocks(table: Table, rows: Sequence[TableRow]) -> list[str]:
-    """Write a table for every block of these rows."""
-    lines = []
-    for block, part in table.by_block(rows):
-        head, cells = grid(table, part, table.columns)
-        lines += [f"## {block.label}", ""] if block.label else []
-        lines.append(_md_line([name.replace("\n", " ") for name in head]))
-        lines.append(_md_line(["---" if index < 2 else "---:" for index in range(len(head))]))
-        lines += [_md_line(line) for line in cells] + [""]
-    return lines
-
-
-def _md_line(cells: list[str]) -> str:
+def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"

@@ -124,17 +124,16 @@ def _shorten(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
-def dot_plot(series: Sequence[Series], title: str, digits: int, *, width: int = 980, narrow: bool = False) -> str:
+def dot_plot(series: Sequence[Series], title: str, digits: int, *, narrow: bool = False) -> str:
     """Draw one line per row: every seed a ring, the mean a disc, one standard deviation to each side a bar.
 
     Args:
         series: rows from top to bottom; at least one.
         title: the metric with its unit, and which way is better.
         digits: decimals of the written means.
-        width: in pixels.
         narrow: labels stand above their line instead of left of it (phones).
     """
-    pitch = 46 if narrow else 32
+    width, pitch = (340, 46) if narrow else (980, 32)
     left = 14 if narrow else min(300, 34 + max(len(s.label) for s in series) * 7.4)
     right = width - (14 if narrow else 128)
     top, bottom = 8, 8 + pitch * len(series)
@@ -265,43 +264,24 @@ def average(curves: Sequence[Curve]) -> list[tuple[int, float]]:
     return [(step, math.fsum(table[step] for table in tables) / len(tables)) for step in steps]
 
 
-def learning_curves(rows: Sequence[tuple[Series, Sequence[Curve]]], *, width: int = 980, narrow: bool = False) -> str:
+def learning_curves(rows: Sequence[tuple[Series, Sequence[Curve]]], *, narrow: bool = False) -> str:
     """Draw the training loss of every row over its steps: the mean over seeds strong, single seeds faint.
 
     The loss axis is logarithmic where all losses are positive and span more than a factor of 5.
 
     Args:
         rows: (row, one curve per seed); at least one curve with two points. The means of ``Series`` are not used.
-        width: in pixels.
-        narrow: only numbers at the ends of the lines, no names.
+        narrow: only numbers at the ends of the lines, no names (phones).
     """
-    points = 60 if narrow else 120
-    thinned = [(s, [thin(curve, points) for curve in curves if len(curve) > 1]) for s, curves in rows]
-    values = [v for _, curves in thinned for curve in curves for _, v in curve]
-    steps = [step for _, curves in thinned for curve in curves for step, _ in curve]
-    left, right = 52, width - (30 if narrow else 30 + max(len(s.label) for s, _ in thinned) * 6.9)
-    height, top = (300, 10) if narrow else (360, 10)
-    bottom = height - 46
-    log = min(values) > 0 and max(values) / min(values) > 5
-    y_axis = fit_axis(values, bottom, top, log=log, margin=0.03)
-    x_axis = Axis(0, max(steps), left, right) if max(steps) > 0 else Axis(-1, 1, left, right)
-    ticks, x_ticks = y_axis.ticks(5), x_axis.ticks(4 if narrow else 6)
-    body = [_line(left, y_axis(t), right, y_axis(t), "grid") for t in ticks]
-    body += [_text(left - 7, y_axis(t) + 4, _round(t) if log else tick_text(t, ticks), anchor="end") for t in ticks]
-    body += [_text(x_axis(t), bottom + 17, _round(t), anchor="middle") for t in x_ticks]
-    title = "training step; loss" + (" on a logarithmic axis" if log else "")
-    body.append(_text((left + right) / 2, height - 8, title, "axis", "middle"))
-    ends: list[tuple[float, Series]] = []
-    for s, curves in thinned:
-        if not curves:
-            continue
-        centre = average(curves) or curves[0]
-        paths = [_path(curve, x_axis, y_axis, "faint") for curve in curves] if len(curves) > 1 else []
-        paths.append(_path(centre, x_axis, y_axis, "curve"))
-        body.append(_group(s, [f"<title>{escape(s.label)}</title>", *paths]))
-        ends.append((y_axis(centre[-1][1]), s))
-    body += _ends(ends, right, named=not narrow)
-    label = "Training loss over steps for " + ", ".join(s.label for s, _ in thinned)
+    width, height = (340, 300) if narrow else (980, 360)
+    margin = 30 if narrow else 30 + max(len(s.label) for s, _ in rows) * 6.9
+    thinned = _thinned(rows, 60 if narrow else 120)
+    frame = _CurveFrame.fit([thinned], (52, width - margin, 10, height - 46), 4 if narrow else 6, 5)
+    title = "training step; loss" + (" on a logarithmic axis" if frame.y.log else "")
+    body = [*frame.grid, _text((frame.x.start + frame.x.end) / 2, height - 8, title, "axis", "middle")]
+    lines, ends = frame.draw(thinned)
+    label = "Training loss over steps for " + ", ".join(s.label for s, _ in rows)
+    body += [*lines, *_ends(ends, frame.x.end, named=not narrow)]
     return _svg(width, height, label, body, "narrow" if narrow else "wide")
 
 
@@ -311,34 +291,62 @@ def curve_panels(panels: Sequence[tuple[str, Sequence[tuple[Series, Sequence[Cur
     Args:
         panels: (the frame's name, its lines as for :func:`learning_curves`).
     """
-    thinned = [
-        (name, [(s, [thin(curve, 60) for curve in curves if len(curve) > 1]) for s, curves in rows])
-        for name, rows in panels
-    ]
-    every = [curve for _, rows in thinned for _, curves in rows for curve in curves]
-    values = [v for curve in every for _, v in curve]
-    last = max(step for curve in every for step, _ in curve)
-    width, height, left, bottom = 320, 190, 46, 164
-    log = min(values) > 0 and max(values) / min(values) > 5
-    y_axis = fit_axis(values, bottom, 8, log=log, margin=0.03)
-    right = width - (30 if any(len(rows) > 1 for _, rows in thinned) else 14)
-    x_axis = Axis(0, max(last, 1), left, right)
-    ticks, x_ticks = y_axis.ticks(4), x_axis.ticks(4)
-    frame = [_line(left, y_axis(t), right, y_axis(t), "grid") for t in ticks]
-    frame += [_text(left - 6, y_axis(t) + 4, _round(t) if log else tick_text(t, ticks), anchor="end") for t in ticks]
-    frame += [_text(x_axis(t), bottom + 17, _round(t), anchor="middle") for t in x_ticks]
+    thinned = [_thinned(rows, 60) for _, rows in panels]
+    width, height = 320, 190
+    right = width - (30 if any(len(rows) > 1 for rows in thinned) else 14)
+    frame = _CurveFrame.fit(thinned, (46, right, 8, 164), 4, 4)
     drawn = []
-    for name, rows in thinned:
-        lines, ends = [], []
-        for s, curves in rows:
-            paths = [_path(curve, x_axis, y_axis, "faint") for curve in curves] if len(curves) > 1 else []
-            centre = average(curves) or curves[0]
-            paths.append(_path(centre, x_axis, y_axis, "curve"))
-            lines.append(_group(s, [f"<title>{escape(s.label)}</title>", *paths]))
-            ends.append((y_axis(centre[-1][1]), s))
-        lines += _ends(ends, right) if len(ends) > 1 else []
-        drawn.append(_svg(width, height, f"Training loss over steps: {name}", [*frame, *lines]))
+    for (name, _), rows in zip(panels, thinned, strict=True):
+        lines, ends = frame.draw(rows)
+        numbers = _ends(ends, right) if len(ends) > 1 else []
+        drawn.append(_svg(width, height, f"Training loss over steps: {name}", [*frame.grid, *lines, *numbers]))
     return drawn
+
+
+Lines = Sequence[tuple[Series, Sequence[Curve]]]
+
+
+def _thinned(rows: Lines, points: int) -> Lines:
+    return [(s, [thin(curve, points) for curve in curves if len(curve) > 1]) for s, curves in rows]
+
+
+@dataclass(frozen=True)
+class _CurveFrame:
+    """Axes of training steps and losses with their grid."""
+
+    x: Axis
+    y: Axis
+    grid: Sequence[str]
+
+    @classmethod
+    def fit(cls, every: Sequence[Lines], box: Box, x_ticks: int, y_ticks: int) -> _CurveFrame:
+        left, right, top, bottom = box
+        points = [point for lines in every for _, curves in lines for curve in curves for point in curve]
+        values, last = [value for _, value in points], max(step for step, _ in points)
+        log = min(values) > 0 and max(values) / min(values) > 5
+        y = fit_axis(values, bottom, top, log=log, margin=0.03)
+        x = Axis(0, last, left, right) if last > 0 else Axis(-1, 1, left, right)
+        ticks = y.ticks(y_ticks)
+        grid = [_line(left, y(t), right, y(t), "grid") for t in ticks]
+        grid += [_text(left - 7, y(t) + 4, _round(t) if log else tick_text(t, ticks), anchor="end") for t in ticks]
+        grid += [_text(x(t), bottom + 17, _round(t), anchor="middle") for t in x.ticks(x_ticks)]
+        return cls(x, y, grid)
+
+    def draw(self, rows: Lines) -> tuple[list[str], list[tuple[float, Series]]]:
+        """Return a group of lines for every row, and where they end."""
+        groups, ends = [], []
+        for s, curves in rows:
+            if not curves:
+                continue
+            centre = average(curves) or curves[0]
+            paths = [self._path(curve, "faint") for curve in curves] if len(curves) > 1 else []
+            groups.append(_group(s, [f"<title>{escape(s.label)}</title>", *paths, self._path(centre, "curve")]))
+            ends.append((self.y(centre[-1][1]), s))
+        return groups, ends
+
+    def _path(self, curve: Curve, css: str) -> str:
+        points = " ".join(f"{self.x(step):.1f},{self.y(value):.1f}" for step, value in curve)
+        return f'<polyline class="{css}" points="{points}"/>'
 
 
 def _ends(ends: Sequence[tuple[float, Series]], right: float, *, named: bool = False) -> list[str]:
@@ -347,11 +355,6 @@ def _ends(ends: Sequence[tuple[float, Series]], right: float, *, named: bool = F
         _group(s, [_text(right + 8, y + 4, f"{s.number} {s.label}" if named else str(s.number), "coloured small")])
         for y, s in _spaced(ends)
     ]
-
-
-def _path(curve: Curve, x_axis: Axis, y_axis: Axis, css: str) -> str:
-    points = " ".join(f"{x_axis(step):.1f},{y_axis(value):.1f}" for step, value in curve)
-    return f'<polyline class="{css}" points="{points}"/>'
 
 
 def _spaced(ends: Sequence[tuple[float, Series]], gap: float = 14.0) -> list[tuple[float, Series]]:

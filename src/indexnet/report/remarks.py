@@ -1,4 +1,4 @@
-"""What a report says in words: sentences, signs and short numbers that all formats share."""
+"""What a report says in words: short facts, signs and numbers that all formats share."""
 
 from __future__ import annotations
 
@@ -9,34 +9,61 @@ from indexnet.report.numbers import count, fixed, significant, spread
 from indexnet.report.table import SMOKE_BUDGET, Measurement, Table, TableRow
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from indexnet.run.tables import Column
-
 
 COST_RULE = (
     "GFLOPs by the papers' counting rule (convolutions, shared columns once, / 1024³); "
     "GMACs are what one image really costs (/ 10⁹)"
 )
 
-_NAMED = 4  # rows that a sentence names; more are counted
-_LISTED = 6  # the same, where naming them is what the sentence is for
+_LISTED = 6  # rows that a remark names; of more it names one less and counts the others
 
 
-def arrow(column: Column) -> str:
-    """Return which way is better."""
-    return "↑" if column.higher_is_better else "↓"
+# --- cells -------------------------------------------------------------------------------------------------------
 
 
-def mark(measurement: Measurement) -> str:
-    """Return the sign behind a measured cell: best, or not to be told apart from it."""
-    return " ★" if measurement.best else " ≈" if measurement.tied else ""
+def title(column: Column) -> str:
+    """Return a column's heading with which way is better."""
+    return f"{column.title} {'↑' if column.higher_is_better else '↓'}"
 
 
-def best_seed(measurement: Measurement, digits: int) -> str:
+def printed_head(table: Table) -> str:
+    """Return the head of a column of printed numbers; it names their test split where another stands beside it."""
+    return f"printed, {table.stand_in}" if table.stand_in else "printed"
+
+
+def measured(m: Measurement, digits: int, *, sd: bool = True) -> str:
+    """Write a measured cell: mean, standard deviation, and ★ for the best or ≈ for what equals it."""
+    return f"{spread(m.mean, m.sd if sd else None, digits)} {m.sign}".rstrip()
+
+
+def best_seed(m: Measurement, digits: int) -> str:
     """Write the best seed's value and, in brackets, the seed; "" without a finished run."""
-    seed = measurement.best_seed
-    return "" if seed is None else f"{fixed(measurement.values[seed], digits)} ({seed})"
+    return "" if m.best_seed is None else f"{fixed(m.values[m.best_seed], digits)} ({m.best_seed})"
+
+
+def cost(table: Table, row: TableRow, key: str) -> str:
+    """Write one cost of a row, short; parameters with the difference to the reference row where the paper prints that.
+
+    Args:
+        table: with all rows.
+        row: one of them.
+        key: of the records.
+    """
+    value = row.cost(key)
+    if value is None:
+        return ""
+    if key == "parameters":
+        reference = table.reference(row)
+        base = reference.cost(key) if reference is not None else None
+        difference = base is not None and row.printed.get("params", "").startswith("+")
+        return count(value) + (f" (+{count(value - (base or 0))})" if difference else "")
+    return fixed(value, 2) if key == "paper_gflops" and value >= 1 else significant(value)
+
+
+# --- above the table ---------------------------------------------------------------------------------------------
 
 
 def headline(table: Table) -> str:
@@ -47,38 +74,30 @@ def headline(table: Table) -> str:
             f"Nothing is measured yet. `indexnet train -m experiments={table.experiment.name}` runs the table; "
             "this report can be made again at any time."
         )
-    measured = [row for row in table.rows if row.measured[column.metric].mean is not None]
     setting = f"on {table.runs.data} at budget {table.runs.budget}"
     left = table.expected - table.done
     unfinished = f" {left} of {table.expected} runs have no result yet." if left else ""
+    cells = [row.measured[column.metric] for row in table.rows]
     if not table.ranks:
-        return f"{len(measured)} rows measured {setting}.{unfinished}"
+        return f"{_rows(sum(m.mean is not None for m in cells))} measured {setting}.{unfinished}"
     parts = []
-    lonely = False
     for block in table.blocks:
-        best = next((row for row in block.rows if row.measured[column.metric].best), None)
-        if best is None:
-            continue
-        cell = best.measured[column.metric]
-        n = len(cell.values)
-        mean = spread(cell.mean, cell.sd, column.digits)
-        top = best_seed(cell, column.digits).replace("(", "(seed ")
-        said = f"{mean} over {n} seeds, the best of them {top}" if n > 1 else mean
-        tied = [row.short for row in block.rows if row.measured[column.metric].tied]
-        near = f", not to be told apart from {_and(tied)}" if tied else ""
-        parts.append((block.label, f"{best.short}, {said}{near}"))
-        lonely = lonely or n == 1
+        for row in block.rows:
+            m = row.measured[column.metric]
+            if not m.best:
+                continue
+            seeds = "one seed: spread unknown"
+            if len(m.values) > 1 and m.best_seed is not None:
+                best = fixed(m.values[m.best_seed], column.digits)
+                seeds = f"{len(m.values)} seeds; best {best}, seed {m.best_seed}"
+            tied = [other.short for other in block.rows if other.measured[column.metric].tied]
+            near = f", not to be told apart from {_some(tied)}" if tied else ""
+            place = f"{block.label}: " if block.label else ""
+            parts.append(f"{place}{row.short}, {spread(m.mean, m.sd, column.digits)} ({seeds}){near}")
+            break
     if not parts:
         return f"No finished run has the metric {column.metric}.{unfinished}"
-    seed = " (one seed: the spread over seeds is unknown)" if lonely else ""
-    listed = "; ".join(f"at {label}, {text}" if label else text for label, text in parts)
-    return f"Best {column.title} {setting}: {listed}{seed}.{unfinished}"
-
-
-def _and(names: list[str]) -> str:
-    if len(names) > _NAMED:
-        return f"{len(names)} other rows"
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return f"Best {column.title} {setting}: {'; '.join(parts)}.{unfinished}"
 
 
 def banner(table: Table) -> str:
@@ -88,60 +107,61 @@ def banner(table: Table) -> str:
     smoke = table.runs is not None and table.runs.budget == SMOKE_BUDGET
     text = (
         f"{'The budget smoke' if smoke else 'This budget'} ranks nothing: it is too small to tell the rows apart, so "
+        "no best row, rank or correlation is given. It shows that everything runs, and how far results spread."
     )
-    text += "no best row, rank or correlation is given. It shows that everything runs, and how far results spread."
     column = table.main
     if column is None:
         return text
-    cells = [row.measured[column.metric] for row in table.rows if row.measured[column.metric].mean is not None]
-    spreads = [max(c.values.values()) - min(c.values.values()) for c in cells if len(c.values) > 1]
-    reach = []
+    seeds, means = [], []
     for block in table.blocks:
-        means = [mean for row in block.rows if (mean := row.measured[column.metric].mean) is not None]
-        reach += [max(means) - min(means)] if len(means) > 1 else []
-    if reach:
-        within = f" of one of the {len(table.blocks)} blocks" if len(table.blocks) > 1 else ""
-        text += f" {column.title}: the rows' means{within} differ by up to {fixed(max(reach), column.digits)}"
-        if spreads:
-            text += f", seeds of one row by up to {fixed(max(spreads), column.digits)}"
-        text += "."
-    return text
+        cells = [m for row in block.rows if (m := row.measured[column.metric]).values]
+        means += [_reach([m.mean or 0.0 for m in cells])] if len(cells) > 1 else []
+        seeds += [_reach(list(m.values.values())) for m in cells if len(m.values) > 1]
+    if not means:
+        return text
+    within = f" of one of the {len(table.blocks)} blocks" if len(table.blocks) > 1 else ""
+    apart = f", seeds of one row by up to {fixed(max(seeds), column.digits)}" if seeds else ""
+    return f"{text} {column.title}: the rows' means{within} differ by up to {fixed(max(means), column.digits)}{apart}."
+
+
+def _reach(values: Sequence[float]) -> float:
+    return max(values) - min(values)
+
+
+# --- below the table ---------------------------------------------------------------------------------------------
 
 
 def comparison(table: Table) -> str:
-    """Say how the printed numbers relate to the measured ones; "" where nothing is printed or nothing measured."""
+    """Say how the printed numbers relate to the measured ones; "" where nothing is printed."""
     if not table.has_printed:
         return ""
     printed = f"Printed: {table.experiment.source}, with the paper's data and protocol."
     if table.runs is None:
         return printed
-    measured = f"Measured: {table.runs.data} at budget {table.runs.budget}."
+    changed = ", with the changed protocol named above" if table.protocol.changes else ""
+    measured = f"Measured: {table.runs.data} at budget {table.runs.budget}{changed}."
     if table.comparable:
         return f"{printed} {measured} Same data, budget and protocol; differences are measured minus printed."
-    if table.protocol.changes:
-        measured = f"{measured[:-1]}, with the changed protocol named above."
     return f"{printed} {measured} These are different things, so no differences are given: compare orders, not numbers."
 
 
 def agreement(table: Table) -> str:
     """Say how far the measured order agrees with the printed one; "" where that cannot be said."""
-    if not table.ranks:
-        return ""
     found = [
-        (block.label, column.title, tau, agreed.rows)
-        for block in table.blocks
+        (block.label, column.title, agreed)
+        for block in (table.blocks if table.ranks else ())
         for column in table.columns
-        if (agreed := block.agreement.get(column.metric)) is not None and (tau := agreed.tau) is not None
+        if (agreed := block.agreement.get(column.metric)) is not None and agreed.tau is not None
     ]
-    if not found:
-        return ""
-    same = len(table.blocks) > 1 and len({rows for *_, rows in found}) == 1
+    counts = {agreed.rows for *_, agreed in found}
     parts: dict[str, list[str]] = {}
-    for label, title, tau, rows in found:
-        parts.setdefault(label, []).append(f"{title} {fixed(tau, 2)}" + ("" if same else f" ({rows} rows)"))
-    said = "; ".join(f"{label}: {', '.join(taus)}" if label else ", ".join(taus) for label, taus in parts.items())
-    each = f" of {found[0][3]} rows" if same else ""
-    return f"Kendall's τ-b between printed and measured order{each} (1 same, 0 unrelated, −1 reversed): {said}."
+    for label, heading, agreed in found:
+        rows = f" ({agreed.rows} rows)" if len(counts) > 1 else ""
+        parts.setdefault(label, []).append(f"{heading} {fixed(agreed.tau, 2)}{rows}")
+    taus = "; ".join(f"{label}: {', '.join(listed)}" if label else ", ".join(listed) for label, listed in parts.items())
+    each = f" of {counts.pop()} rows" if len(counts) == 1 else ""
+    said = f"Kendall's τ-b between printed and measured order{each} (1 same, 0 unrelated, −1 reversed)"
+    return f"{said}: {taus}." if taus else ""
 
 
 def legend(table: Table, *, costs: bool = True, best_seeds: bool = True, star: str = "★") -> list[str]:
@@ -153,156 +173,96 @@ def legend(table: Table, *, costs: bool = True, best_seeds: bool = True, star: s
         best_seeds: explain the column of best seeds as well.
         star: what marks the best mean.
     """
-    lines = []
-    if any(len(m.values) > 1 for row in table.rows for m in row.measured.values()):
-        lines.append("mean ± sample standard deviation over seeds")
     cells = [m for row in table.rows for m in row.measured.values()]
-    if any(m.best for m in cells):
+    ranked, tied = any(m.best for m in cells), any(m.tied for m in cells)
+    intervals = [m.interval for m in cells if m.interval is not None]
+    several = any(len(m.values) > 1 for m in cells)
+    lines = ["mean ± sample standard deviation over seeds"] if several else []
+    if ranked:
         lines.append(f"{star} best mean of the column" + (", in each block" if len(table.blocks) > 1 else ""))
     if best_seeds and table.names_best_seeds:
         lines.append("best seed: the value of a row's best run and, in brackets, its seed")
-    intervals = [m.interval for m in cells if m.interval is not None]
-    if any(m.tied for m in cells):
-        counts, seeds = sorted({i.images for i in intervals}), min(i.seeds for i in intervals)
-        images = f"{counts[0]} to {counts[-1]} images" if len(counts) > 1 else f"{counts[0]} images"
-        over = f"{images} and {seeds} seeds" if seeds > 1 else f"{images}; one seed, so images only"
+    if tied:
+        least, most = min(i.images for i in intervals), max(i.images for i in intervals)
+        seeds = min(i.seeds for i in intervals)
+        over = f"{least} images" if least == most else f"{least} to {most} images"
+        over += f" and {seeds} seeds" if seeds > 1 else "; one seed, so images only"
         lines.append(
             f"≈ not to be told apart from the best: the {LEVEL:.0%} interval of the difference holds 0 "
             f"(paired bootstrap over {over}; not corrected for the number of rows)"
         )
-    elif any(m.best for m in cells) and not intervals:
-        measured = max(
-            sum(bool(row.measured[c.metric].values) for row in b.rows) for b in table.blocks for c in table.columns
+    elif ranked and not intervals:
+        metrics = [column.metric for column in table.columns]
+        compared = any(sum(bool(r.measured[m].values) for r in b.rows) > 1 for b in table.blocks for m in metrics)
+        lines.append(
+            "no per-image results, so it is not known which differences are real"
+            if compared
+            else "only one row is measured, so there is nothing to compare it with"
         )
-        if measured == 1:
-            lines.append("only one row is measured, so there is nothing to compare it with")
-        else:
-            lines.append("no per-image results, so it is not known which differences are real")
-    pooled = [
-        column.title
-        for column in table.columns
-        if any(row.measured[column.metric].pooled and row.measured[column.metric].interval for row in table.rows)
-    ]
+    by_column = [(column.title, [row.measured[column.metric] for row in table.rows]) for column in table.columns]
+    pooled = [name for name, column in by_column if any(m.pooled and m.interval for m in column)]
     if pooled:
         lines.append(
             f"{', '.join(pooled)}: computed from all images at once, so not the mean of the images' own numbers; "
             "what ≈ compares is that mean"
         )
-    if costs and any(row.done for row in table.rows):
-        lines.append(COST_RULE)
-    return lines
+    return [*lines, COST_RULE] if costs and table.done_runs else lines
 
 
-def parameters(table: Table, row: TableRow) -> str:
-    """Write a row's parameter count; with the difference to the reference row where the paper prints that."""
-    value = row.cost("parameters")
-    reference = table.reference(row)
-    base = reference.cost("parameters") if reference is not None else None
-    if value is not None and base is not None and row.printed.get("params", "").startswith("+"):
-        return f"{count(value)} (+{count(value - base)})"
-    return count(value)
-
-
-def cost_text(row: TableRow, key: str) -> str:
-    """Write one cost of a row, short."""
-    value = row.cost(key)
-    if value is None:
-        return ""
-    if key in ("parameters", "resampling_parameters"):
-        return count(value)
-    return fixed(value, 2) if key == "paper_gflops" and value >= 1 else significant(value)
-
-
-def printed_head(table: Table) -> str:
-    """Return the head of a column of printed numbers; it names their test split where another stands beside it."""
-    return f"printed, {table.stand_in}" if table.stand_in else "printed"
+def notes(table: Table) -> list[str]:
+    """Return what stands below the table and is no warning, most important first."""
+    found = [comparison(table), agreement(table), *exceptions(table), *pending(table)]
+    if table.others:
+        found.append(f"Other data and budgets with runs: {', '.join(table.others)} (choose one with --data).")
+    return [text for text in found if text]
 
 
 def exceptions(table: Table) -> list[str]:
     """Say which rows' costs are known to disagree with the printed ones, and why."""
-    return _reasons("known exception", [(row.short, row.exception) for row in table.rows])
+    return _reasons("known exception", ((row.short, row.exception) for row in table.rows))
 
 
 def pending(table: Table) -> list[str]:
     """Say which rows cannot be run yet, and why."""
-    return _reasons("pending", [(row.short, row.pending) for row in table.rows])
+    return _reasons("pending", ((row.short, row.pending) for row in table.rows))
 
 
-def _reasons(what: str, rows: list[tuple[str, str]]) -> list[str]:
+def _reasons(what: str, rows: Iterable[tuple[str, str]]) -> list[str]:
     """Write one line per reason, with the names of all rows that have it; a row of several blocks once."""
-    by_reason: dict[str, list[str]] = {}
+    by_reason: dict[str, dict[str, None]] = {}
     for label, reason in rows:
-        names = by_reason.setdefault(reason, [])
-        if label not in names:
-            names.append(label)
+        by_reason.setdefault(reason, {})[label] = None
     return [f"{', '.join(names)}: {what}, {reason}" for reason, names in by_reason.items() if reason]
 
 
+# --- what is missing ---------------------------------------------------------------------------------------------
+
+
 def missing(table: Table) -> list[str]:
-    """Say in plain words what the table lacks; empty where it is complete, or nothing is measured at all."""
+    """Say what the table lacks; empty where it is complete, or nothing is measured at all."""
     if table.runs is None:
         return []
-    idle = [row for row in table.rows if not row.runs and not row.pending]
     lines = []
+    idle = [row for row in table.rows if not row.runs and not row.pending]
     if idle:
-        named = [
-            f"{block.label}: {_listed(rows, block.rows)}" if block.label else _listed(rows, block.rows)
-            for block, rows in table.by_block(idle)
-        ]
+        named = []
+        for block, rows in table.by_block(idle):
+            every = len(rows) == len(block.rows) > _LISTED
+            names = f"all {len(rows)} rows" if every else _some([row.short for row in rows])
+            named.append(f"{block.label}: {names}" if block.label else names)
         lines.append(f"Not run: {len(idle)} of {_rows(len(table.rows))} ({'; '.join(named)}).")
     wanted = len(table.seeds)
     short = [f"{row.label} ({len(row.done)})" for row in table.rows if row.runs and len(row.done) < wanted]
     if short:
         lines.append(f"Fewer than {wanted} finished seed{'' if wanted == 1 else 's'}: {_some(short)}.")
     statuses = [problem.status for problem in table.problems]
-    said = [
-        f"{count} {status}"
-        for status in ("failed", "diverged", "unreadable", "unfinished", "new")
-        if (count := statuses.count(status))
-    ]
-    if said:
-        lines.append(f"Runs without a result: {', '.join(said)}.")
-    empty = [c.title for c in table.columns if not any(row.measured[c.metric].values for row in table.rows)]
+    kinds = ("failed", "diverged", "unreadable", "unfinished", "new")
+    if without := [f"{statuses.count(kind)} {kind}" for kind in kinds if kind in statuses]:
+        lines.append(f"Runs without a result: {', '.join(without)}.")
+    empty = [column.title for column in table.columns if column not in table.measured_columns]
     if empty and table.done:
         lines.append(f"No finished run has {', '.join(empty)}.")
     return lines
-
-
-def _rows(number: int) -> str:
-    return f"{number} row{'' if number == 1 else 's'}"
-
-
-def _listed(rows: Sequence[TableRow], every: Sequence[TableRow]) -> str:
-    """Name rows, or say that all of ``every`` are meant."""
-    if len(rows) == len(every) > _LISTED:
-        return f"all {len(rows)} rows"
-    return _some([row.short for row in rows])
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _LISTED + 1} more" if len(names) > _LISTED else ""
-    return ", ".join(names[: _LISTED - 1] if more else names) + more
-
-
-def status_hint(table: Table) -> str:
-    """Say which command shows where the sweep stands."""
-    return f"`indexnet status {table.experiment.name}` shows where the sweep stands."
-
-
-def folded(table: Table) -> str:
-    """Say how many rows without runs are folded away; "" where none are."""
-    idle = [row for row in table.folded if not row.pending]
-    waiting = len(table.folded) - len(idle)
-    parts = [f"{_rows(len(idle))} not run" if idle else "", f"{_rows(waiting)} pending" if waiting else ""]
-    return ", ".join(filter(None, parts))
-
-
-def notes(table: Table) -> list[str]:
-    """Return every remark below the table, most important first."""
-    found = [*table.warnings, comparison(table), agreement(table), *exceptions(table), *pending(table)]
-    if table.others:
-        found.append(f"Other data and budgets with runs: {', '.join(table.others)} (choose one with --data).")
-    return [text for text in found if text]
 
 
 def problems(table: Table) -> list[tuple[str, str, str, str]]:
@@ -315,3 +275,25 @@ def problems(table: Table) -> list[tuple[str, str, str, str]]:
     for p in (p for p in table.problems if p.label not in idle):
         lines.setdefault((p.label, p.status, p.reason), []).append(p.seed)
     return [(label, ", ".join(map(str, seeds)), status, reason) for (label, status, reason), seeds in lines.items()]
+
+
+def status_hint(table: Table) -> str:
+    """Say which command shows where the sweep stands."""
+    return f"`indexnet status {table.experiment.name}` shows where the sweep stands."
+
+
+def folded(table: Table) -> str:
+    """Say how many rows without runs are folded away; "" where none are."""
+    waiting = sum(bool(row.pending) for row in table.folded)
+    counts = {"not run": len(table.folded) - waiting, "pending": waiting}
+    return ", ".join(f"{_rows(number)} {what}" for what, number in counts.items() if number)
+
+
+def _rows(number: int) -> str:
+    return f"{number} row{'' if number == 1 else 's'}"
+
+
+def _some(names: Sequence[str]) -> str:
+    if len(names) <= _LISTED:
+        return ", ".join(names)
+    return f"{', '.join(names[: _LISTED - 1])} and {len(names) - _LISTED + 1} more"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from indexnet.core import statistics
@@ -20,8 +21,8 @@ SMOKE_BUDGET = "smoke"
 FOLD = 4
 """Rows without any run that are folded away where other rows have runs; fewer stay in their places."""
 
-COST_COLUMNS = ("params", "gflops")
-"""CSV columns of printed costs; shown raw beside the counted ones."""
+COSTS = (("params", "parameters", "Parameters"), ("gflops", "paper_gflops", "GFLOPs"))
+"""Costs that papers print: CSV column of the printed number, record key of the counted one, heading."""
 
 
 @dataclass
@@ -54,12 +55,17 @@ class Measurement:
     @property
     def mean(self) -> float | None:
         """Mean over seeds; None without a finished run."""
-        return statistics.mean(list(self.values.values())) if self.values else None
+        return fmean(self.values.values()) if self.values else None
 
     @property
     def sd(self) -> float | None:
         """Sample standard deviation over seeds; None for fewer than two."""
         return statistics.sample_sd(list(self.values.values()))
+
+    @property
+    def sign(self) -> str:
+        """``★`` for the best, ``≈`` for what cannot be told apart from it, else ""."""
+        return "★" if self.best else "≈" if self.tied else ""
 
     @property
     def best_seed(self) -> int | None:
@@ -125,7 +131,7 @@ class TableRow:
     def cost(self, key: str) -> float | None:
         """Mean of a number of the records over finished runs (identical in all of them for counts)."""
         values = [value for run in self.done if (value := run.record.number(key)) is not None]
-        return statistics.mean(values) if values else None
+        return fmean(values) if values else None
 
     def status(self, seeds: int) -> str:
         """Say in one word how far the row is, for programs.
@@ -141,11 +147,11 @@ class TableRow:
         statuses = [run.status for run in self.runs]
         return min(statuses, key=_STATUSES.index, default="missing")
 
-    def state(self, seeds: int) -> str:
-        """How far the row is: ``pending``, ``2 of 2 seeds``, ``1 of 2 seeds, 1 diverged``."""
+    def state(self, seeds: int, *, short: bool = False) -> str:
+        """How far the row is: ``pending``, ``2 of 2 seeds``, ``1 of 2 seeds, 1 diverged``; short without the word."""
         if self.pending:
             return "pending"
-        parts = [f"{len(self.done)} of {seeds} seed{'' if seeds == 1 else 's'}"]
+        parts = [f"{len(self.done)} of {seeds}" + ("" if short else " seed" if seeds == 1 else " seeds")]
         for status in ("running", "failed", "diverged", "unreadable"):
             count = sum(run.status == status for run in self.runs)
             if count:
@@ -244,13 +250,39 @@ class Table:
         return any(row.measured[column.metric].printed for row in self.rows)
 
     def prints_cost(self, key: str) -> bool:
-        """Whether any row prints a cost; ``key`` as in ``COST_COLUMNS``."""
+        """Whether any row prints a cost; ``key`` as in ``COSTS``."""
         return any(row.printed.get(key) for row in self.rows)
 
     @property
     def has_printed(self) -> bool:
         """Whether any row prints any number."""
-        return any(map(self.prints, self.columns)) or any(map(self.prints_cost, COST_COLUMNS))
+        return any(map(self.prints, self.columns)) or any(self.prints_cost(key) for key, *_ in COSTS)
+
+    def kinds(self, column: Column) -> list[str]:
+        """Say what stands under a metric: those of ``printed, measured, best seed, difference`` that there are."""
+        printed = self.prints(column)
+        there = {
+            "printed": printed,
+            "measured": True,
+            "best seed": self.names_best_seeds and column is self.main,
+            "difference": printed and self.comparable,
+        }
+        return [kind for kind, given in there.items() if given]
+
+    @property
+    def measured_columns(self) -> tuple[Column, ...]:
+        """The columns for which any finished run has a number."""
+        return tuple(c for c in self.columns if any(row.measured[c.metric].values for row in self.rows))
+
+    @property
+    def compared(self) -> bool:
+        """Whether any row was compared with the best one image by image."""
+        return any(m.interval is not None for row in self.rows for m in row.measured.values())
+
+    @property
+    def done_runs(self) -> list[tuple[TableRow, Run]]:
+        """Every finished run with its row."""
+        return [(row, run) for row in self.rows for run in row.done]
 
     @property
     def ranks(self) -> bool:

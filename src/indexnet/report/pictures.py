@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
@@ -103,13 +104,19 @@ def _bytes(picture: Picture) -> bytes:
         return b""
 
 
-def data_uri(picture: Picture) -> tuple[str, int, int] | None:
-    """Encode a picture for embedding.
+class Embedded(NamedTuple):
+    """A picture as a ``data:`` URI, with its size in pixels."""
 
-    Large pictures are shrunk; photographs become JPEG where that is much smaller.
+    uri: str
+    width: int
+    height: int
+
+
+def embed(picture: Picture) -> Embedded | None:
+    """Encode a picture for a page: large ones are shrunk, photographs become JPEG where that is much smaller.
 
     Returns:
-        (``data:`` URI, width, height of the embedded picture); None where the file is not a readable image.
+        None where the file is not a readable image.
     """
     try:
         with Image.open(picture.path) as image:
@@ -117,7 +124,7 @@ def data_uri(picture: Picture) -> tuple[str, int, int] | None:
             largest = max(image.size)
             raw = picture.path.read_bytes()
             if picture.kind in ("index", LEGEND) or (largest <= LARGEST and len(raw) <= 40_000):
-                return _uri("png", raw), *image.size
+                return Embedded(_uri("png", raw), *image.size)
             shown = image.convert("RGB")
             red, green, blue = shown.split()
             if red.tobytes() == green.tobytes() == blue.tobytes():  # a third of the bytes and of the time
@@ -127,20 +134,17 @@ def data_uri(picture: Picture) -> tuple[str, int, int] | None:
                 shown = shown.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     except (OSError, UnidentifiedImageError, ValueError):
         return None
-    best: tuple[str, bytes] = ("png", _encoded(shown, "PNG"))
+    kind, data = "png", _encoded(shown, "PNG", optimize=True)
     if picture.kind == "input":
-        jpeg = _encoded(shown, "JPEG")
-        if 2 * len(jpeg) < len(best[1]):
-            best = ("jpeg", jpeg)
-    return _uri(*best), *shown.size
+        jpeg = _encoded(shown, "JPEG", quality=88)
+        if 2 * len(jpeg) < len(data):
+            kind, data = "jpeg", jpeg
+    return Embedded(_uri(kind, data), *shown.size)
 
 
-def _encoded(image: Image.Image, kind: str) -> bytes:
+def _encoded(image: Image.Image, kind: str, **options: int) -> bytes:
     buffer = io.BytesIO()
-    if kind == "JPEG":
-        image.save(buffer, "JPEG", quality=88)
-    else:
-        image.save(buffer, "PNG", optimize=True)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 

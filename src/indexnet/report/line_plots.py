@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -55,8 +56,8 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Stroke:
-    """A polyline; ``closed`` and filled where it is a shape."""
+class Shape:
+    """A polyline; closed where it is filled."""
 
     points: Sequence[tuple[float, float]]
     colour: str
@@ -65,7 +66,7 @@ class Stroke:
 
 
 @dataclass(frozen=True)
-class Words:
+class Label:
     """A line of text at its base line."""
 
     x: float
@@ -77,10 +78,10 @@ class Words:
     bold: bool = False
 
 
-Mark = Stroke | Words
+Mark = Shape | Label
 
 
-def _marker(x: float, y: float, number: int) -> Stroke:
+def _marker(x: float, y: float, number: int) -> Shape:
     """Draw a point; four shapes, so that colours alone tell nothing."""
     shape, r = _SHAPES[number % len(_SHAPES)], 4.0
     corners = {"square": (4, math.pi / 4), "diamond": (4, 0.0), "triangle": (3, math.pi / 6), "disc": (24, 0.0)}
@@ -88,7 +89,7 @@ def _marker(x: float, y: float, number: int) -> Stroke:
     reach = r * {"square": 1.15, "diamond": 1.3, "triangle": 1.4, "disc": 1.0}[shape]
     around = [turn + 2 * math.pi * k / count for k in range(count)]
     points = [(x + reach * math.cos(a), y + reach * math.sin(a)) for a in around]
-    return Stroke(points, _COLOURS[number % len(_COLOURS)], filled=True)
+    return Shape(points, _COLOURS[number % len(_COLOURS)], filled=True)
 
 
 def _frame(panel: Panel, left: float, top: float) -> list[Mark]:
@@ -100,15 +101,15 @@ def _frame(panel: Panel, left: float, top: float) -> list[Mark]:
         axis = Axis(0.0, axis.high, y1, y0)
     ticks = axis.ticks(5)
     step = (x1 - x0) / max(1, len(panel.places))
-    marks: list[Mark] = [Words(left + 10, top + 20, panel.title, 14, bold=True)]
+    marks: list[Mark] = [Label(left + 10, top + 20, panel.title, 14, bold=True)]
     for tick in ticks:
-        marks.append(Stroke([(x0, axis(tick)), (x1, axis(tick))], _GRID))
-        marks.append(Words(x0 - 6, axis(tick) + 4, tick_text(tick, ticks), anchor="end", colour=_MUTED))
+        marks.append(Shape([(x0, axis(tick)), (x1, axis(tick))], _GRID))
+        marks.append(Label(x0 - 6, axis(tick) + 4, tick_text(tick, ticks), anchor="end", colour=_MUTED))
     middles = [x0 + step * (k + 0.5) for k in range(len(panel.places))]
     for x, place in zip(middles, panel.places, strict=True):
-        marks.append(Words(x, y1 + 18, place, anchor="middle", colour=_MUTED))
+        marks.append(Label(x, y1 + 18, place, anchor="middle", colour=_MUTED))
     if panel.axis:
-        marks.append(Words((x0 + x1) / 2, y1 + 35, panel.axis, anchor="middle", colour=_MUTED))
+        marks.append(Label((x0 + x1) / 2, y1 + 35, panel.axis, anchor="middle", colour=_MUTED))
     spread = min(7.0, step * 0.6 / max(1, len(panel.lines)))
     for number, line in enumerate(panel.lines):
         shift = spread * (number - (len(panel.lines) - 1) / 2)  # intervals of several lines stand side by side
@@ -116,9 +117,9 @@ def _frame(panel: Panel, left: float, top: float) -> list[Mark]:
         colour = _COLOURS[number % len(_COLOURS)]
         for (x, _), (_, bounds) in zip(at, line.points, strict=True):
             if bounds is not None:
-                marks.append(Stroke([(x, axis(bounds[0])), (x, axis(bounds[1]))], colour, 1.2))
+                marks.append(Shape([(x, axis(bounds[0])), (x, axis(bounds[1]))], colour, 1.2))
         seen = [point for point in at if math.isfinite(point[1])]
-        marks.append(Stroke(seen, colour, 2.0))
+        marks.append(Shape(seen, colour, 2.0))
         marks += [_marker(x, y, number) for x, y in seen]
     return marks
 
@@ -128,28 +129,22 @@ def _arrange(panels: Sequence[Panel], title: str, footer: str) -> tuple[int, int
     columns = min(_COLUMNS, len(panels))
     width = columns * _WIDTH + 20
     labels = [line.label for line in panels[0].lines]
-    marks: list[Mark] = [Words(16, 28, title, 18, bold=True)]
+    marks: list[Mark] = [Label(16, 28, title, 18, bold=True)]
     x, y = 22.0, float(_HEAD + 14)
     for number, label in enumerate(labels):
         room = 30 + 7.2 * len(label)
         if x > 22 and x + room > width:
             x, y = 22.0, y + _LEGEND
-        marks += [_marker(x, y - 4, number), Words(x + 10, y, label, 13)]
+        marks += [_marker(x, y - 4, number), Label(x + 10, y, label, 13)]
         x += room
     top = y + 12
     for number, panel in enumerate(panels):
         marks += _frame(panel, (number % columns) * _WIDTH + 10, top + (number // columns) * _HEIGHT)
     height = top + math.ceil(len(panels) / columns) * _HEIGHT
-    for line in _wrapped(footer, int((width - 32) / 6.4)):
-        marks.append(Words(16, height + 14, line, 12, colour=_MUTED))
+    for line in textwrap.wrap(footer, max(20, int((width - 32) / 6.4))):
+        marks.append(Label(16, height + 14, line, 12, colour=_MUTED))
         height += 18
     return width, math.ceil(height + _FOOT - 12), marks
-
-
-def _wrapped(text: str, length: int) -> list[str]:
-    import textwrap
-
-    return textwrap.wrap(text, max(20, length))
 
 
 def draw_svg(panels: Sequence[Panel], title: str, footer: str) -> str:
@@ -171,7 +166,7 @@ def draw_svg(panels: Sequence[Panel], title: str, footer: str) -> str:
         f'<rect width="{width}" height="{height}" fill="{_PAPER}"/>',
     ]
     for mark in marks:
-        if isinstance(mark, Words):
+        if isinstance(mark, Label):
             weight = ' font-weight="700"' if mark.bold else ""
             parts.append(
                 f'<text x="{mark.x:.1f}" y="{mark.y:.1f}" font-size="{mark.size}" text-anchor="{mark.anchor}" '
@@ -196,7 +191,7 @@ def draw_png(panels: Sequence[Panel], title: str, footer: str) -> bytes:
     large = Image.new("RGB", (width * fine, height * fine), _PAPER)
     draw = ImageDraw.Draw(large)
     for mark in marks:
-        if isinstance(mark, Words):
+        if isinstance(mark, Label):
             continue
         points = [(x * fine, y * fine) for x, y in mark.points]
         if mark.filled:
@@ -207,7 +202,7 @@ def draw_png(panels: Sequence[Panel], title: str, footer: str) -> bytes:
     draw = ImageDraw.Draw(picture)
     anchors = {"start": "ls", "middle": "ms", "end": "rs"}
     for mark in marks:
-        if isinstance(mark, Words):
+        if isinstance(mark, Label):
             font = ImageFont.load_default(size=mark.size * _SCALE)
             place = (mark.x * _SCALE, mark.y * _SCALE)
             bold = 1 if mark.bold else 0  # the font has one weight

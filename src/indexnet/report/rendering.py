@@ -1,0 +1,47 @@
+"""Fill the templates of this package: the page, Markdown and LaTeX."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import jinja2
+from markupsafe import Markup, escape
+
+from indexnet.report import numbers, remarks
+
+
+def render(template: str, **values: object) -> str:
+    """Fill a template of ``templates/``; what it names must be there. Pages are escaped, other files are plain text."""
+    return _environment(template.endswith(".tex")).get_template(template).render(**values, remarks=remarks)
+
+
+@cache
+def _environment(latex: bool) -> jinja2.Environment:
+    """Return the settings of all templates; LaTeX, which is full of braces, has ``<% %>`` and ``<< >>``."""
+    marks: dict[str, Any] = {
+        "block_start_string": "<%", "block_end_string": "%>", "variable_start_string": "<<", "variable_end_string": ">>"
+    }  # fmt: skip
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("indexnet.report"),
+        autoescape=jinja2.select_autoescape(["html"]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        **(marks if latex else {}),
+    )
+    environment.filters.update(
+        breaks=lambda text: escape(text).replace("\n", Markup("<br>")),
+        code=_code,
+        fixed=numbers.fixed,
+        signed=numbers.signed,
+        significant=lambda value: "" if value is None else numbers.significant(value),
+    )
+    return environment
+
+
+def _code(text: str) -> Markup:
+    """Escape text; parts between backticks become code."""
+    parts = escape(text).split("`")
+    return Markup("").join(Markup("<code>{}</code>").format(p) if i % 2 else p for i, p in enumerate(parts))
