@@ -102,16 +102,13 @@ def read_options(name: str, words: Sequence[str], action: str = "check") -> dict
         UserError: a word of another form.
     """
     import yaml
-    from omegaconf import OmegaConf
 
     from indexnet.core.paths import conf_dir
-    from indexnet.run.config import compose
+    from indexnet.run.config import compose, to_plain
 
     options: dict[str, Any] = {}
     if (conf_dir() / "data" / f"{name}.yaml").is_file():
-        composed = OmegaConf.to_container(compose([f"data={name}"]), resolve=True)
-        assert isinstance(composed, dict)
-        options.update(composed["data"])
+        options.update(to_plain(compose([f"data={name}"]))["data"])
         options.pop("name")
     for word in words:
         key, equals, text = word.partition("=")

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from indexnet.core.console import DEVICE_HELP, allow_anywhere
 from indexnet.core.errors import UserError
+from indexnet.core.paths import conf_dir
 
 if TYPE_CHECKING:
     import torch
@@ -251,17 +254,15 @@ def evaluation_data(meta: Mapping[str, Any], chosen: str | None, overrides: Mapp
 
 
 def _file_defaults(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-
-    from indexnet.core.paths import conf_dir
-
+    """Return a data set's options as its file in ``conf/data`` says, below the folder of the checkpoint's data sets."""
     file = conf_dir() / "data" / f"{name}.yaml"
     if not file.is_file():
         return {}
-    tree = OmegaConf.create({"paths": dict(config.get("paths") or {"data": "data"}), "data": OmegaConf.load(file)})
-    resolved = OmegaConf.to_container(tree, resolve=True)
-    assert isinstance(resolved, dict)
-    return dict(resolved["data"])
+    root = str((config.get("paths") or {}).get("data", "data"))
+    options = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return {
+        key: value.replace("${paths.data}", root) if isinstance(value, str) else value for key, value in options.items()
+    }
 
 
 def source_of(method: Method) -> str:

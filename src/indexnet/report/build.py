@@ -126,9 +126,9 @@ def _enough_digits(columns: Sequence[Column], rows: Sequence[TableRow]) -> tuple
 
 def _title(metric: str) -> str:
     """Return a metric's heading, without any split."""
-    from indexnet.metrics import list_metrics
+    from indexnet.run.tables import known_metrics
 
-    info = next((info for info in list_metrics() if info.name == metric), None)
+    info = known_metrics().get(metric)
     if info is None:
         return metric
     return f"{info.title} ({info.unit})" if info.unit else info.title
