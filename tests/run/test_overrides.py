@@ -130,7 +130,7 @@ def complaint(override: str, in_sweep: bool) -> str:
 def test_no_override_is_ignored_or_ends_in_a_traceback():
     with composing():
         found = [
-            (override[:80], sweep, said) for override, sweep in draw(150, 0) if (said := complaint(override, sweep))
+            (override[:80], sweep, said) for override, sweep in draw(100, 0) if (said := complaint(override, sweep))
         ]
     assert not found
 
@@ -151,15 +151,15 @@ def test_no_override_is_ignored_or_ends_in_a_traceback():
         ("~schedule", "schedule.name is missing; name one of the options of conf/schedule."),
         ("~trainer.accumulate", "trainer.accumulate is missing; it must be a positive integer."),
         ("~training.batch_size", "training.batch_size is missing"),
-        ("~optimizer", "optimizer is missing"),
+        ("~optimizer", "optimizer.name is missing"),
         ("~optimizer.lr", "optimizer.lr is missing"),
         ("~seed", "seed is missing; it must be an integer of at least 0."),
         ("data.name=null", "data.name=None must be a name; data=NAME chooses one."),
         ("resampling.name=1.5", "resampling.name=1.5 must be a name"),
         ("data.test_count=[1,2]", "data.test_count=[1, 2] must be an integer."),
         ("data.test_count=abc", "data.test_count='abc' must be an integer."),
-        ("optimizer.betas=null", "optimizer.betas=None must be a list of numbers."),
-        ("optimizer.betas=[]", "optimizer.betas=[] must be a list of numbers."),
+        ("optimizer=adam optimizer.betas=null", "optimizer.betas=None must be a list of numbers."),
+        ("optimizer=adam optimizer.betas=[]", "optimizer.betas=[] must be a list of numbers."),
         ("network.widths=[4,x]", "network.widths=[4, 'x'] must be a list of integers."),
         ("resampling=[bilinear,nearest]", "the config group resampling is chosen by the name of one option"),
         ("network=[1,2]", "the config group network is chosen by the name of one option"),
@@ -172,10 +172,10 @@ def test_no_override_is_ignored_or_ends_in_a_traceback():
 )
 def test_what_used_to_be_ignored_or_to_end_in_a_traceback(override, sentence):
     with pytest.raises(UserError, match=re.escape(sentence)):
-        freeze(compose(["task=reconstruction", override]))
+        freeze(compose(["task=reconstruction", *override.split(" ")]))
 
 
-@pytest.mark.parametrize("override", ["rows=[]", "seeds=[]", "rows=glob(nosuch*)", "seeds=range(3,3)", "seeds=glob(*)"])
+@pytest.mark.parametrize("override", ["rows=[]", "seeds=[]", "rows=glob(nosuch*)", "seeds=range(3,3)"])
 def test_a_selection_of_nothing_is_refused(override):
     with pytest.raises(UserError, match="selects nothing"):
         list(expand(parse_overrides(["experiments=quickstart", override])))

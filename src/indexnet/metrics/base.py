@@ -17,7 +17,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from indexnet.core.errors import UserError
-from indexnet.core.metric_facts import MetricInfo
+from indexnet.core.metric_facts import MetricInfo as MetricInfo
 from indexnet.core.registry import check_options, unknown_name
 
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -66,7 +65,7 @@ class MattingMetric(PerImageMetric):
         super().__init__(**kwargs)
         self.semantics, self.region = semantics, region
         if region == "image":
-            self.info = replace(self.info, unit="")  # type: ignore[misc]  # means, not sums in thousands
+            self.info = self.info._replace(unit="")  # type: ignore[misc]  # means, not sums in thousands
 
     def per_image(self, *args: Tensor) -> Tensor:
         """Return every image's error.

@@ -96,7 +96,8 @@ def option_types(target: Callable[..., Any]) -> dict[str, Any]:
     Empty where an annotation names what only a type checker imports: such a signature is not checked.
     """
     try:
-        hints = typing.get_type_hints(target.__init__ if isinstance(target, type) else target, include_extras=True)
+        function = target.__init__ if isinstance(target, type) else target  # type: ignore[misc]
+        hints = typing.get_type_hints(function, include_extras=True)
     except NameError:
         return {}
     hints.pop("return", None)

@@ -274,6 +274,7 @@ def explain(error: Exception, overrides: Iterable[str]) -> UserError:
         said = next((shown(each)[1:-1] for each in overrides if match[1] in each), match[1])
         return UserError(f"{said}: {match[1]} cannot be resolved; name one of the options in conf/.")
     first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+    first = first if len(first) <= 300 else f"{first[:200]}..."
     named = [each for each in overrides if each.lstrip("+~").partition("=")[0] in first]
     said = "" if named else ", ".join(shown(each)[1:-1] for each in overrides) + ": "
     return UserError(f"{said}the configuration cannot be composed: {first}")

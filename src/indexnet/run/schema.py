@@ -147,7 +147,7 @@ SETTLED = ("protocol", "changes")
 
 _TYPES: dict[str, Any] = typing.get_type_hints(Config, include_extras=True)
 _SWEEP_TYPES: dict[str, Any] = typing.get_type_hints(SweepConfig, include_extras=True)
-GROUPS: dict[str, type[Any]] = {key: hint for key, hint in _TYPES.items() if dataclasses.is_dataclass(hint)}
+GROUPS: dict[str, Any] = {key: hint for key, hint in _TYPES.items() if dataclasses.is_dataclass(hint)}
 """The fixed groups and what they hold."""
 OPEN_GROUPS: tuple[str, ...] = tuple(key for key, hint in _TYPES.items() if hint == Options and key not in SETTLED)
 """The groups whose keys are what their constructors take."""
@@ -179,7 +179,7 @@ def read_group(kind: type[_Group], config: Mapping[str, Any]) -> _Group:
 
 
 @functools.cache
-def _types_of(kind: type[Any]) -> dict[str, Any]:
+def _types_of(kind: Any) -> dict[str, Any]:
     return typing.get_type_hints(kind, include_extras=True)
 
 

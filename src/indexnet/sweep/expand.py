@@ -109,8 +109,9 @@ def _read(overrides: Sequence[Override]) -> Request:
         if key in given:
             raise UserError(f"{key}= is given twice; give all in one, {key}=A,B.")
         given.append(key)
-        if key == "rows" and isinstance(override.value(), Glob):
-            request.rows = override.value()
+        pattern = override.value()
+        if key == "rows" and isinstance(pattern, Glob):
+            request.rows = pattern
             continue
         values = _values(override)
         if values is None:
