@@ -71,7 +71,7 @@ def measure_skipped(jobs: int, folder: Path) -> tuple[float, float]:
     The records are made up: what a finished run costs does not depend on what it found.
     """
     code = (
-        "import sys; from indexnet.run import pool; from indexnet.cli import main\n"
+        "import sys; from indexnet.sweep import pool; from indexnet.cli import main\n"
         f"pool.job_command = lambda folder: [sys.executable, '-S', '-c', {_FINISH!r}, str(folder)]\n"
         "sys.exit(main(sys.argv[1:]))"
     )

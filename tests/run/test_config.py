@@ -15,7 +15,15 @@ from indexnet.core.paths import conf_dir
 from indexnet.data import get_data
 from indexnet.run.config import compose, freeze
 from indexnet.run.folder import RunFolder, difference, prepare, run_path
-from indexnet.run.schema import config_hash
+from indexnet.run.schema import (
+    ExperimentConfig,
+    TrainerConfig,
+    TrainingConfig,
+    config_hash,
+    is_place,
+    places,
+    read_group,
+)
 
 
 def _frozen(*overrides):
@@ -147,11 +155,55 @@ def test_budget_caps_and_never_raises():
     assert config["training"]["size"] == 32
 
 
+@pytest.mark.parametrize(
+    ("words", "known"),
+    [
+        ("task=reconstruction", "e82a9b24695d"),
+        ("task=reconstruction budget=smoke seed=3", "afc4944a412f"),
+        ("task=denoising", "847c90334ca2"),
+        ("task=matting", "4bce1c47db03"),
+        ("task=matting budget=small trainer.devices=2 logger=none", "a4e572d60f8b"),
+        ("task=segmentation", "918135ee30c7"),
+        ("task=depth schedule=constant training.steps=10", "6f472dc79923"),
+        ("task=reconstruction data=mnist data.root=/x trainer.num_workers=4", "c0940d2f2a5b"),
+        ("task=segmentation data=camvid data.cache=true", "8ade128b30f9"),
+        ("task=depth data=nyuv2_h5", "8e40d4970b64"),
+        ("task=matting data=composition1k", "61e70cac333e"),
+        ("task=denoising data=train400", "e29c4d74c598"),
+        ("task=matting network=refinenet", "fae965ae34cd"),
+        ("task=matting network=deep_matting encoder=vgg16_bn", "559af2ae884f"),
+        ("task=matting split=validation data=scenes data.validation_count=10", "a01fce3a2d96"),
+        ("experiments=quickstart resampling.family=hin experiment.row=hin", "05857ebb6c58"),
+        ("experiments=tpami/table3_matting experiment.row=x", "f00eee0f3782"),
+    ],
+)
+def test_the_hash_of_a_run_stays_what_earlier_versions_gave_it(words, known):
+    assert config_hash(freeze(compose(words.split()))) == known
+
+
 def test_the_hash_ignores_where_results_go():
     config = _frozen()
     assert config_hash(config) == config_hash(_frozen("paths.runs=elsewhere", "logger=none", "trainer.num_workers=3"))
     assert config_hash(_frozen("data=mnist", "paths.data=a")) == config_hash(_frozen("data=mnist", "paths.data=b"))
     assert config_hash(config) != config_hash(_frozen("seed=1"))
+    assert config_hash(config) == config_hash({**config, "plugins": []}) != config_hash({**config, "plugins": ["mine"]})
+    assert config_hash(config) == config_hash({**config, "protocol": {}, "changes": []})
+
+
+def test_places_are_marked_in_the_schema():
+    assert places() == {
+        *("paths", "logger", "protocol", "changes", "data.root", "data.cache"),
+        *("trainer.num_workers", "trainer.progress_bar"),
+    }
+    assert is_place("paths.runs")
+    assert not is_place("trainer.devices")
+
+
+def test_a_typed_view_of_a_frozen_configuration():
+    config = _frozen("trainer.devices=2", "training.steps=7")
+    assert read_group(TrainerConfig, config).devices == 2
+    assert read_group(TrainingConfig, config).steps == 7
+    assert read_group(ExperimentConfig, config) == ExperimentConfig(None, None, None)
 
 
 def test_a_run_may_change_where_decoded_files_are_kept(tmp_path):

@@ -43,7 +43,7 @@ class ClusterLauncher(Launcher):
 
         assert self.config is not None
         assert self.context is not None
-        configs = frozen_jobs(self.config, self.context, job_overrides, keep=True)
+        configs = frozen_jobs(self.config, self.context, job_overrides)
         outcomes = run_on_cluster(
             self.cluster,
             self.settings,

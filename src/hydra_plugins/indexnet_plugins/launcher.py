@@ -46,18 +46,18 @@ class ProcessLauncher(Launcher):
         Raises:
             UserError: a configuration or a folder does not work out; nothing has been started.
         """
+        from indexnet.run.config import jobs_at_a_time
         from indexnet.sweep.frozen import frozen_jobs
         from indexnet.sweep.launch import run_sweep
 
         assert self.config is not None
         assert self.context is not None
-        configs = frozen_jobs(self.config, self.context, job_overrides, keep=True)
-        n_jobs = self.config.experiment.get("n_jobs", 1) if self.n_jobs is None else self.n_jobs
+        configs = frozen_jobs(self.config, self.context, job_overrides)
         titles = job_titles(configs, job_overrides)
         outcomes = run_sweep(
             configs,
             titles,
-            n_jobs=n_jobs,
+            n_jobs=jobs_at_a_time(self.config, self.n_jobs),
             fail_fast=bool(self.config.fail_fast),
             retry_failed=bool(self.config.retry_failed),
             arguments=sys.argv[1:],

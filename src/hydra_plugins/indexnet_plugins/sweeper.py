@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
@@ -49,14 +48,15 @@ class IndexnetSweeper(Sweeper):
         """
         from hydra.core.utils import JobStatus
 
+        from indexnet.run.config import check_overrides, parse_overrides
         from indexnet.sweep.expand import expand
         from indexnet.sweep.launch import PARTLY
 
         assert self.config is not None
         assert self.context is not None
         assert self.launcher is not None
-        overrides = OverridesParser.create(config_loader=self.context.config_loader).parse_overrides(arguments)
-        jobs = list(expand(overrides))
+        check_overrides(arguments)
+        jobs = list(expand(parse_overrides(arguments, self.context.config_loader)))
         name = str(self.config.hydra.runtime.choices["hydra/launcher"])
         if name not in OWN_PROCESSES:
             self._refuse_devices(name, jobs)
@@ -68,11 +68,12 @@ class IndexnetSweeper(Sweeper):
     def _refuse_devices(self, launcher: str, jobs: Sequence[list[str]]) -> None:
         """Refuse DDP under a launcher that runs jobs inside this process, or by repeating this command."""
         from indexnet.core.errors import UserError
+        from indexnet.run.config import compose_job
 
         assert self.config is not None
         assert self.context is not None
         for overrides in jobs:
-            trainer = self.context.config_loader.load_sweep_config(self.config, list(overrides)).trainer
+            trainer = compose_job(self.config, self.context, overrides).trainer
             if trainer.devices != 1 or trainer.num_nodes != 1:
                 raise UserError(
                     f"trainer.devices={trainer.devices} in a sweep needs hydra/launcher=process: under "

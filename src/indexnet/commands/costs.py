@@ -109,11 +109,9 @@ def count(experiment: Experiment) -> list[Line]:
     Raises:
         UserError: a row's configuration does not work out, or a printed cell cannot be read.
     """
-    import hydra
+    from indexnet.run.config import composing
 
-    from indexnet.core.paths import conf_dir
-
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):  # once for all rows
+    with composing():
         counted = {row.name: None if row.pending else row_costs(experiment, row) for row in experiment.base_rows}
     reference = counted.get(experiment.reference) if experiment.reference else None
     return [_line(experiment, row, counted[row.name], reference) for row in experiment.base_rows]

@@ -104,16 +104,13 @@ def read_options(name: str, words: Sequence[str], action: str = "check") -> dict
         UserError: a word of another form.
     """
     import yaml
-    from omegaconf import OmegaConf
 
     from indexnet.core.paths import config_file
-    from indexnet.run.config import compose
+    from indexnet.run.config import compose, to_plain
 
     options: dict[str, Any] = {}
     if config_file("data", name) is not None:
-        composed = OmegaConf.to_container(compose([f"data={name}"]), resolve=True)
-        assert isinstance(composed, dict)
-        options.update(composed["data"])
+        options.update(to_plain(compose([f"data={name}"]))["data"])
         options.pop("name")
     for word in words:
         key, equals, text = word.partition("=")

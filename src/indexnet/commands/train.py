@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from indexnet.core.errors import UserError
 from indexnet.run.processes import run_job_process
+from indexnet.run.schema import TrainerConfig, read_group
 
 HELP = "train one configuration, or with -m a sweep or a whole table (Hydra overrides; train --help)"
 
@@ -71,26 +69,24 @@ def train(arguments: Sequence[str]) -> int:
 
 
 def _train(arguments: Sequence[str]) -> int:
-    configs = _compose_with_hydra(arguments)
-    if not configs:  # a sweep, which its launcher has run, or a question about the configuration
+    from indexnet.run.config import compose_command_line, freeze
+
+    composed = compose_command_line(arguments)
+    if not composed:  # a sweep, which its launcher has run, or a question about the configuration
         return 0
-    from indexnet.run.config import freeze
     from indexnet.run.folder import prepare
     from indexnet.run.job import DIVERGED
     from indexnet.sweep.launch import PARTLY
 
-    if len(configs) == 1:
-        for key in ("rows", "seeds"):
-            if configs[0][key] is not None:
-                raise UserError(f"{key}=... selects runs of a sweep; give -m too.")
-    folders = [prepare(freeze(config)).path for config in configs]  # several: -m with a launcher in this process
-    codes = [_run(folder, config.trainer) for folder, config in zip(folders, configs, strict=True)]
+    configs = [freeze(each) for each in composed]  # several: -m with a launcher in this process
+    folders = [prepare(config).path for config in configs]
+    codes = [_run(folder, read_group(TrainerConfig, config)) for folder, config in zip(folders, configs, strict=True)]
     if DIVERGED in codes:
         return PARTLY
     return max(codes)
 
 
-def _run(folder: Path, trainer: Any) -> int:
+def _run(folder: Path, trainer: TrainerConfig) -> int:
     if trainer.devices != 1 or trainer.num_nodes != 1:
         return run_job_process(folder)  # the other ranks are started by repeating the command of this one
     from indexnet.run.job import run_job
@@ -116,48 +112,3 @@ def _own_folder(arguments: Sequence[str]) -> Iterator[None]:
             os.environ.pop(VARIABLE, None)
         else:
             os.environ[VARIABLE] = before
-
-
-def _compose_with_hydra(arguments: Sequence[str]) -> list[Any]:
-    """Let Hydra read the command line; return the configuration of a single run, nothing for a sweep."""
-    import hydra
-    from hydra.errors import HydraException
-    from omegaconf import DictConfig
-    from omegaconf.errors import OmegaConfBaseException
-
-    from indexnet.core.paths import conf_dir
-    from indexnet.run.config import explain
-
-    composed: list[Any] = []
-
-    def keep(cfg: DictConfig) -> None:
-        composed.append(cfg)
-
-    with _command_line(arguments):
-        try:
-            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(keep)()
-        except UserError:
-            raise
-        except (HydraException, OmegaConfBaseException, ValueError) as error:
-            if "'hydra/launcher/submitit_" in str(error):
-                raise UserError(
-                    "a sweep on a cluster needs hydra-submitit-launcher: pip install 'indexnet[sweep]'."
-                ) from error
-            raise explain(error, [a for a in arguments if not a.startswith("-")]) from error
-    return composed
-
-
-@contextmanager
-def _command_line(arguments: Sequence[str]) -> Iterator[None]:
-    """Show Hydra a command line, and let its errors come through as exceptions."""
-    argv, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = ["indexnet train", *arguments]
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    try:
-        yield
-    finally:
-        sys.argv = argv
-        if full is None:
-            del os.environ["HYDRA_FULL_ERROR"]
-        else:
-            os.environ["HYDRA_FULL_ERROR"] = full

@@ -9,35 +9,16 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from indexnet.core.metric_facts import MetricInfo as MetricInfo
 from indexnet.core.registry import Registry
 
 _M = TypeVar("_M", bound="type[SumMetric]")
-
-
-@dataclass(frozen=True)
-class MetricInfo:
-    """Facts about one metric.
-
-    Attributes:
-        name: registry name.
-        title: heading in a table.
-        unit: unit, or empty for a bare number.
-        higher_is_better: which way is better.
-        task: the task whose tables print it; ``"image"`` for any task with an image as output.
-    """
-
-    name: str
-    title: str
-    unit: str
-    higher_is_better: bool
-    task: str
 
 
 class SumMetric(Metric):

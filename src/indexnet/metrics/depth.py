@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from indexnet.core.metric_facts import FACTS
 from indexnet.metrics.base import SumMetric, check_images, register_metric
 
 #: Nearest depth that a prediction is taken for, in metres: logarithms and ratios of 0 and less do not exist.
@@ -65,7 +66,7 @@ class DepthMetric(SumMetric):
         return statistics[..., 0] / statistics[..., 1]
 
 
-@register_metric("depth_rmse", "RMSE", "m", False, "depth")
+@register_metric(*FACTS["depth_rmse"])
 class DepthRMSE(DepthMetric):
     """Root of the mean squared error in metres: one root, of the mean over the pixels of all images."""
 
@@ -78,7 +79,7 @@ class DepthRMSE(DepthMetric):
         return super().value(statistics).sqrt()
 
 
-@register_metric("rel", "rel", "", False, "depth")
+@register_metric(*FACTS["rel"])
 class RelativeError(DepthMetric):
     """Mean absolute error relative to the true depth."""
 
@@ -87,7 +88,7 @@ class RelativeError(DepthMetric):
         return (prediction - depth).abs() / depth
 
 
-@register_metric("log10", "log10", "", False, "depth")
+@register_metric(*FACTS["log10"])
 class Log10Error(DepthMetric):
     """Mean absolute difference of the decimal logarithms."""
 
@@ -96,7 +97,7 @@ class Log10Error(DepthMetric):
         return (prediction.log10() - depth.log10()).abs()
 
 
-@register_metric("delta1", "delta1", "", True, "depth")
+@register_metric(*FACTS["delta1"])
 class Delta1(DepthMetric):
     """Share of pixels whose predicted and true depth differ by a factor below 1.25."""
 
@@ -107,14 +108,14 @@ class Delta1(DepthMetric):
         return (torch.maximum(prediction / depth, depth / prediction) < 1.25**self.power).double()
 
 
-@register_metric("delta2", "delta2", "", True, "depth")
+@register_metric(*FACTS["delta2"])
 class Delta2(Delta1):
     """Share of pixels whose predicted and true depth differ by a factor below 1.25 squared."""
 
     power: ClassVar[int] = 2
 
 
-@register_metric("delta3", "delta3", "", True, "depth")
+@register_metric(*FACTS["delta3"])
 class Delta3(Delta1):
     """Share of pixels whose predicted and true depth differ by a factor below 1.25 cubed."""
 

@@ -7,13 +7,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from indexnet.core.errors import UserError
+from indexnet.core.metric_facts import FACTS
 from indexnet.metrics.base import PerImageMetric, check_images, register_metric
 
 #: Smallest mean squared error that PSNR tells from zero: identical images score 100 dB, so that means stay finite.
 PSNR_FLOOR = 1e-10
 
 
-@register_metric("mae", "MAE", "", False, "image")
+@register_metric(*FACTS["mae"])
 class MAE(PerImageMetric):
     """Mean absolute error over the pixels and channels of an image."""
 
@@ -24,7 +25,7 @@ class MAE(PerImageMetric):
         return (prediction.double() - target.double()).abs().flatten(1).mean(1)
 
 
-@register_metric("rmse", "RMSE", "", False, "image")
+@register_metric(*FACTS["rmse"])
 class RMSE(PerImageMetric):
     """Root of an image's mean squared error; the mean of the roots over images, not the root of the mean."""
 
@@ -35,7 +36,7 @@ class RMSE(PerImageMetric):
         return (prediction.double() - target.double()).square().flatten(1).mean(1).sqrt()
 
 
-@register_metric("psnr", "PSNR", "dB", True, "image")
+@register_metric(*FACTS["psnr"])
 class PSNR(PerImageMetric):
     """Peak signal-to-noise ratio of an image, 10 log10(1 / MSE), for a peak of 1; the mean of the decibels.
 
@@ -51,7 +52,7 @@ class PSNR(PerImageMetric):
         return -10 * mse.clamp(min=PSNR_FLOOR).log10()
 
 
-@register_metric("ssim", "SSIM", "", True, "image")
+@register_metric(*FACTS["ssim"])
 class SSIM(PerImageMetric):
     """Structural similarity with the definition of its authors' reference implementation.
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -25,6 +24,7 @@ from torch import Tensor
 
 from indexnet.core.conventions import unknown_mask
 from indexnet.core.errors import UserError
+from indexnet.core.metric_facts import FACTS
 from indexnet.metrics._matting_errors import Floats, Mask, Semantics, connectivity_error, gradient_error
 from indexnet.metrics.base import PerImageMetric, check_images, register_metric
 
@@ -65,7 +65,7 @@ class MattingMetric(PerImageMetric):
         super().__init__(**kwargs)
         self.semantics, self.region = semantics, region
         if region == "image":
-            self.info = replace(self.info, unit="")  # type: ignore[misc]  # means, not sums in thousands
+            self.info = self.info._replace(unit="")  # type: ignore[misc]  # means, not sums in thousands
 
     def per_image(self, *args: Tensor) -> Tensor:
         """Return every image's error.
@@ -114,7 +114,7 @@ class MattingMetric(PerImageMetric):
         return torch.zeros_like(values).double() if low == high else (values.double() - low) / (high - low)
 
 
-@register_metric("sad", "SAD", "thousands", False, "matting")
+@register_metric(*FACTS["sad"])
 class SAD(MattingMetric):
     """Sum of absolute differences, divided by 1000."""
 
@@ -124,7 +124,7 @@ class SAD(MattingMetric):
         return self.scaled(torch.stack(sums), counted)
 
 
-@register_metric("mse", "MSE", "", False, "matting")
+@register_metric(*FACTS["mse"])
 class MSE(MattingMetric):
     """Mean squared difference (no root): the sum over the number of pixels that count."""
 
@@ -135,7 +135,7 @@ class MSE(MattingMetric):
         return torch.where(area > 0, squares / area.clamp(min=1), 0.0)
 
 
-@register_metric("grad", "Grad", "thousands", False, "matting")
+@register_metric(*FACTS["grad"])
 class Grad(MattingMetric):
     """Sum of squared differences of the gradient magnitudes (sigma 1.4) of the stretched mattes, divided by 1000."""
 
@@ -145,7 +145,7 @@ class Grad(MattingMetric):
         return self.scaled(sums, counted, 10 if self.semantics == "released_python" else 1000)
 
 
-@register_metric("conn", "Conn", "thousands", False, "matting")
+@register_metric(*FACTS["conn"])
 class Conn(MattingMetric):
     """Sum of differences of the connectedness to the source region, divided by 1000."""
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from indexnet.core.conventions import IGNORE
 from indexnet.core.errors import UserError
+from indexnet.core.metric_facts import FACTS
 from indexnet.metrics.base import SumMetric, register_metric
 
 
@@ -79,7 +80,7 @@ def _outside(numbers: Tensor, count: int) -> str:
     return ", ".join(str(value) for value in wrong.unique().tolist()[:5])
 
 
-@register_metric("miou", "mIoU", "%", True, "segmentation")
+@register_metric(*FACTS["miou"])
 class MeanIoU(ConfusionMetric):
     """Mean over classes of intersection over union, each from the pixels of all images.
 
@@ -97,7 +98,7 @@ class MeanIoU(ConfusionMetric):
         return 100 * ious.sum(-1) / (either > 0).sum(-1)
 
 
-@register_metric("pixel_accuracy", "pixel accuracy", "%", True, "segmentation")
+@register_metric(*FACTS["pixel_accuracy"])
 class PixelAccuracy(ConfusionMetric):
     """Share of the labelled pixels of all images whose class is right; every pixel counts once."""
 

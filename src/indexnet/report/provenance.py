@@ -51,7 +51,7 @@ def protocol_warnings(experiment: Experiment, runs: RunSet | None, protocol: Pro
     if protocol.unknown and _printed_setting(experiment, runs):  # elsewhere nothing hangs on it
         yield (
             f"Whether the runs follow the experiment's protocol cannot be told for {_some(protocol.unknown)}: "
-            "config.yaml of a run cannot be read, or the experiment cannot be composed."
+            "config.yaml of a run cannot be read, an earlier version made it, or the experiment could not be composed."
         )
 
 

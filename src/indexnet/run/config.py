@@ -1,27 +1,50 @@
 """Configuration: composed by Hydra, frozen into plain checked data, and plain data from there on.
 
-Only this module and the sweep plugins see a ``DictConfig``.
+Only this module and the plugins see Hydra's types; whoever needs one takes it from here.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob as Glob
+from hydra.core.override_parser.types import Override as Override
+from hydra.errors import HydraException
+from hydra.types import HydraContext as HydraContext
+from omegaconf import DictConfig as DictConfig
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from indexnet.core.errors import UserError
-from indexnet.core.paths import conf_dir, config_file
+from indexnet.core.paths import conf_dir
 from indexnet.core.registry import load_plugins, nearest, unknown_name
-from indexnet.run.schema import _TOP, _TRAINING, check_batch, check_names, check_values, data_options, settle_schedule
+from indexnet.run.annotations import shown
+from indexnet.run.schema import Positive, check_value, known_keys, nearest_key
+from indexnet.run.settle import EXPERIMENT_OWN, differences, printed_settings, settle, without_sweep
+from indexnet.run.tables import EXPERIMENT_KEYS
 
-if TYPE_CHECKING:
-    from hydra.core.override_parser.types import Override
+_SET = (*EXPERIMENT_OWN, "n_jobs")
+"""Keys of the node ``experiment`` that an override may set; the others describe the table, and its file says them."""
 
-_PROTOCOL = ("training.batch_size", "optimizer.lr")
+
+@contextlib.contextmanager
+def composing() -> Iterator[None]:
+    """Keep Hydra ready for many compositions, which costs a moment each time."""
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    if GlobalHydra.instance().is_initialized():  # inside a command that Hydra started
+        yield
+        return
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        yield
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:
@@ -34,233 +57,82 @@ def compose(overrides: Sequence[str]) -> DictConfig:
         UserError: an override does not fit; the message names the nearest key or option.
     """
     import hydra
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
 
+    check_overrides(overrides)
     try:
-        if GlobalHydra.instance().is_initialized():  # inside a command that Hydra started
-            return hydra.compose("config", list(overrides))
-        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        with composing():
             return hydra.compose("config", list(overrides))
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise explain(error, overrides) from error
 
 
-def explain(error: Exception, overrides: Iterable[str]) -> UserError:
-    """Turn Hydra's complaint about an override into one sentence with the nearest valid key."""
-    text = str(error)
-    if match := re.search(r"Could not find '([\w@/.-]+)'", text):
-        group, _, option = match[1].rpartition("/")
-        options = re.search(r"Available options in '[^']*':\n((?:\t.*\n?)+)", text)
-        known = [line.strip() for line in options[1].splitlines()] if options else []
-        if group.split("/")[0] == "experiments":  # Hydra lists one level of folders
-            from indexnet.run.tables import list_experiments
+def compose_job(config: DictConfig, context: HydraContext, overrides: Sequence[str]) -> DictConfig:
+    """Compose the configuration of one job of a sweep.
 
-            return unknown_name("experiment", match[1].partition("/")[2], list_experiments())
-        return unknown_name(f"{group or 'config group'} option", option, known)
-    if match := re.search(r"Could not override '([\w@/.]+)'", text):
-        key = match[1]
-        group = key.rpartition(".")[0]
-        if key.startswith("hydra."):  # settings of the launcher or the sweeper
-            known = _hydra_keys(overrides, group)
-            guess = nearest(key, known)
-            hint = f"Did you mean {guess!r}?" if guess else f"{group} has {', '.join(known)}." if known else ""
-            return UserError(f"unknown config key {key!r}. {hint or '`indexnet train --cfg hydra` shows every key.'}")
-        if key == "data.root":
-            return UserError("data.root: this data set reads no folder; choose one that does with data=NAME.")
-        known = [name for name in _known_keys(overrides, key) if not key.startswith(f"{name}.")]
-        siblings = [name for name in known if name.rpartition(".")[0] == group]
-        guess = nearest(key, siblings) or nearest(key, known)
-        hint = f" Did you mean {guess!r}?" if guess else " `indexnet train --cfg job` shows every key."
-        return UserError(f"unknown config key {key!r}.{hint}")
-    if match := re.search(r"Ambiguous value for argument '([^=']+)=([^']*)'", text):
-        return UserError(f"{match[1]}={match[2]} is a list of values; give -m to sweep over them, or one value.")
-    if match := re.search(r"Error merging override (\S+)", text):
-        reason = str(error.__cause__ or "").strip().splitlines()
-        return UserError(f"{match[1]}: this key takes another kind of value{f' ({reason[0]})' if reason else ''}.")
-    if match := re.search(r"Error parsing override '(.*)'", text):
-        return UserError(
-            f"{match[1]} cannot be read as an override; the form is key=value, interval(a,b) takes two numbers, and "
-            "quotes protect brackets from the shell."
-        )
-    if "must be a string or a list" in text:
-        nulls = ", ".join(o for o in overrides if o.endswith("=null")) or "a config group"
-        return UserError(f"{nulls}: a config group cannot be null here; name one of the options in conf/.")
-    first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
-    return UserError(f"the configuration cannot be composed: {first}")
+    Args:
+        config: the sweep's own configuration, as Hydra composed it.
+        context: Hydra's.
+        overrides: of the job.
 
-
-def _known_keys(overrides: Iterable[str], bad: str) -> list[str]:
-    """Return dotted keys and group names of the config composed without the override that names ``bad``."""
-    rest = [o for o in overrides if not o.lstrip("+~").startswith(bad)]
-    groups = [path.name for path in conf_dir().iterdir() if path.is_dir()] + ["experiments"]
+    Raises:
+        UserError: an override does not fit.
+    """
+    check_overrides(overrides)
     try:
-        import hydra
-        from hydra.core.global_hydra import GlobalHydra
-
-        if GlobalHydra.instance().is_initialized():
-            cfg = hydra.compose("config", [o for o in rest if "," not in o])
-        else:
-            with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-                cfg = hydra.compose("config", [o for o in rest if "," not in o])
-    except Exception:  # the other overrides may be wrong too; the group names still help
-        return groups
-    return groups + list(_flatten(OmegaConf.to_container(cfg, resolve=False)))
+        composed = context.config_loader.load_sweep_config(config, list(overrides))
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise explain(error, overrides) from error
+    return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
 
 
-def _hydra_keys(overrides: Iterable[str], group: str) -> list[str]:
-    """Return the dotted keys of a group of Hydra's own configuration, ``hydra.launcher`` or ``hydra.sweeper``."""
+def compose_command_line(arguments: Sequence[str]) -> list[DictConfig]:
+    """Let Hydra read a command line: overrides and flags.
+
+    Returns:
+        The configuration of a single run; nothing for a sweep, which its launcher has run, and for a question about the
+        configuration; several for a sweep whose launcher runs jobs in this process.
+
+    Raises:
+        UserError: an override does not fit.
+    """
     import hydra
-    from hydra.core.global_hydra import GlobalHydra
 
-    chosen = [o for o in overrides if re.match(r"hydra/(launcher|sweeper)=", o)]
+    overrides = [text for text in arguments if not text.startswith("-")]
+    if not any(text.startswith("-") and text not in ("-m", "--multirun") for text in arguments):  # values of flags
+        check_overrides(overrides)
+    composed: list[DictConfig] = []
+
+    def keep(cfg: DictConfig) -> None:
+        composed.append(cfg)
+
+    with _command_line(arguments):
+        try:
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(keep)()
+        except UserError:
+            raise
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            if "'hydra/launcher/submitit_" in str(error):
+                raise UserError(
+                    "a sweep on a cluster needs hydra-submitit-launcher: pip install 'indexnet[sweep]'."
+                ) from error
+            raise explain(error, overrides) from error
+    return composed
+
+
+@contextlib.contextmanager
+def _command_line(arguments: Sequence[str]) -> Iterator[None]:
+    """Show Hydra a command line, and let its errors come through as exceptions."""
+    argv, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = ["indexnet train", *arguments]
+    os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        if GlobalHydra.instance().is_initialized():
-            cfg = hydra.compose("config", chosen, return_hydra_config=True)
+        yield
+    finally:
+        sys.argv = argv
+        if full is None:
+            del os.environ["HYDRA_FULL_ERROR"]
         else:
-            with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-                cfg = hydra.compose("config", chosen, return_hydra_config=True)
-        keys = [str(key) for key in OmegaConf.select(cfg, group)]
-    except Exception:  # the choice of launcher or sweeper may be wrong too
-        return []
-    return [f"{group}.{key}" for key in keys if not key.startswith("_")]
-
-
-def _flatten(node: Any, prefix: str = "") -> Iterable[str]:
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield f"{prefix}{key}"
-            yield from _flatten(value, f"{prefix}{key}.")
-
-
-def freeze(cfg: DictConfig) -> dict[str, Any]:
-    """Resolve, check and cap a composed configuration into the plain data that one run needs.
-
-    The experiment node is reduced to where the run belongs (name, row, label), the budget's caps are applied to
-    ``training`` and ``data``, and every name and option is checked against what it configures. A row of a table also
-    has ``protocol``: the settings that its files print, whatever the command line or a budget made of them.
-
-    Raises:
-        UserError: an unknown name, key or option, or a value that cannot work.
-    """
-    try:
-        config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise UserError(f"the configuration cannot be resolved: {str(error).splitlines()[0]}") from error
-    assert isinstance(config, dict)
-    config.pop("hydra", None)
-    plain: dict[str, Any] = json.loads(json.dumps(config))  # str, int, float, bool, None, list and dict only
-    for key in plain:
-        if key not in _TOP:
-            raise unknown_name("config key", key, _TOP)
-    for key in plain["training"]:
-        if key not in _TRAINING:
-            raise unknown_name("config key", f"training.{key}", [f"training.{name}" for name in _TRAINING])
-    load_plugins(plain.get("plugins"))
-    if not plain.get("plugins"):  # as configurations were frozen before there were any
-        plain.pop("plugins", None)
-    experiment = plain["experiment"]
-    plain["experiment"] = {key: experiment.get(key) for key in ("name", "row", "label")}
-    for key in ("fail_fast", "retry_failed"):
-        if not isinstance(plain.get(key, False), bool):
-            raise UserError(f"{key}={plain[key]} must be true or false.")
-    for key in ("rows", "seeds", "fail_fast", "retry_failed"):
-        plain.pop(key, None)
-    check_values(plain)
-    _apply_budget(plain)
-    plain["schedule"] = settle_schedule(plain["schedule"], plain["training"]["epochs"])
-    _settle_encoder(plain)
-    _settle_data(plain)
-    check_names(plain)
-    check_batch(plain)
-    if protocol := _printed_protocol(plain):
-        plain["protocol"] = protocol
-    return plain
-
-
-def _printed_protocol(config: Mapping[str, Any]) -> dict[str, float]:
-    """Return the global batch and the learning rate that the experiment's own files set, by key.
-
-    Empty for a run that belongs to no table.
-    """
-    import yaml
-
-    from indexnet.run.tables import experiment_files, load_experiment
-
-    name, row = config["experiment"]["name"], config["experiment"]["row"]
-    file = experiment_files().get(name)
-    if file is None:
-        return {}
-    found: dict[str, Any] = {}
-    for source in (config_file("task", config["task"]["name"]), file):
-        content = yaml.safe_load(source.read_text(encoding="utf-8")) if source is not None else {}
-        for key in _PROTOCOL:
-            group, _, option = key.partition(".")
-            if option in (content.get(group) or {}):
-                found[key] = content[group][option]
-    own = str(row).partition("--")[0]  # what follows names overrides of the command line
-    for override in next((each.overrides for each in load_experiment(name).rows if each.name == own), ()):
-        key, _, text = override.partition("=")
-        if key in _PROTOCOL:
-            found[key] = yaml.safe_load(text)
-    return {key: value for key, value in found.items() if isinstance(value, int | float)}
-
-
-def _settle_encoder(config: dict[str, Any]) -> None:
-    """Replace ``auto`` in what depends on whether the encoder starts from pretrained weights.
-
-    With them as in the paper: batch norm frozen, a hundredth of the learning rate. Without: neither, for a frozen batch
-    norm at mean 0 and variance 1 beside a hundredth of the learning rate could not train.
-
-    Raises:
-        UserError: an encoder is given to a network that brings its own, or none to one that needs it.
-    """
-    from indexnet.core.registry import option_names
-    from indexnet.networks import get_network
-
-    encoder, optimizer, network = config["encoder"], config["optimizer"], config["network"]["name"]
-    if encoder.get("name") is None and "encoder" in option_names(get_network(network)):
-        raise UserError(f"network={network} needs an encoder; name one, for example encoder=vgg16_bn.")
-    if encoder.get("name") is not None and "encoder" not in option_names(get_network(network)):
-        raise UserError(f"network={network} brings its own encoder; give encoder=none instead of {encoder['name']!r}.")
-    pretrained = bool(encoder.get("pretrained"))
-    if encoder.get("freeze_bn") == "auto":
-        encoder["freeze_bn"] = pretrained
-    if optimizer.get("encoder_lr_multiplier") == "auto":
-        optimizer["encoder_lr_multiplier"] = 0.01 if pretrained else 1.0
-
-
-def _settle_data(config: dict[str, Any]) -> None:
-    """Replace ``auto`` in what follows from the data set: the network's channels and classes, the classes' names.
-
-    Raises:
-        UserError: the data set, its options or its classes do not fit.
-    """
-    from indexnet.data import create_data
-
-    keys = (("network", "in_channels"), ("network", "classes"), ("task", "classes"))
-    found = [(group, key) for group, key in keys if config[group].get(key) == "auto"]
-    if not found:
-        return
-    options = data_options(config)
-    data = create_data(options.pop("name"), **options)
-    for group, key in found:
-        if key == "in_channels":
-            config[group][key] = data.channels
-        elif not data.classes:
-            raise UserError(f"data={data.name} names no classes; give {group}.{key}.")
-        else:
-            config[group][key] = list(data.classes) if group == "task" else len(data.classes)
-
-
-def _apply_budget(config: dict[str, Any]) -> None:
-    budget, training = config["budget"], config["training"]
-    for key in ("batch_size", "size"):
-        value, cap = training.get(key), budget.get(f"max_{key}")
-        if value is not None and cap is not None:
-            training[key] = min(value, cap)
-    if config["data"].get("test_count") is not None and budget.get("max_test") is not None:
-        config["data"]["test_count"] = min(config["data"]["test_count"], budget["max_test"])
+            os.environ["HYDRA_FULL_ERROR"] = full
 
 
 def compose_sweep(
@@ -279,29 +151,247 @@ def compose_sweep(
     Raises:
         UserError: what ``indexnet train -m`` would refuse as well.
     """
-    import hydra
     from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
     from hydra.types import RunMode
 
-    configs: list[dict[str, Any]] = []
-    frozen: dict[tuple[str, ...], dict[str, Any]] = {}
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):  # once for all runs
+    check_overrides(overrides)
+    with composing():
         try:
             loader = GlobalHydra.instance().config_loader()
             base = loader.load_configuration("config", list(overrides), run_mode=RunMode.MULTIRUN)
-            own = OverridesParser.create(config_loader=loader).parse_overrides(list(base.hydra.overrides.task))
         except (HydraException, OmegaConfBaseException, ValueError) as error:
-            raise error if isinstance(error, UserError) else explain(error, overrides) from error
-        for job in expand(own):
-            (seed,) = (text for text in job if text.startswith("seed="))
-            rest = tuple(text for text in job if text != seed)
-            if rest not in frozen:  # seeds differ in nothing else, and composing takes its time
-                frozen[rest] = freeze(compose(job))
-            configs.append({**frozen[rest], "seed": int(seed.removeprefix("seed="))})
+            raise explain(error, overrides) from error
+        configs = freeze_jobs(list(expand(parse_overrides(list(base.hydra.overrides.task), loader))), compose)
     launcher = base.hydra.launcher  # that of a cluster has no n_jobs: all runs at a time, on one device each
     n_jobs = launcher.n_jobs if "n_jobs" in launcher else 1
+    return configs, jobs_at_a_time(base, n_jobs), bool(base.get("retry_failed", False))
+
+
+def jobs_at_a_time(config: DictConfig, n_jobs: int | None) -> int:
+    """Return how many runs of a sweep go on at a time: what its launcher says, else what the experiment's file says."""
     if n_jobs is None:
-        n_jobs = base.experiment.get("n_jobs", 1)
-    return configs, int(n_jobs), bool(base.get("retry_failed", False))
+        n_jobs = config.experiment.get("n_jobs", 1)
+        check_value("experiment.n_jobs", n_jobs, Positive)
+    return int(n_jobs)
+
+
+def freeze_jobs(
+    jobs: Sequence[Sequence[str]], compose_one: Callable[[Sequence[str]], DictConfig]
+) -> list[dict[str, Any]]:
+    """Compose and freeze the jobs of a sweep; those that differ in their seeds alone, once.
+
+    Args:
+        jobs: the overrides of each.
+        compose_one: composes one.
+
+    Raises:
+        UserError: a configuration does not work out.
+    """
+    shared: dict[tuple[str, ...], dict[str, Any]] = {}
+    configs = []
+    for overrides in jobs:
+        seeds = [text for text in overrides if re.fullmatch(r"seed=\d+", text)]
+        rest = tuple(text for text in overrides if text not in seeds)
+        if len(seeds) == 1 and rest in shared:
+            configs.append({**shared[rest], "seed": int(seeds[0].removeprefix("seed="))})
+            continue
+        composed = compose_one(overrides)
+        configs.append(freeze(composed))
+        if "${seed}" not in OmegaConf.to_yaml(composed):  # a value that follows the seed
+            shared[rest] = configs[-1]
+    return configs
+
+
+def parse_overrides(words: Sequence[str], loader: Any = None) -> list[Override]:
+    """Read overrides without applying them; a loader of Hydra's lets ``glob(...)`` find the options of a group.
+
+    Raises:
+        UserError: one cannot be read.
+    """
+    try:
+        return list(OverridesParser.create(config_loader=loader).parse_overrides(list(words)))
+    except HydraException as error:
+        raise explain(error, words) from error
+
+
+def check_overrides(words: Sequence[str]) -> None:
+    """Refuse what Hydra would take without effect, or would stumble over: no text for a group, a key of a table's file.
+
+    Raises:
+        UserError: an override is wrong, whatever the configuration.
+    """
+    groups = {path.name for path in conf_dir().iterdir() if path.is_dir()} - {"hydra"} | {"experiments"}
+    for override in parse_overrides(words):
+        key, said = override.key_or_group, shown(override.input_line)[1:-1]
+        parts = key.split(".")
+        if parts[0] == "experiment" and parts[1:] and parts[1] in EXPERIMENT_KEYS and parts[1] not in _SET:
+            raise UserError(f"{said}: the file of an experiment says this; change it there, not on the command line.")
+        if key not in groups or override.is_sweep_override() or override.is_delete():
+            continue
+        value = override.value()
+        if isinstance(value, dict):
+            raise UserError(f"{said}: {key} is a config group; choose one of its options, or set {key}.KEY=VALUE.")
+        if not isinstance(value, str) and not (key == "experiments" and value is None):
+            what = "cannot be null here" if value is None else "is chosen by the name of one option"
+            raise UserError(f"{said}: the config group {key} {what}; name one of the options in conf/{key}.")
+        if isinstance(value, str) and len(value) > 200:  # longer than a file's name can be
+            raise UserError(f"{said}: no option of {key} has such a long name; name one of those in conf/{key}.")
+
+
+def explain(error: Exception, overrides: Iterable[str]) -> UserError:
+    """Turn Hydra's complaint about an override into one sentence with the nearest valid key."""
+    text, overrides = str(error), list(overrides)
+    if match := re.search(r"Could not find '([^']+)'", text):
+        group, _, option = match[1].partition("/")
+        options = re.search(r"Available options in '[^']*':\n((?:\t.*\n?)+)", text)
+        known = [line.strip() for line in options[1].splitlines()] if options else []
+        if group == "experiments":  # Hydra lists one level of folders
+            from indexnet.run.tables import list_experiments
+
+            return unknown_name("experiment", option, list_experiments())
+        if "/" in option and group == "hydra":
+            group, _, option = match[1].rpartition("/")
+        return unknown_name(f"{group or 'config group'} option", option, known)
+    if match := re.search(r"Could not override '([^']+)'", text):
+        return _unknown_override(match[1], overrides)
+    if match := re.search(r"Ambiguous value for argument '([^=']+)=([^']*)'", text):
+        return UserError(f"{match[1]}={match[2]} is a list of values; give -m to sweep over them, or one value.")
+    if match := re.search(r"Error merging override (\S+)", text):
+        reason = str(error.__cause__ or "").strip().splitlines()
+        return UserError(f"{match[1]}: this key takes another kind of value{f' ({reason[0]})' if reason else ''}.")
+    if match := re.search(r"Error parsing override '(.*)'", text, re.DOTALL):
+        return UserError(
+            f"{shown(match[1])[1:-1]} cannot be read as an override; the form is key=value, interval(a,b) takes two "
+            "numbers, and quotes protect brackets from the shell."
+        )
+    if match := re.search(r"An item is already at '([^']+)'", text):
+        return UserError(f"+{match[1]}: there is such a key already; leave out the +.")
+    if match := re.search(r"Could not delete from config\. (?:'([^']+)'|The value of '([^']+)')", text):
+        key = match[1] or match[2]
+        why = "has another value" if match[2] else "does not exist"
+        return UserError(f"~{key}: {key} {why}, so there is nothing to leave out.")
+    if match := re.search(r"Error resolving interpolation '([^']+)'", text):
+        said = next((shown(each)[1:-1] for each in overrides if match[1] in each), match[1])
+        return UserError(f"{said}: {match[1]} cannot be resolved; name one of the options in conf/.")
+    first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+    first = first if len(first) <= 300 else f"{first[:200]}..."
+    named = [each for each in overrides if each.lstrip("+~").partition("=")[0] in first]
+    said = "" if named else ", ".join(shown(each)[1:-1] for each in overrides) + ": "
+    return UserError(f"{said}the configuration cannot be composed: {first}")
+
+
+def _unknown_override(key: str, overrides: Sequence[str]) -> UserError:
+    group = key.rpartition(".")[0]
+    if key.startswith("hydra."):  # settings of the launcher or the sweeper
+        known = _hydra_keys(overrides, group)
+        guess = nearest(key, known)
+        hint = f"Did you mean {guess!r}?" if guess else f"{group} has {', '.join(known)}." if known else ""
+        return UserError(f"unknown config key {key!r}. {hint or '`indexnet train --cfg hydra` shows every key.'}")
+    if key == "data.root":
+        return UserError("data.root: this data set reads no folder; choose one that does with data=NAME.")
+    guess = nearest_key(key, _composed_keys(overrides, key))
+    hint = f" Did you mean {guess!r}?" if guess else " `indexnet train --cfg job` shows every key."
+    return UserError(f"unknown config key {key!r}.{hint}")
+
+
+def _composed_keys(overrides: Iterable[str], bad: str) -> list[str]:
+    """Return dotted keys and group names of the config composed without the override that names ``bad``."""
+    rest = [o for o in overrides if not o.lstrip("+~").startswith(bad) and "," not in o]
+    try:
+        found = OmegaConf.to_container(_compose(rest), resolve=False)
+    except Exception:  # the other overrides may be wrong too; what is fixed still helps
+        return [*known_keys(), "experiments"]
+    return [*_flatten(found), "experiments"]
+
+
+def _hydra_keys(overrides: Iterable[str], group: str) -> list[str]:
+    """Return the dotted keys of a group of Hydra's own configuration, ``hydra.launcher`` or ``hydra.sweeper``."""
+    chosen = [o for o in overrides if re.match(r"hydra/(launcher|sweeper)=", o)]
+    try:
+        keys = [str(key) for key in OmegaConf.select(_compose(chosen, return_hydra_config=True), group)]
+    except Exception:  # the choice of launcher or sweeper may be wrong too
+        return []
+    return [f"{group}.{key}" for key in keys if not key.startswith("_")]
+
+
+def _compose(overrides: Sequence[str], **options: Any) -> DictConfig:
+    import hydra
+
+    with composing():
+        return hydra.compose("config", list(overrides), **options)
+
+
+def _flatten(node: Any, prefix: str = "") -> Iterable[str]:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield f"{prefix}{key}"
+            yield from _flatten(value, f"{prefix}{key}.")
+
+
+def to_plain(cfg: DictConfig) -> dict[str, Any]:
+    """Resolve a composed configuration into str, int, float, bool, None, list and dict.
+
+    Raises:
+        UserError: an interpolation does not work out, or a value is missing.
+    """
+    try:
+        config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None)
+        raise UserError(f"{key or 'the configuration'} cannot be resolved: {str(error).splitlines()[0]}.") from error
+    assert isinstance(config, dict)
+    config.pop("hydra", None)
+    plain: dict[str, Any] = json.loads(json.dumps(config))
+    return plain
+
+
+def freeze(cfg: DictConfig) -> dict[str, Any]:
+    """Resolve, check and cap a composed configuration into the plain data that one run needs.
+
+    The experiment node is reduced to where the run belongs (name, row, label), the budget's caps are applied to
+    ``training`` and ``data``, and every name and option is checked against what it configures. A row of a table also
+    has ``protocol``: the settings that its files print, whatever the command line or a budget made of them, and
+    ``changes``: in what else it differs from what its files say at its data set and budget.
+
+    Raises:
+        UserError: an unknown name, key or option, or a value that cannot work.
+    """
+    plain = without_sweep(to_plain(cfg))
+    load_plugins(plain.get("plugins"))
+    config = settle(plain)
+    if not config.get("plugins"):  # as configurations were frozen before there were any
+        config.pop("plugins", None)
+    if printed := _as_printed(config):
+        config["protocol"] = printed_settings(printed[0])
+        with contextlib.suppress(UserError):  # today's file may not suit this data set: then nothing is known
+            if printed[1]:
+                config["changes"] = differences(plain, printed[0]) and differences(config, settle(printed[0]))
+    return config
+
+
+def _as_printed(config: Mapping[str, Any]) -> tuple[dict[str, Any], bool] | None:
+    """Compose a run's row as its experiment's files say; None for a run of no table, or where that fails.
+
+    Returns:
+        The configuration, and whether it is at the run's data set and budget.
+    """
+    from indexnet.run.tables import experiment_files, load_experiment
+
+    name, row, data = config["experiment"]["name"], config["experiment"]["row"], config["data"]["name"]
+    if name is None or name not in experiment_files():
+        return None
+    try:
+        own = str(row).partition("--")[0]  # what follows names overrides of the command line
+        overrides = next((each.overrides for each in load_experiment(name).rows if each.name == own), ())
+        asked = [f"experiments={name}", *overrides]
+        with composing():
+            try:
+                exact = [*asked, f"budget={config['budget']['name']}"]
+                printed = compose(exact)
+                if printed.data.name != data:
+                    printed = compose([*exact, f"data={data}"])
+                return without_sweep(to_plain(printed)), True
+            except UserError:  # a budget or data set of a person's own
+                return without_sweep(to_plain(compose(asked))), False
+    except UserError:
+        return None

@@ -23,6 +23,7 @@ from indexnet.core.registry import load_plugins
 from indexnet.data import create_data
 from indexnet.networks.costs import count_costs
 from indexnet.run import callbacks
+from indexnet.run.checks import check_sync_batchnorm
 from indexnet.run.gallery import write_gallery
 from indexnet.run.loader import (
     StepStream,
@@ -39,7 +40,7 @@ from indexnet.run.loggers import create_loggers
 from indexnet.run.ranks import started_here
 from indexnet.run.record import DataRecord, Record, Samples, skipped_files, write_rows
 from indexnet.run.resume import find_checkpoint
-from indexnet.run.schema import check_sync_batchnorm, data_options, network_spec
+from indexnet.run.schema import data_options, network_spec
 from indexnet.run.splits import describe_splits, measured_splits
 from indexnet.tasks import get_task, metric_key
 

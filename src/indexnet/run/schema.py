@@ -1,269 +1,284 @@
-"""What a frozen configuration must fulfil before anything is spent on it: one place, one sentence each."""
+"""What a configuration is made of: the type of every key of the fixed groups, what is a place, and the hash of a run.
+
+A frozen configuration is plain data; :func:`read_group` gives a typed view of one of its groups. The groups that a
+person extends (:data:`OPEN_GROUPS`) have the keys that their constructors take, see :mod:`indexnet.run.checks`.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
-import math
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, TypeVar
 
 from indexnet.core.errors import UserError
-from indexnet.core.registry import check_options, unknown_name
+from indexnet.core.registry import nearest
+from indexnet.run.annotations import Rule, fits, in_words, shown
 
-if TYPE_CHECKING:
-    from indexnet.networks import Network
+Positive = Annotated[int, Rule("a positive integer", lambda value: value > 0)]
+Count = Annotated[int, Rule("an integer of at least 0", lambda value: value >= 0)]
+PositiveNumber = Annotated[float, Rule("a positive number", lambda value: value > 0)]
+NonNegative = Annotated[float, Rule("a number of at least 0", lambda value: value >= 0)]
+Text = Annotated[str, Rule("a text", lambda value: value.strip() != "" and "\0" not in value)]
+Options = Mapping[str, Any]
 
+_PLACE = {"place": True}
+"""Marks a field that says where results or files lie or how they are made, not what they are: no part of the hash."""
 
-MODES = ("auto", "online", "offline", "disabled")
-_PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "64-true")
-
-
-def _positive(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+Mode = Literal["auto", "online", "offline", "disabled"]
+MODES: tuple[str, ...] = typing.get_args(Mode)
 
 
-def _or(other: Any, test: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: value == other or test(value)
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How much is trained: the global batch, the side of a training sample, and how long."""
+
+    batch_size: Positive
+    size: Positive
+    steps: Positive | None
+    epochs: Positive | None
 
 
-def _flag(value: Any) -> bool:
-    return isinstance(value, bool)
+@dataclass(frozen=True)
+class TrainerConfig:
+    """How it is computed."""
+
+    accelerator: Literal["auto", "cpu", "gpu"]
+    devices: Positive
+    num_nodes: Positive
+    precision: Literal["32-true", "16-mixed", "bf16-mixed", "64-true"]
+    accumulate: Positive
+    sync_batchnorm: bool
+    gradient_clip: PositiveNumber | None
+    channels_last: bool
+    compile: bool
+    num_workers: Literal["auto"] | Count = field(metadata=_PLACE)
+    checkpoint_every: Literal["auto"] | Positive
+    progress_bar: Literal["auto"] | bool = field(metadata=_PLACE)
 
 
-# key, test, what is expected; keys that a configuration lacks are not looked at
-_VALUES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("network.in_channels", _or("auto", _positive), "auto or a positive integer"),
-    ("network.classes", _or("auto", _positive), "auto or a positive integer"),
-    ("seed", _count, "an integer of at least 0"),
-    ("task.costs_size", _positive, "a positive integer"),
-    ("training.batch_size", _positive, "a positive integer"),
-    ("training.size", _positive, "a positive integer"),
-    ("training.steps", _or(None, _positive), "a positive integer or null"),
-    ("training.epochs", _or(None, _positive), "a positive integer or null"),
-    ("logger.mode", lambda value: value in MODES, f"one of {', '.join(MODES)}"),
-    ("trainer.accelerator", lambda value: value in ("auto", "cpu", "gpu"), "auto, cpu or gpu"),
-    ("trainer.devices", _positive, "a positive integer"),
-    ("trainer.num_nodes", _positive, "a positive integer"),
-    ("trainer.accumulate", _positive, "a positive integer"),
-    ("trainer.precision", lambda value: value in _PRECISIONS, f"one of {', '.join(_PRECISIONS)}"),
-    ("trainer.sync_batchnorm", _flag, "true or false"),
-    ("trainer.channels_last", _flag, "true or false"),
-    ("trainer.compile", _flag, "true or false"),
-    ("trainer.gradient_clip", _or(None, lambda value: _number(value) and value > 0), "a positive number or null"),
-    ("trainer.num_workers", _or("auto", _count), "auto or an integer of at least 0"),
-    ("trainer.checkpoint_every", _or("auto", _positive), "auto or a positive integer"),
-    ("trainer.progress_bar", _or("auto", _flag), "auto, true or false"),
-    ("logger.csv", _flag, "true or false"),
-    ("logger.tensorboard", _flag, "true or false"),
-    ("logger.wandb", _flag, "true or false"),
-    ("debug.overfit", _flag, "true or false"),
-    *((f"budget.max_{key}", _or(None, _positive), "a positive integer or null")
-      for key in ("steps", "batch_size", "size", "test")),
-    ("optimizer.lr", lambda value: _number(value) and value > 0, "a positive number"),
-    ("optimizer.encoder_lr_multiplier", _or("auto", lambda value: _number(value) and value >= 0),
-     "auto or a number of at least 0"),
-)  # fmt: skip
+@dataclass(frozen=True)
+class LoggerConfig:
+    """What is logged beside the record."""
 
-_SCHEDULES: dict[str, dict[str, tuple[Callable[[Any], bool], str]]] = {
-    "constant": {},
-    "multistep": {
-        "milestones": (lambda value: isinstance(value, list) and all(map(_number, value)), "a list of epochs"),
-        "gamma": (lambda value: _number(value) and value > 0, "a positive number"),
-    },
+    csv: bool
+    tensorboard: bool
+    wandb: bool
+    project: Text
+    mode: Mode
+
+
+@dataclass(frozen=True)
+class BudgetConfig:
+    """The caps of a budget; null caps nothing."""
+
+    name: Text
+    max_steps: Positive | None
+    max_batch_size: Positive | None
+    max_size: Positive | None
+    max_test: Positive | None
+
+
+@dataclass(frozen=True)
+class DebugConfig:
+    """Modes for finding mistakes."""
+
+    overfit: bool
+
+
+@dataclass(frozen=True)
+class PathsConfig:
+    """Where results go and data sets lie."""
+
+    runs: Text
+    data: Text
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """Which row of which table a run is; all null for one that belongs to no table."""
+
+    name: Text | None
+    row: Text | None
+    label: Text | None
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every key of a frozen configuration, with its type; ``Options`` are open groups."""
+
+    task: Options
+    network: Options
+    encoder: Options
+    resampling: Options
+    data: Options = field(metadata={"places": ("root", "cache")})
+    optimizer: Options
+    schedule: Options
+    training: TrainingConfig
+    trainer: TrainerConfig
+    logger: LoggerConfig = field(metadata=_PLACE)
+    budget: BudgetConfig
+    debug: DebugConfig
+    paths: PathsConfig = field(metadata=_PLACE)
+    experiment: ExperimentConfig
+    seed: Count
+    split: Literal["test", "validation"] = "test"
+    plugins: Sequence[Text] | None = ()
+    protocol: Options = field(default_factory=dict, metadata=_PLACE)
+    changes: Sequence[Sequence[str]] = field(default=(), metadata=_PLACE)
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """The keys that say which runs a sweep makes and how it goes on; no part of a frozen configuration."""
+
+    rows: Sequence[Text] | Text | None
+    seeds: Sequence[Count] | Count | None
+    fail_fast: bool
+    retry_failed: bool
+
+
+SETTLED = ("protocol", "changes")
+"""Keys that freezing adds; nobody sets them."""
+
+_TYPES: dict[str, Any] = typing.get_type_hints(Config, include_extras=True)
+_SWEEP_TYPES: dict[str, Any] = typing.get_type_hints(SweepConfig, include_extras=True)
+GROUPS: dict[str, Any] = {key: hint for key, hint in _TYPES.items() if dataclasses.is_dataclass(hint)}
+"""The fixed groups and what they hold."""
+OPEN_GROUPS: tuple[str, ...] = tuple(key for key, hint in _TYPES.items() if hint == Options and key not in SETTLED)
+"""The groups whose keys are what their constructors take."""
+
+OPEN_TYPES: dict[str, Any] = {
+    "network.in_channels": Literal["auto"] | Positive,
+    "network.classes": Literal["auto"] | Positive,
+    "task.classes": Literal["auto"] | Sequence[str] | None,
+    "task.costs_size": Positive,
+    "encoder.freeze_bn": Literal["auto"] | bool,
+    "optimizer.lr": PositiveNumber,
+    "optimizer.encoder_lr_multiplier": Literal["auto"] | NonNegative,
+    "schedule.milestones": Annotated[Sequence[float], Rule("a list of epochs", lambda value: True)],
+    "schedule.gamma": PositiveNumber,
 }
+"""What keys of open groups take beyond their constructors' signatures, or instead: ``auto``, and keys of our own."""
+
+REQUIRED = ("task.costs_size", "optimizer.lr")
+"""Keys of open groups that every configuration has."""
+
+_Group = TypeVar("_Group")
 
 
-def check_values(config: Mapping[str, Any]) -> None:
-    """Check the type and range of every plain value, before budgets or anything else compute with them.
-
-    Raises:
-        UserError: a value that cannot work.
-    """
-    for key, test, expected in _VALUES:
-        group, _, name = key.rpartition(".")
-        node = config if not group else config.get(group)
-        if not isinstance(node, Mapping):
-            raise UserError(f"{group}={node!r} must name one of the options of conf/{group}.")
-        if name in node and not test(node[name]):
-            raise UserError(f"{key}={node[name]!r} must be {expected}.")
-    for group in ("network", "resampling", "data", "optimizer", "schedule", "encoder"):
-        if not isinstance(config.get(group), Mapping):
-            raise UserError(f"{group}={config.get(group)!r} must name one of the options of conf/{group}.")
-    check_split(config)
-    if config["training"].get("steps") is None and config["training"].get("epochs") is None:
-        raise UserError("training.steps and training.epochs are both null; give one of them.")
+def read_group(kind: type[_Group], config: Mapping[str, Any]) -> _Group:
+    """Return the typed view of a group of a frozen configuration, ``read_group(TrainerConfig, config).devices``."""
+    (name,) = (key for key, each in GROUPS.items() if each is kind)
+    group = config[name]
+    return kind(**{each.name: group[each.name] for each in dataclasses.fields(kind) if each.name in group})  # type: ignore[arg-type]
 
 
-def check_split(config: Mapping[str, Any]) -> None:
-    """Check what the run is to be measured on.
-
-    Raises:
-        UserError: no such split, a data set without it, or a row of a table that is not measured on its test split.
-    """
-    split = config.get("split", "test")
-    if split not in ("test", "validation"):
-        raise unknown_name("split", str(split), ("test", "validation"))
-    if split == "test":
-        return
-    if config["experiment"]["name"] is not None:
-        raise UserError(
-            f"split=validation, but experiments={config['experiment']['name']} is a table, and a table is measured on "
-            "its test split; leave split out, or give experiment.name=null for a run that belongs to no table."
-        )
-    from indexnet.data import Data, get_data, list_data
-
-    name, task = config["data"]["name"], config["task"]["name"]
-    if get_data(name).validation is Data.validation:
-        known = [info.name for info in list_data() if task in info.tasks]
-        able = [each for each in known if get_data(each).validation is not Data.validation]
-        choice = f"; of those for task={task}, {', '.join(able)} can have one" if able else ""
-        choice += ", for example data=scenes data.validation_count=100" if "scenes" in able else ""
-        raise UserError(f"split=validation, but data={name} has no validation split{choice}.")
+@functools.cache
+def _types_of(kind: Any) -> dict[str, Any]:
+    return typing.get_type_hints(kind, include_extras=True)
 
 
-def check_sync_batchnorm(trainer: Mapping[str, Any], accelerator: str) -> None:
-    """Check that batch norm over all devices is asked for where it exists.
+@functools.cache
+def known_keys() -> tuple[str, ...]:
+    """Return the dotted keys of the fixed groups, the names of the groups and the single keys."""
+    inner = [f"{group}.{key}" for group, kind in GROUPS.items() for key in _types_of(kind)]
+    return (*(key for key in _TYPES if key not in SETTLED), *_SWEEP_TYPES, *inner)
 
-    Args:
-        trainer: the group of a configuration.
-        accelerator: ``cpu``, ``gpu``, or ``auto`` where that is not settled yet.
+
+def nearest_key(key: str, known: Iterable[str]) -> str | None:
+    """Return the known key that is meant by a mistyped one: one of its own group, or one that ends alike elsewhere."""
+    group, _, name = key.rpartition(".")
+    keys = [each for each in known if each != key and not key.startswith(f"{each}.")]
+    siblings = [each for each in keys if each.rpartition(".")[0] == group]
+    for some in (siblings, keys):
+        ends = {each.rpartition(".")[2]: each for each in reversed(some)}
+        if guess := nearest(name, ends):
+            return ends[guess]
+    return nearest(key, keys)
+
+
+def unknown_key(key: str, known: Iterable[str]) -> UserError:
+    """Return the complaint about a key that does not exist."""
+    names = list(known)
+    guess = nearest_key(key, [*names, *known_keys()])
+    hint = f" Did you mean {guess!r}?" if guess else ""
+    return UserError(f"unknown config key {key!r}.{hint} Known: {', '.join(sorted(names))}.")
+
+
+def check_value(key: str, value: Any, annotation: Any) -> None:
+    """Check one value against its type.
 
     Raises:
-        UserError: several processes on the CPU.
+        UserError: it has another.
     """
-    if trainer["sync_batchnorm"] and accelerator == "cpu" and trainer["devices"] * trainer["num_nodes"] > 1:
-        raise UserError(
-            "trainer.sync_batchnorm=true works on GPUs only, and these processes run on the CPU; give "
-            "trainer.sync_batchnorm=false: each process then normalizes its own part of the batch."
-        )
+    if not fits(value, annotation):
+        raise UserError(f"{key}={shown(value)} must be {in_words(annotation)}.")
 
 
-def settle_schedule(schedule: Mapping[str, Any], epochs: int | None) -> dict[str, Any]:
-    """Check a schedule and keep the options that it has; a task's usual milestones mean nothing to ``constant``.
+def check_fixed(config: Mapping[str, Any]) -> None:
+    """Check that a composed configuration has the keys that there are, each with a value of its type.
 
     Raises:
-        UserError: an unknown schedule or option, or a value that cannot work.
+        UserError: a key is missing or unknown, or a value cannot work.
     """
-    name = schedule["name"]
-    if name not in _SCHEDULES:
-        raise unknown_name("schedule", name, _SCHEDULES)
-    known = _SCHEDULES[name]
-    for key, value in schedule.items():
-        if key in known and not known[key][0](value):
-            raise UserError(f"schedule.{key}={value!r} must be {known[key][1]}.")
-        if key != "name" and not any(key in options for options in _SCHEDULES.values()):
-            raise unknown_name("config key", f"schedule.{key}", [f"schedule.{option}" for option in known])
-    if name == "multistep" and epochs is None:
-        raise UserError("schedule=multistep counts in epochs; give training.epochs, or schedule=constant.")
-    return {"name": name, **{key: value for key, value in schedule.items() if key in known}}
+    known = (*(key for key in _TYPES if key not in SETTLED), *_SWEEP_TYPES)
+    for key in config:
+        if key not in known:
+            raise unknown_key(key, known)
+    missing = dataclasses.MISSING
+    for key in (*_TYPES, *_SWEEP_TYPES):
+        own = Config.__dataclass_fields__.get(key)
+        if own is not None and (own.default, own.default_factory) != (missing, missing):
+            continue
+        if key in (*GROUPS, *OPEN_GROUPS):
+            if key not in config:
+                raise UserError(f"{key} is missing; name one of the options of conf/{key}.")
+            if not isinstance(config[key], Mapping):
+                raise UserError(f"{key}={shown(config[key])} must name one of the options of conf/{key}.")
+        elif key not in config:
+            raise UserError(f"{key} is missing; it must be {in_words((_TYPES | _SWEEP_TYPES)[key])}.")
+    for key, value in config.items():
+        if key in GROUPS:
+            _check_group(key, value)
+        elif key not in OPEN_GROUPS:
+            check_value(key, value, (_TYPES | _SWEEP_TYPES)[key])
 
 
-def check_names(config: Mapping[str, Any]) -> None:
-    """Check that every part exists and takes its options, by building network and optimizer without memory.
-
-    Raises:
-        UserError: an unknown name or option, or parts that do not fit together.
-    """
-    from indexnet.data import get_data
-    from indexnet.networks import get_network
-    from indexnet.resampling import get_resampling
-    from indexnet.tasks import create_optimizer, get_task
-
-    task = get_task(config["task"]["name"])
-    task_options = _options(config["task"], "costs_size")
-    check_options(f"task {task.name!r}", task, task_options, _TASK_ARGUMENTS)
-    resampling, network, data = config["resampling"], config["network"], config["data"]
-    check_options(
-        f"resampling {resampling['name']!r}",
-        get_resampling(resampling["name"]),
-        _options(resampling),
-        ("channels", "decoder_channels"),
-    )
-    check_options(
-        f"network {network['name']!r}", get_network(network["name"]), _options(network), ("resampling", "encoder")
-    )
-    check_options(f"data {data['name']!r}", get_data(data["name"]), _options(data))
-    pretrained = config["encoder"].get("pretrained")
-    if isinstance(pretrained, str) and not Path(pretrained).is_file():
-        raise UserError(f"encoder.pretrained={pretrained} is no file; give the path of a state dict, true or false.")
-    network_on_meta = _build(json.dumps(network_spec(config)))
-    task(network_on_meta, **task_options)
-    import torch
-
-    create_optimizer(config["optimizer"], [{"params": [torch.nn.Parameter(torch.zeros(1))]}])
-    if config["training"]["size"] < task.smallest_size:
-        raise UserError(
-            f"training.size={config['training']['size']} is too small: the metrics of task={task.name} need images of "
-            f"at least {task.smallest_size} pixels a side."
-        )
+def _check_group(group: str, node: Mapping[str, Any]) -> None:
+    types = _types_of(GROUPS[group])
+    for key in node:
+        if key not in types:
+            raise unknown_key(f"{group}.{key}", [f"{group}.{each}" for each in types])
+    for key, annotation in types.items():
+        if key not in node:
+            raise UserError(f"{group}.{key} is missing; it must be {in_words(annotation)}.")
+        check_value(f"{group}.{key}", node[key], annotation)
 
 
-_TASK_ARGUMENTS = ("network", "optimizer", "schedule")
+@functools.cache
+def places() -> frozenset[str]:
+    """Return the keys, and the groups as wholes, that say where or how and not what."""
+    found = []
+    for each in dataclasses.fields(Config):
+        found += [each.name] if each.metadata.get("place") else []
+        found += [f"{each.name}.{key}" for key in each.metadata.get("places", ())]
+        inner = dataclasses.fields(GROUPS[each.name]) if each.name in GROUPS else ()
+        found += [f"{each.name}.{key.name}" for key in inner if key.metadata.get("place")]
+    return frozenset(found)
 
 
-@functools.lru_cache(maxsize=64)
-def _build(spec: str) -> Network:
-    """Build a network on the meta device; the rows of a sweep that share it build it once."""
-    import torch
-
-    from indexnet.networks import create_network
-
-    options = json.loads(spec)
-    name = options.pop("name")
-    try:
-        with torch.device("meta"):
-            return create_network(name, **options)
-    except UserError:
-        raise
-    except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:  # a width that is a word, for example
-        raise UserError(f"network={name} cannot be built from its options: {str(error).splitlines()[0]}.") from error
+def is_place(key: str) -> bool:
+    """Whether a dotted key says where results or files lie or how they are made, not what they are."""
+    return key in places() or key.partition(".")[0] in places()
 
 
-def check_batch(config: Mapping[str, Any]) -> None:
-    """Check that the global batch can be split over devices and accumulated batches, and how it is normalized.
-
-    Raises:
-        UserError: it cannot.
-    """
-    trainer, batch = config["trainer"], config["training"]["batch_size"]
-    devices, nodes, accumulate = trainer["devices"], trainer["num_nodes"], trainer["accumulate"]
-    parts = devices * nodes * accumulate
-    if batch % parts:
-        capped = config["budget"].get("max_batch_size") == batch
-        key = "budget.max_batch_size" if capped else "training.batch_size"
-        raise UserError(
-            f"{key}={batch} is the global batch and cannot be split evenly over {devices} devices x {nodes} nodes x "
-            f"{accumulate} accumulated batches; give a multiple of {parts}."
-        )
-    check_sync_batchnorm(trainer, trainer["accelerator"])
-
-
-def _options(node: Mapping[str, Any], *skip: str) -> dict[str, Any]:
-    return {key: value for key, value in node.items() if key not in ("name", *skip)}
-
-
-PLACE_KEYS = ("paths", "logger", "protocol")
-"""Keys that say where results go or what they are compared with, not what they are: left out of the hash."""
-
-_TOP = frozenset(
-    (
-        *("task", "network", "encoder", "resampling", "data", "optimizer", "schedule", "training", "trainer"),
-        *("logger", "budget", "debug", "paths", "experiment", "seed", "split", "rows", "seeds"),
-        *("fail_fast", "retry_failed", "plugins"),
-    )
-)
-_TRAINING = frozenset(("epochs", "steps", "batch_size", "size"))
+PLACE_KEYS = tuple(sorted(key for key in places() if "." not in key))
+"""Groups that are places as wholes."""
 
 
 def network_spec(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -288,13 +303,15 @@ def data_options(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def config_hash(config: Mapping[str, Any]) -> str:
     """Return 12 hexadecimal digits that name a frozen configuration, wherever its data lie and its results go."""
-    content = {key: value for key, value in config.items() if key not in PLACE_KEYS}
+    content = {key: value for key, value in config.items() if not is_place(key)}
     unused = {"root"}
     if content.get("split") == "test":  # what every run was measured on before there was a choice
         del content["split"]
         unused.add("validation_count")
-    content["data"] = {k: v for k, v in config["data"].items() if k not in unused}
+    if not content.get("plugins"):
+        content.pop("plugins", None)
+    content["data"] = {key: value for key, value in config["data"].items() if key not in unused}
     if "cache" in content["data"]:
-        content["data"]["cache"] = "auto"  # where decoded files are kept changes no sample
-    content["trainer"] = {k: v for k, v in config["trainer"].items() if k not in ("num_workers", "progress_bar")}
+        content["data"]["cache"] = "auto"  # part of every hash since before it was known to change no sample
+    content["trainer"] = {key: value for key, value in config["trainer"].items() if not is_place(f"trainer.{key}")}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

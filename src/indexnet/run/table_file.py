@@ -15,17 +15,11 @@ import yaml
 
 from indexnet.core.errors import UserError
 from indexnet.core.registry import unknown_name
-from indexnet.run.tables import COST_CELLS, FAMILIES, Column, Experiment, Row, hydra_value, variant
+from indexnet.run.tables import COST_CELLS, EXPERIMENT_KEYS, FAMILIES, Column, Experiment, Row, hydra_value, variant
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _OVERRIDE = re.compile(r"([~+]{0,2}[\w/@.-]+)=(.*)", re.DOTALL)
 _FIELD = re.compile(r"\{([\w.]+)\}")
-_KEYS = frozenset(
-    (
-        *("name", "title", "source", "printed", "printed_data", "baseline", "columns", "seeds", "exceptions", "notes"),
-        *("ranks", "rows", "cost_input", "cost_overrides", "n_jobs", "repeat"),
-    )
-)
 _ROW_KEYS = frozenset(("name", "label", "overrides", "grid", "printed", "pending"))
 _COLUMN_KEYS = frozenset(("metric", "split", "printed", "title", "higher_is_better", "digits", "pending"))
 _REPEAT_KEYS = frozenset(("key", "values", "name", "label"))
@@ -67,7 +61,7 @@ class Reader:
         Raises:
             UserError: something in it is wrong.
         """
-        self.check_keys("experiment", self.node, _KEYS)
+        self.check_keys("experiment", self.node, EXPERIMENT_KEYS)
         self.repeats = self._repeats()
         for key in ("name", "title", "source"):
             if not isinstance(self.node.get(key), str) or not self.node[key].strip():

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import yaml
 
 from indexnet.core.errors import UserError
+from indexnet.core.metric_facts import FACTS, MetricInfo
 from indexnet.core.paths import experiments_dir, own_dirs
 from indexnet.core.registry import load_plugins, registered, unknown_name
 
@@ -28,6 +26,14 @@ FAMILIES = {
 """Families of index networks as tables call them; ``{family}`` in a template."""
 
 _PLAIN = re.compile(r"[\w.+/-]+")
+
+EXPERIMENT_KEYS = frozenset(
+    (
+        *("name", "title", "source", "printed", "printed_data", "baseline", "columns", "seeds", "exceptions", "notes"),
+        *("ranks", "rows", "cost_input", "cost_overrides", "n_jobs", "repeat"),
+    )
+)
+"""What an experiment file may say of its table, under ``experiment``."""
 
 COST_CELLS = ("params", "gflops")
 """CSV columns of printed costs."""
@@ -224,63 +230,11 @@ def hydra_value(value: Any) -> str:
     return f"'{escaped}'"
 
 
-@dataclass(frozen=True)
-class MetricFacts:
-    """Facts about one metric; the attributes of :class:`indexnet.metrics.MetricInfo`."""
-
-    name: str
-    title: str
-    unit: str
-    higher_is_better: bool
-    task: str
+def known_metrics() -> Mapping[str, MetricInfo]:
+    """Return the facts of every metric of this package, by name."""
+    return FACTS
 
 
-@functools.cache
-def known_metrics() -> Mapping[str, MetricFacts]:
-    """Return the facts of every metric in the package of metrics, by name."""
-    import indexnet
-
-    found: dict[str, MetricFacts] = {}
-    try:
-        for path in sorted((Path(indexnet.__file__).parent / "metrics").glob("*.py")):
-            for facts in _registered(ast.parse(path.read_text(encoding="utf-8"))):
-                found[facts.name] = facts
-    except (OSError, SyntaxError, ValueError, TypeError):  # no sources, or a registration that is computed
-        found = {}
-    return MappingProxyType(found or _imported())
-
-
-def plugin_metrics() -> dict[str, MetricFacts]:
+def plugin_metrics() -> dict[str, MetricInfo]:
     """Return the facts of the metrics that plugins bring, by name; nothing heavy is imported where there are none."""
-    return {facts.name: facts for facts in map(_facts, registered("metric"))} if load_plugins() else {}
-
-
-def _facts(metric: type[Any]) -> MetricFacts:
-    info = metric.info
-    return MetricFacts(info.name, info.title, info.unit, info.higher_is_better, info.task)
-
-
-def _registered(module: ast.Module) -> list[MetricFacts]:
-    """Return what the decorators ``@register_metric(...)`` of a module say.
-
-    Raises:
-        ValueError: one is not made of literals.
-        TypeError: one has other arguments than facts.
-    """
-    found = []
-    for node in module.body:
-        for call in getattr(node, "decorator_list", []):
-            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "register_metric":
-                values = [ast.literal_eval(argument) for argument in call.args]
-                named = {str(each.arg): ast.literal_eval(each.value) for each in call.keywords}
-                found.append(MetricFacts(*values, **named))
-    return found
-
-
-def _imported() -> dict[str, MetricFacts]:
-    from indexnet.metrics import list_metrics
-
-    return {
-        info.name: MetricFacts(info.name, info.title, info.unit, info.higher_is_better, info.task)
-        for info in list_metrics()
-    }
+    return {metric.info.name: metric.info for metric in registered("metric")} if load_plugins() else {}

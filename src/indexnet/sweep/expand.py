@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from indexnet.core.errors import UserError
 
 if TYPE_CHECKING:
-    from hydra.core.override_parser.types import Override
-
+    from indexnet.run.config import Glob, Override
     from indexnet.run.tables import Experiment
 
 
@@ -37,7 +36,7 @@ class Request:
     """What a command line asks for."""
 
     experiments: list[str] = field(default_factory=list)
-    rows: list[str] | None = None
+    rows: list[str] | Glob | None = None
     seeds: list[int] | None = None
     axes: list[list[Setting]] = field(default_factory=list)
 
@@ -63,10 +62,15 @@ def expand(overrides: Sequence[Override]) -> Iterator[list[str]]:
 
 
 def _table(experiment: Experiment, request: Request) -> Iterator[list[str]]:
-    from indexnet.core.errors import UserError
     from indexnet.run.tables import hydra_value
 
-    rows = experiment.select(request.rows)
+    names = request.rows
+    if names is not None and not isinstance(names, list):
+        names = names.filter([row.name for row in experiment.rows if not row.pending])
+        if not names:
+            known = ", ".join(row.name for row in experiment.rows)
+            raise UserError(f"rows= selects nothing of {experiment.name}; its rows are {known}.")
+    rows = experiment.select(names)
     seeds = experiment.seeds if request.seeds is None else request.seeds
     for row in rows:
         made = [override.partition("=")[0].lstrip("+~") for override in row.overrides]
@@ -93,6 +97,8 @@ def _table(experiment: Experiment, request: Request) -> Iterator[list[str]]:
 
 def _read(overrides: Sequence[Override]) -> Request:
     """Sort a command line into what selects rows and seeds and what every job gets."""
+    from indexnet.run.config import Glob
+
     request = Request()
     given: list[str] = []
     for override in overrides:
@@ -103,9 +109,15 @@ def _read(overrides: Sequence[Override]) -> Request:
         if key in given:
             raise UserError(f"{key}= is given twice; give all in one, {key}=A,B.")
         given.append(key)
+        pattern = override.value()
+        if key == "rows" and isinstance(pattern, Glob):
+            request.rows = pattern
+            continue
         values = _values(override)
         if values is None:
             continue
+        if not values:
+            raise UserError(f"{override.input_line}: {key}= selects nothing; name at least one, or leave it out.")
         if key == "experiments":
             request.experiments = _different(key, values)
         elif key == "rows":

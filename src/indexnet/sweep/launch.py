@@ -12,6 +12,7 @@ from indexnet.core.errors import UserError
 from indexnet.core.files import read_json, write_json
 from indexnet.core.locks import exclusive
 from indexnet.run.folder import prepare, run_path
+from indexnet.run.schema import ExperimentConfig, LoggerConfig, TrainerConfig, read_group
 from indexnet.sweep.pool import Job, Outcome, launch, outcome_before
 
 PARTLY = 3
@@ -46,22 +47,20 @@ def prepare_jobs(configs: Sequence[Mapping[str, Any]], titles: Sequence[str] | N
                 prepare(config)
     jobs = []
     for index, (config, path) in enumerate(zip(configs, paths, strict=True)):
-        jobs.append(
-            Job(
-                folder=path.resolve(),
-                title=titles[index] if titles else str(config["experiment"]["row"] or path.name),
-                seed=config["seed"],
-                devices=config["trainer"]["devices"],
-                cpu=config["trainer"]["accelerator"] == "cpu",
-            )
-        )
+        trainer, row = read_group(TrainerConfig, config), read_group(ExperimentConfig, config).row
+        title = titles[index] if titles else row or path.name
+        jobs.append(Job(path.resolve(), title, config["seed"], trainer.devices, cpu=trainer.accelerator == "cpu"))
     return jobs
 
 
 def sweep_folder(config: Mapping[str, Any]) -> Path:
     """Return the folder that holds a whole sweep: of one table on one data set and budget, or of all single runs."""
     path = run_path(config)
-    return path.parent if config["experiment"]["name"] is None else path.parent.parent
+    return path.parent.parent if _is_of_table(config) else path.parent
+
+
+def _is_of_table(config: Mapping[str, Any]) -> bool:
+    return read_group(ExperimentConfig, config).name is not None
 
 
 @contextlib.contextmanager
@@ -72,7 +71,7 @@ def hold_tables(configs: Sequence[Mapping[str, Any]]) -> Iterator[None]:
         UserError: another sweep holds one of them.
     """
     with contextlib.ExitStack() as locks:
-        for folder in sorted({sweep_folder(c) for c in configs if c["experiment"]["name"] is not None}):
+        for folder in sorted({sweep_folder(c) for c in configs if _is_of_table(c)}):
             message = (
                 f"another sweep is at work in {folder}; wait for it or stop it, or give paths.runs=ANOTHER_FOLDER."
             )
@@ -90,7 +89,10 @@ def check_wandb(configs: Sequence[Mapping[str, Any]], retry_failed: bool) -> Non
 
     modes = set()
     for config in configs:
-        if config["logger"]["wandb"] and outcome_before(Job(run_path(config), "", 0), retry_failed) is None:
+        if (
+            read_group(LoggerConfig, config).wandb
+            and outcome_before(Job(run_path(config), "", 0), retry_failed) is None
+        ):
             modes.add(settle_mode(config))
     for mode in sorted(modes):
         check_use(mode)
@@ -149,7 +151,7 @@ def note_request(configs: Sequence[Mapping[str, Any]], arguments: Sequence[str])
         return
     runs: dict[Path, list[str]] = {}
     for config in configs:
-        if config["experiment"]["name"] is not None:
+        if _is_of_table(config):
             path = run_path(config)
             runs.setdefault(sweep_folder(config), []).append(f"{path.parent.name}/{path.name}")
     kept = [text for text in arguments if not text.startswith("retry_failed=")]

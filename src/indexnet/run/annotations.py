@@ -1,0 +1,110 @@
+"""Whether plain data fit a type annotation, and the annotation in words: for the schema and for signatures."""
+
+from __future__ import annotations
+
+import math
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A condition beside a type, ``Annotated[int, Rule("a positive integer", lambda value: value > 0)]``.
+
+    Attributes:
+        words: what is expected, type included.
+        test: whether a value of that type is allowed.
+    """
+
+    words: str
+    test: Callable[[Any], bool]
+
+
+_WORDS: dict[Any, str] = {int: "an integer", float: "a number", str: "a text", Path: "a path"}
+_LISTS = (list, tuple, Sequence)
+
+
+def fits(value: Any, annotation: Any) -> bool:
+    """Return whether a value as YAML has it is one of an annotation's; classes of other kinds take no plain value."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation is Any:
+        return True
+    if annotation is None or annotation is type(None):
+        return value is None
+    if origin is Annotated:
+        return fits(value, arguments[0]) and all(each.test(value) for each in arguments[1:] if isinstance(each, Rule))
+    if origin in (Union, types.UnionType):
+        return any(fits(value, each) for each in arguments)
+    if origin is Literal:
+        return any(value == each and type(value) is type(each) for each in arguments)
+    if annotation is bool:
+        return isinstance(value, bool)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if annotation is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if annotation in (str, Path):
+        return isinstance(value, str)
+    if (origin or annotation) in _LISTS:
+        if not isinstance(value, list | tuple):
+            return False
+        if origin is tuple and arguments[1:] != (...,):
+            return len(value) == len(arguments) and all(map(fits, value, arguments))
+        return not arguments or all(fits(each, arguments[0]) for each in value)
+    return (origin or annotation) in (dict, Mapping) and isinstance(value, Mapping)
+
+
+def in_words(annotation: Any) -> str:
+    """Return what an annotation takes: ``auto or a positive integer``, ``a list of numbers``."""
+    words = list(dict.fromkeys(_words(annotation)))
+    if get_origin(annotation) is Literal and len(words) > 3:
+        return f"one of {', '.join(words)}"
+    return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else "something else"
+
+
+def _words(annotation: Any) -> Iterator[str]:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        rules = [each.words for each in arguments[1:] if isinstance(each, Rule)]
+        yield from rules or _words(arguments[0])
+    elif origin in (Union, types.UnionType):
+        for each in sorted(arguments, key=lambda each: each is type(None)):  # null last
+            yield from _words(each)
+    elif origin is Literal:
+        yield from map(str, arguments)
+    elif annotation is bool:
+        yield from ("true", "false")
+    elif annotation is type(None):
+        yield "null"
+    elif (origin or annotation) in _LISTS:
+        kinds = dict.fromkeys(word for each in arguments if each is not ... for word in _words(each))
+        many = " or ".join(f"{kind.partition(' ')[2]}s" for kind in kinds if " " in kind)
+        yield f"a list of {many}" if many else "a list"
+    elif (origin or annotation) in (dict, Mapping):
+        yield "a mapping"
+    elif annotation in _WORDS:
+        yield _WORDS[annotation]
+
+
+def option_types(target: Callable[..., Any]) -> dict[str, Any]:
+    """Return the annotations of a callable's arguments, or of a class's constructor, by name; those it has.
+
+    Empty where an annotation names what only a type checker imports: such a signature is not checked.
+    """
+    try:
+        function = target.__init__ if isinstance(target, type) else target  # type: ignore[misc]
+        hints = typing.get_type_hints(function, include_extras=True)
+    except NameError:
+        return {}
+    hints.pop("return", None)
+    return hints
+
+
+def shown(value: Any) -> str:
+    """Return a value for a sentence, shortened where it is long."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:60]}...{text[-10:]}"

@@ -1,0 +1,159 @@
+"""A checked configuration becomes that of one run: ``auto`` is settled, the budget caps, what means nothing goes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from indexnet.core.errors import UserError
+from indexnet.run.checks import check_open, check_parts, check_schedule, check_split, schedule_options
+from indexnet.run.schema import BudgetConfig, TrainingConfig, check_fixed, data_options, is_place, read_group
+from indexnet.run.tables import EXPERIMENT_KEYS
+
+_PRINTED = ("training.batch_size", "optimizer.lr")
+_GROUPS = ("task", "network", "encoder", "resampling", "data", "optimizer", "schedule", "training", "budget", "debug")
+"""Config groups that make a protocol; the others say where a run computes and where its results go."""
+
+_ABSENT = "unset"
+EXPERIMENT_OWN = ("name", "row", "label")
+"""Keys of the node ``experiment`` that a frozen configuration keeps."""
+
+
+def without_sweep(plain: dict[str, Any]) -> dict[str, Any]:
+    """Check the keys of a composed configuration and take away what is no part of a run: the sweep, the table.
+
+    Raises:
+        UserError: a key is missing, unknown or of another type.
+    """
+    experiment = plain.get("experiment")
+    if isinstance(experiment, Mapping):
+        table = EXPERIMENT_KEYS if "columns" in experiment else ()
+        node = {key: value for key, value in experiment.items() if key in EXPERIMENT_OWN or key not in table}
+        plain["experiment"] = node
+    check_fixed(plain)
+    for key in ("rows", "seeds"):
+        if plain.pop(key) is not None:
+            raise UserError(f"{key}=... selects runs of a sweep; give -m too.")
+    for key in ("fail_fast", "retry_failed"):
+        del plain[key]
+    return plain
+
+
+def settle(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the frozen form of a configuration whose fixed groups are checked.
+
+    Raises:
+        UserError: an unknown name or option, or parts that do not fit together.
+    """
+    config: dict[str, Any] = copy.deepcopy(dict(plain))
+    if not config.get("plugins"):
+        config.pop("plugins", None)
+    check_split(config)
+    training = read_group(TrainingConfig, config)
+    if training.steps is None and training.epochs is None:
+        raise UserError("training.steps and training.epochs are both null; give one of them.")
+    check_open(config)
+    _apply_budget(config)
+    check_schedule(config["schedule"], training.epochs)
+    kept = ("name", *schedule_options(config["schedule"]["name"]))  # a task's milestones mean nothing to `constant`
+    config["schedule"] = {key: config["schedule"][key] for key in ("name", *config["schedule"]) if key in kept}
+    _settle_encoder(config)
+    _settle_data(config)
+    check_parts(config)
+    return config
+
+
+def _apply_budget(config: dict[str, Any]) -> None:
+    budget, training, data = read_group(BudgetConfig, config), config["training"], config["data"]
+    if budget.max_batch_size is not None:
+        training["batch_size"] = min(training["batch_size"], budget.max_batch_size)
+    if budget.max_size is not None:
+        training["size"] = min(training["size"], budget.max_size)
+    if budget.max_test is not None and data.get("test_count") is not None:
+        data["test_count"] = min(data["test_count"], budget.max_test)
+
+
+def _settle_encoder(config: dict[str, Any]) -> None:
+    """Replace ``auto`` in what depends on whether the encoder starts from pretrained weights.
+
+    With them as in the paper: batch norm frozen, a hundredth of the learning rate. Without: neither, for a frozen batch
+    norm at mean 0 and variance 1 beside a hundredth of the learning rate could not train.
+
+    Raises:
+        UserError: an encoder is given to a network that brings its own, or none to one that needs it.
+    """
+    from indexnet.core.registry import option_names
+    from indexnet.networks import get_network
+
+    encoder, optimizer, network = config["encoder"], config["optimizer"], config["network"]["name"]
+    if encoder.get("name") is None and "encoder" in option_names(get_network(network)):
+        raise UserError(f"network={network} needs an encoder; name one, for example encoder=vgg16_bn.")
+    if encoder.get("name") is not None and "encoder" not in option_names(get_network(network)):
+        raise UserError(f"network={network} brings its own encoder; give encoder=none instead of {encoder['name']!r}.")
+    pretrained = bool(encoder.get("pretrained"))
+    if encoder.get("freeze_bn") == "auto":
+        encoder["freeze_bn"] = pretrained
+    if optimizer.get("encoder_lr_multiplier") == "auto":
+        optimizer["encoder_lr_multiplier"] = 0.01 if pretrained else 1.0
+
+
+def _settle_data(config: dict[str, Any]) -> None:
+    """Replace ``auto`` in what follows from the data set: the network's channels and classes, the classes' names.
+
+    Raises:
+        UserError: the data set, its options or its classes do not fit.
+    """
+    from indexnet.data import create_data
+
+    keys = (("network", "in_channels"), ("network", "classes"), ("task", "classes"))
+    found = [(group, key) for group, key in keys if config[group].get(key) == "auto"]
+    if not found:
+        return
+    options = data_options(config)
+    data = create_data(options.pop("name"), **options)
+    for group, key in found:
+        if key == "in_channels":
+            config[group][key] = data.channels
+        elif not data.classes:
+            raise UserError(f"data={data.name} names no classes; give {group}.{key}.")
+        else:
+            config[group][key] = list(data.classes) if group == "task" else len(data.classes)
+
+
+def printed_settings(config: Mapping[str, Any]) -> dict[str, float]:
+    """Return the global batch and the learning rate of a configuration that is as its files say, by key."""
+    found = _settings(config)
+    return {key: found[key] for key in _PRINTED if isinstance(found.get(key), int | float)}
+
+
+def differences(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> list[list[str]]:
+    """Return key, value and planned value of every setting of the protocol in which two configurations differ."""
+    found, planned = _settings(actual), _settings(expected)
+    keys = dict.fromkeys((*planned, *found))
+    return [[key, _text(found.get(key)), _text(planned.get(key))] for key in keys if found.get(key) != planned.get(key)]
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that make a protocol, by dotted key."""
+    found = {key: value for group in _GROUPS for key, value in _flatten(config.get(group), group)}
+    # all else of the trainer leaves the optimisation problem as it is
+    found["trainer.gradient_clip"] = config["trainer"].get("gradient_clip")
+    if isinstance(found.get("encoder.pretrained"), str):  # a file of weights instead of a download
+        found["encoder.pretrained"] = True
+    # costs_size: the input for which costs are counted
+    return {key: value for key, value in found.items() if not is_place(key) and key != "task.costs_size"}
+
+
+def _flatten(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _flatten(value, f"{prefix}.{key}")
+    elif node is not None:
+        yield prefix, node
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return _ABSENT
+    return str(value).lower() if isinstance(value, bool) else str(value)
