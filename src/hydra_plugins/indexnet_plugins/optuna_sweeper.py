@@ -293,9 +293,9 @@ def _measured(result: Any, metric: str) -> "Measured":
         return Measured("failed", folder=folder, reason=str(error))
     if record is not None and record.status == "done":
         return Measured("done", record.metrics.get(metric), folder)
-    status, error = ("new", None) if record is None else (record.status, record.error)
-    reason = str(error or result._return_value or "its run has no result")
-    return Measured("diverged" if status == "diverged" else "failed", folder=folder, reason=reason)
+    reason = str((record and record.error) or result._return_value or "its run has no result")
+    diverged = record is not None and record.status == "diverged"
+    return Measured("diverged" if diverged else "failed", folder=folder, reason=reason)
 
 
 def _print_result(search: "Search", found: "SearchResult") -> None:

@@ -6,7 +6,7 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from indexnet.core.errors import UserError
 
@@ -109,7 +109,7 @@ def _read(overrides: Sequence[Override]) -> Request:
         if key in given:
             raise UserError(f"{key}= is given twice; give all in one, {key}=A,B.")
         given.append(key)
-        pattern = override.value()
+        pattern: Any = override.value()
         if key == "rows" and isinstance(pattern, Glob):
             request.rows = pattern
             continue

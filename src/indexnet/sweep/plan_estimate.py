@@ -92,20 +92,26 @@ class Probe:
     record: Record
     files: Mapping[str, int]
 
+    def measured(self, field: str) -> float:
+        """Return a number of the record, which every finished run has."""
+        value = self.record.number(field)
+        assert value is not None, field
+        return value
+
     @property
     def step_s(self) -> float:
         """Seconds of an optimizer step."""
-        return self.batch / float(self.record.train_samples_per_s)
+        return self.batch / self.measured("train_samples_per_s")
 
     @property
     def image_s(self) -> float:
         """Seconds of a test image."""
-        return 1 / float(self.record.test_samples_per_s)
+        return 1 / self.measured("test_samples_per_s")
 
     @property
     def rest_s(self) -> float:
         """Seconds that are neither steps nor test images nor the checkpoint."""
-        known = self.steps * self.step_s + float(self.record.test_count) * self.image_s + self.checkpoint_s
+        known = self.steps * self.step_s + self.measured("test_count") * self.image_s + self.checkpoint_s
         return max(0.0, self.wall_s - known)
 
 
@@ -123,11 +129,11 @@ def estimate(
         copies: processes that share the memory that is measured, each taking the same.
     """
     last = probes[-1]
-    training = line([(probe.batch, probe.record.train_peak_memory_mb) for probe in probes], batch)
+    training = line([(probe.batch, probe.measured("train_peak_memory_mb")) for probe in probes], batch)
     log_every = log_interval(steps)
     checkpoint = last.files.get("checkpoints", 0)
     logs = last.files.get("csv", 0) + last.files.get("tensorboard", 0)
-    per_image = last.files.get("per_image.csv", 0) / last.record.test_count * images
+    per_image = last.files.get("per_image.csv", 0) / last.measured("test_count") * images
     rest = sum(size for name, size in last.files.items() if name not in _SCALED)
     return Estimate(
         step_s=line([(probe.batch, probe.step_s) for probe in probes], batch),
@@ -135,7 +141,7 @@ def estimate(
         start_s=last.rest_s,
         checkpoints_s=-(-steps // checkpoint_interval(every, steps)) * last.checkpoint_s,
         test_s=images * last.image_s,
-        memory_mb=copies * max(training, last.record.peak_memory_mb),
+        memory_mb=copies * max(training, last.measured("peak_memory_mb")),
         is_whole=last.batch == batch,
         checkpoint_bytes=checkpoint,
         disk_bytes=round(

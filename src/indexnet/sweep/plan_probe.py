@@ -85,7 +85,7 @@ def measure_rows(
             missing[encoder] = row.error
         if probes:
             on_gpu = gpu and row.config["trainer"]["accelerator"] != "cpu"
-            row.device = probes[-1].record.device
+            row.device = str(probes[-1].record.device)
             row.device_mb = torch.cuda.get_device_properties(0).total_memory / 2**20 if on_gpu else None
             row.estimate = estimate(
                 probes, batch=row.config["training"]["batch_size"], steps=row.steps, images=sum(row.tests),

@@ -330,10 +330,9 @@ def _outcome(job: Job, handle: Any, seconds: float) -> Outcome:
         record = RunFolder(job.folder).record()
     except UserError as error:
         return Outcome(job, "failed", seconds, str(error))
-    status, reason = ("new", "") if record is None else (record.status, one_line(record.error or ""))
-    if status in ("done", "diverged", "failed"):
-        return Outcome(job, status, seconds, reason)
-    if status == "running":
+    if record is not None and record.status != "running":
+        return Outcome(job, record.status, seconds, one_line(record.error or ""))
+    if record is not None:
         said = f"cluster job {handle.job_id} ended before its run{_state(handle)}; the same command goes on"
         return Outcome(job, "failed", seconds, said)
     said = last_line(job.console) or last_line(handle.task(0).paths.stderr)
