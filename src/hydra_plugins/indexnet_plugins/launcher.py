@@ -1,5 +1,7 @@
 """The launcher of ``-m``: all configurations composed and frozen first, then every job in a process of its own."""
 
+import os
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -80,13 +82,15 @@ def job_returns(outcomes: Sequence["Outcome"], job_overrides: Sequence[Sequence[
 
 def say_what_next(configs: Sequence[dict[str, dict[str, object]]]) -> None:
     """Name the command that makes the table, and say where a protocol is too small to rank anything."""
-    from indexnet.core.paths import DEFAULT_RUNS
+    from indexnet.core.paths import DEFAULT_RUNS, VARIABLE
     from indexnet.run.tables import load_experiment
 
     tables = {str(c["experiment"]["name"]): c["paths"]["runs"] for c in configs if c["experiment"]["name"] is not None}
+    folders = os.environ.get(VARIABLE) if any(word.startswith(("--config-dir", "-cd")) for word in sys.argv) else None
+    own = f"{VARIABLE}={shlex.quote(folders)} " if folders else ""
     for name, runs in tables.items():
         where = "" if runs == DEFAULT_RUNS else f" --runs {runs}"
-        print(f"The table: indexnet report {name}{where}")
+        print(f"The table: {own}indexnet report {name}{where}")
         experiment = load_experiment(name)
         if not experiment.ranks:
             print(f"This budget ranks nothing. {experiment.title}: {experiment.notes}")

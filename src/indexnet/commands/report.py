@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from indexnet.core.errors import UserError
 from indexnet.core.paths import DEFAULT_RUNS
@@ -45,6 +46,7 @@ def main(args: argparse.Namespace) -> int:
 def make(experiment: Experiment, args: argparse.Namespace) -> None:
     """Make the report of an experiment; the rest is as for :func:`main`."""
     from indexnet.report.build import build
+    from indexnet.run.protocol import check_protocol
     from indexnet.run.run_sets import choose, find_run_sets
 
     base = Path(args.runs or DEFAULT_RUNS)
@@ -55,10 +57,17 @@ def make(experiment: Experiment, args: argparse.Namespace) -> None:
         )
     sets = find_run_sets(base, experiment.name)
     runs = choose(sets, args.data, str(base / experiment.name))
-    table = build(experiment, runs, [each.name for each in sets if each is not runs])
+    others = [each.name for each in sets if each is not runs]
+    table = build(experiment, runs, others, check_protocol(experiment, runs, _find_changes))
     folder = Path(args.output or Path("reports") / experiment.name / (runs.name if runs else "no-runs"))
     write(table, folder, overwrite=args.overwrite)
     show(table, folder)
+
+
+def _find_changes(config: Mapping[str, Any]) -> list[list[str]] | None:
+    from indexnet.run.config import find_changes  # only for runs of earlier versions: it composes their rows
+
+    return find_changes(config)
 
 
 def write(table: Table, folder: Path, *, overwrite: bool = False) -> list[Path]:

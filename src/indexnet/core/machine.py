@@ -6,7 +6,6 @@ import ctypes
 import gc
 import os
 import platform
-import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -58,6 +57,8 @@ def resident_memory() -> int:
 
 def peak_memory() -> int:
     """Return the most that this process held since :func:`reset_peak_memory`, or ever."""
+    import resource  # Unix only
+
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return _status("VmHWM") or most
 

@@ -146,7 +146,13 @@ def load_network(path: str | Path) -> tuple[Network, dict[str, Any]]:
 
     content = load_checkpoint(path)
     meta: dict[str, Any] = content["indexnet"]
-    load_plugins(meta["config"].get("plugins"), f"the checkpoint {path}")
+    config = meta.get("config")
+    wanted = config.get("plugins") if isinstance(config, dict) else None
+    if missing := [str(name) for name in wanted or () if name not in load_plugins()]:
+        raise UserError(
+            f"{path} was trained with plugins, and no file gets to run code by itself; if you trust them, give the "
+            f"variable INDEXNET_PLUGINS={','.join(missing)}."
+        )
     options = without_pretrained(meta["network"])
     network = create_network(options.pop("name"), **options)
     state = {k.removeprefix(_PREFIX): v for k, v in content["state_dict"].items() if k.startswith(_PREFIX)}

@@ -150,6 +150,6 @@ def _recorded_changes(table: Table) -> list[str]:
     runs = [run for row in table.rows for run in row.done]
     counts: dict[str, int] = {}
     for run in runs:
-        for change in run.record.changes:
+        for change in map(str, run.record.changes):
             counts[change] = counts.get(change, 0) + 1
     return [text if count == len(runs) else f"{text} ({count} of {len(runs)} runs)" for text, count in counts.items()]

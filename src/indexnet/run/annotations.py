@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import types
 import typing
@@ -95,9 +96,12 @@ def option_types(target: Callable[..., Any]) -> dict[str, Any]:
 
     Empty where an annotation names what only a type checker imports: such a signature is not checked.
     """
+    options = getattr(target, "Options", None)  # a dataclass that stands for the constructor's keyword arguments
     try:
         function = target.__init__ if isinstance(target, type) else target  # type: ignore[misc]
         hints = typing.get_type_hints(function, include_extras=True)
+        if dataclasses.is_dataclass(options):
+            hints = typing.get_type_hints(options, include_extras=True)
     except NameError:
         return {}
     hints.pop("return", None)

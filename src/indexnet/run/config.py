@@ -395,3 +395,16 @@ def _as_printed(config: Mapping[str, Any]) -> tuple[dict[str, Any], bool] | None
                 return without_sweep(to_plain(compose(asked))), False
     except UserError:
         return None
+
+
+def find_changes(config: Mapping[str, Any]) -> list[list[str]] | None:
+    """Return what :func:`freeze` would note as ``changes`` of a run that an earlier version froze.
+
+    Returns:
+        Key, value and planned value of each; None where it cannot be told.
+    """
+    try:
+        printed = _as_printed(config)
+        return differences(config, settle(printed[0])) if printed and printed[1] else None
+    except UserError:
+        return None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from indexnet.run.run_sets import RunSet, read_config
 
@@ -32,22 +32,35 @@ class Protocol:
         return not self.changes and not self.unknown
 
 
-def check_protocol(experiment: Experiment, runs: RunSet | None) -> Protocol:
+def check_protocol(
+    experiment: Experiment,
+    runs: RunSet | None,
+    find_changes: Callable[[Mapping[str, Any]], list[list[str]] | None] | None = None,
+) -> Protocol:
     """Put together what every finished run noted as changed when it was frozen.
 
     Rows that the experiment does not know are left out: nothing says what their protocol should be.
+
+    Args:
+        experiment: the experiment file.
+        runs: its runs.
+        find_changes: finds what a run that earlier versions froze would have noted, from its configuration; None where
+            it cannot be told.
     """
     changed: dict[tuple[str, str, str], list[str]] = {}
     unknown: list[str] = []
     rows = {row.name: row for row in experiment.rows}
     finished = [(rows[run.row], run) for run in runs.runs if run.status == "done" and run.row in rows] if runs else []
     for row, run in finished:
-        found = (read_config(run) or {}).get("changes")
-        if not isinstance(found, list):  # frozen by an earlier version, or not readable
+        config = read_config(run) or {}
+        found = config.get("changes")
+        if config and "changes" not in config and find_changes is not None:
+            found = find_changes(config)
+        if not isinstance(found, list) or not all(isinstance(each, list) and len(each) == 3 for each in found):
             unknown.append(row.label)
             continue
         for key, value, planned in found:
-            changed.setdefault((key, value, planned), []).append(row.label)
+            changed.setdefault((str(key), str(value), str(planned)), []).append(row.label)
     everyone = {row.label for row, _ in finished}
     return Protocol(
         tuple(

@@ -144,7 +144,8 @@ class Ranks:
             "WORLD_SIZE": str(trainer.world_size),
             LEADER: str(os.getpid()),
         }
-        processes = {}
+        processes: dict[int, subprocess.Popen[bytes]] = {}
+        self.processes = processes  # at once: should one fail to start, the others are ended
         for local in range(1, devices):
             rank = environment.node_rank() * devices + local
             own = {"LOCAL_RANK": str(local), "RANK": str(rank)}

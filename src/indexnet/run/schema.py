@@ -127,7 +127,7 @@ class Config:
     experiment: ExperimentConfig
     seed: Count
     split: Literal["test", "validation"] = "test"
-    plugins: Sequence[Text] | None = ()
+    plugins: Sequence[Text] | None = field(default=(), metadata=_PLACE)
     protocol: Options = field(default_factory=dict, metadata=_PLACE)
     changes: Sequence[Sequence[str]] = field(default=(), metadata=_PLACE)
 

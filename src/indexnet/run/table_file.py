@@ -199,9 +199,9 @@ class Reader:
             return [{str(k): (v or "").strip() for k, v in line.items()} for line in csv.DictReader(handle)]
 
     def _columns(self) -> Iterator[Column]:
-        from indexnet.run.tables import known_metrics, plugin_metrics
+        from indexnet.run.tables import known_metrics
 
-        known = {**known_metrics(), **plugin_metrics()}
+        known = known_metrics()
         headings = list(self.lines[0]) if self.lines else []
         columns = self.node.get("columns")
         if not isinstance(columns, list) or not columns:

@@ -231,10 +231,5 @@ def hydra_value(value: Any) -> str:
 
 
 def known_metrics() -> Mapping[str, MetricInfo]:
-    """Return the facts of every metric of this package, by name."""
-    return FACTS
-
-
-def plugin_metrics() -> dict[str, MetricInfo]:
-    """Return the facts of the metrics that plugins bring, by name; nothing heavy is imported where there are none."""
-    return {metric.info.name: metric.info for metric in registered("metric")} if load_plugins() else {}
+    """Return the facts of every metric of this package and of plugins, by name; only the latter need torch."""
+    return {**FACTS, **({each.info.name: each.info for each in registered("metric")} if load_plugins() else {})}

@@ -160,7 +160,8 @@ def _progress(folder: RunFolder, config: Mapping[str, Any]) -> tuple[str, int]:
         )
     from indexnet.run.resume import resumed_step
 
-    return folder.status(), resumed_step(folder)
+    status = folder.status()
+    return status, resumed_step(folder) if status in ("running", "failed") else 0
 
 
 def nearest_folder(path: Path) -> Path:
