@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,10 @@ from data_support import write_camvid
 from indexnet.cli import COMMANDS, main
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+PACKAGE = ROOT / "src" / "indexnet"
+OF_RUNS = {"config.yaml", "record.json", "progress.json", "console.log"}  # files that runs write
 
 
 def _blocks(page, language):
@@ -51,6 +56,97 @@ def test_links_of_the_docs_lead_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
             assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def _code_spans(page):
+    return re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL))
+
+
+def _is_path(span):
+    return re.fullmatch(r"[\w./-]*/|[\w./-]+\.(py|yaml|md|toml|json|log|csv|html)", span) is not None
+
+
+def _exists(span):
+    """Whether a path is there, seen from the checkout, `src` or the package; of NAME.py, whether its folder is."""
+    place = str(Path(span).parent) if "NAME" in span else span
+    return any((base / place).exists() for base in (ROOT, ROOT / "src", PACKAGE))
+
+
+def _defines(names, body):
+    """Whether statements define `names[0]`, and that, as a class, the others."""
+    if not names:
+        return True
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == names[0]:
+            return _defines(names[1:], node.body)
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if any(isinstance(each, ast.Name) and each.id == names[0] for each in targets):
+                return len(names) == 1
+        if isinstance(node, ast.ImportFrom) and any((each.asname or each.name) == names[0] for each in node.names):
+            return len(names) == 1
+    return False
+
+
+def _resolves(dotted):
+    """Whether a dotted name, from the package or `hydra_plugins` on, is a module, or a name that its module defines."""
+    first, *names = dotted.split(".")
+    place = ROOT / "src" / first if first == "hydra_plugins" else PACKAGE / first
+    while names and ((place / names[0]).is_dir() or (place / f"{names[0]}.py").is_file()):
+        place = place / names.pop(0)
+    file = place.with_suffix(".py") if place.with_suffix(".py").is_file() else place / "__init__.py"
+    return file.is_file() and _defines(names, ast.parse(file.read_text(encoding="utf-8")).body)
+
+
+@pytest.mark.parametrize(
+    ("dotted", "there"),
+    [
+        ("run.config.freeze", True), ("run.config.melt", False), ("run.cooking.freeze", False),
+        ("tasks.base.Task.training_step", True), ("tasks.base.Task.lunch_step", False), ("run.record.COSTS", True),
+        ("resampling.list_resampling", True), ("optimizer.lr", False),
+    ],
+)  # fmt: skip
+def test_names_are_looked_up_in_the_sources(dotted, there):
+    assert _resolves(dotted) is there
+
+
+def test_what_the_architecture_page_names_exists():
+    spans = set(_code_spans(ARCHITECTURE)) - OF_RUNS
+    paths = {span for span in spans if _is_path(span)}
+    names = {span for span in spans - paths if re.fullmatch(r"[a-z]\w*(\.\w+)+", span)}
+    assert len(paths) > 30
+    assert len(names) > 60
+    assert [span for span in sorted(paths) if not _exists(span)] == []
+    assert [span for span in sorted(names) if not _resolves(span)] == []
+
+
+def test_the_picture_of_the_rooms_is_the_contract():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    (layers,) = (each["layers"] for each in contracts["contracts"] if each["type"] == "layers")
+    height = {room.split(".")[-1].strip(): i for i, layer in enumerate(layers) for room in layer.split("|")}
+    (picture,) = _blocks(ARCHITECTURE, "mermaid")
+    assert set(re.findall(r"(\w+)\[", picture)) == set(height)
+    plain = re.sub(r"\[[^]]*\]", "", picture)
+    edges = [
+        (upper, lower)
+        for left, right in re.findall(r"^  (.+) --> (.+)$", plain, flags=re.MULTILINE)
+        for upper in left.split(" & ")
+        for lower in right.split(" & ")
+    ]
+    assert len(edges) >= len(height) - 1
+    assert [edge for edge in edges if not height[edge[0]] < height[edge[1]]] == []
+    rooms = re.findall(r"^\| `(\w+)(?:/|\.py)` \|", ARCHITECTURE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert rooms == [room.split(".")[-1].strip() for layer in layers for room in layer.split("|")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_sources_that_a_page_names_exist(page):
+    own = set(re.findall(r"```\w+ file=(\S+)", page.read_text(encoding="utf-8")))  # that the reader is to write
+    spans = set(_code_spans(page)) - own
+    paths = [s for s in spans if re.match(r"(src|conf|experiments|tests|benchmarks|docs)/", s) and _is_path(s)]
+    names = [s for s in spans - set(paths) if re.match(r"indexnet\.[a-z]\w*\.\w", s)]
+    assert [path for path in paths if not _exists(path)] == []
+    assert [name for name in names if not _resolves(re.sub(r"\(.*", "", name).removeprefix("indexnet."))] == []
 
 
 @pytest.mark.parametrize("command", [None, *COMMANDS])

@@ -84,18 +84,30 @@ def test_a_folder_given_to_train_alone(folder):
     assert (folder / "runs" / "unpooling" / "waves-smoke" / "loud" / "seed=0" / "record.json").is_file()
 
 
+@pytest.mark.long
+def test_the_single_run_of_the_page(folder):
+    (line,) = re.findall(r"```text\nindexnet train (.*)\n", PAGE)
+    words = ["logger=none", "trainer.accelerator=cpu", *shlex.split(line)]
+    done = run(folder, "train", *words, PYTHONPATH="mine")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (record,) = (folder / "runs" / "single").rglob("record.json")
+    assert json.loads(record.read_text())["resampling"] == {"name": "min_unpool", "gain": 1.0}
+
+
 def test_mistakes_are_one_sentence_and_exit_code_2(folder):
     (folder / "none" / "experiments").mkdir(parents=True)
     (folder / "twice" / "experiments").mkdir(parents=True)
     text = (folder / "mine" / "experiments" / "unpooling.yaml").read_text()
     (folder / "twice" / "experiments" / "quickstart.yaml").write_text(text)
     train = ("train", "-m", "experiments=quickstart")
+    alone = ("train", "task=reconstruction", "resampling=min_unpool", "plugins=[my_operator]")
     for words, variables, expected in (
         (train, {"INDEXNET_EXPERIMENTS": "none"}, "none of the variable INDEXNET_EXPERIMENTS has no experiments; "),
         (train, {"INDEXNET_EXPERIMENTS": "twice"}, "experiment 'quickstart' exists twice, "),
         ((*train, "--config-dir", "none"), {"INDEXNET_EXPERIMENTS": "nowhere"}, "has no experiments; "),
         (("status", "unpooling"), {}, "unknown experiment 'unpooling'."),
         (("status", "unpooling"), {"INDEXNET_EXPERIMENTS": "mine"}, "'my_operator' of "),
+        ((*alone, "resampling.gian=2", "--config-dir", "mine"), {"PYTHONPATH": "mine"}, "you mean 'resampling.gain'?"),
     ):
         done = run(folder, *words, **variables)
         assert done.returncode == 2, done.stdout + done.stderr

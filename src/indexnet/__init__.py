@@ -1,7 +1,8 @@
 """Coupled downsampling and upsampling operators for dense prediction.
 
-Everything up to :mod:`indexnet.networks` is plain PyTorch; Lightning enters in :mod:`indexnet.tasks` and Hydra in
-:mod:`indexnet.run`. Importing this package imports neither torch nor anything heavy.
+Everything up to :mod:`indexnet.networks` is plain PyTorch; Lightning enters in :mod:`indexnet.tasks`, Hydra in
+:mod:`indexnet.run.config` and in the plugins beside this package, ``hydra_plugins``. Importing this package imports
+neither torch nor anything heavy. ``docs/architecture.md`` has the rooms, and what each may know.
 """
 
 import os as _os

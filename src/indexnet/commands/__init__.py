@@ -1,1 +1,1 @@
-"""One module per subcommand: HELP, ``configure(parser)`` and ``main(args)``. No command imports another."""
+"""One module per subcommand: HELP, ``configure(parser)``, ``main(args)`` -> exit code. No command imports another."""

@@ -1,4 +1,4 @@
-"""Data sets of every task, behind one contract and one registry."""
+"""Data sets of every task, from files to samples, behind one contract and one registry."""
 
 from indexnet.data.base import (
     IGNORE,

@@ -1,1 +1,1 @@
-"""Using trained networks: prediction, evaluation, comparison, export, latency, robustness, the page."""
+"""Use of trained networks, from a checkpoint alone: predict, evaluate, compare, export, latency, robustness, page."""

@@ -1,4 +1,4 @@
-"""Losses; plain functions of tensors."""
+"""Losses that are more than a line, as plain functions of tensors; the others stand in their tasks."""
 
 from indexnet.losses.matting import matting_loss
 

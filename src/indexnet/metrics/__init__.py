@@ -1,4 +1,4 @@
-"""Metrics of every task, as sums over images in float64; a new metric is one class in a module here or in a task's."""
+"""Metrics of every task, as sums over images in float64; their facts are in :mod:`indexnet.core.metric_facts`."""
 
 from indexnet.metrics._matting_errors import Semantics
 from indexnet.metrics.base import (

@@ -1,1 +1,1 @@
-"""Reports: read records, say what they show. Nothing here trains, and nothing but files of runs is read."""
+"""Reports: what the files of runs and of experiments show. Nothing here trains, and nothing here needs torch."""

@@ -1,1 +1,1 @@
-"""One run: compose, freeze, fit, test, record; and what people do with the result."""
+"""One run, from a command line to its record: configuration, experiment files, folder, training, test, loggers."""

@@ -296,7 +296,8 @@ def _unknown_override(key: str, overrides: Sequence[str]) -> UserError:
 
 def _composed_keys(overrides: Iterable[str], bad: str) -> list[str]:
     """Return dotted keys and group names of the config composed without the override that names ``bad``."""
-    rest = [o for o in overrides if not o.lstrip("+~").startswith(bad) and "," not in o]
+    words = [each for each in overrides if "=" in each or each.startswith("~")]  # others are values of flags
+    rest = [o for o in words if not o.lstrip("+~").startswith(bad) and "," not in o]
     try:
         found = OmegaConf.to_container(_compose(rest), resolve=False)
     except Exception:  # the other overrides may be wrong too; what is fixed still helps
