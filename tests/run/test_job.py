@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import os
 import shutil
 
 import pytest
@@ -13,8 +14,10 @@ import yaml
 
 from data_support import write_camvid, write_train400
 from indexnet.core.errors import UserError
+from indexnet.core.paths import experiments_dir
 from indexnet.run import callbacks
 from indexnet.run.job import DIVERGED, run_job
+from indexnet.run.loader import worker_count
 from indexnet.run.record import Record
 from indexnet.run.schema import config_hash
 from run_support import DENOISING, MATTING, RECONSTRUCTION, job_process, losses, prepare_run, same, weights
@@ -364,41 +367,46 @@ def test_a_record_says_what_differs_from_the_printed_protocol(words, printed, ch
     assert begun.changes == changes
 
 
-def test_a_row_with_a_rate_of_its_own_is_printed_with_it(tmp_path, monkeypatch):
-    import dataclasses
+@pytest.fixture
+def own_table(tmp_path, monkeypatch):
+    """The quickstart's file as one of a person's own, and the words that choose a row of it."""
+    file = tmp_path / "own" / "experiments" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    text = (experiments_dir() / "quickstart.yaml").read_text(encoding="utf-8")
+    file.write_text(text.replace("name: quickstart", "name: mine"), encoding="utf-8")
+    monkeypatch.setenv("INDEXNET_EXPERIMENTS", str(tmp_path / "own"))
+    return file, ["experiments=mine", "experiment.row=hin"]
 
-    from indexnet.run import tables
 
-    table = tables.load_experiment("quickstart")
-    rows = [dataclasses.replace(row, overrides=(*row.overrides, "optimizer.lr=0.1")) for row in table.rows]
-    monkeypatch.setattr(tables, "load_experiment", lambda name: dataclasses.replace(table, rows=tuple(rows)))
-    config = prepare_run(tmp_path, "experiments=quickstart", "experiment.row=hin").config()
+def test_a_row_with_a_rate_of_its_own_is_printed_with_it(tmp_path, own_table):
+    file, words = own_table
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    content["experiment"]["rows"][-1]["overrides"].append("optimizer.lr=0.1")
+    file.write_text(f"# @package _global_\n{yaml.safe_dump(content, sort_keys=False)}", encoding="utf-8")
+    config = prepare_run(tmp_path, *words).config()
     assert Record.start(config, "").changes == ["optimizer.lr 0.003 instead of the printed 0.1"]
 
 
-def test_an_experiment_file_that_is_edited_changes_no_job_that_waits(tmp_path, monkeypatch):
-    from indexnet.run import tables
-
-    words = ["experiments=quickstart", "experiment.row=hin", "training.batch_size=8"]
+def test_an_experiment_file_that_is_edited_changes_no_job_that_waits(tmp_path, own_table):
+    file, words = own_table
+    words += ["training.batch_size=8"]
     folder = prepare_run(tmp_path, *words)
     config = folder.config()
     assert config["protocol"] == {"training.batch_size": 32, "optimizer.lr": 0.003}
-    (tmp_path / "quickstart.yaml").write_text("training: {batch_size: 8}\nexperiment: [")
-    monkeypatch.setattr(tables, "experiments_dir", lambda: tmp_path)
+    before = file.read_bytes()
+    file.write_text("training: {batch_size: 8}\nexperiment: [")
     assert Record.start(config, "").changes == ["global batch 8 instead of the printed 32"]
     without = {key: value for key, value in config.items() if key != "protocol"}  # as earlier versions froze it
     assert config_hash(without) == config_hash(config)
     assert Record.start(without, "").changes == []
     assert Record.start(without, "").batch["printed"] is None
     (folder.path / "config.yaml").write_text(yaml.safe_dump(without, sort_keys=False))
-    monkeypatch.undo()
+    file.write_bytes(before)
     assert prepare_run(tmp_path, *words).path == folder.path
 
 
 def test_loader_processes_follow_the_cores_that_there_are(monkeypatch):
-    from indexnet.run import loader
-
     for cores, workers in ((1, 0), (2, 0), (3, 2), (5, 4), (64, 8)):
-        monkeypatch.setattr(loader, "cores", lambda cores=cores: cores)
-        assert loader.worker_count("auto") == workers
-    assert loader.worker_count(3) == 3
+        monkeypatch.setattr(os, "sched_getaffinity", lambda process, cores=cores: set(range(cores)))
+        assert worker_count("auto") == workers
+    assert worker_count(3) == 3

@@ -10,7 +10,6 @@ import yaml
 
 from indexnet.core.errors import UserError
 from indexnet.core.paths import experiments_dir
-from indexnet.run import tables
 from indexnet.run.config import compose, freeze
 from indexnet.run.tables import Row, hydra_value, list_experiments, load_experiment, variant
 
@@ -61,16 +60,17 @@ REPEAT = {"key": "task.sigma", "values": [15, 25], "name": "Sigma{task.sigma}", 
 @pytest.fixture
 def made_up(tmp_path, monkeypatch):
     """Write a changed copy of FILE and load it."""
-    monkeypatch.setattr(tables, "experiments_dir", lambda: tmp_path)
-    (tmp_path / "made").mkdir()
-    (tmp_path / "made" / "up.csv").write_text(CSV, encoding="utf-8")
+    monkeypatch.setenv("INDEXNET_EXPERIMENTS", str(tmp_path))
+    folder = tmp_path / "experiments" / "made"
+    folder.mkdir(parents=True)
+    (folder / "up.csv").write_text(CSV, encoding="utf-8")
 
     def load(change=None, **values):
         content = copy.deepcopy(FILE)
         content["experiment"].update(values)
         if change:
             change(content)
-        (tmp_path / "made" / "up.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        (folder / "up.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
         return load_experiment("made/up")
 
     return load
@@ -118,7 +118,7 @@ def test_rows_are_repeated_in_blocks(made_up, tmp_path):
     made_up()
     heading, *lines = CSV.splitlines()
     table = [f"{heading},psnr_15,psnr_25", *(f"{line},{n}.5,{n}.7" for n, line in enumerate(lines))]
-    (tmp_path / "made" / "up.csv").write_text("\n".join(table), encoding="utf-8")
+    (tmp_path / "experiments" / "made" / "up.csv").write_text("\n".join(table), encoding="utf-8")
     found = made_up(repeat=REPEAT, columns=columns, cost_overrides=["data=mnist"])
     bases = ["a", "hin_l", "hin_nl_c", "m2o_l", "m2o_nl_c", "late"]
     assert [row.base for row in found.rows] == bases * 2
@@ -245,7 +245,7 @@ def test_a_wrong_file_is_named(made_up, change, values, sentence):
 
 def test_yaml_that_is_none(made_up, tmp_path):
     made_up()
-    (tmp_path / "made" / "up.yaml").write_text("a: [", encoding="utf-8")
+    (tmp_path / "experiments" / "made" / "up.yaml").write_text("a: [", encoding="utf-8")
     with pytest.raises(UserError, match=r"up\.yaml is not valid YAML"):
         load_experiment("made/up")
 

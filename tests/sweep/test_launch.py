@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from indexnet.core.errors import UserError
 from indexnet.core.files import DiskFullError
@@ -21,17 +22,16 @@ from indexnet.core.locks import HeldError, exclusive
 from indexnet.run import processes
 from indexnet.run.folder import RunFolder, difference, prepare
 from indexnet.run.processes import job_environment, share_gpus, visible_gpus
-from indexnet.sweep import launch as launching
-from indexnet.sweep import pool
-from indexnet.sweep.launch import exit_code, prepare_jobs, read_requests, run_sweep
+from indexnet.sweep.launch import exit_code, note_request, prepare_jobs, read_requests, run_sweep
 from indexnet.sweep.pool import Job, View, launch
 from run_support import alive, wait_until
 
-# What a pretended job does, by the name of its folder; the working directory holds what the test looks at.
+# What a pretended job does, by the name of its folder or row; the working directory holds what the test looks at.
 SCRIPT = """
 import json, os, signal, sys, time
 from pathlib import Path
-folder = Path(sys.argv[1]); kind = folder.name.split("-")[0]
+folder = Path(sys.argv[1])
+kind = (folder.parent if folder.name == "seed=0" else folder).name.split("-")[0]
 print("job", folder.name, flush=True)
 with open("started", "a") as file: file.write(f"{folder.name} {os.getpid()} {time.time()}\\n")
 def record(status, **more):
@@ -226,7 +226,7 @@ def test_jobs_end_with_their_launcher(jobs, kind, number):
 
 
 def test_the_environment_of_a_job(monkeypatch):
-    monkeypatch.setattr(processes, "cores", lambda: 8)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
     dirty = dict.fromkeys(processes.INHERITED, "1") | {"HOME": "/home"}
     assert job_environment(1, 1, [], dirty) == {"HOME": "/home"}
     assert {"LOCAL_RANK", "RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED"} <= set(
@@ -252,7 +252,8 @@ def test_jobs_share_no_gpu_as_long_as_there_are_enough():
 
 
 def test_running_jobs_keep_to_their_gpus(jobs, monkeypatch):
-    monkeypatch.setattr(pool, "visible_gpus", lambda: ["0", "1", "2"])
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     own: dict[str, list[str]] = {}
     together = []
 
@@ -274,8 +275,6 @@ def test_running_jobs_keep_to_their_gpus(jobs, monkeypatch):
 
 
 def test_visible_gpus(monkeypatch):
-    import torch
-
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert visible_gpus() == ["0", "1"]
@@ -323,15 +322,14 @@ def test_a_sweep_holds_its_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("content", ["{", '{"schema": 99, "status": "done"}', '{"status": "dome"}', "[]"])
-def test_a_record_that_cannot_be_read_lets_the_others_run(content, jobs, monkeypatch, capsys):
-    monkeypatch.setattr(pool, "job_command", _command)
+def test_a_record_that_cannot_be_read_lets_the_others_run(content, jobs, capsys):
     configs = [_config("ok-1"), _config("ok-2")]
     record = prepare(configs[0]).path / "record.json"
     record.write_text(content)
     for root in (None, "elsewhere"):  # the files of another place would be compared with those of the record
         configs[0]["data"]["root"] = root
         configs[0]["logger"]["csv"] = False  # config.yaml would be written anew
-        outcomes = run_sweep(configs)
+        outcomes = run_sweep(configs, command=_command)
         assert outcomes[0].status == "failed"
         assert outcomes[1].status in ("done", "before")
         assert str(record) in outcomes[0].reason.replace(f"{Path.cwd()}/", "")
@@ -472,27 +470,25 @@ def test_a_metric_that_cannot_be_measured_hides_no_other(tmp_path):
     assert metrics_line(tmp_path) == "psnr not measurable, ssim 0.9123"
 
 
-def test_a_sweep_says_what_came_of_it(jobs, capsys, monkeypatch):
-    monkeypatch.setattr(pool, "job_command", _command)
-    monkeypatch.setattr(launching, "prepare_jobs", lambda configs, titles: jobs("ok", "crash", "diverge"))
+def test_a_sweep_says_what_came_of_it(jobs, capsys):
     asked = ["-m", "experiments=t", "retry_failed=true"]
     configs = [_config("ok"), _config("crash"), _config("diverge")]
-    outcomes = run_sweep(configs, n_jobs=2, arguments=asked)
+    outcomes = run_sweep(configs, n_jobs=2, arguments=asked, command=_command)
     assert exit_code(outcomes) == 3
     said = " ".join(capsys.readouterr().out.split())
     assert "started ok seed=0" in said
     assert "psnr 1.5" in said
     assert "1 of 3 runs done, 1 failed, 1 diverged" in said
     assert "runs/t/photos-paper" in said
-    assert "failed: crash seed=0: Traceback: it broke crash/console.log" in said
+    assert "failed: crash seed=0: Traceback: it broke runs/t/photos-paper/crash/seed=0/console.log" in said
     (request,) = read_requests(Path("runs/t/photos-paper"))
     assert request == {
         "arguments": ["-m", "experiments=t"],
         "directory": str(Path.cwd()),
         "runs": ["ok/seed=0", "crash/seed=0", "diverge/seed=0"],
     }
-    launching.note_request(configs[:1], ["-m", "rows=ok"])
-    launching.note_request(configs, asked)  # again: it is the newest now
+    note_request(configs[:1], ["-m", "rows=ok"])
+    note_request(configs, asked)  # again: it is the newest now
     assert [len(each["runs"]) for each in read_requests(Path("runs/t/photos-paper"))] == [1, 3]
 
 
@@ -517,7 +513,6 @@ def test_the_live_table_shows_the_running_jobs(jobs):
 
         def tick(self, running):
             ready = Path("long.ready").exists()
-            live._drawn = plain._last = -1e9  # time flies
             for view in self.views:
                 view.tick(running)
             if ready:
@@ -526,9 +521,9 @@ def test_the_live_table_shows_the_running_jobs(jobs):
     screen, file = io.StringIO(), io.StringIO()
     terminal = Console(file=screen, force_terminal=True, width=100, height=30)
     assert isinstance(create_view(1, 1, terminal), LiveView)
-    plain = create_view(3, 1, Console(file=file, width=100))
-    assert isinstance(plain, PlainView)
-    live = LiveView(3, 2, terminal)
+    assert isinstance(create_view(3, 1, Console(file=file)), PlainView)
+    plain = PlainView(3, Console(file=file, width=100), every=0)
+    live = LiveView(3, 2, terminal, every=0)
     with live:
         launch(jobs("ok"), command=_command, view=live)
         with pytest.raises(KeyboardInterrupt):  # SIGTERM in this process; everything is put back

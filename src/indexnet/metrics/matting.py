@@ -25,8 +25,8 @@ from torch import Tensor
 from indexnet.core.conventions import unknown_mask
 from indexnet.core.errors import UserError
 from indexnet.core.metric_facts import FACTS
-from indexnet.metrics._matting_errors import Floats, Mask, Semantics, connectivity_error, gradient_error
 from indexnet.metrics.base import PerImageMetric, check_images, register_metric
+from indexnet.metrics.matting_errors import Floats, Mask, Semantics, connectivity_error, gradient_error
 
 Region = Literal["unknown", "image"]
 
