@@ -122,13 +122,11 @@ class PlainView(View):
         self.console.print(text, markup=False, soft_wrap=True)
 
     def started(self, running: Running) -> None:
-        """Name the job."""
         step = resumed_step(RunFolder(running.job.folder))
         begins = f"goes on from step {step}:" if step else "started "
         self._print(f"{begins} {running.job.title} seed={running.job.seed}")
 
     def ended(self, outcome: Outcome) -> None:
-        """Say how it ended."""
         self.ends += 1
         job = outcome.job
         what = metrics_line(job.folder) if outcome.status in ("done", "before") else outcome.reason
@@ -138,7 +136,6 @@ class PlainView(View):
         )
 
     def tick(self, running: Sequence[Running]) -> None:
-        """Say now and then how far the running jobs are."""
         if time.monotonic() - self._last < self.every:
             return
         self._last = time.monotonic()
@@ -178,11 +175,9 @@ class LiveView(View):
         self._live.stop()
 
     def ended(self, outcome: Outcome) -> None:
-        """Keep it in sight for a while."""
         self.outcomes.append(outcome)
 
     def tick(self, running: Sequence[Running]) -> None:
-        """Draw what has changed."""
         self.running = running
         if time.monotonic() - self._drawn >= self.every:
             self._draw()

@@ -100,7 +100,6 @@ class MattingFiles(Dataset):
         return self.triples[index].name
 
     def group(self, index: int) -> str:
-        """Return the foreground's name of a composite, a photograph's own name."""
         self._check_index(index)
         return self.triples[index].group
 
