@@ -62,7 +62,8 @@ def test_throughput_is_that_of_all_tries(tmp_path, clock, monkeypatch):
     assert files.read_json(tmp_path / "progress.json")["elapsed_s"] == 25
     assert second.state_dict()["steps"] == 7
     clock.now = 130
-    second.on_test_batch_end(_Trainer(7), None, None, None, 0)
+    second.on_test_start(_Trainer(7), None)
+    second.on_test_batch_end(_Trainer(7), None, None, {"name": ["a"]}, 0)
     assert files.read_json(tmp_path / "progress.json") == {
         "step": 7, "steps": 10, "loss": 1.0, "eta_s": 5.0, "elapsed_s": 50.0,
     }  # fmt: skip

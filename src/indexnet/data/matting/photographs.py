@@ -20,8 +20,6 @@ from indexnet.data.io.trimaps import eroded_trimap, quantise, trimap_from_alpha
 from indexnet.data.segmentation import file_sizes, image_size
 
 _TRIMAP = 0x7217  # first word of the keys of random streams
-#: How a trimap is made where none is given, see :func:`generate_trimap`.
-TRIMAP_RULES = ("dilated", "eroded", "fixed")
 
 
 def generate_trimap(rule: str, name: str, alpha: UInt8) -> UInt8:
