@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from commands_support import (
+    WATCH,
     autoencoder_checkpoint,
     matting_checkpoint,
     photograph,
@@ -240,18 +241,6 @@ def test_the_page_tells_mistakes_and_hides_bugs(session, tmp_path, capsys):
     with pytest.raises(gradio.Error, match="Something went wrong"):
         show_errors(fails)(KeyError("secret"))
     assert "secret" in capsys.readouterr().err
-
-
-# Writes down every address that the process asks for; Python imports it by itself.
-WATCH = """
-import sys
-def watch(event, args):
-    if event in ("socket.connect", "socket.getaddrinfo", "socket.bind"):
-        where = args[0] if event == "socket.getaddrinfo" else args[1][0] if isinstance(args[1], tuple) else "local"
-        with open({log!r}, "a") as log:
-            log.write(f"{{event}} {{where}}\\n")
-sys.addaudithook(watch)
-"""
 
 
 @pytest.fixture

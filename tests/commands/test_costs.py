@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from typing import Any
 
@@ -11,13 +10,11 @@ import torch
 import yaml
 
 from indexnet.cli import main
-from indexnet.commands import costs
-from indexnet.commands.costs import Cell, count
+from indexnet.commands.costs import Cell, as_printed, count, show
 from indexnet.core.errors import UserError
 from indexnet.core.paths import conf_dir, experiments_dir
 from indexnet.networks import Costs, count_costs, create_network
-from indexnet.run import tables
-from indexnet.run.tables import Experiment, Row, load_experiment
+from indexnet.run.tables import Experiment, Row, list_experiments, load_experiment
 
 # table: rows with printed costs, rows that agree, parameters of the baseline
 PRINTED = {
@@ -29,40 +26,32 @@ PRINTED = {
 
 
 def test_counted_costs_are_written_as_the_printed_ones():
-    like = costs._like
-    assert like("3.75M", 3_753_259) == "3.75M"
-    assert like("130.55M", 130_545_345) == "130.55M"
-    assert like("+4.99K", 4_992) == "+4.99K"
-    assert like("+16", 16) == "+16"
-    assert like("4.08", 4.0808) == "4.08"
-    assert Cell("+0.26M", like("+0.26M", 262_304)).agrees
-    assert not Cell("+0.26M", like("+0.26M", 268_000)).agrees
-    assert not Cell("+16", like("+16", 17)).agrees
-    assert not Cell("+16", like("+16", -16)).agrees
-    assert Cell("8.86M", like("8.86M", 7_254_215)) == Cell("8.86M", "7.25M")
+    assert as_printed("3.75M", 3_753_259) == "3.75M"
+    assert as_printed("130.55M", 130_545_345) == "130.55M"
+    assert as_printed("+4.99K", 4_992) == "+4.99K"
+    assert as_printed("+16", 16) == "+16"
+    assert as_printed("4.08", 4.0808) == "4.08"
+    assert Cell("+0.26M", as_printed("+0.26M", 262_304)).agrees
+    assert not Cell("+0.26M", as_printed("+0.26M", 268_000)).agrees
+    assert not Cell("+16", as_printed("+16", 17)).agrees
+    assert not Cell("+16", as_printed("+16", -16)).agrees
+    assert Cell("8.86M", as_printed("8.86M", 7_254_215)) == Cell("8.86M", "7.25M")
     with pytest.raises(UserError, match="'lots' cannot be read"):
-        like("lots", 3)
+        as_printed("lots", 3)
 
 
-@pytest.fixture
-def pretend(monkeypatch):
-    """Let `costs` see a changed experiment and pretended counts."""
-
-    def make(counts, **changes):
-        found = dataclasses.replace(load_experiment("tpami/table3_matting"), **changes)
-        found = dataclasses.replace(found, rows=tuple(row for row in found.rows if row.name in counts))
-        monkeypatch.setattr(tables, "load_experiment", lambda name: found)
-        monkeypatch.setattr(costs, "row_costs", lambda experiment, row: Costs(*counts[row.name]))
-        return costs.main(argparse.Namespace(experiment="tpami/table3_matting"))
-
-    return make
+def pretend(counts, **changes):
+    """Show a changed experiment with pretended counts."""
+    found = dataclasses.replace(load_experiment("tpami/table3_matting"), **changes)
+    found = dataclasses.replace(found, rows=tuple(row for row in found.rows if row.name in counts))
+    return show(found, count(found, lambda _, row: Costs(*counts[row.name])))
 
 
 B11 = (3_753_259, 0, int(4.0808 * 1024**3), int(4.3817e9))
 WIDE = (7_254_215, 0, int(7.6733 * 1024**3), int(8.2391e9))
 
 
-def test_an_undeclared_difference_is_exit_code_1(pretend, capsys):
+def test_an_undeclared_difference_is_exit_code_1(capsys):
     assert pretend({"b11": B11}) == 0
     assert "1 of 1 rows with printed costs agree" in capsys.readouterr().out
     assert pretend({"b11": B11, "b11_1_4": WIDE}) == 0
@@ -80,12 +69,12 @@ def test_an_undeclared_difference_is_exit_code_1(pretend, capsys):
     assert "printed 4.08, counted 4.09" in capsys.readouterr().out
 
 
-def test_an_exception_that_agrees_is_said(pretend, capsys):
+def test_an_exception_that_agrees_is_said(capsys):
     assert pretend({"b11": B11}, exceptions={"b11": "never"}) == 0
     assert "declared as an exception, but agrees" in capsys.readouterr().out
 
 
-def test_an_addition_needs_a_baseline(pretend):
+def test_an_addition_needs_a_baseline():
     with pytest.raises(UserError, match="names no baseline"):
         pretend({"hin_l": B11}, reference=None)
 
@@ -137,11 +126,10 @@ def counted(found: Experiment, row: Row) -> Costs:
 
 
 @pytest.mark.parametrize("name", PRINTED)
-def test_every_printed_cost_agrees_or_is_declared_not_to(name, monkeypatch):
+def test_every_printed_cost_agrees_or_is_declared_not_to(name):
     """Tables 3, 5, 6 and 7 of the TPAMI paper, every cell, at the printed precision, on the meta device."""
-    monkeypatch.setattr(costs, "row_costs", counted)
     found = load_experiment(name)
-    lines = count(found)
+    lines = count(found, counted)
     rows, agree, parameters = PRINTED[name]
     assert len(lines) == len({row.base for row in found.rows})
     assert sum(line.agrees is not None for line in lines) == rows
@@ -157,31 +145,29 @@ def test_every_printed_cost_agrees_or_is_declared_not_to(name, monkeypatch):
     assert sum(len(line.cells) for line in lines) == cells
 
 
-def test_exceptions_may_be_about_one_cell(monkeypatch, capsys):
+def test_exceptions_may_be_about_one_cell(capsys):
     found = load_experiment("tpami/table7_nyudv2")
     rows = [row for row in found.rows if row.name in ("p_nnconv5", "o2o_modelwise_l", "o2o_shared_l")]
     found = dataclasses.replace(found, rows=tuple(rows))
     more = {"p_nnconv5": 0, "o2o_modelwise_l": 16, "o2o_shared_l": 80}
-    monkeypatch.setattr(tables, "load_experiment", lambda name: found)
-    monkeypatch.setattr(
-        costs, "row_costs", lambda _, row: Costs(3_960_930 + more[row.name], 0, int(1.0132 * 1024**3), 1)
-    )
-    arguments = argparse.Namespace(experiment=found.name)
-    assert costs.main(arguments) == 0
+
+    def shown() -> int:
+        return show(found, count(found, lambda _, row: Costs(3_960_930 + more[row.name], 0, int(1.0132 * 1024**3), 1)))
+
+    assert shown() == 0
     said = capsys.readouterr().out
     assert "1 of 3 rows with printed costs agree." in said
     assert "modelwise O2O L (declared exception): printed 1.02, counted 1.01: the index network adds" in said
     assert "shared O2O L (declared exception): printed 1.02, counted 1.01: for the same reason." in said
     more["o2o_shared_l"] = 81  # another cell than the declared one
-    assert costs.main(arguments) == 1
+    assert shown() == 1
     assert "shared O2O L disagrees: printed +80, counted +81; printed 1.02, counted 1.01." in capsys.readouterr().out
 
 
-def test_repeated_rows_are_counted_and_shown_once(monkeypatch, capsys):
+def test_repeated_rows_are_counted_and_shown_once():
     found = load_experiment("tpami/table5_denoising")
     asked = []
-    monkeypatch.setattr(costs, "row_costs", lambda _, row: asked.append(row.name) or Costs(7_087_873, 0, 1, 1))
-    lines = count(found)
+    lines = count(found, lambda _, row: asked.append(row.name) or Costs(7_087_873, 0, 1, 1))
     assert asked == [row.base for row in found.rows[:20]]
     assert [line.row.label for line in lines][:3] == ["DnCNN", "DnCNN-SegNet", "DnCNN-max-carafe"]
 
@@ -205,7 +191,7 @@ def test_costs_of_repeated_rows_with_the_data_that_they_are_printed_for(capsys):
 
 @pytest.mark.long
 def test_every_experiment_can_be_counted():
-    for name in tables.list_experiments():
+    for name in list_experiments():
         found = load_experiment(name)
         lines = count(found)
         assert [line.costs is None for line in lines] == [bool(row.pending) for row in found.base_rows]

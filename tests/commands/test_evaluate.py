@@ -13,6 +13,7 @@ from commands_support import (
     autoencoder_checkpoint,
     matting_checkpoint,
     photograph,
+    save_alphamatting,
     save_image,
     save_random,
     trimap,
@@ -29,18 +30,6 @@ from indexnet.tasks.matting import MattingTask
 @pytest.fixture(scope="module")
 def matting(tmp_path_factory):
     return matting_checkpoint(tmp_path_factory.mktemp("matting") / "m.ckpt")
-
-
-def alphamatting(root, names=("GT01", "GT02", "GT03")):
-    """The layout of alphamatting.com, with two trimap sets."""
-    for number, name in enumerate(names):
-        height, width = 40 + number, 50
-        save_image(root / "input_training_lowres" / f"{name}.png", photograph(height, width, number))
-        alpha = np.tile(np.linspace(0, 255, width).round().astype(np.uint8), (height, 1))
-        save_image(root / "gt_training_lowres" / f"{name}.png", alpha)
-        for kind in ("Trimap1", "Trimap2"):
-            save_image(root / "trimap_training_lowres" / kind / f"{name}.png", trimap(height, width))
-    return root
 
 
 def rows_of(path):
@@ -99,7 +88,7 @@ def test_matting_on_its_own_scenes(matting, tmp_path, capsys):
 
 def test_matting_scores_are_those_of_the_written_png(matting, tmp_path):
     """SAD and MSE as the paper measures them: on the truncated 8-bit alpha, over the unknown region."""
-    root = alphamatting(tmp_path / "data")
+    root = save_alphamatting(tmp_path / "data")
     words = ["evaluate", str(matting), "data=alphamatting", f"data.root={root}", "data.trimap=Trimap2"]
     assert main([*words, "--output", str(tmp_path / "out")]) == 0
     rows = rows_of(tmp_path / "out" / "per_image.csv")
@@ -115,7 +104,7 @@ def test_matting_scores_are_those_of_the_written_png(matting, tmp_path):
 
 
 def test_a_wrong_trimap_is_an_error_and_the_others_are_evaluated(matting, tmp_path, capsys):
-    root = alphamatting(tmp_path / "data")
+    root = save_alphamatting(tmp_path / "data")
     bad = trimap(41, 50)
     bad[bad == 128] = 127
     save_image(root / "trimap_training_lowres" / "Trimap1" / "GT02.png", bad)
@@ -132,7 +121,7 @@ def test_a_wrong_trimap_is_an_error_and_the_others_are_evaluated(matting, tmp_pa
 
 
 def test_other_bad_files_of_a_data_set(matting, tmp_path, capsys):
-    root = alphamatting(tmp_path / "data")
+    root = save_alphamatting(tmp_path / "data")
     save_image(root / "trimap_training_lowres" / "Trimap1" / "GT01.png", trimap(20, 20))
     (root / "input_training_lowres" / "GT02.png").write_bytes(b"no image")
     words = ["evaluate", str(matting), "data=alphamatting", f"data.root={root}", "--output", str(tmp_path / "out")]
@@ -247,7 +236,7 @@ def test_images_without_anything_to_measure_are_named(tmp_path, monkeypatch, cap
 def test_several_checkpoints_and_a_classical_method_in_one_table(matting, tmp_path, monkeypatch, capsys):
     pytest.importorskip("pymatting")
     monkeypatch.chdir(tmp_path)
-    root = alphamatting(tmp_path / "data")
+    root = save_alphamatting(tmp_path / "data")
     bad = trimap(41, 50)
     bad[bad == 255] = 128  # closed-form matting needs foreground, a network does not
     save_image(root / "trimap_training_lowres" / "Trimap1" / "GT02.png", bad)

@@ -18,7 +18,7 @@ from indexnet.inference.export import SUFFIXES, Difference, describe, export, re
 from indexnet.inference.predictor import load_task
 from indexnet.networks.dncnn import DnCNN
 from indexnet.networks.tiled.matting_protocol import infer_alpha
-from indexnet.resampling.max_unpool import MaxUnpoolStage
+from indexnet.resampling.max_unpool import MaxUnpool
 
 pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -129,7 +129,7 @@ def test_a_difference_is_refused_and_nothing_written(checkpoint, capsys, monkeyp
 
 def test_an_operation_that_onnx_does_not_know_is_named(checkpoint, capsys, monkeypatch):
     path = checkpoint("reconstruction", AUTOENCODER | {"resampling": "max_unpool", "widths": [4]})
-    monkeypatch.setattr(MaxUnpoolStage, "prepare_export", lambda self: None)  # leaves unpooling as it is
+    monkeypatch.setattr(MaxUnpool, "prepare_export", lambda self: None)  # leaves unpooling as it is
     assert main(["export", str(path)]) == 2
     assert "network 'autoencoder' cannot be exported to onnx" in capsys.readouterr().err
     assert not path.with_suffix(".onnx").exists()

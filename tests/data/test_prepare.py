@@ -15,27 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_support import write_aim500, write_composition1k, write_matting_folder
+from data_support import COUNTS, prepare, write_aim500, write_composition1k, write_matting_folder
 from indexnet.cli import main
 from indexnet.core.locks import exclusive
 from indexnet.data import create_data
 from indexnet.data.io.images import read_alpha, read_image, write_png
 from indexnet.data.matting.estimate import estimate_foreground
-
-COUNTS = ["per_foreground=2", "test_per_foreground=3"]
-
-
-@pytest.fixture
-def shipped(tmp_path):
-    """The layout as shipped, and a folder to write to."""
-    write_composition1k(tmp_path / "in")
-    return tmp_path / "in", tmp_path / "out"
-
-
-def prepare(root, output, *words, jobs="1"):
-    return main(
-        ["data", "prepare", "composition1k", f"root={root}", f"output={output}", *COUNTS, *words, "--jobs", jobs]
-    )
 
 
 def entries(folder):

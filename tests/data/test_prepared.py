@@ -8,27 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from data_support import write_aim500, write_backgrounds, write_composition1k, write_foreground
+from data_support import COUNTS, prepare, write_aim500, write_backgrounds, write_composition1k, write_foreground
 from indexnet.cli import main
 from indexnet.core.errors import UserError
 from indexnet.data import create_data
 from indexnet.data.io.images import write_png
 from indexnet.data.prepare_outputs import composites_batch
-
-COUNTS = ["per_foreground=2", "test_per_foreground=3"]
-
-
-@pytest.fixture
-def shipped(tmp_path):
-    """The layout as shipped, and a folder to write to."""
-    write_composition1k(tmp_path / "in")
-    return tmp_path / "in", tmp_path / "out"
-
-
-def prepare(root, output, *words, jobs="1"):
-    return main(
-        ["data", "prepare", "composition1k", f"root={root}", f"output={output}", *COUNTS, *words, "--jobs", jobs]
-    )
 
 
 def c1k(root, **options):

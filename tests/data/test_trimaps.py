@@ -6,7 +6,7 @@ import pytest
 from scipy.ndimage import distance_transform_edt
 
 from indexnet.data.io.trimaps import quantise, trimap_from_alpha
-from indexnet.data.matting.photographs import TRIMAP_RULES, generate_trimap
+from indexnet.data.matting.photographs import generate_trimap
 
 
 @pytest.mark.parametrize("distance", [1, 5, 19])
@@ -38,7 +38,7 @@ def test_floating_point_mattes_are_rounded_to_eight_bits_first():
     assert trimap_from_alpha(alpha, 0).tolist() == [[0, 0, 128, 255, 255, 255, 0]]
 
 
-@pytest.mark.parametrize("rule", TRIMAP_RULES)
+@pytest.mark.parametrize("rule", ["dilated", "eroded", "fixed"])
 def test_trimaps_are_made_from_the_name_and_never_wrong(rule):
     alpha = cv2.GaussianBlur((np.hypot(*np.mgrid[-60:60, -70:70]) < 40).astype(np.uint8) * 255, (0, 0), 4)
     trimaps = [generate_trimap(rule, f"t_{k}", alpha) for k in range(12)]

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexnet.core.errors import UserError
-from indexnet.metrics import _matting_errors, create_metric
+from indexnet.metrics import create_metric, matting_errors
 from matting_literal import literal
 
 NAMES = ("sad", "mse", "grad", "conn")
@@ -123,7 +123,7 @@ def test_source_levels_equal_the_slow_way(seed, height, width, highest, empty_co
             continue
         expected[(expected == -1) & ~_largest(mask, by_columns)] = threshold - 1
     expected[expected == -1] = 10
-    np.testing.assert_array_equal(_matting_errors._source_levels(steps, empty_counts, by_columns), expected)
+    np.testing.assert_array_equal(matting_errors.source_levels(steps, empty_counts, by_columns), expected)
 
 
 def _largest(mask, by_columns):
@@ -174,7 +174,7 @@ def test_pieces_of_the_filter_hold_every_pixel_once():
     for density in (0, 1e-4, 0.01, 0.5, 1):
         counted = rng.random((200, 300)) < density
         times = np.zeros(counted.shape, int)
-        for top, bottom, left, right in _matting_errors._pieces(counted):
+        for top, bottom, left, right in matting_errors.pieces(counted):
             times[top:bottom, left:right] += 1
         assert times.max(initial=0) <= 1
         assert (times[counted] == 1).all()

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import dataclasses
 import io
 import math
 from html import unescape
 
 import pytest
-import yaml
 
-from indexnet.commands import report
 from indexnet.report import html, markdown, remarks, terminal
 from indexnet.report.build import build
 from indexnet.report.numbers import count, fixed, parse_number, signed, significant, spread
 from indexnet.report.provenance import facts
-from indexnet.run.config import compose, freeze
 from indexnet.run.run_sets import find_run_sets
-from indexnet.run.tables import load_experiment
-from report_checker import check
 from report_fabricated import MAE, PSNR, column, experiment, record, row, write_run
+from table_support import in_terminal, read_csv
 
 
 @pytest.fixture
@@ -120,138 +114,6 @@ def test_differences_only_where_data_and_budget_are_those_of_the_paper(four_rows
     assert "photos at budget small" in remarks.comparison(table)
 
 
-THESIS = "thesis/table3_2_reconstruction"
-ROW = "maxpool_unpool"  # printed: 29.33 dB
-
-
-def write_thesis(runs, *overrides, setting="fashion_mnist-paper", config=None, name=ROW, metrics=None):
-    """A finished run of the thesis table with the configuration that these overrides really give."""
-    experiment_row = next(each for each in load_experiment(THESIS).rows if each.name == name)
-    folder = write_run(runs, name, 0, record(metrics or {"psnr": 30.0}), name=THESIS, setting=setting)
-    if config is None:
-        asked = [f"experiments={THESIS}", *experiment_row.overrides, f"experiment.row={name}", *overrides]
-        config = yaml.safe_dump(freeze(compose(asked)))
-    (folder / "config.yaml").write_text(config, encoding="utf-8")
-
-
-def thesis_table(runs):
-    return build(load_experiment(THESIS), find_run_sets(runs, THESIS)[0])
-
-
-def measured(table, name=ROW):
-    return next(line for line in table.rows if line.name == name).measured["psnr"]
-
-
-def in_terminal(table, folder, capsys):
-    report.show(table, folder)
-    return " ".join(capsys.readouterr().out.split())
-
-
-def test_differences_on_the_printed_data_budget_and_protocol(tmp_path):
-    # where a run computes, where its data lie and how many seeds there are is no part of the protocol
-    write_thesis(tmp_path, "paths.data=elsewhere", "trainer.num_workers=1", "logger=none")
-    table = thesis_table(tmp_path)
-    assert table.comparable
-    assert table.protocol.followed
-    assert not table.warnings
-    assert measured(table).difference == pytest.approx(0.67)
-    assert "Same data, budget and protocol" in remarks.comparison(table)
-    assert "| +0.67 |" in markdown.markdown(table)
-    assert {line["psnr_difference"] != "" for line in read_csv(table) if line["psnr_mean"]} == {True}
-    assert dict(facts(table))["Budget"] == "paper (the full protocol)"
-    assert "Protocol" not in dict(facts(table))
-
-
-@pytest.mark.parametrize(
-    ("override", "said"),
-    [
-        ("training.steps=5", "training.steps 5 instead of unset"),
-        ("training.epochs=5", "training.epochs 5 instead of 100"),
-        ("training.batch_size=50", "training.batch_size 50 instead of 100"),
-        ("network.widths=[8,16]", "network.widths [8, 16] instead of [32, 64, 128]"),
-        ("optimizer.lr=0.1", "optimizer.lr 0.1 instead of 0.01"),
-        ("schedule.gamma=0.5", "schedule.gamma 0.5 instead of 0.1"),
-        ("budget.max_steps=5", "budget.max_steps 5 instead of unset"),
-        ("debug=overfit", "debug.overfit true instead of false"),
-        ("data.fit=pad", "data.fit pad instead of resize"),
-        ("trainer.gradient_clip=0.5", "trainer.gradient_clip 0.5 instead of unset"),
-    ],
-)
-def test_a_changed_protocol_is_named_and_not_compared(tmp_path, capsys, override, said):
-    write_thesis(tmp_path, override)
-    table = thesis_table(tmp_path)
-    assert table.protocol.changes == (said,)
-    assert not table.comparable
-    assert measured(table).difference is None
-    assert all(line["psnr_difference"] == "" for line in read_csv(table))
-    texts = [markdown.markdown(table), unescape(html.page(table, "now")), in_terminal(table, tmp_path, capsys)]
-    for text in texts:
-        assert f"do not follow the experiment's protocol: {said}." in text
-        assert "no differences are given" in text
-        assert "Same data" not in text
-        assert "full protocol" not in text
-    assert dict(facts(table))["Protocol"] == f"changed: {said}"
-
-
-@pytest.mark.parametrize(("value", "shown"), [(0.0735, "0.0735"), (0.735, "0.735"), (7.35, "7.35"), (735.0, "735.00")])
-def test_other_data_get_the_decimals_that_their_numbers_need(tmp_path, value, shown):
-    write_run(tmp_path, "a", 0, record({"psnr": value}))
-    made = experiment([row("a", "A")], [column(**PSNR)], seeds=(0,))
-    assert f"{shown} ★" in markdown.markdown(build(made, find_run_sets(tmp_path, "made_up")[0])).replace("*", "")
-
-
-def test_many_changes_are_counted_where_space_is_short_and_named_once(tmp_path):
-    write_thesis(tmp_path, "training.steps=5", "training.batch_size=50", "optimizer.lr=0.1")
-    table = thesis_table(tmp_path)
-    assert dict(facts(table))["Protocol"] == "3 settings changed, named below the table"
-    assert markdown.markdown(table).count("optimizer.lr 0.1 instead of 0.01") == 1
-
-
-def test_a_change_of_some_rows_names_them(tmp_path):
-    write_thesis(tmp_path)
-    write_thesis(tmp_path, "training.epochs=5", name="s2d_d2s", metrics={"psnr": 31.0})
-    table = thesis_table(tmp_path)
-    assert table.protocol.changes == ("training.epochs 5 instead of 100 (S2D-D2S)",)
-    assert not table.comparable
-    assert table.blocks[0].agreement["psnr"].rows == 2  # orders may still be compared
-
-
-def test_a_protocol_that_cannot_be_read_is_not_taken_for_the_printed_one(tmp_path):
-    for config in ("seed: 0\n", "a: [", ""):
-        folder = tmp_path / str(len(config))
-        write_thesis(folder, config=config)
-        table = thesis_table(folder)
-        assert not table.comparable
-        assert table.protocol.unknown == ("MaxPool-MaxUnpool",)
-        assert any("cannot be told for MaxPool-MaxUnpool" in text for text in table.warnings)
-
-
-def test_an_experiment_that_cannot_be_composed_is_not_compared(tmp_path):
-    made = experiment([row("a", "A", printed={"psnr": "29"})], [column(**{**PSNR, "printed": "psnr"})], seeds=(0,))
-    made = dataclasses.replace(made, printed_data=("photos",))
-    folder = write_run(tmp_path, "a", 0, record({"psnr": 30.0}), setting="photos-paper")
-    (folder / "config.yaml").write_text("training: {steps: 5}\n", encoding="utf-8")
-    table = build(made, find_run_sets(tmp_path, "made_up")[0])
-    assert table.protocol.unknown == ("A",)
-    assert not table.comparable
-
-
-def test_another_data_set_or_budget_is_not_compared_but_follows_the_protocol(tmp_path):
-    for setting, override in (("photos-paper", "data=photos"), ("fashion_mnist-small", "budget=small")):
-        write_thesis(tmp_path / setting, override, setting=setting)
-        table = thesis_table(tmp_path / setting)
-        assert table.protocol.followed
-        assert not table.comparable
-        assert "no differences are given" in remarks.comparison(table)
-
-
-def test_a_full_budget_without_printed_numbers_is_that_of_the_experiment_file(tmp_path):
-    write_run(tmp_path, "a", 0, record({"psnr": 30.0}), setting="photos-paper")
-    made = experiment([row("a", "A")], [column(**PSNR)], seeds=(0,))
-    said = dict(facts(build(made, find_run_sets(tmp_path, "made_up")[0])))
-    assert said["Budget"] == "paper (full, as the experiment file says)"
-
-
 @pytest.mark.parametrize(("rows", "said"), [(1, "only one row is measured"), (2, "no per-image results")])
 def test_legend_says_why_nothing_is_told_apart(tmp_path, rows, said):
     for name in ("a", "b")[:rows]:
@@ -292,10 +154,6 @@ def test_no_ranks_where_the_budget_ranks_nothing(four_rows):
     assert remarks.agreement(table) == ""
     assert "Best" not in remarks.headline(table)
     assert "★" not in markdown.markdown(table)
-
-
-def read_csv(table):
-    return list(csv.DictReader(io.StringIO(markdown.table_csv(table))))
 
 
 def test_csv_holds_plain_numbers(four_rows):
@@ -383,199 +241,6 @@ def test_rows_that_the_experiment_does_not_know_come_last(tmp_path):
     made = experiment([row("a", "A")], [column(**PSNR)], seeds=(0,))
     table = build(made, find_run_sets(tmp_path, "made_up")[0])
     assert [line.label for line in table.rows] == ["A", "My own row"]
-
-
-# --- rows in blocks, test splits with names -----------------------------------------------------------------------
-
-SPLITS = {"bsd68": [30.0, 31.0, 32.0, 33.0], "set12": [34.0, 35.0]}
-SIGMAS = (15, 25)
-
-
-def blocked(**values):
-    """Three rows at two noise levels, printed for the test splits of train400; another printed column stays empty."""
-    printed = {
-        ("a", 15): {"psnr_{s}": "31.7", "params": "7.09M"},
-        ("b", 15): {"psnr_{s}": "31.2", "params": "+16"},
-        ("c", 15): {},
-        ("a", 25): {"psnr_{s}": "29.2", "params": "7.09M"},
-        ("b", 25): {"psnr_{s}": "29.3", "params": "+16"},
-        ("c", 25): {},
-    }
-    rows = [
-        row(
-            f"{name}_sigma{sigma}",
-            f"{name.upper()}, sigma {sigma}",
-            block=f"sigma {sigma}",
-            base=name,
-            printed=printed[name, sigma],
-            pending="not there yet" if name == "c" else "",
-        )
-        for sigma in SIGMAS
-        for name in ("a", "b", "c")
-    ]
-    columns = [
-        column(**{**PSNR, "metric": "bsd68/psnr", "title": "BSD68 PSNR (dB)", "split": "bsd68", "printed": "psnr_{s}"}),
-        column(**{**PSNR, "metric": "set12/psnr", "title": "Set12 PSNR (dB)", "split": "set12"}),
-    ]
-    defaults = {"seeds": (0,), "reference": "a", "exceptions": {"a": "miscounted"}, "printed_data": ("train400",)}
-    return experiment(rows, columns, **{**defaults, **values})
-
-
-def write_blocked(runs, setting="train400-small", splits=SPLITS):
-    """Row a is better at sigma 15 by 1 dB, row b at sigma 25 by so little that some images disagree."""
-    shifts = {("a", 15): [1.0] * 4, ("b", 15): [0.0] * 4, ("a", 25): [-5.0] * 4, ("b", 25): [-5.5, -4.4, -5.5, -4.4]}
-    for (name, sigma), shift in shifts.items():
-        found = {
-            split: {"psnr": [a + b for a, b in zip(values, shift, strict=False)]} for split, values in splits.items()
-        }
-        metrics = {f"{s}/psnr" if s else "psnr": sum(v["psnr"]) / len(v["psnr"]) for s, v in found.items()}
-        content = record(metrics, parameters=7_090_000 + 16 * (name == "b"))
-        named = {"splits": found} if "" not in splits else {"per_image": found[""]}
-        write_run(runs, f"{name}_sigma{sigma}", 0, content, setting=setting, curve=[(0, 1.0), (9, 0.1)], **named)
-    return find_run_sets(runs, "made_up")[0]
-
-
-def test_blocks_are_ranked_compared_and_correlated_apart(tmp_path):
-    table = build(blocked(), write_blocked(tmp_path))
-    assert [block.label for block in table.blocks] == ["sigma 15", "sigma 25"]
-    assert [[line.number for line in block.rows] for block in table.blocks] == [[1, 2, 3], [1, 2, 3]]
-    assert [line.short for line in table.rows] == ["A", "B", "C"] * 2
-    (a15, b15, _), (a25, b25, _) = ([line.measured["bsd68/psnr"] for line in block.rows] for block in table.blocks)
-    assert (a15.best, b15.best, b15.tied, b15.rank) == (True, False, False, 2)
-    assert (b25.best, a25.best, a25.tied, a25.rank) == (True, False, True, 2)
-    assert (b15.interval.images, a25.interval.images) == (4, 4)
-    assert a15.mean == 32.5
-    assert table.rows[0].measured["set12/psnr"].mean == 35.5
-    assert [block.agreement["bsd68/psnr"].tau for block in table.blocks] == [1.0, 1.0]
-    assert "of 2 rows" in remarks.agreement(table)
-    assert "sigma 15: BSD68 PSNR (dB) 1.00; sigma 25: BSD68 PSNR (dB) 1.00" in remarks.agreement(table)
-    assert (
-        "Best BSD68 PSNR (dB) on train400 at budget small: sigma 15: A, 32.50 (one seed: spread unknown); "
-        "sigma 25: B, 26.55 (one seed: spread unknown), not to be told apart from A."
-    ) in remarks.headline(table)
-
-
-def test_blocks_in_csv_markdown_and_terminal(tmp_path):
-    from rich.console import Console
-
-    table = build(blocked(), write_blocked(tmp_path))
-    lines = read_csv(table)
-    assert [(line["block"], line["base"], line["row"]) for line in lines[1:4]] == [
-        ("sigma 15", "b", "b_sigma15"),
-        ("sigma 15", "c", "c_sigma15"),
-        ("sigma 25", "a", "a_sigma25"),
-    ]
-    assert (lines[0]["bsd68/psnr_mean"], lines[0]["set12/psnr_mean"], lines[0]["bsd68/psnr_rank"]) == (
-        *("32.5", "35.5"),
-        "1",
-    )
-    text = markdown.markdown(table)
-    assert text.index("## sigma 15") < text.index("32.50 ★") < text.index("## sigma 25") < text.index("26.55 ★")
-    assert text.count("| # |") == 2
-    assert "A: known exception, miscounted" in text  # once, not once a block
-    assert text.count("C: pending, not there yet") == 1
-    console = Console(width=120, file=io.StringIO(), color_system=None)
-    console.print(*terminal.layout(table, 120)[0])
-    shown = console.file.getvalue()
-    assert shown.index("sigma 15") < shown.index("32.50 ★") < shown.index("sigma 25") < shown.index("26.55 ★")
-    assert "tested on 4" in dict(facts(table))["Data"]
-
-
-def test_parameter_differences_refer_to_the_own_block_or_to_one_that_has_run(tmp_path):
-    runs = write_blocked(tmp_path)
-    table = build(blocked(), runs)
-    assert [table.reference(line).name for line in table.rows[1::3]] == ["a_sigma15", "a_sigma25"]
-    assert remarks.cost(table, table.rows[1], "parameters") == "7.09M (+16)"
-    left = dataclasses.replace(runs, runs=tuple(run for run in runs.runs if run.row != "a_sigma25"))
-    table = build(blocked(), left)
-    assert remarks.cost(table, table.rows[4], "parameters") == "7.09M (+16)"
-
-
-def test_rows_that_an_experiment_with_blocks_does_not_know_are_a_block_of_their_own(tmp_path):
-    write_run(tmp_path, "mine", 0, record({"bsd68/psnr": 50.0}), setting="train400-small")
-    table = build(blocked(), write_blocked(tmp_path))
-    assert [block.label for block in table.blocks] == ["sigma 15", "sigma 25", "other rows"]
-    assert table.rows[0].measured["bsd68/psnr"].best  # 50 dB are not compared with it
-    check_page(table)
-
-
-def check_page(table):
-    return check(html.page(table, "now"))
-
-
-def test_a_page_shows_blocks_everywhere(tmp_path):
-    table = build(blocked(), write_blocked(tmp_path))
-    page = html.page(table, "now")
-    checker = check_page(table)
-    heads = [attributes for tag, attributes in checker.tags if tag == "th" and attributes.get("scope") == "rowgroup"]
-    assert len(heads) == 2 * 3  # results, seed by seed, costs
-    line = page[page.index('<th scope="row">') :]
-    assert int(heads[0]["colspan"]) == line[: line.index("</tr>")].count("<td") + 1
-    section = page[page.index('id="glance"') : page.index('id="cost"')]
-    assert [part.split("<")[0] for part in section.split("<h3>")[1:]] == ["sigma 15", "sigma 25"]
-    assert section.count("<svg") == 4
-    section = page[page.index('id="cost"') : page.index('id="curves"')]
-    assert section.count("<svg") == 8  # parameters and GFLOPs, wide and narrow, per block
-    assert section[section.index("<h3>") :].count('<span class="badge"') == 2  # one key for both blocks
-    section = page[page.index('id="curves"') :]
-    assert section.count("<svg") == 2  # a frame per row, a line per block
-    assert section.count("<polyline") == 4
-
-
-def test_no_ranks_in_blocks_name_the_spread_of_one_block(tmp_path):
-    text = remarks.banner(build(blocked(ranks=False), write_blocked(tmp_path)))
-    assert "of one of the 2 blocks differ by up to 1.00" in text  # not the 6 dB between the noise levels
-
-
-@pytest.mark.parametrize("budget", ["small", "paper"])
-def test_one_test_split_stands_in_for_those_of_the_table(tmp_path, budget):
-    runs = write_blocked(tmp_path, f"photos-{budget}", {"": SPLITS["bsd68"]})
-    table = build(blocked(), runs)
-    assert [(c.metric, c.title, c.printed) for c in table.columns] == [("psnr", "PSNR (dB)", "psnr_{s}")]
-    assert table.stand_in == "bsd68"
-    assert not table.comparable
-    assert table.rows[0].measured["psnr"].mean == 32.5
-    said = "printed for the test splits bsd68 and set12; photos has one test split, whose numbers stand in for them."
-    assert any(said in text for text in table.warnings)
-    text = markdown.markdown(table)
-    assert "PSNR (dB) ↑ printed, bsd68 |" in text
-    assert "Set12" not in text
-    assert "printed:<br>bsd68" in html.page(table, "now")
-    check_page(table)
-    assert set(read_csv(table)[0]) >= {"psnr_mean", "printed_psnr"}
-
-
-def test_several_test_splits_stand_in_for_one(tmp_path):
-    runs = write_blocked(tmp_path)
-    rows = [row(f"{name}_sigma15", name, printed={"p": "29"}) for name in "ab"]
-    table = build(experiment(rows, [column(**PSNR, printed="p"), column(**MAE)], printed_data=("mnist",)), runs)
-    assert [(c.metric, c.printed) for c in table.columns] == [
-        *(("bsd68/psnr", "p"), ("bsd68/mae", "")),
-        ("set12/psnr", ""),  # MAE was measured nowhere; the first split keeps every column of the table
-    ]
-    assert [c.title for c in table.columns][::2] == ["bsd68 PSNR (dB)", "set12 PSNR (dB)"]
-    assert table.stand_in == "mnist"
-    assert any("train400 has the test splits bsd68 and set12, whose numbers" in text for text in table.warnings)
-
-
-def test_named_splits_that_were_measured_in_part_stay(tmp_path):
-    table = build(blocked(), write_blocked(tmp_path, splits={"bsd68": SPLITS["bsd68"]}))
-    assert [c.metric for c in table.columns] == ["bsd68/psnr", "set12/psnr"]
-    assert table.stand_in == ""
-    assert build(blocked(), None).columns == blocked().columns
-
-
-def test_differences_only_in_columns_with_printed_numbers(tmp_path):
-    write_thesis(tmp_path, metrics={"psnr": 30.0, "mae": 0.1})
-    made = dataclasses.replace(load_experiment(THESIS), columns=(load_experiment(THESIS).columns[0], column(**MAE)))
-    table = build(made, find_run_sets(tmp_path, THESIS)[0])
-    assert table.comparable
-    head, cells = markdown.grid(table, table.rows, table.columns)
-    assert head.count("difference") == 1
-    assert {len(line) for line in cells} == {len(head)}
-    page = html.page(table, "now")
-    assert page.count('scope="col">difference</th>') == 1
-    check_page(table)
 
 
 # --- numbers that are no means of per-image numbers ---------------------------------------------------------------

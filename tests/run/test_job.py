@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import os
 import shutil
 
 import pytest
@@ -13,8 +14,10 @@ import yaml
 
 from data_support import write_camvid, write_train400
 from indexnet.core.errors import UserError
+from indexnet.core.paths import experiments_dir
 from indexnet.run import callbacks
 from indexnet.run.job import DIVERGED, run_job
+from indexnet.run.loader import worker_count
 from indexnet.run.record import Record
 from indexnet.run.schema import config_hash
 from run_support import DENOISING, MATTING, RECONSTRUCTION, job_process, losses, prepare_run, same, weights
@@ -275,66 +278,6 @@ def test_wandb_stays_offline_and_inside_the_run(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 
-SCENES = ["task=depth", "encoder.width=0.25", "training.size=64", "budget=smoke", "data.train_count=2",
-          "data.validation_count=3", "resampling=nearest", "trainer.accelerator=cpu"]  # fmt: skip
-
-
-def test_a_run_measured_on_the_validation_split_reads_no_test_sample(tmp_path, monkeypatch, capsys):
-    from indexnet.data.scenes.dataset import Scenes
-
-    def untouchable(self):
-        raise AssertionError("the test split")
-
-    monkeypatch.setattr(Scenes, "test", untouchable)
-    folder = prepare_run(tmp_path, *SCENES, "split=validation")
-    assert run_job(folder.path) == 0
-    record = folder.record()
-    assert record.split == "validation"
-    assert record.test_count == 2  # what the budget allows
-    assert record.data.test.count == 3
-    assert set(record.metrics) == {"depth_rmse", "rel", "log10", "delta1", "delta2", "delta3"}
-    assert "testing on 2 images of the validation split" in capsys.readouterr().out
-    with (folder.path / "per_image.csv").open() as file:
-        assert all("validation" in row["name"] for row in csv.DictReader(file))
-    assert prepare_run(tmp_path, *SCENES, "split=validation").path == folder.path
-    assert prepare_run(tmp_path, *SCENES).path != folder.path
-
-
-def test_a_validation_split_on_other_files_is_told_apart(tmp_path, monkeypatch):
-    write_camvid(tmp_path / "one", counts=(("train", 2), ("val", 2), ("test", 1)))
-    shutil.copytree(tmp_path / "one", tmp_path / "same")
-    (tmp_path / "same" / "test.txt").write_text("")  # the test split does not matter
-    write_camvid(tmp_path / "other", counts=(("train", 2), ("val", 1), ("test", 1)))
-    words = ["task=segmentation", "data=camvid", "encoder.name=vgg11_bn", "training.size=32", "budget=smoke",
-             "resampling=max_unpool", "trainer.accelerator=cpu", "split=validation"]  # fmt: skip
-    folder = prepare_run(tmp_path / "runs", *words, f"data.root={tmp_path / 'one'}")
-    assert run_job(folder.path) == 0
-    assert folder.record().data.test.count == 2
-    assert prepare_run(tmp_path / "runs", *words, f"data.root={tmp_path / 'same'}").path == folder.path
-    with pytest.raises(UserError, match=r"holds a run on the files of data\.root=.*one, and data\.root=.*other has"):
-        prepare_run(tmp_path / "runs", *words, f"data.root={tmp_path / 'other'}")
-
-
-@pytest.mark.parametrize(("words", "sentence"), [
-    (["split=validaton", "task=depth"], r"unknown split 'validaton'\. Did you mean 'validation'\?"),
-    (["split=validation", "task=reconstruction", "data=photos"], r"data=photos has no validation split; of those for "
-     r"task=reconstruction, scenes can have one"),
-    (["split=validation", "task=segmentation", "data=sunrgbd"], r"no validation split; of those for task=segmentation, "
-     r"camvid, .*scenes can have one"),
-    (["split=validation", "experiments=quickstart", "experiment.row=hin"], r"a table is measured on its test split"),
-])  # fmt: skip
-def test_a_split_that_cannot_be_is_refused(words, sentence, tmp_path):
-    with pytest.raises(UserError, match=sentence):
-        prepare_run(tmp_path, *words)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_validation_split_that_is_switched_off_is_refused(tmp_path):
-    folder = prepare_run(tmp_path, *SCENES, "data.validation_count=0", "split=validation")
-    with pytest.raises(UserError, match=r"data=scenes has no validation split as it is configured"):
-        run_job(folder.path)
-
-
 def test_sync_batchnorm_needs_gpus(tmp_path, monkeypatch, capsys):
     several = [*RECONSTRUCTION, "trainer.sync_batchnorm=true", "trainer.devices=2"]
     with pytest.raises(UserError, match=r"trainer\.sync_batchnorm=true works on GPUs only"):
@@ -364,41 +307,46 @@ def test_a_record_says_what_differs_from_the_printed_protocol(words, printed, ch
     assert begun.changes == changes
 
 
-def test_a_row_with_a_rate_of_its_own_is_printed_with_it(tmp_path, monkeypatch):
-    import dataclasses
+@pytest.fixture
+def own_table(tmp_path, monkeypatch):
+    """The quickstart's file as one of a person's own, and the words that choose a row of it."""
+    file = tmp_path / "own" / "experiments" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    text = (experiments_dir() / "quickstart.yaml").read_text(encoding="utf-8")
+    file.write_text(text.replace("name: quickstart", "name: mine"), encoding="utf-8")
+    monkeypatch.setenv("INDEXNET_EXPERIMENTS", str(tmp_path / "own"))
+    return file, ["experiments=mine", "experiment.row=hin"]
 
-    from indexnet.run import tables
 
-    table = tables.load_experiment("quickstart")
-    rows = [dataclasses.replace(row, overrides=(*row.overrides, "optimizer.lr=0.1")) for row in table.rows]
-    monkeypatch.setattr(tables, "load_experiment", lambda name: dataclasses.replace(table, rows=tuple(rows)))
-    config = prepare_run(tmp_path, "experiments=quickstart", "experiment.row=hin").config()
+def test_a_row_with_a_rate_of_its_own_is_printed_with_it(tmp_path, own_table):
+    file, words = own_table
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    content["experiment"]["rows"][-1]["overrides"].append("optimizer.lr=0.1")
+    file.write_text(f"# @package _global_\n{yaml.safe_dump(content, sort_keys=False)}", encoding="utf-8")
+    config = prepare_run(tmp_path, *words).config()
     assert Record.start(config, "").changes == ["optimizer.lr 0.003 instead of the printed 0.1"]
 
 
-def test_an_experiment_file_that_is_edited_changes_no_job_that_waits(tmp_path, monkeypatch):
-    from indexnet.run import tables
-
-    words = ["experiments=quickstart", "experiment.row=hin", "training.batch_size=8"]
+def test_an_experiment_file_that_is_edited_changes_no_job_that_waits(tmp_path, own_table):
+    file, words = own_table
+    words += ["training.batch_size=8"]
     folder = prepare_run(tmp_path, *words)
     config = folder.config()
     assert config["protocol"] == {"training.batch_size": 32, "optimizer.lr": 0.003}
-    (tmp_path / "quickstart.yaml").write_text("training: {batch_size: 8}\nexperiment: [")
-    monkeypatch.setattr(tables, "experiments_dir", lambda: tmp_path)
+    before = file.read_bytes()
+    file.write_text("training: {batch_size: 8}\nexperiment: [")
     assert Record.start(config, "").changes == ["global batch 8 instead of the printed 32"]
     without = {key: value for key, value in config.items() if key != "protocol"}  # as earlier versions froze it
     assert config_hash(without) == config_hash(config)
     assert Record.start(without, "").changes == []
     assert Record.start(without, "").batch["printed"] is None
     (folder.path / "config.yaml").write_text(yaml.safe_dump(without, sort_keys=False))
-    monkeypatch.undo()
+    file.write_bytes(before)
     assert prepare_run(tmp_path, *words).path == folder.path
 
 
 def test_loader_processes_follow_the_cores_that_there_are(monkeypatch):
-    from indexnet.run import loader
-
     for cores, workers in ((1, 0), (2, 0), (3, 2), (5, 4), (64, 8)):
-        monkeypatch.setattr(loader, "cores", lambda cores=cores: cores)
-        assert loader.worker_count("auto") == workers
-    assert loader.worker_count(3) == 3
+        monkeypatch.setattr(os, "sched_getaffinity", lambda process, cores=cores: set(range(cores)))
+        assert worker_count("auto") == workers
+    assert worker_count(3) == 3

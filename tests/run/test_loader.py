@@ -90,7 +90,7 @@ def test_workers_change_nothing(workers):
     stream = StepStream(7, 4, 5, 3, start=1)
     seen = [batch["x"] for batch in train_loader(Numbers(7), stream, workers)]
     expected = [
-        torch.stack([Numbers(7).sample(i, np.random.default_rng((loader._SAMPLE, 3, e, i)))["x"] for e, i in keys])
+        torch.stack([Numbers(7).sample(i, np.random.default_rng((loader.SAMPLE, 3, e, i)))["x"] for e, i in keys])
         for keys in StepStream(7, 4, 5, 3, start=1)
     ]
     assert all(torch.equal(a, b) for a, b in zip(seen, expected, strict=True))
@@ -117,7 +117,7 @@ def test_total_steps():
 
 def test_the_streams_of_order_samples_and_data_sets_differ():
     """numpy drops trailing zeros of a key: seed 0, epoch 0 must not fall together with another stream."""
-    keys = [(loader._ORDER, 0, 0), (loader._SAMPLE, 0, 0, 0), (0, 0, 0), (0, 0), (0,)]
+    keys = [(loader.ORDER, 0, 0), (loader.SAMPLE, 0, 0, 0), (0, 0, 0), (0, 0), (0,)]
     first = {tuple(np.random.default_rng(key).integers(0, 1 << 30, 4)) for key in keys[:3]}
     assert len(first) == 3
     assert tuple(np.random.default_rng(keys[2]).random(2)) == tuple(np.random.default_rng(keys[4]).random(2))

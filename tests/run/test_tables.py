@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 
 import pytest
 import yaml
 
 from indexnet.core.errors import UserError
-from indexnet.core.paths import experiments_dir
-from indexnet.run import tables
-from indexnet.run.config import compose, freeze
-from indexnet.run.tables import Row, hydra_value, list_experiments, load_experiment, variant
+from indexnet.run.tables import Row, hydra_value, load_experiment, variant
 
-NAMES = list_experiments()
-COPIES = {
-    "mindspore/aim500": "mindspore_aim500",
-    "tpami/table2_matting_design": "tpami_t2_matting_design",
-    "tpami/table3_matting": "thesis_t3_4_matting_index_networks",
-    "tpami/table4_normalization": "thesis_t3_5_index_normalization",
-    "tpami/table5_denoising": "thesis_t3_6_denoising",
-    "tpami/table6_sunrgbd": "thesis_t3_7_sunrgbd",
-    "tpami/table7_nyudv2": "thesis_t3_9_fastdepth_nyudv2",
-    "thesis/table3_2_reconstruction": "thesis_t3_2_reconstruction_fashion_mnist",
-    "thesis/table4_1_mnist": "thesis_t4_1_reconstruction_mnist",
-}
 CSV = "method,family,context,psnr\nA,,,20.0\nB,hin,0,30.1\nB,hin,1,31.0\nB,m2o,0,\n"
 FILE = {
     "defaults": [{"override /task": "reconstruction"}],
@@ -61,16 +45,17 @@ REPEAT = {"key": "task.sigma", "values": [15, 25], "name": "Sigma{task.sigma}", 
 @pytest.fixture
 def made_up(tmp_path, monkeypatch):
     """Write a changed copy of FILE and load it."""
-    monkeypatch.setattr(tables, "experiments_dir", lambda: tmp_path)
-    (tmp_path / "made").mkdir()
-    (tmp_path / "made" / "up.csv").write_text(CSV, encoding="utf-8")
+    monkeypatch.setenv("INDEXNET_EXPERIMENTS", str(tmp_path))
+    folder = tmp_path / "experiments" / "made"
+    folder.mkdir(parents=True)
+    (folder / "up.csv").write_text(CSV, encoding="utf-8")
 
     def load(change=None, **values):
         content = copy.deepcopy(FILE)
         content["experiment"].update(values)
         if change:
             change(content)
-        (tmp_path / "made" / "up.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        (folder / "up.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
         return load_experiment("made/up")
 
     return load
@@ -118,7 +103,7 @@ def test_rows_are_repeated_in_blocks(made_up, tmp_path):
     made_up()
     heading, *lines = CSV.splitlines()
     table = [f"{heading},psnr_15,psnr_25", *(f"{line},{n}.5,{n}.7" for n, line in enumerate(lines))]
-    (tmp_path / "made" / "up.csv").write_text("\n".join(table), encoding="utf-8")
+    (tmp_path / "experiments" / "made" / "up.csv").write_text("\n".join(table), encoding="utf-8")
     found = made_up(repeat=REPEAT, columns=columns, cost_overrides=["data=mnist"])
     bases = ["a", "hin_l", "hin_nl_c", "m2o_l", "m2o_nl_c", "late"]
     assert [row.base for row in found.rows] == bases * 2
@@ -245,7 +230,7 @@ def test_a_wrong_file_is_named(made_up, change, values, sentence):
 
 def test_yaml_that_is_none(made_up, tmp_path):
     made_up()
-    (tmp_path / "made" / "up.yaml").write_text("a: [", encoding="utf-8")
+    (tmp_path / "experiments" / "made" / "up.yaml").write_text("a: [", encoding="utf-8")
     with pytest.raises(UserError, match=r"up\.yaml is not valid YAML"):
         load_experiment("made/up")
 
@@ -278,147 +263,3 @@ def test_hydra_reads_back_what_is_written(value):
     override = OverridesParser.create().parse_override(f"key={hydra_value(value)}")
     assert not override.is_sweep_override()
     assert override.value() == value
-
-
-# --- the files that are here ---------------------------------------------------------------------------------------
-
-
-def test_the_named_experiments_are_here():
-    assert {"quickstart", "quickstart_matting", *COPIES} <= set(NAMES)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_experiment_loads(name):
-    found = load_experiment(name)
-    assert found.name == name
-    assert any(not row.pending for row in found.rows)
-    assert found.notes
-    assert all(row.overrides for row in found.rows if not row.pending)
-    assert len({row.label for row in found.rows}) == len(found.rows)
-    assert len({row.overrides for row in found.rows if not row.pending}) == len(found.select(None))
-    for column in found.columns:
-        if column.printed:
-            assert any(row.printed.get(column.printed) for row in found.rows), column
-
-
-def _frozen(name: str, row: Row):
-    return freeze(compose([f"experiments={name}", *row.overrides, f"experiment.row={row.name}"]))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_an_experiment_freezes_to_where_it_belongs(name):
-    found = load_experiment(name)
-    config = _frozen(name, found.select(None)[-1])
-    assert config["experiment"]["name"] == name
-    assert config["task"]["name"] == found.task
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("name", NAMES)
-def test_every_row_freezes_and_builds(name):
-    import torch
-
-    from indexnet.networks import create_network, without_pretrained
-    from indexnet.run.schema import network_spec
-
-    found = load_experiment(name)
-    seen = []
-    for row in found.base_rows:
-        if row.pending:
-            continue
-        frozen = _frozen(name, row)
-        spec = without_pretrained(network_spec(frozen))
-        assert (spec, frozen["training"]) not in seen, f"{row.name} is another row once more"
-        seen.append((dict(spec), frozen["training"]))
-        with torch.device("meta"):
-            create_network(spec.pop("name"), **spec)
-
-
-@pytest.mark.parametrize(("name", "source"), COPIES.items())
-def test_printed_numbers_are_copies(shared, name, source):
-    copied = (experiments_dir() / f"{name}.csv").read_bytes()
-    printed = (shared / "paper" / f"{source}.csv").read_bytes()
-    if name == "tpami/table7_nyudv2":  # two cells that the thesis does not print
-        lines = (shared / "paper" / "tpami_t7_fastdepth_nyudv2.csv").read_bytes().splitlines(True)
-        printed = b"".join([*lines[:3], *printed.splitlines(True)[3:]])
-    assert copied == printed
-
-
-@pytest.mark.parametrize("name", COPIES)
-def test_every_printed_line_is_a_row_in_its_order(name):
-    found = load_experiment(name)
-    lines = (experiments_dir() / f"{name}.csv").read_text(encoding="utf-8").splitlines()[1:]
-    assert [row.printed["method"] for row in found.base_rows] == [line.split(",")[0] for line in lines]
-    assert len({tuple(row.printed.values()) for row in found.base_rows}) == len(lines)
-
-
-def test_the_matting_table_has_its_rows():
-    found = load_experiment("tpami/table3_matting")
-    assert sum(bool(row.printed["params"]) for row in found.rows) == 20
-    assert set(found.exceptions) == {"b11_1_4"}
-    by_name = {row.name: row for row in found.rows}
-    assert by_name["m2o_nl_c"].printed["sad"] == "45.8"
-    assert by_name["o2o_shared_l"].printed["params"] == "+80"
-    assert [row.name for row in found.rows if row.pending] == ["dim_refinement"]
-
-
-def test_the_denoising_table_has_every_row_at_three_noise_levels():
-    found = load_experiment("tpami/table5_denoising")
-    assert len(found.rows) == 60
-    assert [row.block for row in found.rows] == [f"sigma {sigma}" for sigma in (15, 25, 50) for _ in range(20)]
-    by_name = {row.name: row for row in found.rows}
-    shown = {column.metric: column.printed for column in found.columns}
-    assert list(shown) == ["bsd68/psnr", "bsd68/ssim", "set12/psnr", "set12/ssim"]
-    row = by_name["m2o_nl_c_sigma50"]
-    assert [row.printed[template] for template in shown.values()] == ["26.34", "0.8315", "27.29", "0.8803"]
-    assert "resampling.pooling=encoder" in by_name["conv_carafe_sigma15"].overrides
-    assert found.printed_data == ("train400",)
-
-
-@pytest.mark.parametrize(
-    ("name", "data", "expected"),
-    [
-        ("tpami/table5_denoising", "train400", {"in_channels": 1}),
-        ("tpami/table6_sunrgbd", "sunrgbd", {"in_channels": 3, "classes": 37}),
-        ("tpami/table7_nyudv2", "nyuv2", {"in_channels": 3}),
-    ],
-)
-def test_costs_are_counted_for_the_printed_data(name, data, expected):
-    found = load_experiment(name)
-    assert found.cost_overrides == (f"data={data}",)
-    assert found.printed_data
-    row = found.rows[1]
-    config = freeze(compose([f"experiments={name}", *row.overrides, *found.cost_overrides]))
-    assert {key: config["network"][key] for key in expected} == expected
-    optimizer, schedule = config["optimizer"], config["schedule"]
-    if name != "tpami/table5_denoising":
-        assert config["encoder"]["pretrained"] is True
-        assert config["encoder"]["freeze_bn"] is (name == "tpami/table6_sunrgbd")
-        assert optimizer["encoder_lr_multiplier"] == 1
-        assert (optimizer["name"], optimizer["lr"], optimizer["momentum"]) == ("sgd", 0.01, 0.9)
-        assert optimizer["weight_decay"] == 1e-4
-    assert schedule["gamma"] == 0.1
-
-
-def test_unreadable_cells_stay_empty_and_the_assumption_is_stated():
-    found = load_experiment("tpami/table4_normalization")
-    third = found.rows[2]
-    assert not any(third.printed[key] for key in ("normalization_decoder", "sad", "mse", "grad", "conn"))
-    assert "assumed" in third.label
-    assert "assumed" in found.notes
-    assert "resampling.normalization=softmax+sigmoid/sigmoid" in third.overrides
-
-
-def test_the_matting_quickstart_ranks_nothing_and_says_so():
-    found = load_experiment("quickstart_matting")
-    assert not found.ranks
-    assert len(found.seeds) >= 2
-    assert "ranks nothing" in f"{found.title} {found.notes}"
-
-
-def test_experiments_are_package_data():
-    import tomllib
-
-    root = Path(__file__).resolve().parents[2]
-    included = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert set(included["force-include"]) == {"conf", "experiments"}

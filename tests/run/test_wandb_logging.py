@@ -1,4 +1,4 @@
-"""What ``logger=wandb`` logs, read back from its files and from a server of our own, and compared with the record."""
+"""What ``logger=wandb`` logs, read back from its files and compared with the record."""
 
 from __future__ import annotations
 
@@ -32,56 +32,9 @@ from indexnet.run.wandb_names import STEP, picture_key
 from indexnet.sweep.launch import run_sweep
 from indexnet.sweep.pool import Job, outcome_before
 from wandb_offline import offline_runs, read_offline
-from wandb_server import WandbServer
+from wandb_runs import TINY, loss_rows, prepare_tiny, record_of
 
-TINY = [
-    "experiments=thesis/table3_2_reconstruction",
-    "experiment.row=ip_iu_o2o_modelwise",
-    "data=photos",
-    "network.widths=[4,8]",
-    "training.batch_size=4",
-    "data.train_count=32",
-    "data.test_count=5",
-    "trainer.accelerator=cpu",
-    "trainer.num_workers=0",
-    "logger=wandb",
-]
-
-
-@pytest.fixture(autouse=True)
-def _nobody(tmp_path, monkeypatch):
-    """Nobody is logged in, and wandb forgets what it knew of the test before."""
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    home = tmp_path / "home"
-    home.mkdir()
-    for name, value in (("HOME", home), ("NETRC", home / "none"), ("XDG_CONFIG_HOME", home), ("MPLCONFIGDIR", home)):
-        monkeypatch.setenv(name, str(value))
-    monkeypatch.chdir(tmp_path)
-    yield
-    if sys.modules.get("wandb"):
-        sys.modules["wandb"].teardown()
-
-
-@pytest.fixture
-def server(monkeypatch, tmp_path):
-    with WandbServer() as server:
-        for name, value in server.environment(tmp_path / "home").items():
-            monkeypatch.setenv(name, value)
-        yield server
-
-
-def _prepare(tmp_path: Path, *overrides: str) -> tuple[RunFolder, dict]:
-    config = freeze(compose([*TINY, *overrides, f"paths.runs={tmp_path / 'runs'}"]))
-    return prepare(config), config
-
-
-def _rows(steps):
-    return [{"epoch": "0", "step": str(step), "train/loss": repr(1 / (step + 1)), "test/psnr": ""} for step in steps]
-
-
-def _record(status: str, **more) -> dict:
-    return {"status": status, "metrics": {}, "steps": 8, **more}
+pytestmark = pytest.mark.usefixtures("nobody")
 
 
 def _train(folder: RunFolder, **environment: str) -> subprocess.Popen[str]:
@@ -117,7 +70,7 @@ def test_an_unknown_mode_names_the_nearest(monkeypatch):
 
 
 def test_the_id_follows_from_configuration_data_and_folder(tmp_path):
-    folder, config = _prepare(tmp_path)
+    folder, config = prepare_tiny(tmp_path)
     same = run_id(folder, config)
     assert same == run_id(RunFolder(Path(os.path.relpath(folder.path))), config)
     assert len(same) == 16
@@ -143,25 +96,25 @@ def test_printed_numbers_are_those_of_the_row():
 
 
 def test_wandb_missing_is_one_sentence(tmp_path, monkeypatch):
-    folder, config = _prepare(tmp_path)
+    folder, config = prepare_tiny(tmp_path)
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UserError, match=r"needs the package wandb: pip install wandb, or give logger\.wandb=false"):
         create_loggers(folder, config, 0)
 
 
 def test_disabled_is_no_logger(tmp_path):
-    folder, config = _prepare(tmp_path, "logger.mode=disabled", "logger.tensorboard=false", "logger.csv=false")
+    folder, config = prepare_tiny(tmp_path, "logger.mode=disabled", "logger.tensorboard=false", "logger.csv=false")
     assert create_loggers(folder, config, 0) is False
     assert not (folder.path / "wandb").exists()
 
 
 @pytest.mark.parametrize(("status", "code"), [("done", 0), ("failed", 1), ("diverged", 5), ("running", 255)])
 def test_a_run_is_closed_with_its_exit_code(status, code, tmp_path):
-    folder, config = _prepare(tmp_path, "logger.mode=offline", "logger.tensorboard=false")
+    folder, config = prepare_tiny(tmp_path, "logger.mode=offline", "logger.tensorboard=false")
     before = dict(os.environ)
     loggers = create_loggers(folder, config, 0)
     assert dict(os.environ) == before  # what wandb needs for itself must not reach other jobs
-    finish_loggers(loggers, folder, _record(status, error="a reason"))
+    finish_loggers(loggers, folder, record_of(status, error="a reason"))
     assert dict(os.environ) == before
     (path,) = offline_runs(folder.path)
     found = read_offline(path)
@@ -173,12 +126,12 @@ def test_a_run_is_closed_with_its_exit_code(status, code, tmp_path):
 def test_two_jobs_of_one_process_have_a_run_each(tmp_path):
     loggers, folders = [], []
     for seed in (0, 1):
-        folder, config = _prepare(tmp_path, "logger.mode=offline", f"seed={seed}", "logger.csv=false")
+        folder, config = prepare_tiny(tmp_path, "logger.mode=offline", f"seed={seed}", "logger.csv=false")
         folders.append(folder)
         loggers.append(create_loggers(folder, config, 0))  # none is closed before the next begins
     for folder, each in zip(folders, loggers, strict=True):
         each[-1].log_metrics({"train/loss": 1.0}, 0)
-        finish_loggers(each, folder, _record("done"))
+        finish_loggers(each, folder, record_of("done"))
     runs = [read_offline(path) for folder in folders for path in offline_runs(folder.path)]
     assert len({found.run["run_id"] for found in runs}) == len(runs) == 2
     assert [found.config["seed"] for found in runs] == [0, 1]
@@ -186,13 +139,13 @@ def test_two_jobs_of_one_process_have_a_run_each(tmp_path):
 
 
 def test_an_offline_run_that_goes_on_is_one_whole_file(tmp_path):
-    folder, config = _prepare(tmp_path)
+    folder, config = prepare_tiny(tmp_path)
     first = start_run(folder, config, "offline", 0, [])
     first.log({"train/loss": 3.0, STEP: 0})
-    finish_run(first, folder, _record("running"))
-    again = start_run(folder, config, "offline", 4, _rows([1, 3]))
+    finish_run(first, folder, record_of("running"))
+    again = start_run(folder, config, "offline", 4, loss_rows([1, 3]))
     again.log({"train/loss": 1 / 6, STEP: 5})
-    finish_run(again, folder, _record("done"))
+    finish_run(again, folder, record_of("done"))
     (path,) = offline_runs(folder.path)
     found = read_offline(path)
     assert [(row[STEP], row["train/loss"]) for row in found.history] == [(1, 1 / 2), (3, 1 / 4), (5, 1 / 6)]
@@ -205,34 +158,34 @@ def test_an_offline_run_that_goes_on_is_one_whole_file(tmp_path):
     ([1, 3], 6, False), ([3, 5], 6, False), ([1, 5], 6, False),
 ])  # fmt: skip
 def test_an_offline_log_goes_only_where_the_csv_has_all_of_it(steps, start, whole, tmp_path):
-    folder, config = _prepare(tmp_path, "logger.csv=false", "logger.tensorboard=false")
+    folder, config = prepare_tiny(tmp_path, "logger.csv=false", "logger.tensorboard=false")
     old = folder.path / "wandb" / f"offline-run-20200101_000000-{run_id(folder, config)}"
     old.mkdir(parents=True)
-    run = start_run(folder, config, "offline", start, _rows(steps))
-    finish_run(run, folder, _record("done"))
+    run = start_run(folder, config, "offline", start, loss_rows(steps))
+    finish_run(run, folder, record_of("done"))
     assert old.exists() is not whole
     new = next(path for path in offline_runs(folder.path) if path.parent != old)
     assert [row[STEP] for row in read_offline(new).history] == (steps if whole else [])
 
 
 def test_a_first_try_without_csv_loses_no_rows(tmp_path):
-    folder, config = _prepare(tmp_path, "logger.csv=false", "logger.tensorboard=false")
+    folder, config = prepare_tiny(tmp_path, "logger.csv=false", "logger.tensorboard=false")
     (logger,) = create_loggers(folder, config, 0)
     for step in range(4):
         logger.log_metrics({"train/loss": 1.0}, step)
-    finish_loggers([logger], folder, _record("running"))
+    finish_loggers([logger], folder, record_of("running"))
     (first,) = offline_runs(folder.path)
     time.sleep(1.1)  # folders are named by the second
     config["logger"]["csv"] = True
     loggers = create_loggers(folder, config, 4)
-    finish_loggers(loggers, folder, _record("done"))
+    finish_loggers(loggers, folder, record_of("done"))
     assert [row[STEP] for row in read_offline(first).history] == [0, 1, 2, 3]
 
 
 def test_tensorboard_shows_a_step_once_after_a_resume(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    folder, config = _prepare(tmp_path, "logger.wandb=false", "logger.csv=false")
+    folder, config = prepare_tiny(tmp_path, "logger.wandb=false", "logger.csv=false")
     for start, value in ((0, 1.0), (4, 2.0), (0, 3.0)):
         (logger,) = create_loggers(folder, config, start)
         for step in range(start, 6):
@@ -261,7 +214,7 @@ def test_a_wandb_that_cannot_be_used_starts_no_sweep(tmp_path, server, monkeypat
     assert len(server.calls) == 3 * once  # once for both jobs
     assert "W&B" not in "".join(capsys.readouterr())  # who catches it says it
     for config in configs:  # what is done does not ask
-        write_json(prepare(config).path / "record.json", _record("done"))
+        write_json(prepare(config).path / "record.json", record_of("done"))
     assert [outcome.status for outcome in run_sweep(configs)] == ["before", "before"]
     assert len(server.calls) == 3 * once
     monkeypatch.setenv("WANDB_MODE", "onlin")
@@ -276,15 +229,15 @@ def test_a_wandb_that_cannot_be_used_starts_no_sweep(tmp_path, server, monkeypat
 
 
 def test_without_csv_rows_the_earlier_file_stays(tmp_path):
-    folder, config = _prepare(tmp_path)
-    finish_run(start_run(folder, config, "offline", 0, None), folder, _record("running"))
+    folder, config = prepare_tiny(tmp_path)
+    finish_run(start_run(folder, config, "offline", 0, None), folder, record_of("running"))
     time.sleep(1.1)  # folders are named by the second
-    finish_run(start_run(folder, config, "offline", 4, None), folder, _record("done"))
+    finish_run(start_run(folder, config, "offline", 4, None), folder, record_of("done"))
     assert [read_offline(path).exit_code for path in offline_runs(folder.path)] == [255, 0]
 
 
 def test_what_was_logged_before_a_kill_survives_a_second_kill(tmp_path):
-    folder, config = _prepare(tmp_path, "logger.wandb=false", "logger.tensorboard=false")
+    folder, config = prepare_tiny(tmp_path, "logger.wandb=false", "logger.tensorboard=false")
     (logger,) = create_loggers(folder, config, 0)
     for step in range(6):
         logger.log_metrics({"train/loss": 1 / (step + 1)}, step)  # in the file at once: no save, no finalize
@@ -300,79 +253,15 @@ def test_what_was_logged_before_a_kill_survives_a_second_kill(tmp_path):
     assert not (folder.path / ".metrics.csv").exists()
 
 
-def test_online_only_what_the_server_lacks_is_logged_again(tmp_path, server):
-    folder, config = _prepare(tmp_path)
-    identity = run_id(folder, config)
-    first = start_run(folder, config, "online", 0, [])
-    for row in _rows([1, 3]):
-        first.log({"train/loss": float(row["train/loss"]), STEP: int(row["step"])})
-    finish_run(first, folder, _record("running"))
-    assert server.exit_code(identity) == 255
-    again = start_run(folder, config, "auto", 6, _rows([1, 3, 5]))
-    again.log({"train/loss": 1 / 8, STEP: 7})
-    write_json(folder.path / "record.json", _record("done"))
-    finish_run(again, folder, _record("done"))
-    assert [row[STEP] for row in server.history(identity)] == [1, 3, 5, 7]
-    assert server.exit_code(identity) == 0
-    assert {call["groupName"] for call in server.runs[identity]} >= {"thesis/table3_2_reconstruction"}
-    begun = start_run(folder, config, "online", 0, [])  # the folder was emptied: nothing of the old run is left
-    begun.log({"train/loss": 2.0, STEP: 0})
-    finish_run(begun, folder, _record("done"))
-    assert server.history(identity)[0][STEP] == 0
-
-
-def test_a_key_that_is_refused(tmp_path, server, capsys):
-    server.accepts = False
-    folder, config = _prepare(tmp_path)
-    with pytest.raises(
-        UserError, match=r"W&B cannot be used online \(.*credentials.*\); give logger\.mode=offline"
-    ) as e:
-        start_run(folder, config, "online", 0, [])
-    assert "\n" not in str(e.value)
-    finish_run(start_run(folder, config, "auto", 0, []), folder, _record("done"))
-    assert "logging offline" in capsys.readouterr().err
-    assert len(offline_runs(folder.path)) == 1
-
-
-def test_online_without_a_key(tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "online")
-    folder, config = _prepare(tmp_path)
-    with pytest.raises(UserError, match=r"no key is configured, `wandb login` does it\); give logger\.mode=offline"):
-        create_loggers(folder, config, 0)
-
-
-@pytest.mark.long
-def test_online_without_a_network(tmp_path, server):
-    server.silent = True
-    folder, config = _prepare(tmp_path)
-    begun = time.monotonic()
-    with pytest.raises(UserError, match=r"W&B cannot be used online \(no answer\); give logger\.mode=offline"):
-        start_run(folder, config, "online", 0, [])
-    assert time.monotonic() - begun < 30
-
-
-def test_a_network_that_goes_away_costs_the_upload_only(tmp_path, server, monkeypatch, capsys):
-    monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "2")
-    folder, config = _prepare(tmp_path, "logger.tensorboard=false")
-    loggers = create_loggers(folder, config, 0)
-    server.silent = True
-    for step in range(5):
-        loggers[1].log_metrics({"train/loss": 1.0}, step)
-    finish_loggers(loggers, folder, _record("done"))
-    said = capsys.readouterr().err
-    assert "W&B did not answer for 2 s; `wandb sync --include-online" in said
-    assert "Traceback" not in said
-
-
 def test_a_wandb_that_breaks_does_not_stop_the_training(tmp_path, capsys):
-    folder, config = _prepare(tmp_path, "logger.mode=offline", "logger.tensorboard=false", "logger.csv=false")
+    folder, config = prepare_tiny(tmp_path, "logger.mode=offline", "logger.tensorboard=false", "logger.csv=false")
     (logger,) = create_loggers(folder, config, 0)
     run = logger.experiment
     run.finish()  # whoever logs to it from now on gets an error
     for step in range(3):
         logger.log_metrics({"train/loss": 1.0}, step)
     assert capsys.readouterr().err.count("the run goes on without it") == 1
-    finish_run(run, folder, _record("done"))
+    finish_run(run, folder, record_of("done"))
 
 
 def _wait_for_step(folder: RunFolder, step: int, process: subprocess.Popen[str]) -> None:
@@ -390,7 +279,7 @@ def _wait_for_step(folder: RunFolder, step: int, process: subprocess.Popen[str])
 
 @pytest.mark.long
 def test_a_killed_run_of_two_processes_read_back(tmp_path):
-    folder, config = _prepare(tmp_path, "training.steps=100", "trainer.devices=2", "trainer.checkpoint_every=5")
+    folder, config = prepare_tiny(tmp_path, "training.steps=100", "trainer.devices=2", "trainer.checkpoint_every=5")
     process = _train(folder)
     _wait_for_step(folder, 10, process)
     os.kill(process.pid, signal.SIGKILL)
@@ -451,22 +340,9 @@ def test_a_killed_run_of_two_processes_read_back(tmp_path):
     assert not list((tmp_path / "home").rglob("*wandb*"))
 
 
-@pytest.mark.long
-def test_a_network_that_goes_away_does_not_stop_a_run(tmp_path, server, monkeypatch, capsys):
-    monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "2")
-    server.silent_after = "UpsertBucket"  # the run is there, and the network is not any more
-    folder, config = _prepare(tmp_path, "training.steps=6")
-    assert run_job(folder.path) == 0
-    assert folder.record().status == "done"
-    said = capsys.readouterr().err
-    assert "Traceback" not in said
-    assert "uploads the rest" in said
-    assert run_id(folder, config) in server.runs
-
-
 def test_a_run_that_cannot_log_online_has_not_failed(tmp_path, monkeypatch):
     """``logger.mode=offline`` alone goes on with it, also in a sweep."""
-    folder, _ = _prepare(tmp_path, "logger.mode=online", "training.steps=2")
+    folder, _ = prepare_tiny(tmp_path, "logger.mode=online", "training.steps=2")
     with pytest.raises(UnusableError, match="no key is configured"):
         run_job(folder.path)
     assert folder.status() == "running"

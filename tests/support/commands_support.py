@@ -83,3 +83,27 @@ def save_image(path: Path, array: np.ndarray, **options: Any) -> Path:
 def read(path: Path) -> np.ndarray:
     with Image.open(path) as image:
         return np.array(image)
+
+
+def save_alphamatting(root, names=("GT01", "GT02", "GT03")):
+    """The layout of alphamatting.com, with two trimap sets."""
+    for number, name in enumerate(names):
+        height, width = 40 + number, 50
+        save_image(root / "input_training_lowres" / f"{name}.png", photograph(height, width, number))
+        alpha = np.tile(np.linspace(0, 255, width).round().astype(np.uint8), (height, 1))
+        save_image(root / "gt_training_lowres" / f"{name}.png", alpha)
+        for kind in ("Trimap1", "Trimap2"):
+            save_image(root / "trimap_training_lowres" / kind / f"{name}.png", trimap(height, width))
+    return root
+
+
+# Writes down every address that the process asks for; Python imports it by itself.
+WATCH = """
+import sys
+def watch(event, args):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.bind"):
+        where = args[0] if event == "socket.getaddrinfo" else args[1][0] if isinstance(args[1], tuple) else "local"
+        with open({log!r}, "a") as log:
+            log.write(f"{{event}} {{where}}\\n")
+sys.addaudithook(watch)
+"""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from indexnet.cli import main
 from indexnet.data import create_data
 from indexnet.data.io.images import write_png
 
@@ -241,3 +242,12 @@ def levels(tensor):
 
 def names(split):
     return [split.name(i) for i in range(len(split))]
+
+
+COUNTS = ["per_foreground=2", "test_per_foreground=3"]
+
+
+def prepare(root, output, *words, jobs="1"):
+    return main(
+        ["data", "prepare", "composition1k", f"root={root}", f"output={output}", *COUNTS, *words, "--jobs", jobs]
+    )

@@ -2,91 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import pytest
+import torch
 
-from indexnet.core.errors import UserError
-from indexnet.core.files import DiskFullError
-from indexnet.core.locks import HeldError, exclusive
 from indexnet.run import processes
-from indexnet.run.folder import RunFolder, difference, prepare
 from indexnet.run.processes import job_environment, share_gpus, visible_gpus
-from indexnet.sweep import launch as launching
-from indexnet.sweep import pool
-from indexnet.sweep.launch import exit_code, prepare_jobs, read_requests, run_sweep
-from indexnet.sweep.pool import Job, View, launch
+from indexnet.sweep.launch import exit_code
+from indexnet.sweep.pool import View, launch
+from launch_support import job_script, lines_of
 from run_support import alive, wait_until
-
-# What a pretended job does, by the name of its folder; the working directory holds what the test looks at.
-SCRIPT = """
-import json, os, signal, sys, time
-from pathlib import Path
-folder = Path(sys.argv[1]); kind = folder.name.split("-")[0]
-print("job", folder.name, flush=True)
-with open("started", "a") as file: file.write(f"{folder.name} {os.getpid()} {time.time()}\\n")
-def record(status, **more):
-    (folder / "record.json").write_text(json.dumps({"status": status, "metrics": {"psnr": 1.5}, **more}))
-if kind == "crash":
-    print("Traceback: it broke", file=sys.stderr); sys.exit(1)
-if kind == "mistake":
-    record("failed", error="UserError: no data in nowhere"); sys.exit(2)
-if kind == "diverge":
-    record("diverged", error="the training loss became nan at step 3 of 9"); sys.exit(5)
-if kind == "die":
-    os.kill(os.getpid(), signal.SIGKILL)
-if kind == "empty":
-    sys.exit(0)
-if kind == "lost":  # one of its ranks was killed
-    record("running"); sys.exit(4)
-if kind == "ranks":  # a rank of its own, as DDP has; then it is killed
-    pid = os.fork()
-    if pid == 0:
-        time.sleep(60); os._exit(0)
-    Path("rank").write_text(str(pid)); os.kill(os.getpid(), signal.SIGKILL)
-if kind in ("long", "deaf"):
-    if kind == "deaf": signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    (folder / "progress.json").write_text(json.dumps({"step": 3, "steps": 9, "loss": 0.25, "eta_s": 61.0}))
-    record("running"); Path(f"{folder.name}.ready").touch(); time.sleep(60)
-time.sleep(1.0 if kind == "slow" else 0.2)
-record("done")
-with open("ended", "a") as file: file.write(f"{folder.name} {time.time()}\\n")
-"""
-
-
-@pytest.fixture
-def jobs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "job.py").write_text(SCRIPT)
-
-    def make(*names: str, **values) -> list[Job]:
-        for name in names:
-            (tmp_path / name).mkdir(exist_ok=True)
-        return [Job(tmp_path / name, name, 0, **values) for name in names]
-
-    return make
-
-
-def _command(folder: Path) -> list[str]:
-    return [sys.executable, "-S", "job.py", str(folder)]
-
-
-def _lines(name: str) -> list[list[str]]:
-    return [line.split() for line in Path(name).read_text().splitlines()] if Path(name).exists() else []
 
 
 def test_one_failing_job_does_not_stop_the_others(jobs):
     made = jobs("ok-1", "crash", "mistake", "diverge", "die", "lost", "empty", "ok-2")
-    outcomes = launch(made, command=_command)
+    outcomes = launch(made, command=job_script)
     assert [outcome.status for outcome in outcomes] == [
         "done", "failed", "failed", "diverged", "failed", "failed", "failed", "done",
     ]  # fmt: skip
@@ -99,46 +36,46 @@ def test_one_failing_job_does_not_stop_the_others(jobs):
     assert reasons["empty"] == "job empty"  # the last thing it said
     assert exit_code(outcomes) == 3
     assert "job ok-1" in (made[0].console).read_text()
-    assert [name for name, *_ in _lines("started")] == [job.title for job in made]  # one after another, in order
+    assert [name for name, *_ in lines_of("started")] == [job.title for job in made]  # one after another, in order
 
 
 def test_what_is_done_is_not_run_again(jobs):
     made = jobs("ok-1", "diverge", "crash", "ok-2")
-    launch(made, command=_command)
+    launch(made, command=job_script)
     Path("started").unlink()
-    outcomes = launch(made, command=_command)
+    outcomes = launch(made, command=job_script)
     assert [outcome.status for outcome in outcomes] == ["before", "diverged", "failed", "before"]
-    assert [name for name, *_ in _lines("started")] == ["crash"]
+    assert [name for name, *_ in lines_of("started")] == ["crash"]
     assert exit_code(outcomes[:1]) == 0
     assert made[2].console.read_text().count("job crash") == 2  # the first console is kept
 
 
 def test_failed_jobs_run_again_on_request_and_killed_ones_always(jobs):
     made = jobs("mistake", "lost", "die", "ok")
-    launch(made, command=_command)
+    launch(made, command=job_script)
     Path("started").unlink()
-    outcomes = launch(made, command=_command)
+    outcomes = launch(made, command=job_script)
     assert outcomes[0].status == "failed"
     assert outcomes[0].reason == ("failed before: UserError: no data in nowhere; retry_failed=true tries again")
-    assert [name for name, *_ in _lines("started")] == ["lost", "die"]
-    launch(made, command=_command, retry_failed=True)
-    assert [name for name, *_ in _lines("started")] == ["lost", "die", "mistake", "lost", "die"]
+    assert [name for name, *_ in lines_of("started")] == ["lost", "die"]
+    launch(made, command=job_script, retry_failed=True)
+    assert [name for name, *_ in lines_of("started")] == ["lost", "die", "mistake", "lost", "die"]
 
 
 def test_what_failed_before_does_not_stop_a_fail_fast_sweep(jobs):
-    launch(jobs("mistake"), command=_command)
-    outcomes = launch(jobs("mistake", "ok"), command=_command, fail_fast=True)
+    launch(jobs("mistake"), command=job_script)
+    outcomes = launch(jobs("mistake", "ok"), command=job_script, fail_fast=True)
     assert [outcome.status for outcome in outcomes] == ["failed", "done"]
 
 
 def test_a_record_that_cannot_be_read_stops_its_own_job_alone(jobs):
     made = jobs("ok-1", "ok-2")
     (made[0].folder / "record.json").write_text('{"status": ')
-    first, second = launch(made, command=_command)
+    first, second = launch(made, command=job_script)
     assert (first.status, second.status) == ("failed", "done")
     assert str(made[0].folder / "record.json") in first.reason
     assert (made[0].folder / "record.json").read_text() == '{"status": '
-    assert [name for name, *_ in _lines("started")] == ["ok-2"]
+    assert [name for name, *_ in lines_of("started")] == ["ok-2"]
 
 
 def test_a_job_waits_for_its_dying_predecessor(jobs):
@@ -152,8 +89,8 @@ def test_a_job_waits_for_its_dying_predecessor(jobs):
     assert holder.stdout is not None
     holder.stdout.readline()
     begin = time.time()
-    assert launch([job], command=_command)[0].status == "done"
-    ((_, _, started),) = _lines("started")
+    assert launch([job], command=job_script)[0].status == "done"
+    ((_, _, started),) = lines_of("started")
     assert 0.5 < float(started) - begin < 5
     assert holder.wait() == 0
 
@@ -169,30 +106,30 @@ def test_a_job_that_starts_again_shows_no_progress_of_its_last_try(jobs):
         def tick(self, running):
             seen.extend(each.progress() for each in running)
 
-    launch([job], command=_command, view=Watch())
+    launch([job], command=job_script, view=Watch())
     assert seen
     assert not any(seen)
     assert old.exists()  # the seconds of that try count
 
 
 def test_fail_fast_stops_the_others(jobs):
-    outcomes = launch(jobs("long", "crash", "ok-1", "ok-2"), n_jobs=2, fail_fast=True, command=_command, grace=5)
+    outcomes = launch(jobs("long", "crash", "ok-1", "ok-2"), n_jobs=2, fail_fast=True, command=job_script, grace=5)
     assert [outcome.status for outcome in outcomes] == ["stopped", "failed", "stopped", "stopped"]
-    assert {name for name, *_ in _lines("started")} == {"long", "crash"}
-    (pid,) = [int(pid) for name, pid, _ in _lines("started") if name == "long"]
+    assert {name for name, *_ in lines_of("started")} == {"long", "crash"}
+    (pid,) = [int(pid) for name, pid, _ in lines_of("started") if name == "long"]
     assert not alive(pid)
 
 
 def test_two_at_a_time(jobs):
-    assert exit_code(launch(jobs(*(f"slow-{i}" for i in range(4))), n_jobs=2, command=_command)) == 0
-    begin = {name: float(when) for name, _, when in _lines("started")}
-    end = {name: float(when) for name, when in _lines("ended")}
+    assert exit_code(launch(jobs(*(f"slow-{i}" for i in range(4))), n_jobs=2, command=job_script)) == 0
+    begin = {name: float(when) for name, _, when in lines_of("started")}
+    end = {name: float(when) for name, when in lines_of("ended")}
     together = [sum(begin[a] <= begin[b] < end[a] for a in begin) for b in begin]
     assert max(together) == 2
 
 
 def test_a_killed_job_leaves_no_rank(jobs):
-    launch(jobs("ranks"), command=_command)
+    launch(jobs("ranks"), command=job_script)
     assert wait_until(lambda: not alive(int(Path("rank").read_text())), 5)
 
 
@@ -214,7 +151,7 @@ def test_jobs_end_with_their_launcher(jobs, kind, number):
     launcher = subprocess.Popen([sys.executable, "-c", code])
     try:
         assert wait_until(lambda: Path(f"{kind}-1.ready").exists() and Path(f"{kind}-2.ready").exists())
-        pids = [int(pid) for _, pid, _ in _lines("started")]
+        pids = [int(pid) for _, pid, _ in lines_of("started")]
         launcher.send_signal(number)
         returned = launcher.wait(15)
     finally:
@@ -226,7 +163,7 @@ def test_jobs_end_with_their_launcher(jobs, kind, number):
 
 
 def test_the_environment_of_a_job(monkeypatch):
-    monkeypatch.setattr(processes, "cores", lambda: 8)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
     dirty = dict.fromkeys(processes.INHERITED, "1") | {"HOME": "/home"}
     assert job_environment(1, 1, [], dirty) == {"HOME": "/home"}
     assert {"LOCAL_RANK", "RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED"} <= set(
@@ -252,7 +189,8 @@ def test_jobs_share_no_gpu_as_long_as_there_are_enough():
 
 
 def test_running_jobs_keep_to_their_gpus(jobs, monkeypatch):
-    monkeypatch.setattr(pool, "visible_gpus", lambda: ["0", "1", "2"])
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     own: dict[str, list[str]] = {}
     together = []
 
@@ -265,17 +203,15 @@ def test_running_jobs_keep_to_their_gpus(jobs, monkeypatch):
             together.append(len(used) - len(set(used)))
 
     names = ["slow-1", "ok-1", "ok-2", "slow-2", "ok-3"]
-    assert exit_code(launch(jobs(*names), n_jobs=3, command=_command, view=Watch())) == 0
+    assert exit_code(launch(jobs(*names), n_jobs=3, command=job_script, view=Watch())) == 0
     assert [own[name] for name in names[:3]] == [["0"], ["1"], ["2"]]
     assert not any(together)
     (cpu,) = jobs("ok-4", cpu=True)
-    launch([cpu], n_jobs=2, command=_command, view=Watch())
+    launch([cpu], n_jobs=2, command=job_script, view=Watch())
     assert own["ok-4"] == []
 
 
 def test_visible_gpus(monkeypatch):
-    import torch
-
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert visible_gpus() == ["0", "1"]
@@ -284,326 +220,3 @@ def test_visible_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert visible_gpus() == []
-
-
-# --- folders, locks, views -----------------------------------------------------------------------------------------
-
-
-def _config(row: str | None = "r", seed: int = 0, steps: int = 1):
-    from indexnet.run.config import compose, freeze
-
-    config = freeze(compose(["task=reconstruction", f"training.steps={steps}", f"seed={seed}"]))
-    config["experiment"] = {"name": "t" if row else None, "row": row, "label": row}
-    return config
-
-
-def test_folders_are_prepared_all_or_none(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="same folder"):
-        prepare_jobs([_config(), _config()])
-    assert not Path("runs").exists()
-    (job,) = prepare_jobs([_config("old")])
-    assert job == Job(tmp_path / "runs/t/photos-paper/old/seed=0", "old", 0)
-    with pytest.raises(UserError, match=r"training\.steps is 1 there and 2 here"):
-        prepare_jobs([_config("new"), _config("old", steps=2)])
-    assert not Path("runs/t/photos-paper/new").exists()
-    single = prepare_jobs([_config(None), _config(None, seed=1)], ["a", "b"])
-    assert [job.title for job in single] == ["a", "b"]
-    assert single[0].folder.parent == tmp_path / "runs/single"
-
-
-def test_a_sweep_holds_its_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    message = "another sweep is at work in runs/t/photos-paper"
-    with exclusive(Path("runs/t/photos-paper/.sweep"), ""), pytest.raises(UserError, match=message):
-        run_sweep([_config()])
-    assert not Path("runs/t/photos-paper/r").exists()
-    with pytest.raises(UserError, match="n_jobs=0"):
-        run_sweep([_config()], n_jobs=0)
-
-
-@pytest.mark.parametrize("content", ["{", '{"schema": 99, "status": "done"}', '{"status": "dome"}', "[]"])
-def test_a_record_that_cannot_be_read_lets_the_others_run(content, jobs, monkeypatch, capsys):
-    monkeypatch.setattr(pool, "job_command", _command)
-    configs = [_config("ok-1"), _config("ok-2")]
-    record = prepare(configs[0]).path / "record.json"
-    record.write_text(content)
-    for root in (None, "elsewhere"):  # the files of another place would be compared with those of the record
-        configs[0]["data"]["root"] = root
-        configs[0]["logger"]["csv"] = False  # config.yaml would be written anew
-        outcomes = run_sweep(configs)
-        assert outcomes[0].status == "failed"
-        assert outcomes[1].status in ("done", "before")
-        assert str(record) in outcomes[0].reason.replace(f"{Path.cwd()}/", "")
-        assert record.read_text() == content
-    assert [name for name, *_ in _lines("started")] == ["seed=0"]
-    said = capsys.readouterr().out.replace(f"{Path.cwd()}/", "")
-    assert said.count(f"failed: ok-1 seed=0: {record}") == 2
-
-
-def test_a_job_that_another_process_is_at_work_on(jobs):
-    first, second = jobs("ok-1", "ok-2")
-    first.console.write_text("the other process\n")
-    with RunFolder(first.folder).lock():
-        outcomes = launch([first, second], command=_command, patience=0.1)
-    assert [outcome.status for outcome in outcomes] == ["failed", "done"]
-    assert outcomes[0].reason == (
-        f"{first.folder} is in use by another process; the same command goes on when that has ended"
-    )
-    assert first.console.read_text() == "the other process\n"
-    assert [name for name, *_ in _lines("started")] == ["ok-2"]
-    with RunFolder(first.folder).lock():
-        outcomes = launch([first, *jobs("ok-3")], command=_command, patience=0.1, fail_fast=True)
-    assert [outcome.status for outcome in outcomes] == ["failed", "stopped"]
-
-
-@pytest.mark.long
-def test_the_same_table_twice_at_once_is_refused(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    words = ["experiments=quickstart", "rows=hin", "seeds=0", "budget=smoke", "budget.max_steps=9999"]
-    command = [sys.executable, "-m", "indexnet", "train", "-m", *words, "trainer.accelerator=cpu"]
-    first = subprocess.Popen([*command, "training.steps=9999"], env={**os.environ, "OMP_NUM_THREADS": "1"})
-    try:
-        assert wait_until(lambda: any(tmp_path.rglob("progress.json")), 120)
-        before = {path: path.read_bytes() for path in tmp_path.rglob("sweep.json")}
-        second = subprocess.run([*command, "training.steps=3"], capture_output=True, text=True)
-        assert second.returncode == 2
-        assert second.stderr.count("\n") == 1
-        assert "another sweep is at work in runs/quickstart/" in second.stderr
-        assert {path: path.read_bytes() for path in tmp_path.rglob("sweep.json")} == before
-    finally:
-        first.terminate()
-        assert first.wait(30) == 130
-
-
-@pytest.mark.parametrize(("seconds", "good"), [(0.2, True), (3.0, False)])
-def test_who_only_looks_makes_no_job_refuse(tmp_path, seconds, good):
-    """``indexnet status`` holds a shared lock for a moment."""
-    lock = RunFolder(tmp_path).lock
-    with lock():
-        pass
-    code = (
-        "import fcntl, sys, time; file = open(sys.argv[1]); fcntl.flock(file, fcntl.LOCK_SH)\n"
-        "print(flush=True); time.sleep(float(sys.argv[2]))"
-    )
-    looking = subprocess.Popen(
-        [sys.executable, "-S", "-c", code, str(tmp_path / ".lock"), str(seconds)], stdout=subprocess.PIPE
-    )
-    assert looking.stdout is not None
-    looking.stdout.readline()
-    begin = time.monotonic()
-    try:
-        with contextlib.nullcontext() if good else pytest.raises(HeldError), lock():
-            pass
-        assert time.monotonic() - begin < 2.5
-    finally:
-        looking.kill()
-        looking.wait()
-
-
-@pytest.mark.parametrize(("number", "words"), [
-    (errno.ENOSYS, "has no file locks"), (errno.ENOLCK, "has no file locks"), (errno.ENOTSUP, "mount with flock"),
-])  # fmt: skip
-def test_a_file_system_without_locks_is_no_other_process(tmp_path, monkeypatch, number, words):
-    import fcntl
-
-    def no_locks(handle, kind):
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(fcntl, "flock", no_locks)
-    folder = RunFolder(tmp_path)
-    for ask in (lambda: folder.lock().__enter__(), folder.locked):
-        (tmp_path / ".lock").touch()
-        with pytest.raises(UserError, match=words) as error:
-            ask()
-        assert not isinstance(error.value, HeldError)
-        assert "in use" not in str(error.value)
-        assert str(tmp_path) in str(error.value)
-
-
-def test_a_full_disk_is_no_lock(tmp_path, monkeypatch):
-    folder = RunFolder(tmp_path)
-    plain = os.open
-
-    def full(path, flags, *more, **options):
-        if flags & os.O_CREAT:
-            raise OSError(errno.ENOSPC, "full")
-        return plain(path, flags, *more, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "open", full)
-        assert not folder.locked()
-        with pytest.raises(DiskFullError, match=r"\.lock; free some"), folder.lock():
-            pass
-    with folder.lock(), pytest.raises(HeldError, match="in use by another process"), folder.lock():
-        pass
-
-
-def test_a_full_disk_is_said_when_a_folder_is_prepared_again(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    config = _config()
-    folder = prepare(config)
-
-    def full(**options):
-        raise OSError(errno.ENOSPC, "full")
-
-    config["logger"]["csv"] = False
-    with monkeypatch.context() as patch:
-        patch.setattr(tempfile, "mkstemp", full)
-        with folder.lock():
-            prepare(config)  # somebody is at work there with the old one
-        with pytest.raises(DiskFullError, match=r"config\.yaml; free some, then the same command goes on"):
-            prepare(config)
-    assert folder.config()["logger"]["csv"] is True
-    prepare(config)
-    assert folder.config()["logger"]["csv"] is False
-
-
-def test_the_difference_that_is_named_is_one_that_counts():
-    there, here = _config(steps=2), _config(steps=1)
-    here["data"]["root"], here["trainer"]["num_workers"], here["logger"]["csv"] = "/other", 7, False
-    assert difference(there, here) == "training.steps is 2 there and 1 here"
-
-
-def test_a_metric_that_cannot_be_measured_hides_no_other(tmp_path):
-    from indexnet.sweep.progress import metrics_line
-
-    (tmp_path / "record.json").write_text(json.dumps({"status": "done", "metrics": {"psnr": None, "ssim": 0.91234}}))
-    assert metrics_line(tmp_path) == "psnr not measurable, ssim 0.9123"
-
-
-def test_a_sweep_says_what_came_of_it(jobs, capsys, monkeypatch):
-    monkeypatch.setattr(pool, "job_command", _command)
-    monkeypatch.setattr(launching, "prepare_jobs", lambda configs, titles: jobs("ok", "crash", "diverge"))
-    asked = ["-m", "experiments=t", "retry_failed=true"]
-    configs = [_config("ok"), _config("crash"), _config("diverge")]
-    outcomes = run_sweep(configs, n_jobs=2, arguments=asked)
-    assert exit_code(outcomes) == 3
-    said = " ".join(capsys.readouterr().out.split())
-    assert "started ok seed=0" in said
-    assert "psnr 1.5" in said
-    assert "1 of 3 runs done, 1 failed, 1 diverged" in said
-    assert "runs/t/photos-paper" in said
-    assert "failed: crash seed=0: Traceback: it broke crash/console.log" in said
-    (request,) = read_requests(Path("runs/t/photos-paper"))
-    assert request == {
-        "arguments": ["-m", "experiments=t"],
-        "directory": str(Path.cwd()),
-        "runs": ["ok/seed=0", "crash/seed=0", "diverge/seed=0"],
-    }
-    launching.note_request(configs[:1], ["-m", "rows=ok"])
-    launching.note_request(configs, asked)  # again: it is the newest now
-    assert [len(each["runs"]) for each in read_requests(Path("runs/t/photos-paper"))] == [1, 3]
-
-
-def test_the_live_table_shows_the_running_jobs(jobs):
-    import io
-
-    from rich.console import Console
-
-    from indexnet.sweep.progress import LiveView, PlainView, create_view
-
-    class Watch(View):
-        def __init__(self, *views):
-            self.views = views
-
-        def started(self, running):
-            for view in self.views:
-                view.started(running)
-
-        def ended(self, outcome):
-            for view in self.views:
-                view.ended(outcome)
-
-        def tick(self, running):
-            ready = Path("long.ready").exists()
-            live._drawn = plain._last = -1e9  # time flies
-            for view in self.views:
-                view.tick(running)
-            if ready:
-                os.kill(os.getpid(), signal.SIGTERM)
-
-    screen, file = io.StringIO(), io.StringIO()
-    terminal = Console(file=screen, force_terminal=True, width=100, height=30)
-    assert isinstance(create_view(1, 1, terminal), LiveView)
-    plain = create_view(3, 1, Console(file=file, width=100))
-    assert isinstance(plain, PlainView)
-    live = LiveView(3, 2, terminal)
-    with live:
-        launch(jobs("ok"), command=_command, view=live)
-        with pytest.raises(KeyboardInterrupt):  # SIGTERM in this process; everything is put back
-            launch(jobs("long", "crash"), command=_command, view=Watch(live, plain), grace=5)
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-        shown = live.table()
-    text = screen.getvalue()
-    for part in ("3 / 9", "0.25", "1 min 01 s", "ok", "psnr 1.5", "of 3 runs"):
-        assert part in text, part
-    assert shown.row_count == 3
-    assert "started  long seed=0" in file.getvalue()
-    assert "running  long seed=0: 3 / 9, loss 0.25, 1 min 01 s left" in file.getvalue()
-
-
-def test_ctrl_c_in_a_terminal_leaves_it_in_order(jobs):
-    """The live table in a pseudo-terminal: what it shows, and that it gives the cursor back."""
-    jobs("ok", "long", "ok-2")
-    code = (
-        "import sys; from pathlib import Path; from indexnet.sweep.pool import Job, launch\n"
-        "from indexnet.sweep.progress import create_view\n"
-        "jobs = [Job(Path.cwd() / name, name, 7) for name in ('ok', 'long', 'ok-2')]\n"
-        "command = lambda folder: [sys.executable, '-S', 'job.py', str(folder)]\n"
-        "try:\n"
-        "    with create_view(3, 1) as view: launch(jobs, command=command, view=view, grace=5)\n"
-        "except KeyboardInterrupt: sys.exit(130)"
-    )
-    ours, theirs = os.openpty()
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "90", "LINES": "30"}
-    process = subprocess.Popen([sys.executable, "-c", code], env=environment, preexec_fn=lambda: os.login_tty(theirs))
-    os.close(theirs)
-    shown = b""
-    try:
-        while b"1 min 01 s" not in shown:
-            shown += os.read(ours, 4096)  # ends with an OSError when the process has gone
-        os.write(ours, b"\x03")
-        with contextlib.suppress(OSError):
-            while part := os.read(ours, 4096):
-                shown += part
-        assert process.wait(10) == 130
-    finally:
-        process.kill()
-        process.wait()
-        os.close(ours)
-    text = shown.decode()
-    for part in ("row", "seed", "step", "loss", "left", "3 / 9", "0.25", "7", "psnr 1.5", "1 more", "1 of 3 runs"):
-        assert part in text, part
-    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")  # the cursor was hidden, and is there again
-    assert "Traceback" not in text
-    ((_, pid, _),) = [line for line in _lines("started") if line[0] == "long"]
-    assert not alive(int(pid))
-
-
-@pytest.mark.parametrize(
-    ("overrides", "said"),
-    [
-        (
-            ["experiments=quickstart", "experiment.row=hin", "budget=smoke", "training.steps=20"],
-            "2 runs of quickstart, 2 at a time: data photos; budget smoke, 3 steps of 2 (20 cut by budget.max_steps)",
-        ),
-        (
-            ["experiments=tpami/table6_sunrgbd", "experiment.row=segnet", "encoder.pretrained=false"],
-            "2 runs of tpami/table6_sunrgbd, 2 at a time: data scenes (printed on sunrgbd); budget paper, 300 epochs",
-        ),
-        (
-            ["task=reconstruction", "training.steps=20"],
-            "2 runs, 2 at a time: data photos; budget paper, 20 steps",
-        ),
-    ],
-)
-def test_a_sweep_begins_with_what_it_is_about_to_do(overrides, said, capsys):
-    from indexnet.run.config import compose, freeze
-    from indexnet.sweep.progress import announce
-
-    config = freeze(compose(overrides))
-    announce([config, config], 2)
-    line = capsys.readouterr().out
-    assert line.startswith(said), line
-    assert line.count("\n") == 1

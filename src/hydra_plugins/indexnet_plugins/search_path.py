@@ -10,7 +10,6 @@ class IndexnetSearchPath(SearchPathPlugin):
     """Adds ``conf/`` and the folder that holds ``experiments/`` as the group ``experiments``."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Append both folders, and those of a person's own."""
         from indexnet.core.paths import conf_dir, experiments_dir, own_dirs
 
         known = {str(each.path) for each in search_path.get_path()}  # --config-dir is there already

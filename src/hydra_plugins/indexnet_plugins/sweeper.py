@@ -35,7 +35,6 @@ class IndexnetSweeper(Sweeper):
         self.launcher: Launcher | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Remember the sweep's configuration and start the launcher."""
         self.config, self.context = config, hydra_context
         self.launcher = start_launcher(hydra_context, task_function, config)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,12 +34,16 @@ def main(args: argparse.Namespace) -> int:
     Returns:
         0 where every printed cost agrees at its printed precision, declared exceptions apart; otherwise 1.
     """
-    from rich.console import Console
-
     from indexnet.run.tables import load_experiment
 
     experiment = load_experiment(args.experiment)
-    lines = count(experiment)
+    return show(experiment, count(experiment))
+
+
+def show(experiment: Experiment, lines: Sequence[Line]) -> int:
+    """Print the table and what is to be said of it; return the exit code."""
+    from rich.console import Console
+
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=120)
@@ -103,16 +107,21 @@ class Line:
         return all(cell.agrees or cell.is_exception for cell in self.cells)
 
 
-def count(experiment: Experiment) -> list[Line]:
+def count(experiment: Experiment, costs_of: Callable[[Experiment, Row], Costs] | None = None) -> list[Line]:
     """Build every row's network without memory (on the meta device) and count it; repeated rows cost the same, once.
+
+    Args:
+        experiment: whose rows are counted.
+        costs_of: counts one row; default :func:`row_costs`.
 
     Raises:
         UserError: a row's configuration does not work out, or a printed cell cannot be read.
     """
     from indexnet.run.config import composing
 
+    costs_of = costs_of or row_costs
     with composing():
-        counted = {row.name: None if row.pending else row_costs(experiment, row) for row in experiment.base_rows}
+        counted = {row.name: None if row.pending else costs_of(experiment, row) for row in experiment.base_rows}
     reference = counted.get(experiment.reference) if experiment.reference else None
     return [_line(experiment, row, counted[row.name], reference) for row in experiment.base_rows]
 
@@ -150,13 +159,13 @@ def _line(experiment: Experiment, row: Row, costs: Costs | None, reference: Cost
                         "names no baseline that it is added to."
                     )
                 value -= reference.parameters
-            parameters = Cell(printed, _like(printed, value), "params" in declared)
+            parameters = Cell(printed, as_printed(printed, value), "params" in declared)
         if printed := row.printed.get("gflops", ""):
-            gflops = Cell(printed, _like(printed, costs.paper_gflops), "gflops" in declared)
+            gflops = Cell(printed, as_printed(printed, costs.paper_gflops), "gflops" in declared)
     return Line(row, costs, parameters, gflops, exception)
 
 
-def _like(printed: str, value: float) -> str:
+def as_printed(printed: str, value: float) -> str:
     """Write a value with the sign, decimals and unit of a printed one."""
     from indexnet.core.errors import UserError
 

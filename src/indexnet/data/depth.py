@@ -144,11 +144,7 @@ class DepthFrames(Dataset):
         return {"image": planes(image), "depth": torch.from_numpy(metres)[None], "name": name}
 
     def verify(self, index: int) -> None:
-        """Check a frame's files: readable, of one size, with depth, in metres.
-
-        Raises:
-            UserError: something is wrong with them.
-        """
+        """Check a frame's files: readable, of one size, with depth, in metres."""
         self._check_index(index)
         _, depth = self.store.load(index)
         check_metres(self.where(index), self.metres(depth))

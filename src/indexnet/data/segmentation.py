@@ -234,11 +234,6 @@ class LabelledImages(Dataset):
         return self.store.prepare(reads)
 
     def verify(self, index: int) -> None:
-        """Decode and check one pair, anew.
-
-        Raises:
-            UserError: see :meth:`sample`.
-        """
         self._check_index(index)
         self._load(index)
 
@@ -303,11 +298,9 @@ class SegmentationData(Data):
         )
 
     def train(self) -> LabelledImages:
-        """Return the training photographs, as random crops."""
         return self._split("train")
 
     def test(self) -> LabelledImages:
-        """Return the test photographs, whole."""
         return self._split("test")
 
 

@@ -82,11 +82,9 @@ class RemadeTrimaps(Dataset):
         return len(self.inner)
 
     def name(self, index: int) -> str:
-        """Return the inner split's name."""
         return self.inner.name(index)
 
     def group(self, index: int) -> str:
-        """Return the inner split's group."""
         return self.inner.group(index)
 
     def sizes(self, index: int) -> tuple[int, int]:
@@ -98,11 +96,7 @@ class RemadeTrimaps(Dataset):
         return int(foreground), int(background)
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
-        """Return the inner sample with another ``trimap``; one without ``alpha`` as it is, nothing can be made of it.
-
-        Raises:
-            UserError: as the inner split.
-        """
+        """Return the inner sample with another ``trimap``; one without ``alpha`` as it is."""
         sample = dict(self.inner.sample(index, rng))
         if "alpha" in sample:
             alpha: Tensor = sample["alpha"]  # type: ignore[assignment]

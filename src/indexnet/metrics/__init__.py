@@ -1,6 +1,5 @@
 """Metrics of every task, as sums over images in float64; their facts are in :mod:`indexnet.core.metric_facts`."""
 
-from indexnet.metrics._matting_errors import Semantics
 from indexnet.metrics.base import (
     MetricInfo,
     PerImageMetric,
@@ -13,6 +12,7 @@ from indexnet.metrics.base import (
 from indexnet.metrics.depth import DepthMetric, valid_pixels
 from indexnet.metrics.image import MAE, PSNR, RMSE, SSIM
 from indexnet.metrics.matting import MSE, SAD, Conn, Grad, Region, check_matting_options
+from indexnet.metrics.matting_errors import Semantics
 from indexnet.metrics.segmentation import ConfusionMetric
 
 __all__ = [

@@ -86,7 +86,6 @@ class PerImageMetric(SumMetric):
         return torch.stack([numbers, torch.ones_like(numbers)], 1)
 
     def value(self, statistics: Tensor) -> Tensor:
-        """Return the mean."""
         return statistics[..., 0] / statistics[..., 1]
 
 

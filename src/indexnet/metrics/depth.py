@@ -62,7 +62,6 @@ class DepthMetric(SumMetric):
         return torch.stack([numbers.flatten(1).sum(1), valid.flatten(1).sum(1).double()], 1)
 
     def value(self, statistics: Tensor) -> Tensor:
-        """Return the mean over pixels."""
         return statistics[..., 0] / statistics[..., 1]
 
 
@@ -71,11 +70,9 @@ class DepthRMSE(DepthMetric):
     """Root of the mean squared error in metres: one root, of the mean over the pixels of all images."""
 
     def per_pixel(self, prediction: Tensor, depth: Tensor) -> Tensor:
-        """Return the squared error."""
         return (prediction - depth).square()
 
     def value(self, statistics: Tensor) -> Tensor:
-        """Return the root of the mean over pixels."""
         return super().value(statistics).sqrt()
 
 
@@ -84,7 +81,6 @@ class RelativeError(DepthMetric):
     """Mean absolute error relative to the true depth."""
 
     def per_pixel(self, prediction: Tensor, depth: Tensor) -> Tensor:
-        """Return the absolute error as a share of the true depth."""
         return (prediction - depth).abs() / depth
 
 
@@ -93,7 +89,6 @@ class Log10Error(DepthMetric):
     """Mean absolute difference of the decimal logarithms."""
 
     def per_pixel(self, prediction: Tensor, depth: Tensor) -> Tensor:
-        """Return the absolute difference of the decimal logarithms."""
         return (prediction.log10() - depth.log10()).abs()
 
 
@@ -104,7 +99,6 @@ class Delta1(DepthMetric):
     power: ClassVar[int] = 1
 
     def per_pixel(self, prediction: Tensor, depth: Tensor) -> Tensor:
-        """Return 1 where the factor is below the threshold, else 0."""
         return (torch.maximum(prediction / depth, depth / prediction) < 1.25**self.power).double()
 
 

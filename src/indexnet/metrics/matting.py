@@ -25,8 +25,8 @@ from torch import Tensor
 from indexnet.core.conventions import unknown_mask
 from indexnet.core.errors import UserError
 from indexnet.core.metric_facts import FACTS
-from indexnet.metrics._matting_errors import Floats, Mask, Semantics, connectivity_error, gradient_error
 from indexnet.metrics.base import PerImageMetric, check_images, register_metric
+from indexnet.metrics.matting_errors import Floats, Mask, Semantics, connectivity_error, gradient_error
 
 Region = Literal["unknown", "image"]
 
@@ -119,7 +119,6 @@ class SAD(MattingMetric):
     """Sum of absolute differences, divided by 1000."""
 
     def errors(self, prediction: Tensor, target: Tensor, counted: Tensor) -> Tensor:
-        """Return (N,) float64."""
         sums = [each.abs().sum() for each in self.differences(prediction, target, counted)]
         return self.scaled(torch.stack(sums), counted)
 
@@ -129,7 +128,6 @@ class MSE(MattingMetric):
     """Mean squared difference (no root): the sum over the number of pixels that count."""
 
     def errors(self, prediction: Tensor, target: Tensor, counted: Tensor) -> Tensor:
-        """Return (N,) float64."""
         squares = torch.stack([each.square().sum() for each in self.differences(prediction, target, counted)])
         area = counted.flatten(1).sum(1)
         return torch.where(area > 0, squares / area.clamp(min=1), 0.0)
@@ -140,7 +138,6 @@ class Grad(MattingMetric):
     """Sum of squared differences of the gradient magnitudes (sigma 1.4) of the stretched mattes, divided by 1000."""
 
     def errors(self, prediction: Tensor, target: Tensor, counted: Tensor) -> Tensor:
-        """Return (N,) float64."""
         sums = _each(gradient_error, prediction, target, counted, self.semantics)
         return self.scaled(sums, counted, 10 if self.semantics == "released_python" else 1000)
 
@@ -150,7 +147,6 @@ class Conn(MattingMetric):
     """Sum of differences of the connectedness to the source region, divided by 1000."""
 
     def errors(self, prediction: Tensor, target: Tensor, counted: Tensor) -> Tensor:
-        """Return (N,) float64."""
         return self.scaled(_each(connectivity_error, prediction, target, counted, self.semantics), counted)
 
 

@@ -74,7 +74,6 @@ class Carafe(PooledStage):
         return torch.softmax(F.pixel_shuffle(self.encode(self.compress(x)), 2), 1)
 
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
-        """Reassemble (N, C', h, w) at twice the resolution and cut to ``size``."""
         return crop_to(reassemble(x, self.kernels(x), self.k_up), size)
 
     def paper_macs(self, height: int, width: int) -> int:

@@ -38,7 +38,6 @@ class Deconv(PooledStage):
         self.expand = nn.ConvTranspose2d(width, width, 4, stride=2, padding=1)
 
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
-        """Double (N, C', h, w) by the transposed convolution and cut to ``size``."""
         return crop_to(self.expand(x), size)
 
     def paper_macs(self, height: int, width: int) -> int:

@@ -36,11 +36,9 @@ class HolisticMaxIndex(ResamplingStage):
     )
 
     def down(self, x: Tensor) -> Downsampled:
-        """Halve a map (N, C, H, W); skip is ``x``."""
         features, indices = holistic_max_pool(x)
         return Downsampled(features, x, indices, (x.shape[-2], x.shape[-1]))
 
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
-        """Put all channels of a value back at the shared position, zeros elsewhere."""
         assert guide is not None
         return holistic_max_unpool(x, guide, size)

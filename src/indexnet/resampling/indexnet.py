@@ -172,7 +172,6 @@ class IndexNet(ResamplingStage):
             self.network = self._create_network()
 
     def create_shared(self) -> dict[str, nn.Module]:
-        """Build the one network of the family that all stages share."""
         return {"network": self._create_network()} if self.family == MODELWISE else {}
 
     def _create_network(self) -> IndexNetwork:
@@ -186,7 +185,6 @@ class IndexNet(ResamplingStage):
         return network
 
     def down(self, x: Tensor) -> Downsampled:
-        """Predict the index maps of (N, C, H, W) and pool it with them."""
         size = (x.shape[-2], x.shape[-1])
         even = pad_to_even(x)
         encoder, decoder = normalise_indices(self.index_network(even, self.channels), self.normalization)
@@ -200,7 +198,6 @@ class IndexNet(ResamplingStage):
         return Downsampled(features, crop_to(weighted, size), decoder, size)
 
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
-        """Upsample (N, C', h, w) with the decoder index map."""
         assert guide is not None
         return crop_to(indexed_upsample(x, guide), size)
 

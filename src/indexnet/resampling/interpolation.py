@@ -29,7 +29,6 @@ class Nearest(PooledStage):
     )
 
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
-        """Repeat each value of (N, C', h, w) over its cell and cut to ``size``."""
         return crop_to(F.interpolate(x, scale_factor=2.0, mode="nearest"), size)
 
 
@@ -45,5 +44,4 @@ class Bilinear(PooledStage):
     )
 
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
-        """Interpolate (N, C', h, w) by 2 and cut to ``size``."""
         return crop_to(F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False), size)

@@ -44,13 +44,11 @@ class MaxUnpool(ResamplingStage):
         )
 
     def down(self, x: Tensor) -> Downsampled:
-        """Halve a map (N, C, H, W); skip is ``x``."""
         # ceil_mode lets a last row or column without partner form a smaller cell: what repeating it would give.
         features, indices = F.max_pool2d(x, 2, ceil_mode=True, return_indices=True)
         return Downsampled(features, x, indices, (x.shape[-2], x.shape[-1]))
 
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
-        """Put each value back where its maximum was, zeros elsewhere."""
         assert guide is not None
         if self._by_scatter:
             plane = x.new_zeros((*x.shape[:2], size[0] * size[1]))
@@ -58,5 +56,4 @@ class MaxUnpool(ResamplingStage):
         return F.max_unpool2d(x, guide, [2, 2], output_size=list(size))
 
     def prepare_export(self) -> None:
-        """Unpool by a scatter."""
         self._by_scatter = True

@@ -35,9 +35,7 @@ class NoResampling(ResamplingStage):
         )
 
     def down(self, x: Tensor) -> Downsampled:
-        """Not there: no stage can be built."""
         raise NotImplementedError
 
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
-        """Not there: no stage can be built."""
         raise NotImplementedError

@@ -43,7 +43,6 @@ class PixelShuffle(ResamplingStage):
         return Downsampled(features, x, None, (x.shape[-2], x.shape[-1]))
 
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
-        """Double (N, C', h, w) and cut to ``size``."""
         return crop_to(F.pixel_shuffle(self.expand(x), 2), size)
 
     def paper_macs(self, height: int, width: int) -> int:

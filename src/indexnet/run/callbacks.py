@@ -79,7 +79,6 @@ class Terminable(pl.Callback):
         self._replace_handler(trainer)
 
     def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Replace Lightning's handler, which it takes back at the end."""
         self._replace_handler(trainer)
 
     def _replace_handler(self, trainer: pl.Trainer) -> None:
@@ -96,7 +95,6 @@ class StepSeed(pl.Callback):
         self.seed = seed
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
-        """Seed torch for this batch."""
         torch.manual_seed(hash((self.seed, index, trainer.global_rank)) & 0x7FFFFFFF)
 
 
@@ -126,7 +124,6 @@ class Checkpoints(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
-        """Make a checkpoint when it is time."""
         step = trainer.global_step
         if step != self._saved and (step % self.every == 0 or step == self.total):
             self._saved = step
@@ -137,7 +134,6 @@ class Checkpoints(pl.Callback):
         self.files.write()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Write what the last step has left."""
         if trainer.global_step != self._saved:  # stopped by ``budget.max_seconds``
             trainer.save_checkpoint(self.path, storage_options=self.files.HOLD)
         self.files.write()
@@ -160,7 +156,6 @@ class SkippedFiles(pl.Callback):
         self._earlier: dict[str, int] = {}
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
-        """Look at a batch."""
         lines = [line for text in batch.get("skipped", ()) for line in text.splitlines()]
         for line in lines:
             if trainer.is_global_zero and line not in self.found and line not in self._earlier:
@@ -168,7 +163,6 @@ class SkippedFiles(pl.Callback):
             self.found[line] = self.found.get(line, 0) + 1
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Add up what the processes have found."""
         said = self.found.keys() | self._earlier.keys()
         self.found, self._earlier = self._of_all(trainer), {}
         if self.found and trainer.is_global_zero:
@@ -184,7 +178,6 @@ class SkippedFiles(pl.Callback):
         checkpoint["callbacks"][self.state_key] = {"found": self._of_all(trainer)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what earlier tries have met."""
         self._earlier = dict(state_dict["found"])
 
     def _of_all(self, trainer: pl.Trainer) -> dict[str, int]:
@@ -242,7 +235,6 @@ class Progress(pl.Callback):
         self._tested: list[tuple[float, int]] = []  # when each test batch ended, and the images until then
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Start the clock."""
         self._started = self._now = self.clock()
         self._begin = self._step = trainer.global_step
         self._device = trainer.strategy.root_device
@@ -250,7 +242,6 @@ class Progress(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
-        """Check the loss, note the time."""
         now, step = self.clock(), trainer.global_step
         loss_tensor = outputs["loss"] if isinstance(outputs, dict) else outputs
         on_cpu = loss_tensor.device.type == "cpu"
@@ -271,13 +262,11 @@ class Progress(pl.Callback):
             self._write(now)
 
     def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Start the clock of the test images."""
         self._tested = [(self.clock(), 0)]
 
     def on_test_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int, loader: int = 0
     ) -> None:
-        """Note the time."""
         now = self.clock()
         self._tested.append((now, self._tested[-1][1] + len(batch["name"])))
         if trainer.is_global_zero and now - self._written >= 1:
@@ -318,5 +307,4 @@ class Progress(pl.Callback):
         return known | {"peak_memory_mb": self.peak_memory_mb(self._device)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what earlier tries have measured."""
         self._earlier |= state_dict

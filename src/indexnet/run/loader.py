@@ -26,7 +26,7 @@ Key = tuple[int, int]
 
 # First words of the keys of random streams. numpy ignores trailing zeros of a key, so (seed, epoch) alone would be the
 # stream of sample 0, and (seed, epoch, index) that of a data set that draws its samples from (seed, split, index).
-_ORDER, _SAMPLE = 0x0DE2, 0x5A3D
+ORDER, SAMPLE = 0x0DE2, 0x5A3D
 
 
 class Keyed(TorchDataset[dict[str, Any]]):
@@ -40,7 +40,7 @@ class Keyed(TorchDataset[dict[str, Any]]):
 
     def __getitem__(self, key: Key) -> dict[str, Tensor | str]:
         epoch, index = key
-        return self.dataset.sample(index, np.random.default_rng((_SAMPLE, self.seed, epoch, index)))
+        return self.dataset.sample(index, np.random.default_rng((SAMPLE, self.seed, epoch, index)))
 
 
 class StepStream(Sampler[list[Key]]):
@@ -85,7 +85,7 @@ class StepStream(Sampler[list[Key]]):
     def _key(self, position: int) -> Key:
         epoch, offset = divmod(position, self.count)
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, np.random.default_rng((_ORDER, self.seed, epoch)).permutation(self.count)
+            self._epoch, self._order = epoch, np.random.default_rng((ORDER, self.seed, epoch)).permutation(self.count)
         return epoch, int(self._order[offset])
 
     def __iter__(self) -> Iterator[list[Key]]:

@@ -135,7 +135,7 @@ def launch(
     n_jobs: int = 1,
     fail_fast: bool = False,
     retry_failed: bool = False,
-    command: Callable[[Path], list[str]] | None = None,
+    command: Callable[[Path], list[str]] = job_command,
     view: View | None = None,
     grace: float = _GRACE,
     patience: float = _PATIENCE,
@@ -152,7 +152,7 @@ def launch(
         n_jobs: processes at a time, at least 1; each takes its share of the cores and, of several GPUs, its own.
         fail_fast: stop all others at the first job that fails now.
         retry_failed: run those again that failed before; without it they are left as they are.
-        command: folder to command line; default :func:`job_command`.
+        command: folder to the command line of its job.
         view: is told what happens.
         grace: seconds that a job has to stop.
         patience: seconds that a job of an earlier, killed launcher has to die and let go of its folder.
@@ -161,7 +161,6 @@ def launch(
         One outcome for each job, in order.
     """
     view = view or View()
-    command = command or job_command
     outcomes: dict[Path, Outcome] = {}
 
     def ended(outcome: Outcome) -> None:

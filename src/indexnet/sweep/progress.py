@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 _WORDS = {"done": "done", "before": "done before", "diverged": "diverged", "failed": "failed", "stopped": "stopped"}
 _COLOURS = {"done": "green", "before": "dim", "diverged": "yellow", "failed": "red", "stopped": "yellow"}
 _SHOWN = 8  # ended jobs that the live table keeps in sight
-_LINE_EVERY = 60.0  # seconds between two plain lines about jobs that run
 
 
 def create_view(total: int, n_jobs: int, console: Console | None = None) -> View:
@@ -106,10 +105,16 @@ def _steps(running: Running) -> tuple[str, str, str]:
 
 
 class PlainView(View):
-    """One line for each thing that happens."""
+    """One line for each thing that happens.
 
-    def __init__(self, total: int, console: Console) -> None:
-        self.total, self.console = total, console
+    Args:
+        total: number of jobs.
+        console: where to.
+        every: seconds between two lines about jobs that run.
+    """
+
+    def __init__(self, total: int, console: Console, *, every: float = 60.0) -> None:
+        self.total, self.console, self.every = total, console, every
         self.ends = 0
         self._last = time.monotonic()
 
@@ -117,13 +122,11 @@ class PlainView(View):
         self.console.print(text, markup=False, soft_wrap=True)
 
     def started(self, running: Running) -> None:
-        """Name the job."""
         step = resumed_step(RunFolder(running.job.folder))
         begins = f"goes on from step {step}:" if step else "started "
         self._print(f"{begins} {running.job.title} seed={running.job.seed}")
 
     def ended(self, outcome: Outcome) -> None:
-        """Say how it ended."""
         self.ends += 1
         job = outcome.job
         what = metrics_line(job.folder) if outcome.status in ("done", "before") else outcome.reason
@@ -133,8 +136,7 @@ class PlainView(View):
         )
 
     def tick(self, running: Sequence[Running]) -> None:
-        """Once a minute, say how far the running jobs are."""
-        if time.monotonic() - self._last < _LINE_EVERY:
+        if time.monotonic() - self._last < self.every:
             return
         self._last = time.monotonic()
         for each in running:
@@ -144,12 +146,19 @@ class PlainView(View):
 
 
 class LiveView(View):
-    """A table that changes in place: running jobs with step, loss and time left, and the last ones that ended."""
+    """A table that changes in place: running jobs with step, loss and time left, and the last ones that ended.
 
-    def __init__(self, total: int, n_jobs: int, console: Console) -> None:
+    Args:
+        total: number of jobs.
+        n_jobs: processes at a time.
+        console: a terminal.
+        every: seconds between two drawings.
+    """
+
+    def __init__(self, total: int, n_jobs: int, console: Console, *, every: float = 0.5) -> None:
         from rich.live import Live
 
-        self.total, self.n_jobs = total, n_jobs
+        self.total, self.n_jobs, self.every = total, n_jobs, every
         self.outcomes: list[Outcome] = []
         self.running: Sequence[Running] = ()
         self._begin = time.monotonic()
@@ -166,13 +175,11 @@ class LiveView(View):
         self._live.stop()
 
     def ended(self, outcome: Outcome) -> None:
-        """Keep it in sight for a while."""
         self.outcomes.append(outcome)
 
     def tick(self, running: Sequence[Running]) -> None:
-        """Draw, at most twice a second."""
         self.running = running
-        if time.monotonic() - self._drawn >= 0.5:
+        if time.monotonic() - self._drawn >= self.every:
             self._draw()
 
     def _draw(self) -> None:

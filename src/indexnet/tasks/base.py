@@ -314,11 +314,9 @@ class BatchPredictor(Predictor):
         self.task = task
 
     def from_photo(self, photo: Photo) -> dict[str, Any]:
-        """Return a sample, see :meth:`Task.image_sample`."""
         return self.task.image_sample(photo.image, photo.trimap, photo.name)
 
     def from_sample(self, sample: Batch, name: str) -> dict[str, Any]:
-        """Return the sample, with what :meth:`Task.prepare` adds."""
         batch = self.task.prepare(default_collate([dict(sample)]))
         return {key: value[0] for key, value in batch.items()}
 

@@ -64,7 +64,6 @@ class _NoNetwork(Network):
         self.resampling = create_resampling(NONE, ())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Refuse: there is nothing to run."""
         raise NotImplementedError("a classical method has no network")
 
 

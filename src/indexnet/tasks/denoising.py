@@ -65,13 +65,11 @@ class DenoisingTask(Task):
         self.sigma, self.quantise = float(sigma), quantise
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the mean squared error of the denoised images."""
         clean = batch["image"]
         noisy = clean + torch.randn_like(clean) * (self.sigma / 255)
         return {"loss": F.mse_loss(self.network(noisy), clean)}
 
     def prepare(self, batch: Batch) -> Batch:
-        """Add ``noisy``."""
         noise = []
         for name, image in zip(batch["name"], batch["image"], strict=True):
             rng = np.random.default_rng((_NOISE, zlib.crc32(str(name).encode())))
@@ -84,11 +82,9 @@ class DenoisingTask(Task):
         return output.clamp(0, 1).mul(255).round().div(255) if self.quantise else output
 
     def metric_inputs(self, prediction: Tensor, batch: Batch) -> tuple[Tensor, ...]:
-        """Return prediction and clean image."""
         return prediction, batch["image"]
 
     def pictures(self, prediction: Tensor, batch: Batch) -> list[Picture]:
-        """Return noisy, denoised and clean image, with their PSNR, and what error is left."""
         clean = batch["image"][:1]
         psnr = PSNR()
         before, after = (psnr.per_image(image[:1], clean).item() for image in (batch["noisy"], prediction))
@@ -100,7 +96,6 @@ class DenoisingTask(Task):
         ]
 
     def export_module(self) -> ExportModule:
-        """Return the network as it is."""
         meaning = "the denoised image, not clipped: values may leave [0, 1]"
         if getattr(self.network, "residual", False):
             meaning += "; the network's residual is subtracted inside the graph"

@@ -45,15 +45,12 @@ class DepthTask(Task):
         return run_padded(self.network, normalise(batch["image"])).clamp(min=0)
 
     def output_channels(self, sample: Batch) -> int:
-        """Return 1: metres."""
         return 1
 
     def metric_inputs(self, prediction: Tensor, batch: Batch) -> tuple[Tensor, ...]:
-        """Return prediction and depth."""
         return prediction, batch["depth"]
 
     def pictures(self, prediction: Tensor, batch: Batch) -> list[Picture]:
-        """Return image, true and predicted depth in the colours of the true one's range, its scale, and the error."""
         depth = batch["depth"][0]
         low, high = _range(depth)
         return [
@@ -78,7 +75,6 @@ class DepthTask(Task):
         return {"": millimetres, "colour": self.draw(prediction, batch)}
 
     def export_module(self) -> ExportModule:
-        """Return the network with the normalisation and the clipping inside."""
         return ExportModule(self.network, "depth", "depth in metres, at least 0", normalised=True, low=0.0)
 
 

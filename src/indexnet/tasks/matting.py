@@ -69,7 +69,6 @@ class MattingPredictor(Predictor):
         return photo
 
     def from_sample(self, sample: Mapping[str, Any], name: str) -> Photo:
-        """Return a sample as a photograph."""
         image, trimap = (
             np.ascontiguousarray((sample[key] * 255).round().byte().permute(1, 2, 0).numpy())
             for key in ("image", "trimap")
@@ -95,11 +94,6 @@ class MattingPredictor(Predictor):
         return files
 
     def alpha(self, photo: Photo) -> Float32:
-        """Return alpha (H, W) in [0, 255], not rounded.
-
-        Raises:
-            UserError: as :meth:`MattingTask.predict_alpha`; also where the network gives no numbers.
-        """
         assert photo.trimap is not None
         alpha = self.task.predict_alpha(photo.image, photo.trimap, photo.name)
         if not np.isfinite(alpha).all():
@@ -219,15 +213,9 @@ class MattingTask(Task):
         return torch.stack(alphas)[:, None].to(device).float() / 255
 
     def output_channels(self, sample: Batch) -> int:
-        """Return 1: alpha."""
         return 1
 
     def check_target(self, sample: Batch) -> None:
-        """Refuse data whose ground truth nobody has published.
-
-        Raises:
-            UserError: there is no alpha.
-        """
         if "alpha" not in sample:
             raise UserError(
                 "the data set has no ground-truth alpha, so that nothing can be measured; "
@@ -235,15 +223,12 @@ class MattingTask(Task):
             )
 
     def create_metrics(self) -> dict[str, SumMetric]:
-        """Build the test metrics, fresh, of the task's semantics and region."""
         return {name: create_metric(name, **self.options) for name in self.metric_names}
 
     def metric_inputs(self, prediction: Tensor, batch: Batch) -> tuple[Tensor, ...]:
-        """Return prediction, alpha and trimap."""
         return prediction, batch["alpha"], batch["trimap"]
 
     def pictures(self, prediction: Tensor, batch: Batch) -> list[Picture]:
-        """Return image, trimap, true alpha, predicted alpha and their difference."""
         truth = batch["alpha"][0]
         return [
             Picture("input", to_picture(batch["image"][0]), "image"),
@@ -254,15 +239,12 @@ class MattingTask(Task):
         ]
 
     def create_predictor(self, options: Mapping[str, Any]) -> MattingPredictor:
-        """Return what writes mattes, and what ``depth``, ``cutout`` and ``background`` ask for."""
         cutout, background = bool(options.get("cutout")), options.get("background")
         return MattingPredictor(self, options.get("depth") or 8, cutout, background)
 
     def export_module(self) -> ExportModule:
-        """Return the network as a function of image and trimap."""
         return MattingExport(self.network)
 
     def warm_up(self) -> None:
-        """Load pymatting, which is slow at first."""
         with pymatting_alone():
             pass

@@ -27,7 +27,6 @@ class ReconstructionTask(Task):
     target_is_input: ClassVar[bool] = True
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the l1 loss."""
         return {"loss": F.l1_loss(self.network(batch["image"]), batch["image"])}
 
     def infer(self, batch: Batch) -> Tensor:
@@ -35,11 +34,9 @@ class ReconstructionTask(Task):
         return run_padded(self.network, batch["image"]).clamp(0, 1)
 
     def metric_inputs(self, prediction: Tensor, batch: Batch) -> tuple[Tensor, ...]:
-        """Return prediction and image."""
         return prediction, batch["image"]
 
     def pictures(self, prediction: Tensor, batch: Batch) -> list[Picture]:
-        """Return input, reconstruction and their difference."""
         image = batch["image"][0]
         return [
             Picture("input", to_picture(image), "input"),
@@ -48,5 +45,4 @@ class ReconstructionTask(Task):
         ]
 
     def export_module(self) -> ExportModule:
-        """Return the network with the clipping inside."""
         return ExportModule(self.network, "reconstruction", "the reconstructed image, in [0, 1]", low=0.0, high=1.0)

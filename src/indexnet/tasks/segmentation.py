@@ -67,11 +67,6 @@ class SegmentationTask(Task):
         self.options = {"classes": list(self.classes)}
 
     def check_data(self, data: Data) -> None:
-        """Refuse a data set of other classes.
-
-        Raises:
-            UserError: it has.
-        """
         if list(data.classes) != self.classes:
             raise UserError(
                 f"data={data.name} has other classes ({_listed(data.classes)}) than those the network was trained for "
@@ -89,19 +84,15 @@ class SegmentationTask(Task):
         return run_padded(self.network, normalise(batch["image"])).argmax(1, keepdim=True)
 
     def output_channels(self, sample: Batch) -> int:
-        """Return the number of classes."""
         return len(self.classes)
 
     def metric_inputs(self, prediction: Tensor, batch: Batch) -> tuple[Tensor, ...]:
-        """Return prediction and labels."""
         return prediction, batch["label"]
 
     def create_metrics(self) -> dict[str, SumMetric]:
-        """Build the metrics for this number of classes."""
         return {name: create_metric(name, classes=len(self.classes)) for name in self.metric_names}
 
     def pictures(self, prediction: Tensor, batch: Batch) -> list[Picture]:
-        """Return image, true and predicted classes over it, wrong pixels, and which colour is which class."""
         image, label = batch["image"][0], batch["label"][0]
         wrong = (prediction[0, 0] != label) & (label != IGNORE)
         share = wrong.sum() / (label != IGNORE).sum().clamp(min=1)
@@ -117,11 +108,9 @@ class SegmentationTask(Task):
         ]  # fmt: skip
 
     def draw(self, prediction: Tensor, batch: Batch, like: Tensor | None = None) -> Pixels:
-        """Draw the predicted classes over the image."""
         return label_overlay(batch["image"][0], prediction[0, 0], len(self.classes))
 
     def difference(self, prediction: Tensor, other: Tensor) -> Pixels:
-        """Draw the pixels whose classes differ."""
         differ = (prediction[0] != other[0]).float()
         return error_map(differ, torch.zeros_like(differ), scale=1.0)
 
@@ -130,7 +119,6 @@ class SegmentationTask(Task):
         return {"": prediction[0, 0].cpu().numpy().astype(np.uint8), "overlay": self.draw(prediction, batch)}
 
     def export_module(self) -> ExportModule:
-        """Return the network with the normalisation inside; its output is the scores."""
         meaning = "one score a class, without softmax; the class is the argmax over dimension 1"
         return ExportModule(self.network, "scores", meaning, normalised=True)
 

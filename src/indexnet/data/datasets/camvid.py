@@ -29,7 +29,6 @@ class CamVid(SegmentationData):
     first, void = 0, (11,)
 
     def pairs(self, split: str) -> list[Pair]:
-        """Return the files that the split's list names."""
         return listed_pairs(self.root, _LISTS[split])
 
     def validation(self) -> LabelledImages:

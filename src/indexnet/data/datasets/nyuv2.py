@@ -92,7 +92,6 @@ class NYUFrames(DepthFrames):
         return self.pairs[index].image.stem
 
     def where(self, index: int) -> str:
-        """Return the path of the depth map."""
         return str(self.pairs[index].label)
 
     def read(self, index: int) -> tuple[UInt8, Depth]:
@@ -111,7 +110,6 @@ class NYUFrames(DepthFrames):
         return depth.astype(np.float32) / np.float32(1000)
 
     def frame_size(self, index: int) -> tuple[int, int]:
-        """Return (height, width) of the photograph."""
         return image_size(self.pairs[index].image)
 
     def fingerprint(self) -> str:
@@ -257,23 +255,16 @@ class H5Frames(DepthFrames):
         return self.files[index].removesuffix(".h5").replace(os.sep, "-")
 
     def where(self, index: int) -> str:
-        """Return the path of the file."""
         return str(self.folder / self.files[index])
 
     def read(self, index: int) -> tuple[UInt8, Depth]:
-        """Return colours, and depth in metres, float32.
-
-        Raises:
-            UserError: the file cannot be read, or does not hold what it should.
-        """
+        """Return colours, and depth in metres, float32."""
         return read_h5(self.folder / self.files[index])
 
     def metres(self, depth: Depth) -> Float32:
-        """Return depth as it is."""
         return np.asarray(depth, np.float32)
 
     def frame_size(self, index: int) -> tuple[int, int]:
-        """Return the size that all frames of the original have."""
         return 480, 640
 
     def fingerprint(self) -> str:

@@ -117,11 +117,7 @@ class GrayPatches(Dataset):
         return self.store.prepare(reads)
 
     def verify(self, index: int) -> None:
-        """Decode the patch's file, anew, once a file: with its first patch.
-
-        Raises:
-            UserError: it cannot be read as an image.
-        """
+        """Decode the patch's file, anew, once a file: with its first patch."""
         file, *place = self._place(index)
         if not any(place):
             self._load(file)

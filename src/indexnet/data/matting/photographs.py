@@ -20,8 +20,6 @@ from indexnet.data.io.trimaps import eroded_trimap, quantise, trimap_from_alpha
 from indexnet.data.segmentation import file_sizes, image_size
 
 _TRIMAP = 0x7217  # first word of the keys of random streams
-#: How a trimap is made where none is given, see :func:`generate_trimap`.
-TRIMAP_RULES = ("dilated", "eroded", "fixed")
 
 
 def generate_trimap(rule: str, name: str, alpha: UInt8) -> UInt8:
@@ -100,7 +98,6 @@ class MattingFiles(Dataset):
         return self.triples[index].name
 
     def group(self, index: int) -> str:
-        """Return the foreground's name of a composite, a photograph's own name."""
         self._check_index(index)
         return self.triples[index].group
 

@@ -111,11 +111,6 @@ class TrainingComposites(Dataset):
         return sample
 
     def verify(self, index: int) -> None:
-        """Decode one sample's foreground and background.
-
-        Raises:
-            UserError: a file cannot be read, alpha has colours, or sizes differ.
-        """
         self._check_index(index)
         read_foreground(self.foregrounds[index // self.per_foreground])
         self._background(index % len(self.backgrounds))

@@ -49,7 +49,7 @@ def gradient_error(prediction: Floats, target: Floats, counted: Mask, semantics:
     ranges = [(matte.min(), matte.max()) for matte in (prediction, target)]
     height, width = counted.shape
     total = 0.0
-    for top, bottom, left, right in _pieces(counted):
+    for top, bottom, left, right in pieces(counted):
         above, before = min(radius, top), min(radius, left)
         around = np.s_[top - above : min(bottom + radius, height), left - before : min(right + radius, width)]
         inside = np.s_[above : above + bottom - top, before : before + right - left]
@@ -91,7 +91,7 @@ def connectivity_error(prediction: Floats, target: Floats, counted: Mask, semant
     if semantics == "released_python":
         mattes = _stretched(mattes[0]), _stretched(mattes[1])
     matlab = semantics == "matlab"
-    levels = _source_levels(_steps(*mattes, single=matlab), semantics == "mmediting", by_columns=matlab)
+    levels = source_levels(_steps(*mattes, single=matlab), semantics == "mmediting", by_columns=matlab)
     level = _THRESHOLDS.astype(np.float32)[levels.ravel()[where]]
     connected = []
     for matte in mattes:
@@ -123,7 +123,7 @@ def _released_kernels() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return smooth, x * smooth / SIGMA**2
 
 
-def _pieces(counted: Mask) -> Iterator[tuple[int, int, int, int]]:
+def pieces(counted: Mask) -> Iterator[tuple[int, int, int, int]]:
     """Yield rectangles (top, bottom, left, right), apart from each other, that hold all pixels that count."""
     height, _ = counted.shape
     for top in range(0, height, _STRIP):
@@ -171,7 +171,7 @@ def _steps(first: Levels | Floats, second: Levels | Floats, single: bool) -> Lev
     return steps
 
 
-def _source_levels(steps: Levels, empty_counts: bool, by_columns: bool) -> Levels:
+def source_levels(steps: Levels, empty_counts: bool, by_columns: bool) -> Levels:
     """Return the number of thresholds after which each pixel leaves the source region, 0 to 10.
 
     The source region of the next threshold lies inside the last one, or apart from it: then every pixel has left.

@@ -1,0 +1,174 @@
+"""Runs that are killed at any moment go on as if nothing had been."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from indexnet.run import callbacks
+from indexnet.run.job import run_job
+from indexnet.run.ranks import INTERRUPTED
+from indexnet.run.resume import read_checkpoint
+from indexnet.tasks.base import Task
+from resume_support import ended_as, forks, result_of, start
+from run_support import DENOISING, MATTING, RECONSTRUCTION, losses, prepare_run
+
+
+def _die_at(module, name, when, applies=lambda *arguments: True, after=False):
+    """Return a function that makes the ``when``-th call of ``module.name`` the last thing that a process does."""
+
+    def arm():
+        plain, count = getattr(module, name), 0
+
+        def deadly(*arguments, **options):
+            nonlocal count
+            count += bool(applies(*arguments))
+            if applies(*arguments) and count == when:
+                if after:
+                    plain(*arguments, **options)
+                os.kill(os.getpid(), signal.SIGKILL)
+            return plain(*arguments, **options)
+
+        setattr(module, name, deadly)
+
+    return arm
+
+
+def _to_checkpoint(source, target=""):
+    return Path(target).suffix == ".ckpt"
+
+
+MOMENTS = {
+    "the first checkpoint is written, not renamed": _die_at(os, "replace", 1, _to_checkpoint),
+    "the third is written, nothing renamed": _die_at(os, "replace", 4, _to_checkpoint),
+    "the second has become the previous one, the third is not the last one yet": _die_at(
+        os, "replace", 4, _to_checkpoint, after=True
+    ),
+    "the second is the last one": _die_at(os, "replace", 3, _to_checkpoint, after=True),
+    "the third step after the first checkpoint": _die_at(Task, "training_step", 5),
+    "a part of the second is on the disk": _die_at(
+        os, "fsync", 2, lambda handle: ".ckpt." in os.readlink(f"/proc/self/fd/{handle}")
+    ),
+    "the test images": _die_at(Task, "test_step", 1, after=True),
+    "per_image.csv is written, not renamed": _die_at(
+        os, "replace", 1, lambda source, target: Path(target).name == "per_image.csv"
+    ),
+    "all is done but the record": _die_at(os, "replace", 2, lambda source, target: Path(target).name == "record.json"),
+}
+
+
+@forks
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_when(moment, undisturbed, tmp_path):
+    words, whole = undisturbed
+    folder = prepare_run(tmp_path, *words)
+    assert result_of(start(folder, MOMENTS[moment])) == -signal.SIGKILL
+    assert folder.status() == "running"
+    assert not folder.locked()
+    if (folder.path / "checkpoints").is_dir():
+        found = [read_checkpoint(path) for path in (folder.checkpoint(), folder.previous_checkpoint())]
+        assert any(found) == (moment not in list(MOMENTS)[:1])
+    assert run_job(folder.path) == 0
+    ended_as(whole, folder)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_checkpoint_appears_after_the_row_of_its_step(accumulate, tmp_path, monkeypatch):
+    words = [*RECONSTRUCTION, "resampling=nearest", "trainer.checkpoint_every=2", f"trainer.accumulate={accumulate}"]
+    folder, plain, seen = prepare_run(tmp_path, *words), callbacks.write_checkpoint, []
+
+    def write(path, *more):
+        plain(path, *more)
+        seen.append((read_checkpoint(path)["global_step"], len(losses(folder))))
+
+    monkeypatch.setattr(callbacks, "write_checkpoint", write)
+    assert run_job(folder.path) == 0
+    assert seen == [(2, 2), (4, 4), (6, 6)]
+
+
+@forks
+@pytest.mark.long
+@pytest.mark.parametrize(("words", "seed"), [
+    # dropout and augmentation, a rate that drops twice, two batches a step
+    ([*MATTING, "training.steps=12", "training.epochs=3", "schedule.milestones=[1,2]", "trainer.accumulate=2",
+      "data.test_count=4"], 0),
+    # noise that follows from the step, loader processes
+    ([*DENOISING, "training.steps=40", "trainer.num_workers=2"], 1),
+])  # fmt: skip
+def test_killed_at_random_moments(words, seed, tmp_path):
+    words = [*words, "trainer.checkpoint_every=3"]
+    whole, folder = prepare_run(tmp_path / "whole", *words), prepare_run(tmp_path / "cut", *words)
+    begun = time.monotonic()
+    assert result_of(start(whole)) == 0
+    took = time.monotonic() - begun
+    moments, kills = random.Random(seed), 0
+    for _ in range(6):
+        pid = start(folder)
+        time.sleep(moments.uniform(0.2, 0.8) * took)
+        os.kill(pid, signal.SIGKILL)
+        kills += result_of(pid) == -signal.SIGKILL
+        if folder.status() == "done":
+            break
+    assert kills
+    assert run_job(folder.path) == 0
+    ended_as(whole, folder)
+
+
+@forks
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_killed_loader_process_is_no_failure(tmp_path):
+    words = [*RECONSTRUCTION, "resampling=nearest", "training.steps=40", "trainer.num_workers=2"]
+    whole, folder = prepare_run(tmp_path / "whole", *words), prepare_run(tmp_path / "cut", *words)
+    assert run_job(whole.path) == 0
+
+    def kill_a_worker():
+        plain = Task.training_step
+
+        def step(self, batch, index):
+            if index == 3:
+                children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+                os.kill(int(children[0]), signal.SIGKILL)
+                time.sleep(0.5)
+            return plain(self, batch, index)
+
+        Task.training_step = step
+
+    assert result_of(start(folder, kill_a_worker)) == INTERRUPTED
+    assert folder.status() == "running"
+    assert run_job(folder.path) == 0
+    ended_as(whole, folder)
+
+
+@forks
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_killed_run_leaves_neither_lock_nor_loader_process(tmp_path):
+    folder = prepare_run(tmp_path, *RECONSTRUCTION, "resampling=nearest", "training.steps=5000",
+                         "trainer.num_workers=2")  # fmt: skip
+    pid = start(folder)
+    deadline = time.monotonic() + 60
+    while not (folder.path / "progress.json").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    workers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    assert len(workers) == 2
+    os.kill(pid, signal.SIGKILL)
+    assert result_of(pid) == -signal.SIGKILL
+    assert not folder.locked()  # at once
+    deadline = time.monotonic() + 3
+    while any(_alive(worker) for worker in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,270 @@
+"""Several processes of one run: what one is told of the others, and what is recorded."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from data_support import write_camvid
+from indexnet.cli import main
+from indexnet.core.errors import UserError
+from indexnet.run import fit, loggers, ranks
+from indexnet.run.job import DIVERGED, run_job
+from indexnet.run.ranks import FULL, INTERRUPTED, Cause, Ranks, Waits, write_error
+from resume_support import ended_as
+from run_support import RECONSTRUCTION, job_process, prepare_run, wait_until
+
+
+def _processes(tmp_path, *programs, stuck=lambda cause: None, before=lambda ranks: None, **waits):
+    """Return the processes of a run, as if started, each a small program."""
+    watched = Ranks(tmp_path, stuck, waits=Waits(**{"notice": 60.0, "end": 3600.0, **waits}))
+    before(watched)
+    command = [sys.executable, "-S", "-c"]
+    started = {rank: subprocess.Popen([*command, program]) for rank, program in enumerate(programs, 1)}
+    watched.watch(started, len(programs) + 1)
+    return watched
+
+
+KILL = "import os, signal; os.kill(os.getpid(), signal.SIG{})"
+
+
+WAIT = "import time; time.sleep(60)"
+
+
+CLOSED = RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:2")
+
+
+@pytest.mark.parametrize(("programs", "kind", "text"), [
+    ([KILL.format("KILL")], "killed", "process 1 of 2 was killed by SIGKILL"),
+    ([KILL.format("TERM"), "raise SystemExit(4)"], "killed", "process 1 of 3 was killed by SIGTERM"),
+    ([KILL.format("SEGV")], "failed", "process 1 of 2 crashed with SIGSEGV"),
+    (["raise SystemExit(4)", "raise SystemExit(7)"], "failed", "process 2 of 3 ended with exit code 7"),
+    ([WAIT], "killed", "the connection to another process was lost"),
+])  # fmt: skip
+def test_a_closed_connection_is_explained(programs, kind, text, tmp_path):
+    watched = _processes(tmp_path, *programs, arrival=1.0)
+    assert watched.cause(CLOSED) == Cause(text, kind)
+    watched.close(1)
+
+
+def test_the_error_of_another_process_is_told(tmp_path):
+    watched = _processes(tmp_path, "raise SystemExit(1)")
+    write_error(tmp_path, 1, ZeroDivisionError("by zero"))
+    assert watched.cause(CLOSED) == Cause("ZeroDivisionError: by zero", "failed")
+    write_error(tmp_path, 1, UserError("file x is broken."))
+    assert watched.cause(CLOSED) == Cause("file x is broken.", "mistake")
+    watched.close(1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_of_its_own_is_not_explained_away(tmp_path):
+    watched = _processes(tmp_path, "raise SystemExit(1)")
+    watched.processes[1].wait()
+    write_error(tmp_path, 1, ValueError("the same there"))
+    assert watched.cause(ValueError("the same here")) is None
+    assert watched.cause(UserError("Connection closed by peer")) is None
+    watched.close(1)
+
+
+def test_a_process_that_waits_for_a_lost_one_is_told(tmp_path):
+    said = []
+    watched = _processes(tmp_path, KILL.format("KILL"), WAIT, stuck=said.append, notice=0.1)
+    assert wait_until(lambda: said)
+    watched.close(1)
+    assert said == [Cause("process 1 of 3 was killed by SIGKILL", "killed")]
+    assert [process.returncode for process in watched.processes.values()] == [-signal.SIGKILL] * 2
+
+
+def test_a_process_that_is_lost_after_its_work_takes_nothing_with_it(tmp_path):
+    said = []
+    waits = {"poll": 0.01, "notice": 0.01, "end": 0.1}
+    watched = _processes(tmp_path, KILL.format("ABRT"), stuck=said.append, before=Ranks.finish, **waits)
+    watched.processes[1].wait()
+    time.sleep(0.2)
+    assert watched.cause(ValueError("of its own")) is None
+    assert watched.cause(CLOSED) is None  # that of a logger, say
+    watched.close(0)
+    time.sleep(0.3)  # it would have ended this process by now
+    assert not said
+
+
+class _Seen(Ranks):
+    """Keeps what the watcher would call."""
+
+    stuck_calls: list = []  # noqa: RUF012
+
+    def __init__(self, folder, stuck, **options):
+        super().__init__(folder, stuck, **options)
+        self.stuck_calls.append(stuck)
+
+
+@pytest.fixture
+def work(monkeypatch):
+    """Replace the work of a run by nothing, or by what the test puts into the list."""
+    todo = []
+
+    def execute(folder, config, record, *rest):
+        record.metrics, record.test_count = {"psnr": 1.0}, 1
+        for each in todo:
+            each()
+
+    monkeypatch.setattr(fit, "execute", execute)
+    return todo
+
+
+def test_a_process_that_is_lost_while_the_loggers_finish_changes_nothing(work, tmp_path, monkeypatch):
+    exits = []
+    monkeypatch.setattr(_Seen, "stuck_calls", [])
+    monkeypatch.setattr(ranks, "Ranks", _Seen)
+    monkeypatch.setattr(os, "_exit", exits.append)
+    monkeypatch.setattr(
+        loggers, "finish_loggers", lambda *rest: _Seen.stuck_calls[0](Cause("process 1 crashed", "failed"))
+    )
+    folder = prepare_run(tmp_path, *RECONSTRUCTION)
+    assert run_job(folder.path) == 0
+    assert not exits
+    assert folder.status() == "done"
+    assert folder.record().error is None
+
+
+def test_a_full_disk_met_by_another_process(work, tmp_path, monkeypatch, capsys):
+    def full():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def closed():
+        raise CLOSED
+
+    folder = prepare_run(tmp_path, *RECONSTRUCTION)
+    work.append(full)
+    with monkeypatch.context() as patch:
+        patch.setenv("RANK", "1")
+        assert run_job(folder.path) == FULL
+    told = sorted(folder.path.glob(".process*"))
+    assert [path.name for path in told] == [".process1.error"]
+    told = told[0].read_bytes()
+    for left in (told, None):  # a disk may be too full for that, too
+        watched = _processes(folder.path, f"raise SystemExit({FULL})")
+        if left:
+            (folder.path / ".process1.error").write_bytes(left)
+        cause = watched.cause(CLOSED)
+        assert cause.kind == "full"
+        assert "no space left on the device while writing" in cause.text
+        assert "the same command goes on." in cause.text
+        watched.close(1)
+        work[:] = [closed]
+        with monkeypatch.context() as patch:
+            patch.setattr(Ranks, "cause", lambda self, error, cause=cause: cause)
+            assert main(["job", str(folder.path)]) == 2
+        said = capsys.readouterr().err
+        assert cause.text in said
+        assert "Traceback" not in said
+        assert folder.status() == "running"
+        assert folder.record().error is None
+
+
+_DISTURBED = """
+import atexit, errno, functools, os, sys, time
+from indexnet.run import fit, loggers, ranks
+from indexnet.tasks.base import Task
+
+mode, second = os.environ["MODE"], os.environ.get("RANK") == "1"
+ranks.Ranks = functools.partial(ranks.Ranks, waits=ranks.Waits(notice=0.1))
+
+def full(self, *arguments):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+if mode == "abort":
+    if second:
+        atexit.register(os.abort)  # while the interpreter goes down, all is done
+    fit.write_gallery = loggers.finish_loggers = lambda *arguments, **options: time.sleep(1.5)
+elif mode == "full" and second:
+    Task.test_step = full
+elif mode == "nan" and second:
+    infer = Task.test_step
+    def test_step(self, *arguments):
+        infer(self, *arguments)
+        self.predictions_finite = False
+    Task.test_step = test_step
+
+from indexnet.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("mode", "code", "status"), [
+    ("abort", 0, "done"),
+    pytest.param("full", 2, "running", marks=pytest.mark.nightly),
+    pytest.param("nan", DIVERGED, "diverged", marks=pytest.mark.nightly),
+])  # fmt: skip
+def test_what_another_process_meets_is_told_from_what_it_means(mode, code, status, tmp_path):
+    folder = prepare_run(tmp_path, *RECONSTRUCTION, "resampling=bilinear", "trainer.devices=2")
+    (tmp_path / "disturbed.py").write_text(_DISTURBED)
+    command = [sys.executable, str(tmp_path / "disturbed.py"), "job", str(folder.path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MODE": mode}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == code, result.stderr
+    assert "Traceback" not in result.stderr
+    assert folder.status() == status
+    assert not list(folder.path.glob(".process*"))
+    if mode == "full":
+        assert "no space left on the device while writing" in result.stderr.splitlines()[-1]
+        assert job_process(folder).returncode == 0
+
+
+@pytest.mark.nightly
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_run_that_loses_a_process_goes_on(tmp_path):
+    words = [*RECONSTRUCTION, "resampling=bilinear", "training.batch_size=6", "training.steps=30",
+             "trainer.devices=3", "trainer.checkpoint_every=2"]  # fmt: skip
+    whole, folder = prepare_run(tmp_path / "whole", *words), prepare_run(tmp_path / "cut", *words)
+    assert job_process(whole).returncode == 0
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "indexnet", "job", str(folder.path)]
+    first = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 200
+    while not folder.previous_checkpoint().exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    children = [int(word) for word in Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()]
+    assert len(children) == 2
+    os.kill(children[1], signal.SIGKILL)
+    said = first.communicate()[1]
+    assert first.returncode == INTERRUPTED
+    assert "process 2 of 3 was killed by SIGKILL; the same command goes on." in said
+    assert "Traceback" not in said
+    assert folder.status() == "running"
+    assert folder.record().error is None
+    assert job_process(folder).returncode == 0
+    assert folder.record().test_count == 5
+    ended_as(whole, folder)
+
+
+@pytest.mark.nightly
+@pytest.mark.long
+def test_a_mistake_that_only_another_process_meets_is_the_one_that_is_recorded(tmp_path):
+    root = tmp_path / "data"
+    write_camvid(root, counts=(("train", 3), ("val", 1), ("test", 3)))
+    words = ["task=segmentation", "data=camvid", f"data.root={root}", "data.cache=false", "encoder.name=vgg11_bn",
+             "training.size=32", "training.batch_size=2", "training.steps=1",
+             "resampling=max_unpool", "trainer.accelerator=cpu", "trainer.devices=2"]  # fmt: skip
+    folder = prepare_run(tmp_path / "runs", *words)
+    image = sorted((root / "test").glob("*.png"))[1]  # the second process has the second image
+    image.write_bytes(image.read_bytes()[:-40])
+    result = job_process(folder)
+    assert result.returncode == 2
+    assert f"{image.name} cannot be read as an image" in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+    record = folder.record()
+    assert record.status == "failed"
+    assert record.error.startswith("UserError: ")
+    assert f"{image.name} cannot be read as an image" in record.error
+    assert not list(folder.path.glob(".process*"))

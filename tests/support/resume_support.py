@@ -1,0 +1,49 @@
+"""Runs in a process of their own, and what a run that went on must equal."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from indexnet.core.files import PART
+from indexnet.run.job import run_job
+from run_support import losses, same, weights
+
+
+def ended_as(whole, folder):
+    """Check that two runs have come to the same."""
+    assert same(weights(whole), weights(folder))
+    assert whole.record().metrics == folder.record().metrics
+    assert (whole.path / "per_image.csv").read_bytes() == (folder.path / "per_image.csv").read_bytes()
+    assert losses(folder) == losses(whole)
+    assert all(folder.record().number(key) > 0 for key in ("train_samples_per_s", "peak_memory_mb", "wall_time_s"))
+    assert sorted(path.name for path in (folder.path / "checkpoints").glob("*.ckpt")) == ["last.ckpt"]
+    assert not list(folder.path.rglob(f".*{PART}"))
+
+
+forks = pytest.mark.skipif(
+    not hasattr(os, "fork") or torch.cuda.is_available(), reason="forks, which CUDA does not bear"
+)
+
+
+def start(folder, before=lambda: None):
+    """Run a folder in a process forked from this one, which spares it the imports; return its id."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 99
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        before()
+        code = run_job(folder.path)
+    finally:
+        os._exit(code)
+
+
+def result_of(pid):
+    """Wait for a process; return its exit code, negative for a signal."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
