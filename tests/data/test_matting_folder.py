@@ -131,7 +131,7 @@ def test_a_folder_of_ones_own_with_a_folder_for_each_split(tmp_path):
     assert names(data.test()) == [f"test_{k}" for k in range(4)]
     assert data.validation() is None
     with pytest.raises(UserError, match=r"give data\.validation=true, or a folder validation beside those named train"):
-        measured_splits(data, {"split": "validation"})
+        measured_splits(data, "validation")
     mine = np.full((40, 36), 128, np.uint8)
     write_png(tmp_path / "test/trimap/test.png", mine)
     assert all(np.array_equal(levels(data.test().sample(i, RNG)["trimap"]), mine) for i in range(4))

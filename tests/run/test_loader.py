@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from indexnet.data import Dataset
 from indexnet.run import loader
 from indexnet.run.loader import StepStream, evaluation_loader, total_steps, train_loader
+from indexnet.run.schema import BudgetConfig, TrainingConfig
 
 
 class Numbers(Dataset):
@@ -108,11 +110,11 @@ def test_ranks_share_a_test_set_without_repeats(count, world, limit):
 
 
 def test_total_steps():
-    training = {"epochs": 30, "steps": None, "batch_size": 16}
-    assert total_steps(training, {"max_steps": None}, 43100) == 80812  # the paper says "around 90,000"
-    assert total_steps(training | {"steps": 10}, {}, 43100) == 10
-    assert total_steps(training, {"max_steps": 3}, 43100) == 3
-    assert total_steps(training | {"epochs": 1}, {}, 2) == 1
+    training, uncapped = TrainingConfig(16, 320, epochs=30), BudgetConfig("paper")
+    assert total_steps(training, uncapped, 43100) == 80812  # the paper says "around 90,000"
+    assert total_steps(replace(training, steps=10), uncapped, 43100) == 10
+    assert total_steps(training, replace(uncapped, max_steps=3), 43100) == 3
+    assert total_steps(replace(training, epochs=1), uncapped, 2) == 1
 
 
 def test_the_streams_of_order_samples_and_data_sets_differ():

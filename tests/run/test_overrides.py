@@ -2,137 +2,29 @@
 
 from __future__ import annotations
 
-import random
+import importlib.util
 import re
+from pathlib import Path
 
 import pytest
 
 from indexnet.core.errors import UserError
-from indexnet.run.config import compose, composing, freeze, parse_overrides, to_plain
-from indexnet.run.schema import known_keys
+from indexnet.run.config import check_single, compose, composing, freeze, parse_overrides, to_plain
+from indexnet.run.schema import TrainingConfig, read_group
+from indexnet.run.settle import settle, without_sweep
 from indexnet.sweep.expand import expand
-
-VALUES = (
-    *(
-        "7",
-        "-3",
-        "0",
-        "1.5",
-        "nan",
-        "true",
-        "null",
-        "???",
-        "''",
-        "' '",
-        "x",
-        "é",
-        "'日本 語'",
-        "@",
-        "../x",
-        "/",
-        "x" * 5000,
-    ),
-    *("[1,2]", "[]", "[x]", "{a:1}", "{}", "auto", "1e400", "123456789012345678901234567890"),
-    *(
-        "${nosuch}",
-        "${oc.env:NOSUCH}",
-        "${seed}",
-        "${x:y}",
-        "${paths}",
-        "${",
-        "[",
-        "a,b",
-        "interval(1,2)",
-        "range(0,2)",
-    ),
-)
-INNER = (
-    *(
-        "task.name",
-        "task.costs_size",
-        "task.foo",
-        "network.name",
-        "network.widths",
-        "network.in_channels",
-        "network.foo",
-    ),
-    *("encoder.name", "encoder.width", "resampling.name", "resampling.family", "resampling.nonlinear"),
-    *(
-        "data.name",
-        "resampling.channels",
-        "data.test_count",
-        "data.size",
-        "data.task",
-        "data.root",
-        "optimizer.lr",
-        "optimizer.betas",
-    ),
-    *("optimizer.name", "optimizer.momentum", "optimizer.weight_decay", "optimizer.params", "schedule.name"),
-    *("schedule.milestones", "schedule.gamma", "experiment.title", "experiment.rows", "trainer.max_epochs", "nosuch"),
-)
-# what acts on a sweep, or stands for many keys: seen elsewhere than under its own name
-SWEEP = ("rows", "seeds", "fail_fast", "retry_failed", "experiments")
-
-
-def draw(count: int, seed: int) -> list[tuple[str, bool]]:
-    """Return overrides of all kinds, each with whether it is one of a sweep."""
-    rng = random.Random(seed)
-    keys = [*known_keys(), *INNER, "experiments"]
-    drawn = []
-    for _ in range(count):
-        key, prefix = rng.choice(keys), rng.choice(("", "", "", "+", "++", "~"))
-        text = f"~{key}" if prefix == "~" and rng.random() < 0.7 else f"{prefix}{key}={rng.choice(VALUES)}"
-        drawn.append((text, rng.random() < 0.25))
-    return drawn
-
-
-def made_of(override: str, in_sweep: bool) -> list[tuple[dict, dict, str]]:
-    """Return what an override makes of a small run, composed and frozen; a sweep may make several runs."""
-    base = ["task=reconstruction", "training.epochs=3"]
-    jobs = list(expand(parse_overrides([*base, override]))) if in_sweep else [[*base, override]]
-    composed = [compose(job) for job in jobs]
-    return [(freeze(each), to_plain(each), job[-1]) for each, job in zip(composed, jobs, strict=True)]
-
-
-def value_of(config: dict, key: str):
-    for part in key.split("."):
-        if not isinstance(config, dict) or part not in config:
-            return None
-        config = config[part]
-    return config
-
-
-def complaint(override: str, in_sweep: bool) -> str:
-    """Return what is wrong with how an override is treated; "" where nothing is."""
-    key = override.lstrip("+~").partition("=")[0]
-    try:
-        made = made_of(override, in_sweep)
-    except UserError as error:
-        said = str(error)
-        named = key.removesuffix(".name").rpartition(".")[2].removesuffix("s")
-        if named not in said:
-            return f"does not name {key}: {said}"
-        return f"more than a line: {said}" if "\n" in said or len(said) > 1000 else ""
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    for config, composed, text in made:
-        if key in SWEEP:
-            continue
-        wanted, known = value_of(composed, key), value_of(config, key)
-        if text.startswith("~"):
-            if known is not None:
-                return f"left out, but {key} is {known!r}"
-        elif wanted != known and wanted not in (None, "auto", []) and key != "schedule":
-            return f"{key} is {known!r} in the frozen configuration, and {wanted!r} was asked for"
-    return ""
+from indexnet.sweep.progress import announce
 
 
 def test_no_override_is_ignored_or_ends_in_a_traceback():
+    path = Path(__file__).parents[2] / "benchmarks" / "random_overrides.py"
+    spec = importlib.util.spec_from_file_location("random_overrides", path)
+    drawer = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(drawer)
     with composing():
-        found = [
-            (override[:80], sweep, said) for override, sweep in draw(100, 0) if (said := complaint(override, sweep))
-        ]
-    assert not found
+        judged = [(text[:80], *drawer.judge(text, sweep)) for text, sweep in drawer.draw(30, 0)]
+    assert not [each for each in judged if each[2]]
+    assert {way for _, way, _ in judged} == {"accepted", "refused"}
 
 
 @pytest.mark.parametrize(
@@ -184,3 +76,19 @@ def test_a_selection_of_nothing_is_refused(override):
 def test_rows_by_a_pattern():
     jobs = list(expand(parse_overrides(["experiments=quickstart", "rows=glob(hi*)", "seeds=0"])))
     assert [text for job in jobs for text in job if text.startswith("experiment.row=")] == ["experiment.row=hin"]
+
+
+@pytest.mark.parametrize("key", ["fail_fast", "retry_failed"])
+def test_what_says_how_a_sweep_goes_on_is_refused_for_a_single_run(key):
+    check_single(compose([f"{key}=false"]))
+    with pytest.raises(UserError, match=f"{key}=true says how a sweep goes on; give -m too"):
+        check_single(compose([f"{key}=true"]))
+
+
+def test_a_task_may_leave_out_the_steps(capsys):
+    plain = to_plain(compose(["task=reconstruction", "training.epochs=3"]))
+    del plain["training"]["steps"]
+    config = settle(without_sweep(plain))
+    assert read_group(TrainingConfig, config).steps is None
+    announce([config], 1)
+    assert "3 epochs in batches of" in capsys.readouterr().out

@@ -10,7 +10,8 @@ from torch.utils.data import default_collate
 from indexnet.core.errors import UserError
 from indexnet.data import create_data
 from indexnet.run.config import compose, freeze
-from indexnet.run.schema import data_options, network_spec
+from indexnet.run.schema import network_spec
+from indexnet.run.splits import build_data
 from indexnet.tasks import create_task, get_task, list_tasks
 
 SMALL = {
@@ -27,8 +28,7 @@ def _config(task, *overrides):
 
 
 def _batch(config, split):
-    options = data_options(config)
-    dataset = getattr(create_data(options.pop("name"), **options), split)()
+    dataset = getattr(build_data(config), split)()
     return default_collate([dataset.sample(i, np.random.default_rng(i)) for i in range(2)])
 
 
@@ -253,8 +253,7 @@ def test_denoising_mistakes_are_told_before_anything_starts(override, words):
 
 def test_labels_of_other_classes_are_refused(tmp_path):
     task, config = _build("segmentation")
-    options = data_options(config)
-    task.check_data(create_data(options.pop("name"), **options))
+    task.check_data(build_data(config))
     with pytest.raises(
         UserError, match=r"data=camvid has other classes \(11: sky, building, pole, ...\) than"
     ) as error:

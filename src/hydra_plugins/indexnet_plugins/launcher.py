@@ -47,8 +47,7 @@ class ProcessLauncher(Launcher):
         Raises:
             UserError: a configuration or a folder does not work out; nothing has been started.
         """
-        from indexnet.run.config import jobs_at_a_time
-        from indexnet.sweep.frozen import frozen_jobs
+        from indexnet.sweep.frozen import frozen_jobs, jobs_at_a_time
         from indexnet.sweep.launch import run_sweep
 
         assert self.config is not None

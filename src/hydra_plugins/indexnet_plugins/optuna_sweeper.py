@@ -272,12 +272,9 @@ def _check_validation(config: dict[str, Any]) -> None:
     Raises:
         UserError: it has none, or its files are missing.
     """
-    from indexnet.data import create_data
-    from indexnet.run.schema import data_options
-    from indexnet.run.splits import measured_splits
+    from indexnet.run.splits import build_data, measured_splits
 
-    options = data_options(config)
-    measured_splits(create_data(options.pop("name"), **options), config)
+    measured_splits(build_data(config), config["split"])
 
 
 def _measured(result: Any, metric: str) -> "Measured":

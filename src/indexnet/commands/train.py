@@ -65,33 +65,23 @@ def train(arguments: Sequence[str]) -> int:
 
     leave_task()
     with _own_folder(arguments):
-        return _train(arguments)
+        from indexnet.run.config import compose_command_line, freeze
 
+        composed = compose_command_line(arguments)
+        if not composed:  # a sweep, which its launcher has run, or a question about the configuration
+            return 0
+        from indexnet.run.folder import prepare
+        from indexnet.run.job import DIVERGED, run_job
+        from indexnet.sweep.launch import PARTLY
 
-def _train(arguments: Sequence[str]) -> int:
-    from indexnet.run.config import compose_command_line, freeze
-
-    composed = compose_command_line(arguments)
-    if not composed:  # a sweep, which its launcher has run, or a question about the configuration
-        return 0
-    from indexnet.run.folder import prepare
-    from indexnet.run.job import DIVERGED
-    from indexnet.sweep.launch import PARTLY
-
-    configs = [freeze(each) for each in composed]  # several: -m with a launcher in this process
-    folders = [prepare(config).path for config in configs]
-    codes = [_run(folder, read_group(TrainerConfig, config)) for folder, config in zip(folders, configs, strict=True)]
-    if DIVERGED in codes:
-        return PARTLY
-    return max(codes)
-
-
-def _run(folder: Path, trainer: TrainerConfig) -> int:
-    if trainer.devices != 1 or trainer.num_nodes != 1:
-        return run_job_process(folder)  # the other ranks are started by repeating the command of this one
-    from indexnet.run.job import run_job
-
-    return run_job(folder)
+        configs = [freeze(each) for each in composed]  # several: -m with a launcher in this process
+        folders = [prepare(config).path for config in configs]
+        codes = []
+        for folder, config in zip(folders, configs, strict=True):
+            # on several devices, the other processes are started by repeating the command of the first
+            alone = read_group(TrainerConfig, config).processes == 1
+            codes.append(run_job(folder) if alone else run_job_process(folder))
+    return PARTLY if DIVERGED in codes else max(codes)
 
 
 @contextmanager

@@ -208,7 +208,7 @@ def _check_batch(config: Mapping[str, Any]) -> None:
         UserError: it cannot.
     """
     trainer, batch = read_group(TrainerConfig, config), config["training"]["batch_size"]
-    parts = trainer.devices * trainer.num_nodes * trainer.accumulate
+    parts = trainer.processes * trainer.accumulate
     if batch % parts:
         capped = read_group(BudgetConfig, config).max_batch_size == batch
         key = "budget.max_batch_size" if capped else "training.batch_size"
@@ -216,10 +216,10 @@ def _check_batch(config: Mapping[str, Any]) -> None:
             f"{key}={batch} is the global batch and cannot be split evenly over {trainer.devices} devices x "
             f"{trainer.num_nodes} nodes x {trainer.accumulate} accumulated batches; give a multiple of {parts}."
         )
-    check_sync_batchnorm(config["trainer"], trainer.accelerator)
+    check_sync_batchnorm(trainer, trainer.accelerator)
 
 
-def check_sync_batchnorm(trainer: Mapping[str, Any], accelerator: str) -> None:
+def check_sync_batchnorm(trainer: TrainerConfig, accelerator: str) -> None:
     """Check that batch norm over all devices is asked for where it exists.
 
     Args:
@@ -229,7 +229,7 @@ def check_sync_batchnorm(trainer: Mapping[str, Any], accelerator: str) -> None:
     Raises:
         UserError: several processes on the CPU.
     """
-    if trainer["sync_batchnorm"] and accelerator == "cpu" and trainer["devices"] * trainer["num_nodes"] > 1:
+    if trainer.sync_batchnorm and accelerator == "cpu" and trainer.processes > 1:
         raise UserError(
             "trainer.sync_batchnorm=true works on GPUs only, and these processes run on the CPU; give "
             "trainer.sync_batchnorm=false: each process then normalizes its own part of the batch."

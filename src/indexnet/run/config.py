@@ -10,7 +10,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -26,7 +26,7 @@ from indexnet.core.errors import UserError
 from indexnet.core.paths import conf_dir
 from indexnet.core.registry import load_plugins, nearest, unknown_name
 from indexnet.run.annotations import shown
-from indexnet.run.schema import Positive, check_value, known_keys, nearest_key
+from indexnet.run.schema import known_keys, nearest_key
 from indexnet.run.settle import EXPERIMENT_OWN, differences, printed_settings, settle, without_sweep
 from indexnet.run.tables import EXPERIMENT_KEYS
 
@@ -96,6 +96,8 @@ def compose_command_line(arguments: Sequence[str]) -> list[DictConfig]:
         UserError: an override does not fit.
     """
     import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
     overrides = [text for text in arguments if not text.startswith("-")]
     if not any(text.startswith("-") and text not in ("-m", "--multirun") for text in arguments):  # values of flags
@@ -103,6 +105,8 @@ def compose_command_line(arguments: Sequence[str]) -> list[DictConfig]:
     composed: list[DictConfig] = []
 
     def keep(cfg: DictConfig) -> None:
+        if HydraConfig.get().mode == RunMode.RUN:
+            check_single(cfg)
         composed.append(cfg)
 
     with _command_line(arguments):
@@ -117,6 +121,18 @@ def compose_command_line(arguments: Sequence[str]) -> list[DictConfig]:
                 ) from error
             raise explain(error, overrides) from error
     return composed
+
+
+def check_single(cfg: DictConfig) -> None:
+    """Refuse for a single run what says how a sweep goes on.
+
+    Raises:
+        UserError: it is set, or the configuration does not resolve.
+    """
+    plain = to_plain(cfg)
+    for key in ("fail_fast", "retry_failed"):
+        if plain.get(key) is True:
+            raise UserError(f"{key}=true says how a sweep goes on; give -m too, or leave it out.")
 
 
 @contextlib.contextmanager
@@ -135,71 +151,30 @@ def _command_line(arguments: Sequence[str]) -> Iterator[None]:
             os.environ["HYDRA_FULL_ERROR"] = full
 
 
-def compose_sweep(
-    overrides: Sequence[str], expand: Callable[[Sequence[Override]], Iterable[list[str]]]
-) -> tuple[list[dict[str, Any]], int, bool]:
-    """Compose and freeze the runs that ``indexnet train -m`` would make of the same overrides; nothing is written.
-
-    Args:
-        overrides: of the command line.
-        expand: gives the overrides of each run.
+def load_sweep(overrides: Sequence[str]) -> tuple[DictConfig, list[Override]]:
+    """Compose a sweep's own configuration, Hydra's node included; call it inside :func:`composing`.
 
     Returns:
-        The frozen configurations in the sweep's order, how many runs go on at a time, and whether failed ones are
-        tried again.
+        The configuration, and the overrides that its jobs are made of.
 
     Raises:
-        UserError: what ``indexnet train -m`` would refuse as well.
+        UserError: an override does not fit.
     """
     from hydra.core.global_hydra import GlobalHydra
     from hydra.types import RunMode
 
     check_overrides(overrides)
-    with composing():
-        try:
-            loader = GlobalHydra.instance().config_loader()
-            base = loader.load_configuration("config", list(overrides), run_mode=RunMode.MULTIRUN)
-        except (HydraException, OmegaConfBaseException, ValueError) as error:
-            raise explain(error, overrides) from error
-        configs = freeze_jobs(list(expand(parse_overrides(list(base.hydra.overrides.task), loader))), compose)
-    launcher = base.hydra.launcher  # that of a cluster has no n_jobs: all runs at a time, on one device each
-    n_jobs = launcher.n_jobs if "n_jobs" in launcher else 1
-    return configs, jobs_at_a_time(base, n_jobs), bool(base.get("retry_failed", False))
+    try:
+        loader = GlobalHydra.instance().config_loader()
+        base = loader.load_configuration("config", list(overrides), run_mode=RunMode.MULTIRUN)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise explain(error, overrides) from error
+    return base, parse_overrides(list(base.hydra.overrides.task), loader)
 
 
-def jobs_at_a_time(config: DictConfig, n_jobs: int | None) -> int:
-    """Return how many runs of a sweep go on at a time: what its launcher says, else what the experiment's file says."""
-    if n_jobs is None:
-        n_jobs = config.experiment.get("n_jobs", 1)
-        check_value("experiment.n_jobs", n_jobs, Positive)
-    return int(n_jobs)
-
-
-def freeze_jobs(
-    jobs: Sequence[Sequence[str]], compose_one: Callable[[Sequence[str]], DictConfig]
-) -> list[dict[str, Any]]:
-    """Compose and freeze the jobs of a sweep; those that differ in their seeds alone, once.
-
-    Args:
-        jobs: the overrides of each.
-        compose_one: composes one.
-
-    Raises:
-        UserError: a configuration does not work out.
-    """
-    shared: dict[tuple[str, ...], dict[str, Any]] = {}
-    configs = []
-    for overrides in jobs:
-        seeds = [text for text in overrides if re.fullmatch(r"seed=\d+", text)]
-        rest = tuple(text for text in overrides if text not in seeds)
-        if len(seeds) == 1 and rest in shared:
-            configs.append({**shared[rest], "seed": int(seeds[0].removeprefix("seed="))})
-            continue
-        composed = compose_one(overrides)
-        configs.append(freeze(composed))
-        if "${seed}" not in OmegaConf.to_yaml(composed):  # a value that follows the seed
-            shared[rest] = configs[-1]
-    return configs
+def follows_seed(cfg: DictConfig) -> bool:
+    """Whether a value of a composed configuration is made from the seed."""
+    return "${seed}" in OmegaConf.to_yaml(cfg)
 
 
 def parse_overrides(words: Sequence[str], loader: Any = None) -> list[Override]:
@@ -256,6 +231,10 @@ def explain(error: Exception, overrides: Iterable[str]) -> UserError:
         return _unknown_override(match[1], overrides)
     if match := re.search(r"Ambiguous value for argument '([^=']+)=([^']*)'", text):
         return UserError(f"{match[1]}={match[2]} is a list of values; give -m to sweep over them, or one value.")
+    if match := re.search(r"Sweep parameters '(.*)' requires --multirun", text, re.DOTALL):
+        return UserError(f"{shown(match[1])[1:-1]} stands for several values; give -m to try them, or one value.")
+    if match := re.search(r"force-add of config groups is not supported: '\+\+(.*)'", text, re.DOTALL):
+        return UserError(f"++{shown(match[1])[1:-1]} is a config group; leave out the ++.")
     if match := re.search(r"Error merging override (\S+)", text):
         reason = str(error.__cause__ or "").strip().splitlines()
         return UserError(f"{match[1]}: this key takes another kind of value{f' ({reason[0]})' if reason else ''}.")
@@ -274,7 +253,8 @@ def explain(error: Exception, overrides: Iterable[str]) -> UserError:
         said = next((shown(each)[1:-1] for each in overrides if match[1] in each), match[1])
         return UserError(f"{said}: {match[1]} cannot be resolved; name one of the options in conf/.")
     first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
-    first = first if len(first) <= 300 else f"{first[:200]}..."
+    first = f"{first[:200]}..." if len(first) > 300 else first
+    first = first if first.endswith((".", "?")) else f"{first}."
     named = [each for each in overrides if each.lstrip("+~").partition("=")[0] in first]
     said = "" if named else ", ".join(shown(each)[1:-1] for each in overrides) + ": "
     return UserError(f"{said}the configuration cannot be composed: {first}")

@@ -9,18 +9,17 @@ import sys
 import traceback
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-import torch.distributed as dist
 
 from indexnet.core.errors import UserError
 from indexnet.core.files import DiskFullError
 from indexnet.core.machine import cores, device_name
 from indexnet.core.registry import load_plugins
-from indexnet.data import create_data
 from indexnet.networks.costs import count_costs
 from indexnet.run import callbacks
 from indexnet.run.checks import check_sync_batchnorm
@@ -40,9 +39,16 @@ from indexnet.run.loggers import create_loggers
 from indexnet.run.ranks import started_here
 from indexnet.run.record import DataRecord, Record, Samples, skipped_files, write_rows
 from indexnet.run.resume import find_checkpoint
-from indexnet.run.schema import data_options, network_spec
-from indexnet.run.splits import describe_splits, measured_splits
-from indexnet.tasks import get_task, metric_key
+from indexnet.run.schema import (
+    BudgetConfig,
+    DebugConfig,
+    TrainerConfig,
+    TrainingConfig,
+    network_spec,
+    read_group,
+)
+from indexnet.run.splits import build_data, describe_splits, measured_splits
+from indexnet.tasks import get_task
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
@@ -51,6 +57,30 @@ if TYPE_CHECKING:
     from indexnet.run.folder import RunFolder
     from indexnet.run.ranks import Ranks
     from indexnet.tasks import Task
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of.
+
+    Attributes:
+        task: with its network.
+        train_set: what it is trained on.
+        tests: the splits that it is measured on, by name.
+        steps: optimizer steps.
+        limit: images of each of those splits that are measured; None: all.
+    """
+
+    task: Task
+    train_set: Dataset
+    tests: Mapping[str, Dataset]
+    steps: int
+    limit: int | None
+
+    @property
+    def counts(self) -> list[int]:
+        """How many images of each split are measured."""
+        return [len(split) if self.limit is None else min(self.limit, len(split)) for split in self.tests.values()]
 
 
 def execute(
@@ -76,55 +106,38 @@ def execute(
         UserError: a person's mistake; DiskFullError where there is no room.
     """
     load_plugins(config.get("plugins"))
-    settings, training, seed = config["trainer"], config["training"], config["seed"]
+    settings, training, seed = read_group(TrainerConfig, config), read_group(TrainingConfig, config), config["seed"]
     accelerator = _accelerator(settings)
     torch.manual_seed(seed)
-    options = data_options(config)
-    data = create_data(options.pop("name"), **options)
-    train_set, tests = data.train(), measured_splits(data, config)
-    steps = total_steps(training, config["budget"], len(train_set))
-    task = _build_task(config, steps)
-    limit = config["budget"].get("max_test")
-    reads = [steps * training["batch_size"], *(len(split) if limit is None else limit for split in tests.values())]
-    for split, count in zip((train_set, *tests.values()), reads, strict=True):
-        if (said := split.prepare(count)) and process_rank() == 0:
-            print(f"data {data.name}, {split.split}: {said}", flush=True)
-    _check_samples(config, task, train_set)
-    record.steps = steps
-    record.data = DataRecord(
-        data.name, Samples(len(train_set), train_set.fingerprint()), Samples(**describe_splits(tests))
-    )
-    _count_costs(record, task, config["task"]["costs_size"])
-
-    progress = callbacks.Progress(folder.path / "progress.json", steps, training["batch_size"], since)
+    parts = _build(config, record)
+    task, steps = parts.task, parts.steps
+    progress = callbacks.Progress(folder.path / "progress.json", steps, training.batch_size, since)
     resume, start = find_checkpoint(folder, config, settle=process_rank() == 0)
     skipped = callbacks.SkippedFiles()
     trainer = _trainer(folder, config, accelerator, steps, start, progress, skipped)
     loggers.extend(trainer.loggers)
-    counts = [len(test_set) if limit is None else min(limit, len(test_set)) for test_set in tests.values()]
-    if trainer.world_size > min(counts):
+    if trainer.world_size > min(parts.counts):
         raise UserError(
-            f"trainer.devices x num_nodes = {trainer.world_size} is more than the {min(counts)} images of a test set; "
-            "use fewer."
+            f"trainer.devices x num_nodes = {trainer.world_size} is more than the {min(parts.counts)} images of a test "
+            "set; use fewer."
         )
     ranks.start(trainer)
     if started_here():
         trainer.callbacks.append(callbacks.Terminable())  # type: ignore[attr-defined]
-    workers = worker_count(settings["num_workers"])
-    if settings["channels_last"]:
+    if settings.channels_last:
         task.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if start < steps:
         stream = StepStream(
-            len(train_set), training["batch_size"], steps, seed, start=start, accumulate=settings["accumulate"],
-            rank=trainer.global_rank, world=trainer.world_size, overfit=config["debug"]["overfit"],
+            len(parts.train_set), training.batch_size, steps, seed, start=start, accumulate=settings.accumulate,
+            rank=trainer.global_rank, world=trainer.world_size, overfit=read_group(DebugConfig, config).overfit,
         )  # fmt: skip
-        if settings["compile"]:
+        if settings.compile:
             task.network.compile()
-        if process_rank() == 0:
-            what = f"going on from step {start} of {steps}" if start else f"training for {steps} steps"
-            print(f"{what}, batch {training['batch_size']}", flush=True)
+        what = f"going on from step {start} of {steps}" if start else f"training for {steps} steps"
+        _say(f"{what}, batch {training.batch_size}")
+        loader = train_loader(parts.train_set, stream, worker_count(settings.num_workers))
         with one_sentence():
-            trainer.fit(task, train_loader(train_set, stream, workers), ckpt_path=resume, weights_only=True)
+            trainer.fit(task, loader, ckpt_path=resume, weights_only=True)
         record.train_peak_memory_mb = round(progress.peak_memory_mb(trainer.strategy.root_device), 1)
     else:
         trained = torch.load(str(resume), weights_only=True, map_location="cpu")
@@ -132,27 +145,7 @@ def execute(
         states = trained.get("callbacks", {})
         progress.load_state_dict(states.get(progress.state_key, {}))
         skipped.found = states.get(skipped.state_key, {}).get("found", {})
-    task.reset_test_metrics(list(tests))
-    loaders = [
-        evaluation_loader(
-            test_set, task.test_batch_size, workers, rank=trainer.global_rank, world=trainer.world_size, limit=limit
-        )
-        for test_set in tests.values()
-    ]
-    collector = _collector(task)
-    trainer.callbacks.append(collector)  # type: ignore[attr-defined]
-    if process_rank() == 0:
-        which = "" if record.split == "test" else f" of the {record.split} split"
-        print(f"testing on {sum(counts)} images{which}", flush=True)
-    with one_sentence():
-        trainer.test(task, loaders, verbose=False)
-    ranks.finish()  # what becomes of the others does not matter any more
-    expected = sum(counts)
-    if not collector.finite:
-        raise callbacks.DivergedError(f"the network's output is not finite after step {steps}")
-    rows = collector.rows
-    if len({row["name"] for row in rows}) != expected or len(rows) != expected:
-        raise RuntimeError(f"{len(rows)} of {expected} test images were evaluated; the metrics would be wrong")
+    rows = _test(parts, trainer, worker_count(settings.num_workers), record.split, ranks)
     if not trainer.is_global_zero:
         return
     record.metrics = {
@@ -168,13 +161,75 @@ def execute(
     record.device = device_name(trainer.strategy.root_device)
     write_rows(folder.path / "per_image.csv", rows)
     task.to(trainer.strategy.root_device)
-    _write_pictures(folder, task, tests, limit)
+    _write_pictures(folder, parts)
 
 
-def _write_pictures(folder: RunFolder, task: Task, tests: Mapping[str, Dataset], limit: int | None) -> None:
+def _build(config: dict[str, Any], record: Record) -> Parts:
+    """Build data and task, prepare the data, and record what they are.
+
+    Raises:
+        UserError: data are missing, or do not fit the task or the network.
+    """
+    data, training, budget = build_data(config), read_group(TrainingConfig, config), read_group(BudgetConfig, config)
+    train_set, tests = data.train(), measured_splits(data, record.split)
+    steps, limit = total_steps(training, budget, len(train_set)), budget.max_test
+    task = _build_task(config, steps)
+    reads = [steps * training.batch_size, *(len(split) if limit is None else limit for split in tests.values())]
+    for split, count in zip((train_set, *tests.values()), reads, strict=True):
+        if said := split.prepare(count):
+            _say(f"data {data.name}, {split.split}: {said}")
+    _check_samples(config, task, train_set)
+    record.steps = steps
+    record.data = DataRecord(
+        data.name, Samples(len(train_set), train_set.fingerprint()), Samples(**describe_splits(tests))
+    )
+    side = config["task"]["costs_size"]
+    size = (task.network.in_channels, side, side)
+    costs = count_costs(task.network, size)
+    record.parameters, record.resampling_parameters = costs.parameters, costs.resampling_parameters
+    record.paper_gflops, record.true_gmacs, record.costs_input = costs.paper_gflops, costs.true_gmacs, list(size)
+    return Parts(task, train_set, tests, steps, limit)
+
+
+def _test(parts: Parts, trainer: pl.Trainer, workers: int, split: str, ranks: Ranks) -> list[dict[str, Any]]:
+    """Measure the test splits, and return the values of every image of all processes.
+
+    Raises:
+        DivergedError: an output is not finite.
+    """
+    task, expected = parts.task, sum(parts.counts)
+    task.reset_test_metrics(list(parts.tests))
+    loaders = [
+        evaluation_loader(
+            test_set, task.test_batch_size, workers, rank=trainer.global_rank, world=trainer.world_size,
+            limit=parts.limit,
+        )
+        for test_set in parts.tests.values()
+    ]  # fmt: skip
+    collector = callbacks.ImageValues(task)
+    trainer.callbacks.append(collector)  # type: ignore[attr-defined]
+    _say(f"testing on {expected} images{'' if split == 'test' else f' of the {split} split'}")
+    with one_sentence():
+        trainer.test(task, loaders, verbose=False)
+    ranks.finish()  # what becomes of the others does not matter any more
+    if not collector.finite:
+        raise callbacks.DivergedError(f"the network's output is not finite after step {parts.steps}")
+    rows = collector.rows
+    if len({row["name"] for row in rows}) != expected or len(rows) != expected:
+        raise RuntimeError(f"{len(rows)} of {expected} test images were evaluated; the metrics would be wrong")
+    return rows
+
+
+def _say(text: str) -> None:
+    """Print a line, in the first process."""
+    if process_rank() == 0:
+        print(text, flush=True)
+
+
+def _write_pictures(folder: RunFolder, parts: Parts) -> None:
     """Write the gallery; a picture that fails is a bug to show, but no reason to lose a trained and tested run."""
     try:
-        write_gallery(folder.path / "pictures", task, tests, limit=limit)
+        write_gallery(folder.path / "pictures", parts.task, parts.tests, limit=parts.limit)
     except DiskFullError:
         raise  # they can be made once there is room
     except Exception:
@@ -182,23 +237,23 @@ def _write_pictures(folder: RunFolder, task: Task, tests: Mapping[str, Dataset],
         print(f"indexnet: {folder.path}: the run is complete, but its pictures could not be made.", file=sys.stderr)
 
 
-def _accelerator(settings: dict[str, Any]) -> str:
+def _accelerator(settings: TrainerConfig) -> str:
     """Settle the accelerator, and refuse what this machine does not have."""
     gpus = torch.cuda.device_count()
-    wanted = settings["accelerator"]
+    wanted = settings.accelerator
     if wanted == "gpu" and gpus == 0:
         raise UserError("trainer.accelerator=gpu but this machine shows no CUDA device; give trainer.accelerator=cpu.")
-    accelerator = ("gpu" if gpus else "cpu") if wanted == "auto" else str(wanted)
-    if accelerator == "gpu" and settings["devices"] > gpus:
+    accelerator = ("gpu" if gpus else "cpu") if wanted == "auto" else wanted
+    if accelerator == "gpu" and settings.devices > gpus:
         raise UserError(
-            f"trainer.devices={settings['devices']} but this machine has {gpus} GPU{'s' if gpus > 1 else ''}; "
+            f"trainer.devices={settings.devices} but this machine has {gpus} GPU{'s' if gpus > 1 else ''}; "
             f"give trainer.devices={gpus}, or trainer.accelerator=cpu for processes on the CPU."
         )
     check_sync_batchnorm(settings, accelerator)
-    if settings["sync_batchnorm"] and settings["devices"] * settings["num_nodes"] == 1 and process_rank() == 0:
-        print("trainer.sync_batchnorm=true does nothing on one device", flush=True)
+    if settings.sync_batchnorm and settings.processes == 1:
+        _say("trainer.sync_batchnorm=true does nothing on one device")
     if accelerator == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, cores() // settings["devices"]))
+        torch.set_num_threads(max(1, cores() // settings.devices))
     return accelerator
 
 
@@ -240,33 +295,25 @@ def _build_task(config: dict[str, Any], steps: int) -> Task:
     )
     task.config = config
     encoder = config["encoder"]
-    if encoder.get("name") is not None and process_rank() == 0:
+    if encoder.get("name") is not None:
         weights = "pretrained" if encoder.get("pretrained") else "random"
         norm = "frozen" if encoder.get("freeze_bn") else "trained"
         rate = config["optimizer"]["encoder_lr_multiplier"]
-        print(f"encoder {encoder['name']}: {weights} weights, batch norm {norm}, learning rate x {rate:g}", flush=True)
+        _say(f"encoder {encoder['name']}: {weights} weights, batch norm {norm}, learning rate x {rate:g}")
     return task
-
-
-def _count_costs(record: Record, task: Task, side: int) -> None:
-    size = (task.network.in_channels, side, side)
-    costs = count_costs(task.network, size)
-    record.parameters, record.resampling_parameters = costs.parameters, costs.resampling_parameters
-    record.paper_gflops, record.true_gmacs, record.costs_input = costs.paper_gflops, costs.true_gmacs, list(size)
 
 
 def _trainer(
     folder: RunFolder, config: dict[str, Any], accelerator: str, steps: int, start: int, *watching: pl.Callback
 ) -> pl.Trainer:
-    settings = config["trainer"]
-    every = checkpoint_interval(settings["checkpoint_every"], steps)
+    settings = read_group(TrainerConfig, config)
+    every = checkpoint_interval(settings.checkpoint_every, steps)
     seconds = config["budget"].get("max_seconds")  # of a run that only measures, see indexnet.sweep.plan_probe
-    devices = settings["devices"] * settings["num_nodes"]
-    strategy = "ddp" if devices > 1 else "auto"
-    if accelerator == "cpu" and devices > 2:
+    strategy = "ddp" if settings.processes > 1 else "auto"
+    if accelerator == "cpu" and settings.processes > 2:
         # DDP otherwise regroups gradients after its first step, and a resumed run would add up three in another order
         strategy = "ddp_find_unused_parameters_true"
-    show = sys.stderr.isatty() if settings["progress_bar"] == "auto" else bool(settings["progress_bar"])
+    show = sys.stderr.isatty() if settings.progress_bar == "auto" else settings.progress_bar
     # Lightning cannot see that the order of the data follows from the step
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -276,18 +323,18 @@ def _trainer(
     files = callbacks.AtomicCheckpointIO(folder.previous_checkpoint())
     return pl.Trainer(
         accelerator=accelerator,
-        devices=settings["devices"],
-        num_nodes=settings["num_nodes"],
+        devices=settings.devices,
+        num_nodes=settings.num_nodes,
         strategy=strategy,
-        precision=settings["precision"],
+        precision=settings.precision,
         min_epochs=0,
         max_epochs=1,  # the stream of batches is the whole run
         max_steps=steps,
         max_time={"seconds": seconds} if seconds else None,
         min_steps=min(steps, 5) if seconds else None,
-        accumulate_grad_batches=settings["accumulate"],
-        gradient_clip_val=settings["gradient_clip"],
-        sync_batchnorm=settings["sync_batchnorm"] and devices > 1,
+        accumulate_grad_batches=settings.accumulate,
+        gradient_clip_val=settings.gradient_clip,
+        sync_batchnorm=settings.sync_batchnorm and settings.processes > 1,
         use_distributed_sampler=False,
         logger=create_loggers(folder, config, start),
         log_every_n_steps=log_interval(steps),
@@ -303,33 +350,3 @@ def _trainer(
         num_sanity_val_steps=0,
         default_root_dir=folder.path,
     )
-
-
-def _collector(task: Task) -> Any:
-    """Return a callback that gathers the per-image values of all ranks, and whether all outputs were finite."""
-
-    class Collector(pl.Callback):
-        def __init__(self) -> None:
-            self.rows: list[dict[str, Any]] = []
-            self.finite = True
-
-        def on_test_batch_end(
-            self, trainer: Any, module: Any, outputs: Any, batch: Any, index: int, loader: int = 0
-        ) -> None:
-            split = task.test_sets[loader]
-            keys = [metric_key(split, name) for name in task.metric_names]
-            columns = {key: task.test_metrics[key].latest.tolist() for key in keys}
-            for i, name in enumerate(batch["name"]):
-                values = {key: column[i] for key, column in columns.items()}
-                self.rows.append({"name": metric_key(split, name), **values})
-
-        def on_test_epoch_end(self, trainer: Any, module: Any) -> None:
-            gathered: list[Any] = [(self.rows, task.predictions_finite)]
-            if trainer.world_size > 1:
-                own, gathered = gathered[0], gathered * trainer.world_size
-                dist.all_gather_object(gathered, own)
-            self.rows = [row for rows, _ in gathered for row in rows]
-            self.finite = all(finite for _, finite in gathered)
-            self.rows.sort(key=lambda row: str(row["name"]))
-
-    return Collector()

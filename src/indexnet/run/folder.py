@@ -14,7 +14,7 @@ from indexnet.core.errors import UserError
 from indexnet.core.files import atomic_write
 from indexnet.core.locks import HeldError, exclusive, held
 from indexnet.run.record import Record, RecordError, Status
-from indexnet.run.schema import PLACE_KEYS, config_hash
+from indexnet.run.schema import config_hash, is_place
 
 
 def run_path(config: Mapping[str, Any]) -> Path:
@@ -150,22 +150,16 @@ def _check_files(folder: RunFolder, there: Mapping[str, Any], config: Mapping[st
     record = folder.record()
     if record is None or record.data.train.fingerprint is None:
         return
-    from indexnet.data import create_data
-    from indexnet.run.schema import data_options
-    from indexnet.run.splits import describe_splits, measured_splits
+    from indexnet.run.splits import build_data, describe_splits, measured_splits
 
-    options = data_options(config)
-    data = create_data(options.pop("name"), **options)
-    there_now = (data.train().fingerprint(), describe_splits(measured_splits(data, config))["fingerprint"])
+    data = build_data(config)
+    tests = measured_splits(data, config.get("split", "test"))
+    there_now = (data.train().fingerprint(), describe_splits(tests)["fingerprint"])
     if there_now != (record.data.train.fingerprint, record.data.test.fingerprint):
         raise UserError(
             f"{folder.path} holds a run on the files of data.root={old}, and data.root={new} has others; give "
             "paths.runs=ANOTHER_FOLDER, or move or delete that folder."
         )
-
-
-_PLACES = (*PLACE_KEYS, "data.root", "data.cache", "trainer.num_workers", "trainer.progress_bar")
-"""Keys that are no part of what a run is, see :func:`indexnet.run.schema.config_hash`."""
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
@@ -176,7 +170,7 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str) -> str:
     for key in [*old, *(k for k in new if k not in old)]:
         a, b = old.get(key), new.get(key)
-        if a == b or f"{prefix}{key}" in _PLACES:
+        if a == b or is_place(f"{prefix}{key}"):
             continue
         if isinstance(a, Mapping) and isinstance(b, Mapping):
             if found := _difference(a, b, f"{prefix}{key}."):

@@ -21,6 +21,7 @@ from torch.utils.data import Dataset as TorchDataset
 from indexnet.core.errors import UserError
 from indexnet.core.machine import cores
 from indexnet.data import Dataset
+from indexnet.run.schema import BudgetConfig, TrainingConfig
 
 Key = tuple[int, int]
 
@@ -97,11 +98,10 @@ class StepStream(Sampler[list[Key]]):
                 yield keys[k * part : (k + 1) * part][self.rank :: self.world]
 
 
-def total_steps(training: dict[str, Any], budget: dict[str, Any], count: int) -> int:
+def total_steps(training: TrainingConfig, budget: BudgetConfig, count: int) -> int:
     """Return the optimizer steps of a run: ``steps``, or ``epochs`` over ``count`` samples, within the budget."""
-    steps = training["steps"] or max(1, round(training["epochs"] * count / training["batch_size"]))
-    cap = budget.get("max_steps")
-    return min(steps, cap) if cap else int(steps)
+    steps = training.steps or max(1, round((training.epochs or 0) * count / training.batch_size))
+    return min(steps, budget.max_steps or steps)
 
 
 def checkpoint_interval(setting: int | str, steps: int) -> int:

@@ -20,6 +20,7 @@ from typing import Any, Literal, Self, TypeGuard, get_args
 
 from indexnet.core.errors import UserError
 from indexnet.core.files import atomic_write, read_json, write_json
+from indexnet.run.schema import ExperimentConfig, TrainerConfig, TrainingConfig, read_group
 
 SCHEMA = 1
 """Version of the records that this program writes, and the newest that it reads."""
@@ -136,14 +137,13 @@ class Record:
             config: its frozen configuration.
             config_digest: that configuration's hash.
         """
-        experiment, trainer = config["experiment"], config["trainer"]
-        devices = trainer["devices"] * trainer["num_nodes"]
-        batch = config["training"]["batch_size"]
+        experiment, trainer = read_group(ExperimentConfig, config), read_group(TrainerConfig, config)
+        batch = read_group(TrainingConfig, config).batch_size
         printed = config.get("protocol") or {}
         return cls(
-            experiment=experiment["name"],
-            row=experiment["row"],
-            label=experiment["label"],
+            experiment=experiment.name,
+            row=experiment.row,
+            label=experiment.label,
             task=config["task"]["name"],
             seed=config["seed"],
             budget=config["budget"]["name"],
@@ -151,9 +151,9 @@ class Record:
             resampling=config["resampling"],
             batch={
                 "global": batch,
-                "devices": devices,
-                "accumulate": trainer["accumulate"],
-                "per_device": batch // (devices * trainer["accumulate"]),
+                "devices": trainer.processes,
+                "accumulate": trainer.accumulate,
+                "per_device": batch // (trainer.processes * trainer.accumulate),
                 "printed": printed.get("training.batch_size"),
             },
             changes=_changes(config, printed),

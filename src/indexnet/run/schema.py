@@ -39,8 +39,8 @@ class TrainingConfig:
 
     batch_size: Positive
     size: Positive
-    steps: Positive | None
-    epochs: Positive | None
+    steps: Positive | None = None
+    epochs: Positive | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,11 @@ class TrainerConfig:
     checkpoint_every: Literal["auto"] | Positive
     progress_bar: Literal["auto"] | bool = field(metadata=_PLACE)
 
+    @property
+    def processes(self) -> int:
+        """Processes of the run, one for each device."""
+        return self.devices * self.num_nodes
+
 
 @dataclass(frozen=True)
 class LoggerConfig:
@@ -77,10 +82,10 @@ class BudgetConfig:
     """The caps of a budget; null caps nothing."""
 
     name: Text
-    max_steps: Positive | None
-    max_batch_size: Positive | None
-    max_size: Positive | None
-    max_test: Positive | None
+    max_steps: Positive | None = None
+    max_batch_size: Positive | None = None
+    max_size: Positive | None = None
+    max_test: Positive | None = None
 
 
 @dataclass(frozen=True)
@@ -184,6 +189,13 @@ def _types_of(kind: Any) -> dict[str, Any]:
 
 
 @functools.cache
+def _required(kind: Any) -> tuple[str, ...]:
+    """Return the names of the fields without a default."""
+    missing = (dataclasses.MISSING, dataclasses.MISSING)
+    return tuple(each.name for each in dataclasses.fields(kind) if (each.default, each.default_factory) == missing)
+
+
+@functools.cache
 def known_keys() -> tuple[str, ...]:
     """Return the dotted keys of the fixed groups, the names of the groups and the single keys."""
     inner = [f"{group}.{key}" for group, kind in GROUPS.items() for key in _types_of(kind)]
@@ -230,11 +242,7 @@ def check_fixed(config: Mapping[str, Any]) -> None:
     for key in config:
         if key not in known:
             raise unknown_key(key, known)
-    missing = dataclasses.MISSING
-    for key in (*_TYPES, *_SWEEP_TYPES):
-        own = Config.__dataclass_fields__.get(key)
-        if own is not None and (own.default, own.default_factory) != (missing, missing):
-            continue
+    for key in (*_required(Config), *_required(SweepConfig)):
         if key in (*GROUPS, *OPEN_GROUPS):
             if key not in config:
                 raise UserError(f"{key} is missing; name one of the options of conf/{key}.")
@@ -254,10 +262,11 @@ def _check_group(group: str, node: Mapping[str, Any]) -> None:
     for key in node:
         if key not in types:
             raise unknown_key(f"{group}.{key}", [f"{group}.{each}" for each in types])
-    for key, annotation in types.items():
+    for key in _required(GROUPS[group]):
         if key not in node:
-            raise UserError(f"{group}.{key} is missing; it must be {in_words(annotation)}.")
-        check_value(f"{group}.{key}", node[key], annotation)
+            raise UserError(f"{group}.{key} is missing; it must be {in_words(types[key])}.")
+    for key, value in node.items():
+        check_value(f"{group}.{key}", value, types[key])
 
 
 @functools.cache
@@ -277,28 +286,12 @@ def is_place(key: str) -> bool:
     return key in places() or key.partition(".")[0] in places()
 
 
-PLACE_KEYS = tuple(sorted(key for key in places() if "." not in key))
-"""Groups that are places as wholes."""
-
-
 def network_spec(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what :func:`indexnet.networks.create_network` needs: name and options, resampling and encoder included."""
     spec = {**config["network"], "resampling": dict(config["resampling"])}
     if config["encoder"].get("name") is not None:
         spec["encoder"] = dict(config["encoder"])
     return spec
-
-
-def data_options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options for :func:`indexnet.data.create_data`: the data group, the task, and the size of a crop."""
-    from indexnet.core.registry import option_names
-    from indexnet.data import get_data
-
-    options = dict(config["data"])
-    options["task"] = config["task"]["name"]
-    if "size" in option_names(get_data(options["name"])):
-        options.setdefault("size", config["training"]["size"])
-    return options
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

@@ -8,7 +8,17 @@ from typing import Any
 
 from indexnet.core.errors import UserError
 from indexnet.run.checks import check_open, check_parts, check_schedule, check_split, schedule_options
-from indexnet.run.schema import BudgetConfig, TrainingConfig, check_fixed, data_options, is_place, read_group
+from indexnet.run.folder import RunFolder, run_path
+from indexnet.run.schema import (
+    OPEN_GROUPS,
+    SETTLED,
+    BudgetConfig,
+    TrainingConfig,
+    check_fixed,
+    config_hash,
+    is_place,
+    read_group,
+)
 from indexnet.run.tables import EXPERIMENT_KEYS
 
 _PRINTED = ("training.batch_size", "optimizer.lr")
@@ -47,24 +57,47 @@ def settle(plain: Mapping[str, Any]) -> dict[str, Any]:
         UserError: an unknown name or option, or parts that do not fit together.
     """
     config: dict[str, Any] = copy.deepcopy(dict(plain))
-    if not config.get("plugins"):
-        config.pop("plugins", None)
     check_split(config)
     training = read_group(TrainingConfig, config)
     if training.steps is None and training.epochs is None:
         raise UserError("training.steps and training.epochs are both null; give one of them.")
     check_open(config)
-    _apply_budget(config)
     check_schedule(config["schedule"], training.epochs)
-    kept = ("name", *schedule_options(config["schedule"]["name"]))  # a task's milestones mean nothing to `constant`
-    config["schedule"] = {key: config["schedule"][key] for key in ("name", *config["schedule"]) if key in kept}
+    _reduce(config)
     _settle_encoder(config)
     _settle_data(config)
     check_parts(config)
     return config
 
 
-def _apply_budget(config: dict[str, Any]) -> None:
+def settled_before(plain: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the frozen form of a row of a table whose run has ended, by what its folder holds; None where it has not.
+
+    Nothing is built for that, and no torch is imported: a sweep that is done is seen to be so at once.
+    """
+    if plain["experiment"]["name"] is None:  # its folder is named after the frozen form
+        return None
+    config = copy.deepcopy(dict(plain))
+    try:
+        folder = RunFolder(run_path(config))
+        if folder.status() not in ("done", "diverged"):
+            return None
+        there = folder.config()
+        _reduce(config)
+        for group in OPEN_GROUPS:
+            config[group] |= {key: there[group][key] for key, value in config[group].items() if value == "auto"}
+    except (UserError, LookupError, TypeError):  # a mistake, which freezing explains
+        return None
+    config |= {key: there[key] for key in SETTLED if key in there}
+    return config if config_hash(config) == config_hash(there) else None
+
+
+def _reduce(config: dict[str, Any]) -> None:
+    """Apply the budget's caps, and drop what means nothing to the schedule or is empty."""
+    if not config.get("plugins"):
+        config.pop("plugins", None)
+    kept = ("name", *schedule_options(config["schedule"]["name"]))  # a task's milestones mean nothing to `constant`
+    config["schedule"] = {key: config["schedule"][key] for key in ("name", *config["schedule"]) if key in kept}
     budget, training, data = read_group(BudgetConfig, config), config["training"], config["data"]
     if budget.max_batch_size is not None:
         training["batch_size"] = min(training["batch_size"], budget.max_batch_size)
@@ -104,14 +137,13 @@ def _settle_data(config: dict[str, Any]) -> None:
     Raises:
         UserError: the data set, its options or its classes do not fit.
     """
-    from indexnet.data import create_data
+    from indexnet.run.splits import build_data
 
     keys = (("network", "in_channels"), ("network", "classes"), ("task", "classes"))
     found = [(group, key) for group, key in keys if config[group].get(key) == "auto"]
     if not found:
         return
-    options = data_options(config)
-    data = create_data(options.pop("name"), **options)
+    data = build_data(config)
     for group, key in found:
         if key == "in_channels":
             config[group][key] = data.channels

@@ -1,4 +1,4 @@
-"""Which splits of a data set a run is measured on, and how they are described."""
+"""The data set of a run: how it is built, which splits the run is measured on, and how they are described."""
 
 from __future__ import annotations
 
@@ -11,13 +11,24 @@ if TYPE_CHECKING:
     from indexnet.data import Data, Dataset
 
 
-def measured_splits(data: Data, config: Mapping[str, Any]) -> Mapping[str, Dataset]:
-    """Return the splits, by name, that a run is measured on: the test splits, or with ``split=validation`` that one.
+def build_data(config: Mapping[str, Any]) -> Data:
+    """Build the data set of a configuration; samples have the size of its training crops, if they have one."""
+    from indexnet.core.registry import option_names
+    from indexnet.data import create_data, get_data
+
+    options = {**config["data"], "task": config["task"]["name"]}
+    if "size" in option_names(get_data(options["name"])):
+        options.setdefault("size", config["training"]["size"])
+    return create_data(options.pop("name"), **options)
+
+
+def measured_splits(data: Data, split: str) -> Mapping[str, Dataset]:
+    """Return the splits, by name, that a run is measured on: for ``test`` the test splits, for ``validation`` that one.
 
     Raises:
         UserError: the data set has no validation split as it is configured, or files are missing.
     """
-    if config.get("split", "test") == "test":
+    if split == "test":
         return data.tests()
     validation = data.validation()
     if validation is None:

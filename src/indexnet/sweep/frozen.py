@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from indexnet.run.config import DictConfig, HydraContext, compose_job, freeze_jobs
+from indexnet.run.config import (
+    DictConfig,
+    HydraContext,
+    compose,
+    compose_job,
+    composing,
+    follows_seed,
+    freeze,
+    load_sweep,
+    to_plain,
+)
+from indexnet.run.schema import Positive, check_value
+from indexnet.run.settle import settled_before, without_sweep
+from indexnet.sweep.expand import expand
 
 
 def frozen_jobs(
@@ -24,4 +38,59 @@ def frozen_jobs(
     Raises:
         UserError: a configuration does not work out.
     """
-    return freeze_jobs(job_overrides, lambda overrides: compose_job(config, context, overrides))
+    return _frozen(job_overrides, lambda overrides: compose_job(config, context, overrides))
+
+
+def compose_sweep(overrides: Sequence[str]) -> tuple[list[dict[str, Any]], int, bool]:
+    """Compose and freeze the runs that ``indexnet train -m`` would make of the same overrides; nothing is written.
+
+    Returns:
+        The frozen configurations in the sweep's order, how many runs go on at a time, and whether failed ones are
+        tried again.
+
+    Raises:
+        UserError: what ``indexnet train -m`` would refuse as well.
+    """
+    with composing():
+        base, asked = load_sweep(overrides)
+        configs = _frozen(list(expand(asked)), compose)
+    launcher = base.hydra.launcher  # that of a cluster has no n_jobs: all runs at a time, on one device each
+    n_jobs = launcher.n_jobs if "n_jobs" in launcher else 1
+    return configs, jobs_at_a_time(base, n_jobs), bool(base.get("retry_failed", False))
+
+
+def jobs_at_a_time(config: DictConfig, n_jobs: int | None) -> int:
+    """Return how many runs of a sweep go on at a time: what its launcher says, else what the experiment's file says."""
+    if n_jobs is None:
+        n_jobs = config.experiment.get("n_jobs", 1)
+        check_value("experiment.n_jobs", n_jobs, Positive)
+    return int(n_jobs)
+
+
+def _frozen(jobs: Sequence[Sequence[str]], compose_one: Callable[[Sequence[str]], DictConfig]) -> list[dict[str, Any]]:
+    """Compose and freeze jobs; those that differ in their seeds alone once, and none where all are finished."""
+    shared: dict[tuple[str, ...], DictConfig] = {}
+    composed: list[tuple[DictConfig, dict[str, Any]]] = []  # of each job, and what is its own
+    for overrides in jobs:
+        seeds = [text for text in overrides if re.fullmatch(r"seed=\d+", text)]
+        key, own = tuple(overrides), dict[str, Any]()
+        if len(seeds) == 1:
+            key = (*(text for text in overrides if text != seeds[0]), "seed")
+            own = {"seed": int(seeds[0].removeprefix("seed="))}
+        cfg = shared[key] if key in shared else compose_one(overrides)
+        if not follows_seed(cfg):
+            shared[key] = cfg
+        composed.append((cfg, own))
+    ended: list[dict[str, Any]] = []
+    for cfg, own in composed:
+        config = settled_before({**without_sweep(to_plain(cfg)), **own})
+        if config is None:
+            break
+        ended.append(config)
+    else:
+        return ended
+    frozen: dict[int, dict[str, Any]] = {}
+    for cfg, _ in composed:
+        if id(cfg) not in frozen:
+            frozen[id(cfg)] = freeze(cfg)
+    return [{**frozen[id(cfg)], **own} for cfg, own in composed]

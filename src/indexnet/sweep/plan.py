@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indexnet.core.errors import UserError
+from indexnet.run.schema import BudgetConfig, TrainerConfig, TrainingConfig, read_group
 
 if TYPE_CHECKING:
     from indexnet.run.folder import RunFolder
@@ -39,9 +40,8 @@ def compose_table(name: str, overrides: Sequence[str]) -> Sweep:
     Raises:
         UserError: what ``indexnet train -m`` would refuse as well.
     """
-    from indexnet.run.config import compose_sweep
     from indexnet.run.tables import load_experiment
-    from indexnet.sweep.expand import expand
+    from indexnet.sweep.frozen import compose_sweep
 
     experiment = load_experiment(name)
     for text in overrides:
@@ -49,7 +49,7 @@ def compose_table(name: str, overrides: Sequence[str]) -> Sweep:
             raise UserError(f"{text!r} is no override; give group=option or group.key=value.")
         if text.partition("=")[0] == "experiments":
             raise UserError(f"{text}: the experiment is {name}, named before the overrides; plan one at a time.")
-    configs, n_jobs, retry_failed = compose_sweep([f"experiments={name}", *overrides], expand)
+    configs, n_jobs, retry_failed = compose_sweep([f"experiments={name}", *overrides])
     if n_jobs < 1:
         raise UserError(f"hydra.launcher.n_jobs={n_jobs} must be at least 1.")
     return Sweep(experiment, tuple(configs), n_jobs, retry_failed)
@@ -88,8 +88,7 @@ class PlannedRow:
     @property
     def devices(self) -> int:
         """Devices that a run takes."""
-        trainer = self.config["trainer"]
-        return int(trainer["devices"] * trainer["num_nodes"])
+        return read_group(TrainerConfig, self.config).processes
 
 
 def group_rows(sweep: Sweep) -> list[PlannedRow]:
@@ -119,7 +118,8 @@ def group_rows(sweep: Sweep) -> list[PlannedRow]:
             if data not in counts:
                 counts[data] = _counts(config)
             train, tests = counts[data]
-            rows[place] = PlannedRow(name, config, total_steps(config["training"], config["budget"], train), tests)
+            training, budget = read_group(TrainingConfig, config), read_group(BudgetConfig, config)
+            rows[place] = PlannedRow(name, config, total_steps(training, budget, train), tests)
         found = rows[place]
         found.runs += 1
         status, step = _progress(RunFolder(run_path(config)), config)
@@ -132,14 +132,10 @@ def group_rows(sweep: Sweep) -> list[PlannedRow]:
 
 def _counts(config: Mapping[str, Any]) -> tuple[int, tuple[int, ...]]:
     """Return the samples of a run's training split and of each split that it is measured on."""
-    from indexnet.data import create_data
-    from indexnet.run.schema import data_options
-    from indexnet.run.splits import measured_splits
+    from indexnet.run.splits import build_data, measured_splits
 
-    options = data_options(config)
-    data = create_data(options.pop("name"), **options)
-    train, limit = len(data.train()), config["budget"].get("max_test")
-    splits = measured_splits(data, config).values()
+    data, limit = build_data(config), read_group(BudgetConfig, config).max_test
+    train, splits = len(data.train()), measured_splits(data, config.get("split", "test")).values()
     return train, tuple(len(split) if limit is None else min(limit, len(split)) for split in splits)
 
 

@@ -13,6 +13,7 @@ from indexnet.core.errors import UserError
 from indexnet.run.folder import RunFolder
 from indexnet.run.record import Record, RecordError
 from indexnet.run.resume import resumed_step
+from indexnet.run.schema import BudgetConfig, TrainingConfig, read_group
 from indexnet.sweep.pool import Outcome, Running, View
 
 if TYPE_CHECKING:
@@ -66,14 +67,14 @@ def announce(configs: Sequence[Mapping[str, Any]], n_jobs: int) -> None:
 
 def _length(config: Mapping[str, Any]) -> str:
     """Return how long a run trains: ``200 steps of 32``, ``3 steps of 2 (20 cut by budget.max_steps)``."""
-    training, cap = config["training"], config["budget"].get("max_steps")
-    batch = training["batch_size"]
-    if not training["steps"]:
+    training, cap = read_group(TrainingConfig, config), read_group(BudgetConfig, config).max_steps
+    batch = training.batch_size
+    if training.steps is None:
         most = f", at most {cap} steps" if cap else ""
-        return f"{training['epochs']} epochs in batches of {batch}{most}"
-    if cap and cap < training["steps"]:
-        return f"{cap} steps of {batch} ({training['steps']} cut by budget.max_steps)"
-    return f"{training['steps']} steps of {batch}"
+        return f"{training.epochs} epochs in batches of {batch}{most}"
+    if cap and cap < training.steps:
+        return f"{cap} steps of {batch} ({training.steps} cut by budget.max_steps)"
+    return f"{training.steps} steps of {batch}"
 
 
 def duration(seconds: float) -> str:
