@@ -128,16 +128,17 @@ def count(experiment: Experiment, costs_of: Callable[[Experiment, Row], Costs] |
 
 def row_costs(experiment: Experiment, row: Row) -> Costs:
     """Count one row for the input size and with the overrides that the table prints costs for."""
-    import torch
+    from indexnet.core.registry import load_plugins
+    from indexnet.networks import count_costs
+    from indexnet.run.checks import network_without_memory
+    from indexnet.run.config import compose, to_plain
+    from indexnet.run.settle import settle, without_sweep
 
-    from indexnet.networks import count_costs, create_network, without_pretrained
-    from indexnet.run.config import compose, freeze
-    from indexnet.run.schema import network_spec
-
-    config = freeze(compose([f"experiments={experiment.name}", *row.overrides, *experiment.cost_overrides]))
-    spec = without_pretrained(network_spec(config))
-    with torch.device("meta"):
-        network = create_network(spec.pop("name"), **spec)
+    composed = compose([f"experiments={experiment.name}", *row.overrides, *experiment.cost_overrides])
+    plain = without_sweep(to_plain(composed))  # not frozen: that composes the row twice more, for its protocol
+    load_plugins(plain.get("plugins"))
+    config = settle(plain)
+    network = network_without_memory(config)
     side = config["task"]["costs_size"]
     return count_costs(network, experiment.cost_input or (network.in_channels, side, side))
 

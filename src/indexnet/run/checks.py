@@ -173,7 +173,7 @@ def check_parts(config: Mapping[str, Any]) -> None:
     from indexnet.tasks import get_task
 
     task = get_task(config["task"]["name"])
-    network = _build(json.dumps(network_spec(config)))
+    network = network_without_memory(config)
     task(network, **{key: value for key, value in config["task"].items() if key not in ("name", "costs_size")})
     if config["training"]["size"] < task.smallest_size:
         raise UserError(
@@ -183,9 +183,17 @@ def check_parts(config: Mapping[str, Any]) -> None:
     _check_batch(config)
 
 
+def network_without_memory(config: Mapping[str, Any]) -> Network:
+    """Return the network of a configuration on the meta device; those that share it get the same one.
+
+    Raises:
+        UserError: it cannot be built from its options.
+    """
+    return _build(json.dumps(network_spec(config)))
+
+
 @functools.lru_cache(maxsize=64)
 def _build(spec: str) -> Network:
-    """Build a network on the meta device; the rows of a sweep that share it build it once."""
     import torch
 
     from indexnet.networks import create_network

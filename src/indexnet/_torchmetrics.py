@@ -1,0 +1,93 @@
+"""Import torchmetrics without scipy.signal and torchvision, which it imports for two of its metrics.
+
+Lightning imports all of torchmetrics, and that imports scipy.signal (to patch one of its names) and torchvision (for one
+metric): seconds of each start of the console command, which uses neither. While torchmetrics is imported, stand-ins take
+their places; what torchmetrics has taken from one becomes the real thing when it is used. Afterwards both modules are
+imported as ever.
+"""
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+_POSTPONED = ("scipy.signal", "torchvision", "torchvision.models")
+
+
+class _Attribute:
+    """Something in a module that is not imported before this is used."""
+
+    def __init__(self, module: str, name: str) -> None:
+        self._place = module, name
+
+    def _real(self) -> Any:
+        module, name = self._place
+        return getattr(importlib.import_module(module), name)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # asked by whoever inspects, not by whoever uses
+            raise AttributeError(name)
+        return getattr(self._real(), name)
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        return self._real()(*arguments, **options)
+
+
+class _StandIn(ModuleType):
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.__spec__ = importlib.machinery.ModuleSpec(name, None)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _Attribute(self.__name__, name)
+
+
+class _Loader(importlib.abc.Loader):
+    """The loader of torchmetrics, with stand-ins in place; where a version cannot work with them, without."""
+
+    def __init__(self, loader: importlib.abc.Loader) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        importlib.import_module("torch")  # first: it is to see no stand-in
+        stand_ins = {name: _StandIn(name) for name in _POSTPONED if name not in sys.modules}
+        sys.modules.update(stand_ins)
+        works = False
+        try:
+            self._loader.exec_module(module)
+            works = True
+        except Exception:
+            if not stand_ins:
+                raise
+        finally:
+            for name, stand_in in stand_ins.items():
+                if sys.modules.get(name) is stand_in:
+                    del sys.modules[name]
+        if not works:
+            self._loader.exec_module(module)
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname != "torchmetrics":
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader)
+        return spec
+
+
+def install() -> None:
+    """Put the finder in front, once. For processes of the console command; a library leaves imports alone."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())

@@ -1,0 +1,65 @@
+"""What the console command imports, each time in a process of its own."""
+
+import subprocess
+import sys
+
+import pytest
+
+TRAIN = (
+    "import sys; from indexnet.cli import main\n"
+    "code = main(['train', 'task=reconstruction', 'resampling=max_unpool', 'training.steps=1', 'data.test_count=2',\n"
+    "    'training.batch_size=2', 'trainer.accelerator=cpu', 'trainer.num_workers=0'])\n"
+    "assert code == 0\n"
+)
+
+
+def run(code, folder):
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_training_imports_neither_scipy_signal_nor_torchvision_nor_timm(tmp_path):
+    unused = ("scipy.signal", "scipy.stats", "torchvision", "timm", "albumentations", "wandb", "matplotlib", "h5py")
+    shown = run(TRAIN + f"print('FOUND', [name for name in {unused!r} if name in sys.modules])", tmp_path)
+    assert shown.splitlines()[-1] == "FOUND []"
+
+
+def test_what_torchmetrics_postpones_works_afterwards(tmp_path):
+    run(
+        "import sys; from indexnet.cli import main\n"
+        "assert main(['list', 'metrics']) == 0\n"
+        "from torchmetrics.functional.image import arniqa\n"
+        "import torchmetrics\n"
+        "assert 'scipy.signal' not in sys.modules and 'torchvision' not in sys.modules\n"
+        "module = sys.modules['torchmetrics.functional.image.arniqa']\n"
+        "assert 'resnet50' in vars(module) and 'torchvision' not in sys.modules\n"
+        "assert type(module.transforms.Normalize([0.5], [0.5])).__module__ == 'torchvision.transforms.transforms'\n"
+        "assert type(module.resnet50()).__name__ == 'ResNet'\n"
+        "import scipy, scipy.signal\n"
+        "assert scipy.signal.convolve([1.0, 2.0], [1.0]).tolist() == [1.0, 2.0] and scipy.signal.__file__\n"
+        "import timm, torchvision; assert torchvision.__file__\n",
+        tmp_path,
+    )
+
+
+def test_a_torchmetrics_that_cannot_do_without_is_imported_plainly(tmp_path):
+    package = tmp_path / "torchmetrics"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "from scipy.signal import convolve\nfrom torchmetrics import inner\nclass Metric:\n    pass\n"
+    )
+    (package / "inner.py").write_text("from scipy.signal import dlti\nclass Own(dlti):\n    pass\n")
+    run(
+        "import sys; from indexnet import _torchmetrics\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        "_torchmetrics.install(); import torchmetrics\n"
+        "from scipy import signal\n"
+        "assert torchmetrics.inner.Own.__mro__[1] is signal.dlti and torchmetrics.convolve is signal.convolve\n",
+        tmp_path,
+    )
+
+
+@pytest.mark.parametrize("code", ["import indexnet", "import indexnet.run.fit"])
+def test_the_library_leaves_imports_alone(tmp_path, code):
+    run(f"import sys; {code}; assert not [each for each in sys.meta_path if 'torchmetrics' in str(each)]", tmp_path)
