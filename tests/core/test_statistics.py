@@ -45,7 +45,7 @@ def test_kendall_tau_b_by_hand(first, second, expected):
 def test_kendall_tau_b_where_it_is_not_defined():
     assert kendall_tau_b([1.0], [2.0]) is None
     assert kendall_tau_b([1.0, 1.0], [1.0, 2.0]) is None
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="shapes are incompatible"):
         kendall_tau_b([1.0, 2.0, 3.0], [1.0, 2.0])
 
 

@@ -71,7 +71,8 @@ def test_throughput_is_that_of_all_tries(tmp_path, clock, monkeypatch):
     third.load_state_dict(second.state_dict())
     assert third.samples_per_s == 12 / 4  # only the test was left to do
     clock.now = 155
-    third.on_test_batch_end(_Trainer(7), None, None, None, 0)
+    third.on_test_start(_Trainer(7), None)
+    third.on_test_batch_end(_Trainer(7), None, None, {"name": ["a"]}, 0)
     assert files.read_json(tmp_path / "progress.json")["elapsed_s"] == 5.0
     assert files.read_json(tmp_path / "progress.json")["step"] == 7
 

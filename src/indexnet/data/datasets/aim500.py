@@ -135,8 +135,7 @@ class Aim500(CompositeData):
         return {names[i] for i in order[:count]}
 
     def backgrounds(self, split: str) -> list[Path]:
-        """Return the photographs behind a split's composites: of one permutation, training's from the front, tests'
-        from the end."""  # noqa: D209
+        """Return a split's photographs, of one permutation: training's from the front, tests' from the end."""
         files = super().backgrounds("train")
         order = np.random.default_rng(self.options.seed).permutation(len(files))
         counts = {name: len(self.foregrounds(name)) * self.count(name) for name in ("train", "test")}
