@@ -215,7 +215,8 @@ def _check_batch(trainer: TrainerConfig, training: TrainingConfig, budget: Budge
         key = "budget.max_batch_size" if budget.max_batch_size == batch else "training.batch_size"
         raise UserError(
             f"{key}={batch} is the global batch and cannot be split evenly over {trainer.devices} devices x "
-            f"{trainer.num_nodes} nodes x {trainer.accumulate} accumulated batches; give a multiple of {parts}."
+            f"{trainer.num_nodes} nodes x {trainer.accumulate} accumulated batches; give a multiple of {parts}, or "
+            "less of trainer.devices, trainer.num_nodes or trainer.accumulate."
         )
     check_sync_batchnorm(trainer, trainer.accelerator)
 
