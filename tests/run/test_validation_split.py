@@ -53,7 +53,7 @@ def test_a_validation_split_on_other_files_is_told_apart(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("words", "sentence"), [
-    (["split=validaton", "task=depth"], r"unknown split 'validaton'\. Did you mean 'validation'\?"),
+    (["split=validaton", "task=depth"], r"split='validaton' must be test or validation\."),
     (["split=validation", "task=reconstruction", "data=photos"], r"data=photos has no validation split; of those for "
      r"task=reconstruction, scenes can have one"),
     (["split=validation", "task=segmentation", "data=sunrgbd"], r"no validation split; of those for task=segmentation, "

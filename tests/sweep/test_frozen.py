@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from indexnet.cli import main
+from indexnet.core.files import write_json
 from indexnet.core.metric_facts import FACTS
 from indexnet.metrics import list_metrics
-from indexnet.run import config as configs
+from indexnet.run.folder import prepare
+from indexnet.sweep import frozen as jobs_frozen
 from indexnet.sweep import launch
 from indexnet.sweep.pool import Job, Outcome
 
@@ -24,7 +26,7 @@ def sweep(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     captured: list[dict] = []
     frozen: list[dict] = []
-    freeze = configs.freeze
+    freeze = jobs_frozen.freeze
 
     def run_sweep(jobs, titles, **options):
         captured[:] = jobs
@@ -35,7 +37,7 @@ def sweep(tmp_path, monkeypatch):
         return frozen[-1]
 
     monkeypatch.setattr(launch, "run_sweep", run_sweep)
-    monkeypatch.setattr(configs, "freeze", count)
+    monkeypatch.setattr(jobs_frozen, "freeze", count)
 
     def run(*arguments: str) -> tuple[list[dict], int]:
         frozen.clear()
@@ -60,6 +62,19 @@ def test_the_seeds_of_a_row_are_composed_once(sweep):
     changed, composed = sweep(*ROWS, "training.batch_size=1")
     assert composed == 2
     assert {config["training"]["batch_size"] for config in changed} == {1}
+
+
+def test_a_table_that_is_done_is_known_by_its_folders(sweep):
+    found, _ = sweep(*ROWS)
+    folders = [prepare(config).path for config in found]
+    for folder in folders:
+        write_json(folder / "record.json", {"schema": 1, "status": "done"})
+    assert sweep(*ROWS) == (found, 0)
+    assert sweep(*ROWS, "trainer.num_workers=1")[1] == 0  # where and how is no part of what a run is
+    assert sweep(*ROWS, "training.batch_size=1")[1] == 2
+    assert sweep(*ROWS, "training.batch_size=7")[1] == 0  # the budget caps it
+    write_json(folders[-1] / "record.json", {"schema": 1, "status": "failed"})
+    assert sweep(*ROWS)[1] == 2
 
 
 def test_a_value_that_follows_the_seed_is_composed_for_each(sweep):

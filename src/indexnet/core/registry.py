@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
-from indexnet.core.errors import UserError
+from indexnet.core.errors import UserError, shown
 
 ENTRY_POINTS = "indexnet.plugins"
 """The entry-point group of installed packages that are plugins."""
@@ -210,7 +210,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     names = sorted(known)
     guess = nearest(name, names)
     hint = f" Did you mean {guess!r}?" if guess else ""
-    return UserError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}.")
+    return UserError(f"unknown {kind} {shown(name)}.{hint} Known: {', '.join(names)}.")
 
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

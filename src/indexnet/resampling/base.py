@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
-from indexnet.core.errors import UserError
+from indexnet.core.errors import UserError, shown
 from indexnet.core.registry import Registry, nearest
 
 NONE = "none"
@@ -161,7 +161,7 @@ class ResamplingStage(nn.Module, ABC):
         guess = nearest(value, [c for c in choices if isinstance(c, str)]) if isinstance(value, str) else None
         hint = f" Did you mean {guess!r}?" if guess else ""
         known = ", ".join(repr(choice) for choice in choices)
-        raise UserError(f"resampling {self.info.name!r}: {option}={value!r} is not one of {known}.{hint}")
+        raise UserError(f"resampling {self.info.name!r}: {option}={shown(value)} is not one of {known}.{hint}")
 
     def check_positive(self, option: str, value: Any, *, odd: bool = False) -> None:
         """Refuse a value of an option that is not a positive (odd) integer.
@@ -171,7 +171,7 @@ class ResamplingStage(nn.Module, ABC):
         """
         if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (odd and value % 2 == 0):
             kind = "a positive odd integer" if odd else "a positive integer"
-            raise UserError(f"resampling {self.info.name!r}: {option} must be {kind}, got {value!r}.")
+            raise UserError(f"resampling {self.info.name!r}: {option} must be {kind}, got {shown(value)}.")
 
 
 class WidthError(UserError):
@@ -235,7 +235,8 @@ class Resampling(nn.Module):
             if all(isinstance(width, int) and not isinstance(width, bool) and width > 0 for width in widths):
                 return widths
         raise UserError(
-            f"resampling {self.info.name!r}: {option} must be a list of positive integers, one a stage, got {values!r}."
+            f"resampling {self.info.name!r}: {option} must be a list of positive integers, one a stage, got "
+            f"{shown(values)}."
         )
 
 

@@ -106,9 +106,3 @@ def option_types(target: Callable[..., Any]) -> dict[str, Any]:
         return {}
     hints.pop("return", None)
     return hints
-
-
-def shown(value: Any) -> str:
-    """Return a value for a sentence, shortened where it is long."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:60]}...{text[-10:]}"

@@ -8,15 +8,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from indexnet.core.errors import UserError
+from indexnet.core.errors import UserError, shown
 from indexnet.core.registry import check_options, unknown_name
-from indexnet.run.annotations import option_types, shown
+from indexnet.run.annotations import option_types
 from indexnet.run.schema import (
     OPEN_GROUPS,
     OPEN_TYPES,
     REQUIRED,
     BudgetConfig,
     TrainerConfig,
+    TrainingConfig,
     check_value,
     network_spec,
     read_group,
@@ -58,12 +59,12 @@ def check_open(config: Mapping[str, Any]) -> None:
             raise UserError(f"{key} is missing; give {key}=VALUE.")
     if config["schedule"]["name"] not in _SCHEDULES:
         raise unknown_name("schedule", config["schedule"]["name"], _SCHEDULES)
-    _check_part(config, "task", get_task, ("costs_size", *_TASK_ARGUMENTS))
-    _check_part(config, "resampling", get_resampling, ("channels", "decoder_channels"))
-    _check_part(config, "network", get_network, ("resampling", "encoder"))
-    _check_part(config, "data", get_data, ("task",))
+    _check_part("task", config["task"], get_task, ("costs_size", *_TASK_ARGUMENTS))
+    _check_part("resampling", config["resampling"], get_resampling, ("channels", "decoder_channels"))
+    _check_part("network", config["network"], get_network, ("resampling", "encoder"))
+    _check_part("data", config["data"], get_data, ("task",))
     if config["encoder"]["name"] is not None:
-        _check_part(config, "encoder", lambda name: create_encoder, ("name", "in_channels", "downsampling"))
+        _check_part("encoder", config["encoder"], lambda name: create_encoder, ("name", "in_channels", "downsampling"))
     elif more := [key for key in config["encoder"] if key != "name"]:
         raise UserError(f"encoder.{more[0]} belongs to an encoder, and encoder=none has no options; name an encoder.")
     pretrained = config["encoder"].get("pretrained")
@@ -76,12 +77,12 @@ def check_open(config: Mapping[str, Any]) -> None:
 
 
 def _check_part(
-    config: Mapping[str, Any], group: str, find: Callable[[str], Callable[..., Any]], skip: tuple[str, ...]
+    group: str, node: Mapping[str, Any], find: Callable[[str], Callable[..., Any]], skip: tuple[str, ...]
 ) -> None:
-    target = find(config[group]["name"])
+    target = find(node["name"])
     own = ("costs_size",) if group == "task" else ()
-    options = {key: value for key, value in config[group].items() if key not in ("name", *own)}
-    check_options(f"{group} {config[group]['name']!r}", target, options, skip)
+    options = {key: value for key, value in node.items() if key not in ("name", *own)}
+    check_options(f"{group} {node['name']!r}", target, options, skip)
     types = option_types(target)
     for key, value in options.items():
         if key in types and f"{group}.{key}" not in OPEN_TYPES:
@@ -180,7 +181,9 @@ def check_parts(config: Mapping[str, Any]) -> None:
             f"training.size={config['training']['size']} is too small: the metrics of task={task.name} need images of "
             f"at least {task.smallest_size} pixels a side."
         )
-    _check_batch(config)
+    _check_batch(
+        read_group(TrainerConfig, config), read_group(TrainingConfig, config), read_group(BudgetConfig, config)
+    )
 
 
 def network_without_memory(config: Mapping[str, Any]) -> Network:
@@ -209,20 +212,19 @@ def _build(spec: str) -> Network:
         raise UserError(f"network={name} cannot be built from its options: {str(error).splitlines()[0]}.") from error
 
 
-def _check_batch(config: Mapping[str, Any]) -> None:
+def _check_batch(trainer: TrainerConfig, training: TrainingConfig, budget: BudgetConfig) -> None:
     """Check that the global batch can be split over devices and accumulated batches, and how it is normalized.
 
     Raises:
         UserError: it cannot.
     """
-    trainer, batch = read_group(TrainerConfig, config), config["training"]["batch_size"]
-    parts = trainer.processes * trainer.accumulate
+    batch, parts = training.batch_size, trainer.processes * trainer.accumulate
     if batch % parts:
-        capped = read_group(BudgetConfig, config).max_batch_size == batch
-        key = "budget.max_batch_size" if capped else "training.batch_size"
+        key = "budget.max_batch_size" if budget.max_batch_size == batch else "training.batch_size"
         raise UserError(
             f"{key}={batch} is the global batch and cannot be split evenly over {trainer.devices} devices x "
-            f"{trainer.num_nodes} nodes x {trainer.accumulate} accumulated batches; give a multiple of {parts}."
+            f"{trainer.num_nodes} nodes x {trainer.accumulate} accumulated batches; give a multiple of {parts}, or "
+            "less of trainer.devices, trainer.num_nodes or trainer.accumulate."
         )
     check_sync_batchnorm(trainer, trainer.accelerator)
 

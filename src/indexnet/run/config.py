@@ -22,10 +22,9 @@ from omegaconf import DictConfig as DictConfig
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from indexnet.core.errors import UserError
+from indexnet.core.errors import UserError, shown
 from indexnet.core.paths import conf_dir
 from indexnet.core.registry import load_plugins, nearest, unknown_name
-from indexnet.run.annotations import shown
 from indexnet.run.schema import known_keys, nearest_key
 from indexnet.run.settle import EXPERIMENT_OWN, differences, printed_settings, settle, without_sweep
 from indexnet.run.tables import EXPERIMENT_KEYS

@@ -178,7 +178,7 @@ def _build(config: dict[str, Any], record: Record) -> Parts:
     for split, count in zip((train_set, *tests.values()), reads, strict=True):
         if said := split.prepare(count):
             _say(f"data {data.name}, {split.split}: {said}")
-    _check_samples(config, task, train_set)
+    _check_samples(task, train_set, data.name, config["network"]["name"])
     record.steps = steps
     record.data = DataRecord(
         data.name, Samples(len(train_set), train_set.fingerprint()), Samples(**describe_splits(tests))
@@ -257,8 +257,8 @@ def _accelerator(settings: TrainerConfig) -> str:
     return accelerator
 
 
-def _check_samples(config: dict[str, Any], task: Task, train_set: Dataset) -> None:
-    """Refuse a data set or a network that the task cannot use.
+def _check_samples(task: Task, train_set: Dataset, data: str, network: str) -> None:
+    """Refuse a data set or a network, which the message names, that the task cannot use.
 
     Raises:
         UserError: samples lack what training reads, or have other channels than the network's input.
@@ -267,20 +267,20 @@ def _check_samples(config: dict[str, Any], task: Task, train_set: Dataset) -> No
     missing = task.missing_keys(sample)
     if missing:
         raise UserError(
-            f"data={config['data']['name']} gives no {', '.join(missing)}, which training task={task.name} needs; "
+            f"data={data} gives no {', '.join(missing)}, which training task={task.name} needs; "
             "choose another data set."
         )
     given, wanted = task.input_channels(sample), task.network.in_channels
     if given != wanted:
         raise UserError(
-            f"network={config['network']['name']} takes {wanted} input channels, but task={task.name} on "
-            f"data={config['data']['name']} gives {given}; set network.in_channels={given} or choose another network."
+            f"network={network} takes {wanted} input channels, but task={task.name} on "
+            f"data={data} gives {given}; set network.in_channels={given} or choose another network."
         )
     given, wanted = task.network.out_channels, task.output_channels(sample)
     if given != wanted:
         raise UserError(
-            f"network={config['network']['name']} has {given} output channels, but task={task.name} on "
-            f"data={config['data']['name']} needs {wanted}; choose another network."
+            f"network={network} has {given} output channels, but task={task.name} on "
+            f"data={data} needs {wanted}; choose another network."
         )
 
 

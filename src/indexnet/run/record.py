@@ -156,7 +156,7 @@ class Record:
                 "per_device": batch // (trainer.processes * trainer.accumulate),
                 "printed": printed.get("training.batch_size"),
             },
-            changes=_changes(config, printed),
+            changes=_changes({"training.batch_size": batch, "optimizer.lr": config["optimizer"]["lr"]}, printed),
             split=config.get("split", "test"),
             versions=versions(),
             git=git_revision(),
@@ -298,9 +298,8 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def _changes(config: Mapping[str, Any], printed: Mapping[str, float]) -> list[str]:
+def _changes(used: Mapping[str, float], printed: Mapping[str, float]) -> list[str]:
     """Say in which of the printed settings a run differs, one sentence each."""
-    used = {"training.batch_size": config["training"]["batch_size"], "optimizer.lr": config["optimizer"]["lr"]}
     words = {"training.batch_size": "global batch", "optimizer.lr": "optimizer.lr"}
     return [
         f"{words[key]} {used[key]:g} instead of the printed {value:g}"

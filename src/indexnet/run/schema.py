@@ -15,9 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
-from indexnet.core.errors import UserError
+from indexnet.core.errors import UserError, shown
 from indexnet.core.registry import nearest
-from indexnet.run.annotations import Rule, fits, in_words, shown
+from indexnet.run.annotations import Rule, fits, in_words
 
 Positive = Annotated[int, Rule("a positive integer", lambda value: value > 0)]
 Count = Annotated[int, Rule("an integer of at least 0", lambda value: value >= 0)]
@@ -238,23 +238,22 @@ def check_fixed(config: Mapping[str, Any]) -> None:
     Raises:
         UserError: a key is missing or unknown, or a value cannot work.
     """
-    known = (*(key for key in _TYPES if key not in SETTLED), *_SWEEP_TYPES)
+    types, groups = _TYPES | _SWEEP_TYPES, (*GROUPS, *OPEN_GROUPS)
+    known = [key for key in types if key not in SETTLED]
     for key in config:
         if key not in known:
             raise unknown_key(key, known)
     for key in (*_required(Config), *_required(SweepConfig)):
-        if key in (*GROUPS, *OPEN_GROUPS):
-            if key not in config:
-                raise UserError(f"{key} is missing; name one of the options of conf/{key}.")
-            if not isinstance(config[key], Mapping):
-                raise UserError(f"{key}={shown(config[key])} must name one of the options of conf/{key}.")
-        elif key not in config:
-            raise UserError(f"{key} is missing; it must be {in_words((_TYPES | _SWEEP_TYPES)[key])}.")
+        if key not in config:
+            remedy = f"name one of the options of conf/{key}" if key in groups else f"it must be {in_words(types[key])}"
+            raise UserError(f"{key} is missing; {remedy}.")
     for key, value in config.items():
+        if key in groups and not isinstance(value, Mapping):
+            raise UserError(f"{key}={shown(value)} must name one of the options of conf/{key}.")
         if key in GROUPS:
             _check_group(key, value)
-        elif key not in OPEN_GROUPS:
-            check_value(key, value, (_TYPES | _SWEEP_TYPES)[key])
+        elif key not in groups:
+            check_value(key, value, types[key])
 
 
 def _check_group(group: str, node: Mapping[str, Any]) -> None:

@@ -58,17 +58,16 @@ def announce(configs: Sequence[Mapping[str, Any]], n_jobs: int) -> None:
     with contextlib.suppress(UserError):  # its file may be gone; the jobs are frozen
         printed = listed(each for name in names for each in load_experiment(name).printed_data)
     where = f"{data} (printed on {printed})" if printed and printed != data else data
-    lengths = listed(_length(config) for config in configs)
+    lengths = listed(_length(read_group(TrainingConfig, each), read_group(BudgetConfig, each)) for each in configs)
     together = f", {n_jobs} at a time" if n_jobs > 1 and len(configs) > 1 else ""
     runs = f"{len(configs)} run{'' if len(configs) == 1 else 's'}" + (f" of {', '.join(names)}" if names else "")
     budget = listed(config["budget"]["name"] for config in configs)
     print(f"{runs}{together}: data {where}; budget {budget}, {lengths}", flush=True)
 
 
-def _length(config: Mapping[str, Any]) -> str:
+def _length(training: TrainingConfig, budget: BudgetConfig) -> str:
     """Return how long a run trains: ``200 steps of 32``, ``3 steps of 2 (20 cut by budget.max_steps)``."""
-    training, cap = read_group(TrainingConfig, config), read_group(BudgetConfig, config).max_steps
-    batch = training.batch_size
+    batch, cap = training.batch_size, budget.max_steps
     if training.steps is None:
         most = f", at most {cap} steps" if cap else ""
         return f"{training.epochs} epochs in batches of {batch}{most}"

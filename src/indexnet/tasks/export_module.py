@@ -72,7 +72,7 @@ class ExportModule(nn.Module):
         self.inputs = [TensorInfo("image", channels, f"{image}, {colours}, in [0, 1], not normalised")]
         self.outputs = [TensorInfo(name, network.out_channels, meaning)]
 
-    def forward(self, image: Tensor, *guides: Tensor) -> Tensor | tuple[Tensor, ...]:
+    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Return the output (N, K, H, W) of images (N, C, H, W) in [0, 1]."""
         output: Tensor = self.network(normalise(image) if self.normalised else image)
         return output if self.low is None and self.high is None else output.clamp(self.low, self.high)

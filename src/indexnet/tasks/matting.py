@@ -122,9 +122,8 @@ class MattingExport(ExportModule):
         raw = "alpha before clipping and before the trimap's word, for other sizes"
         self.outputs.append(TensorInfo("raw", 1, raw))
 
-    def forward(self, image: Tensor, *guides: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, image: Tensor, trimap: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """Return alpha and raw (N, 1, H, W) of images (N, 3, H, W) and trimaps (N, 1, H, W) in {0, 128/255, 1}."""
-        (trimap,) = guides
         raw: Tensor = self.network(prepare_input(image, trimap))
         unknown = (trimap - UNKNOWN / 255).abs() < 0.5 / 255
         return raw.clamp(0, 1).where(unknown, trimap), raw
