@@ -38,6 +38,7 @@ def test_what_torchmetrics_postpones_works_afterwards(tmp_path):
         "assert type(module.resnet50()).__name__ == 'ResNet'\n"
         "import scipy, scipy.signal\n"
         "assert scipy.signal.convolve([1.0, 2.0], [1.0]).tolist() == [1.0, 2.0] and scipy.signal.__file__\n"
+        "import gc; assert gc.isenabled()\n"
         "import timm, torchvision; assert torchvision.__file__\n",
         tmp_path,
     )
@@ -51,9 +52,9 @@ def test_a_torchmetrics_that_cannot_do_without_is_imported_plainly(tmp_path):
     )
     (package / "inner.py").write_text("from scipy.signal import dlti\nclass Own(dlti):\n    pass\n")
     run(
-        "import sys; from indexnet import _torchmetrics\n"
+        "import sys; from indexnet import _startup\n"
         f"sys.path.insert(0, {str(tmp_path)!r})\n"
-        "_torchmetrics.install(); import torchmetrics\n"
+        "_startup.install(); import torchmetrics\n"
         "from scipy import signal\n"
         "assert torchmetrics.inner.Own.__mro__[1] is signal.dlti and torchmetrics.convolve is signal.convolve\n",
         tmp_path,
@@ -62,4 +63,4 @@ def test_a_torchmetrics_that_cannot_do_without_is_imported_plainly(tmp_path):
 
 @pytest.mark.parametrize("code", ["import indexnet", "import indexnet.run.fit"])
 def test_the_library_leaves_imports_alone(tmp_path, code):
-    run(f"import sys; {code}; assert not [each for each in sys.meta_path if 'torchmetrics' in str(each)]", tmp_path)
+    run(f"import sys; {code}; assert not [each for each in sys.meta_path if '_startup' in str(each)]", tmp_path)

@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 
-from indexnet import __version__, _torchmetrics
+from indexnet import __version__, _startup
 from indexnet.core.errors import UserError
 
 # Each module has HELP, configure(parser) and main(args) -> exit code, and imports nothing heavy at its top.
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         0 all done; 2 a person's mistake, nothing done; 3 partly done. Bugs keep their traceback.
     """
-    _torchmetrics.install()
+    _startup.install()
     arguments = sys.argv[1:] if argv is None else list(argv)
     selected = [arguments[0]] if arguments and arguments[0] in COMMANDS else list(COMMANDS)
     try:

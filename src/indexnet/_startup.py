@@ -1,11 +1,12 @@
-"""Import torchmetrics without scipy.signal and torchvision, which it imports for two of its metrics.
+"""Quick imports for the console command: torchmetrics alone, and no collection of garbage meanwhile.
 
-Lightning imports all of torchmetrics, and that imports scipy.signal (to patch one of its names) and torchvision (for one
-metric): seconds of each start of the console command, which uses neither. While torchmetrics is imported, stand-ins take
-their places; what torchmetrics has taken from one becomes the real thing when it is used. Afterwards both modules are
-imported as ever.
+Lightning imports all of torchmetrics, and that imports scipy.signal (to patch one of its names) and torchvision (for
+one metric): seconds of each start of the console command, which uses neither. While torchmetrics is imported, stand-ins
+take their places; what torchmetrics has taken from one becomes the real thing when it is used. Afterwards both modules
+are imported as ever. The collector of garbage rests while a large package is imported: it finds nothing there.
 """
 
+import gc
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
+_LARGE = ("torch", "pytorch_lightning", "torchmetrics")
 _POSTPONED = ("scipy.signal", "torchvision", "torchvision.models")
 
 
@@ -48,7 +50,7 @@ class _StandIn(ModuleType):
 
 
 class _Loader(importlib.abc.Loader):
-    """The loader of torchmetrics, with stand-ins in place; where a version cannot work with them, without."""
+    """The loader of a large package, with the collector of garbage at rest."""
 
     def __init__(self, loader: importlib.abc.Loader) -> None:
         self._loader = loader
@@ -57,6 +59,23 @@ class _Loader(importlib.abc.Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            self._exec(module)
+        finally:
+            if collects:
+                gc.freeze()  # what has been imported stays
+                gc.enable()
+
+    def _exec(self, module: ModuleType) -> None:
+        self._loader.exec_module(module)
+
+
+class _TorchmetricsLoader(_Loader):
+    """The same with stand-ins in place; where a version of torchmetrics cannot work with them, without."""
+
+    def _exec(self, module: ModuleType) -> None:
         importlib.import_module("torch")  # first: it is to see no stand-in
         stand_ins = {name: _StandIn(name) for name in _POSTPONED if name not in sys.modules}
         sys.modules.update(stand_ins)
@@ -79,11 +98,11 @@ class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if fullname != "torchmetrics":
+        if fullname not in _LARGE:
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader)
+            spec.loader = (_TorchmetricsLoader if fullname == "torchmetrics" else _Loader)(spec.loader)
         return spec
 
 
