@@ -16,6 +16,7 @@ from indexnet.cli import main
 from indexnet.core.errors import UserError
 from indexnet.core.files import write_json
 from indexnet.run.folder import prepare
+from indexnet.run.record import Record
 from indexnet.sweep.plan import PlannedRow, compose_table, group_rows
 from indexnet.sweep.plan_estimate import Estimate, Probe, add_up, estimate, line, makespan
 from indexnet.sweep.plan_probe import measure_rows
@@ -42,10 +43,10 @@ def test_a_straight_line():
 
 
 def _probe(batch=16, rate=8.0, training=900.0, peak=950.0, steps=40):
-    record = {
-        "train_samples_per_s": rate, "test_samples_per_s": 0.5, "test_count": 4, "train_peak_memory_mb": training,
-        "peak_memory_mb": peak,
-    }  # fmt: skip
+    record = Record(
+        train_samples_per_s=rate, test_samples_per_s=0.5, test_count=4, train_peak_memory_mb=training,
+        peak_memory_mb=peak,
+    )  # fmt: skip
     files = {
         "checkpoints": 5000, "csv": 100, "tensorboard": 300, "per_image.csv": 40, "pictures": 7000, "config.yaml": 10
     }  # fmt: skip
@@ -94,9 +95,16 @@ def test_the_longest_run_first():
     assert makespan([], 2) == 0
 
 
+TRAINER = {
+    "accelerator": "cpu", "devices": 1, "num_nodes": 1, "precision": "32-true", "accumulate": 1,
+    "sync_batchnorm": False, "gradient_clip": None, "channels_last": False, "compile": False, "num_workers": 0,
+    "checkpoint_every": "auto", "progress_bar": False,
+}  # fmt: skip
+
+
 def _row(seconds: float, runs: int, left: list[int], memory: float = 100.0, devices: int = 1) -> PlannedRow:
     found = Estimate((seconds - 10) / 100, 100, 4.0, 0.0, 6.0, memory, True, 1000, 1500)
-    config = {"trainer": {"devices": devices, "num_nodes": 1}}
+    config = {"trainer": TRAINER | {"devices": devices}}
     return PlannedRow("a", config, 100, (6,), runs, left, estimate=found)
 
 
@@ -131,7 +139,8 @@ def _record(config, status, step=None):
     if step is not None:
         write_json(folder.path / "progress.json", {"step": step + 1, "steps": 3})
         folder.checkpoint().parent.mkdir()
-        torch.save({"global_step": step, "state_dict": {"x": torch.zeros(3)}, "loops": {"a": [1]}}, folder.checkpoint())
+        content = {"global_step": step, "state_dict": {"x": torch.zeros(3)}, "indexnet": {"config": {}}}
+        torch.save(content, folder.checkpoint())
 
 
 def test_done_runs_are_not_left():

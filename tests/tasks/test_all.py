@@ -121,8 +121,8 @@ def test_matting_measures_as_its_options_say():
 
 
 @pytest.mark.parametrize(("override", "words"), [
-    ("task.semantics=mathlab", "task.semantics='mathlab' must be one of matlab, released_python, mmediting"),
-    ("task.region=all", "task.region='all' must be one of unknown, image"),
+    ("task.semantics=mathlab", "task.semantics='mathlab' must be matlab, released_python or mmediting"),
+    ("task.region=all", "task.region='all' must be unknown or image"),
 ])  # fmt: skip
 def test_matting_mistakes_are_told_before_anything_starts(override, words):
     with pytest.raises(UserError, match=words):
