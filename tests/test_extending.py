@@ -65,15 +65,14 @@ def test_the_commands_of_the_page_know_what_is_in_the_folder(folder):
     assert all("min unpooling x 2" in said[name] for name in ("costs", "report"))
     assert "worst pixel" in said["evaluate"]
 
-    # the run and the checkpoint remember the plugins, which then need no variable
+    # the checkpoint remembers its plugins, but runs no code that nobody has asked for
     checkpoint = "runs/unpooling/waves-smoke/loud/seed=0/checkpoints/last.ckpt"
-    assert run(folder, "evaluate", checkpoint, "--overwrite", PYTHONPATH="mine").returncode == 0
-    lost = run(folder, "evaluate", checkpoint, "--overwrite")
+    lost = run(folder, "evaluate", checkpoint, "--overwrite", PYTHONPATH="mine")
     assert lost.returncode == 2
-    assert lost.stderr == (
-        f"indexnet: plugin 'my_operator' of the checkpoint {checkpoint} is not found; put the folder that holds it on "
-        "PYTHONPATH.\n"
-    )
+    assert lost.stderr.startswith(f"indexnet: {checkpoint} was trained with plugins, and no file gets to run code by ")
+    (plugins,) = re.findall(r"INDEXNET_PLUGINS=(\S+)\.", lost.stderr)
+    asked = run(folder, "evaluate", checkpoint, "--overwrite", PYTHONPATH="mine", INDEXNET_PLUGINS=plugins)
+    assert asked.returncode == 0, asked.stderr
 
 
 @pytest.mark.long

@@ -28,7 +28,7 @@ from indexnet.commands import app
 from indexnet.commands.app import free_port
 from indexnet.core.errors import UserError
 from indexnet.data.io.masks import trimap_from_mask
-from indexnet.inference.app.page import ADDRESS
+from indexnet.inference.app import ADDRESS
 from indexnet.inference.app.session import BRUSHES, CANVAS_SIDE, Session, canvas, paint, read_guided
 from indexnet.inference.predictor import load_task
 from indexnet.networks.checkpoint import load_network

@@ -14,7 +14,8 @@ from indexnet.commands.costs import Cell, as_printed, count, show
 from indexnet.core.errors import UserError
 from indexnet.core.paths import conf_dir, experiments_dir
 from indexnet.networks import Costs, count_costs, create_network
-from indexnet.run.tables import Experiment, Row, list_experiments, load_experiment
+from indexnet.run.experiment import Experiment, Row
+from indexnet.run.tables import list_experiments, load_experiment
 
 # table: rows with printed costs, rows that agree, parameters of the baseline
 PRINTED = {

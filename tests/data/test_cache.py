@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from indexnet.core.conventions import IGNORE
 from indexnet.core.errors import UserError
 from indexnet.core.files import format_bytes
 from indexnet.core.machine import available_memory
 from indexnet.data.io import cache as module
 from indexnet.data.io.cache import Store, check_cache, estimate_bytes
 from indexnet.data.transforms import MEAN_COLOUR, affine, colour_jitter, random_crop, warp, warp_nearest
-from indexnet.ops import IGNORE
 
 
 class Loader:

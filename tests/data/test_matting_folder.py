@@ -22,7 +22,7 @@ from indexnet.data import create_data
 from indexnet.data.datasets import matting_folder
 from indexnet.data.io.images import write_png
 from indexnet.data.matting.file_lists import find_images, hold_out
-from indexnet.run.splits import measured_splits
+from indexnet.run.loader import measured_splits
 
 RNG = np.random.default_rng(0)
 

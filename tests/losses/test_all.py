@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from indexnet.core.conventions import unknown_mask
 from indexnet.losses import matting_loss
-from indexnet.ops import unknown_mask
 
 
 def batch(n=2, size=6, seed=0, dtype=torch.float32):

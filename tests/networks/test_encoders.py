@@ -11,8 +11,7 @@ from torch import nn
 from encoder_support import FASTDEPTH, random_state
 from indexnet.core.errors import UserError
 from indexnet.networks import Encoder, create_encoder, create_network, list_encoders
-from indexnet.networks.encoders import timm_chain
-from indexnet.networks.encoders.encoder import mobilenetv1_fastdepth
+from indexnet.networks.encoders import mobilenetv1_fastdepth, timm_chain
 from indexnet.networks.encoders.mobilenetv2_released import InvertedResidual
 from indexnet.networks.imagenet import normalise
 from indexnet.resampling import create_resampling

@@ -12,8 +12,8 @@ import torch
 from torch.nn import functional as F
 
 from indexnet.core.errors import UserError
-from indexnet.interop import NOTICE, convert, from_released, recognise_released
 from indexnet.networks import create_network, infer_alpha, to_uint8
+from indexnet.networks.released_checkpoints import NOTICE, convert, from_released, recognise_released
 from indexnet.networks.tiled.matting_protocol import aligned_input
 from indexnet.resampling import watch_stages
 from released import CONFIGURATIONS, released_state

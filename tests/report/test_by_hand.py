@@ -12,7 +12,7 @@ from rich.console import Console
 
 from indexnet.report import html, latex, markdown, remarks, terminal
 from indexnet.report.build import build
-from indexnet.run.protocol import Protocol
+from indexnet.report.protocol import Protocol
 from indexnet.run.run_sets import find_run_sets
 from report_fabricated import MAE, PSNR, column, experiment, record, row, write_run
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch.nn import functional as F
 
-from indexnet.ops import (
+from indexnet.resampling import create_resampling
+from indexnet.resampling.functional import (
     NORMALIZATIONS,
     crop_to,
     holistic_max_pool,
@@ -24,7 +25,6 @@ from indexnet.ops import (
     reassemble,
     unpack_cells,
 )
-from indexnet.resampling import create_resampling
 from reference import literal_reassembly
 
 settings.register_profile("resampling", max_examples=25, deadline=None, derandomize=True)

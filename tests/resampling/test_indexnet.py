@@ -13,8 +13,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from indexnet.core.errors import UserError
-from indexnet.ops import NORMALIZATIONS, normalise_indices
 from indexnet.resampling import create_resampling, fuse_columns, split_columns
+from indexnet.resampling.functional import NORMALIZATIONS, normalise_indices
 from reference import PAIRS, LiteralStage
 
 FAMILIES = ("hin", "o2o_modelwise", "o2o_shared", "o2o_unshared", "m2o")

@@ -13,7 +13,7 @@ import pytest
 
 from indexnet.run import callbacks
 from indexnet.run.job import run_job
-from indexnet.run.ranks import INTERRUPTED
+from indexnet.run.processes import INTERRUPTED
 from indexnet.run.resume import read_checkpoint
 from indexnet.tasks.base import Task
 from resume_support import ended_as, forks, result_of, start

@@ -15,9 +15,10 @@ import pytest
 from data_support import write_camvid
 from indexnet.cli import main
 from indexnet.core.errors import UserError
-from indexnet.run import fit, loggers, ranks
+from indexnet.run import fit, loggers
+from indexnet.run import processes as ranks
 from indexnet.run.job import DIVERGED, run_job
-from indexnet.run.ranks import FULL, INTERRUPTED, Cause, Ranks, Waits, write_error
+from indexnet.run.processes import FULL, INTERRUPTED, Cause, Ranks, Waits, write_error
 from resume_support import ended_as
 from run_support import RECONSTRUCTION, job_process, prepare_run, wait_until
 

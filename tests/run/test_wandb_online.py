@@ -10,11 +10,7 @@ from indexnet.core.errors import UserError
 from indexnet.core.files import write_json
 from indexnet.run.job import run_job
 from indexnet.run.loggers import create_loggers, finish_loggers
-from indexnet.run.wandb_logging import (
-    finish_run,
-    run_id,
-    start_run,
-)
+from indexnet.run.wandb_logging import finish_run, run_id, start_run
 from indexnet.run.wandb_names import STEP
 from wandb_offline import offline_runs
 from wandb_runs import loss_rows, prepare_tiny, record_of

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from indexnet.run.tables import Column, Experiment, Row
+from indexnet.run.experiment import Column, Experiment, Row
 
 PSNR = {"metric": "psnr", "title": "PSNR (dB)", "higher_is_better": True, "digits": 2}
 MAE = {"metric": "mae", "title": "MAE", "higher_is_better": False, "digits": 4}

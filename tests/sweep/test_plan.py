@@ -17,8 +17,8 @@ from indexnet.core.errors import UserError
 from indexnet.core.files import write_json
 from indexnet.run.folder import prepare
 from indexnet.run.record import Record
-from indexnet.sweep.plan import PlannedRow, compose_table, group_rows
-from indexnet.sweep.plan_estimate import Estimate, Probe, add_up, estimate, line, makespan
+from indexnet.sweep.plan import compose_table, group_rows
+from indexnet.sweep.plan_estimate import Estimate, PlannedRow, Probe, add_up, estimate, line, makespan
 from indexnet.sweep.plan_probe import measure_rows
 from indexnet.sweep.plan_table import remarks
 from run_support import alive, wait_until

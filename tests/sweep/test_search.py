@@ -24,7 +24,14 @@ optuna = pytest.importorskip("optuna")
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution  # noqa: E402
 
-from indexnet.sweep.search import Measured, Search, describe, is_within, open_study, run_search  # noqa: E402
+from indexnet.sweep.search import (  # noqa: E402
+    Measured,
+    Search,
+    describe,
+    is_within,
+    open_study,
+    run_search,
+)
 
 LR = {"optimizer.lr": FloatDistribution(1e-4, 1e-1, log=True)}
 FAMILY = {"resampling.family": CategoricalDistribution(("hin", "m2o"))}

@@ -10,8 +10,8 @@ from torch.utils.data import default_collate
 from indexnet.core.errors import UserError
 from indexnet.data import create_data
 from indexnet.run.config import compose, freeze
+from indexnet.run.loader import build_data
 from indexnet.run.schema import network_spec
-from indexnet.run.splits import build_data
 from indexnet.tasks import create_task, get_task, list_tasks
 
 SMALL = {

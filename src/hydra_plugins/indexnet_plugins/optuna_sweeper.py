@@ -272,7 +272,7 @@ def _check_validation(config: dict[str, Any]) -> None:
     Raises:
         UserError: it has none, or its files are missing.
     """
-    from indexnet.run.splits import build_data, measured_splits
+    from indexnet.run.loader import build_data, measured_splits
 
     measured_splits(build_data(config), config["split"])
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from indexnet.networks import Costs
-    from indexnet.run.tables import Experiment, Row
+    from indexnet.run.experiment import Experiment, Row
 
 
 HELP = "count the parameters and multiply-adds of an experiment's rows beside the printed numbers"
@@ -145,7 +145,7 @@ def row_costs(experiment: Experiment, row: Row) -> Costs:
 
 def _line(experiment: Experiment, row: Row, costs: Costs | None, reference: Costs | None) -> Line:
     from indexnet.core.errors import UserError
-    from indexnet.run.tables import COST_CELLS
+    from indexnet.run.experiment import COST_CELLS
 
     parameters = gflops = None
     exception = experiment.exceptions.get(row.base, "")

@@ -60,7 +60,7 @@ def main(args: argparse.Namespace) -> int:
     from indexnet.inference.evaluation import evaluate
     from indexnet.inference.worst_images import WorstImages
     from indexnet.run import record as records
-    from indexnet.run.splits import describe_splits
+    from indexnet.run.loader import describe_splits
 
     methods, several = setup.methods, len(setup.methods) > 1
     folder = args.output or default_folder(paths, setup.name, setup.overrides)

@@ -13,7 +13,7 @@ from indexnet.core.paths import DEFAULT_RUNS
 
 if TYPE_CHECKING:
     from indexnet.report.table import Table
-    from indexnet.run.tables import Experiment
+    from indexnet.run.experiment import Experiment
 
 HELP = "make the result table of an experiment: report.html, report.md, table.csv, table.tex"
 
@@ -46,7 +46,7 @@ def main(args: argparse.Namespace) -> int:
 def make(experiment: Experiment, args: argparse.Namespace) -> None:
     """Make the report of an experiment; the rest is as for :func:`main`."""
     from indexnet.report.build import build
-    from indexnet.run.protocol import check_protocol
+    from indexnet.report.protocol import check_protocol
     from indexnet.run.run_sets import choose, find_run_sets
 
     base = Path(args.runs or DEFAULT_RUNS)

@@ -54,7 +54,7 @@ def main(args: argparse.Namespace) -> int:
     from indexnet.inference.robustness import curve_rows, measure, parse_ranges, range_name, rows_of
     from indexnet.report.line_plots import draw_png, draw_svg
     from indexnet.run import record as records
-    from indexnet.run.splits import describe_splits
+    from indexnet.run.loader import describe_splits
 
     ranges = parse_ranges(args.ranges)
     names = [range_name(widths) for widths in ranges]

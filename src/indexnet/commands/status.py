@@ -15,7 +15,7 @@ from indexnet.sweep.status import STATUS_WORDS, RunState, Setting, find_settings
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from indexnet.run.tables import Experiment
+    from indexnet.run.experiment import Experiment
 
 
 HELP = "say where the sweep of an experiment stands, and which command goes on with it"

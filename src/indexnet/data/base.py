@@ -30,7 +30,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from indexnet.core.conventions import IGNORE as IGNORE
 from indexnet.core.errors import UserError
 from indexnet.core.registry import Registry
 

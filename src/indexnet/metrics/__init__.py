@@ -1,14 +1,7 @@
 """Metrics of every task, as sums over images in float64; their facts are in :mod:`indexnet.core.metric_facts`."""
 
-from indexnet.metrics.base import (
-    MetricInfo,
-    PerImageMetric,
-    SumMetric,
-    create_metric,
-    get_metric,
-    list_metrics,
-    register_metric,
-)
+from indexnet.core.metric_facts import MetricInfo
+from indexnet.metrics.base import PerImageMetric, SumMetric, create_metric, get_metric, list_metrics, register_metric
 from indexnet.metrics.depth import DepthMetric, valid_pixels
 from indexnet.metrics.image import MAE, PSNR, RMSE, SSIM
 from indexnet.metrics.matting import MSE, SAD, Conn, Grad, Region, check_matting_options

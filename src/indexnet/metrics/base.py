@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from indexnet.core.metric_facts import MetricInfo as MetricInfo
+from indexnet.core.metric_facts import MetricInfo
 from indexnet.core.registry import Registry
 
 _M = TypeVar("_M", bound="type[SumMetric]")

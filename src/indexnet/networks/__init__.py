@@ -1,14 +1,7 @@
 """Whole networks over any resampling: plain PyTorch modules, found by name."""
 
 from indexnet.networks.autoencoder import Autoencoder
-from indexnet.networks.base import (
-    Network,
-    NetworkInfo,
-    create_network,
-    get_network,
-    list_networks,
-    register_network,
-)
+from indexnet.networks.base import Network, NetworkInfo, create_network, get_network, list_networks, register_network
 from indexnet.networks.costs import Costs, count_costs
 from indexnet.networks.deep_matting import DeepMatting
 from indexnet.networks.dncnn import DnCNN, DnCNNSegNet

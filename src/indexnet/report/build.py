@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from indexnet.core import statistics
 from indexnet.report import provenance
 from indexnet.report.numbers import parse_number
+from indexnet.report.protocol import Protocol, check_protocol
 from indexnet.report.table import Agreement, Block, Measurement, Problem, Table, TableRow, can_rank
-from indexnet.run.protocol import Protocol, check_protocol
 from indexnet.run.run_sets import Run, RunSet, read_per_image
 
 if TYPE_CHECKING:
-    from indexnet.run.tables import Column, Experiment
+    from indexnet.run.experiment import Column, Experiment
 
 OTHER_ROWS = "other rows"
 """The block of rows that an experiment with blocks does not know."""
@@ -130,7 +130,7 @@ def _enough_digits(columns: Sequence[Column], rows: Sequence[TableRow]) -> tuple
 
 def _title(metric: str) -> str:
     """Return a metric's heading, without any split."""
-    from indexnet.run.tables import known_metrics
+    from indexnet.run.experiment import known_metrics
 
     facts = known_metrics().get(metric)
     if facts is None:

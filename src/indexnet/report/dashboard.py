@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from indexnet.core.errors import UserError
 from indexnet.core.files import atomic_write, read_json, write_json
+from indexnet.run.experiment import known_metrics
 from indexnet.run.run_sets import read_pictures
-from indexnet.run.tables import known_metrics
 from indexnet.run.wandb_names import LOSS, RECORD, STEP, metric_key, picture_key, printed_key, setting_tag
 
 if TYPE_CHECKING:
     from indexnet.report.table import Table
-    from indexnet.run.tables import Column, Experiment
+    from indexnet.run.experiment import Column, Experiment
 
 # untyped: its own types name what it exports at run time only
 ws: Any = import_module("wandb_workspaces.workspaces")

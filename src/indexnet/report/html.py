@@ -18,7 +18,7 @@ from indexnet.report.table import COSTS, Block, Measurement, Table, TableRow
 from indexnet.run.run_sets import Picture, read_curve
 
 if TYPE_CHECKING:
-    from indexnet.run.tables import Column
+    from indexnet.run.experiment import Column
 
 GENERATOR = "indexnet report"
 """Content of the page's generator tag; tells our reports from other people's files."""

@@ -15,7 +15,7 @@ from indexnet.report.table import COSTS, Measurement, Table, TableRow
 from indexnet.run.record import COSTS as COST_CELLS
 
 if TYPE_CHECKING:
-    from indexnet.run.tables import Column
+    from indexnet.run.experiment import Column
 
 MEASURED = ("mean", "sd", "n", "best", "best_seed", "per_seed", "difference", "rank", "tied")
 """CSV columns of every metric, as ``<metric>_<name>``; see :func:`table_csv`."""

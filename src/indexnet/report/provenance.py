@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from indexnet.report.protocol import Protocol
 from indexnet.report.table import FULL_BUDGET, Table, TableRow
-from indexnet.run.protocol import Protocol
 from indexnet.run.run_sets import RunSet
 
 if TYPE_CHECKING:
-    from indexnet.run.tables import Column, Experiment
+    from indexnet.run.experiment import Column, Experiment
 
 
 VALIDATION = "validation"

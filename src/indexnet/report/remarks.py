@@ -11,7 +11,7 @@ from indexnet.report.table import SMOKE_BUDGET, Measurement, Table, TableRow
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from indexnet.run.tables import Column
+    from indexnet.run.experiment import Column
 
 COST_RULE = (
     "GFLOPs by the papers' counting rule (convolutions, shared columns once, / 1024³); "

@@ -8,11 +8,11 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from indexnet.core import statistics
-from indexnet.run.protocol import Protocol
+from indexnet.report.protocol import Protocol
 from indexnet.run.run_sets import Run, RunSet
 
 if TYPE_CHECKING:
-    from indexnet.run.tables import Column, Experiment
+    from indexnet.run.experiment import Column, Experiment
 
 FULL_BUDGET = "paper"
 SMOKE_BUDGET = "smoke"

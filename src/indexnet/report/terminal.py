@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-    from indexnet.run.tables import Column
+    from indexnet.run.experiment import Column
 
 _SIGNS = ("★", "≈")
 _NAME = 16  # characters that a row's name keeps in a narrow terminal

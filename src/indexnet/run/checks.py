@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from indexnet.core.annotations import option_types
 from indexnet.core.errors import UserError, shown
 from indexnet.core.registry import check_options, unknown_name
-from indexnet.run.annotations import option_types
 from indexnet.run.schema import (
     OPEN_GROUPS,
     OPEN_TYPES,

@@ -25,9 +25,9 @@ from omegaconf.errors import OmegaConfBaseException
 from indexnet.core.errors import UserError, shown
 from indexnet.core.paths import conf_dir
 from indexnet.core.registry import load_plugins, nearest, unknown_name
+from indexnet.run.experiment import EXPERIMENT_KEYS
 from indexnet.run.schema import known_keys, nearest_key
 from indexnet.run.settle import EXPERIMENT_OWN, differences, printed_settings, settle, without_sweep
-from indexnet.run.tables import EXPERIMENT_KEYS
 
 _SET = (*EXPERIMENT_OWN, "n_jobs")
 """Keys of the node ``experiment`` that an override may set; the others describe the table, and its file says them."""

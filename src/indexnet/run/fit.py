@@ -23,12 +23,14 @@ from indexnet.core.registry import load_plugins
 from indexnet.networks.costs import count_costs
 from indexnet.run import callbacks
 from indexnet.run.checks import check_sync_batchnorm
-from indexnet.run.gallery import write_gallery
 from indexnet.run.loader import (
     StepStream,
+    build_data,
     checkpoint_interval,
+    describe_splits,
     evaluation_loader,
     log_interval,
+    measured_splits,
     one_sentence,
     process_rank,
     total_steps,
@@ -36,26 +38,19 @@ from indexnet.run.loader import (
     worker_count,
 )
 from indexnet.run.loggers import create_loggers
-from indexnet.run.ranks import started_here
+from indexnet.run.processes import started_here
 from indexnet.run.record import DataRecord, Record, Samples, skipped_files, write_rows
 from indexnet.run.resume import find_checkpoint
-from indexnet.run.schema import (
-    BudgetConfig,
-    DebugConfig,
-    TrainerConfig,
-    TrainingConfig,
-    network_spec,
-    read_group,
-)
-from indexnet.run.splits import build_data, describe_splits, measured_splits
+from indexnet.run.schema import BudgetConfig, DebugConfig, TrainerConfig, TrainingConfig, network_spec, read_group
 from indexnet.tasks import get_task
+from indexnet.tasks.gallery import write_gallery
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
 
     from indexnet.data import Dataset
     from indexnet.run.folder import RunFolder
-    from indexnet.run.ranks import Ranks
+    from indexnet.run.processes import Ranks
     from indexnet.tasks import Task
 
 

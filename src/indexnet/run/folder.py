@@ -150,7 +150,7 @@ def _check_files(folder: RunFolder, there: Mapping[str, Any], config: Mapping[st
     record = folder.record()
     if record is None or record.data.train.fingerprint is None:
         return
-    from indexnet.run.splits import build_data, describe_splits, measured_splits
+    from indexnet.run.loader import build_data, describe_splits, measured_splits
 
     data = build_data(config)
     tests = measured_splits(data, config.get("split", "test"))

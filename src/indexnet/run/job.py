@@ -55,7 +55,7 @@ def _run_first_process(folder: RunFolder, config: dict[str, Any]) -> int:
     from indexnet.run.callbacks import DivergedError
     from indexnet.run.fit import execute
     from indexnet.run.loggers import finish_loggers
-    from indexnet.run.ranks import INTERRUPTED, Cause, Ranks, killed_process
+    from indexnet.run.processes import INTERRUPTED, Cause, Ranks, killed_process
     from indexnet.run.record import Record, now, read_progress
     from indexnet.run.resume import forget_step
     from indexnet.run.schema import config_hash
@@ -146,7 +146,7 @@ def _run_further_process(folder: RunFolder, config: dict[str, Any]) -> int:
     from indexnet.run.callbacks import DivergedError
     from indexnet.run.fit import execute
     from indexnet.run.loader import process_rank
-    from indexnet.run.ranks import FULL, INTERRUPTED, Cause, Ranks, killed_process, write_error
+    from indexnet.run.processes import FULL, INTERRUPTED, Cause, Ranks, killed_process, write_error
     from indexnet.run.record import Record
 
     def stuck(cause: Cause) -> None:

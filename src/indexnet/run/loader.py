@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,6 +22,10 @@ from indexnet.core.errors import UserError
 from indexnet.core.machine import cores
 from indexnet.data import Dataset
 from indexnet.run.schema import BudgetConfig, TrainingConfig
+
+if TYPE_CHECKING:
+    from indexnet.data import Data
+
 
 Key = tuple[int, int]
 
@@ -178,3 +182,41 @@ def one_sentence() -> Iterator[None]:
             raise
         _, _, sentence = lines[-1].partition("UserError: ")  # the last line of the worker's traceback
         raise UserError(sentence or lines[-1]) from None
+
+
+def build_data(config: Mapping[str, Any]) -> Data:
+    """Build the data set of a configuration; samples have the size of its training crops, if they have one."""
+    from indexnet.core.registry import option_names
+    from indexnet.data import create_data, get_data
+
+    options = {**config["data"], "task": config["task"]["name"]}
+    if "size" in option_names(get_data(options["name"])):
+        options.setdefault("size", config["training"]["size"])
+    return create_data(options.pop("name"), **options)
+
+
+def measured_splits(data: Data, split: str) -> Mapping[str, Dataset]:
+    """Return the splits, by name, that a run is measured on: for ``test`` the test splits, for ``validation`` that one.
+
+    Raises:
+        UserError: the data set has no validation split as it is configured, or files are missing.
+    """
+    if split == "test":
+        return data.tests()
+    validation = data.validation()
+    if validation is None:
+        raise UserError(
+            f"split=validation, but data={data.name} has no validation split as it is configured; "
+            f"{data.validation_remedy}."
+        )
+    return {"": validation}
+
+
+def describe_splits(tests: Mapping[str, Dataset]) -> dict[str, Any]:
+    """Describe test splits: how many samples and their fingerprint; of several splits also those of each."""
+    from indexnet.data.base import digest
+
+    parts = {name: {"count": len(data), "fingerprint": data.fingerprint()} for name, data in tests.items()}
+    if "" in parts:
+        return parts[""]
+    return {"count": sum(len(data) for data in tests.values()), "fingerprint": digest(parts), "splits": parts}

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
+from indexnet.core.annotations import Rule, fits, in_words
 from indexnet.core.errors import UserError, shown
 from indexnet.core.registry import nearest
-from indexnet.run.annotations import Rule, fits, in_words
 
 Positive = Annotated[int, Rule("a positive integer", lambda value: value > 0)]
 Count = Annotated[int, Rule("an integer of at least 0", lambda value: value >= 0)]

@@ -8,6 +8,7 @@ from typing import Any
 
 from indexnet.core.errors import UserError
 from indexnet.run.checks import check_open, check_parts, check_schedule, check_split, schedule_options
+from indexnet.run.experiment import EXPERIMENT_KEYS
 from indexnet.run.folder import RunFolder, run_path
 from indexnet.run.schema import (
     OPEN_GROUPS,
@@ -19,7 +20,6 @@ from indexnet.run.schema import (
     is_place,
     read_group,
 )
-from indexnet.run.tables import EXPERIMENT_KEYS
 
 _PRINTED = ("training.batch_size", "optimizer.lr")
 _GROUPS = ("task", "network", "encoder", "resampling", "data", "optimizer", "schedule", "training", "budget", "debug")
@@ -137,7 +137,7 @@ def _settle_data(config: dict[str, Any]) -> None:
     Raises:
         UserError: the data set, its options or its classes do not fit.
     """
-    from indexnet.run.splits import build_data
+    from indexnet.run.loader import build_data
 
     keys = (("network", "in_channels"), ("network", "classes"), ("task", "classes"))
     found = [(group, key) for group, key in keys if config[group].get(key) == "auto"]

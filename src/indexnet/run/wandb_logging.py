@@ -88,7 +88,8 @@ def printed_values(config: Mapping[str, Any]) -> dict[str, float | str]:
 
     Numbers where the cell is a plain one, else the cell as printed (``+4.99K``); nothing for a run outside a table.
     """
-    from indexnet.run.tables import COST_CELLS, load_experiment
+    from indexnet.run.experiment import COST_CELLS
+    from indexnet.run.tables import load_experiment
 
     name, row = config["experiment"]["name"], config["experiment"]["row"]
     if name is None:

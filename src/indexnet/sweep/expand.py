@@ -12,7 +12,7 @@ from indexnet.core.errors import UserError
 
 if TYPE_CHECKING:
     from indexnet.run.config import Glob, Override
-    from indexnet.run.tables import Experiment
+    from indexnet.run.experiment import Experiment
 
 
 Value = TypeVar("Value", str, int)
@@ -62,7 +62,7 @@ def expand(overrides: Sequence[Override]) -> Iterator[list[str]]:
 
 
 def _table(experiment: Experiment, request: Request) -> Iterator[list[str]]:
-    from indexnet.run.tables import hydra_value
+    from indexnet.run.experiment import hydra_value
 
     names = request.rows
     if names is not None and not isinstance(names, list):

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indexnet.core.errors import UserError
-from indexnet.run.schema import BudgetConfig, TrainerConfig, TrainingConfig, read_group
+from indexnet.run.schema import BudgetConfig, TrainingConfig, read_group
+from indexnet.sweep.plan_estimate import PlannedRow
 
 if TYPE_CHECKING:
+    from indexnet.run.experiment import Experiment
     from indexnet.run.folder import RunFolder
-    from indexnet.run.tables import Experiment
-    from indexnet.sweep.plan_estimate import Estimate
 
 
 @dataclass(frozen=True)
@@ -53,42 +53,6 @@ def compose_table(name: str, overrides: Sequence[str]) -> Sweep:
     if n_jobs < 1:
         raise UserError(f"hydra.launcher.n_jobs={n_jobs} must be at least 1.")
     return Sweep(experiment, tuple(configs), n_jobs, retry_failed)
-
-
-@dataclass
-class PlannedRow:
-    """Runs that cost the same: the seeds of a row, and what its table repeats it for.
-
-    Attributes:
-        name: of the row.
-        config: of the first of its runs.
-        steps: optimizer steps of a run.
-        tests: images of each test split.
-        runs: how many there are.
-        left: the step that each run that is left goes on from, 0 for one that has not begun.
-        failed: runs that failed before and are left alone.
-        estimate: what one run costs; None where nothing was measured.
-        error: why it was not, or only in part; one sentence.
-        device: what it was measured on.
-        device_mb: memory of the device, MiB; None on the CPU.
-    """
-
-    name: str
-    config: dict[str, Any]
-    steps: int
-    tests: tuple[int, ...]
-    runs: int = 0
-    left: list[int] = field(default_factory=list)
-    failed: int = 0
-    estimate: Estimate | None = None
-    error: str = ""
-    device: str = ""
-    device_mb: float | None = None
-
-    @property
-    def devices(self) -> int:
-        """Devices that a run takes."""
-        return read_group(TrainerConfig, self.config).processes
 
 
 def group_rows(sweep: Sweep) -> list[PlannedRow]:
@@ -132,7 +96,7 @@ def group_rows(sweep: Sweep) -> list[PlannedRow]:
 
 def _counts(config: Mapping[str, Any]) -> tuple[int, tuple[int, ...]]:
     """Return the samples of a run's training split and of each split that it is measured on."""
-    from indexnet.run.splits import build_data, measured_splits
+    from indexnet.run.loader import build_data, measured_splits
 
     data, limit = build_data(config), read_group(BudgetConfig, config).max_test
     train, splits = len(data.train()), measured_splits(data, config.get("split", "test")).values()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from indexnet.run.loader import checkpoint_interval, log_interval
+from indexnet.run.schema import TrainerConfig, read_group
 
 if TYPE_CHECKING:
     from indexnet.run.record import Record
-    from indexnet.sweep.plan import PlannedRow
+
 
 _SCALED = ("csv", "tensorboard", "checkpoints", "per_image.csv")  # in a run's folder: what depends on its length
 
@@ -201,3 +202,39 @@ def add_up(
         training_bytes=2 * sum(sorted((found.checkpoint_bytes for found in left), reverse=True)[:n_jobs]),
         memory_mb=sum(sorted((found.memory_mb for found in left), reverse=True)[:share]),
     )
+
+
+@dataclass
+class PlannedRow:
+    """Runs that cost the same: the seeds of a row, and what its table repeats it for.
+
+    Attributes:
+        name: of the row.
+        config: of the first of its runs.
+        steps: optimizer steps of a run.
+        tests: images of each test split.
+        runs: how many there are.
+        left: the step that each run that is left goes on from, 0 for one that has not begun.
+        failed: runs that failed before and are left alone.
+        estimate: what one run costs; None where nothing was measured.
+        error: why it was not, or only in part; one sentence.
+        device: what it was measured on.
+        device_mb: memory of the device, MiB; None on the CPU.
+    """
+
+    name: str
+    config: dict[str, Any]
+    steps: int
+    tests: tuple[int, ...]
+    runs: int = 0
+    left: list[int] = field(default_factory=list)
+    failed: int = 0
+    estimate: Estimate | None = None
+    error: str = ""
+    device: str = ""
+    device_mb: float | None = None
+
+    @property
+    def devices(self) -> int:
+        """Devices that a run takes."""
+        return read_group(TrainerConfig, self.config).processes

@@ -21,8 +21,8 @@ from indexnet.core.machine import available_memory, die_with_parent
 from indexnet.run.folder import RunFolder
 from indexnet.run.processes import job_environment, terminate_as_interrupt
 from indexnet.run.resume import resumed_step
-from indexnet.sweep.plan import PlannedRow, Sweep, nearest_folder
-from indexnet.sweep.plan_estimate import Probe, estimate
+from indexnet.sweep.plan import Sweep, nearest_folder
+from indexnet.sweep.plan_estimate import PlannedRow, Probe, estimate
 
 JOB = (sys.executable, "-m", "indexnet", "job")
 """Command that runs a folder's frozen configuration."""

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from indexnet.core.files import format_bytes
 from indexnet.core.machine import available_memory
-from indexnet.sweep.plan import PlannedRow, Sweep, nearest_folder
-from indexnet.sweep.plan_estimate import Totals
+from indexnet.sweep.plan import Sweep, nearest_folder
+from indexnet.sweep.plan_estimate import PlannedRow, Totals
 from indexnet.sweep.progress import duration
 
 

@@ -21,8 +21,7 @@ from typing import Literal
 from indexnet.core.machine import die_with_parent
 from indexnet.run.folder import RunFolder
 from indexnet.run.job import DIVERGED
-from indexnet.run.processes import job_environment, share_gpus, terminate_as_interrupt, visible_gpus
-from indexnet.run.ranks import INTERRUPTED
+from indexnet.run.processes import INTERRUPTED, job_environment, share_gpus, terminate_as_interrupt, visible_gpus
 from indexnet.run.record import Record, RecordError, read_progress
 
 _POLL = 0.05

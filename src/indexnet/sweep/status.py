@@ -20,7 +20,7 @@ from indexnet.run.run_sets import read_run, seed_of
 from indexnet.sweep.launch import LOCK, read_requests
 
 if TYPE_CHECKING:
-    from indexnet.run.tables import Experiment
+    from indexnet.run.experiment import Experiment
 
 
 STATUS_WORDS = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from indexnet.run.run_sets import RunSet, read_config
 
 if TYPE_CHECKING:
-    from indexnet.run.tables import Experiment
+    from indexnet.run.experiment import Experiment
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,186 @@
+"""What an experiment file says: its rows, columns and printed numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from indexnet.core.errors import UserError
+from indexnet.core.metric_facts import FACTS, MetricInfo
+from indexnet.core.registry import load_plugins, registered, unknown_name
+
+FAMILIES = {
+    "hin": "HIN",
+    "o2o_modelwise": "modelwise O2O",
+    "o2o_shared": "shared O2O",
+    "o2o_unshared": "unshared O2O",
+    "m2o": "M2O",
+}
+"""Families of index networks as tables call them; ``{family}`` in a template."""
+
+_PLAIN = re.compile(r"[\w.+/-]+")
+
+EXPERIMENT_KEYS = frozenset(
+    (
+        *("name", "title", "source", "printed", "printed_data", "baseline", "columns", "seeds", "exceptions", "notes"),
+        *("ranks", "rows", "cost_input", "cost_overrides", "n_jobs", "repeat"),
+    )
+)
+"""What an experiment file may say of its table, under ``experiment``."""
+
+COST_CELLS = ("params", "gflops")
+"""CSV columns of printed costs."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One measured column of a table.
+
+    Attributes:
+        metric: our metric's name, as in the records: ``psnr``, or ``bsd68/psnr`` on a named test split.
+        printed: CSV column of the printed numbers; "" where none are printed. May be a template over what rows repeat
+            (``bsd68_psnr_{task.sigma}``): a row's printed cells have its number under the template itself.
+        title: heading.
+        higher_is_better: direction.
+        digits: decimals to show.
+        split: the test split that the metric is of; "" where the data set has one alone.
+    """
+
+    metric: str
+    printed: str
+    title: str
+    higher_is_better: bool
+    digits: int = 3
+    split: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table.
+
+    Attributes:
+        name: unique and fit for a folder.
+        label: what people read.
+        overrides: Hydra overrides that make the row.
+        printed: the paper's raw cells by CSV column; empty where the row is not printed.
+        pending: why the row cannot be run yet; "" where it can.
+        block: which repetition of the table it belongs to, for people ("sigma 25"); "" where rows are not repeated.
+        base: its name without what the repetition added; the same as ``name`` where rows are not repeated.
+    """
+
+    name: str
+    label: str
+    overrides: tuple[str, ...]
+    printed: Mapping[str, str]
+    pending: str = ""
+    block: str = ""
+    base: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "base", self.base or self.name)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A table: what it says, what its rows are, what they are compared with.
+
+    Attributes:
+        name: path of the file below ``experiments/``, without suffix.
+        title: heading.
+        source: where the printed numbers stand.
+        task: the task that all rows train.
+        notes: what a reader must know, plain text.
+        rows: in printed order, pending ones included; where rows are repeated, all of one block before the next.
+        seeds: of every row.
+        columns: the first one ranks the table.
+        reference: row, by base name, that printed differences (``+4.99K``) refer to, or None.
+        exceptions: rows, by base name, whose costs are known to disagree with the printed ones, and why.
+        ranks: False where the protocol is too small to rank anything; every output must say so.
+        cost_input: (C, H, W) for which the table prints costs; None: the task's own.
+        printed_data: names of our data sets that are the printed one; elsewhere numbers are not subtracted.
+        n_jobs: runs at a time where the command line does not say.
+        exception_cells: which of :data:`COST_CELLS` an exception is about; a row that is not in it: all of them.
+        cost_overrides: Hydra overrides that are added when costs are counted, as they are printed for one data set.
+    """
+
+    name: str
+    title: str
+    source: str
+    task: str
+    notes: str
+    rows: tuple[Row, ...]
+    seeds: tuple[int, ...]
+    columns: tuple[Column, ...]
+    reference: str | None
+    exceptions: Mapping[str, str]
+    ranks: bool = True
+    cost_input: tuple[int, int, int] | None = None
+    printed_data: tuple[str, ...] = ()
+    n_jobs: int = 1
+    exception_cells: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    cost_overrides: tuple[str, ...] = ()
+
+    @property
+    def base_rows(self) -> tuple[Row, ...]:
+        """The rows of the first block, by base name and label: every row once, whatever is repeated."""
+        first = self.rows[0].block if self.rows else ""
+        return tuple(
+            dataclasses.replace(row, name=row.base, label=row.label.removesuffix(f", {row.block}"))
+            for row in self.rows
+            if row.block == first
+        )
+
+    def select(self, names: Sequence[str] | None) -> tuple[Row, ...]:
+        """Return the rows of these names in the table's order, or all that can be run.
+
+        Args:
+            names: names of rows, or base names: every repetition of a row.
+
+        Raises:
+            UserError: a name is unknown or given twice, or its row is pending.
+        """
+        if names is None:
+            return tuple(row for row in self.rows if not row.pending)
+        known = {row.base: row for row in self.rows} | {row.name: row for row in self.rows}
+        for name in names:
+            if name not in known:
+                raise unknown_name(f"row of experiment {self.name}:", name, known)
+            if known[name].pending:
+                raise UserError(f"row {name!r} of experiment {self.name} cannot run yet: {known[name].pending}.")
+            if list(names).count(name) > 1:
+                raise UserError(f"rows: {name!r} is given twice.")
+        return tuple(row for row in self.rows if row.name in names or row.base in names)
+
+
+def variant(nonlinear: bool, context: bool) -> str:
+    """Name a kind of index network as the papers' tables do: L, NL, L+C or NL+C."""
+    return ("NL" if nonlinear else "L") + ("+C" if context else "")
+
+
+def hydra_value(value: Any) -> str:
+    """Write a plain value as Hydra reads it on the right of an override."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(hydra_value, value))}]"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{hydra_value(item)}" for key, item in value.items()) + "}"
+    text = str(value)
+    if _PLAIN.fullmatch(text) and not isinstance(yaml.safe_load(text), int | float | bool | type(None)):
+        return text
+    escaped = re.sub(r"(\\+)$", r"\1\1", text.replace("'", "\\'"))  # a quote, or a backslash before the closing one
+    return f"'{escaped}'"
+
+
+def known_metrics() -> Mapping[str, MetricInfo]:
+    """Return the facts of every metric of this package and of plugins, by name; only the latter need torch."""
+    return {**FACTS, **({each.info.name: each.info for each in registered("metric")} if load_plugins() else {})}
