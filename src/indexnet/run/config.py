@@ -173,7 +173,7 @@ def load_sweep(overrides: Sequence[str]) -> tuple[DictConfig, list[Override]]:
 
 def follows_seed(cfg: DictConfig) -> bool:
     """Whether a value of a composed configuration is made from the seed."""
-    return "${seed}" in OmegaConf.to_yaml(cfg)
+    return re.search(r"\$\{[^}]*\bseed\b", OmegaConf.to_yaml(cfg)) is not None
 
 
 def parse_overrides(words: Sequence[str], loader: Any = None) -> list[Override]:
@@ -214,6 +214,8 @@ def check_overrides(words: Sequence[str]) -> None:
 
 def explain(error: Exception, overrides: Iterable[str]) -> UserError:
     """Turn Hydra's complaint about an override into one sentence with the nearest valid key."""
+    if isinstance(error, UserError):  # has said it already
+        return error
     text, overrides = str(error), list(overrides)
     if match := re.search(r"Could not find '([^']+)'", text):
         group, _, option = match[1].partition("/")
