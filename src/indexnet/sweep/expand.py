@@ -138,7 +138,7 @@ def _different(key: str, values: list[Value]) -> list[Value]:
 
 def _seed(key: str, value: str) -> int:
     if not re.fullmatch(r"\d+", value):
-        raise UserError(f"{key}={value}: a seed is an integer of at least 0.")
+        raise UserError(f"{key}={value[:80]}: a seed is an integer of at least 0.")
     return int(value)
 
 
