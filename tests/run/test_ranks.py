@@ -16,7 +16,6 @@ from data_support import write_camvid
 from indexnet.cli import main
 from indexnet.core.errors import UserError
 from indexnet.run import fit, loggers
-from indexnet.run import processes as ranks
 from indexnet.run.job import DIVERGED, run_job
 from indexnet.run.processes import FULL, INTERRUPTED, Cause, Ranks, Waits, write_error
 from resume_support import ended_as
@@ -172,11 +171,11 @@ def test_a_full_disk_met_by_another_process(work, tmp_path, monkeypatch, capsys)
 
 _DISTURBED = """
 import atexit, errno, functools, os, sys, time
-from indexnet.run import fit, loggers, ranks
+from indexnet.run import fit, loggers, processes
 from indexnet.tasks.base import Task
 
 mode, second = os.environ["MODE"], os.environ.get("RANK") == "1"
-ranks.Ranks = functools.partial(ranks.Ranks, waits=ranks.Waits(notice=0.1))
+processes.Ranks = functools.partial(processes.Ranks, waits=processes.Waits(notice=0.1))
 
 def full(self, *arguments):
     raise OSError(errno.ENOSPC, "No space left on device")
