@@ -122,7 +122,7 @@ def work(monkeypatch):
 def test_a_process_that_is_lost_while_the_loggers_finish_changes_nothing(work, tmp_path, monkeypatch):
     exits = []
     monkeypatch.setattr(_Seen, "stuck_calls", [])
-    monkeypatch.setattr(ranks, "Ranks", _Seen)
+    monkeypatch.setattr(processes, "Ranks", _Seen)
     monkeypatch.setattr(os, "_exit", exits.append)
     monkeypatch.setattr(
         loggers, "finish_loggers", lambda *rest: _Seen.stuck_calls[0](Cause("process 1 crashed", "failed"))
