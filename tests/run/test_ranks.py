@@ -15,7 +15,7 @@ import pytest
 from data_support import write_camvid
 from indexnet.cli import main
 from indexnet.core.errors import UserError
-from indexnet.run import fit, loggers
+from indexnet.run import fit, loggers, processes
 from indexnet.run.job import DIVERGED, run_job
 from indexnet.run.processes import FULL, INTERRUPTED, Cause, Ranks, Waits, write_error
 from resume_support import ended_as
