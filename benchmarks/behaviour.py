@@ -120,7 +120,7 @@ _GONE = (
     (re.compile(r"[ \t]+"), " "),
     (re.compile(r"[-─━]{4,}"), "----"),
 )  # fmt: skip
-_UNEQUAL = re.compile(r"(events\.out\.|/hparams\.yaml|/lock|\.lock|\.pt2$|\.onnx$|\.ckpt$|\.plans|console\.log|\.npz$)")
+_UNEQUAL = re.compile(r"(events\.out\.|/hparams\.yaml|/lock|\.lock|\.pt2$|\.onnx$|\.ckpt$|console\.log|\.npz$)")
 
 
 def settle(text: str, folder: Path) -> str:
