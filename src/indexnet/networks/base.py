@@ -54,7 +54,7 @@ class Network(nn.Module, ABC):
     encoder: Encoder | None
     in_channels: int
     out_channels: int
-    size_multiple: int
+    size_multiple: int = 1
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
