@@ -144,7 +144,7 @@ def test_widths_are_truncated():
 def test_frozen_batch_norm_survives_train(name):
     options = {"encoder": {"name": name, "freeze_bn": True}, "resampling": {"name": "indexnet", "family": "o2o_shared"}}
     network = create_network("matting_unet", **options)
-    assert network.freeze_bn
+    assert network.encoder.freeze_bn
     norms = batch_norms(network.encoder)
     for _ in range(2):
         network.eval()
@@ -158,7 +158,8 @@ def test_frozen_batch_norm_survives_train(name):
     assert all(torch.equal(layer.running_mean, mean) for layer, mean in zip(norms, before, strict=True))
     assert all(layer.weight.grad is not None for layer in norms)  # the affine parameters train on
 
-    network.freeze_bn = False
+    network.encoder.freeze_bn = False
+    network.train()
     assert all(layer.training for layer in norms)
     network(torch.randn(2, 4, 32, 32))
     assert not any(torch.equal(layer.running_mean, mean) for layer, mean in zip(norms, before, strict=True))
@@ -250,6 +251,7 @@ def test_wrong_files_are_explained(tmp_path):
             create_encoder(name, 4, pretrained=str(tmp_path / file), **options)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("read", [read_checkpoint, load_checkpoint])
 def test_a_damaged_byte_is_a_mistake_of_the_user(read, tmp_path):
     path = tmp_path / "weights.pth"

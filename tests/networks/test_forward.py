@@ -175,14 +175,6 @@ def test_mistakes_are_named(name, options, message):
         create_network(name, **options)
 
 
-def test_an_autoencoder_has_no_batch_norm_to_freeze():
-    network = create_network("autoencoder", widths=[4])
-    assert network.freeze_bn is False
-    network.freeze_bn = False
-    with pytest.raises(UserError, match="has no encoder"):
-        network.freeze_bn = True
-
-
 def test_without_pretrained_touches_nothing_else():
     options = {"encoder": {"name": "resnet34", "pretrained": True, "freeze_bn": True}, "fusion": "none"}
     assert without_pretrained(options) == {
@@ -229,7 +221,7 @@ def test_dncnn_is_its_layer_list():
 def test_segnet_has_a_logit_per_class_and_a_pretrained_part():
     network = create_network("segnet", classes=11, encoder={"name": "vgg11_bn", "freeze_bn": True})
     assert network.out_channels == 11
-    assert network.freeze_bn
+    assert network.encoder.freeze_bn
     own = {id(p) for p in network.encoder_parameters()}
     assert own == {id(p) for p in network.encoder.parameters()}
     assert [len(layers) for layers in network.decoder] == [2, 2, 3, 3, 3]

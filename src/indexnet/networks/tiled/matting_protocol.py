@@ -79,9 +79,8 @@ def aligned_input(
         if channel < 3:  # the same float32 operations as prepare_input
             values -= np.float32(IMAGENET_MEAN[channel])
             values /= np.float32(IMAGENET_STD[channel])
-        if size != (width, height):
-            values = cv2.resize(values, size, interpolation=cv2.INTER_CUBIC if channel < 3 else cv2.INTER_NEAREST)
-        plane[...] = values
+        method = cv2.INTER_CUBIC if channel < 3 else cv2.INTER_NEAREST
+        plane[...] = values if size == (width, height) else cv2.resize(values, size, interpolation=method)
     return planes
 
 
@@ -203,7 +202,7 @@ def _run(
         largest //= 2
 
 
-def _amount(size: int) -> str:
+def _amount(size: float) -> str:
     """Write a number of bytes as a person would give it."""
     return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
 

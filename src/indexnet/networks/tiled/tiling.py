@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -175,14 +176,14 @@ def run_tiled(
         with _AlignedCorners(tile, size):
             return network(part)  # type: ignore[no-any-return]
 
-    def of_whole(output: Tensor) -> Tensor:
+    def of_whole(output: Tensor, _: Tensor) -> Tensor:
         return current.window.of(output, stride=size[0] // output.shape[2])  # type: ignore[no-any-return]
 
     with ExitStack() as stack:
         stack.enter_context(uncompiled())
         for module in [module for module in network.modules() if getattr(module, "whole_image", False)]:
             whole = module(_gather(module, run, tiles, size))
-            stack.enter_context(_replaced(module, lambda _, whole=whole: of_whole(whole)))
+            stack.enter_context(_replaced(module, partial(of_whole, whole)))
         for cell in tiles:
             tile = shrink_to(cell, wanted, multiple, margin)
             if tile is None:
