@@ -53,7 +53,7 @@ def indexed_pool(x: Tensor, encoder: Tensor) -> Tensor:
     Returns:
         (N, C, h, w), in the memory format of ``x``.
     """
-    return _in_format((encoder * pack_cells(x)).sum(2), is_channels_last(x))
+    return _sum_cells(encoder * pack_cells(x), is_channels_last(x))
 
 
 def indexed_pool_with_skip(x: Tensor, encoder: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,7 +68,11 @@ def indexed_pool_with_skip(x: Tensor, encoder: Tensor) -> tuple[Tensor, Tensor]:
     """
     channels_last = is_channels_last(x)
     weighted = encoder * pack_cells(x)
-    return _in_format(weighted.sum(2), channels_last), unpack_cells(weighted, channels_last)
+    return _sum_cells(weighted, channels_last), unpack_cells(weighted, channels_last)
+
+
+def _sum_cells(packed: Tensor, channels_last: bool) -> Tensor:
+    return _in_format(packed.sum(2), channels_last)
 
 
 def _in_format(x: Tensor, channels_last: bool) -> Tensor:
