@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -32,6 +31,8 @@ import indexnet  # noqa: F401
 from indexnet.metrics import create_metric
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
+from in_turns import medians
+
 from matting_literal import literal
 
 TARGETS = {"grad": 4.0, "conn": 10.0}
@@ -82,35 +83,28 @@ def mattes(kind: str, seed: int, shape: tuple[int, int] = (1080, 1920), share: f
     return [prediction, target, trimap]
 
 
-def seconds(step: Callable[[], object]) -> float:
-    """Processor time of ``step``; it runs on one thread."""
-    start = time.process_time()
-    step()
-    return time.process_time() - start
-
-
 def measure(kind: str, name: str, arrays: list[np.ndarray], repeats: int) -> bool:
     """Print the lines of one metric on one set of mattes; return whether its targets are met."""
     batch = [torch.from_numpy(array)[None, None].float() / 255 for array in arrays]
     metrics = {semantics: create_metric(name, semantics=semantics) for semantics in ("released_python", "matlab")}
-    times: dict[str, list[float]] = {key: [] for key in ("published", "lean", *metrics)}
-    for _ in range(repeats):
-        for key, distances in (("published", True), ("lean", False)):
-            step = partial(literal, name, *arrays, semantics="released_python", unused_distances=distances)
-            times[key].append(seconds(step))
-        for semantics, metric in metrics.items():
-            times[semantics] += [seconds(partial(metric.update, *batch)) for _ in range(5)]
-    medians = {key: statistics.median(values) * 1e3 for key, values in times.items()}
+    published = partial(literal, name, *arrays, semantics="released_python")
+    forms: dict[str, Callable[[int], object]] = {
+        "published": lambda _: published(unused_distances=True),
+        "lean": lambda _: published(),
+        **{key: lambda _, metric=metric: metric.update(*batch) for key, metric in metrics.items()},
+    }
+    # on one thread, so that processor time is what it takes
+    middle = {key: 1e3 * seconds for key, seconds in medians(forms, repeats, time.process_time).items()}
     good = True
     for semantics, metric in metrics.items():
-        ratio, lean = (medians[key] / medians[semantics] for key in ("published", "lean"))
+        ratio, lean = (middle[key] / middle[semantics] for key in ("published", "lean"))
         expected = literal(name, *arrays, semantics=semantics)
         apart = abs(metric.latest.item() - expected) / expected
         met = kind == "noise" or (ratio >= TARGETS[name] and apart < 1e-6)
         good &= met
         print(
-            f"{kind:6} {name:5} {semantics:16} {medians['published']:7.0f} ms {medians['lean']:7.0f} ms "
-            f"{medians[semantics]:6.1f} ms {ratio:6.1f} {lean:6.1f}   {apart:.0e}{'' if met else '  MISSED'}",
+            f"{kind:6} {name:5} {semantics:16} {middle['published']:7.0f} ms {middle['lean']:7.0f} ms "
+            f"{middle[semantics]:6.1f} ms {ratio:6.1f} {lean:6.1f}   {apart:.0e}{'' if met else '  MISSED'}",
             flush=True,
         )
     return good

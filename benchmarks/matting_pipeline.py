@@ -15,7 +15,6 @@ import argparse
 import cProfile
 import os
 import pstats
-import statistics
 import sys
 import tempfile
 import time
@@ -27,6 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import cv2
 import numpy as np
 import torch
+from in_turns import medians
 from PIL import Image
 from scipy import ndimage
 
@@ -100,13 +100,6 @@ def published_order(root: Path, index: int, per_foreground: int, rng: np.random.
     return torch.from_numpy(small.astype(np.float32).transpose(2, 0, 1) / 255)
 
 
-def timed(make: Callable[[int], object], index: int) -> float:
-    """Seconds of one call."""
-    start = time.perf_counter()
-    make(index)
-    return time.perf_counter() - start
-
-
 def main() -> int:
     """Measure, print, and with ``--check`` judge."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -117,6 +110,7 @@ def main() -> int:
     options = parser.parse_args()
     cv2.setNumThreads(0)
     foregrounds, each = 3, 4
+    count = foregrounds * each
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_files(root, foregrounds, each)
@@ -133,17 +127,10 @@ def main() -> int:
         rng = np.random.default_rng(1)
         splits = {name: build(name) for name in ("dim", "mmediting", "gca")}
         makers: dict[str, Callable[[int], object]] = {
-            "published order": lambda index: published_order(root, index, each, rng),
-            **{name: lambda index, split=split: split.sample(index, rng) for name, split in splits.items()},
+            "published order": lambda turn: published_order(root, turn % count, each, rng),
+            **{name: lambda turn, split=split: split.sample(turn % count, rng) for name, split in splits.items()},
         }
-        count = foregrounds * each
-        seconds: dict[str, list[float]] = {name: [] for name in makers}
-        for turn in range(options.samples + 1):
-            for name, make in makers.items():
-                took = timed(make, turn % count)
-                if turn:  # the first warms up
-                    seconds[name].append(took)
-        middle = {name: statistics.median(times) for name, times in seconds.items()}
+        middle = medians(makers, options.samples)
         for name, middle_time in middle.items():
             print(f"{name:16} {1000 * middle_time:8.1f} ms a sample {1 / middle_time:8.1f} samples/s")
         ratio = middle["published order"] / middle["dim"]

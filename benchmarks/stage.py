@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 import tempfile
 import time
@@ -26,7 +25,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from indexnet.resampling import ResamplingStage, create_resampling, fuse_columns
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
+from in_turns import medians
+
 from reference import LiteralStage
 
 # (family, nonlinear, context) -> largest time ratio that is acceptable on a CPU; peak memory must be lower in all.
@@ -72,15 +74,15 @@ def peak_bytes(step: Callable[[], None], device: str) -> int:
     return int(max(totals) - (totals[0] - events[0]["args"]["Bytes"]))
 
 
-def seconds(step: Callable[[], None], device: str) -> float:
-    """Wall time of ``step``."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    step()
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+def clock_of(device: str) -> Callable[[], float]:
+    """Return a clock that waits for the device."""
+
+    def clock() -> float:
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    return clock
 
 
 def measure(
@@ -97,8 +99,8 @@ def measure(
     x = torch.randn(shape, device=device, requires_grad=True)
     cotangents = [torch.randn(size, device=device) for size in ((n, c, h // 2, w // 2), shape, shape)]
 
-    def fresh(run: Callable, module: nn.Module) -> Callable[[], None]:
-        def step() -> None:
+    def fresh(run: Callable, module: nn.Module) -> Callable[[object], None]:
+        def step(_: object = None) -> None:
             x.grad = None
             module.zero_grad(set_to_none=True)
             run(module, x, cotangents)
@@ -106,13 +108,7 @@ def measure(
         return step
 
     steps = {"literal": fresh(literal_step, literal), "shipped": fresh(shipped_step, stage)}
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(repeats + 1):
-        for name in sorted(steps, reverse=bool(turn % 2)):
-            elapsed = seconds(steps[name], device)
-            if turn:  # the first turn warms up
-                times[name].append(elapsed)
-    result = {f"{name}_s": statistics.median(values) for name, values in times.items()}
+    result = {f"{name}_s": median for name, median in medians(steps, repeats, clock_of(device)).items()}
     for name, step in steps.items():
         x.grad = None
         literal.zero_grad(set_to_none=True)

@@ -25,12 +25,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import indexnet.cli  # before torch: it prepares torchvision
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from sweep_processes import job_processes, standing, state_of
 
 EXPERIMENT = "tpami/table3_matting"
 ROWS = ("b11", "b11_carafe", "hmi", "hin_nl_c", "o2o_shared_nl_c", "m2o_nl_c")
@@ -46,13 +47,10 @@ _POLL = 0.01
 _LONGEST_START = 4.0  # seconds into the start of a run; it takes longer than that to import torch
 
 
-@dataclass(frozen=True)
-class Planned:
-    """One kill that is to come.
+class Planned(NamedTuple):
+    """One kill that is to come, at one of ``MOMENTS`` to the launcher or to ``process N`` of a run.
 
     Attributes:
-        moment: one of ``MOMENTS``.
-        whom: ``launcher``, or ``process N`` of a run.
         step: for a ``step``: the first one at which it may come.
         delay: for ``no job`` and ``start``: seconds after the launcher or the run has started.
     """
@@ -62,55 +60,37 @@ class Planned:
     step: int = 1
     delay: float = 0.0
 
+    @property
+    def phase(self) -> str:
+        """The phase of a run in which it comes."""
+        return "training" if self.moment in ("step", "checkpoint") else self.moment
 
-@dataclass(frozen=True)
-class Kill:
-    """One kill that came.
 
-    Attributes:
-        moment: as planned.
-        whom: as planned.
-        run: which run was looked at, ``ROW/seed=N``; empty where none was at work.
-        phase: what that run was doing, as its files said while it stood still for the kill.
-        after: seconds since the launcher had started.
-    """
+class Kill(NamedTuple):
+    """One kill that came: as planned, to which run (``ROW/seed=N``, or none), and what that was doing then."""
 
     moment: str
     whom: str
     run: str
     phase: str
-    after: float
+    after: float  # seconds since the launcher had started
 
 
-@dataclass
-class Verdict:
-    """What came of it.
+class Verdict(NamedTuple):
+    """What came of it: kills, and planned ones whose moment never came; how many runs were compared; what differs."""
 
-    Attributes:
-        kills: what was done to the disturbed sweep.
-        missed: planned kills whose moment never came.
-        runs: how many runs were compared.
-        differences: what differs, one sentence each; empty: nothing does.
-        seconds: wall times of the undisturbed and the disturbed sweep.
-    """
-
-    kills: list[Kill] = field(default_factory=list)
-    missed: list[Planned] = field(default_factory=list)
-    runs: int = 0
-    differences: list[str] = field(default_factory=list)
-    seconds: tuple[float, float] = (0.0, 0.0)
+    kills: list[Kill]
+    missed: list[Planned]
+    runs: int
+    differences: list[str]
+    seconds: tuple[float, float]  # that the undisturbed and the disturbed sweep took
 
 
 def plan_kills(kills: int, runs: int, steps: int, devices: int, rng: random.Random) -> list[Planned]:
-    """Draw kills: at least one in the test phase, one of the launcher and one of a rank, of six one at each moment.
+    """Draw 2 kills or more: one in the test phase, of the launcher and of a rank, and of six one at each moment.
 
-    Args:
-        kills: how many, at least 2.
-        runs: how many the sweep has. The kills come in groups, each in the order in which a run passes the moments, so
-            that half the runs are left for moments that were missed.
-        steps: of a run, at least 2.
-        devices: processes of a run.
-        rng: source of the draws.
+    The kills come in groups, each in the order in which a run passes the moments, so that half the runs are left for
+    moments that were missed.
     """
     wanted = {"testing", LAUNCHER, *(["process 1"] if devices > 1 else [])} | (
         set(MOMENTS) if kills >= len(MOMENTS) else set()
@@ -149,11 +129,7 @@ def command(rows: list[str], seeds: int, steps: int, devices: int, runs: Path, j
 
 
 def run_whole(arguments: list[str], log: Path) -> None:
-    """Run the sweep undisturbed.
-
-    Args:
-        arguments: its command.
-        log: file for what it prints.
+    """Run the sweep undisturbed; what it prints goes to ``log``.
 
     Raises:
         RuntimeError: it did not end well.
@@ -163,12 +139,7 @@ def run_whole(arguments: list[str], log: Path) -> None:
 
 
 def run_disturbed(arguments: list[str], plan: list[Planned], log: Path) -> tuple[list[Kill], list[Planned]]:
-    """Run the sweep, kill it at the planned moments, and start it again until it is done.
-
-    Args:
-        arguments: its command.
-        plan: the kills, one after the other.
-        log: file for what its launchers print.
+    """Run the sweep, kill it at the planned moments one after the other, and start it again until it is done.
 
     Returns:
         The kills, and those planned ones that did not come because the sweep was done before.
@@ -177,7 +148,6 @@ def run_disturbed(arguments: list[str], plan: list[Planned], log: Path) -> tuple
         RuntimeError: a launcher ended otherwise than by a kill, or with lost runs that no kill explains, or it hangs.
     """
     kills: list[Kill] = []
-    waiting = deque(plan)
     tries: dict[int, Try] = {}
     launcher, begun, disturbed = _start(arguments, log), time.monotonic(), False
     try:
@@ -189,15 +159,14 @@ def run_disturbed(arguments: list[str], plan: list[Planned], log: Path) -> tuple
             after = time.monotonic() - begun
             if after > _PATIENCE:
                 raise RuntimeError(f"the sweep hangs after {len(kills)} kills: {log.read_text()}")
-            kill = _strike(waiting[0], launcher, after, tries) if waiting else None
+            kill = _strike(plan[len(kills)], launcher, after, tries) if len(kills) < len(plan) else None
             if kill is not None:
                 kills.append(kill)
-                waiting.popleft()
                 disturbed = True
                 if kill.whom == LAUNCHER:
                     launcher.wait()
             time.sleep(_POLL)
-        return kills, list(waiting)
+        return kills, plan[len(kills) :]
     finally:
         launcher.kill()
         launcher.wait()
@@ -225,9 +194,9 @@ def _strike(planned: Planned, launcher: subprocess.Popen[bytes], after: float, t
         pid = launcher.pid if planned.whom == LAUNCHER else processes.get(int(planned.whom.split()[1]))
         if not moment or pid is None:
             continue
-        with _standing(processes[0]):
+        with standing(processes[0]):
             phase, step = run.phase()
-            if phase == run.wanted(planned) and _state(pid) not in ("", "Z"):
+            if phase == planned.phase and state_of(pid) not in ("", "Z"):
                 os.kill(pid, signal.SIGKILL)
                 run.struck = True
                 words = f"{phase}, step {step}" if phase == "training" else phase
@@ -235,26 +204,8 @@ def _strike(planned: Planned, launcher: subprocess.Popen[bytes], after: float, t
     return None
 
 
-@contextlib.contextmanager
-def _standing(pid: int) -> Iterator[None]:
-    """Stop a process while its files are looked at, so that it is where they say when the kill comes."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGSTOP)
-    deadline = time.monotonic() + 5
-    while _state(pid) not in ("T", "Z", "") and time.monotonic() < deadline:
-        time.sleep(0.001)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
-
-
 class Try:
     """One try of a run, from the moment at which its first process was seen; what it does is read from its files.
-
-    Args:
-        folder: of the run.
 
     Attributes:
         struck: whether a kill has hit it; it is about to end, and another one would say nothing.
@@ -274,7 +225,7 @@ class Try:
         except FileNotFoundError:
             status = "running"
         console = self._console(self._printed).decode(errors="replace")
-        step = self._step()
+        step = max((step for step, _ in read_curve(self.folder)), default=-1) + 1  # every one is logged
         if status != "running":
             return "ended", step
         if self._changed("pictures/*") != self._pictures:
@@ -286,17 +237,12 @@ class Try:
             return "training", step
         return "start", step
 
-    @staticmethod
-    def wanted(planned: Planned) -> str:
-        """Return the phase in which a kill comes."""
-        return "training" if planned.moment in ("step", "checkpoint") else planned.moment
-
     def is_at(self, planned: Planned) -> bool:
         """Return whether it is time for a kill."""
         checkpoint, known = self._changed("checkpoints/last.ckpt"), self._checkpoint
         self._checkpoint = checkpoint
         phase, step = self.phase()
-        if self.struck or phase != self.wanted(planned):
+        if self.struck or phase != planned.phase:
             return False
         if planned.moment == "start":
             return time.monotonic() - self.since >= planned.delay
@@ -306,9 +252,7 @@ class Try:
 
     def _console(self, offset: int) -> bytes:
         try:
-            with (self.folder / "console.log").open("rb") as file:
-                file.seek(offset)
-                return file.read()
+            return (self.folder / "console.log").read_bytes()[offset:]
         except FileNotFoundError:
             return b""
 
@@ -320,10 +264,6 @@ class Try:
                 newest = max(newest, path.stat().st_mtime_ns)
         return newest
 
-    def _step(self) -> int:
-        """Return the steps that the log has: every one is logged in a run this short."""
-        return max((step for step, _ in read_curve(self.folder)), default=-1) + 1
-
 
 def read_curve(folder: Path) -> list[tuple[int, str]]:
     """Return step, counted from 0, and training loss of every logged step of a run."""
@@ -334,48 +274,8 @@ def read_curve(folder: Path) -> list[tuple[int, str]]:
         return []
 
 
-def job_processes(launcher: int) -> dict[Path, dict[int, int]]:
-    """Return the process ids of every job below a launcher: run folder, then rank."""
-    found: dict[Path, dict[int, int]] = {}
-    for first in _children(launcher):
-        words = _words(first, "cmdline")
-        if "job" in words:
-            found[Path(words[-1])] = {0: first}
-            for child in _children(first):
-                rank = next((word[11:] for word in _words(child, "environ") if word.startswith("LOCAL_RANK=")), None)
-                if rank is not None and "job" in _words(child, "cmdline"):
-                    found[Path(words[-1])][int(rank)] = child
-    return found
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        return sorted(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
-    except OSError:
-        return []
-
-
-def _words(pid: int, file: str) -> list[str]:
-    try:
-        return Path(f"/proc/{pid}/{file}").read_text(errors="replace").rstrip("\0").split("\0")
-    except OSError:
-        return []
-
-
-def _state(pid: int) -> str:
-    """Return the letter of a process's state; empty where there is no such process."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
-
-
 def compare(whole: Path, disturbed: Path) -> tuple[int, list[str]]:
-    """Compare two folders of runs.
-
-    Returns:
-        How many runs the first one has, and what differs.
-    """
+    """Compare two folders of runs; return how many the first one has, and what differs."""
     import torch
 
     found = []
@@ -399,17 +299,11 @@ def compare(whole: Path, disturbed: Path) -> tuple[int, list[str]]:
             found.append(f"{folder}: the learning curve differs")
         if (a / "per_image.csv").read_bytes() != (b / "per_image.csv").read_bytes():
             found.append(f"{folder}: per_image.csv differs")
-        states = [
-            torch.load(each / "checkpoints/last.ckpt", weights_only=True, map_location="cpu")["state_dict"]
-            for each in (a, b)
-        ]
+        states = [torch.load(each / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for each in (a, b)]
         if states[0].keys() != states[1].keys():
             found.append(f"{folder}: other weights")
-        found += [
-            f"{folder}: weight {name} differs"
-            for name, value in states[0].items()
-            if not torch.equal(value, states[1][name])
-        ]
+        same = {name for name, value in states[0].items() if name in states[1] and torch.equal(value, states[1][name])}
+        found += [f"{folder}: weight {name} differs" for name in states[0] if name not in same]
     tables = [_table(runs) for runs in (whole, disturbed)]
     for row, (a_line, b_line) in enumerate(zip(*tables, strict=True), 1):
         found += [
@@ -439,16 +333,13 @@ def measure(
     """
     names = list(ROWS[:rows])
     plan = plan_kills(kills, rows * seeds, steps, devices, random.Random(seed))
+    whole, killed = (command(names, seeds, steps, devices, folder / name, jobs) for name in ("whole", "killed"))
     begun = time.monotonic()
-    run_whole(command(names, seeds, steps, devices, folder / "whole", jobs), folder / "whole.log")
-    undisturbed = time.monotonic() - begun
-    begun = time.monotonic()
-    done, missed = run_disturbed(
-        command(names, seeds, steps, devices, folder / "killed", jobs), plan, folder / "killed.log"
-    )
-    disturbed = time.monotonic() - begun
-    runs, differences = compare(folder / "whole", folder / "killed")
-    return Verdict(done, missed, runs, differences, (undisturbed, disturbed))
+    run_whole(whole, folder / "whole.log")
+    middle = time.monotonic()
+    kills_and_missed = run_disturbed(killed, plan, folder / "killed.log")
+    seconds = (middle - begun, time.monotonic() - middle)
+    return Verdict(*kills_and_missed, *compare(folder / "whole", folder / "killed"), seconds)
 
 
 def main() -> int:
@@ -465,15 +356,12 @@ def main() -> int:
         parser.error("--kills must be at least 2")
     if not 4 <= args.steps < 200:
         parser.error("--steps must be 4 to 199: in longer runs not every step is logged")
-    options = {key: value for key, value in vars(args).items() if key != "folder"}
     if args.folder is not None:
         args.folder.mkdir(parents=True, exist_ok=True)
         if any(args.folder.iterdir()):
             parser.error(f"--folder {args.folder} is not empty")
-        verdict = measure(args.folder.resolve(), **options)
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            verdict = measure(Path(folder), **options)
+    with contextlib.nullcontext(args.folder) if args.folder else tempfile.TemporaryDirectory() as folder:
+        verdict = measure(Path(folder).resolve(), **{name: getattr(args, name) for name in usual})
     for number, kill in enumerate(verdict.kills, 1):
         where = f"{kill.run} {kill.phase}"
         print(f"{number:3d}  {kill.moment:10s}  kill -9 {kill.whom:9s}  after {kill.after:6.1f} s  {where}")

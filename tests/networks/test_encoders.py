@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 
 import pytest
 import torch
 from torch import nn
 
-from encoder_support import FASTDEPTH, random_state
+from encoder_support import FASTDEPTH, RELEASED, layout, random_state
 from indexnet.core.errors import UserError
 from indexnet.networks import Encoder, create_encoder, create_network, list_encoders
-from indexnet.networks.encoders import mobilenetv1_fastdepth, timm_chain
+from indexnet.networks.checkpoint import load_checkpoint
+from indexnet.networks.encoders import timm_chain
 from indexnet.networks.encoders.mobilenetv2_released import InvertedResidual
+from indexnet.networks.encoders.weights import read_checkpoint
 from indexnet.networks.imagenet import normalise
 from indexnet.resampling import create_resampling
 
-RELEASED = "mobilenetv2_released"
 # name: (width, halved) of every unit
 UNITS = {
     RELEASED: [(32, 1), (16, 0), (24, 1), (32, 1), (64, 1), (96, 0), (160, 1), (320, 0)],
@@ -142,7 +144,7 @@ def test_widths_are_truncated():
 def test_frozen_batch_norm_survives_train(name):
     options = {"encoder": {"name": name, "freeze_bn": True}, "resampling": {"name": "indexnet", "family": "o2o_shared"}}
     network = create_network("matting_unet", **options)
-    assert network.freeze_bn
+    assert network.encoder.freeze_bn
     norms = batch_norms(network.encoder)
     for _ in range(2):
         network.eval()
@@ -156,7 +158,8 @@ def test_frozen_batch_norm_survives_train(name):
     assert all(torch.equal(layer.running_mean, mean) for layer, mean in zip(norms, before, strict=True))
     assert all(layer.weight.grad is not None for layer in norms)  # the affine parameters train on
 
-    network.freeze_bn = False
+    network.encoder.freeze_bn = False
+    network.train()
     assert all(layer.training for layer in norms)
     network(torch.randn(2, 4, 32, 32))
     assert not any(torch.equal(layer.running_mean, mean) for layer, mean in zip(norms, before, strict=True))
@@ -178,48 +181,25 @@ def test_timm_weights_from_a_file(tmp_path):
     torch.testing.assert_close(grey.units[0][0].weight, state["conv1.weight"].sum(1, keepdim=True))
 
 
-def released_layout(form: str) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Weights in one of the known layouts, and what the encoder must hold."""
-    reference = create_encoder(RELEASED, 3)
-    state = random_state(reference)
-    places = [(0, 0)] + [(layer, block) for layer in range(1, 8) for block in range(len(reference.units[layer]))]
-    if form == "csail":
-        named = {}
-        for key, value in state.items():
-            _, layer, rest = key.split(".", 2)
-            if layer == "0":
-                named[f"features.0.{rest}"] = value
-            else:
-                block, rest = rest.split(".", 1)
-                named[f"features.{places.index((int(layer), int(block)))}.{rest}"] = value
-        return named | {"classifier.1.weight": torch.zeros(2, 2)}, state
-    if form == "released":
-        return {f"module.{key.replace('units.', 'layer')}": value for key, value in state.items()}, state
-    if form == "torchvision":
-        from torchvision.models import mobilenet_v2
-
-        model = mobilenet_v2(weights=None)
-    else:
-        model = timm_chain.create_timm_model("mobilenetv2_100", 3)
-    named = random_state(model)
-    values = [value for key, value in named.items() if not key.startswith(("features.18", "classifier"))]
-    return named, dict(zip(state, values, strict=True))  # all layouts run through the layers in the same order
-
-
-@pytest.mark.parametrize("form", ["csail", "released", "torchvision", "timm"])
-def test_released_variant_loads_every_known_layout(form, tmp_path):
-    named, expected = released_layout(form)
-    torch.save({"state_dict": named, "epoch": 3}, tmp_path / "mobilenet_v2.pth.tar")
-    encoder = create_encoder(RELEASED, 4, pretrained=str(tmp_path / "mobilenet_v2.pth.tar"))
-    for key, value in encoder.state_dict().items():
-        if key == "units.0.0.weight":
-            assert value[:, 3].eq(0).all()
-            value = value[:, :3]
-        assert torch.equal(value, expected[key]), key
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [(RELEASED, form) for form in ("csail", "released", "torchvision", "timm")]
+    + [(FASTDEPTH, form) for form in ("own", "timm", "imagenet", "fastdepth")],
+)
+def test_own_encoders_load_every_known_layout(name, form, tmp_path):
+    named, expected = layout(name, form)
+    torch.save({"state_dict": named, "epoch": 3}, tmp_path / "weights.pth.tar")
+    encoder = create_encoder(name, 4, pretrained=str(tmp_path / "weights.pth.tar"))
+    state = encoder.state_dict()
+    first = next(iter(state))
+    assert state[first][:, 3].eq(0).all()
+    state[first] = state[first][:, :3]
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(value, expected[key]) for key, value in state.items())
 
 
 def test_a_loaded_network_first_ignores_the_trimap(tmp_path):
-    torch.save(released_layout("csail")[0], tmp_path / "weights.pth")
+    torch.save(layout(RELEASED, "csail")[0], tmp_path / "weights.pth")
     encoder = {"name": RELEASED, "pretrained": str(tmp_path / "weights.pth")}
     network = create_network("matting_unet", encoder=encoder).eval()
     x = torch.randn(1, 4, 32, 32)
@@ -239,7 +219,7 @@ def test_safetensors_are_read(tmp_path):
 
 
 def test_wrong_files_are_explained(tmp_path):
-    good = released_layout("csail")[0]
+    good = layout(RELEASED, "csail")[0]
     torch.save(good, tmp_path / "v2.pth")
     torch.save([1, 2], tmp_path / "list.pth")
     torch.save({"a": 1}, tmp_path / "numbers.pth")
@@ -271,6 +251,22 @@ def test_wrong_files_are_explained(tmp_path):
             create_encoder(name, 4, pretrained=str(tmp_path / file), **options)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("read", [read_checkpoint, load_checkpoint])
+def test_a_damaged_byte_is_a_mistake_of_the_user(read, tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save({"state_dict": {"a": torch.zeros(100)}}, path, _use_new_zipfile_serialization=False)
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        with contextlib.suppress(UserError):  # any other exception fails the test
+            read(path)
+    path = path.with_suffix(".safetensors")
+    path.write_text("not weights at all")
+    with pytest.raises(UserError, match=r"weights\.safetensors"):
+        read(path)
+
+
 @pytest.mark.parametrize("name", [RELEASED, "mobilenetv2_100"])
 def test_unreachable_weights_say_what_to_do(name, monkeypatch):
     from huggingface_hub import constants
@@ -282,7 +278,7 @@ def test_unreachable_weights_say_what_to_do(name, monkeypatch):
 
 
 def test_reachable_weights_are_mapped(monkeypatch):
-    named, expected = released_layout("timm")
+    named, expected = layout(RELEASED, "timm")
     monkeypatch.setattr(timm_chain, "pretrained_state", lambda name, encoder: named)
     encoder = create_encoder(RELEASED, 4, pretrained=True)
     assert torch.equal(encoder.units[7][0].conv[7].running_var, expected["units.7.0.conv.7.running_var"])
@@ -338,7 +334,7 @@ def test_mistakes_are_named(name, options, message):
 
 
 def test_two_input_channels_have_no_rgb_weights(tmp_path):
-    torch.save(released_layout("csail")[0], tmp_path / "weights.pth")
+    torch.save(layout(RELEASED, "csail")[0], tmp_path / "weights.pth")
     with pytest.raises(UserError, match="weights for 3 input channels cannot serve 2"):
         create_encoder(RELEASED, 2, pretrained=str(tmp_path / "weights.pth"))
 
@@ -353,9 +349,7 @@ def test_imagenet_weights_fit_how_images_are_normalised_here(monkeypatch):
     model.load_state_dict(state)
     model.eval()
     monkeypatch.setattr(timm_chain, "pretrained_state", lambda name, encoder: dict(state))
-    loaded = mobilenetv1_fastdepth.encoder_names(mobilenetv1_fastdepth.imagenet_state(1.0), "timm")
     encoder = create_encoder(FASTDEPTH, 3, pretrained=True).eval()
-    assert all(torch.equal(value, loaded[key]) for key, value in encoder.state_dict().items())
     image = torch.rand(1, 3, 32, 32)
     with torch.no_grad():
         theirs = model.bn1(nn.functional.conv2d((image - 0.5) / 0.5, state["conv_stem.weight"], padding=1))

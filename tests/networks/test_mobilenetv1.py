@@ -13,38 +13,6 @@ from indexnet.networks.encoders import timm_chain
 from indexnet.resampling import create_resampling
 
 
-def fastdepth_layout(form: str) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Weights in one of the known layouts, and what the encoder must hold."""
-    state = random_state(create_encoder(FASTDEPTH, 3))
-    if form == "own":
-        return state, state
-    if form == "timm":
-        import timm
-
-        named = random_state(timm.create_model("mobilenetv1_100", num_classes=3))
-        values = [value for key, value in named.items() if not key.startswith("classifier")]
-        return named, dict(zip(state, values, strict=True))  # both run through the layers in the same order
-    prefix = {"imagenet": "module.model.", "fastdepth": "conv"}[form]
-    named, blocks = {}, list(dict.fromkeys(key[:9] for key in state))  # units.3.0
-    for key, value in state.items():
-        named[f"{prefix}{blocks.index(key[:9])}{key[9:]}"] = value
-    if form == "imagenet":
-        return named | {"module.fc.weight": torch.zeros(2, 2)}, state
-    return named | {"decode_conv1.0.0.weight": torch.zeros(2, 1, 5, 5)}, state
-
-
-@pytest.mark.parametrize("form", ["own", "timm", "imagenet", "fastdepth"])
-def test_mobilenetv1_loads_every_known_layout(form, tmp_path):
-    named, expected = fastdepth_layout(form)
-    torch.save({"state_dict": named}, tmp_path / "mobilenet.pth.tar")
-    encoder = create_encoder(FASTDEPTH, 4, pretrained=str(tmp_path / "mobilenet.pth.tar"))
-    for key, value in encoder.state_dict().items():
-        if key == "units.0.0.0.weight":
-            assert value[:, 3].eq(0).all()
-            value = value[:, :3]
-        assert torch.equal(value, expected[key]), key
-
-
 def test_mobilenetv1_refuses_other_weights(tmp_path):
     torch.save({"layer1.weight": torch.zeros(2)}, tmp_path / "other.pth")
     with pytest.raises(

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from indexnet.networks import create_network, without_pretrained
 from indexnet.networks.checkpoint import checkpoint_meta, save_checkpoint
 
 PHOTOS = {"name": "photos", "channels": 1, "train_count": 8, "test_count": 5}
@@ -28,11 +29,9 @@ def config(task: str, data: dict[str, Any], size: int) -> dict[str, Any]:
 
 def save_random(path: Path, task: str, network: dict[str, Any], data: dict[str, Any] | None, size: int = 32) -> Path:
     """Save a network with random weights as a checkpoint of a run."""
-    from indexnet.networks import create_network
-
     torch.manual_seed(0)
-    options = {key: value for key, value in network.items() if key != "name"}
-    built = create_network(network["name"], **options)
+    options = without_pretrained(network)
+    built = create_network(options.pop("name"), **options)
     plain = config(task, data, size) if data else {}
     save_checkpoint(path, checkpoint_meta({"name": task}, network, plain), built.state_dict())
     return path
@@ -44,19 +43,10 @@ def autoencoder_checkpoint(path: Path, resampling: Any = "max_unpool", channels:
 
 
 def matting_checkpoint(path: Path, resampling: Any = "max_unpool", data: dict[str, Any] | None = SCENES) -> Path:
+    # what a run with pretrained weights stores: the command must not fetch them again
     encoder = {"name": "mobilenetv2_released", "width": 0.35, "pretrained": True, "freeze_bn": False}
     network = {"name": "matting_unet", "encoder": encoder, "resampling": resampling, "context": "none"}
-    from indexnet.networks import without_pretrained
-
-    torch.manual_seed(0)
-    options = without_pretrained(network)
-    from indexnet.networks import create_network
-
-    built = create_network(options.pop("name"), **options)
-    plain = config("matting", data, 64) if data else {}
-    # what a run with pretrained weights stores: the command must not fetch them again
-    save_checkpoint(path, checkpoint_meta({"name": "matting"}, network, plain), built.state_dict())
-    return path
+    return save_random(path, "matting", network, data, 64)
 
 
 def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:

@@ -11,17 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-CONFIGURATIONS = (
-    "code_m2o_nl_c",
-    "code_hin_nl_c",
-    "code_o2o_nl",
-    "paper_modelwise_l",
-    "code_b11_maxunpool",
-    "paper_m2o_nl_c",
-    "paper_o2o_nl",
-    "paper_shared_nl_c",
-)
-
 
 @lru_cache
 def _layouts(shared: Path) -> dict[str, list[tuple[str, list[int]]]]:

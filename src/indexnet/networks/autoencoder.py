@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
 from indexnet.core.errors import UserError
 from indexnet.networks.base import Network, NetworkInfo, register_network
+from indexnet.networks.layers import conv_bn
 from indexnet.networks.spec import Spec, build_resampling
 
-
-def _layer(in_channels: int, out_channels: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
-    )
+_layer = partial(conv_bn, kernel=3, activation=nn.ReLU)
 
 
 @register_network
@@ -53,7 +49,6 @@ class Autoencoder(Network):
         if not widths or min(widths) < 1:
             raise UserError(f"widths of autoencoder must be one or more positive integers, got {list(widths)}.")
         self.in_channels = self.out_channels = in_channels
-        self.size_multiple = 1
         self.resampling = build_resampling(self.info.name, resampling, widths)
         self.contracting = nn.ModuleList(_layer(c, d) for c, d in zip((in_channels, *widths), widths, strict=False))
         self.bottom = _layer(widths[-1], widths[-1])

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from indexnet.core.errors import UserError
 from indexnet.core.registry import Registry
 from indexnet.resampling.base import Resampling, ResamplingStage
 
@@ -54,7 +53,7 @@ class Network(nn.Module, ABC):
     encoder: Encoder | None
     in_channels: int
     out_channels: int
-    size_multiple: int
+    size_multiple: int = 1
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -64,20 +63,6 @@ class Network(nn.Module, ABC):
         """Parameters that a training with pre-trained weights gives the reduced learning rate; empty if none."""
         if self.encoder is not None:
             yield from self.encoder.parameters()
-
-    @property
-    def freeze_bn(self) -> bool:
-        """Whether the encoder's batch normalisation keeps its running statistics, also under ``train()``."""
-        return self.encoder is not None and self.encoder.freeze_bn
-
-    @freeze_bn.setter
-    def freeze_bn(self, value: bool) -> None:
-        if self.encoder is None:
-            if value:
-                raise UserError(f"network {self.info.name!r} has no encoder whose batch normalisation could be frozen.")
-            return
-        self.encoder.freeze_bn = value
-        self.encoder.train(self.encoder.training)
 
     def stage(self, index: int) -> ResamplingStage:
         """Return stage ``index`` of the resampling."""

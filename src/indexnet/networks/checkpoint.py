@@ -19,23 +19,25 @@ import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from indexnet.core.errors import UserError
 from indexnet.core.files import atomic_write
 from indexnet.core.registry import load_plugins
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from indexnet.networks import Network
+from indexnet.networks.base import Network, create_network
+from indexnet.networks.encoders.weights import DAMAGES
+from indexnet.networks.spec import split_spec, without_pretrained
+from indexnet.resampling.base import NONE
 
 VERSION = 1
 """Version of the ``"indexnet"`` entry; raised when its meaning changes."""
 
 _PREFIX = "network."
-# what torch says of a class or function that it does not restore, as opposed to a file that is no pickle at all
-_FOREIGN_OBJECTS = re.compile(r"Unsupported (global|class)|not an allowed global")
+FOREIGN_OBJECTS = re.compile(r"Unsupported (global|class)|not an allowed global")
+"""What PyTorch says of a class or function that it does not restore, as opposed to a file that is no pickle at all."""
 
 
 def checkpoint_meta(
@@ -67,9 +69,7 @@ def checkpoint_meta(
     for key in ("task", "network"):
         if not isinstance(meta[key].get("name"), str):  # type: ignore[attr-defined]
             raise TypeError(f"checkpoint entry {key!r} has no name: {meta[key]!r}")
-    plain = _plain(meta, "indexnet")
-    assert isinstance(plain, dict)
-    return plain
+    return _plain(meta, "indexnet")  # type: ignore[no-any-return]
 
 
 def save_checkpoint(path: str | Path, meta: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> None:
@@ -80,11 +80,9 @@ def save_checkpoint(path: str | Path, meta: Mapping[str, Any], state_dict: Mappi
         meta: what :func:`checkpoint_meta` built.
         state_dict: the network's own ``state_dict()``; the prefix ``network.`` is added here.
     """
-    import torch
-
     tensors = {f"{_PREFIX}{key}": tensor.detach().cpu() for key, tensor in state_dict.items()}
     buffer = io.BytesIO()
-    torch.save({"indexnet": _plain(meta, "indexnet"), "state_dict": tensors}, buffer)
+    torch.save({"indexnet": dict(meta), "state_dict": tensors}, buffer)
     atomic_write(path, buffer.getvalue())
 
 
@@ -97,8 +95,6 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: there is no such file, it cannot be read, or it is a checkpoint of something else.
     """
-    import torch
-
     path = Path(path)
     if path.is_dir():
         inside = path / "checkpoints" / "last.ckpt"
@@ -116,20 +112,19 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
             warnings.simplefilter("ignore")  # about pickle protocols of files that are refused anyway
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if _FOREIGN_OBJECTS.search(str(error)):
+        if FOREIGN_OBJECTS.search(str(error)):
             raise UserError(
                 f"{path} holds Python objects beside tensors and is not opened, because loading such a file can run "
                 "code; give a checkpoint that `indexnet train` or `indexnet convert` wrote."
             ) from error
         raise UserError(f"{path} is no checkpoint file; give a .ckpt that `indexnet train` wrote.") from error
-    except (RuntimeError, ValueError, OSError, EOFError, LookupError, AttributeError, TypeError) as error:
+    except DAMAGES as error:
         raise UserError(
             f"{path} is no complete checkpoint file (damaged, cut off or something else); "
             "copy it again or give a .ckpt that `indexnet train` wrote."
         ) from error
     _check_content(path, content)
-    assert isinstance(content, dict)
-    return content
+    return content  # type: ignore[no-any-return]
 
 
 def load_network(path: str | Path) -> tuple[Network, dict[str, Any]]:
@@ -141,9 +136,6 @@ def load_network(path: str | Path) -> tuple[Network, dict[str, Any]]:
     Raises:
         UserError: as :func:`load_checkpoint`, or the weights do not fit the network that the file describes.
     """
-    from indexnet.networks import create_network
-    from indexnet.networks.spec import without_pretrained
-
     content = load_checkpoint(path)
     meta: dict[str, Any] = content["indexnet"]
     config = meta.get("config")
@@ -159,10 +151,11 @@ def load_network(path: str | Path) -> tuple[Network, dict[str, Any]]:
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:]] or [str(error)]
+        fault = (str(error).splitlines()[1:] or [str(error)])[0].strip()
+        fault = fault if len(fault) <= 160 else fault[:157] + "..."
         raise UserError(
             f"{path}: its weights do not fit the network {meta['network']['name']!r} that it describes "
-            f"({_shorten(lines[0])}); it was written by another version of this program or changed by hand."
+            f"({fault}); it was written by another version of this program or changed by hand."
         ) from error
     network.eval()
     return network, meta
@@ -173,14 +166,11 @@ def resampling_title(meta: Mapping[str, Any]) -> str:
     experiment = meta.get("config", {}).get("experiment") or {}
     if experiment.get("label") or experiment.get("row"):
         return str(experiment.get("label") or experiment["row"])
-    resampling = meta["network"].get("resampling")
-    name = resampling.get("name") if isinstance(resampling, Mapping) else resampling
-    if name in (None, "none") or not isinstance(resampling, Mapping):
-        return str(meta["network"]["name"] if name in (None, "none") else name)
-    words = [str(resampling.get("family") or resampling.get("name"))]
-    words += [f"{key}" for key in ("nonlinear", "context") if resampling.get(key)]
-    words += [f"{resampling['pooling']} pooling"] if resampling.get("pooling") else []
-    return ", ".join(words)
+    name, options = split_spec("resampling", meta["network"].get("resampling") or NONE)
+    if name == NONE:
+        return str(meta["network"]["name"])
+    words = [options.get("family") or name, *(key for key in ("nonlinear", "context") if options.get(key))]
+    return ", ".join([*words, f"{options['pooling']} pooling"] if options.get("pooling") else words)
 
 
 def _check_content(path: Path, content: Any) -> None:
@@ -212,19 +202,12 @@ def _check_content(path: Path, content: Any) -> None:
 
 def _plain(value: Any, where: str) -> Any:
     if isinstance(value, Mapping):
-        return {_plain_key(key, where): _plain(item, f"{where}.{key}") for key, item in value.items()}
+        for key in value:
+            if type(key) is not str:
+                raise TypeError(f"{where} has the key {key!r}; checkpoints have text keys only")
+        return {key: _plain(item, f"{where}.{key}") for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
     if value is None or type(value) in (str, int, float, bool):
         return value
     raise TypeError(f"{where} is a {type(value).__name__}; checkpoints hold plain data only")
-
-
-def _plain_key(key: Any, where: str) -> str:
-    if type(key) is not str:
-        raise TypeError(f"{where} has the key {key!r}; checkpoints have text keys only")
-    return key
-
-
-def _shorten(text: str, length: int = 160) -> str:
-    return text if len(text) <= length else text[: length - 3] + "..."

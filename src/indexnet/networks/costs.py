@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from indexnet.networks.base import Network
+from indexnet.networks.layers import evaluating, run_on_meta
 from indexnet.resampling.base import ResamplingStage, watch_stages
 
 
@@ -26,8 +24,6 @@ class Costs:
         paper_macs: multiply-adds by the papers' rule: convolutions only, without bias and without the batch axis, so
             that a convolution that all channels share counts once.
         true_macs: multiply-adds that the convolutions really cost for one image.
-        paper_gflops: ``paper_macs / 1024**3``, the unit in which the papers print "GFLOPs".
-        true_gmacs: ``true_macs / 1e9``.
     """
 
     parameters: int
@@ -37,7 +33,7 @@ class Costs:
 
     @property
     def paper_gflops(self) -> float:
-        """Multiply-adds by the papers' rule over 1024**3."""
+        """Multiply-adds by the papers' rule over 1024**3, the unit in which the papers print "GFLOPs"."""
         return self.paper_macs / 1024**3
 
     @property
@@ -75,19 +71,13 @@ def count_costs(network: Network, input_size: tuple[int, int, int] | None = None
 
     in_stages = set(network.resampling.modules())
     counted = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear) and m not in in_stages]
-    modes = {module: module.training for module in network.modules()}
     handles = [layer.register_forward_hook(count) for layer in counted]
     try:
-        network.eval()
-        state = {name: value.to("meta") for name, value in chain(network.named_parameters(), network.named_buffers())}
-        dtype = next(network.parameters()).dtype
-        with torch.no_grad(), watch_stages(network.resampling) as seen:
-            functional_call(network, state, (torch.empty(1, *size, device="meta", dtype=dtype),))
+        with evaluating(network), watch_stages(network.resampling) as seen:
+            run_on_meta(network, (1, *size))
     finally:
         for handle in handles:
             handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
 
     paper = true = macs
     for stage, results in zip(network.resampling.stages, seen, strict=True):

@@ -69,8 +69,7 @@ class DeepMatting(Network):
             for stage, width in enumerate(widths)
         )
         self.head = nn.Conv2d(widths[0], out_channels, 5, padding=2)
-        for part in (self.bottom, self.decoder, self.head):
-            initialize_weights(part)
+        initialize_weights(self.bottom, self.decoder, self.head)
 
     def forward(self, x: Tensor) -> Tensor:
         """Predict (N, out_channels, H, W), unclamped, from (N, in_channels, H, W), float."""

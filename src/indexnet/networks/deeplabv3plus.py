@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from indexnet.core.errors import UserError
 from indexnet.networks.base import Network, NetworkInfo, register_network
 from indexnet.networks.encoders.encoder import RELEASED, Encoder, build_encoder
-from indexnet.networks.layers import ASPP, ASPP_RATES, check_odd, conv_bn_relu6, initialize_weights, resize_to
+from indexnet.networks.layers import ASPP, ASPP_RATES, check_odd, conv_bn, initialize_weights, resize_to
 from indexnet.networks.spec import Spec, no_resampling
 from indexnet.resampling.base import NONE
 
@@ -59,7 +59,6 @@ class DeepLabV3Plus(Network):
         self.resampling = no_resampling(self.info.name, resampling)
         check_odd(self.info.name, decoder_kernel)
         self.in_channels, self.out_channels = in_channels, out_channels
-        self.size_multiple = 1
         self.encoder: Encoder = build_encoder(encoder, in_channels, output_stride, "stride")
         units = self.encoder.units_at(4)
         if not units:
@@ -70,15 +69,12 @@ class DeepLabV3Plus(Network):
         self.low_unit = units[-1]
         widths = self.encoder.widths
         self.context = ASPP(widths[-1], _WIDTH, ASPP_RATES[output_stride])
-        self.low = conv_bn_relu6(widths[self.low_unit], _LOW_WIDTH)
+        self.low = conv_bn(widths[self.low_unit], _LOW_WIDTH)
         self.decoder = nn.Sequential(
-            conv_bn_relu6(_WIDTH + _LOW_WIDTH, _WIDTH, decoder_kernel), conv_bn_relu6(_WIDTH, _WIDTH, decoder_kernel)
+            conv_bn(_WIDTH + _LOW_WIDTH, _WIDTH, decoder_kernel), conv_bn(_WIDTH, _WIDTH, decoder_kernel)
         )
-        self.head = nn.Sequential(
-            conv_bn_relu6(_WIDTH, out_channels), nn.Conv2d(out_channels, out_channels, 1, bias=False)
-        )
-        for part in (self.context, self.low, self.decoder, self.head):
-            initialize_weights(part)
+        self.head = nn.Sequential(conv_bn(_WIDTH, out_channels), nn.Conv2d(out_channels, out_channels, 1, bias=False))
+        initialize_weights(self.context, self.low, self.decoder, self.head)
 
     def forward(self, x: Tensor) -> Tensor:
         """Predict (N, out_channels, H, W), unclamped, from (N, in_channels, H, W), float, of any size.

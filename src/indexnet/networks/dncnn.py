@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 
 from indexnet.core.errors import UserError
 from indexnet.networks.base import Network, NetworkInfo, register_network
+from indexnet.networks.layers import conv_bn
 from indexnet.networks.spec import Spec, build_resampling, split_spec, strides_encoder
 from indexnet.resampling.base import NONE, create_resampling
 
@@ -62,16 +65,11 @@ class DnCNN(Network):
             raise UserError(f"width of dncnn must be at least 1, got {width}.")
         _check_residual(self.info.name, residual)
         self.in_channels = self.out_channels = in_channels
-        self.size_multiple = 1
         self.residual = residual
         self.resampling = create_resampling(name, (), **options)
         layers: list[nn.Module] = [nn.Conv2d(in_channels, width, 3, padding=1), nn.ReLU(inplace=True)]
         for _ in range(depth - 2):
-            layers += [
-                nn.Conv2d(width, width, 3, padding=1, bias=False),
-                nn.BatchNorm2d(width),
-                nn.ReLU(inplace=True),
-            ]
+            layers += conv_bn(width, width, 3, activation=nn.ReLU)
         self.layers = nn.Sequential(*layers)
         self.head = nn.Conv2d(width, in_channels, 3, padding=1, bias=False)
 
@@ -86,12 +84,7 @@ def _check_residual(network: str, residual: object) -> None:
         raise UserError(f"residual of {network} must be true or false, got {residual!r}.")
 
 
-def _layer(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 3, stride, padding=1),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
-    )
+_layer = partial(conv_bn, kernel=3, bias=True, activation=nn.ReLU)
 
 
 @register_network
@@ -126,27 +119,19 @@ class DnCNNSegNet(Network):
         super().__init__()
         _check_residual(self.info.name, residual)
         self.in_channels = self.out_channels = in_channels
-        self.size_multiple = 1
         self.residual = residual
         widths = (64, 128, 256)
         self.resampling = build_resampling(self.info.name, resampling, widths, strides=True)
         stride = 2 if strides_encoder(resampling) else 1
         # What runs before the strided convolution is apart from it, because the size before the stride is needed.
         self.contracting = nn.ModuleList(
-            [
-                _layer(in_channels, 64),
-                _layer(64, 128),
-                nn.Sequential(_layer(128, 256), _layer(256, 256)),
-            ]
+            [_layer(in_channels, 64), _layer(64, 128), nn.Sequential(_layer(128, 256), _layer(256, 256))]
         )
-        self.halving = nn.ModuleList(_layer(width, width, stride) for width in widths)
+        self.halving = nn.ModuleList(_layer(width, width, stride=stride) for width in widths)
         self.bottom = nn.Sequential(_layer(256, 512), _layer(512, 512), _layer(512, 256))
         self.expanding = nn.ModuleList(
-            [
-                nn.Sequential(_layer(64, 64), _layer(64, 64)),
-                nn.Sequential(_layer(128, 64), _layer(64, 64)),
-                nn.Sequential(_layer(256, 128), _layer(128, 128)),
-            ]
+            nn.Sequential(_layer(wide, narrow), _layer(narrow, narrow))
+            for wide, narrow in zip(widths, (64, *widths), strict=False)
         )
         self.head = nn.Conv2d(64, in_channels, 3, padding=1)
 

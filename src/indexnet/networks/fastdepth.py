@@ -6,16 +6,8 @@ from torch import Tensor, nn
 
 from indexnet.networks.base import Network, NetworkInfo, register_network
 from indexnet.networks.encoders.encoder import FASTDEPTH, Encoder, build_encoder
-from indexnet.networks.layers import initialize_weights
+from indexnet.networks.layers import conv_bn, initialize_weights, separable_conv_bn
 from indexnet.networks.spec import Spec, build_resampling, strides_encoder
-
-
-def _conv_bn_relu(in_channels: int, out_channels: int, kernel: int, groups: int = 1) -> list[nn.Module]:
-    return [
-        nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
-    ]
 
 
 @register_network
@@ -61,7 +53,6 @@ class FastDepth(Network):
     ) -> None:
         super().__init__()
         self.in_channels, self.out_channels = in_channels, out_channels
-        self.size_multiple = 1
         strides = strides_encoder(resampling)
         self.encoder: Encoder = build_encoder(encoder, in_channels, downsampling="stride" if strides else "stage")
         widths = self.encoder.stage_channels
@@ -71,12 +62,11 @@ class FastDepth(Network):
         )
         before = [*decoder_widths[1:], self.encoder.widths[-1]]
         self.decoder = nn.ModuleList(
-            nn.Sequential(*_conv_bn_relu(wide, wide, 5, groups=wide), *_conv_bn_relu(wide, narrow, 1))
+            separable_conv_bn(wide, narrow, 5, activation=nn.ReLU)
             for wide, narrow in zip(before, decoder_widths, strict=True)
         )
-        self.head = nn.Sequential(*_conv_bn_relu(decoder_widths[0], out_channels, 1))
-        initialize_weights(self.decoder)
-        initialize_weights(self.head)
+        self.head = conv_bn(decoder_widths[0], out_channels, activation=nn.ReLU)
+        initialize_weights(self.decoder, self.head)
 
     def forward(self, x: Tensor) -> Tensor:
         """Predict (N, out_channels, H, W), at least 0, from (N, in_channels, H, W), float, of 17 pixels or more."""

@@ -1,35 +1,56 @@
-"""Layers that several networks share."""
+"""What several networks share: layers, and ways to run a network or a part of it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from indexnet.core.errors import UserError
 
 
-def conv_bn_relu6(in_channels: int, out_channels: int, kernel: int = 1) -> nn.Sequential:
-    """Convolution without bias that keeps the size, batch normalisation, ReLU6."""
+def conv_bn(
+    in_channels: int,
+    out_channels: int,
+    kernel: int = 1,
+    stride: int = 1,
+    *,
+    dilation: int = 1,
+    groups: int = 1,
+    bias: bool = False,
+    activation: type[nn.Module] = nn.ReLU6,
+) -> nn.Sequential:
+    """Convolution that at stride 1 keeps the size (odd kernels), batch normalisation, activation."""
+    padding = dilation * (kernel // 2)
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False),
+        nn.Conv2d(in_channels, out_channels, kernel, stride, padding, dilation, groups, bias),
         nn.BatchNorm2d(out_channels),
-        nn.ReLU6(inplace=True),
+        activation(inplace=True),
     )
 
 
-def separable_conv_bn_relu6(in_channels: int, out_channels: int, dilation: int) -> nn.Sequential:
-    """Dilated 3x3 depthwise and 1x1 convolution, each with batch normalisation and ReLU6."""
+def separable_conv_bn(
+    in_channels: int,
+    out_channels: int,
+    kernel: int = 3,
+    stride: int = 1,
+    *,
+    dilation: int = 1,
+    activation: type[nn.Module] = nn.ReLU6,
+) -> nn.Sequential:
+    """Depthwise and 1x1 convolution, each as :func:`conv_bn`."""
     return nn.Sequential(
-        nn.Conv2d(in_channels, in_channels, 3, padding=dilation, dilation=dilation, groups=in_channels, bias=False),
-        nn.BatchNorm2d(in_channels),
-        nn.ReLU6(inplace=True),
-        nn.Conv2d(in_channels, out_channels, 1, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU6(inplace=True),
+        *conv_bn(
+            in_channels, in_channels, kernel, stride, dilation=dilation, groups=in_channels, activation=activation
+        ),
+        *conv_bn(in_channels, out_channels, activation=activation),
     )
 
 
@@ -56,10 +77,10 @@ class ASPP(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, rates: Sequence[int], hidden: int = 256) -> None:
         super().__init__()
-        self.branches = nn.ModuleList([conv_bn_relu6(in_channels, hidden)])
-        self.branches.extend(separable_conv_bn_relu6(in_channels, hidden, rate) for rate in rates)
-        self.pooled = conv_bn_relu6(in_channels, hidden)
-        self.project = conv_bn_relu6(hidden * (len(rates) + 2), out_channels)
+        self.branches = nn.ModuleList([conv_bn(in_channels, hidden)])
+        self.branches.extend(separable_conv_bn(in_channels, hidden, dilation=rate) for rate in rates)
+        self.pooled = conv_bn(in_channels, hidden)
+        self.project = conv_bn(hidden * (len(rates) + 2), out_channels)
         self.dropout = nn.Dropout(0.5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -79,12 +100,12 @@ class ASPP(nn.Module):
         return self.dropout(self.project(torch.cat([*features, pooled], dim=1)))  # type: ignore[no-any-return]
 
 
-def initialize_weights(module: nn.Module) -> None:
-    """Draw every convolution of ``module`` from N(0, 2 / (kh * kw * out_channels)); norms become the identity.
+def initialize_weights(*modules: nn.Module) -> None:
+    """Draw every convolution of some modules from N(0, 2 / (kh * kw * out_channels)); norms become the identity.
 
     The initialisation of the released matting code (He, fan-out, groups ignored); biases become zero.
     """
-    for layer in module.modules():
+    for layer in chain.from_iterable(module.modules() for module in modules):
         if isinstance(layer, nn.Conv2d):
             fan_out = layer.kernel_size[0] * layer.kernel_size[1] * layer.out_channels
             nn.init.normal_(layer.weight, 0.0, math.sqrt(2.0 / fan_out))
@@ -93,6 +114,33 @@ def initialize_weights(module: nn.Module) -> None:
         elif isinstance(layer, nn.BatchNorm2d):
             nn.init.ones_(layer.weight)
             nn.init.zeros_(layer.bias)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Keep a module in evaluation mode while the block runs; afterwards each of its parts has its own mode again."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+def run_on_meta(module: nn.Module, size: Sequence[int], watch: AbstractContextManager[Any] | None = None) -> Any:
+    """Run a module on the meta device, wherever it is: shapes only, nothing is computed and nothing allocated.
+
+    Args:
+        module: its mode is what it is.
+        size: shape of its input, which has the dtype of its parameters.
+        watch: entered for the pass alone, after the parameters have been brought to the meta device.
+    """
+    state = {key: value.to("meta") for key, value in chain(module.named_parameters(), module.named_buffers())}
+    parameter = next(module.parameters(), None)
+    dtype = torch.float32 if parameter is None else parameter.dtype
+    with torch.no_grad(), watch or nullcontext():
+        return functional_call(module, state, (torch.empty(size, device="meta", dtype=dtype),))
 
 
 def resize_to(x: Tensor, like: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from indexnet.core.errors import UserError
 from indexnet.networks.base import Network, NetworkInfo, register_network
 from indexnet.networks.encoders.encoder import RELEASED, Encoder, build_encoder
-from indexnet.networks.layers import ASPP, ASPP_RATES, check_odd, conv_bn_relu6, initialize_weights
+from indexnet.networks.layers import ASPP, ASPP_RATES, check_odd, conv_bn, initialize_weights
 from indexnet.networks.spec import Spec, build_resampling
 
 
@@ -84,18 +84,17 @@ class MattingUNet(Network):
         self.context: nn.Module = (
             ASPP(widths[-1], met[-1], ASPP_RATES[output_stride], hidden=int(256 * self.encoder.width))
             if context == "aspp"
-            else conv_bn_relu6(widths[-1], met[-1])
+            else conv_bn(widths[-1], met[-1])
         )
         factor = 2 if fusion == "concat" else 1
         self.decoder = nn.ModuleList(
-            conv_bn_relu6(factor * width, met[max(unit - 1, 0)], decoder_kernel) for unit, width in enumerate(met)
+            conv_bn(factor * width, met[max(unit - 1, 0)], decoder_kernel) for unit, width in enumerate(met)
         )
         self.head = nn.Sequential(
-            conv_bn_relu6(met[0], out_channels, decoder_kernel),
+            conv_bn(met[0], out_channels, decoder_kernel),
             nn.Conv2d(out_channels, out_channels, decoder_kernel, padding=decoder_kernel // 2, bias=False),
         )
-        for part in (self.context, self.decoder, self.head):
-            initialize_weights(part)
+        initialize_weights(self.context, self.decoder, self.head)
 
     def forward(self, x: Tensor) -> Tensor:
         """Predict (N, out_channels, H, W), unclamped, from (N, in_channels, H, W), float.

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from indexnet.core.errors import UserError
 from indexnet.networks.base import Network, NetworkInfo, register_network
 from indexnet.networks.encoders.encoder import RELEASED, Encoder, build_encoder
-from indexnet.networks.layers import check_odd, conv_bn_relu6, initialize_weights, resize_to
+from indexnet.networks.layers import check_odd, conv_bn, initialize_weights, resize_to
 from indexnet.networks.spec import Spec, no_resampling
 from indexnet.resampling.base import NONE
 
@@ -30,7 +30,7 @@ class ChainedResidualPooling(nn.Module):
     def __init__(self, channels: int, links: int = 4, whole_image: bool = False) -> None:
         super().__init__()
         self.whole_image = whole_image
-        self.links = nn.ModuleList(conv_bn_relu6(channels, channels) for _ in range(links))
+        self.links = nn.ModuleList(conv_bn(channels, channels) for _ in range(links))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, channels, h, w) to the same shape."""
@@ -87,7 +87,6 @@ class RefineNet(Network):
         self.resampling = no_resampling(self.info.name, resampling)
         check_odd(self.info.name, decoder_kernel)
         self.in_channels, self.out_channels = in_channels, out_channels
-        self.size_multiple = 1
         self.encoder: Encoder = build_encoder(encoder, in_channels, output_stride, "stride")
         reductions = [4 * 2**step for step in range(4) if 4 * 2**step <= output_stride]
         self.groups = [self.encoder.units_at(reduction) for reduction in reductions]  # from a quarter down
@@ -98,19 +97,18 @@ class RefineNet(Network):
             )
         widths = self.encoder.widths
         self.lateral = nn.ModuleDict(
-            {str(unit): conv_bn_relu6(widths[unit], _WIDTH) for units in self.groups for unit in units}
+            {str(unit): conv_bn(widths[unit], _WIDTH) for units in self.groups for unit in units}
         )
         lowest = len(self.groups) - 1  # where a chain sees more than a tile
         self.pooling = nn.ModuleList(
             ChainedResidualPooling(_WIDTH, whole_image=index == lowest) for index in range(len(self.groups))
         )
-        self.adapt = nn.ModuleList(conv_bn_relu6(_WIDTH, _WIDTH) for _ in self.groups[1:])
+        self.adapt = nn.ModuleList(conv_bn(_WIDTH, _WIDTH) for _ in self.groups[1:])
         self.head = nn.Sequential(
-            conv_bn_relu6(_WIDTH, out_channels, decoder_kernel),
+            conv_bn(_WIDTH, out_channels, decoder_kernel),
             nn.Conv2d(out_channels, out_channels, decoder_kernel, padding=decoder_kernel // 2, bias=False),
         )
-        for part in (self.lateral, self.pooling, self.adapt, self.head):
-            initialize_weights(part)
+        initialize_weights(self.lateral, self.pooling, self.adapt, self.head)
 
     def forward(self, x: Tensor) -> Tensor:
         """Predict (N, out_channels, H, W), unclamped, from (N, in_channels, H, W), float, of any size."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,33 +20,28 @@ from torch import Tensor
 from indexnet.core.errors import UserError
 from indexnet.core.files import sha256_file
 from indexnet.networks.base import Network, create_network
-from indexnet.networks.checkpoint import checkpoint_meta, save_checkpoint
+from indexnet.networks.checkpoint import FOREIGN_OBJECTS, checkpoint_meta, save_checkpoint
 from indexnet.networks.encoders.weights import read_checkpoint, state_dict_of
 from indexnet.resampling.columns import fuse_columns
+from indexnet.resampling.indexnet import FAMILIES
 
 NOTICE = (
     "Converted from a checkpoint of the released index-network matting code. Its authors give those weights for "
     "non-commercial research only, and what is derived from them, this file and any training that starts from it, "
     "stays under that condition; ask the authors before any other use."
 )
-FAMILIES = ("hin", "o2o_modelwise", "o2o_shared", "o2o_unshared", "m2o")
 
 # Synchronised batch normalisation of the released code leaves its own counters in the state dict.
 _JUNK = re.compile(r".*\._(tmp_running_mean|tmp_running_var|running_iter|moving_average_fraction)$")
-# What PyTorch says of a class or function that it does not restore, as opposed to a file that is no pickle at all.
-_FOREIGN_OBJECTS = re.compile(r"Unsupported (global|class)|not an allowed global")
 _INDEXED_LAYERS = (0, 2, 3, 4, 6)
-_RENAMED = (
-    (re.compile(r"^layer(\d)\."), r"encoder.units.\1."),
-    (re.compile(r"^dconv_pp\.aspp1\.atrous_conv\."), "context.branches.0."),
-    (re.compile(r"^dconv_pp\.aspp2\.atrous_conv\."), "context.branches.1."),
-    (re.compile(r"^dconv_pp\.aspp3\.atrous_conv\."), "context.branches.2."),
-    (re.compile(r"^dconv_pp\.aspp4\.atrous_conv\."), "context.branches.3."),
-    (re.compile(r"^dconv_pp\.bottleneck_conv\."), "context.project."),
-    (re.compile(r"^decoder_layer(\d)\.dconv\."), r"decoder.\1."),
-    (re.compile(r"^pred\."), "head."),
+_RENAMED: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
+    (r"layer(\d)", r"encoder.units.\1"),
+    (r"dconv_pp\.aspp(\d)\.atrous_conv", lambda match: f"context.branches.{int(match[1]) - 1}"),
+    (r"dconv_pp\.global_avg_pool\.(\d)", lambda match: f"context.pooled.{int(match[1]) - 1}"),
+    (r"dconv_pp\.bottleneck_conv", "context.project"),
+    (r"decoder_layer(\d)\.dconv", r"decoder.\1"),
+    (r"pred", "head"),
 )
-_POOLED = re.compile(r"dconv_pp\.global_avg_pool\.(\d)\.")
 
 
 def from_released(state_dict: Mapping[str, Any], family: str | None = None) -> Network:
@@ -123,11 +118,9 @@ def _read(path: Path) -> Any:
         cause = error.__cause__
         if cause is None:
             raise
-    except (LookupError, TypeError) as error:  # of damaged files
-        cause = error
     if isinstance(cause, OSError):
         reason = f"cannot be read ({cause.strerror or type(cause).__name__})"
-    elif isinstance(cause, pickle.UnpicklingError) and _FOREIGN_OBJECTS.search(str(cause)):
+    elif isinstance(cause, pickle.UnpicklingError) and FOREIGN_OBJECTS.search(str(cause)):
         reason = "holds Python objects beside tensors and is not opened, because loading such a file can run code"
     else:
         reason = "is no complete checkpoint file (damaged, cut off or something else)"
@@ -211,22 +204,14 @@ def _index_options(state: Mapping[str, Tensor], stages: list[int], family: str |
     if stages[0] != layer:
         raise UserError(f"{source} has index networks, but no entries 'index{layer}...'; the file is damaged.")
     channels = _weight(state, f"layer{layer}.0.weight", source).shape[0]
-    names = {
-        kind: _weight(state, key, source)
-        for kind, key in (
-            ("hin_linear", f"index{layer}.indexnet.weight"),
-            ("hin", f"index{layer}.indexnet.0.weight"),
-            ("columns", f"index{layer}.indexnet1.0.weight"),
-        )
-        if key in state
-    }
-    if len(names) != 1:
+    kinds = [kind for kind in ("indexnet", "indexnet.0", "indexnet1.0") if f"index{layer}.{kind}.weight" in state]
+    if len(kinds) != 1:
         raise UserError(f"{source} has entries 'index{layer}...' that are not those of an index network.")
-    ((kind, weight),) = names.items()
-    nonlinear = kind == "hin" or f"index{layer}.indexnet1.3.weight" in state
+    weight = _weight(state, f"index{layer}.{kinds[0]}.weight", source)
+    nonlinear = kinds == ["indexnet.0"] or f"index{layer}.indexnet1.3.weight" in state
     hidden, inputs, size = weight.shape[0], weight.shape[1], weight.shape[-1]
     expansion = 2
-    if kind != "columns":
+    if kinds != ["indexnet1.0"]:
         found = "hin"
     elif inputs == channels:
         found, expansion = "m2o", hidden // channels
@@ -238,12 +223,8 @@ def _index_options(state: Mapping[str, Tensor], stages: list[int], family: str |
         if found != "o2o_modelwise" or family != "o2o_shared":  # equal weights may have been trained apart: as said
             raise UserError(f"{source} holds index networks of the family {found}, not {family}; leave family out.")
         found = family
-    return {
-        "family": found,
-        "nonlinear": nonlinear,
-        "context": size == 4,
-        "expansion": expansion if nonlinear else 2,
-    }
+    expansion = expansion if nonlinear else 2
+    return {"family": found, "nonlinear": nonlinear, "context": size == 4, "expansion": expansion}
 
 
 def _stages_equal(state: Mapping[str, Tensor], stages: list[int]) -> bool:
@@ -261,12 +242,9 @@ def _rename(state: Mapping[str, Tensor], options: Mapping[str, Any], source: str
         if match := re.fullmatch(r"index(\d)\.(.+)", key):
             indexed.setdefault(int(match[1]), {})[match[2]] = value
             continue
-        name = _POOLED.sub(lambda found: f"context.pooled.{int(found[1]) - 1}.", key)
         for pattern, replacement in _RENAMED:
-            name, count = pattern.subn(replacement, name, count=1)
-            if count:
-                break
-        renamed[name] = value
+            key = re.sub(rf"^{pattern}(?=\.)", replacement, key)
+        renamed[key] = value
     modelwise = options["resampling"].get("family") == "o2o_modelwise"
     for stage, layer in enumerate(sorted(indexed)):
         prefix = "resampling.network." if modelwise else f"resampling.stages.{stage}.network."

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 
 from indexnet.core.errors import UserError
 from indexnet.networks.base import Network, NetworkInfo, register_network
 from indexnet.networks.encoders.encoder import Encoder, build_encoder
-from indexnet.networks.layers import initialize_weights
+from indexnet.networks.layers import conv_bn, initialize_weights
 from indexnet.networks.spec import Spec, build_resampling
 
-
-def _layer(in_channels: int, out_channels: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 3, padding=1), nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)
-    )
+_layer = partial(conv_bn, kernel=3, bias=True, activation=nn.ReLU)
 
 
 @register_network
@@ -56,7 +54,6 @@ class SegNet(Network):
         if classes < 1:
             raise UserError(f"classes of segnet must be at least 1, got {classes}.")
         self.in_channels, self.out_channels = in_channels, classes
-        self.size_multiple = 1
         self.encoder: Encoder = build_encoder(encoder, in_channels)
         if not self.encoder.halves[-1]:
             raise UserError(
@@ -71,8 +68,7 @@ class SegNet(Network):
             more = [_layer(narrow, narrow) for _ in range(2 if stage >= 2 else 1)]
             self.decoder.append(nn.Sequential(_layer(width, narrow), *more))
         self.head = nn.Conv2d(widths[0], classes, 3, padding=1)
-        initialize_weights(self.decoder)
-        initialize_weights(self.head)
+        initialize_weights(self.decoder, self.head)
 
     def forward(self, x: Tensor) -> Tensor:
         """Predict logits (N, classes, H, W) of images (N, in_channels, H, W), float; any size of 17 pixels or more."""

@@ -48,22 +48,22 @@ class OperatorInfo:
         title: a person's name for it.
         paper: where it was published.
         equation: what it computes, in one line of plain text.
+        downsampling: what halves the map (options separated by ``|``).
+        parameters: parameter count per stage as a formula in the encoder width C and decoder width D.
         learned: whether any variant of it has weights.
         guided: whether ``up`` uses what ``down`` saw.
         equal_widths: whether the decoder width must equal the encoder width at each stage.
-        downsampling: what halves the map (options separated by ``|``).
-        parameters: parameter count per stage as a formula in the encoder width C and decoder width D.
     """
 
     name: str
     title: str
     paper: str
     equation: str
-    learned: bool
-    guided: bool
-    equal_widths: bool
     downsampling: str
-    parameters: str
+    parameters: str = "0"
+    learned: bool = False
+    guided: bool = False
+    equal_widths: bool = False
 
 
 class ResamplingStage(nn.Module, ABC):
@@ -213,6 +213,11 @@ class Resampling(nn.Module):
             raise UserError(
                 f"resampling {self.info.name!r}: channels has {len(self.channels)} stages but decoder_channels has "
                 f"{len(self.decoder_channels)}; give one decoder width per stage."
+            )
+        if self.channels and self.info.name == NONE:
+            raise UserError(
+                "resampling='none' is for networks that halve nothing, such as dncnn; this one needs an operator, such "
+                "as max_unpool or indexnet."
             )
         self.stages = nn.ModuleList()
         shared: dict[str, nn.Module] = {}

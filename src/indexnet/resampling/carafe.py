@@ -35,8 +35,6 @@ class Carafe(PooledStage):
         paper="J. Wang et al., CARAFE: Content-Aware ReAssembly of FEatures, ICCV 2019",
         equation="up(d)[p] = sum over the k_up x k_up neighbours q of p/2 of softmax_q(conv(conv1x1(d)))[p, q] d[q]",
         learned=True,
-        guided=False,
-        equal_widths=False,
         downsampling="max pooling | average pooling | 3x3 convolution with stride 2 | the encoder's stride",
         parameters="64D + 57764 at the default options (+ 9C^2 + C with pooling=conv)",
     )

@@ -15,7 +15,7 @@ holistic, nonlinear  ``indexnet.{0,1,3}.*``                         ``first.* no
 
 A linear column has only its first row. Output channels of the fused layout run over (channel, column), which is how
 index maps are packed, except in nonlinear ``m2o`` networks: there over (column, channel), because the columns are the
-groups of the second convolution. A shared network is one with C = 1.
+groups of the second convolution; below, that is ``channels = 1``. A shared network is one with C = 1.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ def fuse_columns(columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
             "not the state of an index network: expected an entry 'indexnet1.0.weight', 'indexnet.0.weight' or "
             f"'indexnet.weight', found {', '.join(sorted(columns)[:4]) or 'nothing'}."
         )
-    names = [key.removeprefix("indexnet1.") for key in columns if key.startswith("indexnet1.")]
-    channels = _column_channels(columns)
+    first, second = columns["indexnet1.0.weight"], columns.get("indexnet1.3.weight")
+    channels = first.shape[0] if second is None else second.shape[0] if first.shape[1] == 1 else 1
     fused: dict[str, Tensor] = {}
-    for name in names:
+    for name in [key.removeprefix("indexnet1.") for key in columns if key.startswith("indexnet1.")]:
         try:
             parts = [columns[f"indexnet{column}.{name}"] for column in (1, 2, 3, 4)]
         except KeyError as missing:
@@ -64,8 +64,6 @@ def fuse_columns(columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
         key = _fused_name(f"indexnet1.{name}", "indexnet1.")
         if name.endswith(_COUNTER):
             fused[key] = torch.stack(parts).amax()
-        elif channels is None:
-            fused[key] = torch.cat(parts)
         else:
             grouped = [part.reshape(channels, -1, *part.shape[1:]) for part in parts]
             fused[key] = torch.cat(grouped, 1).reshape(-1, *parts[0].shape[1:])
@@ -87,27 +85,17 @@ def split_columns(fused: Mapping[str, Tensor], family: str) -> dict[str, Tensor]
             return {"indexnet.weight": fused["first.weight"]}
         return {f"indexnet.{_column_name(key)}": value for key, value in fused.items()}
     columns: dict[str, Tensor] = {}
-    last = fused["second.weight"] if "second.weight" in fused else fused["first.weight"]
-    channels = last.shape[0] // 4
+    first, second = fused["first.weight"], fused.get("second.weight")
+    channels = 1 if second is not None and family == "m2o" else (first if second is None else second).shape[0] // 4
     for key, value in fused.items():
         if key.endswith(_COUNTER):
             parts = [value.clone() for _ in range(4)]
-        elif family == "m2o" and "second.weight" in fused:
-            parts = list(value.chunk(4))
         else:
             grouped = value.reshape(channels, 4, -1, *value.shape[1:])
             parts = [grouped[:, column].reshape(-1, *value.shape[1:]) for column in range(4)]
         for column, part in enumerate(parts, 1):
             columns[f"indexnet{column}.{_column_name(key)}"] = part
     return columns
-
-
-def _column_channels(columns: Mapping[str, Tensor]) -> int | None:
-    """Number of channels to interleave; None where columns follow each other (nonlinear m2o)."""
-    first = columns["indexnet1.0.weight"]
-    if "indexnet1.3.weight" not in columns:
-        return first.shape[0]
-    return None if first.shape[1] != 1 else columns["indexnet1.3.weight"].shape[0]
 
 
 def _fused_name(key: str, prefix: str) -> str:

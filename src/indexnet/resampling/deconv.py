@@ -26,8 +26,6 @@ class Deconv(PooledStage):
         paper="M. Zeiler et al., Deconvolutional Networks, CVPR 2010",
         equation="up(d) = transposed convolution of d, 4x4, stride 2, padding 1",
         learned=True,
-        guided=False,
-        equal_widths=False,
         downsampling="3x3 convolution with stride 2",
         parameters="9C^2 + C + 16D^2 + D",
     )

@@ -72,8 +72,11 @@ def indexed_pool_with_skip(x: Tensor, encoder: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _sum_cells(packed: Tensor, channels_last: bool) -> Tensor:
-    out = packed.sum(2)
-    return out.contiguous(memory_format=torch.channels_last) if channels_last else out
+    return _in_format(packed.sum(2), channels_last)
+
+
+def _in_format(x: Tensor, channels_last: bool) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last) if channels_last else x
 
 
 def indexed_upsample(x: Tensor, decoder: Tensor) -> Tensor:
@@ -133,30 +136,27 @@ def holistic_max_pool(x: Tensor) -> tuple[Tensor, Tensor]:
     squeezed = x.detach().amax(1, keepdim=True)
     _, indices = F.max_pool2d(squeezed, 2, ceil_mode=True, return_indices=True)
     n, c = x.shape[:2]
-    flat = indices.reshape(n, 1, -1).expand(-1, c, -1)
+    flat = indices.flatten(2).expand(-1, c, -1)
     pooled = x.reshape(n, c, -1).gather(2, flat).reshape(n, c, *indices.shape[-2:])
-    if is_channels_last(x):
-        pooled = pooled.contiguous(memory_format=torch.channels_last)
-    return pooled, indices
+    return _in_format(pooled, is_channels_last(x)), indices
 
 
 def holistic_max_unpool(x: Tensor, indices: Tensor, size: tuple[int, int]) -> Tensor:
-    """Put each value back at its holistic index and zeros elsewhere.
+    """Put each value back at its index and zeros elsewhere.
 
     Args:
         x: (N, C, h, w).
-        indices: int64 flat positions, (N, 1, h, w), from :func:`holistic_max_pool`.
+        indices: int64 flat positions, (N, C or 1, h, w), as from :func:`holistic_max_pool`.
         size: (H, W) of the map that was pooled.
 
     Returns:
         (N, C, H, W), in the memory format of ``x``.
     """
     n, c = x.shape[:2]
-    height, width = size
-    flat = indices.reshape(n, 1, -1).expand(-1, c, -1)
-    plane = torch.zeros((n, c, height * width), dtype=x.dtype, device=x.device)
-    out = plane.scatter(2, flat, x.reshape(n, c, -1)).reshape(n, c, height, width)
-    return out.contiguous(memory_format=torch.channels_last) if is_channels_last(x) else out
+    flat = indices.flatten(2).expand(-1, c, -1)
+    plane = torch.zeros((n, c, size[0] * size[1]), dtype=x.dtype, device=x.device)
+    out = plane.scatter(2, flat, x.reshape(n, c, -1)).reshape(n, c, *size)
+    return _in_format(out, is_channels_last(x))
 
 
 def pad_to_even(x: Tensor) -> Tensor:

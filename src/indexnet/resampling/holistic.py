@@ -28,11 +28,8 @@ class HolisticMaxIndex(ResamplingStage):
         title="Holistic max index (HMI)",
         paper="H. Lu et al., Index Networks, TPAMI 2020, baseline HMI",
         equation="p = argmax over cell (i, j) of max_c x[c]; down(x)[:, i, j] = x[:, p]; up(d)[:, p] = d[:, i, j]",
-        learned=False,
         guided=True,
-        equal_widths=False,
         downsampling="max pooling",
-        parameters="0",
     )
 
     def down(self, x: Tensor) -> Downsampled:

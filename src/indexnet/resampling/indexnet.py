@@ -25,8 +25,6 @@ from indexnet.resampling.functional import (
 )
 
 FAMILIES = ("hin", "o2o_modelwise", "o2o_shared", "o2o_unshared", "m2o")
-SKIPS = ("indexed", "raw")
-REDUCTIONS = (None, "mean")
 MODELWISE = "o2o_modelwise"
 _SHARED = (MODELWISE, "o2o_shared")
 
@@ -52,10 +50,8 @@ class IndexNetwork(nn.Module):
         super().__init__()
         self.family, self.nonlinear, self.shared = family, nonlinear, family in _SHARED
         self.kernel, self.padding = (4, 1) if context else (2, 0)
-        expansion = 2 if family == "hin" else expansion
         width = 1 if self.shared else channels
-        outputs = 4 if family == "hin" else 4 * width
-        columns = 1 if family == "hin" else 4
+        columns, outputs, expansion = (1, 4, 2) if family == "hin" else (4, 4 * width, expansion)
         hidden = columns * expansion * width if nonlinear else outputs
         first_groups = width if family.startswith("o2o") else 1
         # One group per column and, where columns see one channel alone, per channel.
@@ -77,8 +73,7 @@ class IndexNetwork(nn.Module):
         # Channels that share weights are groups with equal weights, not images of one channel.
         copies = c if self.shared else 1
         weight = self.first.weight.repeat(copies, 1, 1, 1) if self.shared else self.first.weight
-        groups = self.first.groups * copies
-        out = F.conv2d(x, weight, stride=2, padding=self.padding, groups=groups)
+        out = F.conv2d(x, weight, stride=2, padding=self.padding, groups=self.first.groups * copies)
         if self.nonlinear:
             # Only the statistics of shared weights run over channels too.
             hidden = F.relu6(self.norm(out.reshape(n * copies, -1, h, w)), inplace=True)
@@ -153,13 +148,13 @@ class IndexNet(ResamplingStage):
         reduction: str | None = None,
     ) -> None:
         super().__init__(channels, decoder_channels)
-        self.check_choice("reduction", reduction, REDUCTIONS)
+        self.check_choice("reduction", reduction, (None, "mean"))
         self.check_choice("family", family, FAMILIES)
         self.check_choice("nonlinear", nonlinear, (True, False))
         self.check_choice("context", context, (True, False))
         self.check_choice("expansion", expansion, (1, 2))
         self.check_choice("normalization", normalization, NORMALIZATIONS)
-        self.check_choice("skip", skip, SKIPS)
+        self.check_choice("skip", skip, ("indexed", "raw"))
         self.family, self.nonlinear, self.context, self.expansion = family, nonlinear, context, expansion
         self.normalization, self.skip = normalization, skip
         self.pairs = family != "hin" and reduction == "mean" and channels == 2 * self.decoder_channels

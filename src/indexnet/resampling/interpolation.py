@@ -22,8 +22,6 @@ class Nearest(PooledStage):
         paper="textbook",
         equation="up(d)[2i+a, 2j+b] = d[i, j]",
         learned=True,
-        guided=False,
-        equal_widths=False,
         downsampling="max pooling | average pooling | 3x3 convolution with stride 2 | the encoder's stride",
         parameters="0 (max, avg, encoder) | 9C^2 + C (conv)",
     )

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from indexnet.resampling.base import Downsampled, OperatorInfo, ResamplingStage, register_resampling
+from indexnet.resampling.functional import holistic_max_unpool
 
 
 @register_resampling
@@ -30,11 +31,9 @@ class MaxUnpool(ResamplingStage):
         title="Max unpooling",
         paper="V. Badrinarayanan et al., SegNet, TPAMI 2017",
         equation="up(d)[p] = d[i, j] at the maximum p of cell (i, j) of the encoder map, per channel; 0 elsewhere",
-        learned=False,
         guided=True,
         equal_widths=True,
         downsampling="max pooling",
-        parameters="0",
     )
 
     def __init__(self, channels: int, decoder_channels: int | None = None) -> None:
@@ -51,8 +50,7 @@ class MaxUnpool(ResamplingStage):
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         assert guide is not None
         if self._by_scatter:
-            plane = x.new_zeros((*x.shape[:2], size[0] * size[1]))
-            return plane.scatter(2, guide.flatten(2), x.flatten(2)).reshape(*x.shape[:2], *size)
+            return holistic_max_unpool(x, guide, size)
         return F.max_unpool2d(x, guide, [2, 2], output_size=list(size))
 
     def prepare_export(self) -> None:

@@ -26,8 +26,6 @@ class PixelShuffle(ResamplingStage):
         paper="W. Shi et al., Real-Time Single Image and Video Super-Resolution, CVPR 2016",
         equation="down(x) = conv1x1(space_to_depth(x)); up(d) = depth_to_space(conv1x1(d))",
         learned=True,
-        guided=False,
-        equal_widths=False,
         downsampling="space-to-depth and 1x1 convolution",
         parameters="4C^2 + C + 4D^2 + 4D",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -19,6 +20,7 @@ from indexnet.resampling.base import ResamplingStage
 
 RELEASED = "mobilenetv2_released"
 FASTDEPTH = "mobilenetv1_fastdepth"
+_OWN = {RELEASED: mobilenetv2_released, FASTDEPTH: mobilenetv1_fastdepth}  # all others are timm's
 
 
 class Level(NamedTuple):
@@ -166,8 +168,33 @@ def create_encoder(
         raise UserError(f"output_stride of an encoder is 32 or 16, got {output_stride!r}.")
     if not isinstance(pretrained, bool | str | Path):
         raise UserError(f"encoder.pretrained is true, false or the path of a file, got {pretrained!r}.")
-    build = {RELEASED: _create_released, FASTDEPTH: _create_fastdepth}.get(name, _create_timm)
-    return build(name, in_channels, downsampling, float(width), pretrained, freeze_bn, output_stride)
+    width, strided, own = float(width), downsampling == "stride", _OWN.get(name)
+    if own is not None:
+        if width < 1 / own.NARROWEST:
+            raise UserError(f"encoder.width of {name!r} must be at least {1 / own.NARROWEST}, got {width}.")
+        units, widths, halves = own.build_units(in_channels, width, output_stride, strided)
+    elif width != 1.0:
+        raise UserError(
+            f"encoder.width is an option of {RELEASED!r} and {FASTDEPTH!r}; timm's names carry the width "
+            f"(mobilenetv2_050, mobilenetv2_140), so leave it at 1 for {name!r}."
+        )
+    else:
+        units, widths, halves = _timm_units(name, in_channels, pretrained, output_stride, strided)
+    encoder = Encoder(
+        name,
+        units,
+        widths,
+        halves,
+        in_channels=in_channels,
+        downsampling=downsampling,
+        output_stride=output_stride,
+        freeze_bn=freeze_bn,
+        width=width,
+    )
+    if own is not None:
+        initialize_weights(encoder)
+        _load(encoder, name, pretrained, own.TIMM_NAME, partial(own.imagenet_state, width), own.own_names)
+    return encoder
 
 
 def build_encoder(
@@ -189,145 +216,51 @@ def list_encoders() -> list[str]:
     return [FASTDEPTH, RELEASED, *timm_names.split()]
 
 
-def _create_released(
-    name: str,
-    in_channels: int,
-    downsampling: Literal["stage", "stride"],
-    width: float,
-    pretrained: bool | str | Path,
-    freeze_bn: bool,
-    output_stride: int,
-) -> Encoder:
-    if width < 0.0625:  # int(16 * width) is the narrowest layer
-        raise UserError(f"encoder.width of {name!r} must be at least 0.0625, got {width}.")
-    layers, widths, halves = mobilenetv2_released.released_layers(
-        in_channels, width, output_stride, strided=downsampling == "stride"
-    )
-    encoder = Encoder(
-        name,
-        layers,
-        widths,
-        halves,
-        in_channels=in_channels,
-        downsampling=downsampling,
-        output_stride=output_stride,
-        freeze_bn=freeze_bn,
-        width=width,
-    )
-    initialize_weights(encoder)
-    _load(
-        encoder, pretrained, "mobilenetv2_100", mobilenetv2_released.imagenet_state, mobilenetv2_released.released_names
-    )
-    return encoder
-
-
-def _create_fastdepth(
-    name: str,
-    in_channels: int,
-    downsampling: Literal["stage", "stride"],
-    width: float,
-    pretrained: bool | str | Path,
-    freeze_bn: bool,
-    output_stride: int,
-) -> Encoder:
-    if width < 0.03125:  # int(32 * width) is the narrowest layer
-        raise UserError(f"encoder.width of {name!r} must be at least 0.03125, got {width}.")
-    if output_stride != 32:
-        raise UserError(f"encoder {name!r} has no output stride {output_stride}; use output_stride=32.")
-    units, widths, halves = mobilenetv1_fastdepth.fastdepth_units(in_channels, width, strided=downsampling == "stride")
-    encoder = Encoder(
-        name,
-        units,
-        widths,
-        halves,
-        in_channels=in_channels,
-        downsampling=downsampling,
-        freeze_bn=freeze_bn,
-        width=width,
-    )
-    initialize_weights(encoder)
-    _load(
-        encoder,
-        pretrained,
-        "mobilenetv1_100",
-        mobilenetv1_fastdepth.imagenet_state,
-        mobilenetv1_fastdepth.encoder_names,
-    )
-    return encoder
-
-
-def _load(
-    encoder: Encoder,
-    pretrained: bool | str | Path,
-    model: str,
-    imagenet_state: Callable[[float], dict[str, Tensor]],
-    own_names: Callable[[dict[str, Tensor], str], dict[str, Tensor]],
-) -> None:
-    """Load an encoder of this package: nothing, the ImageNet weights of a timm model, or a file.
-
-    Args:
-        encoder: its first parameter is that of the convolution on the image.
-        pretrained: see :func:`create_encoder`.
-        model: the timm model.
-        imagenet_state: gives that model's weights, for a width factor.
-        own_names: renames a state dict to the encoder's names; takes it and what to call it in messages.
-    """
-    if pretrained is False or _is_meta(encoder):
-        return
-    if pretrained is True:
-        source, given = f"timm's {model}", imagenet_state(encoder.width)
-    else:
-        source = str(pretrained)
-        given = state_dict_of(read_checkpoint(source), source)
-    expected = encoder.state_dict()
-    first = next(iter(expected))
-    encoder.load_state_dict(match_state(expected, own_names(given, source), first, encoder.name, source))
-
-
-def _create_timm(
-    name: str,
-    in_channels: int,
-    downsampling: Literal["stage", "stride"],
-    width: float,
-    pretrained: bool | str | Path,
-    freeze_bn: bool,
-    output_stride: int,
-) -> Encoder:
-    if width != 1.0:
-        raise UserError(
-            f"encoder.width is an option of {RELEASED!r} and {FASTDEPTH!r}; timm's names carry the width "
-            f"(mobilenetv2_050, mobilenetv2_140), so leave it at 1 for {name!r}."
-        )
+def _timm_units(
+    name: str, in_channels: int, pretrained: bool | str | Path, output_stride: int, strided: bool
+) -> tuple[list[nn.Sequential], list[int], list[bool]]:
+    """Build the units of a timm model, with its weights; their widths, and which of them halves."""
     model = timm_chain.create_timm_model(name, in_channels, output_stride)
     chain = timm_chain.chain_of(model, name)
-    if pretrained is not False and not _is_meta(model):
-        source = f"timm's {name}" if pretrained is True else str(pretrained)
-        expected = model.state_dict()
-        given = (
-            timm_chain.pretrained_state(name, name)
-            if pretrained is True
-            else state_dict_of(read_checkpoint(source), source)
-        )
-        given = timm_chain.same_names(expected, given)
-        model.load_state_dict(match_state(expected, given, next(iter(expected)), name, source))
-    units = timm_chain.cut_units(chain, name, in_channels, strided=downsampling == "stride")
+    fetch = partial(timm_chain.pretrained_state, name, name)
+    _load(model, name, pretrained, name, fetch, lambda given, _: timm_chain.same_names(model.state_dict(), given))
+    units = timm_chain.cut_units(chain, name, in_channels, strided)
     reduction = 2 ** sum(unit.halves for unit in units)
     if reduction != output_stride:
         raise UserError(
             f"encoder {name!r} divides the resolution by {reduction}, output_stride={output_stride} was asked for; "
             f"choose an encoder of that stride, {timm_chain.ADVICE}."
         )
-    return Encoder(
-        name,
+    return (
         [nn.Sequential(unit.layers) for unit in units],
         [unit.width for unit in units],
         [unit.halves for unit in units],
-        in_channels=in_channels,
-        downsampling=downsampling,
-        output_stride=output_stride,
-        freeze_bn=freeze_bn,
     )
 
 
-def _is_meta(module: nn.Module) -> bool:
-    return any(parameter.is_meta for parameter in module.parameters())
+def _load(
+    module: nn.Module,
+    name: str,
+    pretrained: bool | str | Path,
+    timm_name: str,
+    fetch: Callable[[], dict[str, Tensor]],
+    own_names: Callable[[dict[str, Tensor], str], dict[str, Tensor]],
+) -> None:
+    """Load an encoder or its timm model: nothing, ImageNet weights, or a file.
+
+    Args:
+        module: its first parameter is that of the convolution on the image.
+        name: of the encoder.
+        pretrained: see :func:`create_encoder`.
+        timm_name: of the timm model whose weights ``fetch`` gives.
+        fetch: gives ImageNet weights.
+        own_names: renames a state dict to the module's names; takes it and what to call it in messages.
+    """
+    if pretrained is False or any(parameter.is_meta for parameter in module.parameters()):
+        return
+    if pretrained is True:
+        source, given = f"timm's {timm_name}", fetch()
+    else:
+        source = str(pretrained)
+        given = state_dict_of(read_checkpoint(source), source)
+    module.load_state_dict(match_state(module.state_dict(), own_names(given, source), name, source))

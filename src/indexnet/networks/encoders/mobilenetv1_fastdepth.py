@@ -12,55 +12,52 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from indexnet.core.errors import UserError
+from indexnet.networks.encoders import timm_chain
+from indexnet.networks.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from indexnet.networks.layers import conv_bn, separable_conv_bn
 
+NARROWEST = 32  # channels of the narrowest layer at width 1
+TIMM_NAME = "mobilenetv1_100"  # has the same layers, with ImageNet weights
 # blocks by their width; a unit is what runs at one resolution, and its last block is where the next one begins
 UNITS = ((32,), (64, 128), (128, 256), (256, 512), (512, 512, 512, 512, 512, 1024), (1024,))
 
 
-def _block(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
-    """3x3 depthwise and 1x1 convolution, each with batch normalisation and ReLU6."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, in_channels, 3, stride, padding=1, groups=in_channels, bias=False),
-        nn.BatchNorm2d(in_channels),
-        nn.ReLU6(inplace=True),
-        nn.Conv2d(in_channels, out_channels, 1, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU6(inplace=True),
-    )
-
-
-def fastdepth_units(in_channels: int, width: float, strided: bool) -> tuple[list[nn.Sequential], list[int], list[bool]]:
+def build_units(
+    in_channels: int, width: float, output_stride: int, strided: bool
+) -> tuple[list[nn.Sequential], list[int], list[bool]]:
     """Build the six units.
 
     Args:
         in_channels: channels of the image.
         width: factor on every width, truncated to an integer.
+        output_stride: 32.
         strided: whether the last block of each unit but the sixth halves the resolution itself.
 
     Returns:
         The units, their widths, and which of them halves (or, where ``strided`` is off, is followed by a halving).
+
+    Raises:
+        UserError: another output stride.
     """
+    if output_stride != 32:
+        raise UserError(f"encoder 'mobilenetv1_fastdepth' has no output stride {output_stride}; use output_stride=32.")
     units: list[nn.Sequential] = []
     widths: list[int] = []
     halves = [True] * (len(UNITS) - 1) + [False]
     channels = in_channels
     for unit, halving in zip(UNITS, halves, strict=True):
         blocks = []
-        for index, base_width in enumerate(unit):
-            out = int(base_width * width)
-            stride = 2 if strided and halving and index == len(unit) - 1 else 1
-            if units:
-                blocks.append(_block(channels, out, stride))
-            else:  # the first block is one convolution
-                conv = nn.Conv2d(channels, out, 3, stride, padding=1, bias=False)
-                blocks.append(nn.Sequential(conv, nn.BatchNorm2d(out), nn.ReLU6(inplace=True)))
+        for index, base_width in enumerate(unit, 1):
+            out, stride = int(base_width * width), 2 if strided and halving and index == len(unit) else 1
+            block = separable_conv_bn if units else conv_bn  # the first block is one convolution
+            blocks.append(block(channels, out, 3, stride))
             channels = out
         units.append(nn.Sequential(*blocks))
         widths.append(channels)
     return units, widths, halves
 
 
-def encoder_names(given: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+def own_names(given: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     """Rename MobileNetV1 weights to ``units.<unit>.<block>...``, the names of the encoder.
 
     Known are the names of timm (``blocks.1.0.conv_dw.weight``), of the ImageNet training that FastDepth starts from
@@ -105,15 +102,12 @@ def imagenet_state(width: float) -> dict[str, Tensor]:
     Raises:
         UserError: there are none for this width, or they cannot be reached.
     """
-    from indexnet.networks.encoders.timm_chain import pretrained_state
-    from indexnet.networks.imagenet import IMAGENET_MEAN, IMAGENET_STD
-
     if width != 1.0:
         raise UserError(
             f"encoder 'mobilenetv1_fastdepth' has no ImageNet weights at width {width}; give pretrained=PATH with a "
             f"file of this width, or pretrained=false."
         )
-    state = pretrained_state("mobilenetv1_100", "mobilenetv1_fastdepth")
+    state = timm_chain.pretrained_state(TIMM_NAME, "mobilenetv1_fastdepth")
     weight, mean = state["conv_stem.weight"], state["bn1.running_mean"]
     scale = weight.new_tensor(IMAGENET_STD) / 0.5
     offset = (weight.new_tensor(IMAGENET_MEAN) - 0.5) / 0.5

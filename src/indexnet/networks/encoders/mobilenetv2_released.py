@@ -11,12 +11,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from indexnet.core.errors import UserError
+from indexnet.networks.encoders import timm_chain
+from indexnet.networks.layers import conv_bn
 
+NARROWEST = 16  # channels of the narrowest layer at width 1
+TIMM_NAME = "mobilenetv2_100"  # has the same layers, with ImageNet weights
 # expansion, width, blocks, and whether its first block halves the resolution in the classification network
 LAYERS = (
     (1, 16, 1, False),
@@ -45,17 +48,14 @@ class InvertedResidual(nn.Module):
         hidden = in_channels * expansion
         self.padding = dilation
         self.residual = stride == 1 and in_channels == out_channels
-        layers: list[nn.Module] = []
-        if expansion != 1:
-            layers += [nn.Conv2d(in_channels, hidden, 1, bias=False), nn.BatchNorm2d(hidden), nn.ReLU6(inplace=True)]
-        layers += [
+        self.conv = nn.Sequential(
+            *(conv_bn(in_channels, hidden) if expansion != 1 else ()),
             nn.Conv2d(hidden, hidden, 3, stride, dilation=dilation, groups=hidden, bias=False),
             nn.BatchNorm2d(hidden),
             nn.ReLU6(inplace=True),
             nn.Conv2d(hidden, out_channels, 1, bias=False),
             nn.BatchNorm2d(out_channels),
-        ]
-        self.conv = nn.Sequential(*layers)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, out_channels, ceil(H/stride), ceil(W/stride))."""
@@ -63,7 +63,7 @@ class InvertedResidual(nn.Module):
         return x + y if self.residual else y
 
 
-def released_layers(
+def build_units(
     in_channels: int, width: float, output_stride: int, strided: bool
 ) -> tuple[list[nn.Sequential], list[int], list[bool]]:
     """Build layer0 .. layer7.
@@ -79,13 +79,7 @@ def released_layers(
     """
     widths = [int(32 * width)]
     halves = [True]
-    layers = [
-        nn.Sequential(
-            nn.Conv2d(in_channels, widths[0], 3, 2 if strided else 1, padding=1, bias=False),
-            nn.BatchNorm2d(widths[0]),
-            nn.ReLU6(inplace=True),
-        )
-    ]
+    layers = [conv_bn(in_channels, widths[0], 3, 2 if strided else 1)]
     reduction, dilation = 2, 1
     for expansion, base_width, count, halving in LAYERS:
         out = int(base_width * width)
@@ -106,7 +100,7 @@ def released_layers(
     return layers, widths, halves
 
 
-def released_names(given: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+def own_names(given: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     """Rename MobileNetV2 weights to ``units.<layer>...``, the names of the encoder.
 
     Known are the names of the released matting code (``layer2.0.conv.3.weight``), of the CSAIL file that it starts from
@@ -122,28 +116,26 @@ def released_names(given: Mapping[str, Tensor], source: str) -> dict[str, Tensor
     timm_first = {"conv_dw": 0, "bn1": 1, "conv_pw": 3, "bn2": 4}
     torchvision = {"0.0": 0, "0.1": 1, "1.0": 3, "1.1": 4, "2": 6, "3": 7}
     torchvision_first = {"0.0": 0, "0.1": 1, "1": 3, "2": 4}
-    result: dict[str, Tensor] = {}
-    for key, value in given.items():
-        name: str | None = None
+
+    def own_name(key: str) -> str | None:
         if match := re.fullmatch(r"layer(\d)\.(.+)", key):
-            name = f"units.{match[1]}.{match[2]}"
-        elif match := re.fullmatch(r"features\.0\.([01]\.\w+)", key):
-            name = f"units.0.{match[1]}"
-        elif match := re.fullmatch(r"features\.(\d+)\.conv\.([\d.]+)\.(\w+)", key):
-            index, position = int(match[1]), match[2]
-            if index < len(places):
-                layer, block = places[index]
-                if nested:
-                    position = str((torchvision_first if layer == 1 else torchvision).get(position, position))
-                name = f"units.{layer}.{block}.conv.{position}.{match[3]}"
-        elif match := re.fullmatch(r"(conv_stem|bn1)\.(\w+)", key):
-            name = f"units.0.{0 if match[1] == 'conv_stem' else 1}.{match[2]}"
-        elif match := re.fullmatch(r"blocks\.(\d)\.(\d)\.(\w+)\.(\w+)", key):
+            return f"units.{match[1]}.{match[2]}"
+        if match := re.fullmatch(r"features\.0\.([01]\.\w+)", key):
+            return f"units.0.{match[1]}"
+        if (match := re.fullmatch(r"features\.(\d+)\.conv\.([\d.]+)\.(\w+)", key)) and int(match[1]) < len(places):
+            (layer, block), position = places[int(match[1])], match[2]
+            if nested:
+                position = str((torchvision_first if layer == 1 else torchvision).get(position, position))
+            return f"units.{layer}.{block}.conv.{position}.{match[3]}"
+        if match := re.fullmatch(r"(conv_stem|bn1)\.(\w+)", key):
+            return f"units.0.{0 if match[1] == 'conv_stem' else 1}.{match[2]}"
+        if match := re.fullmatch(r"blocks\.(\d)\.(\d)\.(\w+)\.(\w+)", key):
             position_of = timm_first if match[1] == "0" else timm_blocks
             if match[3] in position_of:
-                name = f"units.{int(match[1]) + 1}.{match[2]}.conv.{position_of[match[3]]}.{match[4]}"
-        if name is not None:
-            result[name] = value
+                return f"units.{int(match[1]) + 1}.{match[2]}.conv.{position_of[match[3]]}.{match[4]}"
+        return None
+
+    result = {name: value for key, value in given.items() if (name := own_name(key)) is not None}
     if not result:
         raise UserError(
             f"{source} holds no MobileNetV2 weights by names of the CSAIL file, torchvision, timm or the released "
@@ -158,12 +150,9 @@ def imagenet_state(width: float) -> dict[str, Tensor]:
     Raises:
         UserError: there are none for this width, or they cannot be reached.
     """
-    from indexnet.networks.encoders.timm_chain import pretrained_state
-
     if width != 1.0:
         raise UserError(
             f"encoder 'mobilenetv2_released' has no ImageNet weights at width {width} (timm rounds its widths to "
             f"multiples of eight); give pretrained=PATH with a file of this width, or pretrained=false."
         )
-    with torch.no_grad():
-        return pretrained_state("mobilenetv2_100", "mobilenetv2_released")
+    return timm_chain.pretrained_state(TIMM_NAME, "mobilenetv2_released")

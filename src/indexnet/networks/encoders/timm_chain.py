@@ -13,10 +13,10 @@ from urllib.request import getproxies
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from indexnet.core.errors import UserError
 from indexnet.core.registry import nearest
+from indexnet.networks.layers import evaluating, run_on_meta
 
 ADVICE = "such as mobilenetv2_100, mobilenetv1_100, resnet34, efficientnet_b0, vgg16_bn or mobilenetv2_released"
 _PROBE = 64  # the size at which reductions are read off, on the meta device
@@ -120,25 +120,23 @@ class Unit:
         width: channels of its output.
         halves: whether the resolution halves in it, or after it where a stage does it.
         is_closed: whether a pooling layer followed, so that no layer may be added.
+        convolutions: of its largest layer; more than one means a stage.
     """
 
     layers: OrderedDict[str, nn.Module] = field(default_factory=OrderedDict)
     width: int = 0
     halves: bool = False
     is_closed: bool = False
+    convolutions: int = 0
 
 
 def _probe(layer: nn.Module, x: Tensor) -> Tensor | None:
     """Run a layer on the meta device (shapes only); None where it does not map one image map to another."""
-    state = {key: value.to("meta") for key, value in (*layer.named_parameters(), *layer.named_buffers())}
-    mode = layer.training
-    layer.eval()
     try:
-        y = functional_call(layer, state, (x,))
+        with evaluating(layer):
+            y = run_on_meta(layer, x.shape)
     except (RuntimeError, TypeError, ValueError, AssertionError):
         return None
-    finally:
-        layer.train(mode)
     return y if isinstance(y, Tensor) and y.ndim == 4 else None
 
 
@@ -176,44 +174,32 @@ def cut_units(chain: list[tuple[str, nn.Module]], name: str, in_channels: int, s
                 f"encoder {ADVICE}."
             )
         convolutions = sum(isinstance(part, nn.Conv2d) for part in layer.modules())
-        last = units[-1] if units else None
-        if reduction == 2 and convolutions == 0 and not any(True for _ in layer.parameters()):
-            if strided:
-                unit = Unit(OrderedDict({key: layer}))
-                units.append(unit)
-            elif last is None or last.halves:  # two halvings in a row: a unit without layers between them
-                unit = Unit()
-                units.append(unit)
-            else:
-                unit = last
-            unit.halves = unit.is_closed = True
-            unit.width = y.shape[1]
+        pools = reduction == 2 and next(layer.parameters(), None) is None
+        last = units[-1] if units else Unit(is_closed=True, halves=True)
+        if pools:  # two halvings in a row: a unit without layers between them
+            opens = strided or last.halves
         else:
-            joins = last is not None and not last.is_closed
-            if convolutions > 0:
-                alone = convolutions > 1 or (last is not None and _convolutions(last) > 1)
-                joins = joins and not alone and not (reduction == 2 and last is not None and last.halves)
-            if not joins or last is None:
-                last = Unit()
-                units.append(last)
-            last.layers[key] = layer
-            last.width = y.shape[1]
-            last.halves = last.halves or reduction == 2
-            if reduction == 2 and not strided:
-                _run_at_stride_one(layer)
-                again = _probe(layer, x)
-                if again is None or again.shape[2:] != x.shape[2:]:
-                    raise UserError(
-                        f"encoder {name!r} cannot be opened at its strides: its layer {key!r} does not keep the size "
-                        f"of a map at stride 1 (an even kernel); choose an encoder with odd kernels, {ADVICE}."
-                    )
+            opens = last.is_closed or (
+                convolutions > 0 and (convolutions > 1 or last.convolutions > 1 or (reduction == 2 and last.halves))
+            )
+        unit = Unit() if opens else last
+        if opens:
+            units.append(unit)
+        if strided or not pools:
+            unit.layers[key] = layer
+        unit.width, unit.is_closed = y.shape[1], pools
+        unit.halves = unit.halves or reduction == 2
+        unit.convolutions = max(unit.convolutions, convolutions)
+        if reduction == 2 and not pools and not strided:
+            _run_at_stride_one(layer)
+            again = _probe(layer, x)
+            if again is None or again.shape[2:] != x.shape[2:]:
+                raise UserError(
+                    f"encoder {name!r} cannot be opened at its strides: its layer {key!r} does not keep the size "
+                    f"of a map at stride 1 (an even kernel); choose an encoder with odd kernels, {ADVICE}."
+                )
         x = y
     return units
-
-
-def _convolutions(unit: Unit) -> int:
-    """Convolutions of a unit's largest layer: more than one means a stage."""
-    return max((sum(isinstance(m, nn.Conv2d) for m in layer.modules()) for layer in unit.layers.values()), default=0)
 
 
 def same_names(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -9,10 +9,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from indexnet.core.errors import UserError
 
+DAMAGES = (
+    *(pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, OSError, TypeError),
+    *(AssertionError, SafetensorError),
+)
+"""What PyTorch raises of a file that is none of its own, or damaged."""
 _NESTED = ("state_dict", "model_state_dict", "model")
 
 
@@ -43,16 +49,14 @@ def read_checkpoint(path: str | Path) -> Any:
             return load_file(path)
         with torch.serialization.safe_globals(_numpy_scalar_types()):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, OSError) as error:
+    except SafetensorError as error:
+        raise UserError(f"{path} is not a readable safetensors file: {error}.") from error
+    except DAMAGES as error:
         # torch's own words are kept back: they advise to load the file without this safeguard
         raise UserError(
             f"{path} is not a readable file of weights: a PyTorch or safetensors file of tensors and plain values is "
             "expected; give another with encoder.pretrained=PATH."
         ) from error
-    except Exception as error:  # safetensors raises its own type
-        if type(error).__module__.startswith("safetensors"):
-            raise UserError(f"{path} is not a readable safetensors file: {error}.") from error
-        raise
 
 
 def state_dict_of(content: Any, source: str) -> dict[str, Tensor]:
@@ -99,14 +103,13 @@ def adapt_input(weight: Tensor, in_channels: int) -> Tensor:
 
 
 def match_state(
-    expected: Mapping[str, Tensor], given: Mapping[str, Tensor], first: str, what: str, source: str
+    expected: Mapping[str, Tensor], given: Mapping[str, Tensor], what: str, source: str
 ) -> dict[str, Tensor]:
     """Check a state dict against the one that is expected and fit its first convolution.
 
     Args:
-        expected: the module's own state dict.
+        expected: the module's own state dict; its first entry is the weight of the convolution on the image.
         given: tensors by the same names; more of them (a classifier) are left out.
-        first: name of the first convolution's weight.
         what: the module's name, for the message.
         source: where ``given`` comes from, for the message.
 
@@ -116,22 +119,17 @@ def match_state(
     Raises:
         UserError: names are missing or shapes differ; the message tells how many and shows the first.
     """
-    result: dict[str, Tensor] = {}
-    missing: list[str] = []
-    shapes: list[str] = []
-    for key, own in expected.items():
-        if key not in given:
-            if key.endswith("num_batches_tracked"):
-                result[key] = own
-            else:
-                missing.append(key)
-            continue
-        value = given[key]
-        if key == first and value.ndim == 4 and value.shape[0] == own.shape[0] and value.shape[2:] == own.shape[2:]:
-            value = adapt_input(value, own.shape[1])
-        if value.shape != own.shape:
-            shapes.append(f"{key} is {tuple(value.shape)}, expected {tuple(own.shape)}")
-        result[key] = value
+    result = {key: given.get(key, own) for key, own in expected.items()}
+    missing = [key for key in expected if key not in given and not key.endswith("num_batches_tracked")]
+    first = next(iter(expected))
+    wide, own = result[first], expected[first]
+    if wide.ndim == 4 and wide.shape[0] == own.shape[0] and wide.shape[2:] == own.shape[2:]:
+        result[first] = adapt_input(wide, own.shape[1])
+    shapes = [
+        f"{key} is {tuple(value.shape)}, expected {tuple(expected[key].shape)}"
+        for key, value in result.items()
+        if value.shape != expected[key].shape
+    ]
     problems = []
     if missing:
         problems.append(f"{len(missing)} of {len(expected)} tensors are missing (first: {missing[0]})")

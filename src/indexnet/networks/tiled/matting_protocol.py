@@ -16,6 +16,7 @@ from indexnet.core.errors import UserError
 from indexnet.core.machine import release_memory
 from indexnet.networks.base import Network
 from indexnet.networks.imagenet import IMAGENET_MEAN, IMAGENET_STD, normalise
+from indexnet.networks.layers import evaluating
 from indexnet.networks.tiled.memory import forward_bytes, is_out_of_memory, room
 from indexnet.networks.tiled.tiling import MARGIN, pools_everywhere, run_tiled, smallest_tile
 
@@ -56,7 +57,8 @@ def aligned_input(
 ) -> NDArray[np.float32]:
     """Normalise an image and its trimap at full size, then resize them to multiples of ``multiple``, rounding up.
 
-    RGB is resized bicubically after normalisation, the trimap by nearest neighbours.
+    RGB is resized bicubically after normalisation, the trimap by nearest neighbours; one channel after another, for the
+    sake of large images.
 
     Args:
         image: (H, W, 3), uint8.
@@ -64,32 +66,21 @@ def aligned_input(
         multiple: what height and width become multiples of.
 
     Returns:
-        (H', W', 4), float32.
+        (4, H', W'), float32.
     """
-    return _aligned_planes(image, trimap, multiple).transpose(1, 2, 0)
-
-
-def _aligned_planes(image: NDArray[np.uint8], trimap: NDArray[np.uint8], multiple: int) -> NDArray[np.float32]:
-    """As :func:`aligned_input`, with the channels first; one after another, for the sake of large images."""
     import cv2
 
     height, width = trimap.shape
     size = (math.ceil(width / multiple) * multiple, math.ceil(height / multiple) * multiple)
     planes = np.empty((4, size[1], size[0]), np.float32)
     for channel, plane in enumerate(planes):
-        if channel == 3:
-            values = trimap.astype(np.float32)
-            values /= np.float32(255)
-        else:  # the same float32 operations as prepare_input
-            values = image[..., channel].astype(np.float32)
-            values /= np.float32(255)
+        values = (trimap if channel == 3 else image[..., channel]).astype(np.float32)
+        values /= np.float32(255)
+        if channel < 3:  # the same float32 operations as prepare_input
             values -= np.float32(IMAGENET_MEAN[channel])
             values /= np.float32(IMAGENET_STD[channel])
-        if size != (width, height):
-            method = cv2.INTER_NEAREST if channel == 3 else cv2.INTER_CUBIC
-            plane[...] = cv2.resize(values, size, interpolation=method)
-        else:
-            plane[...] = values
+        method = cv2.INTER_CUBIC if channel < 3 else cv2.INTER_NEAREST
+        plane[...] = values if size == (width, height) else cv2.resize(values, size, interpolation=method)
     return planes
 
 
@@ -137,15 +128,10 @@ def infer_alpha(
     if device is not None:
         network.to(device)
     multiple = math.lcm(_ALIGNMENT, getattr(network, "size_multiple", 1))
-    x = torch.from_numpy(_aligned_planes(image, trimap, multiple)[None])
+    x = torch.from_numpy(aligned_input(image, trimap, multiple)[None])
     where = parameter.device if device is None else torch.device(device)
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
+    with evaluating(network):
         alpha = _run(network, x, unknown, where, multiple, memory, tiled)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
     del x
     height, width = trimap.shape
     if alpha.shape != (height, width):
@@ -164,14 +150,16 @@ def _run(
     tiled: Callable[[], None] | None,
 ) -> NDArray[np.float32]:
     """Run the network on (1, 4, H, W), whole or in tiles; (H, W), right at least where ``unknown`` needs it."""
-    pixels = x.shape[2] * x.shape[3]
-    free = None if memory is None else room(device, memory)
-    if free is not None and device.type == "cpu" and _AT_MOST * pixels >= free - _ARRAYS * pixels:
-        release_memory()  # else every image would find less room than the one before
-        free = room(device, memory)  # type: ignore[arg-type]
-    budget = None if free is None else free - _ARRAYS * pixels
+    size = (x.shape[2], x.shape[3])
+    pixels, free = math.prod(size), math.inf
+    if memory is not None:
+        free = room(device, memory)
+        if device.type == "cpu" and (_AT_MOST + _ARRAYS) * pixels >= free:
+            release_memory()  # else every image would find less room than the one before
+            free = room(device, memory)
+    budget = free - _ARRAYS * pixels
     # most images are far from any limit: no need to look closer
-    fits = budget is None or _AT_MOST * pixels < budget or forward_bytes(network, pixels) <= budget
+    fits = _AT_MOST * pixels < budget or forward_bytes(network, pixels) <= budget
     if not fits and pools_everywhere(network):
         if memory != "auto":
             raise UserError(
@@ -187,9 +175,6 @@ def _run(
             if memory != "auto" or not is_out_of_memory(error) or pools_everywhere(network):
                 raise
     assert memory is not None
-    assert free is not None
-    assert budget is not None
-    size = (x.shape[2], x.shape[3])
     margin = math.ceil(getattr(network, "tile_margin", MARGIN) / multiple) * multiple
     smallest = smallest_tile(size, multiple, margin)
     wanted = _aligned_mask(unknown, size)
@@ -217,7 +202,7 @@ def _run(
         largest //= 2
 
 
-def _amount(size: int) -> str:
+def _amount(size: float) -> str:
     """Write a number of bytes as a person would give it."""
     return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from itertools import chain
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from indexnet.core.machine import available_memory, resident_memory
+from indexnet.networks.layers import run_on_meta
 
 # Measured on CPU and four networks: the kernels' workspace is up to a quarter of the live tensors, and what does not
 # grow with the image is about the weights again, in the kernels' own layout.
@@ -64,21 +63,16 @@ def uncompiled() -> AbstractContextManager[Any]:
 
 
 def live_bytes(network: nn.Module, size: tuple[int, int, int]) -> int:
-    """Return the most bytes of activations that are alive at once in a forward pass on one image.
-
-    The pass runs on the meta device: shapes only, nothing is computed and nothing allocated.
+    """Return the most bytes of activations that are alive at once in a forward pass on one image, without running it.
 
     Args:
         network: any module that maps (1, C, H, W); its mode is what it is, parameters may be on any device.
         size: (C, H, W) of the image; it counts, the parameters do not.
     """
-    state = {name: value.to("meta") for name, value in chain(network.named_parameters(), network.named_buffers())}
-    parameter = next(network.parameters(), None)
-    dtype = torch.float32 if parameter is None else parameter.dtype
-    with torch.no_grad(), uncompiled(), _Live() as live:
-        functional_call(network, state, (torch.empty(1, *size, device="meta", dtype=dtype),))
-    peak: int = live.peak
-    return peak
+    live = _Live()
+    with uncompiled():
+        run_on_meta(network, (1, *size), live)
+    return live.peak
 
 
 def forward_bytes(network: nn.Module, pixels: int, channels: int = 4) -> int:
@@ -95,12 +89,8 @@ def forward_bytes(network: nn.Module, pixels: int, channels: int = 4) -> int:
     if known is None or known[0] != dtype:
         known = (dtype, live_bytes(network, (channels, _PROBE, _PROBE)) / _PROBE**2)
         _per_pixel[network] = known
-    return int(_WORKSPACE * known[1] * pixels) + fixed_bytes(network)
-
-
-def fixed_bytes(network: nn.Module) -> int:
-    """Estimate the part of :func:`forward_bytes` that does not grow with the image."""
-    return _FIXED + sum(p.numel() * p.element_size() for p in network.parameters())
+    fixed = _FIXED + sum(p.numel() * p.element_size() for p in network.parameters())
+    return int(_WORKSPACE * known[1] * pixels) + fixed
 
 
 def room(device: torch.device, memory: int | Literal["auto"]) -> int:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -77,16 +78,8 @@ class Tile:
 
 def tile_of(core: Box, size: tuple[int, int], margin: int) -> Tile:
     """Put a margin around a core, inside an image of ``size`` (H, W)."""
-    height, width = size
-    return Tile(
-        core,
-        Box(
-            max(0, core.top - margin),
-            min(height, core.bottom + margin),
-            max(0, core.left - margin),
-            min(width, core.right + margin),
-        ),
-    )
+    top, left = max(0, core.top - margin), max(0, core.left - margin)
+    return Tile(core, Box(top, min(size[0], core.bottom + margin), left, min(size[1], core.right + margin)))
 
 
 def smallest_tile(size: tuple[int, int], multiple: int, margin: int) -> int:
@@ -102,17 +95,10 @@ def plan_tiles(size: tuple[int, int], pixels: int, multiple: int, margin: int) -
         pixels: the most that a window may have; at least :func:`smallest_tile`.
         multiple: what all edges are multiples of.
         margin: pixels around a core, a multiple of ``multiple``.
-
-    Raises:
-        ValueError: no window is that small.
     """
     rows, columns = _cuts(size[0], multiple, margin), _cuts(size[1], multiple, margin)
     fitting = [(high * wide, r, c) for r, high, largest_r in rows for c, wide, largest_c in columns
                if largest_r * largest_c <= pixels]  # fmt: skip
-    if not fitting:
-        raise ValueError(
-            f"no tile has {pixels} pixels or less; the smallest has {smallest_tile(size, multiple, margin)}"
-        )
     _, row_edges, column_edges = min(fitting, key=lambda cut: (cut[0], len(cut[1]) * len(cut[2])))
     return [
         tile_of(Box(top, bottom, left, right), size, margin)
@@ -181,19 +167,23 @@ def run_tiled(
     parameter = next(network.parameters())
     tiles = plan_tiles(size, pixels, multiple, margin)
     result = np.zeros(size, np.float32)
-    current = _Current()
+    current = tiles[0]
 
     def run(tile: Tile) -> Tensor:
-        current.tile = tile
+        nonlocal current
+        current = tile
         part = tile.window.of(x).to(device=parameter.device, dtype=parameter.dtype)
         with _AlignedCorners(tile, size):
             return network(part)  # type: ignore[no-any-return]
 
+    def of_whole(output: Tensor, _: Tensor) -> Tensor:
+        return current.window.of(output, stride=size[0] // output.shape[2])  # type: ignore[no-any-return]
+
     with ExitStack() as stack:
         stack.enter_context(uncompiled())
         for module in [module for module in network.modules() if getattr(module, "whole_image", False)]:
-            output = module(_gather(module, run, tiles, size))
-            stack.enter_context(_replaced(module, _part_of(output, size, current)))
+            whole = module(_gather(module, run, tiles, size))
+            stack.enter_context(_replaced(module, partial(of_whole, whole)))
         for cell in tiles:
             tile = shrink_to(cell, wanted, multiple, margin)
             if tile is None:
@@ -219,12 +209,6 @@ class _Reached(Exception):  # noqa: N818  nothing is wrong
     """The module whose input is wanted has been reached."""
 
 
-class _Current:
-    """The tile that is being run."""
-
-    tile: Tile
-
-
 def _gather(module: nn.Module, run: Callable[[Tile], Tensor], tiles: Sequence[Tile], size: tuple[int, int]) -> Tensor:
     """Return what a module inside a network would get for the whole image."""
     seen: list[Tensor] = []
@@ -246,11 +230,6 @@ def _gather(module: nn.Module, run: Callable[[Tile], Tensor], tiles: Sequence[Ti
             tile.core.of(whole, stride=stride)[...] = tile.core.of(part, tile.origin, stride)
     assert whole is not None
     return whole
-
-
-def _part_of(whole: Tensor, size: tuple[int, int], current: _Current) -> Run:
-    stride = size[0] // whole.shape[2]
-    return lambda _: current.tile.window.of(whole, stride=stride)
 
 
 @contextmanager
