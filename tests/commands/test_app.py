@@ -30,7 +30,7 @@ from indexnet.core.errors import UserError
 from indexnet.data.io.masks import trimap_from_mask
 from indexnet.inference.app import ADDRESS
 from indexnet.inference.app.session import BRUSHES, CANVAS_SIDE, Session, canvas, paint, read_guided
-from indexnet.inference.predictor import load_task
+from indexnet.inference.loading import load_task
 from indexnet.networks.checkpoint import load_network
 from indexnet.networks.tiled.matting_protocol import infer_alpha, to_uint8
 from report_browser import EXECUTABLE, browser

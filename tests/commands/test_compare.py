@@ -8,7 +8,7 @@ import torch
 
 from commands_support import autoencoder_checkpoint, matting_checkpoint, photograph, read, save_image, trimap
 from indexnet.cli import main
-from indexnet.inference.predictor import load_task, predict_with_index_maps
+from indexnet.inference.loading import load_task, predict_with_index_maps
 from indexnet.networks.checkpoint import load_network
 from indexnet.networks.tiled.matting_protocol import infer_alpha
 from indexnet.tasks.contact_sheet import Panel, contact_sheet, fit_side

@@ -22,7 +22,7 @@ from indexnet.cli import main
 from indexnet.core.errors import UserError
 from indexnet.data import create_data, list_data
 from indexnet.inference.methods import default_folder, file_options, parse_overrides
-from indexnet.inference.predictor import load_task, parse_memory
+from indexnet.inference.loading import load_task, parse_memory
 from indexnet.networks.tiled.matting_protocol import infer_alpha, to_uint8
 from indexnet.tasks.matting import MattingTask
 

@@ -243,7 +243,7 @@ def test_a_data_set(matting, tmp_path, capsys):
     words = ["data=scenes", "data.test_count=2", "--output", str(tmp_path / "out"), "--device", "cpu"]
     assert main(["predict", str(matting), *words]) == 0
     from indexnet.data import create_data
-    from indexnet.inference.predictor import load_task, predict_sample
+    from indexnet.inference.loading import load_task, predict_sample
 
     dataset = create_data("scenes", task="matting", size=64, train_count=4, test_count=2).test()
     assert files_of(tmp_path / "out") == sorted(f"{dataset.name(index)}.png" for index in range(2))

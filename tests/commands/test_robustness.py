@@ -10,7 +10,7 @@ from commands_support import autoencoder_checkpoint, matting_checkpoint, read
 from indexnet.cli import main
 from indexnet.data import create_data
 from indexnet.inference.evaluation import evaluate
-from indexnet.inference.predictor import load_task
+from indexnet.inference.loading import load_task
 from indexnet.inference.robustness import RemadeTrimaps
 from indexnet.report.line_plots import Line, Panel, draw_png, draw_svg
 

@@ -48,7 +48,7 @@ def main(args: argparse.Namespace) -> int:
 
     if find_spec("gradio") is None:
         raise UserError("the page needs gradio; install it with: pip install 'indexnet[app]'.")
-    from indexnet.inference.predictor import load_for_photographs
+    from indexnet.inference.loading import load_for_photographs
 
     task, meta, device = load_for_photographs(args.checkpoint, args.device, args.memory)
     task.warm_up()

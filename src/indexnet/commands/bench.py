@@ -72,7 +72,7 @@ def main(args: argparse.Namespace) -> int:
 
     from indexnet.core.machine import device_name
     from indexnet.inference.latency import measure
-    from indexnet.inference.predictor import pick_device
+    from indexnet.inference.loading import pick_device
 
     networks, multiple = load(args.checkpoints)
     device = pick_device(args.device)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from indexnet.core.console import allow_anywhere, warn
 from indexnet.core.errors import UserError
-from indexnet.inference.inputs import add_image_arguments
+from indexnet.inference.image_files import add_image_arguments
 
 HELP = "show what several checkpoints make of the same images, side by side, with their index maps"
 
@@ -41,9 +41,9 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(f"--panel {args.panel} must be at least 32 pixels.")
     from indexnet.inference.compare import ComparedModel, comparison, html_page, index_rows
     from indexnet.inference.image_loop import do_each, list_failures
-    from indexnet.inference.inputs import Item, check_output, find_items
+    from indexnet.inference.image_files import Item, check_output, find_items
     from indexnet.inference.photographs import read_photo
-    from indexnet.inference.predictor import load_task, pick_device, predict_with_index_maps, unique_captions
+    from indexnet.inference.loading import load_task, pick_device, predict_with_index_maps, unique_captions
 
     loaded = [load_task(path) for path in args.checkpoints]
     from indexnet.core.files import atomic_write

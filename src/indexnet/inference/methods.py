@@ -95,7 +95,7 @@ def prepare(paths: Sequence[Path], words: Sequence[str], args: argparse.Namespac
     measures = _read_measures([word for word in words if word.startswith("task.")])
     chosen, overrides = parse_overrides([word for word in words if not word.startswith("task.")])
     from indexnet.data import create_data
-    from indexnet.inference.predictor import pick_device
+    from indexnet.inference.loading import pick_device
 
     methods = load_methods(paths, measures, args.memory)
     options = evaluation_data(_base(methods), chosen, overrides)
@@ -148,7 +148,7 @@ def load_methods(paths: Sequence[Path], measures: Mapping[str, Any], memory: str
     Raises:
         UserError: one cannot be loaded, or they are for different tasks, classes or noise.
     """
-    from indexnet.inference.predictor import is_classical, limit_memory, load_task, unique_captions
+    from indexnet.inference.loading import is_classical, limit_memory, load_task, unique_captions
 
     loaded: list[tuple[Task, dict[str, Any]]] = []
     for path in paths:
