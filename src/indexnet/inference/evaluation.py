@@ -11,21 +11,22 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.progress import track
+from torch.utils.data import default_collate
 
 from indexnet.core import statistics
 from indexnet.core.console import error_console, say
 from indexnet.core.errors import UserError
+from indexnet.data import Dataset
+from indexnet.inference.loading import check_channels
 from indexnet.metrics import SumMetric
+from indexnet.networks.tiled.memory import is_out_of_memory
 from indexnet.tasks import Task, metric_key
-
-if TYPE_CHECKING:
-    from indexnet.data import Dataset
-
 
 Row = dict[str, Any]
 Watch = Callable[[Row, Mapping[str, Any], torch.Tensor], None]
@@ -83,12 +84,6 @@ def evaluate(
     Raises:
         UserError: the data set does not fit the task at all: other channels, or nothing to measure against.
     """
-    from rich.progress import track
-    from torch.utils.data import default_collate
-
-    from indexnet.inference.loading import check_channels
-    from indexnet.networks.tiled.memory import is_out_of_memory
-
     scores = Scores()
     console = error_console()
 

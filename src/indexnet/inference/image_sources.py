@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from indexnet.core.console import warn
 from indexnet.core.errors import UserError
-from indexnet.inference.image_loop import ReadAhead
 from indexnet.inference.image_files import Item, find_items, list_without_image
+from indexnet.inference.image_loop import ReadAhead
 
 if TYPE_CHECKING:
     from indexnet.data.base import UInt8
