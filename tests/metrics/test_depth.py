@@ -116,23 +116,3 @@ def test_bounds_and_order(seed, noise):
         assert value(name, depth, depth) == best
         if not name.startswith("delta"):
             assert value(name, prediction, depth) >= 0
-
-
-@settings(max_examples=30, deadline=None)
-@given(SEEDS, st.floats(0.01, 1), st.sampled_from(["depth_rmse", "log10", "delta1", "delta2", "delta3"]))
-def test_prediction_and_truth_can_change_places(seed, noise, name):
-    """In all but the error that is relative to one of them."""
-    prediction, depth = maps(seed, noise, lost=0.0)
-    assert value(name, depth, prediction) == pytest.approx(value(name, prediction, depth), rel=1e-12)
-
-
-@settings(max_examples=30, deadline=None)
-@given(SEEDS, st.floats(0.01, 1), st.sampled_from(NAMES))
-def test_the_place_of_a_pixel_is_nothing(seed, noise, name):
-    prediction, depth = maps(seed, noise)
-    expected = pytest.approx(value(name, prediction, depth), rel=1e-12)
-    assert value(name, prediction.flip(-1), depth.flip(-1)) == expected
-    assert value(name, prediction.view(1, 1, 1, -1), depth.view(1, 1, 1, -1)) == expected
-    half = depth.clone()
-    half[..., :4] = 0  # a crop by the data set
-    assert value(name, prediction, half) == pytest.approx(value(name, prediction[..., 4:], depth[..., 4:]), rel=1e-12)
