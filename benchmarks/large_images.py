@@ -77,7 +77,7 @@ def main() -> int:
     args = parser.parse_args()
     import torch
 
-    from indexnet.inference.predictor import parse_memory, predict_sample
+    from indexnet.inference.loading import parse_memory, predict_sample
     from indexnet.networks import create_network
     from indexnet.tasks.matting import MattingTask
 

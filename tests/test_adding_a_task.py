@@ -74,7 +74,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 from indexnet.inference.app.session import Session
-from indexnet.inference.predictor import load_task
+from indexnet.inference.loading import load_task
 
 session = Session(*load_task(sys.argv[1]))
 picture, path = session.run("images/a.png", Path("shown"))

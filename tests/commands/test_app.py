@@ -30,7 +30,7 @@ from indexnet.core.errors import UserError
 from indexnet.data.io.masks import trimap_from_mask
 from indexnet.inference.app import ADDRESS
 from indexnet.inference.app.session import BRUSHES, CANVAS_SIDE, Session, canvas, paint, read_guided
-from indexnet.inference.predictor import load_task
+from indexnet.inference.loading import load_task
 from indexnet.networks.checkpoint import load_network
 from indexnet.networks.tiled.matting_protocol import infer_alpha, to_uint8
 from report_browser import EXECUTABLE, browser
@@ -189,20 +189,17 @@ def test_other_tasks_give_a_picture(tmp_path):
         session.run(None, tmp_path)
 
 
-def test_mistakes_in_the_command_end_it(checkpoint, tmp_path, capsys):
+def test_mistakes_in_the_command_end_it(checkpoint, tmp_path, mistake):
     with socket.socket() as taken:
         taken.bind((ADDRESS, 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert main(["app", str(checkpoint), "--port", str(port)]) == 2
-        assert f"--port {port} cannot be used" in capsys.readouterr().err
-    assert main(["app", str(checkpoint), "--port", "70000"]) == 2
-    assert "is no port" in capsys.readouterr().err
+        mistake(main(["app", str(checkpoint), "--port", str(port)]), f"--port {port} cannot be used")
+    mistake(main(["app", str(checkpoint), "--port", "70000"]), "is no port")
     for size in ("20", "0MB", "auto", "-3MB"):
-        assert main(["app", str(checkpoint), f"--max-upload={size}", "--port", "0"]) == 2
-        assert "must be a size such as 20MB" in capsys.readouterr().err
-    assert main(["app", str(tmp_path / "none.ckpt"), "--port", "0"]) == 2
-    assert "none.ckpt" in capsys.readouterr().err
+        code = main(["app", str(checkpoint), f"--max-upload={size}", "--port", "0"])
+        mistake(code, "must be a size such as 20MB")
+    mistake(main(["app", str(tmp_path / "none.ckpt"), "--port", "0"]), "none.ckpt")
     assert free_port(0) > 0
 
 

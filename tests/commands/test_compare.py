@@ -8,7 +8,7 @@ import torch
 
 from commands_support import autoencoder_checkpoint, matting_checkpoint, photograph, read, save_image, trimap
 from indexnet.cli import main
-from indexnet.inference.predictor import load_task, predict_with_index_maps
+from indexnet.inference.loading import load_task, predict_with_index_maps
 from indexnet.networks.checkpoint import load_network
 from indexnet.networks.tiled.matting_protocol import infer_alpha
 from indexnet.tasks.contact_sheet import Panel, contact_sheet, fit_side
@@ -79,25 +79,19 @@ def test_mattes_with_their_difference(tmp_path):
     assert os.listdir(tmp_path / "out" / "index_maps") == ["a.png"]
 
 
-def test_mistakes_are_one_sentence_and_exit_code_2(tmp_path, capsys):
+def test_mistakes_are_one_sentence_and_exit_code_2(tmp_path, capsys, mistake):
     save_image(tmp_path / "images" / "a.png", photograph(32, 32))
     first, second = autoencoder_checkpoint(tmp_path / "a.ckpt"), autoencoder_checkpoint(tmp_path / "b.ckpt", HIN)
 
-    def said(code, fragment):
-        assert code == 2
-        err = capsys.readouterr().err.strip()
-        assert fragment in err
-        assert "\n" not in err
-
-    said(compare(tmp_path, first), "needs at least two checkpoints")
-    said(compare(tmp_path, first, matting_checkpoint(tmp_path / "m.ckpt")), "compare one task at a time")
-    said(compare(tmp_path, first, second, more=["--panel", "5"]), "--panel 5 must be at least 32")
-    said(compare(tmp_path, first, second, more=["--output", str(tmp_path / "images")]), "the folder of the inputs")
+    mistake(compare(tmp_path, first), "needs at least two checkpoints")
+    mistake(compare(tmp_path, first, matting_checkpoint(tmp_path / "m.ckpt")), "compare one task at a time")
+    mistake(compare(tmp_path, first, second, more=["--panel", "5"]), "--panel 5 must be at least 32")
+    mistake(compare(tmp_path, first, second, more=["--output", str(tmp_path / "images")]), "the folder of the inputs")
     assert not (tmp_path / "out").exists()
     assert compare(tmp_path, first, second) == 0
     before = (tmp_path / "out" / "a.png").read_bytes()
     capsys.readouterr()
-    said(compare(tmp_path, second, first), "index.html exists; give --overwrite")
+    mistake(compare(tmp_path, second, first), "index.html exists; give --overwrite")
     assert (tmp_path / "out" / "a.png").read_bytes() == before
     assert compare(tmp_path, second, first, more=["--overwrite"]) == 0
     assert (tmp_path / "out" / "a.png").read_bytes() != before

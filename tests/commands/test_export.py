@@ -15,7 +15,7 @@ from commands_support import autoencoder_checkpoint, photograph, save_random, tr
 from indexnet.cli import main
 from indexnet.core.errors import UserError
 from indexnet.inference.export import SUFFIXES, Difference, describe, export, refuse_differences
-from indexnet.inference.predictor import load_task
+from indexnet.inference.loading import load_task
 from indexnet.networks.dncnn import DnCNN
 from indexnet.networks.tiled.matting_protocol import infer_alpha
 from indexnet.resampling.max_unpool import MaxUnpool
@@ -135,7 +135,7 @@ def test_an_operation_that_onnx_does_not_know_is_named(checkpoint, capsys, monke
     assert not path.with_suffix(".onnx").exists()
 
 
-def test_what_cannot_be_exported_is_said(checkpoint, tmp_path, capsys, monkeypatch):
+def test_what_cannot_be_exported_is_said(checkpoint, tmp_path, monkeypatch, mistake):
     path = checkpoint("denoising", DNCNN)
     for arguments, sentence in (
         ([str(path), "--output", str(tmp_path)], "is a folder, but the name of a file is needed"),
@@ -143,14 +143,10 @@ def test_what_cannot_be_exported_is_said(checkpoint, tmp_path, capsys, monkeypat
         ([str(tmp_path / "none.ckpt")], "there is no checkpoint"),
         (["knn"], "knn is a method without a network"),
     ):
-        assert main(["export", *arguments]) == 2
-        said = capsys.readouterr().err
-        assert sentence in said
-        assert "Traceback" not in said
+        mistake(main(["export", *arguments]), sentence)
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnx" else find(name))
-    assert main(["export", str(path)]) == 2
-    assert "needs onnx: pip install 'indexnet[export]'" in capsys.readouterr().err
+    mistake(main(["export", str(path)]), "needs onnx: pip install 'indexnet[export]'")
 
 
 def test_the_graph_does_what_the_task_does(checkpoint):

@@ -22,7 +22,7 @@ from indexnet.inference.comparison_table import (
     table_rows,
 )
 from indexnet.inference.evaluation import Scores, bootstrap, evaluate
-from indexnet.inference.predictor import load_task, predict_sample
+from indexnet.inference.loading import load_task, predict_sample
 from indexnet.inference.worst_images import WorstImages
 from indexnet.metrics import create_metric
 
@@ -64,7 +64,6 @@ def scored(values, groups=None):
         name = f"i{place}"
         scores.rows.append({"name": name, "group": groups[place] if groups else name, "mse": value})
         scores.sums.setdefault("mse", {})[name] = np.array([value, 1.0])
-    scores.results = scores.over(scores.names)
     return scores
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from indexnet.core.errors import UserError
+from indexnet.inference.image_files import Item
 from indexnet.inference.image_loop import ReadAhead
-from indexnet.inference.inputs import Item
 
 
 def test_the_next_images_are_read_meanwhile_and_each_once():

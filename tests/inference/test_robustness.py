@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from indexnet.commands.robustness import parse_ranges
 from indexnet.core.errors import UserError
 from indexnet.data import create_data
 from indexnet.data.io.trimaps import eroded_trimap
-from indexnet.inference.robustness import RemadeTrimaps, parse_ranges
+from indexnet.inference.robustness import RemadeTrimaps
 
 
 def scenes(count=3):

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from skimage import metrics as reference
 
 from indexnet.core.errors import UserError
-from indexnet.metrics import PSNR, PerImageMetric, SumMetric, create_metric, get_metric, list_metrics
+from indexnet.metrics import PerImageMetric, SumMetric, create_metric, get_metric, list_metrics
 from matting_literal import literal
 
 INFOS = {info.name: info for info in list_metrics()}
@@ -253,14 +253,6 @@ def test_options_are_checked():
     for classes in (0, 256, 2.0, True, "3"):
         with pytest.raises(UserError, match="whole number from 1 to 255"):
             create_metric("miou", classes=classes)
-
-
-def test_psnr_is_the_mean_of_the_decibels_not_of_the_errors():
-    target = torch.zeros(2, 1, 4, 4)
-    prediction = torch.stack([torch.full((1, 4, 4), 0.1), torch.full((1, 4, 4), 0.01)])
-    metric = PSNR()
-    metric.update(prediction, target)
-    assert metric.compute().item() == pytest.approx((20 + 40) / 2, abs=1e-4)
 
 
 # --- several processes -----------------------------------------------------------------------------------------------

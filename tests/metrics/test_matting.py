@@ -32,26 +32,16 @@ def measured(name, prediction, target, trimap, **options):
     return metric.compute().item()
 
 
+@pytest.mark.parametrize("way", [measured, literal])
 @pytest.mark.parametrize("semantics", SEMANTICS)
 @pytest.mark.parametrize("case", ["boy", "bulb_transparent"])
-def test_the_published_numbers(shared, case, semantics):
+def test_the_published_numbers(shared, case, semantics, way):
     expected = json.loads((shared / "fixtures/official/metrics.json").read_text())[case][SEMANTICS[semantics]]
     with np.load(shared / "fixtures/official/metrics.npz") as z:
         arrays = [z[f"{case}_{key}"] for key in ("pred", "gt", "trimap")]
     assert set(expected) == {"SAD", "MSE", "Grad", "Conn"}
     for name, number in expected.items():
-        assert measured(name.lower(), *arrays, semantics=semantics) == pytest.approx(number, rel=1e-6, abs=0)
-
-
-@pytest.mark.parametrize("case", ["boy", "bulb_transparent"])
-def test_the_slow_way_gives_the_published_numbers_too(shared, case):
-    expected = json.loads((shared / "fixtures/official/metrics.json").read_text())[case]
-    with np.load(shared / "fixtures/official/metrics.npz") as z:
-        arrays = [z[f"{case}_{key}"] for key in ("pred", "gt", "trimap")]
-    for semantics, key in SEMANTICS.items():
-        for name in NAMES:
-            number = {title.lower(): value for title, value in expected[key].items()}[name]
-            assert literal(name, *arrays, semantics=semantics) == pytest.approx(number, rel=1e-6, abs=0)
+        assert way(name.lower(), *arrays, semantics=semantics) == pytest.approx(number, rel=1e-6, abs=0)
 
 
 # --- against the slow way --------------------------------------------------------------------------------------------
@@ -102,11 +92,24 @@ def mattes(draw):
 @settings(max_examples=120, deadline=None)
 @given(mattes(), st.sampled_from(list(SEMANTICS)), st.sampled_from(REGIONS))
 def test_every_metric_equals_the_slow_way(arrays, semantics, region):
+    """Single precision is off by so much at every pixel that counts, however small the differences that are added."""
+    prediction, target, trimap = arrays
+    unknown = trimap == 128
+    seen = np.where(unknown, prediction, trimap) if semantics == "mmediting" else prediction
+    span = min((float(np.ptp(matte)) / 255 for matte in (seen, target) if np.ptp(matte)), default=1)
+    counted = int(unknown.sum()) if region == "unknown" else trimap.size
     for name in NAMES:
-        expected = literal(name, *arrays, semantics=semantics, region=region)
-        assert measured(name, *arrays, semantics=semantics, region=region) == pytest.approx(
-            expected, rel=1e-5, abs=1e-9
-        )
+        slow = literal(name, *arrays, semantics=semantics, region=region)
+        found = measured(name, *arrays, semantics=semantics, region=region)
+        near = 1e-6 if name == "grad" else 2e-7  # the absolute values of its filters add up to 5
+        if name == "grad" or semantics == "released_python":
+            near /= span  # mattes are stretched to [0, 1]
+        divisor = 10 if (name, semantics) == ("grad", "released_python") else 1000
+        divisor = trimap.size if region == "image" else max(counted, 1) if name == "mse" else divisor
+        scale = (trimap.size if semantics == "mmediting" else counted) / divisor
+        if name in ("grad", "mse"):  # sums of squares: their roots are distances
+            slow, found, scale = math.sqrt(slow), math.sqrt(found), math.sqrt(scale)
+        assert found == pytest.approx(slow, rel=0, abs=near * scale), name
 
 
 @settings(max_examples=100, deadline=None)

@@ -69,13 +69,15 @@ def test_inference_metrics_and_pictures(name):
     task, config = _build(name)
     task.eval()
     batch = task.prepare(_batch(config, "test"))
-    with torch.inference_mode():
-        prediction = task.infer(batch)
-        assert prediction.shape[-2:] == batch["image"].shape[-2:]
-        for metric in task.create_metrics().values():
-            metric.update(*task.metric_inputs(prediction, batch))
-            assert metric.latest.shape == (2,)
-            assert torch.isfinite(metric.compute())
+    prediction = task.predict(batch)
+    assert prediction.shape[-2:] == batch["image"].shape[-2:]
+    metrics = task.create_metrics()
+    rows = task.measure(prediction, batch, metrics, "indoor")
+    assert [row.pop("name") for row in rows] == [f"indoor/{name}" for name in batch["name"]]
+    assert list(rows[0]) == [f"indoor/{metric}" for metric in task.metric_names]
+    for name, metric in metrics.items():
+        assert [row[f"indoor/{name}"] for row in rows] == metric.latest.tolist()
+        assert torch.isfinite(metric.compute())
     pictures = task.pictures(prediction, batch)
     assert {"input", "output", "error"} <= {picture.kind for picture in pictures}
     views = [task.draw(prediction, batch), task.draw(prediction, batch, like=prediction)]
@@ -184,29 +186,6 @@ def test_optimizer_mistakes():
     task.optimizer_spec = {"name": "adam", "lr": 0.1, "momentum": 0.9}
     with pytest.raises(UserError, match="'momentum'"):
         task.configure_optimizers()
-
-
-def test_denoising_noise_belongs_to_the_image_and_scales_with_the_level():
-    weak, config = _build("denoising", "task.sigma=15")
-    strong, _ = _build("denoising", "task.sigma=30")
-    batch = _batch(config, "test")
-    noise = weak.prepare(batch)["noisy"] - batch["image"]
-    assert torch.allclose(strong.prepare(batch)["noisy"] - batch["image"], 2 * noise, atol=1e-6)
-    assert not torch.equal(noise[0], noise[1])
-    alone = {"image": batch["image"][1:], "name": batch["name"][1:]}
-    assert torch.equal(weak.prepare(alone)["noisy"][0], weak.prepare(batch)["noisy"][1])  # whatever the batch
-    assert noise.std() * 255 == pytest.approx(15, rel=0.05)
-    noisy = weak.prepare({"image": torch.zeros(1, 1, 64, 64), "name": ["black"]})["noisy"]
-    assert noisy.min() < 0  # not clipped
-
-
-def test_denoising_measures_8_bit_results_where_asked():
-    task, config = _build("denoising", "task.quantise=true")
-    task.eval()
-    with torch.inference_mode():
-        levels = task.infer(task.prepare(_batch(config, "test"))) * 255
-    assert torch.allclose(levels, levels.round(), atol=1e-4)
-    assert 0 <= levels.min() <= levels.max() <= 255
 
 
 @pytest.mark.parametrize(("name", "key"), [("segmentation", "label"), ("depth", "depth")])

@@ -9,7 +9,7 @@ import torch
 from commands_support import photograph
 from indexnet.core.errors import UserError
 from indexnet.data.base import planes
-from indexnet.inference.predictor import is_classical, load_task, predict_sample
+from indexnet.inference.loading import is_classical, load_task, predict_sample
 from indexnet.tasks.classical import CLASSICAL, ClassicalMatting
 
 pytest.importorskip("pymatting")

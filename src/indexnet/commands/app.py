@@ -14,18 +14,14 @@ from pathlib import Path
 from indexnet.core.console import DEVICE_HELP, MEMORY_HELP
 from indexnet.core.errors import UserError
 from indexnet.inference.app import ADDRESS
+from indexnet.inference.methods import METHODS_HELP
 
 HELP = "open a page in the browser, on this machine only, that runs a trained network on your pictures"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.add_argument(
-        "checkpoint",
-        type=Path,
-        metavar="CKPT",
-        help="a .ckpt that train or convert wrote; for matting also closed_form or knn",
-    )
+    parser.add_argument("checkpoint", type=Path, metavar="CKPT", help=METHODS_HELP)
     parser.add_argument("--port", type=int, default=7860, help="where the page is (7860); 0 takes any that is free")
     parser.add_argument("--max-upload", default="20MB", metavar="SIZE", help="the largest file that is taken (20MB)")
     parser.add_argument("--device", default="auto", help=DEVICE_HELP)
@@ -48,7 +44,7 @@ def main(args: argparse.Namespace) -> int:
 
     if find_spec("gradio") is None:
         raise UserError("the page needs gradio; install it with: pip install 'indexnet[app]'.")
-    from indexnet.inference.predictor import load_for_photographs
+    from indexnet.inference.loading import load_for_photographs
 
     task, meta, device = load_for_photographs(args.checkpoint, args.device, args.memory)
     task.warm_up()

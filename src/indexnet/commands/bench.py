@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,9 +26,6 @@ _COLUMNS = (
     "network", "width", "height", "megapixels", "median_s", "fastest_s", "slowest_s", "memory_bytes", "problem",
 )  # fmt: skip
 _FLOOR = "some 20 MB are the kernels' own at any size, so that smaller figures and differences are not resolved"
-_UNITS = {
-    "seconds": "median_s", "fastest": "fastest_s", "slowest": "slowest_s", "times": "times_s", "memory": "memory_bytes",
-}  # fmt: skip
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -72,7 +69,7 @@ def main(args: argparse.Namespace) -> int:
 
     from indexnet.core.machine import device_name
     from indexnet.inference.latency import measure
-    from indexnet.inference.predictor import pick_device
+    from indexnet.inference.loading import pick_device
 
     networks, multiple = load(args.checkpoints)
     device = pick_device(args.device)
@@ -90,7 +87,7 @@ def main(args: argparse.Namespace) -> int:
     finally:
         torch.set_num_threads(threads)
     title = f"one image, forward pass alone, {name}; median of {args.repeats}"
-    floor = device.type == "cpu" and any(line.memory is not None for line in lines)
+    floor = device.type == "cpu" and any(line.memory_bytes is not None for line in lines)
     print_table(table(lines, title), f"memory: {_FLOOR}" if floor else "")
     about = {"device": name, "type": device.type, "threads": used, "torch": torch.__version__,
              "repeats": args.repeats}  # fmt: skip
@@ -157,16 +154,16 @@ def table(lines: Sequence[Measurement], title: str) -> Table:
         shown.add_column(heading, justify="right", no_wrap=True)
     for line in lines:
         name, size = Text(line.network), f"{line.width}x{line.height}"
-        if line.seconds is None or line.fastest is None or line.slowest is None:
+        if line.median_s is None or line.fastest_s is None or line.slowest_s is None:
             shown.add_row(name, size, Text("does not fit", style="yellow"), "", "", "")
             continue
         shown.add_row(
             name,
             size,
-            f"{1e3 * line.seconds:.1f}",
-            f"{1e3 * line.fastest:.1f} to {1e3 * line.slowest:.1f}",
-            f"{1e3 * line.seconds / line.megapixels:.0f}",
-            "" if line.memory is None else f"{line.memory / 1e6:.0f}",
+            f"{1e3 * line.median_s:.1f}",
+            f"{1e3 * line.fastest_s:.1f} to {1e3 * line.slowest_s:.1f}",
+            f"{1e3 * line.median_s / line.megapixels:.0f}",
+            "" if line.memory_bytes is None else f"{line.memory_bytes / 1e6:.0f}",
         )
     return shown
 
@@ -176,10 +173,7 @@ def write_files(args: argparse.Namespace, lines: Sequence[Measurement], about: d
     from indexnet.core.files import atomic_write, write_json
     from indexnet.run.record import write_rows
 
-    rows = [
-        {_UNITS.get(key, key): value for key, value in asdict(line).items()} | {"megapixels": line.megapixels}
-        for line in lines
-    ]
+    rows = [asdict(line) | {"megapixels": line.megapixels} for line in lines]
     if args.json is not None:
         write_json(args.json, about | {"measurements": rows})
     if args.csv is not None:
@@ -201,32 +195,25 @@ def _panels(lines: Sequence[Measurement]) -> list[Any]:
     """Return time and memory over the sizes that all networks could run."""
     from indexnet.report.line_plots import Line, Panel
 
-    names = list(dict.fromkeys(line.network for line in lines))
-    sizes = list(dict.fromkeys((line.width, line.height) for line in lines))
-    sizes = [s for s in sizes if all(line.seconds is not None for line in lines if (line.width, line.height) == s)]
-    found = {(line.network, (line.width, line.height)): line for line in lines}
-    if not sizes:
+    unfit = {(line.width, line.height) for line in lines if line.median_s is None}
+    fit = [line for line in lines if (line.width, line.height) not in unfit]
+    if not fit:
         return []
+    names = dict.fromkeys(line.network for line in fit)
+    sizes = dict.fromkeys((line.width, line.height) for line in fit)
     square = all(width == height for width, height in sizes)
     axis = "side of the image, pixels" if square else "side, or width x height, of the image, pixels"
     places = [str(width) if width == height else f"{width}x{height}" for width, height in sizes]
-    times = [
-        Line(name, [(1e3 * (m.seconds or 0), (1e3 * (m.fastest or 0), 1e3 * (m.slowest or 0)))
-                    for m in (found[name, size] for size in sizes)])
-        for name in names
-    ]  # fmt: skip
-    panels = [Panel("milliseconds", places, times, axis)]
-    memory = [[found[name, size].memory for size in sizes] for name in names]
-    if all(value is not None for values in memory for value in values):
+
+    def curves(point: Callable[[Measurement], Any]) -> list[Line]:
+        return [Line(name, [point(line) for line in fit if line.network == name]) for name in names]
+
+    def times(line: Measurement) -> tuple[float, tuple[float, float]]:
+        return 1e3 * (line.median_s or 0), (1e3 * (line.fastest_s or 0), 1e3 * (line.slowest_s or 0))
+
+    panels = [Panel("milliseconds", places, curves(times), axis)]
+    if all(line.memory_bytes is not None for line in fit):
         panels.append(
-            Panel(
-                "peak memory, MB",
-                places,
-                [
-                    Line(name, [((v or 0) / 1e6, None) for v in values])
-                    for name, values in zip(names, memory, strict=True)
-                ],
-                axis,
-            )
+            Panel("peak memory, MB", places, curves(lambda line: ((line.memory_bytes or 0) / 1e6, None)), axis)
         )
     return panels

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from indexnet.core.console import allow_anywhere, warn
 from indexnet.core.errors import UserError
-from indexnet.inference.inputs import add_image_arguments
+from indexnet.inference.image_files import add_image_arguments
 
 HELP = "show what several checkpoints make of the same images, side by side, with their index maps"
 
@@ -39,11 +39,18 @@ def main(args: argparse.Namespace) -> int:
         raise UserError("compare needs at least two checkpoints; `indexnet predict` runs one.")
     if args.panel < 32:
         raise UserError(f"--panel {args.panel} must be at least 32 pixels.")
-    from indexnet.inference.compare import ComparedModel, comparison, html_page, index_rows
+    from indexnet.inference.compare import comparison, html_page, index_rows
+    from indexnet.inference.image_files import Item, check_output, find_items
     from indexnet.inference.image_loop import do_each, list_failures
-    from indexnet.inference.inputs import Item, check_output, find_items
+    from indexnet.inference.loading import (
+        is_classical,
+        load_task,
+        pick_device,
+        predict_with_index_maps,
+        unique_captions,
+    )
+    from indexnet.inference.methods import Method
     from indexnet.inference.photographs import read_photo
-    from indexnet.inference.predictor import load_task, pick_device, predict_with_index_maps, unique_captions
 
     loaded = [load_task(path) for path in args.checkpoints]
     from indexnet.core.files import atomic_write
@@ -66,9 +73,9 @@ def main(args: argparse.Namespace) -> int:
     if there and not args.overwrite:
         raise UserError(f"{there[0]} exists; give --overwrite to replace the comparison in it, or another --output.")
     captions = unique_captions(args.checkpoints, [meta for _, meta in loaded])
-    models = [
-        ComparedModel(caption, path, own.to(device))
-        for caption, path, (own, _) in zip(captions, args.checkpoints, loaded, strict=True)
+    methods = [
+        Method(caption, path, own.to(device), meta, is_classical(meta))
+        for caption, path, (own, meta) in zip(captions, args.checkpoints, loaded, strict=True)
     ]
     written: list[tuple[str, bool]] = []
     mapped: set[str] = set()
@@ -76,13 +83,13 @@ def main(args: argparse.Namespace) -> int:
     def work(item: Item) -> str | None:
         photo = read_photo(item)
         samples, outputs, maps = [], [], []
-        for model in models:  # colour and gray may meet
-            own = model.task.image_sample(photo.image, photo.trimap, photo.name)
-            output, index_maps = predict_with_index_maps(model.task, own)
+        for method in methods:  # colour and gray may meet
+            own = method.task.image_sample(photo.image, photo.trimap, photo.name)
+            output, index_maps = predict_with_index_maps(method.task, own)
             samples.append(own)
             outputs.append(output)
             maps.append(index_maps)
-        rows = comparison([c.task for c in models], samples, outputs, captions)
+        rows = comparison(methods, samples, outputs)
         write_png(args.output / f"{item.stem}.png", contact_sheet(rows, args.panel), overwrite=args.overwrite)
         shown = index_rows(maps, captions)
         if shown:
@@ -96,7 +103,7 @@ def main(args: argparse.Namespace) -> int:
 
     outcome = do_each(items, work, "comparing")
     if outcome.done:
-        atomic_write(page, html_page(task, models, written))
+        atomic_write(page, html_page(methods, written))
         print(f"{len(outcome.done)} of {len(items)} images compared; open {page}")
         plain = [caption for caption in captions if caption not in mapped]
         if plain:

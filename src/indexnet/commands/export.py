@@ -37,7 +37,7 @@ def main(args: argparse.Namespace) -> int:
     if args.format == "onnx":
         require_onnx()
     from indexnet.core.files import atomic_write, sha256_file
-    from indexnet.inference.predictor import load_task
+    from indexnet.inference.loading import load_task
 
     task, meta = load_task(args.checkpoint)
     if next(task.network.parameters(), None) is None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from indexnet.core.console import MEMORY_HELP, allow_anywhere, warn
 from indexnet.core.errors import UserError
+from indexnet.inference.image_files import Item, add_image_arguments, check_output
 from indexnet.inference.image_loop import ReadAhead, do_each, list_failures
-from indexnet.inference.inputs import Item, add_image_arguments, check_output
-from indexnet.inference.prediction import BatchedPredictions, DataSource, FolderSource
+from indexnet.inference.image_sources import BatchedPredictions, DataSource, FolderSource
+from indexnet.inference.methods import METHODS_HELP
 
 if TYPE_CHECKING:
     from indexnet.tasks import Task
@@ -25,12 +26,7 @@ _TASK_OPTIONS = ("masks", "boxes", "box", "band", "depth", "cutout", "background
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.add_argument(
-        "checkpoint",
-        type=Path,
-        metavar="CKPT",
-        help="a .ckpt that train or convert wrote; for matting also closed_form or knn",
-    )
+    parser.add_argument("checkpoint", type=Path, metavar="CKPT", help=METHODS_HELP)
     parser.add_argument(
         "overrides",
         nargs="*",
@@ -91,7 +87,7 @@ def main(args: argparse.Namespace) -> int:
         UserError: the checkpoint, the folders or the device cannot be used, or options contradict each other.
     """
     _check(args)
-    from indexnet.inference.predictor import load_for_photographs
+    from indexnet.inference.loading import load_for_photographs
 
     task, meta, device = load_for_photographs(args.checkpoint, args.device, args.memory)
     from indexnet.data.io.images import write_png

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 HELP = "evaluate matting checkpoints on trimaps made again, wider and wider, from the true alpha"
 SCHEMA = 1
 
-_RANGES = "11-20,21-30,31-40,41-50"
+RANGES = "11-20,21-30,31-40,41-50"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -29,9 +30,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_method_arguments(parser, "for tables and plots (default: robustness/... beside CKPT)")
     parser.add_argument(
         "--ranges",
-        default=_RANGES,
+        default=RANGES,
         metavar="LOW-HIGH,...",
-        help=f"sizes of the eroding ellipses, in pixels, that trimaps draw from, range by range ({_RANGES})",
+        help=f"sizes of the eroding ellipses, in pixels, that trimaps draw from, range by range ({RANGES})",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the draws (0)")
 
@@ -50,8 +51,8 @@ def main(args: argparse.Namespace) -> int:
     paths, words = split_words(args.words)
     from indexnet.core.files import atomic_write, write_json
     from indexnet.core.machine import device_name
-    from indexnet.inference.comparison_table import compare_scores, finite_or_none, interval_note
-    from indexnet.inference.robustness import curve_rows, measure, parse_ranges, range_name, rows_of
+    from indexnet.inference.comparison_table import compare_scores, finite_or_none, interval_note, table_rows
+    from indexnet.inference.robustness import measure, range_name
     from indexnet.report.line_plots import draw_png, draw_svg
     from indexnet.run import record as records
     from indexnet.run.loader import describe_splits
@@ -66,13 +67,8 @@ def main(args: argparse.Namespace) -> int:
     if result_file.exists() and not args.overwrite:
         raise UserError(f"{result_file} exists; give --overwrite to replace it, or another --output.")
     started, begun = records.now(), time.monotonic()
-    found = measure(setup, ranges, args.seed)
+    measured = measure(setup, ranges, args.seed)
     took = time.monotonic() - begun
-    measured = [
-        (method, name, scores)
-        for method, levels in zip(setup.methods, found, strict=True)
-        for name, scores in zip(names, levels.values(), strict=True)
-    ]
     if not set.intersection(*(scores.names for _, _, scores in measured)):
         raise UserError("no image could be measured by every method on every range; the reasons stand above.")
     comparison = compare_scores([(method.caption, source_of(method), scores) for method, _, scores in measured])
@@ -113,8 +109,9 @@ def main(args: argparse.Namespace) -> int:
         "started": started,
         "wall_time_s": round(took, 2),
     }
-    records.write_rows(folder / "per_image.csv", rows_of(setup, found))
-    records.write_rows(folder / "robustness.csv", curve_rows(comparison, names))
+    rows = [{"method": method.caption, "range": name, **row} for method, name, s in measured for row in s.rows]
+    records.write_rows(folder / "per_image.csv", rows)
+    records.write_rows(folder / "robustness.csv", table_rows(comparison, names))
     footer = (
         f"Trimaps: alpha = 0 and alpha = 1 eroded by ellipses of random size, in pixels, from each range. {remark}."
     )
@@ -131,6 +128,26 @@ def main(args: argparse.Namespace) -> int:
         listed = ", ".join(sorted({entry["name"] for entry in failed}))
         warn(f"not measured, for the reasons above, and left out everywhere: {listed}")
     return 3 if failed else 0
+
+
+def parse_ranges(text: str) -> list[tuple[int, int]]:
+    """Read ``LOW-HIGH,LOW-HIGH,...``; a single number is a range of one width.
+
+    Raises:
+        UserError: it is not that, a range is empty, or one stands there twice.
+    """
+    ranges: list[tuple[int, int]] = []
+    for word in text.split(","):
+        found = re.fullmatch(r"\s*(\d{1,4})(?:\s*-\s*(\d{1,4}))?\s*", word)
+        low, high = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+        if not 1 <= low <= high:
+            raise UserError(
+                f"--ranges {text} is not understood at {word!r}; give widths in pixels from 1 up, as {RANGES}."
+            )
+        ranges.append((low, high))
+    if len(set(ranges)) < len(ranges):
+        raise UserError(f"--ranges {text} has a range twice; give each once.")
+    return ranges
 
 
 def _panels(comparison: Comparison, curves: Sequence[Sequence[Line]], names: Sequence[str]) -> list[Panel]:

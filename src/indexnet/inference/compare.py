@@ -4,71 +4,45 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from urllib.parse import quote
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from torch import Tensor
+from torch.utils.data import default_collate
 
-    from indexnet.tasks import Task
-    from indexnet.tasks.contact_sheet import Panel
-
-
-@dataclass(frozen=True)
-class ComparedModel:
-    """One checkpoint of a comparison.
-
-    Attributes:
-        caption: its name in the pictures, unique.
-        path: its file, or the name of a classical method.
-        task: with the network, on the device, in eval mode.
-    """
-
-    caption: str
-    path: Path
-    task: Task
+from indexnet.inference.methods import Method
+from indexnet.tasks.contact_sheet import Panel
+from indexnet.tasks.visualization import index_map_picture, to_picture
 
 
 def comparison(
-    tasks: Sequence[Task], samples: Sequence[Mapping[str, Any]], outputs: Sequence[Tensor], captions: Sequence[str]
+    methods: Sequence[Method], samples: Sequence[Mapping[str, Any]], outputs: Sequence[Tensor]
 ) -> list[list[Panel]]:
     """Arrange input and outputs over differences: from the input where that is the target, else from the first output.
 
     Args:
-        tasks: the checkpoints' tasks, all of one kind.
-        samples: what each checkpoint was given; one image, gray or in colour.
-        outputs: one prediction per checkpoint, (K, H, W).
-        captions: one name per checkpoint.
+        methods: of one task, on the device.
+        samples: what each was given; one image, gray or in colour.
+        outputs: what each predicted, (K, H, W).
     """
-    from torch.utils.data import default_collate
-
-    from indexnet.tasks.contact_sheet import Panel
-    from indexnet.tasks.visualization import to_picture
-
-    first = samples[0]
+    task, caption, first = methods[0].task, methods[0].caption, outputs[0][None]
     top = [Panel("input", to_picture(max((sample["image"] for sample in samples), key=len)))]
-    below: list[Panel]
-    for caption, task, sample, output in zip(captions, tasks, samples, outputs, strict=True):
-        top.append(Panel(caption, task.draw(output[None], default_collate([dict(sample)]), like=outputs[0][None])))
-    if tasks[0].target_is_input:
-        below = [Panel("", None)]
-        for task, sample, output in zip(tasks, samples, outputs, strict=True):
-            below.append(Panel("difference from the input", task.difference(output[None], sample["image"][None])))
-        return [top, below]
-    guide = tasks[0].guide
-    below = [Panel("", None) if guide is None else Panel(guide, to_picture(first[guide])), Panel("", None)]
-    for task, output in zip(tasks[1:], outputs[1:], strict=True):
-        difference = task.difference(output[None], outputs[0][None])
-        below.append(Panel(f"difference from {captions[0]}", difference))
+    guide = Panel("", None) if task.guide is None else Panel(task.guide, to_picture(samples[0][task.guide]))
+    below = [guide]
+    for method, sample, output in zip(methods, samples, outputs, strict=True):
+        own, batch = method.task, default_collate([dict(sample)])
+        top.append(Panel(method.caption, own.draw(output[None], batch, like=first)))
+        if task.target_is_input:
+            below.append(Panel("difference from the input", own.difference(output[None], batch["image"])))
+        elif method is methods[0]:
+            below.append(Panel("", None))
+        else:
+            below.append(Panel(f"difference from {caption}", own.difference(output[None], first)))
     return [top, below]
 
 
 def index_rows(maps: Sequence[Sequence[Tensor | None]], captions: Sequence[str]) -> list[list[Panel]]:
     """Arrange index maps, one row per checkpoint that has any, full resolution first; means over channels."""
-    from indexnet.tasks.contact_sheet import Panel
-    from indexnet.tasks.visualization import index_map_picture
-
     rows = []
     for caption, stages in zip(captions, maps, strict=True):
         if any(found is not None for found in stages):
@@ -90,23 +64,21 @@ code { overflow-wrap: anywhere; }
 """
 
 
-def html_page(task: Task, models: Sequence[ComparedModel], images: Sequence[tuple[str, bool]]) -> str:
+def html_page(methods: Sequence[Method], images: Sequence[tuple[str, bool]]) -> str:
     """Return a page that shows all sheets.
 
     Args:
-        task: of all checkpoints.
-        models: the checkpoints.
+        methods: of one task.
         images: (name, whether there is a sheet of index maps).
     """
-    from urllib.parse import quote
-
+    task = methods[0].task
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>Comparison: {html.escape(task.name)}</title><style>{_STYLE}</style></head><body>",
         f"<h1>Comparison: {html.escape(task.name)}</h1><ul>",
     ]
-    parts += [f"<li>{html.escape(c.caption)}: <code>{html.escape(str(c.path))}</code></li>" for c in models]
+    parts += [f"<li>{html.escape(m.caption)}: <code>{html.escape(str(m.source))}</code></li>" for m in methods]
     parts.append(f"</ul><p>Differences: black is none, {html.escape(task.difference_scale)}.")
     parts.append("Index maps: mean over channels, each stretched to its own range; stage 0 is full resolution.</p>")
     for name, has_maps in images:

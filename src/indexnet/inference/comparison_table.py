@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich.markup import escape
+from rich.table import Table
+
 from indexnet.core.console import print_table
 from indexnet.core.statistics import FEWEST, LEVEL, interval
 from indexnet.inference.evaluation import Scores, bootstrap, group_count
@@ -152,9 +155,6 @@ def best_of(comparison: Comparison, key: str) -> float:
 
 def print_single(title: str, scores: Scores) -> None:
     """Print one method's metrics: a line each, with the interval, the range over images and the worst one."""
-    from rich.markup import escape
-    from rich.table import Table
-
     table = Table(title=escape(title), title_justify="left")
     groups = group_count(scores)
     bounded = groups >= FEWEST
@@ -186,9 +186,6 @@ def _cell_texts(comparison: Comparison, line: Line, key: str, star: str) -> tupl
 
 def print_comparison(title: str, comparison: Comparison) -> None:
     """Print several methods: a line each; in a cell the value, its interval, and the difference from the first."""
-    from rich.markup import escape
-    from rich.table import Table
-
     table = Table(title=escape(title), title_justify="left", show_lines=True)
     table.add_column("method", overflow="fold")
     for key in comparison.keys:
@@ -204,21 +201,29 @@ def print_comparison(title: str, comparison: Comparison) -> None:
     print_table(table, _remark(comparison, "*"))
 
 
-def table_rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """Return a row per method for CSV: of a metric its value, interval, difference and the difference's interval."""
+def table_rows(comparison: Comparison, ranges: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Return a row per method for CSV: of a metric its value, interval, difference and the difference's interval.
+
+    Args:
+        comparison: of methods; or of every method on every range, range by range.
+        ranges: their names, in a column of their own; there are no differences then.
+    """
     rows = []
-    for line in comparison.lines:
+    for place, line in enumerate(comparison.lines):
         row: dict[str, Any] = {"method": line.caption, "source": line.source}
+        row |= {"range": ranges[place % len(ranges)]} if ranges else {}
         row |= {"images": comparison.images, "groups": comparison.groups}
         for key in comparison.keys:
             cell = line.cells[key]
-            row |= {key: cell.value, **bounds_columns(key, cell.bounds), f"{key}_difference": cell.difference}
-            row |= bounds_columns(f"{key}_difference", cell.difference_bounds)
+            row |= {key: cell.value, **_bounds_columns(key, cell.bounds)}
+            if not ranges:
+                row[f"{key}_difference"] = cell.difference
+                row |= _bounds_columns(f"{key}_difference", cell.difference_bounds)
         rows.append(row)
     return rows
 
 
-def bounds_columns(key: str, bounds: Bounds | None) -> dict[str, float | None]:
+def _bounds_columns(key: str, bounds: Bounds | None) -> dict[str, float | None]:
     """Return the columns of an interval, without numbers where there is none."""
     low, high = bounds or (None, None)
     return {f"{key}_low": low, f"{key}_high": high}

@@ -6,25 +6,27 @@ known once the sums of every image are, and the bootstrap never has to assume th
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.progress import track
+from torch.utils.data import default_collate
 
 from indexnet.core import statistics
 from indexnet.core.console import error_console, say
 from indexnet.core.errors import UserError
+from indexnet.data import Dataset
+from indexnet.inference.loading import check_channels
 from indexnet.metrics import SumMetric
+from indexnet.networks.tiled.memory import is_out_of_memory
 from indexnet.tasks import Task, metric_key
-
-if TYPE_CHECKING:
-    from indexnet.data import Dataset
-
 
 Row = dict[str, Any]
 Watch = Callable[[Row, Mapping[str, Any], torch.Tensor], None]
@@ -38,14 +40,12 @@ class Scores:
     Attributes:
         rows: one per measured image: ``name``, ``group`` (see :meth:`indexnet.data.Dataset.group`) and metrics.
         failed: (name, sentence) of images that could not be measured.
-        results: the metrics over all images, by the names that a record uses.
         sums: by metric and image what the image adds to the metric's sums, (K,) float64.
         metrics: by name a metric, for :meth:`SumMetric.value`.
     """
 
     rows: list[Row] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
-    results: dict[str, float] = field(default_factory=dict)
     sums: dict[str, dict[str, NDArray[np.float64]]] = field(default_factory=dict)
     metrics: dict[str, SumMetric] = field(default_factory=dict)
 
@@ -53,6 +53,11 @@ class Scores:
     def names(self) -> set[str]:
         """Names of the measured images."""
         return {row["name"] for row in self.rows}
+
+    @property
+    def results(self) -> dict[str, float]:
+        """The metrics over all images, by the names that a record uses."""
+        return self.over(self.names)
 
     def over(self, names: set[str]) -> dict[str, float]:
         """Return the metrics over some images only."""
@@ -79,11 +84,6 @@ def evaluate(
     Raises:
         UserError: the data set does not fit the task at all: other channels, or nothing to measure against.
     """
-    from rich.progress import track
-    from torch.utils.data import default_collate
-
-    from indexnet.inference.predictor import as_samples, check_channels
-
     scores = Scores()
     console = error_console()
 
@@ -91,72 +91,58 @@ def evaluate(
         scores.failed.append((name, reason))
         say(console, reason)
 
-    step = task.test_batch_size
     for split, dataset in tests.items():
-        metrics = {metric_key(split, name): metric for name, metric in task.create_metrics().items()}
-        totals: dict[str, Any] = dict.fromkeys(metrics, 0.0)
-        before = len(scores.rows)
-        starts = range(0, counts[split], step)
+        metrics = task.create_metrics()
+        scores.metrics.update({metric_key(split, name): metric for name, metric in metrics.items()})
+        count, step = counts[split], task.test_batch_size
         words = " ".join(filter(None, ["evaluating", split, title]))
-        for start in track(starts, words, console=console, transient=True, disable=not console.is_terminal):
-            samples, groups = [], {}
-            for index in range(start, min(start + step, counts[split])):
-                try:
-                    samples.append(dataset.sample(index, np.random.default_rng(0)))
-                except UserError as error:
-                    fail(metric_key(split, dataset.name(index)), str(error))
+        places = [range(start, min(start + step, count)) for start in range(0, count, step)]
+        shown = track(places, words, console=console, transient=True, disable=not console.is_terminal)
+        for samples in _alike(dataset, split, shown, fail):
+            check_channels(task, samples[0])
+            task.check_target(samples[0])
+            batch = task.prepare(default_collate(samples))
+            try:
+                prediction = task.predict(batch)
+            except (UserError, RuntimeError, MemoryError) as error:
+                if not isinstance(error, UserError) and not is_out_of_memory(error):
+                    raise
+                for name in (metric_key(split, name) for name in batch["name"]):
+                    large = f"{name} is too large for the memory; give --device cpu, or for matting a smaller --memory."
+                    fail(name, str(error) if isinstance(error, UserError) else large)
+                continue
+            for place, measured in enumerate(task.measure(prediction, batch, metrics, split)):
+                name = measured["name"]
+                if all(math.isnan(value) for value in measured.values() if isinstance(value, float)):
+                    diverged = not bool(torch.isfinite(prediction[place]).all())
+                    why = "the prediction is not finite" if diverged else "its target has no valid pixel"
+                    fail(name, f"{name}: nothing in it can be measured; {why}.")
                     continue
-                groups[str(samples[-1]["name"])] = metric_key(split, dataset.group(index))
-            for group in as_samples(samples):
-                check_channels(task, group[0])
-                task.check_target(group[0])
-                batch = task.prepare(default_collate([dict(sample) for sample in group]))
-                prediction = _predict(task, batch, [metric_key(split, str(s["name"])) for s in group], fail)
-                if prediction is None:
-                    continue
-                inputs = task.metric_inputs(prediction, batch)
-                with torch.no_grad():
-                    sums = {key: metric.statistics(*inputs) for key, metric in metrics.items()}
-                values = {key: metric.value(sums[key]) for key, metric in metrics.items()}
-                for place, sample in enumerate(group):
-                    name = metric_key(split, str(sample["name"]))
-                    row: Row = {"name": name, "group": groups[str(sample["name"])]}
-                    row.update({key: found[place].item() for key, found in values.items()})
-                    if all(math.isnan(value) for value in row.values() if isinstance(value, float)):
-                        diverged = not bool(torch.isfinite(prediction[place]).all())
-                        why = "the prediction is not finite" if diverged else "its target has no valid pixel"
-                        fail(name, f"{name}: nothing in it can be measured; {why}.")
-                        continue
-                    scores.rows.append(row)
-                    for key, batch_sums in sums.items():
-                        totals[key] = totals[key] + batch_sums[place]
-                        scores.sums.setdefault(key, {})[name] = batch_sums[place].cpu().numpy()
-                    if watch is not None:
-                        one = {key: value[place : place + 1] for key, value in batch.items()}
-                        watch(row, one, prediction[place : place + 1])
-        if len(scores.rows) > before:
-            scores.metrics.update(metrics)
-            scores.results.update({key: metric.value(totals[key]).item() for key, metric in metrics.items()})
+                row = {"name": name, "group": metric_key(split, batch["group"][place]), **measured}
+                scores.rows.append(row)
+                for key, metric in metrics.items():
+                    scores.sums.setdefault(metric_key(split, key), {})[name] = metric.sums[place].cpu().numpy()
+                if watch is not None:
+                    one = {key: value[place : place + 1] for key, value in batch.items()}
+                    watch(row, one, prediction[place : place + 1])
     return scores
 
 
-def _predict(
-    task: Task, batch: Mapping[str, Any], names: Sequence[str], fail: Callable[[str, str], None]
-) -> torch.Tensor | None:
-    """Return predictions, or None where these images alone are at fault."""
-    from indexnet.networks.tiled.memory import is_out_of_memory
-
-    try:
-        return task.predict(batch)
-    except UserError as error:
-        for name in names:
-            fail(name, str(error))
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        for name in names:
-            fail(name, f"{name} is too large for the memory; give --device cpu, or for matting a smaller --memory.")
-    return None
+def _alike(
+    dataset: Dataset, split: str, batches: Iterable[range], fail: Callable[[str, str], None]
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield samples, each with its ``group``: of a batch those together that are of one shape and follow each other."""
+    for batch in batches:
+        samples: list[dict[str, Any]] = []
+        for index in batch:
+            try:
+                sample = dataset.sample(index, np.random.default_rng(0))
+            except UserError as error:
+                fail(metric_key(split, dataset.name(index)), str(error))
+                continue
+            samples.append({**sample, "group": dataset.group(index)})
+        for _, alike in itertools.groupby(samples, key=lambda sample: sample["image"].shape):
+            yield list(alike)
 
 
 def _value(metric: SumMetric, sums: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from indexnet.core.console import error_console, say, warn
 from indexnet.core.errors import UserError
-from indexnet.inference.inputs import Item
+from indexnet.inference.image_files import Item
 
 _T = TypeVar("_T")
 

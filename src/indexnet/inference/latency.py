@@ -6,13 +6,12 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import torch
+import torch
 
-    from indexnet.networks import Network
-
+from indexnet.core.machine import available_memory, peak_memory, release_memory, reset_peak_memory, resident_memory
+from indexnet.networks import Network
+from indexnet.networks.tiled.memory import forward_bytes, is_out_of_memory
 
 LIMIT = 100  # megapixels that an image may have
 
@@ -25,10 +24,10 @@ class Measurement:
         network: its name in the table.
         width: of the image, in pixels.
         height: of the image.
-        seconds: of one forward pass, the median; None where it does not fit.
-        fastest: the least of the repeats.
-        slowest: the most of them.
-        memory: bytes that the pass takes at its peak beyond the network, its input and the process at rest; on the CPU
+        median_s: seconds of one forward pass, the median; None where it does not fit.
+        fastest_s: the least of the repeats.
+        slowest_s: the most of them.
+        memory_bytes: what the pass takes at its peak beyond the network, its input and the process at rest; on the CPU
             some 20 MB of it are the kernels' own at any size; None where that cannot be told.
         problem: why there are no figures.
     """
@@ -36,12 +35,12 @@ class Measurement:
     network: str
     width: int
     height: int
-    seconds: float | None = None
-    fastest: float | None = None
-    slowest: float | None = None
-    memory: int | None = None
+    median_s: float | None = None
+    fastest_s: float | None = None
+    slowest_s: float | None = None
+    memory_bytes: int | None = None
     problem: str = ""
-    times: list[float] = field(default_factory=list, repr=False)
+    times_s: list[float] = field(default_factory=list, repr=False)
 
     @property
     def megapixels(self) -> float:
@@ -72,8 +71,6 @@ def measure(
     Returns:
         One measurement a pair, network by network.
     """
-    import torch
-
     found: list[tuple[Measurement, Callable[[], None]]] = []
     with torch.inference_mode():
         for name, network in networks:
@@ -88,14 +85,13 @@ def measure(
                     progress(f"{line.network}: {line.width}x{line.height}, {turn + 1} of {repeats}")
                     _timed(line, forward, device)
     for line, _ in found:
-        if line.times and not line.problem:
-            line.seconds, line.fastest, line.slowest = statistics.median(line.times), min(line.times), max(line.times)
+        if line.times_s and not line.problem:
+            times = line.times_s
+            line.median_s, line.fastest_s, line.slowest_s = statistics.median(times), min(times), max(times)
     return [line for line, _ in found]
 
 
 def _forward(network: Network, width: int, height: int, device: torch.device) -> Callable[[], None]:
-    import torch
-
     def forward() -> None:
         parameter = next(network.parameters())
         # made anew for every pass, so that no size holds memory while another is measured
@@ -105,11 +101,6 @@ def _forward(network: Network, width: int, height: int, device: torch.device) ->
 
 
 def _first(line: Measurement, forward: Callable[[], None], network: Network, device: torch.device) -> None:
-    import torch
-
-    from indexnet.core.machine import available_memory, peak_memory, release_memory, reset_peak_memory, resident_memory
-    from indexnet.networks.tiled.memory import forward_bytes
-
     input_bytes = network.in_channels * line.width * line.height * next(network.parameters()).element_size()
     if device.type == "cpu":  # a machine without memory kills the process in the place of an error
         needed, free = forward_bytes(network, line.width * line.height, network.in_channels), available_memory()
@@ -123,25 +114,21 @@ def _first(line: Measurement, forward: Callable[[], None], network: Network, dev
         release_memory()
         known, before = reset_peak_memory(), resident_memory()
         if _fits(line, forward, device) and known:
-            line.memory = max(0, peak_memory() - before - input_bytes)
+            line.memory_bytes = max(0, peak_memory() - before - input_bytes)
     elif device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         if _fits(line, forward, device):
-            line.memory = max(0, torch.cuda.max_memory_allocated(device) - before - input_bytes)
+            line.memory_bytes = max(0, torch.cuda.max_memory_allocated(device) - before - input_bytes)
 
 
 def _timed(line: Measurement, forward: Callable[[], None], device: torch.device) -> None:
     begun = time.perf_counter()
     if _fits(line, forward, device):
-        line.times.append(time.perf_counter() - begun)
+        line.times_s.append(time.perf_counter() - begun)
 
 
 def _fits(line: Measurement, forward: Callable[[], None], device: torch.device) -> bool:
-    import torch
-
-    from indexnet.networks.tiled.memory import is_out_of_memory
-
     try:
         forward()
         if device.type == "cuda":

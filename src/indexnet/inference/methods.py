@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from indexnet.core.annotations import fits, in_words, option_types
 from indexnet.core.console import DEVICE_HELP, MEMORY_HELP, allow_anywhere
-from indexnet.core.errors import UserError
+from indexnet.core.errors import UserError, shown
 
 if TYPE_CHECKING:
     import torch
@@ -95,7 +96,7 @@ def prepare(paths: Sequence[Path], words: Sequence[str], args: argparse.Namespac
     measures = _read_measures([word for word in words if word.startswith("task.")])
     chosen, overrides = parse_overrides([word for word in words if not word.startswith("task.")])
     from indexnet.data import create_data
-    from indexnet.inference.predictor import pick_device
+    from indexnet.inference.loading import pick_device
 
     methods = load_methods(paths, measures, args.memory)
     options = evaluation_data(_base(methods), chosen, overrides)
@@ -115,26 +116,40 @@ def _base(methods: Sequence[Method]) -> Mapping[str, Any]:
 
 
 def _read_measures(words: Sequence[str]) -> dict[str, Any]:
-    """Return the values of ``task.OPTION=VALUE``.
+    """Return the values of ``task.OPTION=VALUE``, of the type that the task's constructor has for them.
 
     Raises:
-        UserError: an option that says what was trained, not how it is measured.
+        UserError: an option that says what was trained, not how it is measured; or a value of another type.
     """
     from indexnet.tasks import get_task, list_tasks
 
     measured = {name: get_task(name).measure_options for name in list_tasks()}
     found = {}
     for word in words:
-        key, equals, value = word.removeprefix("task.").partition("=")
-        if not equals or not any(key in options for options in measured.values()):
+        key, equals, text = word.removeprefix("task.").partition("=")
+        takers = [name for name, options in measured.items() if key in options]
+        if not equals or not takers:
             allowed = "; ".join(
                 f"{' and '.join(f'task.{option}=VALUE' for option in options)} ({name})"
                 for name, options in measured.items()
                 if options
             )
             raise UserError(f"{word!r} follows from the checkpoint; of the task only {allowed} can be given.")
-        found[key] = value
+        kind, plain = option_types(get_task(takers[0])).get(key, Any), _plain(text)
+        if not fits(plain, kind) and not fits(text, kind):
+            raise UserError(f"task.{key}={shown(plain)} must be {in_words(kind)}.")
+        found[key] = plain if fits(plain, kind) else text
     return found
+
+
+def _plain(text: str) -> Any:
+    """Read a value as YAML, as Hydra does for plain values."""
+    import yaml
+
+    try:
+        return yaml.safe_load(text) if text else ""
+    except yaml.YAMLError:
+        return text
 
 
 def load_methods(paths: Sequence[Path], measures: Mapping[str, Any], memory: str) -> list[Method]:
@@ -148,7 +163,7 @@ def load_methods(paths: Sequence[Path], measures: Mapping[str, Any], memory: str
     Raises:
         UserError: one cannot be loaded, or they are for different tasks, classes or noise.
     """
-    from indexnet.inference.predictor import is_classical, limit_memory, load_task, unique_captions
+    from indexnet.inference.loading import is_classical, limit_memory, load_task, unique_captions
 
     loaded: list[tuple[Task, dict[str, Any]]] = []
     for path in paths:
@@ -194,23 +209,18 @@ def parse_overrides(words: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
     """Read ``data=NAME`` and ``data.OPTION=VALUE``.
 
     Returns:
-        The name or None, and the options with values read as YAML, as Hydra does for plain values.
+        The name or None, and the options with values read as YAML.
 
     Raises:
         UserError: another word.
     """
-    import yaml
-
     name: str | None = None
     options: dict[str, Any] = {}
     for word in words:
         key, equals, text = word.partition("=")
         if not equals or not (key == "data" or (key.startswith("data.") and len(key) > 5)):
             raise UserError(f"{word!r} is not understood; give data=NAME and data.OPTION=VALUE, beside the --options.")
-        try:
-            value = yaml.safe_load(text) if text else ""
-        except yaml.YAMLError:
-            value = text
+        value = _plain(text)
         if key == "data":
             name = text
         elif key.removeprefix("data.") in _TASK_KEYS:

@@ -11,8 +11,8 @@ from indexnet.core.errors import UserError
 from indexnet.data.base import UInt8
 from indexnet.data.io.images import camera_orientation, page_count, read_image, read_mask, read_trimap
 from indexnet.data.io.masks import Bool, mask_from_boxes, trimap_from_mask
-from indexnet.inference.inputs import Item
-from indexnet.tasks.prediction import Photo
+from indexnet.inference.image_files import Item
+from indexnet.tasks.predictor import Photo
 
 
 def read_photo(item: Item, band: int | None = None) -> Photo:

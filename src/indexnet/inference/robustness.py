@@ -6,50 +6,21 @@ the study of robust matting by Dai et al. (CVPR 2022), and every method sees the
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import Tensor
 
-from indexnet.core.errors import UserError
 from indexnet.data import Dataset
 from indexnet.data.base import Sample, digest, planes
 from indexnet.data.io.trimaps import eroded_trimap, quantise
+from indexnet.inference.evaluation import Scores, evaluate
+from indexnet.inference.methods import Method, Setup
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from indexnet.inference.comparison_table import Comparison
-    from indexnet.inference.evaluation import Scores
-    from indexnet.inference.methods import Setup
-
-
-DEFAULT_RANGES = "11-20,21-30,31-40,41-50"
 _STREAM = 2022  # keeps these draws apart from others of the same seed
 
 Range = tuple[int, int]
-
-
-def parse_ranges(text: str) -> list[Range]:
-    """Read ``LOW-HIGH,LOW-HIGH,...``; a single number is a range of one width.
-
-    Raises:
-        UserError: it is not that, a range is empty, or one stands there twice.
-    """
-    ranges: list[Range] = []
-    for word in text.split(","):
-        found = re.fullmatch(r"\s*(\d{1,4})(?:\s*-\s*(\d{1,4}))?\s*", word)
-        low, high = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
-        if not 1 <= low <= high:
-            raise UserError(
-                f"--ranges {text} is not understood at {word!r}; give widths in pixels from 1 up, as {DEFAULT_RANGES}."
-            )
-        ranges.append((low, high))
-    if len(set(ranges)) < len(ranges):
-        raise UserError(f"--ranges {text} has a range twice; give each once.")
-    return ranges
 
 
 def range_name(widths: Range) -> str:
@@ -108,53 +79,19 @@ class RemadeTrimaps(Dataset):
         return digest("remade trimaps", self.inner.fingerprint(), list(self.widths), self.seed)
 
 
-def measure(setup: Setup, ranges: Sequence[Range], seed: int) -> list[dict[Range, Scores]]:
+def measure(setup: Setup, ranges: Sequence[Range], seed: int) -> list[tuple[Method, str, Scores]]:
     """Measure every method on every range.
 
     Returns:
-        One mapping from ranges to scores per method.
+        Method, name of the range, and scores; range by range for each method.
     """
-    from indexnet.inference.evaluation import evaluate
-
     found = []
     for method in setup.methods:
         task = method.task.to(setup.device)
-        levels = {}
         for widths in ranges:
-            tests: Mapping[str, Dataset] = {
-                split: RemadeTrimaps(dataset, widths, seed) for split, dataset in setup.tests.items()
-            }
-            title = f"{method.caption}, widths {range_name(widths)}"
-            levels[widths] = evaluate(task, tests, setup.counts, title=title)
-        method.task.to("cpu")
-        found.append(levels)
+            tests = {split: RemadeTrimaps(dataset, widths, seed) for split, dataset in setup.tests.items()}
+            name = range_name(widths)
+            scores = evaluate(task, tests, setup.counts, title=f"{method.caption}, widths {name}")
+            found.append((method, name, scores))
+        task.to("cpu")
     return found
-
-
-def rows_of(setup: Setup, found: Sequence[Mapping[Range, Scores]]) -> list[dict[str, Any]]:
-    """Return every measured image of every method and range, one row each."""
-    return [
-        {"method": method.caption, "range": range_name(widths), **row}
-        for method, levels in zip(setup.methods, found, strict=True)
-        for widths, scores in levels.items()
-        for row in scores.rows
-    ]
-
-
-def curve_rows(comparison: Comparison, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return a row per method and range for CSV; a metric's columns are its value and its interval.
-
-    Args:
-        comparison: every method on every range, range by range.
-        names: of the ranges.
-    """
-    from indexnet.inference.comparison_table import bounds_columns
-
-    rows = []
-    for place, line in enumerate(comparison.lines):
-        row: dict[str, Any] = {"method": line.caption, "source": line.source, "range": names[place % len(names)]}
-        row |= {"images": comparison.images, "groups": comparison.groups}
-        for key in comparison.keys:
-            row |= {key: line.cells[key].value, **bounds_columns(key, line.cells[key].bounds)}
-        rows.append(row)
-    return rows

@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
+from indexnet.core.files import atomic_write
+from indexnet.data.io.images import write_png
 from indexnet.inference.evaluation import Row, Watch
 from indexnet.tasks import Task
 from indexnet.tasks.contact_sheet import Panel, contact_sheet, fit_side
@@ -94,9 +96,6 @@ class WorstImages:
 
     def write(self, folder: Path, title: str) -> Path:
         """Write ``worst.html`` and a sheet per image in ``worst/``, the worst first; return the page's path."""
-        from indexnet.core.files import atomic_write
-        from indexnet.data.io.images import write_png
-
         parts = [
             '<!doctype html><html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',

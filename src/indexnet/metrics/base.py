@@ -31,8 +31,7 @@ class SumMetric(Metric):
         **kwargs: torchmetrics' own.
 
     Attributes:
-        latest: the numbers of the last batch's images, each on its own, (N,) float64, on the inputs' device; NaN where
-            an image holds nothing that counts. Not a state.
+        sums: what every image of the last batch adds to the sums, (N, K) float64, on the inputs' device. Not a state.
     """
 
     info: ClassVar[MetricInfo]
@@ -44,7 +43,7 @@ class SumMetric(Metric):
     def __init__(self, size: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.add_state("total", torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum")
-        self.latest = torch.zeros(0, dtype=torch.float64)
+        self.sums = torch.zeros(0, size, dtype=torch.float64)
 
     @abstractmethod
     def statistics(self, *args: Tensor) -> Tensor:
@@ -57,9 +56,13 @@ class SumMetric(Metric):
     @torch.no_grad()
     def update(self, *args: Tensor) -> None:
         """Add a batch; takes what :meth:`statistics` takes."""
-        statistics = self.statistics(*args)
-        self.latest = self.value(statistics)
-        self.total += statistics.sum(0)
+        self.sums = self.statistics(*args)
+        self.total += self.sums.sum(0)
+
+    @property
+    def latest(self) -> Tensor:
+        """The last batch's images, each on its own, (N,) float64; NaN where one holds nothing that counts."""
+        return self.value(self.sums)
 
     def compute(self) -> Tensor:
         """Return the number over all images seen, a float64 scalar."""

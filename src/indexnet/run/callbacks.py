@@ -23,7 +23,6 @@ from indexnet.core.files import write_json
 from indexnet.core.machine import peak_memory_mb
 from indexnet.run.record import read_progress
 from indexnet.run.resume import write_checkpoint
-from indexnet.tasks import Task, metric_key
 
 
 class DivergedError(Exception):
@@ -309,32 +308,3 @@ class Progress(pl.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._earlier |= state_dict
-
-
-class ImageValues(pl.Callback):
-    """Gathers the values of every test image of all processes, in ``rows``, and whether all outputs were finite."""
-
-    def __init__(self, task: Task) -> None:
-        self.task = task
-        self.rows: list[dict[str, Any]] = []
-        self.finite = True
-
-    def on_test_batch_end(
-        self, trainer: Any, module: Any, outputs: Any, batch: Any, index: int, loader: int = 0
-    ) -> None:
-        """Keep the values of a batch."""
-        split = self.task.test_sets[loader]
-        keys = [metric_key(split, name) for name in self.task.metric_names]
-        columns = {key: self.task.test_metrics[key].latest.tolist() for key in keys}
-        for i, name in enumerate(batch["name"]):
-            values = {key: column[i] for key, column in columns.items()}
-            self.rows.append({"name": metric_key(split, name), **values})
-
-    def on_test_epoch_end(self, trainer: Any, module: Any) -> None:
-        """Put together what the processes have."""
-        gathered: list[Any] = [(self.rows, self.task.predictions_finite)]
-        if trainer.world_size > 1:
-            own, gathered = gathered[0], gathered * trainer.world_size
-            dist.all_gather_object(gathered, own)
-        self.rows = sorted((row for rows, _ in gathered for row in rows), key=lambda row: str(row["name"]))
-        self.finite = all(finite for _, finite in gathered)

@@ -201,15 +201,13 @@ def _test(parts: Parts, trainer: pl.Trainer, workers: int, split: str, ranks: Ra
         )
         for test_set in parts.tests.values()
     ]  # fmt: skip
-    collector = callbacks.ImageValues(task)
-    trainer.callbacks.append(collector)  # type: ignore[attr-defined]
     _say(f"testing on {expected} images{'' if split == 'test' else f' of the {split} split'}")
     with one_sentence():
         trainer.test(task, loaders, verbose=False)
     ranks.finish()  # what becomes of the others does not matter any more
-    if not collector.finite:
+    if not task.predictions_finite:
         raise callbacks.DivergedError(f"the network's output is not finite after step {parts.steps}")
-    rows = collector.rows
+    rows = task.test_rows
     if len({row["name"] for row in rows}) != expected or len(rows) != expected:
         raise RuntimeError(f"{len(rows)} of {expected} test images were evaluated; the metrics would be wrong")
     return rows

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 from torch.utils.data import default_collate
 
@@ -25,7 +25,7 @@ from indexnet.networks import Network, create_network
 from indexnet.networks.checkpoint import checkpoint_meta
 from indexnet.tasks.export_module import ExportModule
 from indexnet.tasks.optimizers import create_optimizer
-from indexnet.tasks.prediction import Files, Photo, Predictor
+from indexnet.tasks.predictor import Files, Photo, Predictor
 from indexnet.tasks.visualization import Pixels, error_map, to_picture
 
 Batch = Mapping[str, Any]
@@ -63,7 +63,8 @@ class Task(pl.LightningModule):
 
     Attributes:
         options: the task's own options; with ``name`` they rebuild it, see :func:`create_task`.
-        predictions_finite: whether every prediction that this process tested was.
+        test_rows: what :meth:`measure` gave for every tested image; once a test has ended, of all processes, by name.
+        predictions_finite: whether every prediction that was tested is; likewise.
         tiled: images that ran in tiles so far.
     """
 
@@ -98,9 +99,10 @@ class Task(pl.LightningModule):
         self.config: dict[str, Any] = {}  # the run's frozen configuration, for the checkpoint
         self.network: Network = network if isinstance(network, Network) else self.configure_network(self.network_spec)
         self.test_sets: tuple[str, ...] = ()
+        self.test_rows: list[dict[str, Any]] = []
         self.predictions_finite = True
         self.tiled = 0
-        self.test_metrics: Mapping[str, SumMetric] = {}
+        self.test_metrics: Sequence[Mapping[str, SumMetric]] = ()
 
     # --- what a task defines -------------------------------------------------------------------------------------
 
@@ -210,12 +212,37 @@ class Task(pl.LightningModule):
     # --- shared --------------------------------------------------------------------------------------------------
 
     def predict(self, batch: Batch) -> Tensor:
-        """Return :meth:`infer` of a batch from anywhere, on the CPU; the network stays where it is."""
+        """Return :meth:`infer` of a batch from anywhere, where the batch is; the network stays where it is.
+
+        In full precision whatever training used, so that a record and a later evaluation give the same numbers.
+        """
         parameter = next(self.network.parameters(), None)
-        device = "cpu" if parameter is None else parameter.device
+        device = torch.device("cpu") if parameter is None else parameter.device
         moved = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
-        with torch.inference_mode():
-            return self.infer(moved).cpu()
+        with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+            return self.infer(moved).to(batch["image"].device)
+
+    def measure(
+        self, prediction: Tensor, batch: Batch, metrics: Mapping[str, SumMetric], split: str = ""
+    ) -> list[dict[str, Any]]:
+        """Measure the predictions of a test batch: the one place where metrics meet what a network gave.
+
+        Args:
+            prediction: what :meth:`predict` returned.
+            batch: what it was given, with what :meth:`prepare` adds.
+            metrics: those of :meth:`create_metrics`, where the batch is; they are updated.
+            split: name of the test split, which goes before the names of images and metrics.
+
+        Returns:
+            Of every image ``name`` and the metrics; NaN where it holds nothing that counts.
+        """
+        inputs = self.metric_inputs(prediction, batch)
+        rows: list[dict[str, Any]] = [{"name": metric_key(split, str(name))} for name in batch["name"]]
+        for name, metric in metrics.items():
+            metric.update(*inputs)
+            for row, value in zip(rows, metric.latest.tolist(), strict=True):
+                row[metric_key(split, name)] = value
+        return rows
 
     def image_sample(self, image: UInt8, guide: UInt8 | None = None, name: str = "") -> dict[str, Any]:
         """Make a sample of an image from anywhere.
@@ -256,28 +283,31 @@ class Task(pl.LightningModule):
 
     def reset_test_metrics(self, names: Sequence[str]) -> None:
         """Build fresh metrics for test splits of these names, in the order of their loaders; ``""`` has none."""
-        self.test_sets, self.predictions_finite = tuple(names), True
-        metrics = {metric_key(name, key): m for name in names for key, m in self.create_metrics().items()}
-        self.test_metrics = nn.ModuleDict(metrics).to(self.device)  # type: ignore[assignment]
+        self.test_sets, self.test_rows, self.predictions_finite = tuple(names), [], True
+        metrics = [nn.ModuleDict(self.create_metrics()) for _ in names]
+        self.test_metrics = nn.ModuleList(metrics).to(self.device)  # type: ignore[assignment]
 
     def test_step(self, batch: Batch, batch_index: int, dataloader_idx: int = 0) -> None:
-        """Update the split's metrics, logged under ``test/``; each metric keeps the batch's values in ``latest``.
-
-        In full precision whatever training used, so that a record and a later evaluation give the same numbers.
-        """
+        """Measure a batch; the split's metrics are logged under ``test/``."""
+        split, metrics = self.test_sets[dataloader_idx], self.test_metrics[dataloader_idx]
         batch = self.prepare(batch)
-        with torch.autocast(self.device.type, enabled=False):
-            prediction = self.infer(batch)
+        prediction = self.predict(batch)
         self.predictions_finite = self.predictions_finite and bool(torch.isfinite(prediction).all())
-        inputs = self.metric_inputs(prediction, batch)
-        for name in self.metric_names:
-            key = metric_key(self.test_sets[dataloader_idx], name)
-            metric = self.test_metrics[key]
-            metric.update(*inputs)
+        self.test_rows += self.measure(prediction, batch, metrics, split)
+        for name, metric in metrics.items():
             self.log(
-                f"test/{key}", metric, on_step=False, on_epoch=True, batch_size=len(batch["name"]),
-                add_dataloader_idx=False,
+                f"test/{metric_key(split, name)}", metric, on_step=False, on_epoch=True,
+                batch_size=len(batch["name"]), add_dataloader_idx=False,
             )  # fmt: skip
+
+    def on_test_epoch_end(self) -> None:
+        """Put together what the processes have."""
+        gathered: list[Any] = [(self.test_rows, self.predictions_finite)]
+        if self.trainer.world_size > 1:
+            own, gathered = gathered[0], gathered * self.trainer.world_size
+            distributed.all_gather_object(gathered, own)
+        self.test_rows = sorted((row for rows, _ in gathered for row in rows), key=lambda row: str(row["name"]))
+        self.predictions_finite = all(finite for _, finite in gathered)
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer over two parameter groups (encoder and the rest) and its per-step schedule."""

@@ -12,7 +12,7 @@ from indexnet.metrics import valid_pixels
 from indexnet.networks.imagenet import normalise
 from indexnet.tasks.base import Batch, Picture, Task, register_task, run_padded
 from indexnet.tasks.export_module import ExportModule
-from indexnet.tasks.prediction import Files
+from indexnet.tasks.predictor import Files
 from indexnet.tasks.visualization import Pixels, depth_error, depth_map, depth_scale, error_map, to_picture
 
 _ERROR = 1.0  # metres that get the brightest colour of an error map

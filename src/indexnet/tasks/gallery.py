@@ -8,7 +8,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from torch.utils.data import default_collate
 
 from indexnet.core.files import atomic_write, write_json
@@ -26,21 +25,18 @@ def write_gallery(folder: Path, task: Task, tests: Mapping[str, Dataset], limit:
     ``pictures.json`` lists ``{"file", "sample", "kind", "stage", "caption"}``, and ``entries`` of a legend; kinds as in
     :class:`indexnet.tasks.Picture`, stages counted from full resolution, None but for index maps.
     """
-    device = next(task.network.parameters()).device
     task.eval()
     entries: list[dict[str, Any]] = []
     for split, index in _spread(tests, limit):
         sample = tests[split].sample(index, np.random.default_rng(0))
-        batch = default_collate([sample])
-        batch = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
-        with torch.inference_mode(), watch_stages(task.network.resampling) as seen:
-            batch = dict(task.prepare(batch))
-            prediction = task.infer(batch)
+        batch = task.prepare(default_collate([sample]))
+        with watch_stages(task.network.resampling) as seen:
+            prediction = task.predict(batch)
         name = metric_key(split, str(sample["name"]))
         pictures: list[tuple[int | None, Picture]] = [(None, picture) for picture in task.pictures(prediction, batch)]
         for stage, results in enumerate(seen):
             whole = len(results) == 1  # large images run in tiles, whose maps are not shown
-            index_map = task.network.resampling.stages[stage].index_maps(results[-1].guide) if whole else None  # type: ignore[operator]
+            index_map = task.network.stage(stage).index_maps(results[-1].guide) if whole else None
             if index_map is not None:
                 shown = Picture("index", index_map_picture(index_map[0]), f"index map, stage {stage}")
                 pictures.append((stage, shown))

@@ -21,7 +21,7 @@ from indexnet.networks import Network
 from indexnet.networks.tiled.matting_protocol import infer_alpha, prepare_input, to_uint8
 from indexnet.tasks.base import Batch, Picture, Task, register_task
 from indexnet.tasks.export_module import ExportModule, TensorInfo
-from indexnet.tasks.prediction import Files, Photo, Predictor
+from indexnet.tasks.predictor import Files, Photo, Predictor
 from indexnet.tasks.visualization import error_map, to_picture
 
 

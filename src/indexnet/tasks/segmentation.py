@@ -18,7 +18,7 @@ from indexnet.networks import Network
 from indexnet.networks.imagenet import normalise
 from indexnet.tasks.base import Batch, Picture, Task, register_task, run_padded
 from indexnet.tasks.export_module import ExportModule
-from indexnet.tasks.prediction import Files
+from indexnet.tasks.predictor import Files
 from indexnet.tasks.visualization import Pixels, error_map, label_entries, label_legend, label_overlay, to_picture
 
 

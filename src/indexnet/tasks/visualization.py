@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from indexnet.core.conventions import IGNORE
 from indexnet.tasks.contact_sheet import shorten
 
 if TYPE_CHECKING:
@@ -49,11 +50,12 @@ _PALETTE = np.frombuffer(bytes.fromhex(
     "80bfbf95aa80bfaa0055bf55"
 ), np.uint8).reshape(256, 3)  # fmt: skip
 
+_STRENGTH = 0.65  # share of the class's colour over the image
 _INVALID = (96, 96, 96)
 """Where an error is not defined: a grey, which no colour of the map is."""
 
 _PAPER, _INK, _DIM = "#ffffff", "#141414", "#464646"
-_FONT, _LINE, _MARGIN = 26, 44, 16  # pixels of a legend, which is shown at half size
+_FONT, _LINE, _MARGIN, _WIDTH = 26, 44, 16, 520  # pixels of a legend, which is shown at half size
 _LONGEST = 30  # characters of a class's name in a legend
 
 
@@ -127,119 +129,71 @@ def error_map(prediction: ArrayLike, target: ArrayLike, scale: float = 0.25) -> 
     return colour(np.abs(a - b).mean(axis=0) / scale)
 
 
-def index_map_picture(
-    index_map: ArrayLike,
-    channel: int | None = None,
-    value_range: tuple[float, float] | None = None,
-    size: int = 128,
-) -> Pixels:
+def index_map_picture(index_map: ArrayLike, size: int = 128) -> Pixels:
     """Colour a learned index map, enlarged by whole factors so that its 2x2 cells can be seen.
+
+    The mean over channels is stretched to its own range, because that varies little; a constant map is drawn dark.
 
     Args:
         index_map: (C, h, w) or (h, w), floating point.
-        channel: the channel to show; None shows the mean over channels.
-        value_range: values of the darkest and the brightest colour; None takes the minimum and maximum shown, because a
-            mean over many channels varies little (a constant map is drawn dark).
         size: the picture's longer side becomes the largest multiple of the map's that is not above this, and never
             smaller than the map itself.
 
     Returns:
         uint8 RGB, (H, W, 3), nearest-neighbour enlarged.
-
-    Raises:
-        ValueError: a wrong shape, or a channel that is not there.
     """
-    array = _image(index_map, "an index map")
-    if channel is not None and not 0 <= channel < array.shape[0]:
-        raise ValueError(f"channel must be in 0..{array.shape[0] - 1}, got {channel}")
-    shown = array.mean(axis=0) if channel is None else array[channel]
-    low, high = value_range or (float(shown.min()), float(shown.max()))
+    shown = _image(index_map, "an index map").mean(axis=0)
+    low, high = float(shown.min()), float(shown.max())
     levels = (shown - low) / (high - low) if high > low else np.zeros_like(shown)
     factor = max(1, size // max(shown.shape))
     return np.ascontiguousarray(colour(levels, "viridis").repeat(factor, axis=0).repeat(factor, axis=1))
 
 
-def _labels(labels: ArrayLike, classes: int, ignore: int | None) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """Return class numbers (H, W), 0 where they are ignored, and where they count.
-
-    Raises:
-        ValueError: not (H, W), or a label outside the range.
-    """
-    array = _array(labels)
-    if array.ndim != 2:
-        raise ValueError(f"labels must be (H, W), got shape {array.shape}")
-    array = array.astype(np.intp)
-    counted = np.ones(array.shape, dtype=bool) if ignore is None else array != ignore
-    wrong = counted & ((array < 0) | (array >= classes))
-    if wrong.any():
-        raise ValueError(f"labels must be in 0..{classes - 1}, got {array[wrong].flat[0]}")
-    return np.where(counted, array, 0), counted
-
-
-def label_map(labels: ArrayLike, classes: int, ignore: int | None = 255) -> Pixels:
-    """Colour class labels.
-
-    Args:
-        labels: (H, W), integers in [0, classes), or ``ignore`` (drawn black).
-        classes: number of classes. The first 256 have a colour each, whatever their number; then they repeat.
-        ignore: the label of pixels that do not count; None where there is none.
-
-    Raises:
-        ValueError: not (H, W), or a label outside the range.
-    """
-    array, counted = _labels(labels, classes, ignore)
-    pixels: Pixels = _PALETTE[array % 256]
-    pixels[~counted] = 0
-    return pixels
-
-
-def label_overlay(
-    image: ArrayLike, labels: ArrayLike, classes: int, ignore: int | None = 255, strength: float = 0.65
-) -> Pixels:
-    """Colour an image by its classes: the image's brightness under the colours, ignored pixels dark and grey.
+def label_overlay(image: ArrayLike, labels: ArrayLike, classes: int) -> Pixels:
+    """Colour an image by its classes: the image's brightness under the colours, pixels that do not count dark and grey.
 
     The image's own colours are left out, so that every class keeps the hue that the legend shows.
 
     Args:
         image: (1, H, W), (3, H, W) or (H, W), values in [0, 1].
-        labels: (H, W), integers in [0, classes), or ``ignore``.
-        classes: number of classes, as for :func:`label_map`.
-        ignore: the label of pixels that do not count; None where there is none.
-        strength: share of the class's colour, in [0, 1].
+        labels: (H, W), integers in [0, classes), or 255 where a pixel does not count.
+        classes: number of classes. The first 256 have a colour each, whatever their number; then they repeat.
 
     Raises:
         ValueError: a wrong shape, sizes that differ, or a label outside the range.
     """
-    array, counted = _labels(labels, classes, ignore)
-    picture = to_picture(image)
+    array, picture = _array(labels).astype(np.intp), to_picture(image)
     if picture.shape[:2] != array.shape:
         raise ValueError(f"image and labels must have one size, got {picture.shape[:2]} and {array.shape}")
-    grey = picture @ np.array([0.299, 0.587, 0.114])  # luma, Rec. 601
-    mixed = (1 - strength) * grey[..., None] + strength * _PALETTE[array % 256]
-    pixels: Pixels = np.rint(np.where(counted[..., None], mixed, 0.4 * grey[..., None])).astype(np.uint8)
+    counted = array != IGNORE
+    wrong = counted & ((array < 0) | (array >= classes))
+    if wrong.any():
+        raise ValueError(f"labels must be in 0..{classes - 1}, got {array[wrong].flat[0]}")
+    grey = (picture @ np.array([0.299, 0.587, 0.114]))[..., None]  # luma, Rec. 601
+    mixed = (1 - _STRENGTH) * grey + _STRENGTH * _PALETTE[array % 256]
+    pixels: Pixels = np.rint(np.where(counted[..., None], mixed, 0.4 * grey)).astype(np.uint8)
     return pixels
 
 
-def label_entries(names: Sequence[str], present: Sequence[int], ignore: int | None = 255) -> list[tuple[str, str]]:
+def label_entries(names: Sequence[str], present: Sequence[int]) -> list[tuple[str, str]]:
     """Say which colour is which class, for the classes that occur; arguments and errors as for :func:`label_legend`.
 
     Returns:
         (name, colour as ``#rrggbb``) in the order of the classes' numbers.
     """
     wanted = sorted({int(number) for number in present})
-    if any(number != ignore and not 0 <= number < len(names) for number in wanted):
+    if any(number != IGNORE and not 0 <= number < len(names) for number in wanted):
         raise ValueError(f"classes must be in 0..{len(names) - 1}, got {wanted}")
-    found = [(names[n], f"#{bytes(_PALETTE[n % 256]).hex()}") for n in wanted if n != ignore]
-    return found + ([("not labelled", _DIM)] if ignore in wanted else [])
+    found = [(names[n], f"#{bytes(_PALETTE[n % 256]).hex()}") for n in wanted if n != IGNORE]
+    return found + ([("not labelled", _DIM)] if IGNORE in wanted else [])
 
 
-def label_legend(names: Sequence[str], present: Sequence[int], ignore: int | None = 255) -> Pixels:
+def label_legend(names: Sequence[str], present: Sequence[int]) -> Pixels:
     """Draw which colour is which class, for the classes that occur.
 
     Args:
         names: of all classes, in the order of their numbers.
-        present: numbers of the classes to show, in any order; with ``ignore`` among them, a line says what is dim.
-        ignore: the label of pixels that do not count; None where there is none.
+        present: numbers of the classes to show, in any order; with 255 among them, a line says what is dim.
 
     Returns:
         uint8 RGB, (H, W, 3), to be shown at half its size.
@@ -247,7 +201,7 @@ def label_legend(names: Sequence[str], present: Sequence[int], ignore: int | Non
     Raises:
         ValueError: a number that is no class's.
     """
-    found = label_entries(names, present, ignore) or [("no class", "")]
+    found = label_entries(names, present) or [("no class", "")]
     entries = [(shorten(name, lambda text: len(text) <= _LONGEST), colour) for name, colour in found]
     columns = 1 if len(entries) <= 5 else 2 if len(entries) <= 20 else 3
     lines = math.ceil(len(entries) / columns)
@@ -291,7 +245,7 @@ def depth_map(depth: ArrayLike, low: float, high: float) -> Pixels:
 
 
 def depth_error(prediction: ArrayLike, target: ArrayLike, scale: float = 1.0) -> Pixels:
-    """Colour the absolute error of depth: black is none, light yellow ``scale`` or more, grey where none was measured.
+    """Colour the error of depth as :func:`error_map`, grey where none was measured.
 
     Args:
         prediction: (1, H, W) or (H, W) in metres.
@@ -302,23 +256,17 @@ def depth_error(prediction: ArrayLike, target: ArrayLike, scale: float = 1.0) ->
         ValueError: the shapes differ or are others, or ``scale`` is not positive.
     """
     found, valid = _depth(target, "a target")
-    seen, _ = _depth(prediction, "a prediction")
-    if seen.shape != found.shape:
-        raise ValueError(f"prediction and target must have one shape, got {seen.shape} and {found.shape}")
-    if not scale > 0:
-        raise ValueError(f"scale must be positive, got {scale}")
-    pixels = colour(np.abs(seen - np.where(valid, found, 0)) / scale)
+    pixels = error_map(prediction, np.where(valid, found, 0), scale)
     pixels[~valid] = _INVALID
     return pixels
 
 
-def depth_scale(low: float, high: float, width: int = 520) -> Pixels:
+def depth_scale(low: float, high: float) -> Pixels:
     """Draw the colours of :func:`depth_map` with their metres, and what black means.
 
     Args:
         low: as for :func:`depth_map`.
         high: as for :func:`depth_map`.
-        width: of the picture, pixels.
 
     Returns:
         uint8 RGB, (H, W, 3), to be shown at half its size.
@@ -328,8 +276,8 @@ def depth_scale(low: float, high: float, width: int = 520) -> Pixels:
     """
     _check_range(low, high)
     bar, side = 34, 3 * _MARGIN  # half of the first and the last number stick out beside the bar
-    left, right, top = side, width - side, _MARGIN
-    sheet = Image.new("RGB", (width, top + bar + 2 * _LINE + _MARGIN), _PAPER)
+    left, right, top = side, _WIDTH - side, _MARGIN
+    sheet = Image.new("RGB", (_WIDTH, top + bar + 2 * _LINE + _MARGIN), _PAPER)
     colours = colour(np.linspace(0, 1, right - left), "viridis")
     sheet.paste(Image.fromarray(np.ascontiguousarray(np.broadcast_to(colours, (bar, *colours.shape)))), (left, top))
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=_FONT)

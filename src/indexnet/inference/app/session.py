@@ -15,13 +15,13 @@ from indexnet.core.errors import UserError
 from indexnet.data.base import Float32, UInt8
 from indexnet.data.io.images import read_image, write_png
 from indexnet.data.matting.cutouts import cut_out, foreground_colours, on_background, read_background
-from indexnet.inference.inputs import Item
+from indexnet.inference.image_files import Item
+from indexnet.inference.loading import is_classical, predict_with_index_maps
 from indexnet.inference.photographs import read_photo
-from indexnet.inference.predictor import is_classical, predict_with_index_maps
 from indexnet.networks.checkpoint import resampling_title
 from indexnet.tasks import Task
 from indexnet.tasks.matting import quantise_alpha
-from indexnet.tasks.prediction import Photo
+from indexnet.tasks.predictor import Photo
 from indexnet.tasks.visualization import index_map_picture
 
 Start = Literal["background", "unknown", "mask", "trimap"]

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from indexnet.core.console import warn
 from indexnet.core.errors import UserError
+from indexnet.inference.image_files import Item, find_items, list_without_image
 from indexnet.inference.image_loop import ReadAhead
-from indexnet.inference.inputs import Item, find_items, list_without_image
 
 if TYPE_CHECKING:
     from indexnet.data.base import UInt8
     from indexnet.data.io.masks import Box
     from indexnet.tasks import Task
-    from indexnet.tasks.prediction import Files, Predictor
+    from indexnet.tasks.predictor import Files, Predictor
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Reading:
     """What was read of one item.
 
     Attributes:
-        given: what the predictor takes, see :class:`indexnet.tasks.prediction.Predictor`.
+        given: what the predictor takes, see :class:`indexnet.tasks.predictor.Predictor`.
         remarks: what a person should know, in sentences.
         snapped: pixels of a trimap's file that had other values than 0, 128 and 255.
     """
@@ -90,7 +90,7 @@ class DataSource:
         """Make one sample."""
         import numpy as np
 
-        from indexnet.inference.predictor import check_channels
+        from indexnet.inference.loading import check_channels
 
         dataset, index = self.places[item]
         sample: dict[str, Any] = dict(dataset.sample(index, np.random.default_rng(0)))

@@ -183,17 +183,6 @@ def parse_memory(text: str) -> int | Literal["auto"] | None:
     return int(amount)
 
 
-def as_samples(batch: Sequence[Sample]) -> list[list[Sample]]:
-    """Split samples into runs of one image size each, in order, so that each run can be collated."""
-    groups: list[list[Sample]] = []
-    for sample in batch:
-        if groups and groups[-1][0]["image"].shape == sample["image"].shape:
-            groups[-1].append(sample)
-        else:
-            groups.append([sample])
-    return groups
-
-
 def unique_captions(paths: Sequence[Path], metas: Sequence[Mapping[str, Any]]) -> list[str]:
     """Name each checkpoint: by its operator, or where that is the same by its file."""
     titles = [resampling_title(meta) for meta in metas]
