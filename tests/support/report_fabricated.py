@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from indexnet.report.build import build
 from indexnet.run.experiment import Column, Experiment, Row
+from indexnet.run.run_sets import find_run_sets
 
 PSNR = {"metric": "psnr", "title": "PSNR (dB)", "higher_is_better": True, "digits": 2}
 MAE = {"metric": "mae", "title": "MAE", "higher_is_better": False, "digits": 4}
@@ -40,6 +42,11 @@ def experiment(rows: Sequence[Any], columns: Sequence[Any], **values: Any) -> An
         "cost_input": (1, 32, 32),
     }
     return Experiment(**{**defaults, **values, "rows": tuple(rows), "columns": tuple(columns)})
+
+
+def built(runs: Path, rows: Sequence[Any], columns: Sequence[Any], **values: Any) -> Any:
+    """The table of a made-up experiment and of its runs in this folder."""
+    return build(experiment(rows, columns, **values), find_run_sets(runs, "made_up")[0])
 
 
 def record(metrics: Mapping[str, float] | None = None, **values: Any) -> dict[str, Any]:

@@ -44,3 +44,9 @@ FACTS: dict[str, MetricInfo] = {
         MetricInfo("delta3", "delta3", "", True, "depth"),
     )
 }
+
+GREY = {
+    "segmentation": "Grey pixels of the true classes have no label and do not count.",
+    "depth": "Grey pixels of error maps have no measured depth and do not count.",
+}
+"""What grey pixels in a task's pictures are, where there are any."""

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING
 
 from indexnet.core import statistics
 from indexnet.report import provenance
 from indexnet.report.numbers import parse_number
-from indexnet.report.protocol import Protocol, check_protocol
-from indexnet.report.table import Agreement, Block, Measurement, Problem, Table, TableRow, can_rank
+from indexnet.report.provenance import Protocol, check_protocol
+from indexnet.report.table import SMOKE_BUDGET, Agreement, Block, Measurement, Table, TableRow
+from indexnet.run.experiment import Column, Experiment, Row, known_metrics
 from indexnet.run.run_sets import Run, RunSet, read_per_image
-
-if TYPE_CHECKING:
-    from indexnet.run.experiment import Column, Experiment
 
 OTHER_ROWS = "other rows"
 """The block of rows that an experiment with blocks does not know."""
@@ -43,43 +41,36 @@ def build(
     comparable = provenance.comparable(experiment, runs, protocol) and not stand_in
     if not comparable:
         columns = _enough_digits(columns, rows)
-    ranked = can_rank(experiment, runs)
+    ranked = experiment.ranks and not (runs is not None and runs.budget == SMOKE_BUDGET)
     labels = dict.fromkeys(row.block for row in rows)
     blocks = tuple(
         _block(label, [row for row in rows if row.block == label], columns, ranked, comparable) for label in labels
     )
-    problems = tuple(_problems(rows, seeds))
     warnings = (
         *provenance.stand_in_warnings(experiment, runs, columns, stand_in),
         *provenance.protocol_warnings(experiment, runs, protocol),
         *provenance.run_warnings(rows, columns),
     )
     return Table(
-        experiment, runs, tuple(others), columns, stand_in, blocks, seeds, comparable, protocol, problems, warnings
+        experiment, runs, tuple(others), columns, stand_in, blocks, seeds, ranked, comparable, protocol, warnings
     )
 
 
 def _rows(experiment: Experiment, by_row: Mapping[str, Sequence[Run]]) -> list[TableRow]:
     """Return the experiment's rows, then those that only have runs."""
-    rows: list[TableRow] = []
-    numbers: dict[str, int] = {}
-
-    def number(block: str) -> int:
-        numbers[block] = numbers.get(block, 0) + 1
-        return numbers[block]
-
-    for row in experiment.rows:
-        exception, runs = experiment.exceptions.get(row.base, ""), tuple(by_row.get(row.name, ()))
-        rows.append(
-            TableRow(
-                number(row.block), row.name, row.label, row.pending, exception, row.printed, runs, row.block, row.base
-            )
-        )
-    repeated = any(row.block for row in rows)
-    for name in sorted(set(by_row) - {row.name for row in rows}):
-        label = next((run.record.label for run in by_row[name] if run.record.label), name)
-        block = OTHER_ROWS if repeated else ""  # a row without a block is comparable with none of theirs
-        rows.append(TableRow(number(block), name, label, "", "", {}, tuple(by_row[name]), block, name))
+    known = {row.name: row for row in experiment.rows}
+    block = OTHER_ROWS if any(row.block for row in experiment.rows) else ""  # comparable with none of theirs
+    others = [
+        Row(name, next((run.record.label for run in by_row[name] if run.record.label), name), (), {}, block=block)
+        for name in sorted(set(by_row) - set(known))
+    ]
+    exceptions = {name: experiment.exceptions.get(row.base, "") for name, row in known.items()}
+    numbers: Counter[str] = Counter()
+    rows = []
+    for row in (*experiment.rows, *others):
+        numbers[row.block] += 1
+        runs, exception = tuple(by_row.get(row.name, ())), exceptions.get(row.name, "")
+        rows.append(TableRow(**vars(row), number=numbers[row.block], exception=exception, runs=runs))
     return rows
 
 
@@ -130,8 +121,6 @@ def _enough_digits(columns: Sequence[Column], rows: Sequence[TableRow]) -> tuple
 
 def _title(metric: str) -> str:
     """Return a metric's heading, without any split."""
-    from indexnet.run.experiment import known_metrics
-
     facts = known_metrics().get(metric)
     if facts is None:
         return metric
@@ -210,16 +199,3 @@ def _pooled(values: Mapping[int, float], scores: statistics.Scores) -> bool:
         for seed, value in values.items()
         if scores.get(seed)
     )
-
-
-def _problems(rows: Iterable[TableRow], seeds: Sequence[int]) -> Iterable[Problem]:
-    for row in rows:
-        if row.pending:
-            continue
-        by_seed = {run.seed: run for run in row.runs}
-        for seed in seeds:
-            run = by_seed.get(seed)
-            if run is None:
-                yield Problem(row.label, seed, "missing", "not launched yet")
-            elif run.status != "done":
-                yield Problem(row.label, seed, "unfinished" if run.status == "running" else run.status, run.reason)
