@@ -107,21 +107,16 @@ def write_run(
     (folder / "config.yaml").write_text("seed: 0\n", encoding="utf-8")
     if content is not None:
         (folder / "record.json").write_text(json.dumps(content), encoding="utf-8")
-    if per_image:
+    tables = splits or ({"": per_image} if per_image else {})
+    if tables:  # as the run writes it: every image fills its own split's columns
+        columns = [f"{split}/{metric}".strip("/") for split, values in tables.items() for metric in values]
         with (folder / "per_image.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["name", *per_image])
-            for index, values in enumerate(zip(*per_image.values(), strict=True)):
-                writer.writerow([f"image {index}", *values])
-    for split, values in (splits or {}).items():  # as the run writes it: every image fills its own split's columns
-        columns = [f"{name}/{metric}" for name, found in (splits or {}).items() for metric in found]
-        with (folder / "per_image.csv").open("a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, ["name", *columns], restval="")
-            if file.tell() == 0:
-                writer.writeheader()
-            for index, cells in enumerate(zip(*values.values(), strict=True)):
-                line = {f"{split}/{metric}": cell for metric, cell in zip(values, cells, strict=True)}
-                writer.writerow({"name": f"{split}/image {index}", **line})
+            writer.writeheader()
+            for split, values in tables.items():
+                for index, cells in enumerate(zip(*values.values(), strict=True)):
+                    line = {f"{split}/{metric}".strip("/"): cell for metric, cell in zip(values, cells, strict=True)}
+                    writer.writerow({"name": f"{split}/image {index}".strip("/"), **line})
     if curve:
         (folder / "csv").mkdir()
         lines = [f"{step},,{value}" for step, value in curve]

@@ -22,6 +22,11 @@ class MetricInfo(NamedTuple):
     higher_is_better: bool
     task: str
 
+    @property
+    def heading(self) -> str:
+        """The title with the unit, where there is one."""
+        return f"{self.title} ({self.unit})" if self.unit else self.title
+
 
 FACTS: dict[str, MetricInfo] = {
     info.name: info

@@ -10,9 +10,8 @@ from statistics import fmean
 
 from indexnet.core import statistics
 from indexnet.report import provenance
-from indexnet.report.numbers import parse_number
-from indexnet.report.provenance import Protocol, check_protocol
-from indexnet.report.table import SMOKE_BUDGET, Agreement, Block, Measurement, Table, TableRow
+from indexnet.report.provenance import check_protocol
+from indexnet.report.table import SMOKE_BUDGET, Agreement, Block, Measurement, Protocol, Table, TableRow
 from indexnet.run.experiment import Column, Experiment, Row, known_metrics
 from indexnet.run.run_sets import Run, RunSet, read_per_image
 
@@ -89,12 +88,13 @@ def _columns(experiment: Experiment, rows: Sequence[TableRow]) -> tuple[tuple[Co
     for column in experiment.columns:
         bases.setdefault(column.metric.rpartition("/")[2], column)
     splits = dict.fromkeys(metric.rpartition("/")[0] for metric in found if metric.rpartition("/")[2] in bases)
+    known = known_metrics()
     columns = tuple(
         dataclasses.replace(
             column,
             metric=f"{split}/{base}" if split else base,
             printed="" if index else column.printed,
-            title=f"{split} {_title(base)}".strip(),
+            title=f"{split} {known[base].heading if base in known else base}".strip(),
             split=split,
         )
         for index, split in enumerate(splits)
@@ -119,47 +119,25 @@ def _enough_digits(columns: Sequence[Column], rows: Sequence[TableRow]) -> tuple
     return tuple(found)
 
 
-def _title(metric: str) -> str:
-    """Return a metric's heading, without any split."""
-    facts = known_metrics().get(metric)
-    if facts is None:
-        return metric
-    return f"{facts.title} ({facts.unit})" if facts.unit else facts.title
-
-
 def _block(label: str, rows: Sequence[TableRow], columns: Sequence[Column], ranked: bool, comparable: bool) -> Block:
     """Measure, rank and compare the rows of one block with each other."""
     agreement = {}
     for column in columns:
-        _measure(rows, column, ranked, comparable)
+        for row in rows:
+            values = {run.seed: run.metrics[column.metric] for run in row.done if column.metric in run.metrics}
+            printed = row.printed.get(column.printed, "") if column.printed else ""
+            row.measured[column.metric] = Measurement(values, column.higher_is_better, printed, comparable)
         cells = [row.measured[column.metric] for row in rows]
-        pairs = [
-            (printed, cell.mean)
-            for cell in cells
-            if (printed := parse_number(cell.printed)) is not None and cell.mean is not None
-        ]
+        ranks = statistics.ranks([cell.mean for cell in cells], column.higher_is_better)
+        for cell, rank in zip(cells, ranks, strict=True):
+            cell.rank = rank if ranked else None
+        pairs = [(cell.target, cell.mean) for cell in cells if cell.target is not None and cell.mean is not None]
         if any(cell.printed for cell in cells):
             tau = statistics.kendall_tau_b([a for a, _ in pairs], [b for _, b in pairs])
             agreement[column.metric] = Agreement(tau, len(pairs))
     if ranked:
         _mark_ties(rows, columns)
     return Block(label, tuple(rows), agreement)
-
-
-def _measure(rows: Sequence[TableRow], column: Column, ranked: bool, comparable: bool) -> None:
-    for row in rows:
-        values = {run.seed: run.metrics[column.metric] for run in row.done if column.metric in run.metrics}
-        printed = row.printed.get(column.printed, "") if column.printed else ""
-        measurement = Measurement(values, column.higher_is_better, printed=printed)
-        target, mean = parse_number(printed), measurement.mean
-        if comparable and target is not None and mean is not None:
-            measurement.difference = mean - target
-        row.measured[column.metric] = measurement
-    if ranked:
-        means = [row.measured[column.metric].mean for row in rows]
-        for row, rank in zip(rows, statistics.ranks(means, column.higher_is_better), strict=True):
-            row.measured[column.metric].rank = rank
-            row.measured[column.metric].best = rank == 1
 
 
 def _mark_ties(rows: Sequence[TableRow], columns: Sequence[Column]) -> None:

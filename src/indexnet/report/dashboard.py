@@ -12,18 +12,15 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from indexnet.core.errors import UserError
 from indexnet.core.files import read_json, write_json
 from indexnet.report.markdown import line
-from indexnet.run.experiment import known_metrics
+from indexnet.report.table import Table
+from indexnet.run.experiment import Column, known_metrics
 from indexnet.run.run_sets import read_pictures
 from indexnet.run.wandb_names import LOSS, RECORD, STEP, metric_key, picture_key, printed_key, setting_tag
-
-if TYPE_CHECKING:
-    from indexnet.report.table import Table
-    from indexnet.run.experiment import Column
 
 # untyped: its own types name what it exports at run time only
 ws: Any = import_module("wandb_workspaces.workspaces")

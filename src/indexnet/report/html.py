@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from markupsafe import Markup
 
@@ -18,10 +18,8 @@ from indexnet.report.pictures import Strip, common, embed, samples
 from indexnet.report.provenance import facts
 from indexnet.report.rendering import render
 from indexnet.report.table import COSTS, Block, Measurement, Table, TableRow
+from indexnet.run.experiment import Column
 from indexnet.run.run_sets import Picture, read_curve
-
-if TYPE_CHECKING:
-    from indexnet.run.experiment import Column
 
 GENERATOR = "indexnet report"
 """Content of the page's generator tag; tells our reports from other people's files."""

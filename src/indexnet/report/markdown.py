@@ -62,7 +62,7 @@ def _measured(m: Measurement) -> list[object]:
     tied = int(m.tied) if m.rank is not None else None
     bounds = [m.interval.low, m.interval.high] if m.interval is not None else [None, None]
     found = [m.mean, m.sd, len(m.values) or None, best, seed, per_seed, m.difference, m.rank, tied]
-    return [parse_number(m.printed), *found, *bounds]
+    return [m.target, *found, *bounds]
 
 
 def _plain(value: object) -> object:

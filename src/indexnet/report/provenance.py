@@ -4,38 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from indexnet.report.table import Protocol, Table, TableRow
+from indexnet.run.experiment import Column, Experiment
 from indexnet.run.run_sets import RunSet, read_config
-
-if TYPE_CHECKING:
-    from indexnet.report.table import Table, TableRow
-    from indexnet.run.experiment import Column, Experiment
 
 FULL_BUDGET = "paper"
 VALIDATION = "validation"
 """The ``split`` of records of runs that were not measured on test data."""
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """What is known about the protocol of an experiment's finished runs.
-
-    Attributes:
-        changes: what differs from the experiment file at the runs' data and budget, such as
-            ``training.steps 600 instead of 60000``.
-        unknown: labels of rows for which it cannot be told, because the configuration of a run cannot be read or that
-            of the row cannot be composed.
-    """
-
-    changes: tuple[str, ...] = ()
-    unknown: tuple[str, ...] = ()
-
-    @property
-    def followed(self) -> bool:
-        """Whether every finished run is known to have followed the experiment file."""
-        return not self.changes and not self.unknown
 
 
 def check_protocol(

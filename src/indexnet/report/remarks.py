@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
 
 from indexnet.core.statistics import LEVEL
 from indexnet.report.numbers import fixed, spread
 from indexnet.report.table import SMOKE_BUDGET, Table
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 COST_RULE = (
     "GFLOPs by the papers' counting rule (convolutions, shared columns once, / 1024³); "

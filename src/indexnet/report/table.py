@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from indexnet.core import statistics
+from indexnet.report.numbers import parse_number
 from indexnet.run.experiment import Column, Experiment, Row
 from indexnet.run.run_sets import Run, RunSet
-
-if TYPE_CHECKING:
-    from indexnet.report.provenance import Protocol
 
 SMOKE_BUDGET = "smoke"
 """A few steps on a few images: whatever an experiment says, nothing can be ranked with it."""
@@ -47,7 +45,7 @@ COSTS = (
     Cost("train_samples_per_s", "Training\nsamples/s", "samples/s", "Samples/s"),
     Cost("peak_memory_mb", "Peak MB"),
 )
-"""What a row costs: counted, then measured; see :func:`indexnet.report.fields.cost` for their form."""
+"""What a row costs: counted, then measured; see :func:`indexnet.report.fields.cost_text` for their form."""
 
 
 @dataclass
@@ -57,25 +55,23 @@ class Measurement:
     Attributes:
         values: seed -> value, the metric's own unit.
         higher_is_better: direction of the metric.
+        printed: the paper's cell as printed, "" where there is none.
+        comparable: whether the two may be subtracted.
         rank: 1 is best among the measured rows; None where the budget ranks nothing.
-        best: whether it has rank 1.
         tied: not the best, but a paired bootstrap cannot tell it from the best.
         interval: of (this - best), None where it was not computed.
         pooled: whether the values are not the means of the per-image ones, as for numbers that are computed from the
             pixels of all images at once; the interval is of those means nevertheless.
-        printed: the paper's cell as printed, "" where there is none.
-        difference: measured minus printed mean, only where the two are comparable.
     """
 
     values: Mapping[int, float]
     higher_is_better: bool
+    printed: str
+    comparable: bool
     rank: int | None = None
-    best: bool = False
     tied: bool = False
     interval: statistics.Interval | None = None
     pooled: bool = False
-    printed: str = ""
-    difference: float | None = None
 
     @property
     def mean(self) -> float | None:
@@ -86,6 +82,22 @@ class Measurement:
     def sd(self) -> float | None:
         """Sample standard deviation over seeds; None for fewer than two."""
         return statistics.sample_sd(list(self.values.values()))
+
+    @property
+    def target(self) -> float | None:
+        """The printed number; None where there is none."""
+        return parse_number(self.printed)
+
+    @property
+    def difference(self) -> float | None:
+        """Measured minus printed mean, only where the two are comparable."""
+        target, mean = self.target, self.mean
+        return mean - target if self.comparable and target is not None and mean is not None else None
+
+    @property
+    def best(self) -> bool:
+        """Whether it has rank 1."""
+        return self.rank == 1
 
     @property
     def sign(self) -> str:
@@ -183,6 +195,26 @@ class Block:
     label: str
     rows: tuple[TableRow, ...]
     agreement: Mapping[str, Agreement]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is known about the protocol of an experiment's finished runs.
+
+    Attributes:
+        changes: what differs from the experiment file at the runs' data and budget, such as
+            ``training.steps 600 instead of 60000``.
+        unknown: labels of rows for which it cannot be told, because the configuration of a run cannot be read or that
+            of the row cannot be composed.
+    """
+
+    changes: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def followed(self) -> bool:
+        """Whether every finished run is known to have followed the experiment file."""
+        return not self.changes and not self.unknown
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 from indexnet.report import remarks
 from indexnet.report.fields import grid
 from indexnet.report.table import Table
+from indexnet.run.experiment import Column
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
-
-    from indexnet.run.experiment import Column
 
 _SIGNS = ("★", "≈")
 _NAME = 16  # characters that a row's name keeps in a narrow terminal
