@@ -85,7 +85,7 @@ def _resolves(dotted):
     ("dotted", "there"),
     [
         ("run.config.freeze", True), ("run.config.melt", False), ("run.cooking.freeze", False),
-        ("tasks.base.Task.training_step", True), ("tasks.base.Task.lunch_step", False), ("run.record.COSTS", True),
+        ("tasks.base.Task.training_step", True), ("tasks.base.Task.lunch_step", False), ("report.table.COSTS", True),
         ("resampling.list_resampling", True), ("optimizer.lr", False),
     ],
 )  # fmt: skip

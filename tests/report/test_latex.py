@@ -8,29 +8,15 @@ import pytest
 
 from indexnet.report.build import build
 from indexnet.report.latex import NONE, escape, table_tex
-from indexnet.run.run_sets import find_run_sets
 from indexnet.run.tables import list_experiments, load_experiment
-from report_fabricated import MAE, PSNR, column, experiment, record, row, write_run
+from report_fabricated import MAE, PSNR, built, column, record, row, write_run
 
 # commands of LaTeX itself and of booktabs
-KNOWN = {
-    *(
-        "begin",
-        "end",
-        "centering",
-        "small",
-        "setlength",
-        "tabcolsep",
-        "caption",
-        "label",
-        "multicolumn",
-        "textit",
-        "mathbf",
-    ),
-    *("pm", "approx", "tau", "sigma", "times", "star", "uparrow", "downarrow", "cdot", "ldots", "usepackage"),
-    *("textbackslash", "textasciitilde", "textasciicircum"),
-    *("toprule", "midrule", "cmidrule", "bottomrule"),
-}
+KNOWN = frozenset(
+    """begin end centering small setlength tabcolsep caption label multicolumn textit mathbf usepackage
+    pm approx tau sigma times star uparrow downarrow cdot ldots textbackslash textasciitilde textasciicircum
+    toprule midrule cmidrule bottomrule""".split()  # noqa: SIM905
+)
 
 
 def cells(line):
@@ -98,8 +84,8 @@ def test_measured_printed_and_missing_cells(tmp_path):
         row("c", "failed"),
         row("d", "waiting", pending="not there_yet"),
     ]
-    made = experiment(rows, [column(**PSNR | {"printed": "p"}), column(**MAE)], title="A {made_up} table")
-    lines = check(text := table_tex(build(made, find_run_sets(tmp_path, "made_up")[0])))
+    table = built(tmp_path, rows, [column(**PSNR | {"printed": "p"}), column(**MAE)], title="A {made_up} table")
+    lines = check(text := table_tex(table))
     assert lines[0].startswith(r" & \multicolumn{3}{c}{PSNR (dB) $\uparrow$} & MAE $\downarrow$ & ")
     assert lines[1].startswith("Row & printed & measured & best seed & measured & printed & counted")
     assert lines[2].startswith(
@@ -116,7 +102,7 @@ def test_blocks_are_headed(tmp_path):
     rows = [row(f"a_{s}", f"A, sigma {s}", block=f"sigma {s}", base="a") for s in (15, 25)]
     for each in rows:
         write_run(tmp_path, each.name, 0, record({"psnr": 30.0}))
-    lines = check(table_tex(build(experiment(rows, [column(**PSNR)]), find_run_sets(tmp_path, "made_up")[0])))
+    lines = check(table_tex(built(tmp_path, rows, [column(**PSNR)])))
     assert [line[:40] for line in lines if line.startswith("\\multicolumn")] == [
         r"\multicolumn{5}{l}{\textit{sigma 15}} \\"[:40],
         r"\multicolumn{5}{l}{\textit{sigma 25}} \\"[:40],

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from html import unescape
 
 import pytest
-from rich.console import Console
 
-from indexnet.report import html, latex, markdown, remarks, terminal
-from indexnet.report.build import build
+from indexnet.report import html, latex, markdown, remarks
 from indexnet.report.provenance import facts
-from indexnet.run.run_sets import find_run_sets
-from indexnet.run.tables import list_experiments, load_experiment
 from report_checker import check
-from report_fabricated import MAE, PSNR, column, experiment, record, row, write_run
-
-
-def in_terminal(table, width=100):
-    console = Console(width=width, file=io.StringIO(), color_system=None)
-    terminal.show(table, console)
-    return console.file.getvalue()
+from report_fabricated import MAE, PSNR, built, column, record, row, write_run
+from table_support import in_terminal, read_csv
 
 
 def sparse(runs, idle=9, **values):
@@ -32,8 +21,7 @@ def sparse(runs, idle=9, **values):
     rows = [row("a", "Alpha", printed={"p": "31.11"}), row("b", "Beta", printed={"p": "32.22"})]
     rows += [row(f"x{i}", f"Idle {i}", printed={"p": f"4{i}.44"}) for i in range(idle - 1)]
     rows.insert(1, row("y", "Waiting", printed={"p": "55.55"}, pending="not there yet"))
-    made = experiment(rows, [column(**PSNR | {"printed": "p"}), column(**MAE)], seeds=(0,), **values)
-    return build(made, find_run_sets(runs, "made_up")[0])
+    return built(runs, rows, [column(**PSNR | {"printed": "p"}), column(**MAE)], seeds=(0,), **values)
 
 
 def test_rows_without_runs_are_folded_away_for_people_and_kept_for_programs(tmp_path):
@@ -56,7 +44,7 @@ def test_rows_without_runs_are_folded_away_for_people_and_kept_for_programs(tmp_
     shown = in_terminal(table)
     assert "Left out here: 8 rows not run, 1 row pending" in shown
     assert "40.44" not in shown
-    assert len(list(csv.DictReader(io.StringIO(markdown.table_csv(table))))) == 11
+    assert len(read_csv(table)) == 11
     assert all(f"4{i}.44" in latex.table_tex(table) for i in range(8))
 
 
@@ -84,14 +72,13 @@ def test_what_is_missing_is_said_in_plain_words_everywhere(tmp_path):
         assert all(line in text for line in said)
         assert "it failed" in text
         assert re.search(r"unreadable.*record\.json has schema 2.*update indexnet", text)
-    line = next(line for line in csv.DictReader(io.StringIO(markdown.table_csv(table))) if line["row"] == "b")
+    line = next(line for line in read_csv(table) if line["row"] == "b")
     assert (line["status"], line["seeds_finished"], line["seeds_expected"]) == ("partial", "1", "6")
 
 
 def test_a_metric_that_nothing_measured_is_named(tmp_path):
     write_run(tmp_path, "a", 0, record({"psnr": 30.0}))
-    made = experiment([row("a", "A")], [column(**PSNR), column(**MAE)], seeds=(0,))
-    table = build(made, find_run_sets(tmp_path, "made_up")[0])
+    table = built(tmp_path, [row("a", "A")], [column(**PSNR), column(**MAE)], seeds=(0,))
     assert remarks.missing(table) == ["No finished run has MAE."]
 
 
@@ -110,7 +97,7 @@ def test_status_in_one_word(tmp_path, statuses, expected):
     write_run(tmp_path, "other", 0, record({"psnr": 30.0}))
     for seed, status in enumerate(statuses):
         write_run(tmp_path, "a", seed, record({"psnr": 30.0}, status=status))
-    table = build(experiment([row("a", "A")], [column(**PSNR)]), find_run_sets(tmp_path, "made_up")[0])
+    table = built(tmp_path, [row("a", "A")], [column(**PSNR)])
     assert table.rows[0].status(2) == expected
 
 
@@ -119,42 +106,7 @@ def test_records_say_what_they_changed_and_where_they_were_measured(tmp_path):
     write_run(tmp_path, "a", 0, record({"psnr": 30.0}, changes=[batch, rate], split="test"))
     other = record({"psnr": 31.0}, changes=[batch], split="validation", device="another CPU (1 threads)")
     write_run(tmp_path, "b", 0, other)
-    made = experiment([row("a", "A"), row("b", "B")], [column(**PSNR)], seeds=(0,))
-    table = build(made, find_run_sets(tmp_path, "made_up")[0])
+    table = built(tmp_path, [row("a", "A"), row("b", "B")], [column(**PSNR)], seeds=(0,))
     assert dict(facts(table))["Against the printed protocol"] == f"{batch}; {rate} (1 of 2 runs)"
     assert "Measured on validation data instead of test data: B." in table.warnings
     assert any("different devices (a CPU (1 threads), another CPU" in text for text in table.warnings)
-
-
-# --- nothing is fetched ------------------------------------------------------------------------------------------
-
-FETCHED = re.compile(r"""@import|url\(|(?:src|srcset|href|poster|data|action|background)\s*=(?!["']?data:)""")
-
-
-def outside(page):
-    """References of a page to anything but itself; text is looked at without its tags."""
-    tags = re.findall(r"<[^>]*>", page)
-    style = page[page.index("<style>") : page.index("</style>")]
-    return [part for part in (*tags, style) if FETCHED.search(re.sub(r'title="[^"]*"', "", part))]
-
-
-def test_the_search_for_references_finds_them():
-    for bad in ('<img src="x.png">', "<a href=//x>", '<link rel="stylesheet" href="https://x">', "<use href='#a'>"):
-        assert outside(f"<style></style>{bad}") == [bad]
-    assert outside("<style>a { background: url(x) }</style>")
-    assert outside("<style>@import 'x';</style>")
-    assert not outside('<style></style><img src="data:image/png;base64,AA"><link rel="icon" href="data:,">')
-
-
-@pytest.mark.parametrize("name", list_experiments())
-def test_pages_refer_to_nothing_outside(name, tmp_path):
-    made = load_experiment(name)
-    metrics = {each.metric: 30.0 for each in made.columns}
-    for each in [each for each in made.rows if not each.pending][:3]:
-        write_run(tmp_path, each.name, 0, record(metrics), name=name, setting="scenes-small")
-    (runs,) = find_run_sets(tmp_path, name)
-    for table in (build(made, None), build(made, runs)):
-        page = html.page(table, "now")
-        check(page)
-        assert outside(page) == []
-        assert "default-src 'none'" in page

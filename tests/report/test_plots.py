@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from xml.etree import ElementTree
 
@@ -71,18 +72,21 @@ def test_scatter_uses_a_logarithmic_axis_for_wide_costs():
     assert "(logarithmic)" not in scatter([(p, 1.0 + i) for i, (p, _) in enumerate(points)], "GFLOPs", "PSNR", 2)
 
 
-def test_scatter_labels_do_not_overlap():
-    points = [(series(i, [20.0 + 0.01 * i], label=f"a rather long name {i}"), 1.0 + 0.001 * i) for i in range(1, 9)]
-    root = parse(scatter(points, "GFLOPs", "PSNR", 2))
-    boxes = []
-    for text in root.iter("text"):
-        if "label" in text.get("class", ""):
-            x, y = float(text.get("x")), float(text.get("y"))
-            boxes.append((x, y - 10, x + 6.9 * len(text.text), y + 3))
-    for i, a in enumerate(boxes):
-        for b in boxes[:i]:
+def test_scatter_names_what_has_room_and_names_do_not_overlap():
+    apart = [(series(i, [20.0 + 2 * i], label=f"row {i}"), 1.0 + i) for i in range(1, 9)]
+    near = [(series(i, [20.0 + 0.01 * i], label=f"a rather long name {i}"), 1.0 + 0.001 * i) for i in range(1, 9)]
+    same = [(series(i, [20.0], label=f"a rather long name {i}"), 1.0) for i in range(1, 13)]
+    for points, named in ((apart, 8), (near, 8), (same, 4)):  # four spots around a disc have room, and no name is cut
+        root = parse(scatter(points, "GFLOPs", "PSNR", 2))
+        names = [text for text in root.iter("text") if "label" in text.get("class", "")]
+        assert len(names) == named
+        boxes = []
+        for name in names:
+            x, y = float(name.get("x")), float(name.get("y"))
+            boxes.append((x, y - 10, x + 6.9 * len(name.text), y + 3))
+        for a, b in itertools.combinations(boxes, 2):
             assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
-    assert len(discs(root)) == 8
+        assert len(discs(root)) == len(points)
 
 
 def test_single_values_and_equal_values_draw():

@@ -9,6 +9,7 @@ import pytest
 
 from indexnet.report import html, markdown, remarks, terminal
 from indexnet.report.build import build
+from indexnet.report.fields import cost_text, grid
 from indexnet.report.provenance import facts
 from indexnet.run.run_sets import find_run_sets
 from indexnet.run.tables import load_experiment
@@ -25,20 +26,16 @@ SIGMAS = (15, 25)
 def blocked(**values):
     """Three rows at two noise levels, printed for the test splits of train400; another printed column stays empty."""
     printed = {
-        ("a", 15): {"psnr_{s}": "31.7", "params": "7.09M"},
-        ("b", 15): {"psnr_{s}": "31.2", "params": "+16"},
-        ("c", 15): {},
-        ("a", 25): {"psnr_{s}": "29.2", "params": "7.09M"},
-        ("b", 25): {"psnr_{s}": "29.3", "params": "+16"},
-        ("c", 25): {},
-    }
+        ("a", 15): {"psnr_{s}": "31.7", "params": "7.09M"}, ("b", 15): {"psnr_{s}": "31.2", "params": "+16"},
+        ("a", 25): {"psnr_{s}": "29.2", "params": "7.09M"}, ("b", 25): {"psnr_{s}": "29.3", "params": "+16"},
+    }  # fmt: skip
     rows = [
         row(
             f"{name}_sigma{sigma}",
             f"{name.upper()}, sigma {sigma}",
             block=f"sigma {sigma}",
             base=name,
-            printed=printed[name, sigma],
+            printed=printed.get((name, sigma), {}),
             pending="not there yet" if name == "c" else "",
         )
         for sigma in SIGMAS
@@ -116,10 +113,10 @@ def test_parameter_differences_refer_to_the_own_block_or_to_one_that_has_run(tmp
     runs = write_blocked(tmp_path)
     table = build(blocked(), runs)
     assert [table.reference(line).name for line in table.rows[1::3]] == ["a_sigma15", "a_sigma25"]
-    assert remarks.cost(table, table.rows[1], "parameters") == "7.09M (+16)"
+    assert cost_text(table, table.rows[1], "parameters") == "7.09M (+16)"
     left = dataclasses.replace(runs, runs=tuple(run for run in runs.runs if run.row != "a_sigma25"))
     table = build(blocked(), left)
-    assert remarks.cost(table, table.rows[4], "parameters") == "7.09M (+16)"
+    assert cost_text(table, table.rows[4], "parameters") == "7.09M (+16)"
 
 
 def test_rows_that_an_experiment_with_blocks_does_not_know_are_a_block_of_their_own(tmp_path):
@@ -201,7 +198,7 @@ def test_differences_only_in_columns_with_printed_numbers(tmp_path):
     made = dataclasses.replace(load_experiment(THESIS), columns=(load_experiment(THESIS).columns[0], column(**MAE)))
     table = build(made, find_run_sets(tmp_path, THESIS)[0])
     assert table.comparable
-    head, cells = markdown.grid(table, table.rows, table.columns)
+    head, cells = grid(table, table.rows, table.columns)
     assert head.count("difference") == 1
     assert {len(line) for line in cells} == {len(head)}
     page = html.page(table, "now")

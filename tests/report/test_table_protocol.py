@@ -12,7 +12,7 @@ from indexnet.report.build import build
 from indexnet.report.provenance import facts
 from indexnet.run.run_sets import find_run_sets
 from indexnet.run.tables import load_experiment
-from report_fabricated import PSNR, column, experiment, record, row, write_run
+from report_fabricated import PSNR, built, column, experiment, record, row, write_run
 from table_support import THESIS, in_terminal, measured, read_csv, write_thesis
 
 
@@ -50,14 +50,14 @@ def test_differences_on_the_printed_data_budget_and_protocol(tmp_path):
         ("trainer.gradient_clip=0.5", "trainer.gradient_clip 0.5 instead of unset"),
     ],
 )
-def test_a_changed_protocol_is_named_and_not_compared(tmp_path, capsys, override, said):
+def test_a_changed_protocol_is_named_and_not_compared(tmp_path, override, said):
     write_thesis(tmp_path, override)
     table = thesis_table(tmp_path)
     assert table.protocol.changes == (said,)
     assert not table.comparable
     assert measured(table).difference is None
     assert all(line["psnr_difference"] == "" for line in read_csv(table))
-    texts = [markdown.markdown(table), unescape(html.page(table, "now")), in_terminal(table, tmp_path, capsys)]
+    texts = [markdown.markdown(table), unescape(html.page(table, "now")), in_terminal(table)]
     for text in texts:
         assert f"do not follow the experiment's protocol: {said}." in text
         assert "no differences are given" in text
@@ -69,8 +69,8 @@ def test_a_changed_protocol_is_named_and_not_compared(tmp_path, capsys, override
 @pytest.mark.parametrize(("value", "shown"), [(0.0735, "0.0735"), (0.735, "0.735"), (7.35, "7.35"), (735.0, "735.00")])
 def test_other_data_get_the_decimals_that_their_numbers_need(tmp_path, value, shown):
     write_run(tmp_path, "a", 0, record({"psnr": value}))
-    made = experiment([row("a", "A")], [column(**PSNR)], seeds=(0,))
-    assert f"{shown} ★" in markdown.markdown(build(made, find_run_sets(tmp_path, "made_up")[0])).replace("*", "")
+    table = built(tmp_path, [row("a", "A")], [column(**PSNR)], seeds=(0,))
+    assert f"{shown} ★" in markdown.markdown(table)
 
 
 def test_many_changes_are_counted_where_space_is_short_and_named_once(tmp_path):
@@ -120,6 +120,5 @@ def test_another_data_set_or_budget_is_not_compared_but_follows_the_protocol(tmp
 
 def test_a_full_budget_without_printed_numbers_is_that_of_the_experiment_file(tmp_path):
     write_run(tmp_path, "a", 0, record({"psnr": 30.0}), setting="photos-paper")
-    made = experiment([row("a", "A")], [column(**PSNR)], seeds=(0,))
-    said = dict(facts(build(made, find_run_sets(tmp_path, "made_up")[0])))
+    said = dict(facts(built(tmp_path, [row("a", "A")], [column(**PSNR)], seeds=(0,))))
     assert said["Budget"] == "paper (full, as the experiment file says)"

@@ -1,9 +1,11 @@
-"""Reads a page of a report and checks that it is well formed: tags closed, anchors unique and all there."""
+"""Reads a page of a report and checks it: tags closed, anchors unique and all there, nothing fetched from outside."""
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 
+FETCHED = re.compile(r"""@import|url\(|(?:src|srcset|href|poster|data|action|background)\s*=(?!["']?data:)""")
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
@@ -34,7 +36,16 @@ class Checker(HTMLParser):
         self.text.append(data)
 
 
+def outside(page):
+    """References of a page to anything but itself; text is looked at without its tags."""
+    tags = re.findall(r"<[^>]*>", page)
+    style = page[page.index("<style>") : page.index("</style>")]
+    return [part for part in (*tags, style) if FETCHED.search(re.sub(r'title="[^"]*"', "", part))]
+
+
 def check(page):
+    assert outside(page) == []
+    assert "default-src 'none'" in page
     checker = Checker()
     checker.feed(page)
     checker.close()

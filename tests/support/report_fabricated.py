@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from indexnet.report.build import build
 from indexnet.run.experiment import Column, Experiment, Row
+from indexnet.run.run_sets import find_run_sets
 
 PSNR = {"metric": "psnr", "title": "PSNR (dB)", "higher_is_better": True, "digits": 2}
 MAE = {"metric": "mae", "title": "MAE", "higher_is_better": False, "digits": 4}
@@ -40,6 +42,11 @@ def experiment(rows: Sequence[Any], columns: Sequence[Any], **values: Any) -> An
         "cost_input": (1, 32, 32),
     }
     return Experiment(**{**defaults, **values, "rows": tuple(rows), "columns": tuple(columns)})
+
+
+def built(runs: Path, rows: Sequence[Any], columns: Sequence[Any], **values: Any) -> Any:
+    """The table of a made-up experiment and of its runs in this folder."""
+    return build(experiment(rows, columns, **values), find_run_sets(runs, "made_up")[0])
 
 
 def record(metrics: Mapping[str, float] | None = None, **values: Any) -> dict[str, Any]:
@@ -100,21 +107,16 @@ def write_run(
     (folder / "config.yaml").write_text("seed: 0\n", encoding="utf-8")
     if content is not None:
         (folder / "record.json").write_text(json.dumps(content), encoding="utf-8")
-    if per_image:
+    tables = splits or ({"": per_image} if per_image else {})
+    if tables:  # as the run writes it: every image fills its own split's columns
+        columns = [f"{split}/{metric}".strip("/") for split, values in tables.items() for metric in values]
         with (folder / "per_image.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["name", *per_image])
-            for index, values in enumerate(zip(*per_image.values(), strict=True)):
-                writer.writerow([f"image {index}", *values])
-    for split, values in (splits or {}).items():  # as the run writes it: every image fills its own split's columns
-        columns = [f"{name}/{metric}" for name, found in (splits or {}).items() for metric in found]
-        with (folder / "per_image.csv").open("a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, ["name", *columns], restval="")
-            if file.tell() == 0:
-                writer.writeheader()
-            for index, cells in enumerate(zip(*values.values(), strict=True)):
-                line = {f"{split}/{metric}": cell for metric, cell in zip(values, cells, strict=True)}
-                writer.writerow({"name": f"{split}/image {index}", **line})
+            writer.writeheader()
+            for split, values in tables.items():
+                for index, cells in enumerate(zip(*values.values(), strict=True)):
+                    line = {f"{split}/{metric}".strip("/"): cell for metric, cell in zip(values, cells, strict=True)}
+                    writer.writerow({"name": f"{split}/image {index}".strip("/"), **line})
     if curve:
         (folder / "csv").mkdir()
         lines = [f"{step},,{value}" for step, value in curve]

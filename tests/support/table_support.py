@@ -6,9 +6,9 @@ import csv
 import io
 
 import yaml
+from rich.console import Console
 
-from indexnet.commands import report
-from indexnet.report import markdown
+from indexnet.report import markdown, terminal
 from indexnet.run.config import compose, freeze
 from indexnet.run.tables import load_experiment
 from report_fabricated import record, write_run
@@ -33,9 +33,11 @@ def measured(table, name=ROW):
     return next(line for line in table.rows if line.name == name).measured["psnr"]
 
 
-def in_terminal(table, folder, capsys):
-    report.show(table, folder)
-    return " ".join(capsys.readouterr().out.split())
+def in_terminal(table, width=160):
+    """What a terminal of this width shows, as one line."""
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    terminal.show(table, console)
+    return " ".join(console.file.getvalue().split())
 
 
 def read_csv(table):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,9 +15,6 @@ if TYPE_CHECKING:
 
 HELP = "count the parameters and multiply-adds of an experiment's rows beside the printed numbers"
 DISAGREES = 1
-
-_UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
-_PRINTED = re.compile(r"(\+?)\s*(\d+)(?:\.(\d+))?\s*([KMG]?)")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -53,8 +48,7 @@ def show(experiment: Experiment, lines: Sequence[Line]) -> int:
     return 0 if all(line.is_fine for line in lines) else DISAGREES
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(NamedTuple):
     """One printed cost and the counted one, written with the printed one's unit, sign and decimals.
 
     Attributes:
@@ -73,38 +67,30 @@ class Cell:
         return self.printed.replace(" ", "").removeprefix("+") == self.counted.removeprefix("+")
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """The costs of one row.
 
     Attributes:
         row: the row, without what the table repeats.
         costs: what was counted; None for a pending row.
-        parameters: printed beside counted; None where nothing is printed.
-        gflops: the same for multiply-adds by the papers' rule.
+        cells: printed beside counted, of :data:`COST_CELLS` those that are printed.
         exception: why the row is known to disagree; "" where it should agree.
     """
 
     row: Row
     costs: Costs | None
-    parameters: Cell | None
-    gflops: Cell | None
+    cells: Mapping[str, Cell]
     exception: str
 
     @property
     def agrees(self) -> bool | None:
         """Whether all printed costs agree; None where none are printed or the row is pending."""
-        return all(cell.agrees for cell in self.cells) if self.cells else None
-
-    @property
-    def cells(self) -> list[Cell]:
-        """What is printed."""
-        return [cell for cell in (self.parameters, self.gflops) if cell is not None]
+        return all(cell.agrees for cell in self.cells.values()) if self.cells else None
 
     @property
     def is_fine(self) -> bool:
         """Whether every printed cost agrees or is declared not to."""
-        return all(cell.agrees or cell.is_exception for cell in self.cells)
+        return all(cell.agrees or cell.is_exception for cell in self.cells.values())
 
 
 def count(experiment: Experiment, costs_of: Callable[[Experiment, Row], Costs] | None = None) -> list[Line]:
@@ -147,34 +133,35 @@ def _line(experiment: Experiment, row: Row, costs: Costs | None, reference: Cost
     from indexnet.core.errors import UserError
     from indexnet.run.experiment import COST_CELLS
 
-    parameters = gflops = None
+    cells: dict[str, Cell] = {}
     exception = experiment.exceptions.get(row.base, "")
     declared = experiment.exception_cells.get(row.base, frozenset(COST_CELLS)) if exception else frozenset()
-    if costs is not None:
-        if printed := row.printed.get("params", ""):
-            value = float(costs.parameters)
-            if printed.startswith("+") or row.printed.get("params_kind") == "delta":
-                if reference is None:
-                    raise UserError(
-                        f"experiment {experiment.name}: row {row.name!r} prints {printed} as an addition, but the file "
-                        "names no baseline that it is added to."
-                    )
-                value -= reference.parameters
-            parameters = Cell(printed, as_printed(printed, value), "params" in declared)
-        if printed := row.printed.get("gflops", ""):
-            gflops = Cell(printed, as_printed(printed, costs.paper_gflops), "gflops" in declared)
-    return Line(row, costs, parameters, gflops, exception)
+    for key in COST_CELLS:
+        printed = row.printed.get(key, "")
+        if costs is None or not printed:
+            continue
+        value = float(costs.parameters) if key == "params" else costs.paper_gflops
+        if key == "params" and (printed.startswith("+") or row.printed.get("params_kind") == "delta"):
+            if reference is None:
+                raise UserError(
+                    f"experiment {experiment.name}: row {row.name!r} prints {printed} as an addition, but the file "
+                    "names no baseline that it is added to."
+                )
+            value -= reference.parameters
+        cells[key] = Cell(printed, as_printed(printed, value), key in declared)
+    return Line(row, costs, cells, exception)
 
 
 def as_printed(printed: str, value: float) -> str:
     """Write a value with the sign, decimals and unit of a printed one."""
     from indexnet.core.errors import UserError
+    from indexnet.report.numbers import PRINTED, UNITS
 
-    match = _PRINTED.fullmatch(printed.strip())
+    match = PRINTED.fullmatch(printed.strip())
     if match is None:
         raise UserError(f"the printed cost {printed!r} cannot be read; it should look like 3.75M, +4.99K, +16 or 4.08.")
-    plus, _, decimals, unit = match.groups()
-    return f"{plus}{value / _UNITS[unit]:.{len(decimals or '')}f}{unit}"
+    plus, number, unit = match.groups()
+    return f"{plus}{value / UNITS[unit]:.{len(number.partition('.')[2])}f}{unit}"
 
 
 def table(experiment: Experiment, lines: Sequence[Line]) -> Table:
@@ -191,37 +178,28 @@ def table(experiment: Experiment, lines: Sequence[Line]) -> Table:
                     "GFLOPs\ncounted", "GMACs\ntrue"):  # fmt: skip
         shown.add_column(heading, justify="right", no_wrap=True)
     shown.add_column("agrees")
+    words = {True: ("yes", "green"), False: ("no", "red"), None: ("not printed", "dim")}
     for line in lines:
         if line.costs is None:
             shown.add_row(Text(line.row.label), *[""] * 6, Text("pending", style="dim"))
             continue
-        word, style = {True: ("yes", "green"), False: ("no", "red"), None: ("not printed", "dim")}[line.agrees]
-        if line.agrees is False and line.is_fine:
-            word, style = "exception", "yellow"
-        shown.add_row(
-            Text(line.row.label),
-            line.parameters.printed if line.parameters else "",
-            line.parameters.counted if line.parameters else "",
-            f"{line.costs.parameters:,}",
-            line.gflops.printed if line.gflops else "",
-            line.gflops.counted if line.gflops else f"{line.costs.paper_gflops:.2f}",
-            f"{line.costs.true_gmacs:.2f}",
-            Text(word, style=style),
-        )
+        word, style = ("exception", "yellow") if line.agrees is False and line.is_fine else words[line.agrees]
+        params = line.cells.get("params", Cell("", ""))
+        gflops = line.cells.get("gflops", Cell("", f"{line.costs.paper_gflops:.2f}"))
+        exact = f"{line.costs.parameters:,}", f"{line.costs.true_gmacs:.2f}"
+        cells = [params.printed, params.counted, exact[0], gflops.printed, gflops.counted, exact[1]]
+        shown.add_row(Text(line.row.label), *cells, Text(word, style=style))
     return shown
 
 
 def remarks(experiment: Experiment, lines: Sequence[Line]) -> list[str]:
     """Say in sentences how printed and counted costs compare, and by which rules they are counted."""
     printed = [line for line in lines if line.agrees is not None]
-    texts = []
-    if printed:
-        texts.append(f"{sum(line.agrees is True for line in printed)} of {len(printed)} rows with printed costs agree.")
-    else:
-        texts.append("The table prints no costs.")
+    agreed = sum(line.agrees is True for line in printed)
+    texts = [f"{agreed} of {len(printed)} rows with printed costs agree." if printed else "The table prints no costs."]
     reasons: set[str] = set()
     for line in printed:
-        wrong = [cell for cell in line.cells if not cell.agrees] or line.cells
+        wrong = [cell for cell in line.cells.values() if not cell.agrees] or line.cells.values()
         both = "; ".join(f"printed {cell.printed}, counted {cell.counted}" for cell in wrong)
         if line.exception and line.is_fine:
             known = "declared exception" if line.agrees is False else "declared as an exception, but agrees"

@@ -13,7 +13,6 @@ from indexnet.core.paths import DEFAULT_RUNS
 
 if TYPE_CHECKING:
     from indexnet.report.table import Table
-    from indexnet.run.experiment import Experiment
 
 HELP = "make the result table of an experiment: report.html, report.md, table.csv, table.tex"
 
@@ -37,18 +36,15 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         UserError: unknown experiment or data, no folder of runs where one was named, or files in the way.
     """
+    from rich.console import Console
+
+    from indexnet.report import terminal
+    from indexnet.report.build import build
+    from indexnet.report.provenance import check_protocol
+    from indexnet.run.run_sets import choose, find_run_sets
     from indexnet.run.tables import load_experiment
 
-    make(load_experiment(args.experiment), args)
-    return 0
-
-
-def make(experiment: Experiment, args: argparse.Namespace) -> None:
-    """Make the report of an experiment; the rest is as for :func:`main`."""
-    from indexnet.report.build import build
-    from indexnet.report.protocol import check_protocol
-    from indexnet.run.run_sets import choose, find_run_sets
-
+    experiment = load_experiment(args.experiment)
     base = Path(args.runs or DEFAULT_RUNS)
     if args.runs is not None and not base.is_dir():  # a mistyped folder must not look like a table without runs
         raise UserError(
@@ -61,7 +57,10 @@ def make(experiment: Experiment, args: argparse.Namespace) -> None:
     table = build(experiment, runs, others, check_protocol(experiment, runs, _find_changes))
     folder = Path(args.output or Path("reports") / experiment.name / (runs.name if runs else "no-runs"))
     write(table, folder, overwrite=args.overwrite)
-    show(table, folder)
+    console = Console(highlight=False)
+    terminal.show(table, console)
+    console.print(f"Report: {folder / FILES[0]}", soft_wrap=True, markup=False)
+    return 0
 
 
 def _find_changes(config: Mapping[str, Any]) -> list[list[str]] | None:
@@ -70,11 +69,8 @@ def _find_changes(config: Mapping[str, Any]) -> list[list[str]] | None:
     return find_changes(config)
 
 
-def write(table: Table, folder: Path, *, overwrite: bool = False) -> list[Path]:
+def write(table: Table, folder: Path, *, overwrite: bool) -> None:
     """Write ``report.html``, ``report.md``, ``table.csv`` and ``table.tex`` into a folder, replacing an earlier report.
-
-    Returns:
-        Their paths.
 
     Raises:
         UserError: the folder holds files of these names that are no report of ours, and ``overwrite`` is not set.
@@ -94,10 +90,8 @@ def write(table: Table, folder: Path, *, overwrite: bool = False) -> list[Path]:
         raise UserError(f"--output {folder} is a file; give a folder.")
     time = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
     contents = (page(table, time), markdown(table), table_csv(table), table_tex(table))
-    paths = [folder / name for name in FILES]
-    for path, content in zip(paths, contents, strict=True):
-        atomic_write(path, content)
-    return paths
+    for name, content in zip(FILES, contents, strict=True):
+        atomic_write(folder / name, content)
 
 
 def _is_report(path: Path) -> bool:
@@ -108,15 +102,3 @@ def _is_report(path: Path) -> bool:
             return f'name="generator" content="{GENERATOR}"' in file.read(2000)
     except (OSError, UnicodeDecodeError):
         return False
-
-
-def show(table: Table, folder: Path) -> None:
-    """Print the table, what is missing, and where the files are."""
-    from rich.console import Console
-    from rich.markup import escape
-
-    from indexnet.report import terminal
-
-    console = Console(highlight=False)
-    terminal.show(table, console)
-    console.print(escape(f"Report: {folder / FILES[0]}"), soft_wrap=True)

@@ -100,11 +100,8 @@ def read_json(path: str | Path) -> Any:
 
 def sha256_file(path: str | Path) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal."""
-    digest = hashlib.sha256()
     with Path(path).open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def format_bytes(count: int) -> str:

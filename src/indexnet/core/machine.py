@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def available_memory() -> int:
     """Return the bytes that this process can still take: of the machine, or of its control group if that has less."""
-    found = [_machine_memory()]
+    found = [_proc("meminfo", "MemAvailable") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2]
     for limit, used, cached in (
         ("memory.max", "memory.current", "inactive_file"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
@@ -33,18 +33,10 @@ def available_memory() -> int:
     return max(0, min(found))
 
 
-def _machine_memory() -> int:
+def _proc(file: str, key: str) -> int | None:
+    """Return a line of a file in ``/proc``; None where there is none, as on other systems than Linux."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):  # not Linux: half of all there is
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-
-
-def _status(key: str) -> int | None:
-    """Return a line of ``/proc/self/status``; None where there is none."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        lines = Path("/proc", file).read_text(encoding="ascii").splitlines()
     except OSError:
         return None
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:")), None)
@@ -52,7 +44,7 @@ def _status(key: str) -> int | None:
 
 def resident_memory() -> int:
     """Return what this process holds now; where that cannot be told, the most that it ever held."""
-    return _status("VmRSS") or peak_memory()
+    return _proc("self/status", "VmRSS") or peak_memory()
 
 
 def peak_memory() -> int:
@@ -60,7 +52,7 @@ def peak_memory() -> int:
     import resource  # Unix only
 
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return _status("VmHWM") or most
+    return _proc("self/status", "VmHWM") or most
 
 
 def peak_memory_mb(device: torch.device) -> float:

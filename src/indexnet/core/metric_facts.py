@@ -22,6 +22,11 @@ class MetricInfo(NamedTuple):
     higher_is_better: bool
     task: str
 
+    @property
+    def heading(self) -> str:
+        """The title with the unit, where there is one."""
+        return f"{self.title} ({self.unit})" if self.unit else self.title
+
 
 FACTS: dict[str, MetricInfo] = {
     info.name: info
@@ -44,3 +49,9 @@ FACTS: dict[str, MetricInfo] = {
         MetricInfo("delta3", "delta3", "", True, "depth"),
     )
 }
+
+GREY = {
+    "segmentation": "Grey pixels of the true classes have no label and do not count.",
+    "depth": "Grey pixels of error maps have no measured depth and do not count.",
+}
+"""What grey pixels in a task's pictures are, where there are any."""

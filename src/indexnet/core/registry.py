@@ -32,10 +32,6 @@ _registries: dict[str, Registry[Any]] = {}
 _plugins: set[str] = set()
 
 
-def _info_name(cls: type[Any]) -> str:
-    return str(cls.info.name)
-
-
 class Registry(Generic[Entry]):
     """Classes of one kind, by name.
 
@@ -51,7 +47,7 @@ class Registry(Generic[Entry]):
         kind: str,
         *packages: str,
         skip: Iterable[str] = (),
-        name_of: Callable[[type[Any]], str] = _info_name,
+        name_of: Callable[[type[Any]], str] = lambda cls: str(cls.info.name),
     ) -> None:
         self.kind, self.skip, self.name_of = kind, tuple(skip), name_of
         self._packages = packages
@@ -84,8 +80,10 @@ class Registry(Generic[Entry]):
         if not self._found:
             self._found = True  # first: a module may ask while it is imported
             try:
-                for package in self._packages:
-                    import_modules(package)
+                for package in map(importlib.import_module, self._packages):
+                    for module in sorted(each.name for each in pkgutil.iter_modules(package.__path__)):
+                        if not module.startswith("_"):
+                            importlib.import_module(f"{package.__name__}.{module}")
                 load_plugins()
             except BaseException:
                 self._found = False
@@ -192,13 +190,6 @@ def _import_plugin(name: str, source: str) -> None:
         ) from error
 
 
-def import_modules(package: str) -> None:
-    """Import a package and every module and package in it, but those whose names start with an underscore."""
-    for module in sorted(pkgutil.iter_modules(importlib.import_module(package).__path__), key=lambda each: each.name):
-        if not module.name.startswith("_"):
-            importlib.import_module(f"{package}.{module.name}")
-
-
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name nearest to ``name``, or None where nothing is near."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
@@ -208,9 +199,12 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """Build the error for an unknown name of a registry."""
     names = sorted(known)
-    guess = nearest(name, names)
-    hint = f" Did you mean {guess!r}?" if guess else ""
-    return UserError(f"unknown {kind} {shown(name)}.{hint} Known: {', '.join(names)}.")
+    return UserError(f"unknown {kind} {shown(name)}.{_hint(name, names)} Known: {', '.join(names)}.")
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    guess = nearest(name, known)
+    return f" Did you mean {guess!r}?" if guess else ""
 
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -231,6 +225,5 @@ def check_options(what: str, target: Callable[..., Any], options: Mapping[str, A
     known = option_names(target, skip)
     for key in options:
         if key not in known:
-            guess = nearest(key, known)
-            hint = f" Did you mean {guess!r}?" if guess else ""
-            raise UserError(f"{what} has no option {key!r}.{hint} Its options: {', '.join(known) or 'none'}.")
+            listed = ", ".join(known) or "none"
+            raise UserError(f"{what} has no option {key!r}.{_hint(key, known)} Its options: {listed}.")

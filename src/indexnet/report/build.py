@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING
 
 from indexnet.core import statistics
 from indexnet.report import provenance
-from indexnet.report.numbers import parse_number
-from indexnet.report.protocol import Protocol, check_protocol
-from indexnet.report.table import Agreement, Block, Measurement, Problem, Table, TableRow, can_rank
+from indexnet.report.provenance import check_protocol
+from indexnet.report.table import SMOKE_BUDGET, Agreement, Block, Measurement, Protocol, Table, TableRow
+from indexnet.run.experiment import Column, Experiment, Row, known_metrics
 from indexnet.run.run_sets import Run, RunSet, read_per_image
-
-if TYPE_CHECKING:
-    from indexnet.run.experiment import Column, Experiment
 
 OTHER_ROWS = "other rows"
 """The block of rows that an experiment with blocks does not know."""
@@ -43,43 +40,36 @@ def build(
     comparable = provenance.comparable(experiment, runs, protocol) and not stand_in
     if not comparable:
         columns = _enough_digits(columns, rows)
-    ranked = can_rank(experiment, runs)
+    ranked = experiment.ranks and not (runs is not None and runs.budget == SMOKE_BUDGET)
     labels = dict.fromkeys(row.block for row in rows)
     blocks = tuple(
         _block(label, [row for row in rows if row.block == label], columns, ranked, comparable) for label in labels
     )
-    problems = tuple(_problems(rows, seeds))
     warnings = (
         *provenance.stand_in_warnings(experiment, runs, columns, stand_in),
         *provenance.protocol_warnings(experiment, runs, protocol),
         *provenance.run_warnings(rows, columns),
     )
     return Table(
-        experiment, runs, tuple(others), columns, stand_in, blocks, seeds, comparable, protocol, problems, warnings
+        experiment, runs, tuple(others), columns, stand_in, blocks, seeds, ranked, comparable, protocol, warnings
     )
 
 
 def _rows(experiment: Experiment, by_row: Mapping[str, Sequence[Run]]) -> list[TableRow]:
     """Return the experiment's rows, then those that only have runs."""
-    rows: list[TableRow] = []
-    numbers: dict[str, int] = {}
-
-    def number(block: str) -> int:
-        numbers[block] = numbers.get(block, 0) + 1
-        return numbers[block]
-
-    for row in experiment.rows:
-        exception, runs = experiment.exceptions.get(row.base, ""), tuple(by_row.get(row.name, ()))
-        rows.append(
-            TableRow(
-                number(row.block), row.name, row.label, row.pending, exception, row.printed, runs, row.block, row.base
-            )
-        )
-    repeated = any(row.block for row in rows)
-    for name in sorted(set(by_row) - {row.name for row in rows}):
-        label = next((run.record.label for run in by_row[name] if run.record.label), name)
-        block = OTHER_ROWS if repeated else ""  # a row without a block is comparable with none of theirs
-        rows.append(TableRow(number(block), name, label, "", "", {}, tuple(by_row[name]), block, name))
+    known = {row.name: row for row in experiment.rows}
+    block = OTHER_ROWS if any(row.block for row in experiment.rows) else ""  # comparable with none of theirs
+    others = [
+        Row(name, next((run.record.label for run in by_row[name] if run.record.label), name), (), {}, block=block)
+        for name in sorted(set(by_row) - set(known))
+    ]
+    exceptions = {name: experiment.exceptions.get(row.base, "") for name, row in known.items()}
+    numbers: Counter[str] = Counter()
+    rows = []
+    for row in (*experiment.rows, *others):
+        numbers[row.block] += 1
+        runs, exception = tuple(by_row.get(row.name, ())), exceptions.get(row.name, "")
+        rows.append(TableRow(**vars(row), number=numbers[row.block], exception=exception, runs=runs))
     return rows
 
 
@@ -98,12 +88,13 @@ def _columns(experiment: Experiment, rows: Sequence[TableRow]) -> tuple[tuple[Co
     for column in experiment.columns:
         bases.setdefault(column.metric.rpartition("/")[2], column)
     splits = dict.fromkeys(metric.rpartition("/")[0] for metric in found if metric.rpartition("/")[2] in bases)
+    known = known_metrics()
     columns = tuple(
         dataclasses.replace(
             column,
             metric=f"{split}/{base}" if split else base,
             printed="" if index else column.printed,
-            title=f"{split} {_title(base)}".strip(),
+            title=f"{split} {known[base].heading if base in known else base}".strip(),
             split=split,
         )
         for index, split in enumerate(splits)
@@ -128,49 +119,25 @@ def _enough_digits(columns: Sequence[Column], rows: Sequence[TableRow]) -> tuple
     return tuple(found)
 
 
-def _title(metric: str) -> str:
-    """Return a metric's heading, without any split."""
-    from indexnet.run.experiment import known_metrics
-
-    facts = known_metrics().get(metric)
-    if facts is None:
-        return metric
-    return f"{facts.title} ({facts.unit})" if facts.unit else facts.title
-
-
 def _block(label: str, rows: Sequence[TableRow], columns: Sequence[Column], ranked: bool, comparable: bool) -> Block:
     """Measure, rank and compare the rows of one block with each other."""
     agreement = {}
     for column in columns:
-        _measure(rows, column, ranked, comparable)
+        for row in rows:
+            values = {run.seed: run.metrics[column.metric] for run in row.done if column.metric in run.metrics}
+            printed = row.printed.get(column.printed, "") if column.printed else ""
+            row.measured[column.metric] = Measurement(values, column.higher_is_better, printed, comparable)
         cells = [row.measured[column.metric] for row in rows]
-        pairs = [
-            (printed, cell.mean)
-            for cell in cells
-            if (printed := parse_number(cell.printed)) is not None and cell.mean is not None
-        ]
+        ranks = statistics.ranks([cell.mean for cell in cells], column.higher_is_better)
+        for cell, rank in zip(cells, ranks, strict=True):
+            cell.rank = rank if ranked else None
+        pairs = [(cell.target, cell.mean) for cell in cells if cell.target is not None and cell.mean is not None]
         if any(cell.printed for cell in cells):
             tau = statistics.kendall_tau_b([a for a, _ in pairs], [b for _, b in pairs])
             agreement[column.metric] = Agreement(tau, len(pairs))
     if ranked:
         _mark_ties(rows, columns)
     return Block(label, tuple(rows), agreement)
-
-
-def _measure(rows: Sequence[TableRow], column: Column, ranked: bool, comparable: bool) -> None:
-    for row in rows:
-        values = {run.seed: run.metrics[column.metric] for run in row.done if column.metric in run.metrics}
-        printed = row.printed.get(column.printed, "") if column.printed else ""
-        measurement = Measurement(values, column.higher_is_better, printed=printed)
-        target, mean = parse_number(printed), measurement.mean
-        if comparable and target is not None and mean is not None:
-            measurement.difference = mean - target
-        row.measured[column.metric] = measurement
-    if ranked:
-        means = [row.measured[column.metric].mean for row in rows]
-        for row, rank in zip(rows, statistics.ranks(means, column.higher_is_better), strict=True):
-            row.measured[column.metric].rank = rank
-            row.measured[column.metric].best = rank == 1
 
 
 def _mark_ties(rows: Sequence[TableRow], columns: Sequence[Column]) -> None:
@@ -210,16 +177,3 @@ def _pooled(values: Mapping[int, float], scores: statistics.Scores) -> bool:
         for seed, value in values.items()
         if scores.get(seed)
     )
-
-
-def _problems(rows: Iterable[TableRow], seeds: Sequence[int]) -> Iterable[Problem]:
-    for row in rows:
-        if row.pending:
-            continue
-        by_seed = {run.seed: run for run in row.runs}
-        for seed in seeds:
-            run = by_seed.get(seed)
-            if run is None:
-                yield Problem(row.label, seed, "missing", "not launched yet")
-            elif run.status != "done":
-                yield Problem(row.label, seed, "unfinished" if run.status == "running" else run.status, run.reason)

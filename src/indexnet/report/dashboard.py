@@ -6,23 +6,21 @@ Panels over what ``logger=wandb`` logs. Needs wandb-workspaces; only what is pub
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from indexnet.core.errors import UserError
-from indexnet.core.files import atomic_write, read_json, write_json
-from indexnet.run.experiment import known_metrics
+from indexnet.core.files import read_json, write_json
+from indexnet.report.markdown import line
+from indexnet.report.table import Table
+from indexnet.run.experiment import Column, known_metrics
 from indexnet.run.run_sets import read_pictures
 from indexnet.run.wandb_names import LOSS, RECORD, STEP, metric_key, picture_key, printed_key, setting_tag
-
-if TYPE_CHECKING:
-    from indexnet.report.table import Table
-    from indexnet.run.experiment import Column, Experiment
 
 # untyped: its own types name what it exports at run time only
 ws: Any = import_module("wandb_workspaces.workspaces")
@@ -42,24 +40,19 @@ COSTS = (("parameters", "Parameters"), ("paper_gflops", "GFLOPs"), ("train_sampl
 _USUAL_PICTURES = (("input", None), ("target", None), ("output", None), ("error", None), ("index", 0))
 _MOST_RUNS = 500
 _WIDTH, _HEIGHT = 12, 8  # of a panel, in the 24 columns of a report
+_GROUPED = {"groupby": GROUP_BY, "groupby_aggfunc": "mean", "max_runs_to_show": _MOST_RUNS}
 
 
 def write(table: Table, folder: Path, entity: str, project: str) -> tuple[Path, Path]:
-    """Write ``workspace.json`` and ``report.json`` into a folder, after a round trip through the library.
-
-    Raises:
-        UserError: the library does not read back what it wrote.
-    """
+    """Write ``workspace.json`` and ``report.json`` into a folder."""
     with _quiet():
-        texts = (
-            _checked(create_workspace(table, entity, project)),
-            _checked(create_report(table, entity or "me", project)),
-        )
+        made = create_workspace(table, entity, project), create_report(table, entity or "me", project)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output {folder} is a file; give a folder.")
     paths = folder / FILES[0], folder / FILES[1]
-    for path, text in zip(paths, texts, strict=True):
-        atomic_write(path, text)
+    for path, each in zip(paths, made, strict=True):
+        model = each._to_model()  # the library has no public way to write without a server
+        write_json(path, json.loads(model.model_dump_json(by_alias=True, exclude_none=True)))
     return paths
 
 
@@ -106,29 +99,6 @@ def publish(table: Table, folder: Path, entity: str | None, project: str) -> dic
         saved = {"workspace": [workspace._internal_id, workspace._internal_name], "report": report.id}
         write_json(folder / PUBLISHED, {**where, **saved})
         return {"workspace": str(workspace.url), "report": str(report.url)}
-
-
-def _checked(made: Any) -> str:
-    """Return a workspace or report as JSON, once the library reads its own writing as the same thing.
-
-    Raises:
-        UserError: it does not; what was built means something else to this version.
-    """
-    model = made._to_model()  # the library has no public way to write without a server
-    text = _text(model)
-    again = type(made)._from_model(type(model).model_validate_json(text))
-    if hasattr(made, "width"):
-        again.width = made.width  # the one thing that the library does not read
-    if _text(again._to_model()) != text:
-        raise UserError(
-            f"wandb-workspaces {version('wandb-workspaces')} does not read back the {type(made).__name__.lower()} that "
-            "it wrote; install another version (0.4.13 is known to work)."
-        )
-    return json.dumps(json.loads(text), indent=1) + "\n"
-
-
-def _text(model: Any) -> str:
-    return str(model.model_dump_json(by_alias=True, exclude_none=True))
 
 
 @contextlib.contextmanager
@@ -185,21 +155,20 @@ def create_report(table: Table, entity: str, project: str, *, online: bool = Fal
     columns = _columns(table)
     where = {"entity": entity, "project": project} if online else {}
     blocks: list[Any] = [wr.MarkdownBlock(text=_about(table))]
-    for label, rows in _blocks(table.experiment).items():
+    for label, rows in itertools.groupby(table.experiment.rows, key=lambda row: row.block):
         runset = wr.Runset(
             **where,
             name=label or "rows",
-            filters=_filter(table, rows if label else ()),
+            filters=_filter(table, [row.name for row in rows] if label else ()),
             groupby=[GROUP_BY],
             order=[wr.OrderBy(wr.SummaryMetric(metric_key(columns[0].metric)), not columns[0].higher_is_better)],
             pinned_columns=_pinned(table, columns),
         )
         panels = [*_bars(table), *_costs(columns[0]), _loss(), _choices(table), _pictures(table)]
-        for number, panel in enumerate(panels):
-            panel.layout = wr.Layout(
-                x=number % 2 * _WIDTH, y=number // 2 * _HEIGHT, w=24 if panel is panels[-1] else _WIDTH, h=_HEIGHT
-            )
-        panels[-1].layout.x, panels[-1].layout.y = 0, (len(panels) + 1) // 2 * _HEIGHT
+        for number, panel in enumerate(panels[:-1]):
+            x, y = number % 2 * _WIDTH, number // 2 * _HEIGHT
+            panel.layout = wr.Layout(x=x, y=y, w=_WIDTH, h=_HEIGHT)
+        panels[-1].layout = wr.Layout(x=0, y=(len(panels) + 1) // 2 * _HEIGHT, w=2 * _WIDTH, h=_HEIGHT)
         blocks += [wr.H2(label)] if label else []
         blocks.append(wr.PanelGrid(runsets=[runset], panels=panels))
     return wr.Report(
@@ -215,14 +184,6 @@ def create_report(table: Table, entity: str, project: str, *, online: bool = Fal
 def _columns(table: Table) -> list[Column]:
     """The table's columns that runs are measured in; the rest is only printed."""
     return [column for column in table.columns if column.metric.rpartition("/")[2] in known_metrics()]
-
-
-def _blocks(experiment: Experiment) -> dict[str, list[str]]:
-    """Return the names of the rows by block; one block without a label where rows are not repeated."""
-    blocks: dict[str, list[str]] = {}
-    for row in experiment.rows:
-        blocks.setdefault(row.block, []).append(row.name)
-    return blocks
 
 
 def _filter(table: Table, rows: Sequence[str] = ()) -> Any:
@@ -249,16 +210,13 @@ def _pair(table: Table, column: Column) -> list[str]:
 
 
 def _bars(table: Table) -> list[Any]:
-    rows = len(table.experiment.rows)
     return [
         wr.BarPlot(
             title=f"{column.title}: {'measured and printed' if column.printed else 'measured'}",
             metrics=_pair(table, column),
-            groupby=GROUP_BY,
-            groupby_aggfunc="mean",
             groupby_rangefunc="stddev",
-            max_runs_to_show=_MOST_RUNS,
-            max_bars_to_show=2 * rows,
+            max_bars_to_show=2 * len(table.experiment.rows),
+            **_GROUPED,
         )
         for column in _columns(table)
     ]
@@ -276,16 +234,7 @@ def _costs(column: Column) -> list[Any]:
 
 
 def _loss() -> Any:
-    return wr.LinePlot(
-        title="Training loss",
-        x=STEP,
-        y=[LOSS],
-        log_y=True,
-        groupby=GROUP_BY,
-        groupby_aggfunc="mean",
-        groupby_rangefunc="minmax",
-        max_runs_to_show=_MOST_RUNS,
-    )
+    return wr.LinePlot(title="Training loss", x=STEP, y=[LOSS], log_y=True, groupby_rangefunc="minmax", **_GROUPED)
 
 
 def _choices(table: Table) -> Any:
@@ -335,14 +284,10 @@ def _about(table: Table) -> str:
     if experiment.notes:
         lines += [experiment.notes, ""]
     if columns:
-        lines += [_line(["row", *(column.title for column in columns)]), _line(["---"] * (len(columns) + 1))]
+        lines += [line(["row", *(column.title for column in columns)]), line(["---"] * (len(columns) + 1))]
         lines += [
-            _line([row.label, *(row.printed.get(column.printed, "") for column in columns)])
+            line([row.label, *(row.printed.get(column.printed, "") for column in columns)])
             for row in experiment.rows
             if row.printed
         ]
     return "\n".join(lines).strip() + "\n"
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

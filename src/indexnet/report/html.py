@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 from markupsafe import Markup
 
 from indexnet import __version__
-from indexnet.report import plots, remarks
+from indexnet.core.metric_facts import GREY
+from indexnet.report import plots
+from indexnet.report.fields import Field, cost_fields, metric_fields, printed_head, title
 from indexnet.report.numbers import fixed, signed
 from indexnet.report.pictures import Strip, common, embed, samples
 from indexnet.report.provenance import facts
 from indexnet.report.rendering import render
 from indexnet.report.table import COSTS, Block, Measurement, Table, TableRow
+from indexnet.run.experiment import Column
 from indexnet.run.run_sets import Picture, read_curve
-
-if TYPE_CHECKING:
-    from indexnet.run.experiment import Column
 
 GENERATOR = "indexnet report"
 """Content of the page's generator tag; tells our reports from other people's files."""
 
 _SIGNS = {"★": "best", "≈": "not told apart from the best"}
-_OTHER_COSTS = (
-    ("true_gmacs", "GMACs"),
-    ("train_samples_per_s", "Training\nsamples/s"),
-    ("peak_memory_mb", "Peak MB"),
-)
-_UNMEASURED = {
-    "segmentation": " Grey pixels of the true classes have no label and do not count.",
-    "depth": " Grey pixels of error maps have no measured depth and do not count.",
-}
+
+Cell = tuple[str, str | Markup, str]
+"""Class, content, and what a pointer on it shows."""
 
 
 @dataclass(frozen=True)
@@ -41,32 +36,20 @@ class Group:
 
     Attributes:
         title: over all of it.
+        cells: writes a row's cells.
         names: of its columns; empty where it is a single one.
         css: class of the head of a single one.
-        key: CSV column of its printed numbers.
-        cost: record key of its counted numbers.
     """
 
     title: str
+    cells: Callable[[TableRow], Iterable[Cell]] = lambda _: ()
     names: Sequence[str] = ()
     css: str = ""
-    key: str = ""
-    cost: str = ""
 
     @property
     def columns(self) -> int:
         """How many columns it has."""
         return len(self.names) or 1
-
-
-@dataclass(frozen=True)
-class Curves:
-    """Learning curves: one figure, or a small frame per row where there are too many lines for one."""
-
-    key: Sequence[tuple[int, str]]
-    faint: bool
-    figure: Markup | None = None
-    panels: Sequence[tuple[str, Markup]] = ()
 
 
 def page(table: Table, time: str) -> str:
@@ -82,8 +65,8 @@ def page(table: Table, time: str) -> str:
     shown, column = _samples(table), table.main
     strips = [strip for _, blocks in shown for *_, mine in blocks for strip in mine]
     groups = {"results": _results(table), "folded": _folded(table), "seeds": _seeds(table), "costs": _costs(table)}
-    rows = [(block.label, _series(block, column)) for block in table.blocks]
-    dots = [(label, series) for label, series in rows if len(series) > 1]
+    series = [(block.label, [each for _, each in _series(block, column)]) for block in table.blocks]
+    dots = [(label, rows) for label, rows in series if len(rows) > 1]
     return render(
         "page.html",
         table=table,
@@ -94,18 +77,15 @@ def page(table: Table, time: str) -> str:
         colours=plots.COLOURS,
         first_group=Group("Row", css="row"),
         groups=groups,
-        signs=_SIGNS,
-        spoken=_spoken,
-        interval=_interval,
-        dots=[(label, _dots(table, column, series)) for label, series in dots if column],
-        several_seeds=any(len(s.values) > 1 for _, series in dots for s in series),
-        scatters=[(b.label, drawn) for b in table.blocks if column and (drawn := _scatters(b, column))],
+        dots=[(label, _dots(table, column, rows)) for label, rows in dots],
+        several_seeds=any(len(each.values) > 1 for _, rows in dots for each in rows),
+        scatters=[(b.label, drawn) for b in table.blocks if (drawn := _scatters(b, column))],
         costs_input=_costs_input(table),
         numbered=list(dict.fromkeys((row.number, row.short) for row in table.rows if row.done)),
         curves=_curves(table),
         samples=shown,
         index_maps=any(p.kind == "index" for strip in strips for p in strip.pictures),
-        unmeasured=_UNMEASURED,
+        unmeasured=GREY.get(table.experiment.task, ""),
         embedded=embed,
     )
 
@@ -116,45 +96,80 @@ def page(table: Table, time: str) -> str:
 def _results(table: Table) -> list[Group]:
     """Return the columns of measured and printed metrics."""
     names = {
-        "printed": remarks.printed_head(table).replace(", ", ":\n"),
+        "printed": printed_head(table).replace(", ", ":\n"),
         "measured": f"measured:\n{table.setting}" if table.has_printed else "measured",
     }
+    lined = table.has_printed or table.names_best_seeds
     groups = []
     for column in table.columns:
-        kinds = [names.get(kind, kind) for kind in table.kinds(column)]
-        groups.append(Group(remarks.title(column), kinds if len(kinds) > 1 or table.has_printed else ()))
-    return [*groups, Group("Seeds\nrun", css="text")]
+        fields = metric_fields(table, column)
+        heads = [names.get(field.kind, field.kind) for field in fields]
+        cells = partial(_cells, fields, start=lined)
+        groups.append(Group(title(column), cells, heads if len(heads) > 1 or table.has_printed else ()))
+    return [*groups, _seeds_run(table)]
+
+
+def _seeds_run(table: Table) -> Group:
+    return Group("Seeds\nrun", lambda row: [("text", row.state(len(table.seeds), short=True), "")], css="text")
 
 
 def _folded(table: Table) -> list[Group]:
     """Return the columns that say what is printed of rows without runs."""
-    printed = [(column.printed, remarks.title(column)) for column in table.columns if column.printed]
-    printed += [(key, title) for key, _, title in COSTS]
-    groups = [
-        Group(f"{title}\nprinted", key=key)
-        for key, title in printed
-        if any(row.printed.get(key) for row in table.folded)
-    ]
-    return [*groups, Group("Seeds\nrun", css="text")]
+    found = [(title(column), field) for column in table.columns for field in metric_fields(table, column)]
+    found += [(cost.page, field) for cost in COSTS for field in cost_fields(table, cost)]
+    printed = [(head, f) for head, f in found if f.kind == "printed" and any(map(f.text, table.folded))]
+    return [*(Group(f"{head}\nprinted", partial(_cells, [field])) for head, field in printed), _seeds_run(table)]
 
 
 def _seeds(table: Table) -> list[Group]:
     """Return the columns of every seed and of the differences to the best; none where that says nothing."""
     if len(table.seeds) < 2 and not table.compared:
         return []
+
+    def cells(column: Column, row: TableRow) -> Iterator[Cell]:
+        m, digits = row.measured[column.metric], column.digits
+        for number, seed in enumerate(table.seeds):
+            text: str | Markup = fixed(m.values.get(seed), digits)
+            if table.names_best_seeds and seed == m.best_seed and len(m.values) > 1:
+                text = Markup("<strong>{} ●</strong>").format(text)
+            yield "" if number else "start", text, ""
+        if table.compared:
+            yield "", _interval(m, digits), ""
+
     names = [f"seed {seed}" for seed in table.seeds] + ["minus the best"] * table.compared
-    return [Group(remarks.title(column), names) for column in table.measured_columns]
+    return [Group(title(column), partial(cells, column), names) for column in table.measured_columns]
 
 
 def _costs(table: Table) -> list[Group]:
     """Return the columns of counted, measured and printed costs; none where there are no numbers."""
-    if not any(row.done for row in table.shown) and not any(table.prints_cost(key) for key, *_ in COSTS):
+    if not any(row.done for row in table.shown) and not any(map(table.prints_cost, COSTS)):
         return []
-    counted = [
-        Group(title, ("printed", "counted") if table.prints_cost(key) else (), key=key, cost=cost)
-        for key, cost, title in COSTS
+    found = [(cost.page, cost_fields(table, cost)) for cost in COSTS if cost.page]
+    return [
+        Group(head, partial(_cells, fields, start=len(fields) > 1), [f.kind for f in fields] if len(fields) > 1 else ())
+        for head, fields in found
     ]
-    return [*counted, *(Group(title, cost=cost) for cost, title in _OTHER_COSTS)]
+
+
+def _cells(fields: Sequence[Field], row: TableRow, *, start: bool = False) -> Iterator[Cell]:
+    """Write the cells of a group of columns; ``start`` draws a line before them."""
+    for number, field in enumerate(fields):
+        css = ["start"] if start and not number else []
+        text: str | Markup = field.text(row)
+        said = ""
+        if field.kind == "printed":
+            css = ["printed", *css]
+        elif field.column and field.kind == "measured" and text:
+            m, digits = row.measured[field.column.metric], field.column.digits
+            text, said, css = _measured(m, digits), _spoken(m, digits), ["best"] * m.best + css
+        yield " ".join(css), text, said
+
+
+def _measured(m: Measurement, digits: int) -> Markup:
+    """Write the mean, smaller the standard deviation, and the sign with its meaning for those who cannot see it."""
+    sd = Markup(' <span class="sd">± {}</span>').format(fixed(m.sd, digits)) if m.sd is not None else ""
+    label = Markup(' role="img" aria-label="{}"').format(_SIGNS[m.sign]) if m.sign else ""
+    return Markup('{}{}<span class="sign"{}>{}</span>').format(fixed(m.mean, digits), sd, label, m.sign)
 
 
 def _spoken(m: Measurement, digits: int) -> str:
@@ -179,13 +194,13 @@ def _figure(draw: Callable[..., str], *values: Any) -> Markup:
     return Markup(f"<figure>{draw(*values)}{draw(*values, narrow=True)}</figure>")
 
 
-def _series(block: Block, column: Column | None) -> list[plots.Series]:
-    return [_one(row, column) for row in block.rows if column and row.measured[column.metric].mean is not None]
-
-
-def _one(row: TableRow, column: Column) -> plots.Series:
-    m = row.measured[column.metric]
-    return plots.Series(row.number, row.short, list(m.values.values()), m.mean or 0.0, m.sd, m.best)
+def _series(block: Block, column: Column) -> list[tuple[TableRow, plots.Series]]:
+    found = [(row, row.measured[column.metric]) for row in block.rows]
+    return [
+        (row, plots.Series(row.number, row.short, list(m.values.values()), m.mean, m.sd, m.best))
+        for row, m in found
+        if m.mean is not None
+    ]
 
 
 def _dots(table: Table, column: Column, series: Sequence[plots.Series]) -> Markup:
@@ -195,48 +210,42 @@ def _dots(table: Table, column: Column, series: Sequence[plots.Series]) -> Marku
 
 def _scatters(block: Block, column: Column) -> Markup:
     drawn = Markup("")
-    for key, title in (("parameters", "parameters"), ("paper_gflops", "GFLOPs, the papers' counting rule")):
-        points = [
-            (_one(row, column), cost)
-            for row in block.rows
-            if row.measured[column.metric].mean is not None and (cost := row.cost(key)) is not None and cost > 0
-        ]
+    for key, name in (("parameters", "parameters"), ("paper_gflops", "GFLOPs, the papers' counting rule")):
+        points = [(series, cost) for row, series in _series(block, column) if (cost := row.cost(key) or 0) > 0]
         if len(points) > 1:
-            drawn += _figure(plots.scatter, points, title, column.title, column.digits)
+            drawn += _figure(plots.scatter, points, name, column.title, column.digits)
     return drawn
 
 
 def _costs_input(table: Table) -> str:
     """Return the shape of the input that costs were counted for; "" where it is not the same for all rows."""
-    shapes = [shape for _, run in table.done_runs if (shape := run.record.costs_input)]
-    if len({str(shape) for shape in shapes}) != 1:
-        return ""
-    shape = shapes[0]
-    return " × ".join(map(str, shape)) + " (channels, height, width)" if isinstance(shape, list) else str(shape)
+    shapes = {tuple(run.record.costs_input) for _, run in table.done_runs if run.record.costs_input}
+    return f"{' × '.join(map(str, *shapes))} (channels, height, width)" if len(shapes) == 1 else ""
 
 
-def _curves(table: Table) -> Curves | None:
+def _curves(table: Table) -> dict[str, Any]:
+    """Return learning curves: one figure, or a small frame per row where there are too many lines for one."""
     rows = []
     for row in table.rows:
         curves = [curve for run in row.runs if run.status != "unreadable" and len(curve := read_curve(run)) > 1]
         if curves:
             rows.append((row, curves))
     if not rows:
-        return None
+        return {}
     several, faint = len(table.blocks) > 1, any(len(curves) > 1 for _, curves in rows)
     if len(rows) <= plots.COLOURS and not several:
-        lines = [(plots.Series(row.number, row.short, (), 0.0, None), curves) for row, curves in rows]
-        return Curves([(s.number, s.label) for s, _ in lines], faint, _figure(plots.learning_curves, lines))
+        lines = [(plots.Series(row.number, row.short), curves) for row, curves in rows]
+        key = [(s.number, s.label) for s, _ in lines]
+        return {"key": key, "faint": faint, "figure": _figure(plots.learning_curves, lines)}
     drawn = {row.block for row, _ in rows}
     places = {block.label: place for place, block in enumerate(table.blocks, 1) if block.label in drawn}
     panels: dict[str, list[tuple[plots.Series, list[list[tuple[int, float]]]]]] = {}
     for row, curves in rows:  # a line per block where rows are repeated
         number, label = (places[row.block], row.block) if several else (row.number, row.short)
-        series = plots.Series(number, label, (), 0.0, None)
-        panels.setdefault(f"{row.number} {row.short}", []).append((series, curves))
+        panels.setdefault(f"{row.number} {row.short}", []).append((plots.Series(number, label), curves))
     frames = map(Markup, plots.curve_panels(list(panels.items())))
     key = [(place, label) for label, place in places.items()] if several else []
-    return Curves(key, faint, panels=list(zip(panels, frames, strict=True)))
+    return {"key": key, "faint": faint, "panels": list(zip(panels, frames, strict=True))}
 
 
 # --- pictures ----------------------------------------------------------------------------------------------------

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from indexnet.report import remarks
+from indexnet.report.fields import Field, cost_fields, metric_fields, printed_head, title
 from indexnet.report.numbers import MINUS
 from indexnet.report.rendering import render
-from indexnet.report.table import COSTS, Measurement, Table, TableRow
+from indexnet.report.table import COSTS, Table, TableRow
 
 NONE = "--"
 """A cell without a number."""
@@ -50,18 +51,23 @@ def table_tex(table: Table) -> str:
 
     The best mean of a column is bold, what cannot be told apart from it has the sign for "approximately equal".
     """
-    groups = _groups(table)
-    columns = 1 + sum(len(heads) for _, heads in groups)
+    groups = [(title(column), metric_fields(table, column)) for column in table.columns]
+    groups += [(cost.paper, cost_fields(table, cost)) for cost in COSTS if cost.paper]
+    fields = [field for _, group in groups for field in group]
+
+    def cells(row: TableRow) -> list[str]:
+        return [cell or NONE for cell in (escape(row.short), *(_cell(field, row) for field in fields))]
+
     return render(
         "table.tex",
         table=table,
-        environment="table*" if columns > _WIDE else "table",
-        columns=columns,
+        environment="table*" if len(fields) + 1 > _WIDE else "table",
+        columns=len(fields) + 1,
         caption=_caption(table),
         label="".join(c if c.isalnum() or c in "-:/" else "-" for c in table.experiment.name),
-        heads=_heads(groups),
+        heads=_heads(table, groups),
         line=_line,
-        cells=_cells,
+        cells=cells,
         escape=escape,
     )
 
@@ -70,59 +76,30 @@ def _line(cells: Sequence[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
-def _groups(table: Table) -> list[tuple[str, list[str]]]:
-    """Return (title, one head per column below it)."""
-    groups = []
-    for column in table.columns:
-        kinds = table.kinds(column)
-        named = {
-            "printed": remarks.printed_head(table),
-            "measured": "measured" if table.has_printed or "best seed" in kinds else "",
-        }
-        groups.append((remarks.title(column), [named.get(kind, kind) for kind in kinds]))
-    groups += [(title, ["printed", "counted"] if table.prints_cost(key) else [""]) for key, _, title in COSTS]
-    return [*groups, ("Samples/s", [""])]
-
-
-def _heads(groups: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
+def _heads(table: Table, groups: Sequence[tuple[str, Sequence[Field]]]) -> list[str]:
     top, rules, sub = [""], "", ["Row"]
-    for title, heads in groups:
-        size, place = len(heads), len(sub) + 1
+    for heading, fields in groups:
+        size, place = len(fields), len(sub) + 1
+        wide = f"\\multicolumn{{{size}}}{{c}}{{{escape(heading)}}}"
+        top.append(wide if size > 1 else escape(heading))
+        rules += f"\\cmidrule(lr){{{place}-{place + size - 1}}}" if size > 1 else ""
+        named = {"printed": printed_head(table)} if fields[0].column else {}
         if size == 1:
-            top.append(escape(title))
-        else:
-            top.append(f"\\multicolumn{{{size}}}{{c}}{{{escape(title)}}}")
-            rules += f"\\cmidrule(lr){{{place}-{place + size - 1}}}"
-        sub += map(escape, heads)
+            named |= {"measured": "measured" if table.has_printed else "", "counted": ""}
+        sub += [escape(named.get(field.kind, field.kind)) for field in fields]
     if not any(sub[1:]):  # nothing below the titles: one line of heads is enough
         return [_line(["Row", *top[1:]])]
     return [_line(top), *([rules] if rules else []), _line(sub)]
 
 
-def _cells(table: Table, row: TableRow) -> list[str]:
-    cells = [escape(row.short)]
-    for column in table.columns:
-        m, digits = row.measured[column.metric], column.digits
-        found = {
-            "printed": escape(m.printed),
-            "measured": _measured(m, digits),
-            "best seed": escape(remarks.best_seed(m, digits)),
-            "difference": f"${m.difference:+.{digits}f}$" if m.difference is not None else "",
-        }
-        cells += [found[kind] for kind in table.kinds(column)]
-    for key, cost, _ in COSTS:
-        cells += [escape(row.printed.get(key, ""))] if table.prints_cost(key) else []
-        cells.append(escape(remarks.cost(table, row, cost)))
-    cells.append(remarks.cost(table, row, "train_samples_per_s"))
-    return [cell or NONE for cell in cells]
-
-
-def _measured(m: Measurement, digits: int) -> str:
-    if m.mean is None:
-        return ""
-    number = f"{m.mean:.{digits}f}" + (f" \\pm {m.sd:.{digits}f}" if m.sd is not None else "")
-    number = f"\\mathbf{{{number}}}" if m.best else number
-    return f"${number}^{{\\approx}}$" if m.tied else f"${number}$"
+def _cell(field: Field, row: TableRow) -> str:
+    text = field.text(row)
+    if not text or field.kind not in ("measured", "difference"):
+        return escape(text)
+    number = text.rstrip(" ★≈").replace(MINUS, "-").replace("±", r"\pm")
+    if text.endswith("★"):
+        number = f"\\mathbf{{{number}}}"
+    return f"${number}^{{\\approx}}$" if text.endswith("≈") else f"${number}$"
 
 
 def _caption(table: Table) -> str:

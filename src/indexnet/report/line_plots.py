@@ -20,7 +20,8 @@ _INK, _MUTED, _GRID, _PAPER = "#1c1f24", "#5c6470", "#e4e6ea", "#ffffff"
 _WIDTH, _HEIGHT, _COLUMNS = 460, 310, 2  # of a frame, pixels; frames in a row
 _HEAD, _LEGEND, _FOOT = 40, 22, 28
 _SCALE = 2  # of the PNG, which is drawn twice as large again and shrunk
-_SHAPES = ("disc", "square", "diamond", "triangle")
+_MARKERS = ((24, 0.0, 4.0), (4, math.pi / 4, 4.6), (4, 0.0, 5.2), (3, math.pi / 6, 5.6))
+"""Corners, turn and radius of points: disc, square, diamond, triangle, so that colours alone tell nothing."""
 
 Anchor = Literal["start", "middle", "end"]
 
@@ -82,11 +83,7 @@ Mark = Shape | Label
 
 
 def _marker(x: float, y: float, number: int) -> Shape:
-    """Draw a point; four shapes, so that colours alone tell nothing."""
-    shape, r = _SHAPES[number % len(_SHAPES)], 4.0
-    corners = {"square": (4, math.pi / 4), "diamond": (4, 0.0), "triangle": (3, math.pi / 6), "disc": (24, 0.0)}
-    count, turn = corners[shape]
-    reach = r * {"square": 1.15, "diamond": 1.3, "triangle": 1.4, "disc": 1.0}[shape]
+    count, turn, reach = _MARKERS[number % len(_MARKERS)]
     around = [turn + 2 * math.pi * k / count for k in range(count)]
     points = [(x + reach * math.cos(a), y + reach * math.sin(a)) for a in around]
     return Shape(points, _COLOURS[number % len(_COLOURS)], filled=True)

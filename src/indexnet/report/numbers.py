@@ -6,17 +6,15 @@ import math
 import re
 
 MINUS = "\N{MINUS SIGN}"
-_SUFFIX = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
-_PRINTED = re.compile(r"([+-]?)(\d+(?:\.\d+)?)\s*([KMG]?)")
+UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
+PRINTED = re.compile(r"([+-]?)\s*(\d+(?:\.\d+)?)\s*([KMG]?)")
+"""A printed cell: sign, number, unit."""
 
 
 def parse_number(text: str) -> float | None:
     """Return the value of a printed cell: ``"50.2"``, ``"3.75M"``, ``"+4.99K"``; None for anything else or nothing."""
-    match = _PRINTED.fullmatch(text.strip().replace(MINUS, "-"))
-    if not match:
-        return None
-    value = float(match[2]) * _SUFFIX[match[3]]
-    return -value if match[1] == "-" else value
+    match = PRINTED.fullmatch(text.strip().replace(MINUS, "-"))
+    return float(match[1] + match[2]) * UNITS[match[3]] if match else None
 
 
 def count(value: float | None) -> str:

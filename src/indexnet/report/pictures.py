@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -58,12 +59,10 @@ def samples(table: Table, limit: int) -> list[tuple[str, list[Strip]]]:
             if pictures:
                 by_row.append((row, run.seed, pictures))
                 break
-    names = list(dict.fromkeys(picture.sample for _, _, pictures in by_row for picture in pictures))
-    having = {name: sum(any(p.sample == name for p in pictures) for _, _, pictures in by_row) for name in names}
-    chosen = sorted(names, key=lambda name: -having[name])[:limit]
+    names = Counter(name for _, _, pictures in by_row for name in dict.fromkeys(p.sample for p in pictures))
     return [
         (name, [Strip(row, seed, shown) for row, seed, pictures in by_row if (shown := _of(pictures, name))])
-        for name in chosen
+        for name, _ in names.most_common(limit)
     ]
 
 

@@ -33,9 +33,9 @@ class Series:
 
     number: int
     label: str
-    values: Sequence[float]
-    mean: float
-    sd: float | None
+    values: Sequence[float] = ()
+    mean: float = 0.0
+    sd: float | None = None
     best: bool = False
 
 
@@ -186,9 +186,8 @@ def scatter(
     body += [_text(left - 7, y_axis(t) + 4, tick_text(t, ticks), anchor="end") for t in ticks]
     body += [_line(x_axis(t), top, x_axis(t), bottom, "grid") for t in x_ticks]
     body += [_text(x_axis(t), bottom + 17, _round(t), anchor="middle") for t in x_ticks]
-    body.append(
-        _text((left + right) / 2, height - 14, x_title + (" (logarithmic)" if x_axis.log else ""), "axis", "middle")
-    )
+    x_text = x_title + (" (logarithmic)" if x_axis.log else "")
+    body.append(_text((left + right) / 2, height - 14, x_text, "axis", "middle"))
     middle = (top + bottom) / 2
     body.append(_text(13, middle, y_title, "axis", "middle", f' transform="rotate(-90 13 {middle:.0f})"'))
     placed = [(x_axis(cost) - 10, y_axis(s.mean) - 10, x_axis(cost) + 10, y_axis(s.mean) + 10) for s, cost in points]
@@ -206,9 +205,8 @@ def scatter(
             placed.append(box)
             marks.append(_text(box[0], box[3] - 3, s.label, "label small strong" if s.best else "label small"))
         body.append(_group(s, marks))
-    label = f"{y_title} against {x_title}. " + "; ".join(
-        f"{s.label}: {_cost(c)}, {fixed(s.mean, digits)}" for s, c in points
-    )
+    said = "; ".join(f"{s.label}: {_cost(c)}, {fixed(s.mean, digits)}" for s, c in points)
+    label = f"{y_title} against {x_title}. {said}"
     return _svg(width, height, label, body, "narrow" if narrow else "wide")
 
 
@@ -217,19 +215,14 @@ Box = tuple[float, float, float, float]
 
 def _place(x: float, y: float, width: float, placed: Sequence[Box], frame: Box) -> Box | None:
     """Find room for a label beside a disc: right, left, above, below; None where all are taken."""
-    high = 13.0
     spots = ((x + 13, y - 7), (x - 13 - width, y - 7), (x - width / 2, y - 25), (x - width / 2, y + 12))
     aslant = ((x + 9, y - 20), (x + 9, y + 8), (x - 9 - width, y - 20), (x - 9 - width, y + 8))
     for a, b in (*spots, *aslant):
-        box = (a, b, a + width, b + high)
-        inside = box[0] >= frame[0] and box[2] <= frame[2] and box[1] >= frame[1] and box[3] <= frame[3]
-        if inside and not any(_overlap(box, other) for other in placed):
-            return box
+        c, d = a + width, b + 13.0
+        inside = a >= frame[0] and b >= frame[1] and c <= frame[2] and d <= frame[3]
+        if inside and not any(a < o[2] and o[0] < c and b < o[3] and o[1] < d for o in placed):
+            return a, b, c, d
     return None
-
-
-def _overlap(a: Box, b: Box) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _cost(value: float) -> str:

@@ -2,19 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
-from indexnet.report.protocol import Protocol
-from indexnet.report.table import FULL_BUDGET, Table, TableRow
-from indexnet.run.run_sets import RunSet
+from indexnet.report.table import Protocol, Table, TableRow
+from indexnet.run.experiment import Column, Experiment
+from indexnet.run.run_sets import RunSet, read_config
 
-if TYPE_CHECKING:
-    from indexnet.run.experiment import Column, Experiment
-
-
+FULL_BUDGET = "paper"
 VALIDATION = "validation"
 """The ``split`` of records of runs that were not measured on test data."""
+
+
+def check_protocol(
+    experiment: Experiment,
+    runs: RunSet | None,
+    find_changes: Callable[[Mapping[str, Any]], list[list[str]] | None] | None = None,
+) -> Protocol:
+    """Put together what every finished run noted as changed when it was frozen.
+
+    Rows that the experiment does not know are left out: nothing says what their protocol should be.
+
+    Args:
+        experiment: the experiment file.
+        runs: its runs.
+        find_changes: finds what a run that earlier versions froze would have noted, from its configuration; None where
+            it cannot be told.
+    """
+    changed: dict[tuple[str, str, str], list[str]] = {}
+    unknown: list[str] = []
+    rows = {row.name: row for row in experiment.rows}
+    finished = [(rows[run.row], run) for run in runs.runs if run.status == "done" and run.row in rows] if runs else []
+    for row, run in finished:
+        config = read_config(run) or {}
+        found = config.get("changes")
+        if config and "changes" not in config and find_changes is not None:
+            found = find_changes(config)
+        if not isinstance(found, list) or not all(isinstance(each, list) and len(each) == 3 for each in found):
+            unknown.append(row.label)
+            continue
+        for key, value, planned in found:
+            changed.setdefault((str(key), str(value), str(planned)), []).append(row.label)
+    everyone = {row.label for row, _ in finished}
+    return Protocol(
+        tuple(
+            f"{key} {value} instead of {planned}" + ("" if set(labels) == everyone else f" ({_some(labels)})")
+            for (key, value, planned), labels in changed.items()
+        ),
+        tuple(dict.fromkeys(unknown)),
+    )
 
 
 def _printed_setting(experiment: Experiment, runs: RunSet | None) -> bool:
@@ -66,26 +103,18 @@ def run_warnings(rows: Sequence[TableRow], columns: Sequence[Column]) -> Iterabl
         "training data (fingerprints)": lambda run: run.record.data.train.fingerprint,
     }
     for what, get in checks.items():
-        groups: dict[str, list[str]] = {}
-        for row, run in finished:
-            value = get(run)
-            if value is not None:
-                labels = groups.setdefault(str(value)[:12], [])
-                if row.label not in labels:
-                    labels.append(row.label)
+        values = ((get(run), row) for row, run in finished)
+        groups = _grouped((None if value is None else str(value)[:12], row) for value, row in values)
         if len(groups) > 1:
             listed = "; ".join(f"{value}: {_some(labels)}" for value, labels in groups.items())
             yield f"The runs differ in their {what} ({listed}), so their numbers are not on equal terms."
     validated = [row.label for row, run in finished if run.record.split == VALIDATION]
     if validated:
-        yield f"Measured on validation data instead of test data: {_some(list(dict.fromkeys(validated)))}."
+        yield f"Measured on validation data instead of test data: {_some(validated)}."
     devices = dict.fromkeys(run.record.device for _, run in finished if run.record.device)
     if len(devices) > 1:
         yield f"The runs were made on different devices ({', '.join(devices)}), so their samples/s are not comparable."
-    counts: dict[int, list[str]] = {}
-    for row in rows:
-        if row.done:
-            counts.setdefault(len(row.done), []).append(row.label)
+    counts = _grouped((len(row.done) or None, row) for row in rows)
     if len(counts) > 1:
         listed = "; ".join(f"{count}: {_some(labels)}" for count, labels in sorted(counts.items()))
         yield f"The rows have different numbers of finished seeds ({listed})."
@@ -95,61 +124,62 @@ def run_warnings(rows: Sequence[TableRow], columns: Sequence[Column]) -> Iterabl
             yield f"{column.title}: the finished runs of {_some(empty)} have no such number."
 
 
-def _some(labels: Sequence[str]) -> str:
-    return ", ".join(labels) if len(labels) <= 4 else f"{len(labels)} rows"
+def _grouped(pairs: Iterable[tuple[Any, TableRow]]) -> dict[Any, list[str]]:
+    groups: dict[Any, list[str]] = {}
+    for value, row in pairs:
+        if value is not None:
+            groups.setdefault(value, []).append(row.label)
+    return groups
+
+
+def _some(labels: Iterable[str]) -> str:
+    distinct = list(dict.fromkeys(labels))
+    return ", ".join(distinct) if len(distinct) <= 4 else f"{len(distinct)} rows"
 
 
 def facts(table: Table) -> list[tuple[str, str]]:
     """Say on what the measured numbers stand: data, budget, steps, seeds, hardware, time."""
-    runs = [run for row in table.rows for run in row.done]
-
-    def distinct(values: Iterable[object]) -> str:
-        return ", ".join(dict.fromkeys(str(value) for value in values if value not in (None, "")))
-
     if table.runs is None:
         return [("Measured", "nothing yet: there are no runs")]
-    train = distinct(run.record.data.train.count for run in runs)
-    test = distinct(run.record.test_count or run.record.data.test.count for run in runs)
+    runs = [run for _, run in table.done_runs]
+
+    def distinct(values: Iterable[object], form: str = "{}") -> str:
+        text = ", ".join(dict.fromkeys(str(value) for value in values if value not in (None, "")))
+        return form.format(text) if text else ""
+
+    def joined(*parts: str) -> str:
+        return ", ".join(filter(None, parts))
+
+    train = distinct((run.record.data.train.count for run in runs), "{} training samples")
     splits = next((run.record.data.test.splits for run in runs if run.record.data.test.splits), {})
-    if splits:
-        test += f" ({', '.join(map(str, splits))})"
-    sizes = [f"{train} training samples" if train else "", f"tested on {test}" if test else ""]
-    steps = distinct(run.record.steps for run in runs)
-    batch = distinct(run.record.training.get("batch_size") for run in runs)
-    training = [f"{steps} steps" if steps else "", f"batch {batch}" if batch else ""]
+    named = f" ({', '.join(map(str, splits))})" if splits else ""
+    count = distinct(run.record.test_count or run.record.data.test.count for run in runs)
+    test = f"tested on {count}{named}" if count or named else ""
+    steps = distinct((run.record.steps for run in runs), "{} steps")
+    batch = distinct((run.record.training.get("batch_size") for run in runs), "batch {}")
+    changes = table.protocol.changes
+    changed = f"changed: {joined(*changes)}" if changes else ""
+    recorded = Counter(str(change) for run in runs for change in run.record.changes)
+    against = [text if n == len(runs) else f"{text} ({n} of {len(runs)} runs)" for text, n in recorded.items()]
     days = sorted(run.record.finished[:10] for run in runs if run.record.finished)
     seconds = [value for run in runs if (value := run.record.number("wall_time_s")) is not None]
-    versions = [f"{name} {distinct(run.record.versions.get(name) for run in runs)}" for name in ("indexnet", "torch")]
+    versions = [
+        distinct((run.record.versions.get(name) for run in runs), f"{name} {{}}") for name in ("indexnet", "torch")
+    ]
     full = "the full protocol" if table.has_printed else "full, as the experiment file says"
-    if table.protocol.changes:
+    if changes:
         full = "nothing capped, but the protocol is changed"
     found = [
-        ("Data", ": ".join(filter(None, [table.runs.data, ", ".join(filter(None, sizes))]))),
+        ("Data", ": ".join(filter(None, [table.runs.data, joined(train, test)]))),
         ("Budget", table.runs.budget + (f" ({full})" if table.runs.budget == FULL_BUDGET else "")),
-        ("Protocol", _changes(table.protocol.changes)),
-        ("Training", ", ".join(filter(None, training))),
-        ("Against the printed protocol", "; ".join(_recorded_changes(table))),
+        ("Protocol", changed if len(changes) <= 2 else f"{len(changes)} settings changed, named below the table"),
+        ("Training", joined(steps, batch)),
+        ("Against the printed protocol", "; ".join(against)),
         ("Seeds", ", ".join(map(str, table.seeds))),
         ("Runs finished", f"{table.done} of {table.expected}"),
         ("Hardware", distinct(run.record.device for run in runs)),
         ("Measured on", " to ".join(dict.fromkeys([days[0], days[-1]])) if days else ""),
         ("Time", f"{sum(seconds) / 60:.1f} min of run time in all" if seconds else ""),
-        ("Versions", ", ".join(text for text in versions if not text.endswith(" "))),
+        ("Versions", joined(*versions)),
     ]
     return [(name, text) for name, text in found if text]
-
-
-def _changes(changes: Sequence[str]) -> str:
-    if len(changes) > 2:
-        return f"{len(changes)} settings changed, named below the table"
-    return f"changed: {', '.join(changes)}" if changes else ""
-
-
-def _recorded_changes(table: Table) -> list[str]:
-    """Return what the runs themselves recorded as changed, with the number of runs where it is not all of them."""
-    runs = [run for row in table.rows for run in row.done]
-    counts: dict[str, int] = {}
-    for run in runs:
-        for change in map(str, run.record.changes):
-            counts[change] = counts.get(change, 0) + 1
-    return [text if count == len(runs) else f"{text} ({count} of {len(runs)} runs)" for text, count in counts.items()]

@@ -1,17 +1,12 @@
-"""What a report says in words: short facts, signs and numbers that all formats share."""
+"""What a report says in words, in all formats: the result, what signs mean, what is missing."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
 
 from indexnet.core.statistics import LEVEL
-from indexnet.report.numbers import count, fixed, significant, spread
-from indexnet.report.table import SMOKE_BUDGET, Measurement, Table, TableRow
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from indexnet.run.experiment import Column
+from indexnet.report.numbers import fixed, spread
+from indexnet.report.table import SMOKE_BUDGET, Table
 
 COST_RULE = (
     "GFLOPs by the papers' counting rule (convolutions, shared columns once, / 1024³); "
@@ -21,55 +16,13 @@ COST_RULE = (
 _LISTED = 6  # rows that a remark names; of more it names one less and counts the others
 
 
-# --- cells -------------------------------------------------------------------------------------------------------
-
-
-def title(column: Column) -> str:
-    """Return a column's heading with which way is better."""
-    return f"{column.title} {'↑' if column.higher_is_better else '↓'}"
-
-
-def printed_head(table: Table) -> str:
-    """Return the head of a column of printed numbers; it names their test split where another stands beside it."""
-    return f"printed, {table.stand_in}" if table.stand_in else "printed"
-
-
-def measured(m: Measurement, digits: int, *, sd: bool = True) -> str:
-    """Write a measured cell: mean, standard deviation, and ★ for the best or ≈ for what equals it."""
-    return f"{spread(m.mean, m.sd if sd else None, digits)} {m.sign}".rstrip()
-
-
-def best_seed(m: Measurement, digits: int) -> str:
-    """Write the best seed's value and, in brackets, the seed; "" without a finished run."""
-    return "" if m.best_seed is None else f"{fixed(m.values[m.best_seed], digits)} ({m.best_seed})"
-
-
-def cost(table: Table, row: TableRow, key: str) -> str:
-    """Write one cost of a row, short; parameters with the difference to the reference row where the paper prints that.
-
-    Args:
-        table: with all rows.
-        row: one of them.
-        key: of the records.
-    """
-    value = row.cost(key)
-    if value is None:
-        return ""
-    if key == "parameters":
-        reference = table.reference(row)
-        base = reference.cost(key) if reference is not None else None
-        difference = base is not None and row.printed.get("params", "").startswith("+")
-        return count(value) + (f" (+{count(value - (base or 0))})" if difference else "")
-    return fixed(value, 2) if key == "paper_gflops" and value >= 1 else significant(value)
-
-
 # --- above the table ---------------------------------------------------------------------------------------------
 
 
 def headline(table: Table) -> str:
     """Say the result in one or two sentences."""
     column = table.main
-    if table.runs is None or not table.done or column is None:
+    if table.runs is None or not table.done:
         return (
             f"Nothing is measured yet. `indexnet train -m experiments={table.experiment.name}` runs the table; "
             "this report can be made again at any time."
@@ -110,8 +63,6 @@ def banner(table: Table) -> str:
         "no best row, rank or correlation is given. It shows that everything runs, and how far results spread."
     )
     column = table.main
-    if column is None:
-        return text
     seeds, means = [], []
     for block in table.blocks:
         cells = [m for row in block.rows if (m := row.measured[column.metric]).values]
@@ -255,7 +206,7 @@ def missing(table: Table) -> list[str]:
     short = [f"{row.label} ({len(row.done)})" for row in table.rows if row.runs and len(row.done) < wanted]
     if short:
         lines.append(f"Fewer than {wanted} finished seed{'' if wanted == 1 else 's'}: {_some(short)}.")
-    statuses = [problem.status for problem in table.problems]
+    statuses = [status for _, _, status, _ in table.problems]
     kinds = ("failed", "diverged", "unreadable", "unfinished", "new")
     if without := [f"{statuses.count(kind)} {kind}" for kind in kinds if kind in statuses]:
         lines.append(f"Runs without a result: {', '.join(without)}.")
@@ -270,10 +221,10 @@ def problems(table: Table) -> list[tuple[str, str, str, str]]:
 
     Rows without any run are left out: :func:`missing` names them.
     """
-    idle = {row.label for row in table.rows if not row.runs}
     lines: dict[tuple[str, str, str], list[int]] = {}
-    for p in (p for p in table.problems if p.label not in idle):
-        lines.setdefault((p.label, p.status, p.reason), []).append(p.seed)
+    for row, seed, status, reason in table.problems:
+        if row.runs:
+            lines.setdefault((row.label, status, reason), []).append(seed)
     return [(label, ", ".join(map(str, seeds)), status, reason) for (label, status, reason), seeds in lines.items()]
 
 

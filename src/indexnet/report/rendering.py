@@ -35,7 +35,6 @@ def _environment(latex: bool) -> jinja2.Environment:
         breaks=lambda text: escape(text).replace("\n", Markup("<br>")),
         code=_code,
         fixed=numbers.fixed,
-        signed=numbers.signed,
         significant=lambda value: "" if value is None else numbers.significant(value),
     )
     return environment

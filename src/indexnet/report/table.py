@@ -5,24 +5,47 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from indexnet.core import statistics
-from indexnet.report.protocol import Protocol
+from indexnet.report.numbers import parse_number
+from indexnet.run.experiment import Column, Experiment, Row
 from indexnet.run.run_sets import Run, RunSet
 
-if TYPE_CHECKING:
-    from indexnet.run.experiment import Column, Experiment
-
-FULL_BUDGET = "paper"
 SMOKE_BUDGET = "smoke"
 """A few steps on a few images: whatever an experiment says, nothing can be ranked with it."""
 
 FOLD = 4
 """Rows without any run that are folded away where other rows have runs; fewer stay in their places."""
 
-COSTS = (("params", "parameters", "Parameters"), ("gflops", "paper_gflops", "GFLOPs"))
-"""Costs that papers print: CSV column of the printed number, record key of the counted one, heading."""
+
+class Cost(NamedTuple):
+    """A column of costs: a number of the records, and what its columns are called; "" in formats that leave it out.
+
+    Attributes:
+        key: field of :class:`indexnet.run.record.Record`, and column of the CSV file.
+        page: head on the page.
+        line: head in Markdown and the terminal, where one line is all.
+        paper: head in LaTeX.
+        printed: CSV column of the number that papers print; "" where they print none.
+    """
+
+    key: str
+    page: str = ""
+    line: str = ""
+    paper: str = ""
+    printed: str = ""
+
+
+COSTS = (
+    Cost("parameters", "Parameters", "Params", "Parameters", "params"),
+    Cost("resampling_parameters"),
+    Cost("paper_gflops", "GFLOPs", "GFLOPs", "GFLOPs", "gflops"),
+    Cost("true_gmacs", "GMACs", "GMACs"),
+    Cost("train_samples_per_s", "Training\nsamples/s", "samples/s", "Samples/s"),
+    Cost("peak_memory_mb", "Peak MB"),
+)
+"""What a row costs: counted, then measured; see :func:`indexnet.report.fields.cost_text` for their form."""
 
 
 @dataclass
@@ -32,25 +55,23 @@ class Measurement:
     Attributes:
         values: seed -> value, the metric's own unit.
         higher_is_better: direction of the metric.
+        printed: the paper's cell as printed, "" where there is none.
+        comparable: whether the two may be subtracted.
         rank: 1 is best among the measured rows; None where the budget ranks nothing.
-        best: whether it has rank 1.
         tied: not the best, but a paired bootstrap cannot tell it from the best.
         interval: of (this - best), None where it was not computed.
         pooled: whether the values are not the means of the per-image ones, as for numbers that are computed from the
             pixels of all images at once; the interval is of those means nevertheless.
-        printed: the paper's cell as printed, "" where there is none.
-        difference: measured minus printed mean, only where the two are comparable.
     """
 
     values: Mapping[int, float]
     higher_is_better: bool
+    printed: str
+    comparable: bool
     rank: int | None = None
-    best: bool = False
     tied: bool = False
     interval: statistics.Interval | None = None
     pooled: bool = False
-    printed: str = ""
-    difference: float | None = None
 
     @property
     def mean(self) -> float | None:
@@ -61,6 +82,22 @@ class Measurement:
     def sd(self) -> float | None:
         """Sample standard deviation over seeds; None for fewer than two."""
         return statistics.sample_sd(list(self.values.values()))
+
+    @property
+    def target(self) -> float | None:
+        """The printed number; None where there is none."""
+        return parse_number(self.printed)
+
+    @property
+    def difference(self) -> float | None:
+        """Measured minus printed mean, only where the two are comparable."""
+        target, mean = self.target, self.mean
+        return mean - target if self.comparable and target is not None and mean is not None else None
+
+    @property
+    def best(self) -> bool:
+        """Whether it has rank 1."""
+        return self.rank == 1
 
     @property
     def sign(self) -> str:
@@ -76,46 +113,24 @@ class Measurement:
         return min(self.values, key=lambda seed: (sign * self.values[seed], seed))
 
 
-@dataclass(frozen=True)
-class Problem:
-    """A run without a result: its row's label, seed, status (``missing`` included) and the reason."""
-
-    label: str
-    seed: int
-    status: str
-    reason: str
-
-
 _STATUSES = ("failed", "diverged", "unreadable", "running", "new")
 """Of a run without a result, most important first."""
 
 
-@dataclass
-class TableRow:
-    """One line of the table.
+@dataclass(frozen=True)
+class TableRow(Row):
+    """One line of the table: a row of the experiment, or one that only has runs.
 
     Attributes:
         number: 1-based position in its block, in printed order.
-        name: folder-safe name.
-        label: a person's name, with the block's.
-        pending: why it cannot be run yet; "" where it can.
         exception: why its cells are known to differ from the printed ones; "" where they are not.
-        printed: the paper's raw cells by CSV column.
         runs: its runs, by seed.
-        block: which repetition of the experiment's rows it belongs to; "" where they are not repeated.
-        base: what it is called in every block; its name where rows are not repeated.
         measured: metric -> measurement, one for every column of the table.
     """
 
-    number: int
-    name: str
-    label: str
-    pending: str
-    exception: str
-    printed: Mapping[str, str]
-    runs: tuple[Run, ...]
-    block: str = ""
-    base: str = ""
+    number: int = 0
+    exception: str = ""
+    runs: tuple[Run, ...] = ()
     measured: dict[str, Measurement] = field(default_factory=dict)
 
     @property
@@ -182,9 +197,24 @@ class Block:
     agreement: Mapping[str, Agreement]
 
 
-def can_rank(experiment: Experiment, runs: RunSet | None) -> bool:
-    """Whether numbers of these runs are good for ranks: the experiment is large enough, and so is the budget."""
-    return experiment.ranks and not (runs is not None and runs.budget == SMOKE_BUDGET)
+@dataclass(frozen=True)
+class Protocol:
+    """What is known about the protocol of an experiment's finished runs.
+
+    Attributes:
+        changes: what differs from the experiment file at the runs' data and budget, such as
+            ``training.steps 600 instead of 60000``.
+        unknown: labels of rows for which it cannot be told, because the configuration of a run cannot be read or that
+            of the row cannot be composed.
+    """
+
+    changes: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def followed(self) -> bool:
+        """Whether every finished run is known to have followed the experiment file."""
+        return not self.changes and not self.unknown
 
 
 @dataclass(frozen=True)
@@ -199,9 +229,9 @@ class Table:
         stand_in: the split that the printed numbers beside such columns are of; "" where nothing stands in.
         blocks: in printed order; rows that the file does not know come last.
         seeds: seeds that a complete table has.
+        ranks: whether the measured numbers are good for ranks: the experiment is large enough, and so is the budget.
         comparable: whether the measured numbers come from the printed data, budget and protocol.
         protocol: what the runs changed against the experiment file.
-        problems: runs without a result.
         warnings: what makes the rows' numbers hard to compare, one sentence each.
     """
 
@@ -212,9 +242,9 @@ class Table:
     stand_in: str
     blocks: tuple[Block, ...]
     seeds: tuple[int, ...]
+    ranks: bool
     comparable: bool
     protocol: Protocol
-    problems: tuple[Problem, ...]
     warnings: tuple[str, ...]
 
     @property
@@ -241,22 +271,22 @@ class Table:
         return [(block, part) for block, part in parts if part]
 
     @property
-    def main(self) -> Column | None:
+    def main(self) -> Column:
         """The column that ranks the table: the first."""
-        return self.columns[0] if self.columns else None
+        return self.columns[0]
 
     def prints(self, column: Column) -> bool:
         """Whether any row prints a number for a column."""
         return any(row.measured[column.metric].printed for row in self.rows)
 
-    def prints_cost(self, key: str) -> bool:
-        """Whether any row prints a cost; ``key`` as in ``COSTS``."""
-        return any(row.printed.get(key) for row in self.rows)
+    def prints_cost(self, cost: Cost) -> bool:
+        """Whether any row prints a cost."""
+        return any(row.printed.get(cost.printed) for row in self.rows)
 
     @property
     def has_printed(self) -> bool:
         """Whether any row prints any number."""
-        return any(map(self.prints, self.columns)) or any(self.prints_cost(key) for key, *_ in COSTS)
+        return any(map(self.prints, self.columns)) or any(map(self.prints_cost, COSTS))
 
     def kinds(self, column: Column) -> list[str]:
         """Say what stands under a metric: those of ``printed, measured, best seed, difference`` that there are."""
@@ -285,17 +315,23 @@ class Table:
         return [(row, run) for row in self.rows for run in row.done]
 
     @property
-    def ranks(self) -> bool:
-        """Whether the measured numbers are good for ranks at all."""
-        return can_rank(self.experiment, self.runs)
-
-    @property
     def names_best_seeds(self) -> bool:
         """Whether a row has several seeds to choose from, and choosing means something."""
-        column = self.main
-        return (
-            self.ranks and column is not None and any(len(row.measured[column.metric].values) > 1 for row in self.rows)
-        )
+        return self.ranks and any(len(row.measured[self.main.metric].values) > 1 for row in self.rows)
+
+    @property
+    def problems(self) -> list[tuple[TableRow, int, str, str]]:
+        """Every run without a result: its row, seed, status (``missing`` and ``unfinished``, too) and the reason."""
+        found = []
+        for row in (row for row in self.rows if not row.pending):
+            by_seed = {run.seed: run for run in row.runs}
+            for seed in self.seeds:
+                run = by_seed.get(seed)
+                if run is None:
+                    found.append((row, seed, "missing", "not launched yet"))
+                elif run.status != "done":
+                    found.append((row, seed, "unfinished" if run.status == "running" else run.status, run.reason))
+        return found
 
     @property
     def setting(self) -> str:

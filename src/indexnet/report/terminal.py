@@ -7,14 +7,13 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from indexnet.report import remarks
-from indexnet.report.markdown import grid
+from indexnet.report.fields import grid
 from indexnet.report.table import Table
+from indexnet.run.experiment import Column
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
-
-    from indexnet.run.experiment import Column
 
 _SIGNS = ("★", "≈")
 _NAME = 16  # characters that a row's name keeps in a narrow terminal
@@ -33,28 +32,28 @@ _LEVELS: tuple[dict[str, Any], ...] = (
     {**_LEAST, "costs": ("parameters",)},
     _LEAST,
 )
-"""Options of :func:`indexnet.report.markdown.grid`, most telling first."""
+"""Options of :func:`indexnet.report.fields.grid`, most telling first."""
 
 
 def show(table: Table, console: Console) -> None:
     """Print the table with what it means and what is missing."""
-    from rich.markup import escape
 
-    console.print(f"\n[bold]{escape(table.experiment.title)}[/]")
+    def say(text: str, style: str = "dim") -> None:
+        if text:
+            console.print(text, style=style, markup=False)
+
+    console.print()
+    say(table.experiment.title, "bold")
     if table.runs:
         said = f"Measured here: {table.runs.data} at budget {table.runs.budget}, "
         said += f"{table.done} of {table.expected} runs finished"
-        said += f"; also there: {', '.join(table.others)} (--data)" if table.others else ""
-        console.print(escape(said), style="dim")
-    if banner := remarks.banner(table):
-        console.print(escape(banner), style="yellow")
+        say(said + (f"; also there: {', '.join(table.others)} (--data)" if table.others else ""))
+    say(remarks.banner(table), "yellow")
     tables, best_seeds = layout(table, console.width)
     for each in tables:
         console.print(each)
     if table.folded:
-        console.print(
-            escape(f"Left out here: {remarks.folded(table)}; the files of the report have them."), style="dim"
-        )
+        say(f"Left out here: {remarks.folded(table)}; the files of the report have them.")
     for text in (
         *remarks.legend(table, costs=False, best_seeds=best_seeds),
         *table.warnings,
@@ -63,13 +62,11 @@ def show(table: Table, console: Console) -> None:
         *remarks.pending(table),
         *remarks.missing(table),
     ):
-        if text:
-            console.print(escape(text), style="dim")
+        say(text)
     for label, seeds, status, reason in remarks.problems(table):
         if status != "missing":
-            many = "s" if "," in seeds else ""
-            console.print(escape(f"{label}, seed{many} {seeds}: {status}, {reason}"), style="red")
-    console.print(escape(f"\n{remarks.headline(table)}"))
+            say(f"{label}, seed{'s' if ',' in seeds else ''} {seeds}: {status}, {reason}", "red")
+    say(f"\n{remarks.headline(table)}", "")
 
 
 def layout(table: Table, width: int) -> tuple[list[RichTable], bool]:
@@ -79,20 +76,16 @@ def layout(table: Table, width: int) -> tuple[list[RichTable], bool]:
         (one table where all metrics fit into it, else one for the main metric and further ones for the others, whether
         they name best seeds).
     """
-    measured = [c for c in table.columns if any(row.measured[c.metric].values for row in table.rows)]
-    shown = tuple(measured or table.columns[:1])
-    if not measured or len(measured) == len(table.columns):
-        choices: tuple[tuple[Column, ...], ...] = (table.columns, shown)
-    else:
-        choices = (shown,)  # a metric that no finished run has is named below the table
-    for columns in choices:
-        for level in _LEVELS:
-            if _width(table, columns, level) <= width:
-                return [_build(table, columns, level)], level.get("best_seeds", True) and table.names_best_seeds
-    groups = list(_groups(table, shown, width))
-    levels = [_roomiest(table, group, width, first=not index) for index, group in enumerate(groups)]
-    tables = [_build(table, group, level) for group, level in zip(groups, levels, strict=True)]
-    return tables, levels[0].get("best_seeds", True) and table.names_best_seeds
+    measured = table.measured_columns  # a metric that no finished run has is named below, unless none has any
+    groups: list[Sequence[Column]] = [measured or table.columns]
+    levels = [_fitting(table, groups[0], _LEVELS, width)]
+    if levels == [None]:
+        groups = list(_groups(table, measured or table.columns[:1], width))
+        levels = [_fitting(table, groups[0], _LEVELS, width)]  # tables after the first repeat no costs
+        levels += [_fitting(table, group, ({**_LEAST, "spreads": True},), width) for group in groups[1:]]
+    chosen = [_LEAST if level is None else level for level in levels]
+    tables = [_build(table, group, level) for group, level in zip(groups, chosen, strict=True)]
+    return tables, chosen[0].get("best_seeds", True) and table.names_best_seeds
 
 
 def _groups(table: Table, columns: Sequence[Column], width: int) -> Iterator[list[Column]]:
@@ -108,10 +101,11 @@ def _groups(table: Table, columns: Sequence[Column], width: int) -> Iterator[lis
         yield group
 
 
-def _roomiest(table: Table, columns: Sequence[Column], width: int, *, first: bool) -> dict[str, Any]:
-    """Return the most telling options that fit; tables after the first repeat no costs."""
-    options = _LEVELS if first else ({**_LEAST, "spreads": True}, _LEAST)
-    return next((level for level in options if _width(table, columns, level) <= width), _LEAST)
+def _fitting(
+    table: Table, columns: Sequence[Column], levels: Sequence[dict[str, Any]], width: int
+) -> dict[str, Any] | None:
+    """Return the most telling options that fit, None where none do."""
+    return next((level for level in levels if _width(table, columns, level) <= width), None)
 
 
 def _width(table: Table, columns: Sequence[Column], options: dict[str, Any]) -> int:

@@ -27,9 +27,6 @@ SCHEMA = 1
 
 Status = Literal["running", "done", "failed", "diverged"]
 
-COSTS = ("parameters", "resampling_parameters", "paper_gflops", "true_gmacs", "train_samples_per_s", "peak_memory_mb")
-"""Fields of a record that say what a run costs: counted, then measured."""
-
 _NULLABLE = ("experiment", "row", "label", "git", "error")  # written as null; other fields without a value are left out
 _PACKAGES = ("indexnet", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "hydra-core", "numpy")
 
