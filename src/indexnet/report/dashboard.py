@@ -6,11 +6,11 @@ Panels over what ``logger=wandb`` logs. Needs wandb-workspaces; only what is pub
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +44,19 @@ _GROUPED = {"groupby": GROUP_BY, "groupby_aggfunc": "mean", "max_runs_to_show": 
 
 
 def write(table: Table, folder: Path, entity: str, project: str) -> tuple[Path, Path]:
-    """Write ``workspace.json`` and ``report.json`` into a folder."""
+    """Write ``workspace.json`` and ``report.json`` into a folder, after a round trip through the library.
+
+    Raises:
+        UserError: the library does not read back what it wrote.
+    """
     with _quiet():
         made = create_workspace(table, entity, project), create_report(table, entity or "me", project)
+        texts = [_checked(each) for each in made]
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output {folder} is a file; give a folder.")
     paths = folder / FILES[0], folder / FILES[1]
-    for path, each in zip(paths, made, strict=True):
-        model = each._to_model()  # the library has no public way to write without a server
-        write_json(path, json.loads(model.model_dump_json(by_alias=True, exclude_none=True)))
+    for path, text in zip(paths, texts, strict=True):
+        write_json(path, json.loads(text))
     return paths
 
 
@@ -99,6 +103,25 @@ def publish(table: Table, folder: Path, entity: str | None, project: str) -> dic
         saved = {"workspace": [workspace._internal_id, workspace._internal_name], "report": report.id}
         write_json(folder / PUBLISHED, {**where, **saved})
         return {"workspace": str(workspace.url), "report": str(report.url)}
+
+
+def _checked(made: Any) -> str:
+    """Return a workspace or report as JSON, once the library reads its own writing as the same thing."""
+    model = made._to_model()  # the library has no public way to write without a server
+    text = _text(model)
+    again = type(made)._from_model(type(model).model_validate_json(text))
+    if hasattr(made, "width"):
+        again.width = made.width  # the one thing that the library does not read
+    if _text(again._to_model()) != text:
+        raise UserError(
+            f"wandb-workspaces {version('wandb-workspaces')} does not read back the {type(made).__name__.lower()} that "
+            "it wrote; install another version (0.4.13 is known to work)."
+        )
+    return text
+
+
+def _text(model: Any) -> str:
+    return str(model.model_dump_json(by_alias=True, exclude_none=True))
 
 
 @contextlib.contextmanager
@@ -155,11 +178,12 @@ def create_report(table: Table, entity: str, project: str, *, online: bool = Fal
     columns = _columns(table)
     where = {"entity": entity, "project": project} if online else {}
     blocks: list[Any] = [wr.MarkdownBlock(text=_about(table))]
-    for label, rows in itertools.groupby(table.experiment.rows, key=lambda row: row.block):
+    for label in dict.fromkeys(row.block for row in table.experiment.rows):
+        rows = [row.name for row in table.experiment.rows if row.block == label]
         runset = wr.Runset(
             **where,
             name=label or "rows",
-            filters=_filter(table, [row.name for row in rows] if label else ()),
+            filters=_filter(table, rows if label else ()),
             groupby=[GROUP_BY],
             order=[wr.OrderBy(wr.SummaryMetric(metric_key(columns[0].metric)), not columns[0].higher_is_better)],
             pinned_columns=_pinned(table, columns),
