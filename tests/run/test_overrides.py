@@ -10,7 +10,7 @@ import pytest
 
 from indexnet.core.errors import UserError
 from indexnet.run.config import check_single, compose, composing, freeze, parse_overrides, to_plain
-from indexnet.run.schema import TrainingConfig, read_group
+from indexnet.run.schema import read_config
 from indexnet.run.settle import settle, without_sweep
 from indexnet.sweep.expand import expand
 from indexnet.sweep.progress import announce
@@ -89,6 +89,6 @@ def test_a_task_may_leave_out_the_steps(capsys):
     plain = to_plain(compose(["task=reconstruction", "training.epochs=3"]))
     del plain["training"]["steps"]
     config = settle(without_sweep(plain))
-    assert read_group(TrainingConfig, config).steps is None
+    assert read_config(config).training.steps is None
     announce([config], 1)
     assert "3 epochs in batches of" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from indexnet.core.errors import UserError
 from indexnet.core.files import write_json
 from indexnet.run.folder import prepare
 from indexnet.run.record import Record
+from indexnet.run.schema import read_config
 from indexnet.sweep.plan import compose_table, group_rows
 from indexnet.sweep.plan_estimate import Estimate, PlannedRow, Probe, add_up, estimate, line, makespan
 from indexnet.sweep.plan_probe import measure_rows
@@ -95,17 +97,16 @@ def test_the_longest_run_first():
     assert makespan([], 2) == 0
 
 
-TRAINER = {
-    "accelerator": "cpu", "devices": 1, "num_nodes": 1, "precision": "32-true", "accumulate": 1,
-    "sync_batchnorm": False, "gradient_clip": None, "channels_last": False, "compile": False, "num_workers": 0,
-    "checkpoint_every": "auto", "progress_bar": False,
-}  # fmt: skip
+@functools.cache
+def _of(devices):
+    from indexnet.run.config import compose, freeze
+
+    return read_config(freeze(compose([*TINY, "task=reconstruction", f"trainer.devices={devices}"])))
 
 
 def _row(seconds: float, runs: int, left: list[int], memory: float = 100.0, devices: int = 1) -> PlannedRow:
     found = Estimate((seconds - 10) / 100, 100, 4.0, 0.0, 6.0, memory, True, 1000, 1500)
-    config = {"trainer": TRAINER | {"devices": devices}}
-    return PlannedRow("a", config, 100, (6,), runs, left, estimate=found)
+    return PlannedRow("a", _of(devices), 100, (6,), runs, left, estimate=found)
 
 
 def test_totals():
@@ -153,7 +154,7 @@ def test_done_runs_are_not_left():
         ("max_unpool", 3, [0, 0, 0], 3, (2,)),
         ("hin", 3, [0, 0, 0], 3, (2,)),
     ]
-    by_place = {(c["experiment"]["row"], c["seed"]): c for c in sweep.configs}
+    by_place = {(c.experiment.row, c.seed): c.content for c in sweep.configs}
     _record(by_place["hin", 0], "done")
     _record(by_place["hin", 1], "diverged")
     _record(by_place["hin", 2], "failed")
@@ -178,9 +179,9 @@ def test_the_runs_are_those_of_the_sweep():
     sweep = compose_table("tpami/table5_denoising", [*TINY, "rows=dncnn", "seeds=7", "training.batch_size=2,4"])
     row = "experiments=tpami/table5_denoising", "network=dncnn", "resampling=none", "task.sigma=15"
     one = sweep.configs[1]
-    assert one["experiment"]["row"] == "dncnn_sigma15--training.batch_size-4"
-    own = [f"experiment.{key}='{one['experiment'][key]}'" for key in ("row", "label")]
-    assert one == freeze(compose([*row, *TINY, "training.batch_size=4", *own, "seed=7"]))
+    assert one.experiment.row == "dncnn_sigma15--training.batch_size-4"
+    own = [f"experiment.{key}='{getattr(one.experiment, key)}'" for key in ("row", "label")]
+    assert one.content == freeze(compose([*row, *TINY, "training.batch_size=4", *own, "seed=7"]))
     names = [(row.name, row.runs) for row in group_rows(sweep)]  # three noise levels cost the same
     assert names == [("dncnn--training.batch_size-2", 3), ("dncnn--training.batch_size-4", 3)]
 

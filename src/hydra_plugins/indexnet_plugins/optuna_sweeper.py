@@ -274,7 +274,8 @@ def _check_validation(config: dict[str, Any]) -> None:
     """
     from indexnet.run.loader import build_data, measured_splits
 
-    measured_splits(build_data(config), config["split"])
+    data = build_data(config["data"], config["task"]["name"], config["training"]["size"])
+    measured_splits(data, config["split"])
 
 
 def _measured(result: Any, metric: str) -> "Measured":

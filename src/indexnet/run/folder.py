@@ -34,6 +34,12 @@ def run_path(config: Mapping[str, Any]) -> Path:
     return runs / str(experiment["name"]) / setting / str(experiment["row"]) / f"seed={config['seed']}"
 
 
+def sweep_path(config: Mapping[str, Any]) -> Path:
+    """Return the folder of a whole sweep: of one table on one data set at one budget, or of all single runs."""
+    path = run_path(config)
+    return path.parent if config["experiment"]["name"] is None else path.parent.parent
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """One run's folder: ``config.yaml``, ``record.json``, ``per_image.csv``, ``checkpoints/``, logs, ``pictures/``."""
@@ -152,7 +158,7 @@ def _check_files(folder: RunFolder, there: Mapping[str, Any], config: Mapping[st
         return
     from indexnet.run.loader import build_data, describe_splits, measured_splits
 
-    data = build_data(config)
+    data = build_data(config["data"], config["task"]["name"], config["training"]["size"])
     tests = measured_splits(data, config.get("split", "test"))
     there_now = (data.train().fingerprint(), describe_splits(tests)["fingerprint"])
     if there_now != (record.data.train.fingerprint, record.data.test.fingerprint):

@@ -8,7 +8,6 @@ import functools
 import importlib.metadata
 import io
 import math
-import os
 import platform
 import subprocess
 import types
@@ -20,7 +19,6 @@ from typing import Any, Literal, Self, TypeGuard, get_args
 
 from indexnet.core.errors import UserError
 from indexnet.core.files import atomic_write, read_json, write_json
-from indexnet.run.schema import ExperimentConfig, TrainerConfig, TrainingConfig, read_group
 
 SCHEMA = 1
 """Version of the records that this program writes, and the newest that it reads."""
@@ -128,42 +126,6 @@ class Record:
     device: str | None = None
     finished: str | None = None
     wall_time_s: float | None = None
-
-    @classmethod
-    def start(cls, config: Mapping[str, Any], config_digest: str) -> Self:
-        """Return the record of a run that begins.
-
-        Args:
-            config: its frozen configuration.
-            config_digest: that configuration's hash.
-        """
-        experiment, trainer = read_group(ExperimentConfig, config), read_group(TrainerConfig, config)
-        batch = read_group(TrainingConfig, config).batch_size
-        printed = config.get("protocol") or {}
-        return cls(
-            experiment=experiment.name,
-            row=experiment.row,
-            label=experiment.label,
-            task=config["task"]["name"],
-            seed=config["seed"],
-            budget=config["budget"]["name"],
-            training=config["training"],
-            resampling=config["resampling"],
-            batch={
-                "global": batch,
-                "devices": trainer.processes,
-                "accumulate": trainer.accumulate,
-                "per_device": batch // (trainer.processes * trainer.accumulate),
-                "printed": printed.get("training.batch_size"),
-            },
-            changes=_changes({"training.batch_size": batch, "optimizer.lr": config["optimizer"]["lr"]}, printed),
-            split=config.get("split", "test"),
-            versions=versions(),
-            git=git_revision(),
-            config_hash=config_digest,
-            started=now(),
-            pid=os.getpid(),
-        )
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:
@@ -296,16 +258,6 @@ def git_revision() -> str | None:
 def now() -> str:
     """Return the time in UTC, ISO 8601, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def _changes(used: Mapping[str, float], printed: Mapping[str, float]) -> list[str]:
-    """Say in which of the printed settings a run differs, one sentence each."""
-    words = {"training.batch_size": "global batch", "optimizer.lr": "optimizer.lr"}
-    return [
-        f"{words[key]} {used[key]:g} instead of the printed {value:g}"
-        for key, value in printed.items()
-        if used[key] != value
-    ]
 
 
 def skipped_files(found: Mapping[str, int]) -> dict[str, Any]:

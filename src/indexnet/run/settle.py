@@ -13,12 +13,10 @@ from indexnet.run.folder import RunFolder, run_path
 from indexnet.run.schema import (
     OPEN_GROUPS,
     SETTLED,
-    BudgetConfig,
-    TrainingConfig,
     check_fixed,
     config_hash,
     is_place,
-    read_group,
+    read_config,
 )
 
 _PRINTED = ("training.batch_size", "optimizer.lr")
@@ -58,7 +56,7 @@ def settle(plain: Mapping[str, Any]) -> dict[str, Any]:
     """
     config: dict[str, Any] = copy.deepcopy(dict(plain))
     check_split(config)
-    training = read_group(TrainingConfig, config)
+    training = read_config(config).training
     if training.steps is None and training.epochs is None:
         raise UserError("training.steps and training.epochs are both null; give one of them.")
     check_open(config)
@@ -98,7 +96,7 @@ def _reduce(config: dict[str, Any]) -> None:
         config.pop("plugins", None)
     kept = ("name", *schedule_options(config["schedule"]["name"]))  # a task's milestones mean nothing to `constant`
     config["schedule"] = {key: config["schedule"][key] for key in ("name", *config["schedule"]) if key in kept}
-    budget, training, data = read_group(BudgetConfig, config), config["training"], config["data"]
+    budget, training, data = read_config(config).budget, config["training"], config["data"]
     if budget.max_batch_size is not None:
         training["batch_size"] = min(training["batch_size"], budget.max_batch_size)
     if budget.max_size is not None:
@@ -143,7 +141,7 @@ def _settle_data(config: dict[str, Any]) -> None:
     found = [(group, key) for group, key in keys if config[group].get(key) == "auto"]
     if not found:
         return
-    data = build_data(config)
+    data = build_data(config["data"], config["task"]["name"], config["training"]["size"])
     for group, key in found:
         if key == "in_channels":
             config[group][key] = data.channels

@@ -21,6 +21,7 @@ from indexnet.core.machine import available_memory, die_with_parent
 from indexnet.run.folder import RunFolder
 from indexnet.run.processes import job_environment, terminate_as_interrupt
 from indexnet.run.resume import resumed_step
+from indexnet.run.schema import read_config
 from indexnet.sweep.plan import Sweep, nearest_folder
 from indexnet.sweep.plan_estimate import PlannedRow, Probe, estimate
 
@@ -69,13 +70,13 @@ def measure_rows(
     import torch
 
     wanted = [row for row in rows if row.left]
-    gpu = torch.cuda.is_available() and any(row.config["trainer"]["accelerator"] != "cpu" for row in wanted)
+    gpu = torch.cuda.is_available() and any(row.config.trainer.accelerator != "cpu" for row in wanted)
     n_jobs = 1 if gpu else sweep.n_jobs
     missing: dict[str, str] = {}  # encoders whose weights are not here: no need to look for them once more
     stop = threading.Event()
 
     def measure(row: PlannedRow) -> None:
-        encoder = json.dumps(row.config["encoder"])
+        encoder = json.dumps(row.config.encoder)
         row.error = missing.get(encoder, "")
         if row.error or stop.is_set():
             return
@@ -84,15 +85,15 @@ def measure_rows(
         if "encoder.pretrained" in row.error:
             missing[encoder] = row.error
         if probes:
-            on_gpu = gpu and row.config["trainer"]["accelerator"] != "cpu"
+            on_gpu = gpu and row.config.trainer.accelerator != "cpu"
             row.device = str(probes[-1].record.device)
             row.device_mb = torch.cuda.get_device_properties(0).total_memory / 2**20 if on_gpu else None
             row.estimate = estimate(
-                probes, batch=row.config["training"]["batch_size"], steps=row.steps, images=sum(row.tests),
-                every=row.config["trainer"]["checkpoint_every"], copies=1 if on_gpu else row.devices,
+                probes, batch=row.config.training.batch_size, steps=row.steps, images=sum(row.tests),
+                every=row.config.trainer.checkpoint_every, copies=1 if on_gpu else row.devices,
             )  # fmt: skip
 
-    runs = Path(sweep.configs[0]["paths"]["runs"])
+    runs = Path(sweep.configs[0].paths.runs)
     with terminate_as_interrupt(), _place(runs) as place, ThreadPoolExecutor(n_jobs) as pool:
         try:
             list(pool.map(measure, wanted))
@@ -104,10 +105,11 @@ def measure_rows(
 
 @contextlib.contextmanager
 def _place(runs: Path) -> Iterator[Path]:
-    """Make a temporary folder on the disk of the runs, and remove those of plans that were killed."""
-    disk = nearest_folder(runs)
-    if not os.access(disk, os.W_OK):
-        disk = Path(tempfile.gettempdir())
+    """Make a temporary folder on the disk of the runs, beside their folder, and remove those of killed plans."""
+    there = nearest_folder(runs)
+    beside = nearest_folder(runs.resolve().parent)
+    same_disk = [each for each in (beside, there) if each.stat().st_dev == there.stat().st_dev]
+    disk = next((each for each in same_disk if os.access(each, os.W_OK)), Path(tempfile.gettempdir()))
     for old in disk.glob(f"{_PREFIX}*"):
         if (old / ".lock").exists() and not held(old / ".lock"):
             shutil.rmtree(old, ignore_errors=True)
@@ -124,11 +126,11 @@ def _measure(
     """Run a row's real batch, or smaller ones where that takes too long; tell the row what went wrong."""
     from indexnet.tasks import get_task
 
-    few = row.devices * max(3, 2 * get_task(row.config["task"]["name"]).test_batch_size)
-    unit = row.devices * row.config["trainer"]["accumulate"]  # samples of a step that has one in each process
-    batch = row.config["training"]["batch_size"]
+    few = row.devices * max(3, 2 * get_task(row.config.task["name"]).test_batch_size)
+    unit = row.devices * row.config.trainer.accumulate  # samples of a step that has one in each process
+    batch = row.config.training.batch_size
     # what compiles the network takes its time before the first step
-    may_shrink = batch > unit * max(_SMALLER) and not row.config["trainer"]["compile"]
+    may_shrink = batch > unit * max(_SMALLER) and not row.config.trainer.compile
 
     def probe(samples: int, images: int, patience: float | None) -> Probe:
         return _probe(_short(row, samples, images, limit, place), row.devices, n_jobs, job, stop, patience)
@@ -148,7 +150,7 @@ def _short(row: PlannedRow, samples: int, images: int, limit: float, place: Path
     """Freeze a configuration with few steps and test images, one checkpoint and no W&B into a folder of its own."""
     import yaml
 
-    config, cap = row.config, row.config["budget"].get("max_test")
+    config, cap = row.config.content, row.config.budget.max_test
     folder = Path(tempfile.mkdtemp(dir=place))
     short = {
         **config,
@@ -231,7 +233,7 @@ def _check(folder: RunFolder, code: int | None) -> None:
 
 
 def _read(folder: RunFolder, wall: float) -> Probe:
-    config, record, files = folder.config(), folder.record(), dict[str, int]()
+    record, files = folder.record(), dict[str, int]()
     assert record is not None
     for path in folder.path.rglob("*"):
         if path.is_file():
@@ -242,5 +244,5 @@ def _read(folder: RunFolder, wall: float) -> Probe:
     begun = time.monotonic()
     atomic_write(folder.path / "copy", part)
     seconds = (time.monotonic() - begun) * files["checkpoints"] / len(part)
-    batch = config["training"]["batch_size"]
+    batch = read_config(folder.config()).training.batch_size
     return Probe(batch, resumed_step(folder), wall, seconds, record, files)

@@ -13,7 +13,7 @@ from indexnet.core.errors import UserError
 from indexnet.run.folder import RunFolder
 from indexnet.run.record import Record, RecordError
 from indexnet.run.resume import resumed_step
-from indexnet.run.schema import BudgetConfig, TrainingConfig, read_group
+from indexnet.run.schema import BudgetConfig, TrainingConfig, read_config
 from indexnet.sweep.pool import Outcome, Running, View
 
 if TYPE_CHECKING:
@@ -52,16 +52,17 @@ def announce(configs: Sequence[Mapping[str, Any]], n_jobs: int) -> None:
     def listed(values: Iterable[object]) -> str:
         return ", ".join(dict.fromkeys(map(str, values)))
 
-    names = list(dict.fromkeys(config["experiment"]["name"] for config in configs if config["experiment"]["name"]))
-    data = listed(config["data"]["name"] for config in configs)
+    typed = [read_config(config) for config in configs]
+    names = list(dict.fromkeys(each.experiment.name for each in typed if each.experiment.name))
+    data = listed(each.data["name"] for each in typed)
     printed = ""
     with contextlib.suppress(UserError):  # its file may be gone; the jobs are frozen
         printed = listed(each for name in names for each in load_experiment(name).printed_data)
     where = f"{data} (printed on {printed})" if printed and printed != data else data
-    lengths = listed(_length(read_group(TrainingConfig, each), read_group(BudgetConfig, each)) for each in configs)
+    lengths = listed(_length(each.training, each.budget) for each in typed)
     together = f", {n_jobs} at a time" if n_jobs > 1 and len(configs) > 1 else ""
     runs = f"{len(configs)} run{'' if len(configs) == 1 else 's'}" + (f" of {', '.join(names)}" if names else "")
-    budget = listed(config["budget"]["name"] for config in configs)
+    budget = listed(each.budget.name for each in typed)
     print(f"{runs}{together}: data {where}; budget {budget}, {lengths}", flush=True)
 
 

@@ -27,9 +27,9 @@ from submitit.helpers import Checkpointable
 
 from indexnet.core.errors import UserError
 from indexnet.core.files import read_json, write_json
-from indexnet.run.folder import RunFolder
+from indexnet.run.folder import RunFolder, sweep_path
 from indexnet.run.processes import terminate_as_interrupt
-from indexnet.sweep.launch import check_wandb, hold_tables, note_request, prepare_jobs, sweep_folder
+from indexnet.sweep.launch import check_wandb, hold_tables, note_request, prepare_jobs
 from indexnet.sweep.pool import Job, Outcome, Running, View, last_line, left_to_run, one_line
 from indexnet.sweep.progress import announce, create_view, summarize
 from indexnet.sweep.slurm_settings import Cluster, create_executor, job_parameters
@@ -118,7 +118,7 @@ def run_on_cluster(
         UserError: settings, folders, W&B or the cluster do not work out, or another sweep is at work in these folders.
     """
     parameters = job_parameters(cluster, settings, configs)
-    folders = sorted({sweep_folder(config) for config in configs})
+    folders = sorted({sweep_path(config) for config in configs})
     check_wandb(configs, retry_failed)
     with hold_tables(configs):
         executor = create_executor(cluster, settings, parameters, Path(configs[0]["paths"]["runs"]))
