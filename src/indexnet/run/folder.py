@@ -14,7 +14,7 @@ from indexnet.core.errors import UserError
 from indexnet.core.files import atomic_write
 from indexnet.core.locks import HeldError, exclusive, held
 from indexnet.run.record import Record, RecordError, Status
-from indexnet.run.schema import config_hash, is_place
+from indexnet.run.schema import config_hash, flatten, is_place
 
 
 def run_path(config: Mapping[str, Any]) -> Path:
@@ -170,17 +170,8 @@ def _check_files(folder: RunFolder, there: Mapping[str, Any], config: Mapping[st
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """Name the first key in which two configurations differ, with both values."""
-    return _difference(old, new, "") or "the difference is in keys that do not matter"
-
-
-def _difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str) -> str:
-    for key in [*old, *(k for k in new if k not in old)]:
-        a, b = old.get(key), new.get(key)
-        if a == b or is_place(f"{prefix}{key}"):
-            continue
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            if found := _difference(a, b, f"{prefix}{key}."):
-                return found
-            continue
-        return f"{prefix}{key} is {a!r} there and {b!r} here"
-    return ""
+    there, here = flatten(old), flatten(new)
+    for key in there | here:
+        if there.get(key) != here.get(key) and not is_place(key):
+            return f"{key} is {there.get(key)!r} there and {here.get(key)!r} here"
+    return "the difference is in keys that do not matter"

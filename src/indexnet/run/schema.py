@@ -236,7 +236,10 @@ def check_value(key: str, value: Any, annotation: Any) -> None:
         UserError: it has another.
     """
     if not fits(value, annotation):
-        raise UserError(f"{key}={shown(value)} must be {in_words(annotation)}.")
+        choices = [each for each in typing.get_args(annotation) if isinstance(each, str)]
+        guess = nearest(value, choices) if isinstance(value, str) else None
+        hint = f" Did you mean {guess!r}?" if guess else ""
+        raise UserError(f"{key}={shown(value)} must be {in_words(annotation)}.{hint}")
 
 
 def check_fixed(config: Mapping[str, Any]) -> None:
@@ -290,6 +293,14 @@ def places() -> frozenset[str]:
 def is_place(key: str) -> bool:
     """Whether a dotted key says where results or files lie or how they are made, not what they are."""
     return key in places() or key.partition(".")[0] in places()
+
+
+def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested mappings by dotted key, ``{"optimizer.lr": 0.01}``."""
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        found |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
 
 
 def network_spec(config: Mapping[str, Any]) -> dict[str, Any]:

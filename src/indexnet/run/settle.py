@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from indexnet.core.errors import UserError
@@ -13,8 +14,10 @@ from indexnet.run.folder import RunFolder, run_path
 from indexnet.run.schema import (
     OPEN_GROUPS,
     SETTLED,
+    ExperimentConfig,
     check_fixed,
     config_hash,
+    flatten,
     is_place,
     read_config,
 )
@@ -24,7 +27,7 @@ _GROUPS = ("task", "network", "encoder", "resampling", "data", "optimizer", "sch
 """Config groups that make a protocol; the others say where a run computes and where its results go."""
 
 _ABSENT = "unset"
-EXPERIMENT_OWN = ("name", "row", "label")
+EXPERIMENT_OWN = tuple(field.name for field in dataclasses.fields(ExperimentConfig))
 """Keys of the node ``experiment`` that a frozen configuration keeps."""
 
 
@@ -62,9 +65,20 @@ def settle(plain: Mapping[str, Any]) -> dict[str, Any]:
     check_open(config)
     check_schedule(config["schedule"], training.epochs)
     _reduce(config)
+    config = settle_network(config)
+    check_parts(config)
+    return config
+
+
+def settle_network(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration with ``auto`` settled, and nothing checked that is not needed for that; imports no task.
+
+    Raises:
+        UserError: encoder, network and data do not fit together.
+    """
+    config = copy.deepcopy(dict(plain))
     _settle_encoder(config)
     _settle_data(config)
-    check_parts(config)
     return config
 
 
@@ -166,21 +180,14 @@ def differences(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> list[
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that make a protocol, by dotted key."""
-    found = {key: value for group in _GROUPS for key, value in _flatten(config.get(group), group)}
+    found = flatten({group: config.get(group) for group in _GROUPS})
     # all else of the trainer leaves the optimisation problem as it is
     found["trainer.gradient_clip"] = config["trainer"].get("gradient_clip")
     if isinstance(found.get("encoder.pretrained"), str):  # a file of weights instead of a download
         found["encoder.pretrained"] = True
     # costs_size: the input for which costs are counted
-    return {key: value for key, value in found.items() if not is_place(key) and key != "task.costs_size"}
-
-
-def _flatten(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from _flatten(value, f"{prefix}.{key}")
-    elif node is not None:
-        yield prefix, node
+    left_out = {key for key, value in found.items() if value is None or is_place(key)} | {"task.costs_size"}
+    return {key: value for key, value in found.items() if key not in left_out}
 
 
 def _text(value: Any) -> str:
