@@ -13,7 +13,7 @@ from indexnet.core.files import read_json, write_json
 from indexnet.core.locks import exclusive
 from indexnet.run.folder import prepare, run_path, sweep_path
 from indexnet.run.schema import read_config
-from indexnet.sweep.pool import Job, Outcome, job_command, launch, outcome_before
+from indexnet.sweep.pool import Job, Outcome, launch, outcome_before
 
 PARTLY = 3
 """Exit code: some of what was asked for has no result; all the rest has."""
@@ -98,18 +98,18 @@ def run_sweep(
     fail_fast: bool = False,
     retry_failed: bool = False,
     arguments: Sequence[str] = (),
-    command: Callable[[Path], list[str]] = job_command,
+    start: Callable[..., list[Outcome]] = launch,
 ) -> list[Outcome]:
     """Prepare and run frozen configurations, show how it goes, and say at the end what came of it.
 
     Args:
         configs: one for each job.
         titles: what tells the jobs apart; default their rows or folders.
-        n_jobs: processes at a time.
+        n_jobs: at a time.
         fail_fast: stop everything at the first job that fails.
         retry_failed: run those again that failed before.
         arguments: of the command that asks for all this, which :func:`read_requests` gives back; empty: unknown.
-        command: folder to the command line of its job.
+        start: runs the prepared jobs and waits for them.
 
     Returns:
         One outcome for each job, in order.
@@ -129,9 +129,7 @@ def run_sweep(
         announce(configs, n_jobs)
         started = time.monotonic()
         with create_view(len(jobs), n_jobs) as view:
-            outcomes = launch(
-                jobs, n_jobs=n_jobs, fail_fast=fail_fast, retry_failed=retry_failed, command=command, view=view
-            )
+            outcomes = start(jobs, n_jobs=n_jobs, fail_fast=fail_fast, retry_failed=retry_failed, view=view)
     summarize(outcomes, folders, time.monotonic() - started)
     return outcomes
 

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -19,14 +18,11 @@ from indexnet.core.files import atomic_write
 from indexnet.core.locks import exclusive, held
 from indexnet.core.machine import available_memory, die_with_parent
 from indexnet.run.folder import RunFolder
-from indexnet.run.processes import job_environment, terminate_as_interrupt
+from indexnet.run.processes import Command, job_command, job_environment, terminate_as_interrupt
 from indexnet.run.resume import resumed_step
 from indexnet.run.schema import read_config
 from indexnet.sweep.plan import Sweep, nearest_folder
 from indexnet.sweep.plan_estimate import PlannedRow, Probe, estimate
-
-JOB = (sys.executable, "-m", "indexnet", "job")
-"""Command that runs a folder's frozen configuration."""
 
 _PREFIX = ".indexnet-plan-"
 _POLL = 0.05
@@ -50,7 +46,7 @@ def measure_rows(
     rows: Sequence[PlannedRow],
     limit: float,
     say: Say = lambda text: None,
-    job: Sequence[str] = JOB,
+    command: Command = job_command,
 ) -> int:
     """Measure every row that has runs left, and give it an estimate or an error.
 
@@ -62,7 +58,7 @@ def measure_rows(
         rows: of it.
         limit: seconds of measured training for each row.
         say: is told what begins.
-        job: command that runs the folder named after it.
+        command: folder to the command line of its job.
 
     Returns:
         How many GPUs the runs share; 0 where they are measured on the CPU.
@@ -81,7 +77,7 @@ def measure_rows(
         if row.error or stop.is_set():
             return
         say(f"measuring {row.name}")
-        probes = _measure(row, place, limit, n_jobs, job, stop)
+        probes = _measure(row, place, limit, n_jobs, command, stop)
         if "encoder.pretrained" in row.error:
             missing[encoder] = row.error
         if probes:
@@ -121,7 +117,7 @@ def _place(runs: Path) -> Iterator[Path]:
 
 
 def _measure(
-    row: PlannedRow, place: Path, limit: float, n_jobs: int, job: Sequence[str], stop: threading.Event
+    row: PlannedRow, place: Path, limit: float, n_jobs: int, command: Command, stop: threading.Event
 ) -> list[Probe]:
     """Run a row's real batch, or smaller ones where that takes too long; tell the row what went wrong."""
     from indexnet.tasks import get_task
@@ -133,7 +129,7 @@ def _measure(
     may_shrink = batch > unit * max(_SMALLER) and not row.config.trainer.compile
 
     def probe(samples: int, images: int, patience: float | None) -> Probe:
-        return _probe(_short(row, samples, images, limit, place), row.devices, n_jobs, job, stop, patience)
+        return _probe(_short(row, samples, images, limit, place), row.devices, n_jobs, command, stop, patience)
 
     try:
         try:
@@ -169,7 +165,7 @@ def _short(row: PlannedRow, samples: int, images: int, limit: float, place: Path
 
 
 def _probe(
-    folder: RunFolder, devices: int, n_jobs: int, job: Sequence[str], stop: threading.Event, patience: float | None
+    folder: RunFolder, devices: int, n_jobs: int, command: Command, stop: threading.Event, patience: float | None
 ) -> Probe:
     """Run a folder's job in a process of its own and read what it left; the folder is gone then.
 
@@ -177,7 +173,7 @@ def _probe(
         folder: of the short run.
         devices: that it takes.
         n_jobs: runs at a time.
-        job: command that runs a folder.
+        command: folder to the command line of its job.
         stop: says that nobody waits for the result.
         patience: seconds that training may take; None: as long as it does, and as much memory.
 
@@ -190,7 +186,7 @@ def _probe(
     with console.open("wb") as file:
         begun = time.monotonic()
         process = subprocess.Popen(
-            [*job, str(folder.path)], env=job_environment(devices, n_jobs), stdin=subprocess.DEVNULL, stdout=file,
+            command(folder.path), env=job_environment(devices, n_jobs), stdin=subprocess.DEVNULL, stdout=file,
             stderr=subprocess.STDOUT, preexec_fn=die_with_parent(os.getpid()),
         )  # fmt: skip
     try:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from indexnet.core.console import output_console, say, tell
 from indexnet.core.errors import UserError
 from indexnet.run.folder import RunFolder
 from indexnet.run.record import Record, RecordError
@@ -34,9 +35,7 @@ def create_view(total: int, n_jobs: int, console: Console | None = None) -> View
         n_jobs: processes at a time.
         console: where to; default standard output.
     """
-    from rich.console import Console
-
-    console = console or Console(highlight=False)
+    console = console or output_console()
     return LiveView(total, n_jobs, console) if console.is_terminal else PlainView(total, console)
 
 
@@ -63,7 +62,7 @@ def announce(configs: Sequence[Mapping[str, Any]], n_jobs: int) -> None:
     together = f", {n_jobs} at a time" if n_jobs > 1 and len(configs) > 1 else ""
     runs = f"{len(configs)} run{'' if len(configs) == 1 else 's'}" + (f" of {', '.join(names)}" if names else "")
     budget = listed(each.budget.name for each in typed)
-    print(f"{runs}{together}: data {where}; budget {budget}, {lengths}", flush=True)
+    tell(f"{runs}{together}: data {where}; budget {budget}, {lengths}")
 
 
 def _length(training: TrainingConfig, budget: BudgetConfig) -> str:
@@ -119,22 +118,18 @@ class PlainView(View):
         self.ends = 0
         self._last = time.monotonic()
 
-    def _print(self, text: str) -> None:
-        self.console.print(text, markup=False, soft_wrap=True)
-
     def started(self, running: Running) -> None:
         step = resumed_step(RunFolder(running.job.folder))
         begins = f"goes on from step {step}:" if step else "started "
-        self._print(f"{begins} {running.job.title} seed={running.job.seed}")
+        say(self.console, f"{begins} {running.job.title} seed={running.job.seed}")
 
     def ended(self, outcome: Outcome) -> None:
         self.ends += 1
         job = outcome.job
         what = metrics_line(job.folder) if outcome.status in ("done", "before") else outcome.reason
         took = f" in {duration(outcome.seconds)}" if outcome.seconds else ""
-        self._print(
-            f"{_WORDS[outcome.status]:8s} {job.title} seed={job.seed}{took} ({self.ends} of {self.total}): {what}"
-        )
+        said = f"{_WORDS[outcome.status]:8s} {job.title} seed={job.seed}{took} ({self.ends} of {self.total}): {what}"
+        say(self.console, said)
 
     def tick(self, running: Sequence[Running]) -> None:
         if time.monotonic() - self._last < self.every:
@@ -143,7 +138,7 @@ class PlainView(View):
         for each in running:
             step, loss, left = _steps(each)
             more = f", loss {loss}, {left} left" if left else ""
-            self._print(f"running  {each.job.title} seed={each.job.seed}: {step}{more}")
+            say(self.console, f"running  {each.job.title} seed={each.job.seed}: {step}{more}")
 
 
 class LiveView(View):
@@ -230,23 +225,18 @@ def summarize(outcomes: Sequence[Outcome], folders: Sequence[Path], seconds: flo
         folders: those of the sweep, as a person would name them.
         seconds: wall time of the sweep.
     """
-    from rich.console import Console
-
-    console = Console(highlight=False)
     counts = Counter(outcome.status for outcome in outcomes)
     parts = [f"{counts['done'] + counts['before']} of {len(outcomes)} runs done"]
     if counts["before"]:
         parts[0] += f" ({counts['before']} before)"
     parts += [f"{counts[status]} {status}" for status in ("failed", "diverged", "stopped") if counts[status]]
-    console.print(f"{', '.join(parts)}, in {duration(seconds)}: {', '.join(map(str, folders))}", soft_wrap=True)
+    tell(f"{', '.join(parts)}, in {duration(seconds)}: {', '.join(map(str, folders))}")
     for outcome in outcomes:
         if outcome.status in ("failed", "diverged", "stopped"):
             job = outcome.job
-            console.print(
-                f"{outcome.status}: {job.title} seed={job.seed}: {outcome.reason}", markup=False, soft_wrap=True
-            )
+            tell(f"{outcome.status}: {job.title} seed={job.seed}: {outcome.reason}")
             if job.console.is_file():
-                console.print(f"  {_short(job.console)}", markup=False, soft_wrap=True)
+                tell(f"  {_short(job.console)}")
 
 
 def _short(path: Path) -> Path:
