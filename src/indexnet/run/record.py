@@ -10,13 +10,13 @@ import io
 import math
 import platform
 import subprocess
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, TypeGuard, get_args
 
+from indexnet.core.annotations import fits
 from indexnet.core.errors import UserError
 from indexnet.core.files import atomic_write, read_json, write_json
 
@@ -188,9 +188,7 @@ def is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-@functools.cache
-def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
+_hints = functools.cache(typing.get_type_hints)
 
 
 def _build(cls: Any, content: Mapping[str, Any]) -> Any:
@@ -198,20 +196,11 @@ def _build(cls: Any, content: Mapping[str, Any]) -> Any:
     found: dict[str, Any] = {}
     for name, hint in _hints(cls).items():
         value = content.get(name)
-        for kind in get_args(hint) if isinstance(hint, types.UnionType) else (hint,):
-            if is_dataclass(kind) and isinstance(value, dict):
-                found[name] = _build(kind, value)
-            elif _fits(value, kind):
-                found[name] = value
+        if is_dataclass(hint) and isinstance(value, dict):
+            found[name] = _build(hint, value)
+        elif fits(value, hint):
+            found[name] = value
     return cls(**found)
-
-
-def _fits(value: object, kind: Any) -> bool:
-    if kind is float:
-        return is_number(value)
-    if typing.get_origin(kind) is Literal:
-        return value in get_args(kind)
-    return type(value) is (typing.get_origin(kind) or kind)
 
 
 def read_progress(folder: Path) -> dict[str, float]:

@@ -98,7 +98,7 @@ def run_sweep(
     fail_fast: bool = False,
     retry_failed: bool = False,
     arguments: Sequence[str] = (),
-    start: Callable[..., list[Outcome]] = launch,
+    get_launch: Callable[[], Callable[..., list[Outcome]]] = lambda: launch,
 ) -> list[Outcome]:
     """Prepare and run frozen configurations, show how it goes, and say at the end what came of it.
 
@@ -109,7 +109,7 @@ def run_sweep(
         fail_fast: stop everything at the first job that fails.
         retry_failed: run those again that failed before.
         arguments: of the command that asks for all this, which :func:`read_requests` gives back; empty: unknown.
-        start: runs the prepared jobs and waits for them.
+        get_launch: returns what runs the prepared jobs and waits for them; called before any is prepared.
 
     Returns:
         One outcome for each job, in order.
@@ -124,12 +124,13 @@ def run_sweep(
     folders = sorted({sweep_path(config) for config in configs})
     check_wandb(configs, retry_failed)
     with hold_tables(configs):
+        run = get_launch()
         jobs = prepare_jobs(configs, titles)
         note_request(configs, arguments)
         announce(configs, n_jobs)
         started = time.monotonic()
         with create_view(len(jobs), n_jobs) as view:
-            outcomes = start(jobs, n_jobs=n_jobs, fail_fast=fail_fast, retry_failed=retry_failed, view=view)
+            outcomes = run(jobs, n_jobs=n_jobs, fail_fast=fail_fast, retry_failed=retry_failed, view=view)
     summarize(outcomes, folders, time.monotonic() - started)
     return outcomes
 

@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -114,10 +114,14 @@ def run_on_cluster(
         UserError: settings, folders, W&B or the cluster do not work out, or another sweep is at work in these folders.
     """
     parameters = job_parameters(cluster, settings, configs)
-    executor = create_executor(cluster, settings, parameters, Path(configs[0]["paths"]["runs"]))
-    name = settings.get("name") or "indexnet"
-    start = functools.partial(submit, executor=executor, cluster=cluster, name=name)
-    return run_sweep(configs, titles, n_jobs=len(configs) if cluster == "slurm" else 1, start=start, **options)
+
+    def get_launch() -> Callable[..., list[Outcome]]:
+        executor = create_executor(cluster, settings, parameters, Path(configs[0]["paths"]["runs"]))
+        name = settings.get("name") or "indexnet"
+        return functools.partial(submit, executor=executor, cluster=cluster, name=name)
+
+    n_jobs = len(configs) if cluster == "slurm" else 1
+    return run_sweep(configs, titles, n_jobs=n_jobs, get_launch=get_launch, **options)
 
 
 def submit(
