@@ -55,12 +55,9 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     Raises:
         UserError: an override does not fit; the message names the nearest key or option.
     """
-    import hydra
-
     check_overrides(overrides)
     try:
-        with composing():
-            return hydra.compose("config", list(overrides))
+        return _compose(overrides)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise explain(error, overrides) from error
 
