@@ -25,6 +25,13 @@ def test_training_imports_neither_scipy_signal_nor_torchvision_nor_timm(tmp_path
     assert shown.splitlines()[-1] == "FOUND []"
 
 
+def test_costs_are_counted_without_lightning(tmp_path):
+    unused = ("pytorch_lightning", "torchmetrics", "wandb", "scipy.signal")
+    code = "import sys; from indexnet.cli import main\nassert main(['costs', 'tpami/table6_sunrgbd']) == 0\n"
+    shown = run(code + f"print('FOUND', [name for name in {unused!r} if name in sys.modules])", tmp_path)
+    assert shown.splitlines()[-1] == "FOUND []"
+
+
 def test_what_torchmetrics_postpones_works_afterwards(tmp_path):
     run(
         "import sys; from indexnet.cli import main\n"

@@ -1,9 +1,10 @@
-"""Quick imports for the console command: torchmetrics alone, and no collection of garbage meanwhile.
+"""Quick imports for the console command: large packages without what they only might use, and no collection of garbage.
 
 Lightning imports all of torchmetrics, and that imports scipy.signal (to patch one of its names) and torchvision (for
-one metric): seconds of each start of the console command, which uses neither. While torchmetrics is imported, stand-ins
-take their places; what torchmetrics has taken from one becomes the real thing when it is used. Afterwards both modules
-are imported as ever. The collector of garbage rests while a large package is imported: it finds nothing there.
+one metric); timm imports wandb for the log of a training script: seconds of each start of the console command, which
+uses none of them. While such a package is imported, stand-ins take their places; what it has taken from one becomes the
+real thing when it is used. Afterwards those modules are imported as ever. The collector of garbage rests meanwhile: it
+finds nothing there.
 """
 
 import gc
@@ -15,8 +16,13 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-_LARGE = ("torch", "pytorch_lightning", "torchmetrics")
-_POSTPONED = ("scipy.signal", "torchvision", "torchvision.models")
+_LARGE: dict[str, tuple[str, ...]] = {
+    "torch": (),
+    "pytorch_lightning": (),
+    "torchmetrics": ("scipy.signal", "torchvision", "torchvision.models"),
+    "timm": ("wandb",),
+}
+"""What takes long to import, and which modules stand-ins replace meanwhile."""
 
 
 class _Attribute:
@@ -50,10 +56,13 @@ class _StandIn(ModuleType):
 
 
 class _Loader(importlib.abc.Loader):
-    """The loader of a large package, with the collector of garbage at rest."""
+    """The loader of a large package, with the collector of garbage at rest and stand-ins in place.
 
-    def __init__(self, loader: importlib.abc.Loader) -> None:
-        self._loader = loader
+    A version of the package that cannot work with them is imported without.
+    """
+
+    def __init__(self, loader: importlib.abc.Loader, postponed: Sequence[str]) -> None:
+        self._loader, self._postponed = loader, postponed
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)
@@ -69,15 +78,9 @@ class _Loader(importlib.abc.Loader):
                 gc.enable()
 
     def _exec(self, module: ModuleType) -> None:
-        self._loader.exec_module(module)
-
-
-class _TorchmetricsLoader(_Loader):
-    """The same with stand-ins in place; where a version of torchmetrics cannot work with them, without."""
-
-    def _exec(self, module: ModuleType) -> None:
-        importlib.import_module("torch")  # first: it is to see no stand-in
-        stand_ins = {name: _StandIn(name) for name in _POSTPONED if name not in sys.modules}
+        if self._postponed:
+            importlib.import_module("torch")  # first: it is to see no stand-in
+        stand_ins = {name: _StandIn(name) for name in self._postponed if name not in sys.modules}
         sys.modules.update(stand_ins)
         works = False
         try:
@@ -102,7 +105,7 @@ class _Finder(importlib.abc.MetaPathFinder):
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = (_TorchmetricsLoader if fullname == "torchmetrics" else _Loader)(spec.loader)
+            spec.loader = _Loader(spec.loader, _LARGE[fullname])
         return spec
 
 

@@ -8,6 +8,7 @@ import os
 import sys
 
 from indexnet import __version__, _startup
+from indexnet.core.console import warn
 from indexnet.core.errors import UserError
 
 # Each module has HELP, configure(parser) and main(args) -> exit code, and imports nothing heavy at its top.
@@ -67,17 +68,17 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     selected = [arguments[0]] if arguments and arguments[0] in COMMANDS else list(COMMANDS)
     try:
-        if arguments[:1] == ["train"]:  # Hydra reads the rest
+        if arguments[:1] in (["train"], ["-sc"]):  # Hydra reads the rest; its completion script leaves out `train`
             from indexnet.commands.train import train
 
-            return train(arguments[1:])
+            return train(arguments[arguments[0] == "train" :])
         args = _parser(selected).parse_args(arguments)
         return int(args.main(args))
     except UserError as error:
-        print(f"indexnet: {error}", file=sys.stderr)
+        warn(f"indexnet: {error}")
         return 2
     except KeyboardInterrupt:
-        print("indexnet: interrupted; the same command goes on where this one stopped.", file=sys.stderr)
+        warn("indexnet: interrupted; the same command goes on where this one stopped.")
         return 130
     except BrokenPipeError:  # the reader of our output has gone, `indexnet list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -17,12 +17,10 @@ from indexnet.run.config import compose, freeze
 from indexnet.run.folder import RunFolder, difference, prepare, run_path
 from indexnet.run.schema import (
     ExperimentConfig,
-    TrainerConfig,
-    TrainingConfig,
     config_hash,
     is_place,
     places,
-    read_group,
+    read_config,
 )
 
 
@@ -201,9 +199,9 @@ def test_places_are_marked_in_the_schema():
 
 def test_a_typed_view_of_a_frozen_configuration():
     config = _frozen("trainer.devices=2", "training.steps=7")
-    assert read_group(TrainerConfig, config).devices == 2
-    assert read_group(TrainingConfig, config).steps == 7
-    assert read_group(ExperimentConfig, config) == ExperimentConfig(None, None, None)
+    assert read_config(config).trainer.devices == 2
+    assert read_config(config).training.steps == 7
+    assert read_config(config).experiment == ExperimentConfig(None, None, None)
 
 
 def test_a_run_may_change_where_decoded_files_are_kept(tmp_path):

@@ -16,10 +16,9 @@ from data_support import write_camvid, write_train400
 from indexnet.core.errors import UserError
 from indexnet.core.paths import experiments_dir
 from indexnet.run import callbacks
-from indexnet.run.job import DIVERGED, run_job
+from indexnet.run.job import DIVERGED, first_record, run_job
 from indexnet.run.loader import worker_count
-from indexnet.run.record import Record
-from indexnet.run.schema import config_hash
+from indexnet.run.schema import config_hash, read_config
 from run_support import DENOISING, MATTING, RECONSTRUCTION, job_process, losses, prepare_run, same, weights
 
 
@@ -266,18 +265,6 @@ def test_a_damaged_file_met_by_a_worker_is_one_sentence(tmp_path):
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.long
-def test_wandb_stays_offline_and_inside_the_run(tmp_path, monkeypatch):
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    monkeypatch.setenv("WANDB_API_KEY", "")
-    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-    monkeypatch.chdir(tmp_path)
-    folder = prepare_run(tmp_path / "runs", *RECONSTRUCTION, "logger=wandb", "resampling=bilinear")
-    assert job_process(folder).returncode == 0
-    assert list(folder.path.glob("wandb/offline-run-*/*.wandb"))
-    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
-
-
 def test_sync_batchnorm_needs_gpus(tmp_path, monkeypatch, capsys):
     several = [*RECONSTRUCTION, "trainer.sync_batchnorm=true", "trainer.devices=2"]
     with pytest.raises(UserError, match=r"trainer\.sync_batchnorm=true works on GPUs only"):
@@ -302,7 +289,7 @@ def test_sync_batchnorm_needs_gpus(tmp_path, monkeypatch, capsys):
 ])  # fmt: skip
 def test_a_record_says_what_differs_from_the_printed_protocol(words, printed, changes, tmp_path):
     config = prepare_run(tmp_path, *words).config()
-    begun = Record.start(config, "")
+    begun = first_record(read_config(config))
     assert begun.batch["printed"] == printed
     assert begun.changes == changes
 
@@ -324,7 +311,7 @@ def test_a_row_with_a_rate_of_its_own_is_printed_with_it(tmp_path, own_table):
     content["experiment"]["rows"][-1]["overrides"].append("optimizer.lr=0.1")
     file.write_text(f"# @package _global_\n{yaml.safe_dump(content, sort_keys=False)}", encoding="utf-8")
     config = prepare_run(tmp_path, *words).config()
-    assert Record.start(config, "").changes == ["optimizer.lr 0.003 instead of the printed 0.1"]
+    assert first_record(read_config(config)).changes == ["optimizer.lr 0.003 instead of the printed 0.1"]
 
 
 def test_an_experiment_file_that_is_edited_changes_no_job_that_waits(tmp_path, own_table):
@@ -335,11 +322,11 @@ def test_an_experiment_file_that_is_edited_changes_no_job_that_waits(tmp_path, o
     assert config["protocol"] == {"training.batch_size": 32, "optimizer.lr": 0.003}
     before = file.read_bytes()
     file.write_text("training: {batch_size: 8}\nexperiment: [")
-    assert Record.start(config, "").changes == ["global batch 8 instead of the printed 32"]
+    assert first_record(read_config(config)).changes == ["global batch 8 instead of the printed 32"]
     without = {key: value for key, value in config.items() if key != "protocol"}  # as earlier versions froze it
     assert config_hash(without) == config_hash(config)
-    assert Record.start(without, "").changes == []
-    assert Record.start(without, "").batch["printed"] is None
+    assert first_record(read_config(without)).changes == []
+    assert first_record(read_config(without)).batch["printed"] is None
     (folder.path / "config.yaml").write_text(yaml.safe_dump(without, sort_keys=False))
     file.write_bytes(before)
     assert prepare_run(tmp_path, *words).path == folder.path

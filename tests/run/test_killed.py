@@ -17,7 +17,7 @@ from indexnet.run.processes import INTERRUPTED
 from indexnet.run.resume import read_checkpoint
 from indexnet.tasks.base import Task
 from resume_support import ended_as, forks, result_of, start
-from run_support import DENOISING, MATTING, RECONSTRUCTION, losses, prepare_run
+from run_support import DENOISING, MATTING, RECONSTRUCTION, alive, losses, prepare_run, wait_until
 
 
 def _die_at(module, name, when, applies=lambda *arguments: True, after=False):
@@ -152,23 +152,10 @@ def test_a_killed_run_leaves_neither_lock_nor_loader_process(tmp_path):
     folder = prepare_run(tmp_path, *RECONSTRUCTION, "resampling=nearest", "training.steps=5000",
                          "trainer.num_workers=2")  # fmt: skip
     pid = start(folder)
-    deadline = time.monotonic() + 60
-    while not (folder.path / "progress.json").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    assert wait_until((folder.path / "progress.json").exists, 60)
     workers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     assert len(workers) == 2
     os.kill(pid, signal.SIGKILL)
     assert result_of(pid) == -signal.SIGKILL
     assert not folder.locked()  # at once
-    deadline = time.monotonic() + 3
-    while any(_alive(worker) for worker in workers):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def _alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    assert wait_until(lambda: not any(alive(int(worker)) for worker in workers), 3)

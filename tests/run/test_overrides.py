@@ -8,9 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from indexnet.cli import main
 from indexnet.core.errors import UserError
-from indexnet.run.config import check_single, compose, composing, freeze, parse_overrides, to_plain
-from indexnet.run.schema import TrainingConfig, read_group
+from indexnet.run.config import (
+    check_single,
+    compose,
+    compose_command_line,
+    composing,
+    freeze,
+    parse_overrides,
+    to_plain,
+)
+from indexnet.run.schema import read_config
 from indexnet.run.settle import settle, without_sweep
 from indexnet.sweep.expand import expand
 from indexnet.sweep.progress import announce
@@ -34,6 +43,8 @@ def test_no_override_is_ignored_or_ends_in_a_traceback():
         ("+trainer.limit_train_batches=2", "unknown config key 'trainer.limit_train_batches'."),
         ("+logger.entity=me", "unknown config key 'logger.entity'."),
         ("+budget.max_epochs=1", "unknown config key 'budget.max_epochs'."),
+        ("+budget.max_seconds=3", "unknown config key 'budget.max_seconds'. Did you mean 'budget.max_steps'?"),
+        ("split=validaton", "split='validaton' must be test or validation. Did you mean 'validation'?"),
         ("+paths.root=x", "unknown config key 'paths.root'."),
         ("+debug.fast=true", "unknown config key 'debug.fast'."),
         ("+encoder.width=2", "encoder.width belongs to an encoder"),
@@ -67,6 +78,19 @@ def test_what_used_to_be_ignored_or_to_end_in_a_traceback(override, sentence):
         freeze(compose(["task=reconstruction", *override.split(" ")]))
 
 
+@pytest.mark.parametrize("flags", [[], ["--cfg", "job"], ["--info", "defaults"], ["-m"]])
+def test_overrides_are_checked_beside_any_flag(flags):
+    with pytest.raises(UserError, match="network=3: the config group network is chosen by the name of one option"):
+        compose_command_line(["task=reconstruction", "network=3", *flags])
+
+
+def test_hydras_completion_knows_the_options_of_train(monkeypatch, capsys):
+    for line, said in (("indexnet train task=re", "task=reconstruction"), ("indexnet status quick", "")):
+        monkeypatch.setenv("COMP_LINE", line)
+        assert main(["-sc", "query=bash"]) == 0  # as its script asks
+        assert capsys.readouterr().out.strip() == said
+
+
 @pytest.mark.parametrize("override", ["rows=[]", "seeds=[]", "rows=glob(nosuch*)", "seeds=range(3,3)"])
 def test_a_selection_of_nothing_is_refused(override):
     with pytest.raises(UserError, match="selects nothing"):
@@ -89,6 +113,6 @@ def test_a_task_may_leave_out_the_steps(capsys):
     plain = to_plain(compose(["task=reconstruction", "training.epochs=3"]))
     del plain["training"]["steps"]
     config = settle(without_sweep(plain))
-    assert read_group(TrainingConfig, config).steps is None
+    assert read_config(config).training.steps is None
     announce([config], 1)
     assert "3 epochs in batches of" in capsys.readouterr().out

@@ -24,6 +24,7 @@ from indexnet.run import callbacks
 from indexnet.run.folder import RunFolder
 from indexnet.run.job import run_job
 from indexnet.run.resume import find_checkpoint, read_checkpoint
+from indexnet.run.schema import config_hash
 from indexnet.tasks.base import Task
 from resume_support import ended_as, forks, result_of, start
 from run_support import RECONSTRUCTION, prepare_run, same
@@ -114,11 +115,11 @@ def test_no_flipped_bit_changes_what_a_checkpoint_says(cut):
 
 
 def test_every_process_finds_the_same_checkpoint_at_any_moment(cut):
-    config = cut.config()
+    digest = config_hash(cut.config())
     cut.checkpoint().write_bytes(b"cut off")
 
     def others():
-        path, step = find_checkpoint(cut, config, settle=False)
+        path, step = find_checkpoint(cut, digest, settle=False)
         return torch.load(path, weights_only=True)["global_step"], step
 
     assert others() == (2, 2)  # before the first process has looked
@@ -126,7 +127,7 @@ def test_every_process_finds_the_same_checkpoint_at_any_moment(cut):
     plain, seen = os.replace, []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "replace", lambda *names: (plain(*names), seen.append(others())))
-        assert find_checkpoint(cut, config, settle=True)[1] == 2
+        assert find_checkpoint(cut, digest, settle=True)[1] == 2
     assert seen == [(2, 2), (2, 2)]  # the damaged file is put aside; a copy takes its place
     assert others() == (2, 2)
 
@@ -148,7 +149,7 @@ def test_a_checkpoint_that_may_not_be_read_is_no_damage(cut, monkeypatch):
 
     monkeypatch.setattr(zipfile, "ZipFile", forbidden)
     with pytest.raises(UserError, match=r"last\.ckpt cannot be read \(Permission denied\)"):
-        find_checkpoint(cut, cut.config(), settle=True)
+        find_checkpoint(cut, config_hash(cut.config()), settle=True)
     assert cut.checkpoint().is_file()
 
 

@@ -18,7 +18,7 @@ from indexnet.core.files import write_json
 from indexnet.run.config import compose, freeze
 from indexnet.run.folder import RunFolder, prepare
 from indexnet.run.job import run_job
-from indexnet.run.loggers import create_loggers, finish_loggers
+from indexnet.run.loggers import finish_loggers
 from indexnet.run.wandb_logging import (
     UnusableError,
     check_use,
@@ -26,13 +26,12 @@ from indexnet.run.wandb_logging import (
     printed_values,
     run_id,
     settle_mode,
-    start_run,
 )
 from indexnet.run.wandb_names import STEP, picture_key
 from indexnet.sweep.launch import run_sweep
 from indexnet.sweep.pool import Job, outcome_before
 from wandb_offline import offline_runs, read_offline
-from wandb_runs import TINY, loss_rows, prepare_tiny, record_of
+from wandb_runs import TINY, identity, loggers_of, loss_rows, prepare_tiny, record_of, start_wandb
 
 pytestmark = pytest.mark.usefixtures("nobody")
 
@@ -58,61 +57,58 @@ def _train(folder: RunFolder, **environment: str) -> subprocess.Popen[str]:
 def test_the_mode_is_the_settings_then_the_environments(setting, variable, mode, monkeypatch):
     if variable:
         monkeypatch.setenv("WANDB_MODE", variable)
-    assert settle_mode({"logger": {"mode": setting}}) == mode
+    assert settle_mode(setting) == mode
 
 
 def test_an_unknown_mode_names_the_nearest(monkeypatch):
     with pytest.raises(UserError, match=r"unknown logger.mode 'ofline'. Did you mean 'offline'\?"):
-        settle_mode({"logger": {"mode": "ofline"}})
+        settle_mode("ofline")
     monkeypatch.setenv("WANDB_MODE", "onlin")
     with pytest.raises(UserError, match=r"unknown WANDB_MODE 'onlin'. Did you mean 'online'\?"):
-        settle_mode({"logger": {}})
+        settle_mode("auto")
 
 
 def test_the_id_follows_from_configuration_data_and_folder(tmp_path):
-    folder, config = prepare_tiny(tmp_path)
-    same = run_id(folder, config)
-    assert same == run_id(RunFolder(Path(os.path.relpath(folder.path))), config)
+    folder = RunFolder(tmp_path / "run")
+    same = run_id(folder, "c0ffee", None)
+    assert same == run_id(RunFolder(Path(os.path.relpath(folder.path))), "c0ffee", None)
     assert len(same) == 16
     others = [
-        run_id(RunFolder(tmp_path / "elsewhere"), config),
-        run_id(folder, config | {"seed": 1}),
-        run_id(folder, config | {"data": config["data"] | {"root": "/data/other"}}),
+        run_id(RunFolder(tmp_path / "elsewhere"), "c0ffee", None),
+        run_id(folder, "c0ffef", None),
+        run_id(folder, "c0ffee", "/data/other"),
     ]
     assert len({same, *others}) == 4
 
 
 def test_printed_numbers_are_those_of_the_row():
-    def of(name, row):
-        return printed_values({"experiment": {"name": name, "row": row}})
-
-    assert of("thesis/table3_2_reconstruction", "ip_iu_o2o_modelwise")["psnr"] == 37.83
-    assert of("tpami/table3_matting", "hin_l")["params"] == "+4.99K"  # an addition to another row: not a number of it
-    assert of("tpami/table3_matting", "hin_l")["sad"] == 55.1
-    assert of("tpami/table5_denoising", "dncnn_sigma25")["bsd68/psnr"] == 29.22
-    assert of("quickstart", "hin") == {}
-    assert of(None, None) == {}
-    assert of("gone", "hin") == {}
+    assert printed_values("thesis/table3_2_reconstruction", "ip_iu_o2o_modelwise")["psnr"] == 37.83
+    assert printed_values("tpami/table3_matting", "hin_l")["params"] == "+4.99K"  # an addition to another row
+    assert printed_values("tpami/table3_matting", "hin_l")["sad"] == 55.1
+    assert printed_values("tpami/table5_denoising", "dncnn_sigma25")["bsd68/psnr"] == 29.22
+    assert printed_values("quickstart", "hin") == {}
+    assert printed_values(None, None) == {}
+    assert printed_values("gone", "hin") == {}
 
 
 def test_wandb_missing_is_one_sentence(tmp_path, monkeypatch):
-    folder, config = prepare_tiny(tmp_path)
+    folder = prepare_tiny(tmp_path)
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UserError, match=r"needs the package wandb: pip install wandb, or give logger\.wandb=false"):
-        create_loggers(folder, config, 0)
+        loggers_of(folder)
 
 
 def test_disabled_is_no_logger(tmp_path):
-    folder, config = prepare_tiny(tmp_path, "logger.mode=disabled", "logger.tensorboard=false", "logger.csv=false")
-    assert create_loggers(folder, config, 0) is False
+    folder = prepare_tiny(tmp_path, "logger.mode=disabled", "logger.tensorboard=false", "logger.csv=false")
+    assert loggers_of(folder) is False
     assert not (folder.path / "wandb").exists()
 
 
 @pytest.mark.parametrize(("status", "code"), [("done", 0), ("failed", 1), ("diverged", 5), ("running", 255)])
 def test_a_run_is_closed_with_its_exit_code(status, code, tmp_path):
-    folder, config = prepare_tiny(tmp_path, "logger.mode=offline", "logger.tensorboard=false")
+    folder = prepare_tiny(tmp_path, "logger.mode=offline", "logger.tensorboard=false")
     before = dict(os.environ)
-    loggers = create_loggers(folder, config, 0)
+    loggers = loggers_of(folder)
     assert dict(os.environ) == before  # what wandb needs for itself must not reach other jobs
     finish_loggers(loggers, folder, record_of(status, error="a reason"))
     assert dict(os.environ) == before
@@ -126,9 +122,9 @@ def test_a_run_is_closed_with_its_exit_code(status, code, tmp_path):
 def test_two_jobs_of_one_process_have_a_run_each(tmp_path):
     loggers, folders = [], []
     for seed in (0, 1):
-        folder, config = prepare_tiny(tmp_path, "logger.mode=offline", f"seed={seed}", "logger.csv=false")
+        folder = prepare_tiny(tmp_path, "logger.mode=offline", f"seed={seed}", "logger.csv=false")
         folders.append(folder)
-        loggers.append(create_loggers(folder, config, 0))  # none is closed before the next begins
+        loggers.append(loggers_of(folder))  # none is closed before the next begins
     for folder, each in zip(folders, loggers, strict=True):
         each[-1].log_metrics({"train/loss": 1.0}, 0)
         finish_loggers(each, folder, record_of("done"))
@@ -139,11 +135,11 @@ def test_two_jobs_of_one_process_have_a_run_each(tmp_path):
 
 
 def test_an_offline_run_that_goes_on_is_one_whole_file(tmp_path):
-    folder, config = prepare_tiny(tmp_path)
-    first = start_run(folder, config, "offline", 0, [])
+    folder = prepare_tiny(tmp_path)
+    first = start_wandb(folder, "offline", 0, [])
     first.log({"train/loss": 3.0, STEP: 0})
     finish_run(first, folder, record_of("running"))
-    again = start_run(folder, config, "offline", 4, loss_rows([1, 3]))
+    again = start_wandb(folder, "offline", 4, loss_rows([1, 3]))
     again.log({"train/loss": 1 / 6, STEP: 5})
     finish_run(again, folder, record_of("done"))
     (path,) = offline_runs(folder.path)
@@ -158,10 +154,10 @@ def test_an_offline_run_that_goes_on_is_one_whole_file(tmp_path):
     ([1, 3], 6, False), ([3, 5], 6, False), ([1, 5], 6, False),
 ])  # fmt: skip
 def test_an_offline_log_goes_only_where_the_csv_has_all_of_it(steps, start, whole, tmp_path):
-    folder, config = prepare_tiny(tmp_path, "logger.csv=false", "logger.tensorboard=false")
-    old = folder.path / "wandb" / f"offline-run-20200101_000000-{run_id(folder, config)}"
+    folder = prepare_tiny(tmp_path, "logger.csv=false", "logger.tensorboard=false")
+    old = folder.path / "wandb" / f"offline-run-20200101_000000-{identity(folder)}"
     old.mkdir(parents=True)
-    run = start_run(folder, config, "offline", start, loss_rows(steps))
+    run = start_wandb(folder, "offline", start, loss_rows(steps))
     finish_run(run, folder, record_of("done"))
     assert old.exists() is not whole
     new = next(path for path in offline_runs(folder.path) if path.parent != old)
@@ -169,15 +165,15 @@ def test_an_offline_log_goes_only_where_the_csv_has_all_of_it(steps, start, whol
 
 
 def test_a_first_try_without_csv_loses_no_rows(tmp_path):
-    folder, config = prepare_tiny(tmp_path, "logger.csv=false", "logger.tensorboard=false")
-    (logger,) = create_loggers(folder, config, 0)
+    folder = prepare_tiny(tmp_path, "logger.csv=false", "logger.tensorboard=false")
+    (logger,) = loggers_of(folder)
     for step in range(4):
         logger.log_metrics({"train/loss": 1.0}, step)
     finish_loggers([logger], folder, record_of("running"))
     (first,) = offline_runs(folder.path)
     time.sleep(1.1)  # folders are named by the second
-    config["logger"]["csv"] = True
-    loggers = create_loggers(folder, config, 4)
+    prepare_tiny(tmp_path, "logger.tensorboard=false")
+    loggers = loggers_of(folder, 4)
     finish_loggers(loggers, folder, record_of("done"))
     assert [row[STEP] for row in read_offline(first).history] == [0, 1, 2, 3]
 
@@ -185,9 +181,9 @@ def test_a_first_try_without_csv_loses_no_rows(tmp_path):
 def test_tensorboard_shows_a_step_once_after_a_resume(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    folder, config = prepare_tiny(tmp_path, "logger.wandb=false", "logger.csv=false")
+    folder = prepare_tiny(tmp_path, "logger.wandb=false", "logger.csv=false")
     for start, value in ((0, 1.0), (4, 2.0), (0, 3.0)):
-        (logger,) = create_loggers(folder, config, start)
+        (logger,) = loggers_of(folder, start)
         for step in range(start, 6):
             logger.log_metrics({"train/loss": value}, step)
         logger.finalize("success")
@@ -229,23 +225,23 @@ def test_a_wandb_that_cannot_be_used_starts_no_sweep(tmp_path, server, monkeypat
 
 
 def test_without_csv_rows_the_earlier_file_stays(tmp_path):
-    folder, config = prepare_tiny(tmp_path)
-    finish_run(start_run(folder, config, "offline", 0, None), folder, record_of("running"))
+    folder = prepare_tiny(tmp_path)
+    finish_run(start_wandb(folder, "offline", 0, None), folder, record_of("running"))
     time.sleep(1.1)  # folders are named by the second
-    finish_run(start_run(folder, config, "offline", 4, None), folder, record_of("done"))
+    finish_run(start_wandb(folder, "offline", 4, None), folder, record_of("done"))
     assert [read_offline(path).exit_code for path in offline_runs(folder.path)] == [255, 0]
 
 
 def test_what_was_logged_before_a_kill_survives_a_second_kill(tmp_path):
-    folder, config = prepare_tiny(tmp_path, "logger.wandb=false", "logger.tensorboard=false")
-    (logger,) = create_loggers(folder, config, 0)
+    folder = prepare_tiny(tmp_path, "logger.wandb=false", "logger.tensorboard=false")
+    (logger,) = loggers_of(folder)
     for step in range(6):
         logger.log_metrics({"train/loss": 1 / (step + 1)}, step)  # in the file at once: no save, no finalize
     for _ in range(2):
-        create_loggers(folder, config, 4)  # killed before it logs anything
+        loggers_of(folder, 4)  # killed before it logs anything
     file = folder.path / "csv" / "metrics.csv"
     file.rename(folder.path / ".metrics.csv")  # killed between the two steps of taking the rows over
-    (logger,) = create_loggers(folder, config, 4)
+    (logger,) = loggers_of(folder, 4)
     logger.log_metrics({"train/loss": 0.5}, 4)
     with file.open(newline="") as lines:
         steps = [(row["step"], float(row["train/loss"])) for row in csv.DictReader(lines)]
@@ -254,8 +250,8 @@ def test_what_was_logged_before_a_kill_survives_a_second_kill(tmp_path):
 
 
 def test_a_wandb_that_breaks_does_not_stop_the_training(tmp_path, capsys):
-    folder, config = prepare_tiny(tmp_path, "logger.mode=offline", "logger.tensorboard=false", "logger.csv=false")
-    (logger,) = create_loggers(folder, config, 0)
+    folder = prepare_tiny(tmp_path, "logger.mode=offline", "logger.tensorboard=false", "logger.csv=false")
+    (logger,) = loggers_of(folder)
     run = logger.experiment
     run.finish()  # whoever logs to it from now on gets an error
     for step in range(3):
@@ -279,7 +275,7 @@ def _wait_for_step(folder: RunFolder, step: int, process: subprocess.Popen[str])
 
 @pytest.mark.long
 def test_a_killed_run_of_two_processes_read_back(tmp_path):
-    folder, config = prepare_tiny(tmp_path, "training.steps=100", "trainer.devices=2", "trainer.checkpoint_every=5")
+    folder = prepare_tiny(tmp_path, "training.steps=100", "trainer.devices=2", "trainer.checkpoint_every=5")
     process = _train(folder)
     _wait_for_step(folder, 10, process)
     os.kill(process.pid, signal.SIGKILL)
@@ -294,7 +290,7 @@ def test_a_killed_run_of_two_processes_read_back(tmp_path):
     (path,) = offline_runs(folder.path)
     found = read_offline(path)
 
-    assert found.run["run_id"] == run_id(folder, config)
+    assert found.run["run_id"] == identity(folder)
     assert found.run["run_group"] == "thesis/table3_2_reconstruction"
     assert found.run["job_type"] == record["row"] == "ip_iu_o2o_modelwise"
     assert found.run["display_name"] == "ip_iu_o2o_modelwise-seed0"
@@ -342,7 +338,7 @@ def test_a_killed_run_of_two_processes_read_back(tmp_path):
 
 def test_a_run_that_cannot_log_online_has_not_failed(tmp_path, monkeypatch):
     """``logger.mode=offline`` alone goes on with it, also in a sweep."""
-    folder, _ = prepare_tiny(tmp_path, "logger.mode=online", "training.steps=2")
+    folder = prepare_tiny(tmp_path, "logger.mode=online", "training.steps=2")
     with pytest.raises(UnusableError, match="no key is configured"):
         run_job(folder.path)
     assert folder.status() == "running"

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from indexnet.run.config import compose, freeze
 from indexnet.run.folder import RunFolder, prepare
+from indexnet.run.job import first_record
+from indexnet.run.loggers import create_loggers
+from indexnet.run.record import Record
+from indexnet.run.schema import config_hash, read_config
+from indexnet.run.wandb_logging import run_id, start_run
 
 TINY = [
     "experiments=thesis/table3_2_reconstruction",
@@ -21,9 +27,30 @@ TINY = [
 ]
 
 
-def prepare_tiny(tmp_path: Path, *overrides: str) -> tuple[RunFolder, dict]:
-    config = freeze(compose([*TINY, *overrides, f"paths.runs={tmp_path / 'runs'}"]))
-    return prepare(config), config
+def prepare_tiny(tmp_path: Path, *overrides: str) -> RunFolder:
+    return prepare(freeze(compose([*TINY, *overrides, f"paths.runs={tmp_path / 'runs'}"])))
+
+
+def _begun(folder: RunFolder) -> tuple[Record, dict[str, Any]]:
+    content = folder.config()
+    record = first_record(read_config(content))
+    record.data.name = content["data"]["name"]
+    return record, content
+
+
+def identity(folder: RunFolder) -> str:
+    content = folder.config()
+    return run_id(folder, config_hash(content), content["data"].get("root"))
+
+
+def start_wandb(folder: RunFolder, mode: str, start: int = 0, rows: Any = ()) -> Any:
+    record, content = _begun(folder)
+    return start_run(folder, record, content, content["logger"]["project"], mode, start, rows)
+
+
+def loggers_of(folder: RunFolder, start: int = 0) -> Any:
+    record, content = _begun(folder)
+    return create_loggers(folder, read_config(content).logger, record, content, start)
 
 
 def loss_rows(steps):

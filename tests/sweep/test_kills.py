@@ -71,53 +71,6 @@ def test_kills_are_planned_for_every_kind_of_victim(benchmark):
     assert order == sorted(order)  # one run to spare for each group of kills: here a single group
 
 
-def test_a_run_is_asked_where_it_is(benchmark, tmp_path):
-    run = tmp_path / "row" / "seed=0"
-    for name in ("csv", "checkpoints", "pictures"):
-        (run / name).mkdir(parents=True)
-    step, checkpoint = benchmark.Planned("step", "launcher", 5), benchmark.Planned("checkpoint", "process 0")
-
-    def log(count: int) -> None:
-        lines = ["epoch,step,train/loss", *(f"0,{number},0.5" for number in range(count))]
-        (run / "csv/metrics.csv").write_text("\n".join(lines))
-
-    def say(text: str) -> None:
-        with (run / "console.log").open("a") as file:
-            file.write(text)
-
-    # what an earlier try has left, which was killed while it wrote pictures
-    (run / "record.json").write_text('{"status": "running"}')
-    (run / "pictures/1.png").write_text("")
-    (run / "checkpoints/last.ckpt").write_text("")
-    say("training for 8 steps, batch 4\ntesting on 3 images\n")
-    log(8)
-    current = benchmark.Try(run)
-    assert current.phase() == ("start", 8)
-    assert current.is_at(benchmark.Planned("start", "launcher"))
-    assert not current.is_at(benchmark.Planned("start", "launcher", delay=60.0))
-    say("going on from step 4 of 8, batch 4\n")
-    log(4)
-    assert current.phase() == ("start", 4)
-    log(5)
-    assert current.phase() == ("training", 5)
-    assert current.is_at(step)
-    assert not current.is_at(benchmark.Planned("step", "launcher", 6))
-    assert not current.is_at(checkpoint)
-    os.utime(run / "checkpoints/last.ckpt", ns=(1, 1))
-    assert current.is_at(checkpoint)
-    assert not current.is_at(checkpoint)  # it is an old one now
-    say("testing on 3 images\n")
-    assert current.phase() == ("testing", 5)
-    assert not current.is_at(step)
-    assert current.is_at(benchmark.Planned("testing", "launcher"))
-    os.utime(run / "pictures/1.png", ns=(2**62, 2**62))
-    assert current.phase() == ("pictures", 5)
-    (run / "record.json").write_text('{"status": "done"}')
-    assert current.phase() == ("ended", 5)
-    current.struck = True
-    assert not current.is_at(benchmark.Planned("ended", "launcher"))
-
-
 _PRETENDED_SWEEP = """
 import sys
 from pathlib import Path

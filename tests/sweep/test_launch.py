@@ -68,16 +68,6 @@ def test_what_failed_before_does_not_stop_a_fail_fast_sweep(jobs):
     assert [outcome.status for outcome in outcomes] == ["failed", "done"]
 
 
-def test_a_record_that_cannot_be_read_stops_its_own_job_alone(jobs):
-    made = jobs("ok-1", "ok-2")
-    (made[0].folder / "record.json").write_text('{"status": ')
-    first, second = launch(made, command=job_script)
-    assert (first.status, second.status) == ("failed", "done")
-    assert str(made[0].folder / "record.json") in first.reason
-    assert (made[0].folder / "record.json").read_text() == '{"status": '
-    assert [name for name, *_ in lines_of("started")] == ["ok-2"]
-
-
 def test_a_job_waits_for_its_dying_predecessor(jobs):
     (job,) = jobs("ok")
     (job.folder / ".lock").touch()

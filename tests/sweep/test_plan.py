@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from indexnet.core.errors import UserError
 from indexnet.core.files import write_json
 from indexnet.run.folder import prepare
 from indexnet.run.record import Record
+from indexnet.run.schema import read_config
 from indexnet.sweep.plan import compose_table, group_rows
 from indexnet.sweep.plan_estimate import Estimate, PlannedRow, Probe, add_up, estimate, line, makespan
 from indexnet.sweep.plan_probe import measure_rows
@@ -95,17 +97,16 @@ def test_the_longest_run_first():
     assert makespan([], 2) == 0
 
 
-TRAINER = {
-    "accelerator": "cpu", "devices": 1, "num_nodes": 1, "precision": "32-true", "accumulate": 1,
-    "sync_batchnorm": False, "gradient_clip": None, "channels_last": False, "compile": False, "num_workers": 0,
-    "checkpoint_every": "auto", "progress_bar": False,
-}  # fmt: skip
+@functools.cache
+def _of(devices):
+    from indexnet.run.config import compose, freeze
+
+    return read_config(freeze(compose([*TINY, "task=reconstruction", f"trainer.devices={devices}"])))
 
 
 def _row(seconds: float, runs: int, left: list[int], memory: float = 100.0, devices: int = 1) -> PlannedRow:
     found = Estimate((seconds - 10) / 100, 100, 4.0, 0.0, 6.0, memory, True, 1000, 1500)
-    config = {"trainer": TRAINER | {"devices": devices}}
-    return PlannedRow("a", config, 100, (6,), runs, left, estimate=found)
+    return PlannedRow("a", _of(devices), 100, (6,), runs, left, estimate=found)
 
 
 def test_totals():
@@ -153,7 +154,7 @@ def test_done_runs_are_not_left():
         ("max_unpool", 3, [0, 0, 0], 3, (2,)),
         ("hin", 3, [0, 0, 0], 3, (2,)),
     ]
-    by_place = {(c["experiment"]["row"], c["seed"]): c for c in sweep.configs}
+    by_place = {(c.experiment.row, c.seed): c.content for c in sweep.configs}
     _record(by_place["hin", 0], "done")
     _record(by_place["hin", 1], "diverged")
     _record(by_place["hin", 2], "failed")
@@ -178,9 +179,9 @@ def test_the_runs_are_those_of_the_sweep():
     sweep = compose_table("tpami/table5_denoising", [*TINY, "rows=dncnn", "seeds=7", "training.batch_size=2,4"])
     row = "experiments=tpami/table5_denoising", "network=dncnn", "resampling=none", "task.sigma=15"
     one = sweep.configs[1]
-    assert one["experiment"]["row"] == "dncnn_sigma15--training.batch_size-4"
-    own = [f"experiment.{key}='{one['experiment'][key]}'" for key in ("row", "label")]
-    assert one == freeze(compose([*row, *TINY, "training.batch_size=4", *own, "seed=7"]))
+    assert one.experiment.row == "dncnn_sigma15--training.batch_size-4"
+    own = [f"experiment.{key}='{getattr(one.experiment, key)}'" for key in ("row", "label")]
+    assert one.content == freeze(compose([*row, *TINY, "training.batch_size=4", *own, "seed=7"]))
     names = [(row.name, row.runs) for row in group_rows(sweep)]  # three noise levels cost the same
     assert names == [("dncnn--training.batch_size-2", 3), ("dncnn--training.batch_size-4", 3)]
 
@@ -238,7 +239,10 @@ torch.save({"global_step": 10, "state_dict": {}, "loops": {}}, folder / "checkpo
 record(status="done", train_samples_per_s=4.0 * batch ** 0.5, test_samples_per_s=2.0, test_count=2,
        train_peak_memory_mb=400 + 50.0 * batch, peak_memory_mb=500.0, device="a pretended one")
 """
-PRETENDED = (sys.executable, "-c", SCRIPT)
+
+
+def pretended(folder):
+    return [sys.executable, "-c", SCRIPT, str(folder)]
 
 
 def _started() -> list[list[str]]:
@@ -247,10 +251,11 @@ def _started() -> list[list[str]]:
 
 def test_rows_that_cannot_run_do_not_stop_the_others():
     """Pretended jobs: weights that are missing, one that is killed, one that ends well."""
+    Path("runs").mkdir()
     words = ["rows=b3,b11,b11_carafe,b11_1_4", *TINY, "encoder.pretrained=false", "logger.wandb=true"]
     sweep, said = compose_table("tpami/table3_matting", words), list[str]()
     rows = group_rows(sweep)
-    assert measure_rows(sweep, rows, 10.0, said.append, PRETENDED) == 0
+    assert measure_rows(sweep, rows, 10.0, said.append, pretended) == 0
     by_name = {row.name: row for row in rows}
     assert by_name["b11"].error == by_name["b11_carafe"].error == "no weights; give encoder.pretrained=PATH"
     assert "b11_carafe" not in [row for row, *_ in _started()]  # its encoder is that of b11
@@ -263,14 +268,15 @@ def test_rows_that_cannot_run_do_not_stop_the_others():
     sentences = [text for text, _ in remarks(sweep, rows, totals, 10.0)]
     assert "b11, b11_carafe: no weights; give encoder.pretrained=PATH." in sentences
     assert "3 runs were not measured and are left out below." in sentences
-    assert sorted(path.name for path in Path().iterdir()) == ["started"]
+    assert {Path(place).parent for _, _, place, _ in _started()} == {Path.cwd()}
+    assert sorted(path.name for path in Path().iterdir()) == ["runs", "started"]
 
 
 def test_a_batch_that_is_too_large_is_measured_from_smaller_ones():
     sweep = compose_table("quickstart", ["rows=hin,carafe,m2o,o2o_shared", "seeds=0", *TINY[:2]])
     rows = {row.name: row for row in group_rows(sweep)}
     begun = time.monotonic()
-    measure_rows(sweep, list(rows.values()), 0.5, job=PRETENDED)
+    measure_rows(sweep, list(rows.values()), 0.5, command=pretended)
     assert time.monotonic() - begun < 40  # nobody waits for the pretended minute
     assert rows["hin"].error == "its measuring process ended with exit code 7"
     assert rows["carafe"].error == "the loss is not finite after a few steps"
@@ -294,7 +300,8 @@ def test_a_plan_that_is_stopped_leaves_nothing(number):
         "import sys\nfrom indexnet.sweep.plan import compose_table, group_rows\n"
         "from indexnet.sweep.plan_probe import measure_rows\n"
         f"sweep = compose_table('quickstart', {['rows=max_unpool', 'seeds=0', *TINY[:2], 'training.batch_size=4']})\n"
-        f"measure_rows(sweep, group_rows(sweep), 10.0, job={PRETENDED!r})\n"
+        f"command = lambda folder: [sys.executable, '-c', {SCRIPT!r}, str(folder)]\n"
+        "measure_rows(sweep, group_rows(sweep), 10.0, command=command)\n"
     )
     plan = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     assert wait_until(lambda: Path("started").exists() and _started(), seconds=60)
@@ -305,7 +312,7 @@ def test_a_plan_that_is_stopped_leaves_nothing(number):
     assert wait_until(lambda: not alive(int(pid)))
     assert Path(place).exists() == (number == signal.SIGKILL)
     sweep = compose_table("quickstart", ["rows=hin", "seeds=0", *TINY])
-    measure_rows(sweep, group_rows(sweep), 10.0, job=PRETENDED)
+    measure_rows(sweep, group_rows(sweep), 10.0, command=pretended)
     assert sorted(path.name for path in Path().iterdir()) == ["started"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import signal
@@ -31,6 +32,10 @@ def _config(row: str | None = "r", seed: int = 0, steps: int = 1):
     config = freeze(compose(["task=reconstruction", f"training.steps={steps}", f"seed={seed}"]))
     config["experiment"] = {"name": "t" if row else None, "row": row, "label": row}
     return config
+
+
+def pretended():
+    return functools.partial(launch, command=job_script)
 
 
 def test_folders_are_prepared_all_or_none(tmp_path, monkeypatch):
@@ -66,7 +71,7 @@ def test_a_record_that_cannot_be_read_lets_the_others_run(content, jobs, capsys)
     for root in (None, "elsewhere"):  # the files of another place would be compared with those of the record
         configs[0]["data"]["root"] = root
         configs[0]["logger"]["csv"] = False  # config.yaml would be written anew
-        outcomes = run_sweep(configs, command=job_script)
+        outcomes = run_sweep(configs, get_launch=pretended)
         assert outcomes[0].status == "failed"
         assert outcomes[1].status in ("done", "before")
         assert str(record) in outcomes[0].reason.replace(f"{Path.cwd()}/", "")
@@ -210,7 +215,7 @@ def test_a_metric_that_cannot_be_measured_hides_no_other(tmp_path):
 def test_a_sweep_says_what_came_of_it(jobs, capsys):
     asked = ["-m", "experiments=t", "retry_failed=true"]
     configs = [_config("ok"), _config("crash"), _config("diverge")]
-    outcomes = run_sweep(configs, n_jobs=2, arguments=asked, command=job_script)
+    outcomes = run_sweep(configs, n_jobs=2, arguments=asked, get_launch=pretended)
     assert exit_code(outcomes) == 3
     said = " ".join(capsys.readouterr().out.split())
     assert "started ok seed=0" in said

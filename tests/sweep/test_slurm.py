@@ -163,7 +163,7 @@ def test_jobs_end_as_their_records_say(slurm, executor, tmp_path):
         _end(slurm, *(f"4200_{index}" for index in range(5)))
 
     view = _Script(work)
-    outcomes = submit(jobs, executor, "slurm", at_once=9, view=view, poll=0.01, queue_every=0.05)
+    outcomes = submit(jobs, executor, "slurm", n_jobs=9, view=view, poll=0.01, queue_every=0.05)
     assert [outcome.status for outcome in outcomes] == [
         "before", "failed", "done", "diverged", "failed", "failed", "failed",
     ]  # fmt: skip
@@ -186,7 +186,7 @@ def test_queued_jobs_are_waited_for_and_not_submitted_again(slurm, executor, tmp
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        submit(jobs, executor, "slurm", at_once=2, view=_Script(stop), poll=0.01)
+        submit(jobs, executor, "slurm", n_jobs=2, view=_Script(stop), poll=0.01)
     assert (
         "2 runs stay in the queue, and the same command waits for them again; scancel 4200" in capsys.readouterr().out
     )
@@ -197,7 +197,7 @@ def test_queued_jobs_are_waited_for_and_not_submitted_again(slurm, executor, tmp
             _record(job, status="done")
         _end(slurm, "4200_0", "4201")
 
-    outcomes = submit(jobs, executor, "slurm", at_once=2, view=_Script(work), poll=0.01, queue_every=0.05)
+    outcomes = submit(jobs, executor, "slurm", n_jobs=2, view=_Script(work), poll=0.01, queue_every=0.05)
     assert [outcome.status for outcome in outcomes] == ["done", "done"]
     assert sorted(path.name for path in slurm.glob("*.sh")) == ["4200.sh", "4201.sh"]  # b alone, again
     assert "1 of these runs are in the queue already" in capsys.readouterr().out
@@ -208,7 +208,7 @@ def test_a_launcher_killed_right_after_sbatch_finds_its_jobs(names, slurm, execu
     jobs = _jobs(tmp_path, *names)
     (slurm / "interrupt").touch()  # sbatch has taken the jobs, and nobody knows their numbers
     with pytest.raises(KeyboardInterrupt):
-        submit(jobs, executor, "slurm", at_once=2, poll=0.01)
+        submit(jobs, executor, "slurm", n_jobs=2, poll=0.01)
     assert "job" not in json.loads((jobs[0].folder / "submitted.json").read_text())
     numbers = ["4200_0", "4200_1"] if len(names) == 2 else ["4200"]
 
@@ -217,7 +217,7 @@ def test_a_launcher_killed_right_after_sbatch_finds_its_jobs(names, slurm, execu
             _record(job, status="done")
         _end(slurm, *numbers)
 
-    outcomes = submit(jobs, executor, "slurm", at_once=2, view=_Script(work), poll=0.01, queue_every=0.05)
+    outcomes = submit(jobs, executor, "slurm", n_jobs=2, view=_Script(work), poll=0.01, queue_every=0.05)
     assert {outcome.status for outcome in outcomes} == {"done"}
     assert [path.name for path in slurm.glob("*.sh")] == ["4200.sh"]  # submitted once
     assert f"{len(names)} of these runs are in the queue already" in capsys.readouterr().out
@@ -230,7 +230,7 @@ def test_each_submission_has_a_name_of_its_own(slurm, executor, tmp_path):
 
     for name in ("a", "b"):
         with pytest.raises(KeyboardInterrupt):
-            submit(_jobs(tmp_path, name), executor, "slurm", at_once=1, name="mine", view=_Script(stop), poll=0.01)
+            submit(_jobs(tmp_path, name), executor, "slurm", n_jobs=1, name="mine", view=_Script(stop), poll=0.01)
     names = [re.search(r"--job-name=(\S+)", file.read_text())[1] for file in sorted(slurm.glob("*.sh"))]
     assert all(re.fullmatch(r"mine-[0-9a-f]{8}", name) for name in names), names
     assert len(set(names)) == 2
@@ -244,7 +244,7 @@ def test_fail_fast_cancels_the_others(slurm, executor, tmp_path):
         _end(slurm, "4200_0")
 
     outcomes = submit(
-        jobs, executor, "slurm", at_once=2, fail_fast=True, view=_Script(work), poll=0.01, queue_every=0.05
+        jobs, executor, "slurm", n_jobs=2, fail_fast=True, view=_Script(work), poll=0.01, queue_every=0.05
     )
     assert [outcome.status for outcome in outcomes] == ["failed", "stopped"]
     assert not (slurm / "4200_1").exists()
@@ -253,7 +253,7 @@ def test_fail_fast_cancels_the_others(slurm, executor, tmp_path):
 def test_a_cluster_that_refuses(slurm, executor, tmp_path):
     (slurm / "refuse").write_text("gpuu")
     with pytest.raises(UserError) as error:
-        submit(_jobs(tmp_path, "a"), executor, "slurm", at_once=1)
+        submit(_jobs(tmp_path, "a"), executor, "slurm", n_jobs=1)
     assert "invalid partition specified: gpuu" in str(error.value)
     assert not (tmp_path / "a" / "submitted.json").exists()
 

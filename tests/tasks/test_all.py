@@ -27,8 +27,12 @@ def _config(task, *overrides):
     return freeze(compose([f"task={task}", *SMALL[task], *overrides]))
 
 
+def _data(config):
+    return build_data(config["data"], config["task"]["name"], config["training"]["size"])
+
+
 def _batch(config, split):
-    dataset = getattr(build_data(config), split)()
+    dataset = getattr(_data(config), split)()
     return default_collate([dataset.sample(i, np.random.default_rng(i)) for i in range(2)])
 
 
@@ -232,7 +236,7 @@ def test_denoising_mistakes_are_told_before_anything_starts(override, words):
 
 def test_labels_of_other_classes_are_refused(tmp_path):
     task, config = _build("segmentation")
-    task.check_data(build_data(config))
+    task.check_data(_data(config))
     with pytest.raises(
         UserError, match=r"data=camvid has other classes \(11: sky, building, pole, ...\) than"
     ) as error:

@@ -3,9 +3,10 @@
 import os
 import shlex
 import sys
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, JobStatus
@@ -26,8 +27,41 @@ class _LauncherConf:
 ConfigStore.instance().store(group="hydra/launcher", name="process", node=_LauncherConf, provider="indexnet")
 
 
-class ProcessLauncher(Launcher):
-    """Runs jobs through :mod:`indexnet.sweep.launch`; the task function of the application is not called.
+class FrozenLauncher(Launcher):
+    """Freezes all runs of a sweep before any begins; the task function of the application is not called."""
+
+    config: DictConfig
+    context: HydraContext
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.config, self.context = config, hydra_context
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Compose, freeze and prepare every job, then run those that have no result.
+
+        Raises:
+            UserError: a configuration, a folder or the cluster does not work out; nothing has been started.
+        """
+        from indexnet.sweep.frozen import frozen_jobs
+
+        configs = frozen_jobs(self.config, self.context, job_overrides)
+        outcomes = self.run(
+            configs,
+            job_titles(configs, job_overrides),
+            fail_fast=bool(self.config.fail_fast),
+            retry_failed=bool(self.config.retry_failed),
+            arguments=sys.argv[1:],
+        )
+        say_what_next(configs)
+        return job_returns(outcomes, job_overrides)
+
+    @abstractmethod
+    def run(self, configs: Sequence[dict[str, Any]], titles: Sequence[str], **options: Any) -> "list[Outcome]":
+        """Run frozen configurations; the options are those of :func:`indexnet.sweep.launch.run_sweep`."""
+
+
+class ProcessLauncher(FrozenLauncher):
+    """Runs jobs through :mod:`indexnet.sweep.launch`.
 
     Args:
         n_jobs: processes at a time; default what the experiment file says, else 1.
@@ -35,35 +69,12 @@ class ProcessLauncher(Launcher):
 
     def __init__(self, n_jobs: int | None = None) -> None:
         self.n_jobs = n_jobs
-        self.config: DictConfig | None = None
-        self.context: HydraContext | None = None
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.config, self.context = config, hydra_context
-
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Compose, freeze and prepare every job, then run them.
-
-        Raises:
-            UserError: a configuration or a folder does not work out; nothing has been started.
-        """
-        from indexnet.sweep.frozen import frozen_jobs, jobs_at_a_time
+    def run(self, configs: Sequence[dict[str, Any]], titles: Sequence[str], **options: Any) -> "list[Outcome]":
+        from indexnet.sweep.frozen import jobs_at_a_time
         from indexnet.sweep.launch import run_sweep
 
-        assert self.config is not None
-        assert self.context is not None
-        configs = frozen_jobs(self.config, self.context, job_overrides)
-        titles = job_titles(configs, job_overrides)
-        outcomes = run_sweep(
-            configs,
-            titles,
-            n_jobs=jobs_at_a_time(self.config, self.n_jobs),
-            fail_fast=bool(self.config.fail_fast),
-            retry_failed=bool(self.config.retry_failed),
-            arguments=sys.argv[1:],
-        )
-        say_what_next(configs)
-        return job_returns(outcomes, job_overrides)
+        return run_sweep(configs, titles, n_jobs=jobs_at_a_time(self.config, self.n_jobs), **options)
 
 
 def job_returns(outcomes: Sequence["Outcome"], job_overrides: Sequence[Sequence[str]]) -> list[JobReturn]:
@@ -80,6 +91,7 @@ def job_returns(outcomes: Sequence["Outcome"], job_overrides: Sequence[Sequence[
 
 def say_what_next(configs: Sequence[dict[str, dict[str, object]]]) -> None:
     """Name the command that makes the table, and say where a protocol is too small to rank anything."""
+    from indexnet.core.console import tell
     from indexnet.core.paths import DEFAULT_RUNS, VARIABLE
     from indexnet.run.tables import load_experiment
 
@@ -88,10 +100,10 @@ def say_what_next(configs: Sequence[dict[str, dict[str, object]]]) -> None:
     own = f"{VARIABLE}={shlex.quote(folders)} " if folders else ""
     for name, runs in tables.items():
         where = "" if runs == DEFAULT_RUNS else f" --runs {runs}"
-        print(f"The table: {own}indexnet report {name}{where}")
+        tell(f"The table: {own}indexnet report {name}{where}")
         experiment = load_experiment(name)
         if not experiment.ranks:
-            print(f"This budget ranks nothing. {experiment.title}: {experiment.notes}")
+            tell(f"This budget ranks nothing. {experiment.title}: {experiment.notes}")
 
 
 def job_titles(configs: Sequence[dict[str, dict[str, object]]], job_overrides: Sequence[Sequence[str]]) -> list[str]:

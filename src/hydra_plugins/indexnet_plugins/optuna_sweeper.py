@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
-from hydra.plugins.launcher import Launcher
-from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+
+from hydra_plugins.indexnet_plugins import sweeper  # the module: Hydra takes every class here for a plugin of its own
 
 if TYPE_CHECKING:
     from indexnet.sweep.search import Measured, Range, Search, SearchResult
@@ -51,7 +51,7 @@ class OptunaSettings:
 ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=OptunaSettings, provider="indexnet")
 
 
-class OptunaSweeper(Sweeper):
+class OptunaSweeper(sweeper.IndexnetSweeper):
     """Measures trials through the launcher, some at a time; only this process draws parameters.
 
     Args:
@@ -60,9 +60,6 @@ class OptunaSweeper(Sweeper):
 
     def __init__(self, **settings: Any) -> None:
         self.settings = OptunaSettings(**settings)
-        self.config: DictConfig | None = None
-        self.context: HydraContext | None = None
-        self.launcher: Launcher | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Remember the sweep's configuration and start the launcher.
@@ -70,18 +67,16 @@ class OptunaSweeper(Sweeper):
         Raises:
             UserError: Optuna is missing, or the launcher runs jobs inside this process.
         """
-        from hydra_plugins.indexnet_plugins.sweeper import OWN_PROCESSES, start_launcher
         from indexnet.core.errors import UserError
 
         if importlib.util.find_spec("optuna") is None:
             raise UserError("hydra/sweeper=optuna needs Optuna: pip install 'indexnet[sweep]'.")
         name = str(config.hydra.runtime.choices["hydra/launcher"])
-        if name not in OWN_PROCESSES:
+        if name not in sweeper.OWN_PROCESSES:
             raise UserError(
                 f"hydra/launcher={name} runs trials inside the process that draws them; leave hydra/launcher out."
             )
-        self.config, self.context = config, hydra_context
-        self.launcher = start_launcher(hydra_context, task_function, config)
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def sweep(self, arguments: list[str]) -> Any:
         """Search, then say what was found and what trains it.
@@ -93,7 +88,6 @@ class OptunaSweeper(Sweeper):
         from indexnet.sweep.launch import PARTLY
         from indexnet.sweep.search import run_search
 
-        assert self.context is not None
         overrides = OverridesParser.create(config_loader=self.context.config_loader).parse_overrides(arguments)
         space, fixed = read_request(overrides)
         search = self._search(space, fixed)
@@ -112,8 +106,6 @@ class OptunaSweeper(Sweeper):
         from indexnet.sweep.search import Search
         from indexnet.tasks import get_task
 
-        assert self.config is not None
-        assert self.context is not None
         settings = self.settings
         for key, least in (("n_trials", 1), ("startup_trials", 1), ("seed", 0)):
             if getattr(settings, key) < least:
@@ -148,7 +140,6 @@ class OptunaSweeper(Sweeper):
         )
 
     def _measure(self, search: "Search", points: Sequence[Sequence[str]]) -> list["Measured"]:
-        assert self.launcher is not None
         returns = self.launcher.launch([[*search.fixed, *point] for point in points], initial_job_idx=0)
         return [_measured(result, search.metric) for result in returns]
 
@@ -218,7 +209,6 @@ def read_request(overrides: Sequence[Override]) -> tuple[dict[str, "Range"], lis
     from indexnet.core.errors import UserError
     from indexnet.run.tables import load_experiment
     from indexnet.sweep.expand import expand
-    from indexnet.sweep.search import is_within
 
     selecting = [each for each in overrides if each.key_or_group in _SELECTING]
     given = {each.key_or_group: each for each in selecting}
@@ -250,7 +240,12 @@ def read_request(overrides: Sequence[Override]) -> tuple[dict[str, "Range"], lis
         raise UserError("a search has one row and one seed; give rows=NAME and seed=NUMBER.")
     (job,) = jobs
     searched = [key.lstrip("+~") for key in space]
-    fixed = [text for text in job if not text.startswith("experiment.") and not is_within(text, searched)]
+    names = {text: text.partition("=")[0].lstrip("+~") for text in job}
+    fixed = [
+        text
+        for text, name in names.items()
+        if not any(f"{name}.".startswith(f"{each}.") for each in ("experiment", *searched))
+    ]
     if fixed != job and experiment is not None:
         fixed += ["experiment.name=null", "experiment.row=null", "experiment.label=null"]
     return space, [*fixed, "split=validation"]
@@ -274,7 +269,8 @@ def _check_validation(config: dict[str, Any]) -> None:
     """
     from indexnet.run.loader import build_data, measured_splits
 
-    measured_splits(build_data(config), config["split"])
+    data = build_data(config["data"], config["task"]["name"], config["training"]["size"])
+    measured_splits(data, config["split"])
 
 
 def _measured(result: Any, metric: str) -> "Measured":
@@ -297,15 +293,17 @@ def _measured(result: Any, metric: str) -> "Measured":
 
 def _print_result(search: "Search", found: "SearchResult") -> None:
     """Print what was found, where it lies, and the command that trains it for the test split."""
+    from indexnet.core.console import tell
+
     failed = f", {found.failed} failed" if found.failed else ""
     if found.value is None:
-        print(f"{found.finished} of {search.n_trials} trials finished{failed}; none has a value.")
+        tell(f"{found.finished} of {search.n_trials} trials finished{failed}; none has a value.")
     else:
         test = [text for text in search.fixed if not text.startswith("split=")]
         test = [text for text in test if text not in ("experiment.row=null", "experiment.label=null")]
-        print(f"{found.finished} of {search.n_trials} trials finished{failed}. Best {search.metric} on the validation "
+        tell(f"{found.finished} of {search.n_trials} trials finished{failed}. Best {search.metric} on the validation "
               f"split: {found.value:.5g}")  # fmt: skip
-        print(f"  {' '.join(found.overrides)}")
-        print(f"Its run: {found.folder}")
-        print(f"On the test split: indexnet train {shlex.join([*test, *found.overrides])}")
-    print(f"All trials: {search.storage} (optuna-dashboard {search.url}, where that is installed)")
+        tell(f"  {' '.join(found.overrides)}")
+        tell(f"Its run: {found.folder}")
+        tell(f"On the test split: indexnet train {shlex.join([*test, *found.overrides])}")
+    tell(f"All trials: {search.storage} (optuna-dashboard {search.url}, where that is installed)")

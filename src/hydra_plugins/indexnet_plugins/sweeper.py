@@ -29,10 +29,9 @@ class IndexnetSweeper(Sweeper):
     ``experiments=NAME`` they are its rows times its seeds times that product; ``rows=a,b`` and ``seeds=0,1`` select.
     """
 
-    def __init__(self) -> None:
-        self.config: DictConfig | None = None
-        self.context: HydraContext | None = None
-        self.launcher: Launcher | None = None
+    config: DictConfig
+    context: HydraContext
+    launcher: Launcher
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.config, self.context = config, hydra_context
@@ -51,9 +50,6 @@ class IndexnetSweeper(Sweeper):
         from indexnet.sweep.expand import expand
         from indexnet.sweep.launch import PARTLY
 
-        assert self.config is not None
-        assert self.context is not None
-        assert self.launcher is not None
         check_overrides(arguments)
         jobs = list(expand(parse_overrides(arguments, self.context.config_loader)))
         name = str(self.config.hydra.runtime.choices["hydra/launcher"])
@@ -69,8 +65,6 @@ class IndexnetSweeper(Sweeper):
         from indexnet.core.errors import UserError
         from indexnet.run.config import compose_job
 
-        assert self.config is not None
-        assert self.context is not None
         for overrides in jobs:
             trainer = compose_job(self.config, self.context, overrides).trainer
             if trainer.devices != 1 or trainer.num_nodes != 1:

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from indexnet.core.console import output_console, say
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -37,14 +39,10 @@ def main(args: argparse.Namespace) -> int:
 
 def show(experiment: Experiment, lines: Sequence[Line]) -> int:
     """Print the table and what is to be said of it; return the exit code."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=120)
+    console = output_console()
     console.print(table(experiment, lines))
     for text in remarks(experiment, lines):
-        console.print(text, markup=False, soft_wrap=True)
+        say(console, text)
     return 0 if all(line.is_fine for line in lines) else DISAGREES
 
 
@@ -118,12 +116,12 @@ def row_costs(experiment: Experiment, row: Row) -> Costs:
     from indexnet.networks import count_costs
     from indexnet.run.checks import network_without_memory
     from indexnet.run.config import compose, to_plain
-    from indexnet.run.settle import settle, without_sweep
+    from indexnet.run.settle import settle_network, without_sweep
 
     composed = compose([f"experiments={experiment.name}", *row.overrides, *experiment.cost_overrides])
-    plain = without_sweep(to_plain(composed))  # not frozen: that composes the row twice more, for its protocol
+    plain = without_sweep(to_plain(composed))  # not frozen: that composes the row twice more, and imports its task
     load_plugins(plain.get("plugins"))
-    config = settle(plain)
+    config = settle_network(plain)
     network = network_without_memory(config)
     side = config["task"]["costs_size"]
     return count_costs(network, experiment.cost_input or (network.in_channels, side, side))

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from indexnet.core.console import output_console
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -25,15 +27,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print the tables."""
-    from rich.console import Console
-
     if args.names:
         for what in [args.what] if args.what else sorted(LISTINGS):
             print("\n".join(row[0] for row in LISTINGS[what]()[1]))
         return 0
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=120)
+    console = output_console()
     if args.what is None:
         for what in sorted(LISTINGS):
             names = ", ".join(row[0] for row in LISTINGS[what]()[1])

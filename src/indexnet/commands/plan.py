@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from indexnet.core.console import error_console, output_console, warn
 from indexnet.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,8 +47,6 @@ def main(args: argparse.Namespace) -> int:
     Returns:
         0; 3 where some rows could not be measured, which the table says.
     """
-    from rich.console import Console
-
     from indexnet.sweep.launch import PARTLY
     from indexnet.sweep.plan import compose_table, group_rows
     from indexnet.sweep.plan_estimate import add_up
@@ -63,9 +62,7 @@ def main(args: argparse.Namespace) -> int:
     sweep = compose_table(args.experiment, args.overrides)
     rows = group_rows(sweep)
     before = time.monotonic() - begun
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=120)
+    console = output_console()
     with _said(sum(bool(row.left) for row in rows)) as say:
         gpus = measure_rows(sweep, rows, args.limit, say)
     totals = add_up(rows, counts, n_jobs=sweep.n_jobs, gpus=gpus, before=before)
@@ -89,12 +86,11 @@ def _device_counts(text: str) -> list[int]:
 @contextmanager
 def _said(total: int) -> Iterator[Say]:
     """Show on standard error what is being measured: a bar in a terminal, else lines."""
-    from rich.console import Console
     from rich.progress import Progress
 
-    console = Console(stderr=True, highlight=False)
+    console = error_console()
     if not console.is_terminal:
-        yield lambda text: console.print(text, markup=False, soft_wrap=True)
+        yield warn
         return
     with Progress(console=console, transient=True) as progress:
         bar = progress.add_task("measuring", total=total)

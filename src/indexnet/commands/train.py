@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from indexnet.run.processes import run_job_process
-from indexnet.run.schema import TrainerConfig, read_group
+from indexnet.run.schema import read_config
 
 HELP = "train one configuration, or with -m a sweep or a whole table (Hydra overrides; train --help)"
 
@@ -79,7 +79,7 @@ def train(arguments: Sequence[str]) -> int:
         codes = []
         for folder, config in zip(folders, configs, strict=True):
             # on several devices, the other processes are started by repeating the command of the first
-            alone = read_group(TrainerConfig, config).processes == 1
+            alone = read_config(config).trainer.processes == 1
             codes.append(run_job(folder) if alone else run_job_process(folder))
     return PARTLY if DIVERGED in codes else max(codes)
 

@@ -17,9 +17,22 @@ def error_console() -> Any:
     return Console(file=sys.stderr)
 
 
+def output_console() -> Any:
+    """Return a rich console on the process's present stdout; 120 columns where that is no terminal."""
+    from rich.console import Console
+
+    console = Console(file=sys.stdout, highlight=False)
+    return console if console.is_terminal else Console(file=sys.stdout, highlight=False, width=120)
+
+
 def say(console: Any, text: str) -> None:
     """Print a line above a progress bar, as it is: no wrapping, no markup."""
     console.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
+
+
+def tell(text: str) -> None:
+    """Print a line on stdout, as it is."""
+    say(output_console(), text)
 
 
 def warn(text: str) -> None:

@@ -76,16 +76,14 @@ class Terminable(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Replace Lightning's handler, which it takes back at the end."""
-        self._replace_handler(trainer)
 
-    def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._replace_handler(trainer)
-
-    def _replace_handler(self, trainer: pl.Trainer) -> None:
         def interrupt(number: int, frame: object) -> None:
             raise KeyboardInterrupt
 
         signal.signal(signal.SIGTERM, interrupt if trainer.local_rank == 0 else signal.SIG_DFL)
+
+    def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.on_train_start(trainer, module)
 
 
 class StepSeed(pl.Callback):

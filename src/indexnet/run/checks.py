@@ -20,7 +20,7 @@ from indexnet.run.schema import (
     TrainingConfig,
     check_value,
     network_spec,
-    read_group,
+    read_config,
 )
 
 if TYPE_CHECKING:
@@ -181,9 +181,8 @@ def check_parts(config: Mapping[str, Any]) -> None:
             f"training.size={config['training']['size']} is too small: the metrics of task={task.name} need images of "
             f"at least {task.smallest_size} pixels a side."
         )
-    _check_batch(
-        read_group(TrainerConfig, config), read_group(TrainingConfig, config), read_group(BudgetConfig, config)
-    )
+    typed = read_config(config)
+    _check_batch(typed.trainer, typed.training, typed.budget)
 
 
 def network_without_memory(config: Mapping[str, Any]) -> Network:

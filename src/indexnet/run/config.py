@@ -55,12 +55,9 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     Raises:
         UserError: an override does not fit; the message names the nearest key or option.
     """
-    import hydra
-
     check_overrides(overrides)
     try:
-        with composing():
-            return hydra.compose("config", list(overrides))
+        return _compose(overrides)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise explain(error, overrides) from error
 
@@ -94,13 +91,15 @@ def compose_command_line(arguments: Sequence[str]) -> list[DictConfig]:
     Raises:
         UserError: an override does not fit.
     """
+    if not any(text.startswith("-") or "hydra" in text for text in arguments):  # as below; Hydra would compose it twice
+        cfg = compose(arguments)
+        check_single(cfg)
+        return [cfg]
     import hydra
+    from hydra._internal.utils import get_args_parser  # which words are values of flags
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    overrides = [text for text in arguments if not text.startswith("-")]
-    if not any(text.startswith("-") and text not in ("-m", "--multirun") for text in arguments):  # values of flags
-        check_overrides(overrides)
     composed: list[DictConfig] = []
 
     def keep(cfg: DictConfig) -> None:
@@ -109,6 +108,14 @@ def compose_command_line(arguments: Sequence[str]) -> list[DictConfig]:
         composed.append(cfg)
 
     with _command_line(arguments):
+        words, _ = get_args_parser().parse_known_args(arguments)
+        if words.shell_completion:  # Hydra's script asks with the whole line, and knows of no subcommands
+            program, train, rest = os.environ.get("COMP_LINE", "train ").partition("train ")
+            if not train:
+                return []
+            os.environ["COMP_LINE"] = program + rest
+        else:
+            check_overrides(words.overrides)
         try:
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(keep)()
         except UserError:
@@ -118,7 +125,7 @@ def compose_command_line(arguments: Sequence[str]) -> list[DictConfig]:
                 raise UserError(
                     "a sweep on a cluster needs hydra-submitit-launcher: pip install 'indexnet[sweep]'."
                 ) from error
-            raise explain(error, overrides) from error
+            raise explain(error, words.overrides) from error
     return composed
 
 
@@ -277,8 +284,7 @@ def _unknown_override(key: str, overrides: Sequence[str]) -> UserError:
 
 def _composed_keys(overrides: Iterable[str], bad: str) -> list[str]:
     """Return dotted keys and group names of the config composed without the override that names ``bad``."""
-    words = [each for each in overrides if "=" in each or each.startswith("~")]  # others are values of flags
-    rest = [o for o in words if not o.lstrip("+~").startswith(bad) and "," not in o]
+    rest = [o for o in overrides if not o.lstrip("+~").startswith(bad) and "," not in o]
     try:
         found = OmegaConf.to_container(_compose(rest), resolve=False)
     except Exception:  # the other overrides may be wrong too; what is fixed still helps

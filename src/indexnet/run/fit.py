@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import logging
 import math
 import os
@@ -41,7 +42,7 @@ from indexnet.run.loggers import create_loggers
 from indexnet.run.processes import started_here
 from indexnet.run.record import DataRecord, Record, Samples, skipped_files, write_rows
 from indexnet.run.resume import find_checkpoint
-from indexnet.run.schema import BudgetConfig, DebugConfig, TrainerConfig, TrainingConfig, network_spec, read_group
+from indexnet.run.schema import config_hash, network_spec
 from indexnet.tasks import get_task
 from indexnet.tasks.gallery import write_gallery
 
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from indexnet.data import Dataset
     from indexnet.run.folder import RunFolder
     from indexnet.run.processes import Ranks
+    from indexnet.run.schema import Config, TrainerConfig
     from indexnet.tasks import Task
 
 
@@ -80,7 +82,7 @@ class Parts:
 
 def execute(
     folder: RunFolder,
-    config: dict[str, Any],
+    config: Config,
     record: Record,
     loggers: list[Logger],
     ranks: Ranks,
@@ -100,16 +102,16 @@ def execute(
         DivergedError: a loss or an output is not finite.
         UserError: a person's mistake; DiskFullError where there is no room.
     """
-    load_plugins(config.get("plugins"))
-    settings, training, seed = read_group(TrainerConfig, config), read_group(TrainingConfig, config), config["seed"]
+    load_plugins(config.plugins)
+    settings, training, seed = config.trainer, config.training, config.seed
     accelerator = _accelerator(settings)
     torch.manual_seed(seed)
     parts = _build(config, record)
     task, steps = parts.task, parts.steps
     progress = callbacks.Progress(folder.path / "progress.json", steps, training.batch_size, since)
-    resume, start = find_checkpoint(folder, config, settle=process_rank() == 0)
+    resume, start = find_checkpoint(folder, config_hash(config.content), settle=process_rank() == 0)
     skipped = callbacks.SkippedFiles()
-    trainer = _trainer(folder, config, accelerator, steps, start, progress, skipped)
+    trainer = _trainer(folder, config, record, accelerator, steps, start, progress, skipped)
     loggers.extend(trainer.loggers)
     if trainer.world_size > min(parts.counts):
         raise UserError(
@@ -124,7 +126,7 @@ def execute(
     if start < steps:
         stream = StepStream(
             len(parts.train_set), training.batch_size, steps, seed, start=start, accumulate=settings.accumulate,
-            rank=trainer.global_rank, world=trainer.world_size, overfit=read_group(DebugConfig, config).overfit,
+            rank=trainer.global_rank, world=trainer.world_size, overfit=config.debug.overfit,
         )  # fmt: skip
         if settings.compile:
             task.network.compile()
@@ -159,13 +161,14 @@ def execute(
     _write_pictures(folder, parts)
 
 
-def _build(config: dict[str, Any], record: Record) -> Parts:
+def _build(config: Config, record: Record) -> Parts:
     """Build data and task, prepare the data, and record what they are.
 
     Raises:
         UserError: data are missing, or do not fit the task or the network.
     """
-    data, training, budget = build_data(config), read_group(TrainingConfig, config), read_group(BudgetConfig, config)
+    training, budget = config.training, config.budget
+    data = build_data(config.data, config.task["name"], training.size)
     train_set, tests = data.train(), measured_splits(data, record.split)
     steps, limit = total_steps(training, budget, len(train_set)), budget.max_test
     task = _build_task(config, steps)
@@ -173,12 +176,12 @@ def _build(config: dict[str, Any], record: Record) -> Parts:
     for split, count in zip((train_set, *tests.values()), reads, strict=True):
         if said := split.prepare(count):
             _say(f"data {data.name}, {split.split}: {said}")
-    _check_samples(task, train_set, data.name, config["network"]["name"])
+    _check_samples(task, train_set, data.name, config.network["name"])
     record.steps = steps
     record.data = DataRecord(
         data.name, Samples(len(train_set), train_set.fingerprint()), Samples(**describe_splits(tests))
     )
-    side = config["task"]["costs_size"]
+    side = config.task["costs_size"]
     size = (task.network.in_channels, side, side)
     costs = count_costs(task.network, size)
     record.parameters, record.resampling_parameters = costs.parameters, costs.resampling_parameters
@@ -277,31 +280,35 @@ def _check_samples(task: Task, train_set: Dataset, data: str, network: str) -> N
         )
 
 
-def _build_task(config: dict[str, Any], steps: int) -> Task:
-    schedule = dict(config["schedule"])
-    if schedule["name"] == "multistep":
-        epochs = config["training"]["epochs"]
+def _build_task(config: Config, steps: int) -> Task:
+    schedule, epochs = dict(config.schedule), config.training.epochs
+    if schedule["name"] == "multistep" and epochs:
         schedule["milestones"] = [round(steps * epoch / epochs) for epoch in schedule["milestones"]]
-    options = {key: value for key, value in config["task"].items() if key not in ("name", "costs_size")}
-    task = get_task(config["task"]["name"])(
-        network=network_spec(config), optimizer=config["optimizer"], schedule=schedule, **options
+    options = {key: value for key, value in config.task.items() if key not in ("name", "costs_size")}
+    task = get_task(config.task["name"])(
+        network=network_spec(config.content), optimizer=config.optimizer, schedule=schedule, **options
     )
-    task.config = config
-    encoder = config["encoder"]
+    task.config = dict(config.content)
+    encoder = config.encoder
     if encoder.get("name") is not None:
         weights = "pretrained" if encoder.get("pretrained") else "random"
         norm = "frozen" if encoder.get("freeze_bn") else "trained"
-        rate = config["optimizer"]["encoder_lr_multiplier"]
+        rate = config.optimizer["encoder_lr_multiplier"]
         _say(f"encoder {encoder['name']}: {weights} weights, batch norm {norm}, learning rate x {rate:g}")
     return task
 
 
 def _trainer(
-    folder: RunFolder, config: dict[str, Any], accelerator: str, steps: int, start: int, *watching: pl.Callback
+    folder: RunFolder,
+    config: Config,
+    record: Record,
+    accelerator: str,
+    steps: int,
+    start: int,
+    *watching: pl.Callback,
 ) -> pl.Trainer:
-    settings = read_group(TrainerConfig, config)
+    settings, seconds = config.trainer, config.budget.max_seconds
     every = checkpoint_interval(settings.checkpoint_every, steps)
-    seconds = config["budget"].get("max_seconds")  # of a run that only measures, see indexnet.sweep.plan_probe
     strategy = "ddp" if settings.processes > 1 else "auto"
     if accelerator == "cpu" and settings.processes > 2:
         # DDP otherwise regroups gradients after its first step, and a resumed run would add up three in another order
@@ -323,16 +330,16 @@ def _trainer(
         min_epochs=0,
         max_epochs=1,  # the stream of batches is the whole run
         max_steps=steps,
-        max_time={"seconds": seconds} if seconds else None,
+        max_time=datetime.timedelta(seconds=seconds) if seconds else None,
         min_steps=min(steps, 5) if seconds else None,
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=settings.gradient_clip,
         sync_batchnorm=settings.sync_batchnorm and settings.processes > 1,
         use_distributed_sampler=False,
-        logger=create_loggers(folder, config, start),
+        logger=create_loggers(folder, config.logger, record, config.content, start),
         log_every_n_steps=log_interval(steps),
         callbacks=[
-            callbacks.StepSeed(config["seed"]),
+            callbacks.StepSeed(config.seed),
             *watching,  # before what saves their state
             callbacks.Checkpoints(files, folder.checkpoint(), every, steps),
         ],

@@ -14,7 +14,7 @@ from indexnet.core.errors import UserError
 from indexnet.core.files import atomic_write
 from indexnet.core.locks import HeldError, exclusive, held
 from indexnet.run.record import Record, RecordError, Status
-from indexnet.run.schema import config_hash, is_place
+from indexnet.run.schema import config_hash, flatten, is_place
 
 
 def run_path(config: Mapping[str, Any]) -> Path:
@@ -32,6 +32,12 @@ def run_path(config: Mapping[str, Any]) -> Path:
         )
     setting = f"{config['data']['name']}-{config['budget']['name']}"
     return runs / str(experiment["name"]) / setting / str(experiment["row"]) / f"seed={config['seed']}"
+
+
+def sweep_path(config: Mapping[str, Any]) -> Path:
+    """Return the folder of a whole sweep: of one table on one data set at one budget, or of all single runs."""
+    path = run_path(config)
+    return path.parent if config["experiment"]["name"] is None else path.parent.parent
 
 
 @dataclass(frozen=True)
@@ -152,7 +158,7 @@ def _check_files(folder: RunFolder, there: Mapping[str, Any], config: Mapping[st
         return
     from indexnet.run.loader import build_data, describe_splits, measured_splits
 
-    data = build_data(config)
+    data = build_data(config["data"], config["task"]["name"], config["training"]["size"])
     tests = measured_splits(data, config.get("split", "test"))
     there_now = (data.train().fingerprint(), describe_splits(tests)["fingerprint"])
     if there_now != (record.data.train.fingerprint, record.data.test.fingerprint):
@@ -164,17 +170,8 @@ def _check_files(folder: RunFolder, there: Mapping[str, Any], config: Mapping[st
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """Name the first key in which two configurations differ, with both values."""
-    return _difference(old, new, "") or "the difference is in keys that do not matter"
-
-
-def _difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str) -> str:
-    for key in [*old, *(k for k in new if k not in old)]:
-        a, b = old.get(key), new.get(key)
-        if a == b or is_place(f"{prefix}{key}"):
-            continue
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            if found := _difference(a, b, f"{prefix}{key}."):
-                return found
-            continue
-        return f"{prefix}{key} is {a!r} there and {b!r} here"
-    return ""
+    there, here = flatten(old), flatten(new)
+    for key in there | here:
+        if there.get(key) != here.get(key) and not is_place(key):
+            return f"{key} is {there.get(key)!r} there and {here.get(key)!r} here"
+    return "the difference is in keys that do not matter"

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from indexnet.core.errors import UserError
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
 
     from indexnet.run.folder import RunFolder
+    from indexnet.run.record import Record
+    from indexnet.run.schema import Config
 
 
 DIVERGED = 5
@@ -32,10 +34,11 @@ def run_job(path: Path) -> int:
     if os.environ.get(LEADER, str(os.getpid())) != str(os.getpid()):
         follow()  # first of all: what comes next takes seconds
     from indexnet.run.folder import RunFolder
+    from indexnet.run.schema import read_config
 
     folder = RunFolder(path.resolve())
-    config = folder.config()
-    if config["trainer"]["accelerator"] == "cpu":  # before torch is imported: DDP warns of the strategy of fit._trainer
+    config = read_config(folder.config())
+    if config.trainer.accelerator == "cpu":  # before torch is imported: DDP warns of the strategy of fit._trainer
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from indexnet.run.loader import process_rank
 
@@ -50,19 +53,55 @@ def run_job(path: Path) -> int:
     return code
 
 
-def _run_first_process(folder: RunFolder, config: dict[str, Any]) -> int:
+def first_record(config: Config) -> Record:
+    """Return the record of a run that begins."""
+    from indexnet.run.record import Record, git_revision, now, versions
+    from indexnet.run.schema import config_hash
+
+    batch, processes = config.training.batch_size, config.trainer.processes
+    used = {"training.batch_size": ("global batch", batch), "optimizer.lr": ("optimizer.lr", config.optimizer["lr"])}
+    return Record(
+        experiment=config.experiment.name,
+        row=config.experiment.row,
+        label=config.experiment.label,
+        task=config.task["name"],
+        seed=config.seed,
+        budget=config.budget.name,
+        training=dict(config.content["training"]),
+        resampling=dict(config.resampling),
+        batch={
+            "global": batch,
+            "devices": processes,
+            "accumulate": config.trainer.accumulate,
+            "per_device": batch // (processes * config.trainer.accumulate),
+            "printed": config.protocol.get("training.batch_size"),
+        },
+        changes=[
+            f"{used[key][0]} {used[key][1]:g} instead of the printed {value:g}"
+            for key, value in config.protocol.items()
+            if used[key][1] != value
+        ],
+        split=config.split,
+        versions=versions(),
+        git=git_revision(),
+        config_hash=config_hash(config.content),
+        started=now(),
+        pid=os.getpid(),
+    )
+
+
+def _run_first_process(folder: RunFolder, config: Config) -> int:
     from indexnet.core.files import PART, DiskFullError, disk_full_as_sentence
     from indexnet.run.callbacks import DivergedError
     from indexnet.run.fit import execute
     from indexnet.run.loggers import finish_loggers
     from indexnet.run.processes import INTERRUPTED, Cause, Ranks, killed_process
-    from indexnet.run.record import Record, now, read_progress
+    from indexnet.run.record import now, read_progress
     from indexnet.run.resume import forget_step
-    from indexnet.run.schema import config_hash
     from indexnet.run.wandb_logging import UnusableError
 
     path = folder.path
-    earlier, record = folder.record(), Record.start(config, config_hash(config))
+    earlier, record = folder.record(), first_record(config)
     if earlier is not None:  # killed or failed; this try goes on
         record.started = earlier.started or record.started
         record.wall_time_s = max(earlier.wall_time_s or 0.0, read_progress(path).get("elapsed_s", 0.0))
@@ -140,7 +179,7 @@ def _run_first_process(folder: RunFolder, config: dict[str, Any]) -> int:
     return code
 
 
-def _run_further_process(folder: RunFolder, config: dict[str, Any]) -> int:
+def _run_further_process(folder: RunFolder, config: Config) -> int:
     """Take part in a run whose first process records it; an error of this process is left for that one."""
     from indexnet.core.files import DiskFullError, disk_full_as_sentence
     from indexnet.run.callbacks import DivergedError

@@ -184,14 +184,20 @@ def one_sentence() -> Iterator[None]:
         raise UserError(sentence or lines[-1]) from None
 
 
-def build_data(config: Mapping[str, Any]) -> Data:
-    """Build the data set of a configuration; samples have the size of its training crops, if they have one."""
+def build_data(group: Mapping[str, Any], task: str, size: int) -> Data:
+    """Build a data set.
+
+    Args:
+        group: its name and options, as the group ``data`` of a configuration has them.
+        task: name of the task.
+        size: side of a training sample, for data sets that cut them.
+    """
     from indexnet.core.registry import option_names
     from indexnet.data import create_data, get_data
 
-    options = {**config["data"], "task": config["task"]["name"]}
+    options = {**group, "task": task}
     if "size" in option_names(get_data(options["name"])):
-        options.setdefault("size", config["training"]["size"])
+        options.setdefault("size", size)
     return create_data(options.pop("name"), **options)
 
 

@@ -13,17 +13,23 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 
 from indexnet.run.folder import RunFolder
 from indexnet.run.loader import process_rank
+from indexnet.run.record import Record
+from indexnet.run.schema import LoggerConfig
 from indexnet.run.wandb_logging import finish_run, settle_mode, start_run
 
 Rows = list[dict[str, str]]
 
 
-def create_loggers(folder: RunFolder, config: dict[str, Any], start: int) -> list[Logger] | bool:
+def create_loggers(
+    folder: RunFolder, settings: LoggerConfig, record: Record, content: Mapping[str, Any], start: int
+) -> list[Logger] | bool:
     """Build the loggers of a run; every one writes below the run's folder.
 
     Args:
         folder: of the run.
-        config: its frozen configuration.
+        settings: which loggers.
+        record: of the run as it begins; of no use in any process but the first.
+        content: the run's frozen configuration, to be shown.
         start: optimizer steps that are done already; what was logged up to there is kept.
 
     Returns:
@@ -32,17 +38,19 @@ def create_loggers(folder: RunFolder, config: dict[str, Any], start: int) -> lis
     Raises:
         UserError: W&B is wanted and cannot be used.
     """
-    settings, loggers = config["logger"], []
+    loggers: list[Logger] = []
     rows: Rows | None = None
-    if settings["csv"]:
+    if settings.csv:
         rows = [] if process_rank() else _kept(folder, start)
         loggers.append(_csv(folder, rows))
-    if settings["tensorboard"]:
+    if settings.tensorboard:
         # what a killed try logged beyond its last checkpoint is logged again, and shown once
         loggers.append(TensorBoardLogger(folder.path, name="", version="tensorboard", purge_step=start))
-    if settings["wandb"] and (mode := settle_mode(config)) != "disabled":
-        run = None if process_rank() else start_run(folder, config, mode, start, rows)  # the others log nothing
-        loggers.append(_Wandb(project=settings["project"], save_dir=folder.path, experiment=run))
+    if settings.wandb and (mode := settle_mode(settings.mode)) != "disabled":
+        run = None  # in all processes but the first, which log nothing
+        if process_rank() == 0:
+            run = start_run(folder, record, content, settings.project, mode, start, rows)
+        loggers.append(_Wandb(project=settings.project, save_dir=folder.path, experiment=run))
     return loggers or False
 
 

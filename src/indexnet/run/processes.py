@@ -121,12 +121,18 @@ def leave_task() -> None:
         os.environ.pop(key, None)
 
 
+Command = Callable[[Path], list[str]]
+"""Gives the command that runs a prepared folder."""
+
+
+def job_command(folder: Path) -> list[str]:
+    """Return the command that runs a prepared folder."""
+    return [sys.executable, "-m", "indexnet", "job", str(folder)]
+
+
 def run_job_process(folder: Path) -> int:
     """Run a frozen configuration in a process of its own, on this terminal, that ends with this one."""
-    from indexnet.core.machine import die_with_parent
-
-    command = [sys.executable, "-m", "indexnet", "job", str(folder)]
-    return subprocess.run(command, check=False, preexec_fn=die_with_parent(os.getpid())).returncode
+    return subprocess.run(job_command(folder), check=False, preexec_fn=die_with_parent(os.getpid())).returncode
 
 
 INTERRUPTED = 4

@@ -8,19 +8,17 @@ import functools
 import importlib.metadata
 import io
 import math
-import os
 import platform
 import subprocess
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, TypeGuard, get_args
 
+from indexnet.core.annotations import fits
 from indexnet.core.errors import UserError
 from indexnet.core.files import atomic_write, read_json, write_json
-from indexnet.run.schema import ExperimentConfig, TrainerConfig, TrainingConfig, read_group
 
 SCHEMA = 1
 """Version of the records that this program writes, and the newest that it reads."""
@@ -127,42 +125,6 @@ class Record:
     wall_time_s: float | None = None
 
     @classmethod
-    def start(cls, config: Mapping[str, Any], config_digest: str) -> Self:
-        """Return the record of a run that begins.
-
-        Args:
-            config: its frozen configuration.
-            config_digest: that configuration's hash.
-        """
-        experiment, trainer = read_group(ExperimentConfig, config), read_group(TrainerConfig, config)
-        batch = read_group(TrainingConfig, config).batch_size
-        printed = config.get("protocol") or {}
-        return cls(
-            experiment=experiment.name,
-            row=experiment.row,
-            label=experiment.label,
-            task=config["task"]["name"],
-            seed=config["seed"],
-            budget=config["budget"]["name"],
-            training=config["training"],
-            resampling=config["resampling"],
-            batch={
-                "global": batch,
-                "devices": trainer.processes,
-                "accumulate": trainer.accumulate,
-                "per_device": batch // (trainer.processes * trainer.accumulate),
-                "printed": printed.get("training.batch_size"),
-            },
-            changes=_changes({"training.batch_size": batch, "optimizer.lr": config["optimizer"]["lr"]}, printed),
-            split=config.get("split", "test"),
-            versions=versions(),
-            git=git_revision(),
-            config_hash=config_digest,
-            started=now(),
-            pid=os.getpid(),
-        )
-
-    @classmethod
     def read(cls, folder: Path) -> Self | None:
         """Read ``record.json`` of a run folder; None where there is none yet.
 
@@ -223,9 +185,7 @@ def is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-@functools.cache
-def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
+_hints = functools.cache(typing.get_type_hints)
 
 
 def _build(cls: Any, content: Mapping[str, Any]) -> Any:
@@ -233,20 +193,11 @@ def _build(cls: Any, content: Mapping[str, Any]) -> Any:
     found: dict[str, Any] = {}
     for name, hint in _hints(cls).items():
         value = content.get(name)
-        for kind in get_args(hint) if isinstance(hint, types.UnionType) else (hint,):
-            if is_dataclass(kind) and isinstance(value, dict):
-                found[name] = _build(kind, value)
-            elif _fits(value, kind):
-                found[name] = value
+        if is_dataclass(hint) and isinstance(value, dict):
+            found[name] = _build(hint, value)
+        elif fits(value, hint):
+            found[name] = value
     return cls(**found)
-
-
-def _fits(value: object, kind: Any) -> bool:
-    if kind is float:
-        return is_number(value)
-    if typing.get_origin(kind) is Literal:
-        return value in get_args(kind)
-    return type(value) is (typing.get_origin(kind) or kind)
 
 
 def read_progress(folder: Path) -> dict[str, float]:
@@ -293,16 +244,6 @@ def git_revision() -> str | None:
 def now() -> str:
     """Return the time in UTC, ISO 8601, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def _changes(used: Mapping[str, float], printed: Mapping[str, float]) -> list[str]:
-    """Say in which of the printed settings a run differs, one sentence each."""
-    words = {"training.batch_size": "global batch", "optimizer.lr": "optimizer.lr"}
-    return [
-        f"{words[key]} {used[key]:g} instead of the printed {value:g}"
-        for key, value in printed.items()
-        if used[key] != value
-    ]
 
 
 def skipped_files(found: Mapping[str, int]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ BROKEN = ".broken"
 """What is added to the name of a damaged checkpoint."""
 
 
-def find_checkpoint(folder: RunFolder, config: Mapping[str, Any], *, settle: bool) -> tuple[Path | None, int]:
+def find_checkpoint(folder: RunFolder, digest: str, *, settle: bool) -> tuple[Path | None, int]:
     """Return the newest whole checkpoint and its step, or None and 0.
 
     Every process of a run asks for itself, at its own time, and all get the same answer: it follows from the content of
@@ -28,7 +28,7 @@ def find_checkpoint(folder: RunFolder, config: Mapping[str, Any], *, settle: boo
 
     Args:
         folder: of the run.
-        config: its frozen configuration.
+        digest: the hash of its configuration.
         settle: put the files in order and say what was damaged; for the first process of a run, which holds its lock.
 
     Raises:
@@ -40,7 +40,7 @@ def find_checkpoint(folder: RunFolder, config: Mapping[str, Any], *, settle: boo
     for path in (last, previous):
         checkpoint = read_checkpoint(path)
         if checkpoint is not None:
-            _check_owner(path, checkpoint["indexnet"]["config"], config)
+            _check_owner(path, checkpoint["indexnet"]["config"], folder, digest)
             found = path, int(checkpoint["global_step"])
             break
         if path.exists():
@@ -118,11 +118,11 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
     return checkpoint if good else None
 
 
-def _check_owner(path: Path, there: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    if config_hash(there) != config_hash(config):
+def _check_owner(path: Path, there: Mapping[str, Any], folder: RunFolder, digest: str) -> None:
+    if config_hash(there) != digest:
         raise UserError(
-            f"{path} belongs to a run with another configuration ({difference(there, config)}); move it away, and this "
-            "run starts from the beginning."
+            f"{path} belongs to a run with another configuration ({difference(there, folder.config())}); move it away, "
+            "and this run starts from the beginning."
         )
 
 

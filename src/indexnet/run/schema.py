@@ -1,7 +1,8 @@
 """What a configuration is made of: the type of every key of the fixed groups, what is a place, and the hash of a run.
 
-A frozen configuration is plain data; :func:`read_group` gives a typed view of one of its groups. The groups that a
-person extends (:data:`OPEN_GROUPS`) have the keys that their constructors take, see :mod:`indexnet.run.checks`.
+A frozen configuration is plain data, so that its bytes and its hash never change; :func:`read_config` gives the typed
+view that a run works with. The groups that a person extends (:data:`OPEN_GROUPS`) have the keys that their constructors
+take, see :mod:`indexnet.run.checks`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from indexnet.core.annotations import Rule, fits, in_words
 from indexnet.core.errors import UserError, shown
@@ -86,6 +87,7 @@ class BudgetConfig:
     max_batch_size: Positive | None = None
     max_size: Positive | None = None
     max_test: Positive | None = None
+    max_seconds: PositiveNumber | None = None  # of a run that only measures, see indexnet.sweep.plan_probe
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,11 @@ class ExperimentConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """Every key of a frozen configuration, with its type; ``Options`` are open groups."""
+    """Every key of a frozen configuration, with its type; ``Options`` are open groups.
+
+    Attributes:
+        content: the plain data that all this was read from.
+    """
 
     task: Options
     network: Options
@@ -135,6 +141,7 @@ class Config:
     plugins: Sequence[Text] | None = field(default=(), metadata=_PLACE)
     protocol: Options = field(default_factory=dict, metadata=_PLACE)
     changes: Sequence[Sequence[str]] = field(default=(), metadata=_PLACE)
+    content: Options = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -147,10 +154,11 @@ class SweepConfig:
     retry_failed: bool
 
 
-SETTLED = ("protocol", "changes")
-"""Keys that freezing adds; nobody sets them."""
+SETTLED = ("protocol", "changes", "budget.max_seconds")
+"""Keys that nobody sets: freezing adds the first two, a run of ``indexnet plan`` the last."""
 
 _TYPES: dict[str, Any] = typing.get_type_hints(Config, include_extras=True)
+del _TYPES["content"]
 _SWEEP_TYPES: dict[str, Any] = typing.get_type_hints(SweepConfig, include_extras=True)
 GROUPS: dict[str, Any] = {key: hint for key, hint in _TYPES.items() if dataclasses.is_dataclass(hint)}
 """The fixed groups and what they hold."""
@@ -173,19 +181,18 @@ OPEN_TYPES: dict[str, Any] = {
 REQUIRED = ("task.costs_size", "optimizer.lr")
 """Keys of open groups that every configuration has."""
 
-_Group = TypeVar("_Group")
 
-
-def read_group(kind: type[_Group], config: Mapping[str, Any]) -> _Group:
-    """Return the typed view of a group of a frozen configuration, ``read_group(TrainerConfig, config).devices``."""
-    (name,) = (key for key, each in GROUPS.items() if each is kind)
-    group = config[name]
-    return kind(**{each.name: group[each.name] for each in dataclasses.fields(kind) if each.name in group})  # type: ignore[arg-type]
+def read_config(content: Mapping[str, Any]) -> Config:
+    """Return the typed view of a frozen configuration, ``read_config(content).trainer.devices``."""
+    found = {key: value for key, value in content.items() if key in _TYPES}
+    for key, kind in GROUPS.items():
+        found[key] = kind(**{name: value for name, value in content[key].items() if name in _types_of(key)})
+    return Config(**found, content=content)
 
 
 @functools.cache
-def _types_of(kind: Any) -> dict[str, Any]:
-    return typing.get_type_hints(kind, include_extras=True)
+def _types_of(group: str) -> dict[str, Any]:
+    return typing.get_type_hints(GROUPS[group], include_extras=True)
 
 
 @functools.cache
@@ -198,8 +205,8 @@ def _required(kind: Any) -> tuple[str, ...]:
 @functools.cache
 def known_keys() -> tuple[str, ...]:
     """Return the dotted keys of the fixed groups, the names of the groups and the single keys."""
-    inner = [f"{group}.{key}" for group, kind in GROUPS.items() for key in _types_of(kind)]
-    return (*(key for key in _TYPES if key not in SETTLED), *_SWEEP_TYPES, *inner)
+    inner = [f"{group}.{key}" for group in GROUPS for key in _types_of(group)]
+    return tuple(key for key in (*_TYPES, *_SWEEP_TYPES, *inner) if key not in SETTLED)
 
 
 def nearest_key(key: str, known: Iterable[str]) -> str | None:
@@ -229,7 +236,10 @@ def check_value(key: str, value: Any, annotation: Any) -> None:
         UserError: it has another.
     """
     if not fits(value, annotation):
-        raise UserError(f"{key}={shown(value)} must be {in_words(annotation)}.")
+        choices = [each for each in typing.get_args(annotation) if isinstance(each, str)]
+        guess = nearest(value, choices) if isinstance(value, str) else None
+        hint = f" Did you mean {guess!r}?" if guess else ""
+        raise UserError(f"{key}={shown(value)} must be {in_words(annotation)}.{hint}")
 
 
 def check_fixed(config: Mapping[str, Any]) -> None:
@@ -257,7 +267,7 @@ def check_fixed(config: Mapping[str, Any]) -> None:
 
 
 def _check_group(group: str, node: Mapping[str, Any]) -> None:
-    types = _types_of(GROUPS[group])
+    types = {key: hint for key, hint in _types_of(group).items() if f"{group}.{key}" not in SETTLED}
     for key in node:
         if key not in types:
             raise unknown_key(f"{group}.{key}", [f"{group}.{each}" for each in types])
@@ -283,6 +293,14 @@ def places() -> frozenset[str]:
 def is_place(key: str) -> bool:
     """Whether a dotted key says where results or files lie or how they are made, not what they are."""
     return key in places() or key.partition(".")[0] in places()
+
+
+def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested mappings by dotted key, ``{"optimizer.lr": 0.01}``."""
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        found |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
 
 
 def network_spec(config: Mapping[str, Any]) -> dict[str, Any]:

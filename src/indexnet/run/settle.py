@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from indexnet.core.errors import UserError
@@ -13,12 +14,12 @@ from indexnet.run.folder import RunFolder, run_path
 from indexnet.run.schema import (
     OPEN_GROUPS,
     SETTLED,
-    BudgetConfig,
-    TrainingConfig,
+    ExperimentConfig,
     check_fixed,
     config_hash,
+    flatten,
     is_place,
-    read_group,
+    read_config,
 )
 
 _PRINTED = ("training.batch_size", "optimizer.lr")
@@ -26,7 +27,7 @@ _GROUPS = ("task", "network", "encoder", "resampling", "data", "optimizer", "sch
 """Config groups that make a protocol; the others say where a run computes and where its results go."""
 
 _ABSENT = "unset"
-EXPERIMENT_OWN = ("name", "row", "label")
+EXPERIMENT_OWN = tuple(field.name for field in dataclasses.fields(ExperimentConfig))
 """Keys of the node ``experiment`` that a frozen configuration keeps."""
 
 
@@ -58,15 +59,26 @@ def settle(plain: Mapping[str, Any]) -> dict[str, Any]:
     """
     config: dict[str, Any] = copy.deepcopy(dict(plain))
     check_split(config)
-    training = read_group(TrainingConfig, config)
+    training = read_config(config).training
     if training.steps is None and training.epochs is None:
         raise UserError("training.steps and training.epochs are both null; give one of them.")
     check_open(config)
     check_schedule(config["schedule"], training.epochs)
     _reduce(config)
+    config = settle_network(config)
+    check_parts(config)
+    return config
+
+
+def settle_network(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration with ``auto`` settled, and nothing checked that is not needed for that; imports no task.
+
+    Raises:
+        UserError: encoder, network and data do not fit together.
+    """
+    config = copy.deepcopy(dict(plain))
     _settle_encoder(config)
     _settle_data(config)
-    check_parts(config)
     return config
 
 
@@ -98,7 +110,7 @@ def _reduce(config: dict[str, Any]) -> None:
         config.pop("plugins", None)
     kept = ("name", *schedule_options(config["schedule"]["name"]))  # a task's milestones mean nothing to `constant`
     config["schedule"] = {key: config["schedule"][key] for key in ("name", *config["schedule"]) if key in kept}
-    budget, training, data = read_group(BudgetConfig, config), config["training"], config["data"]
+    budget, training, data = read_config(config).budget, config["training"], config["data"]
     if budget.max_batch_size is not None:
         training["batch_size"] = min(training["batch_size"], budget.max_batch_size)
     if budget.max_size is not None:
@@ -143,7 +155,7 @@ def _settle_data(config: dict[str, Any]) -> None:
     found = [(group, key) for group, key in keys if config[group].get(key) == "auto"]
     if not found:
         return
-    data = build_data(config)
+    data = build_data(config["data"], config["task"]["name"], config["training"]["size"])
     for group, key in found:
         if key == "in_channels":
             config[group][key] = data.channels
@@ -168,21 +180,14 @@ def differences(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> list[
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that make a protocol, by dotted key."""
-    found = {key: value for group in _GROUPS for key, value in _flatten(config.get(group), group)}
+    found = flatten({group: config.get(group) for group in _GROUPS})
     # all else of the trainer leaves the optimisation problem as it is
     found["trainer.gradient_clip"] = config["trainer"].get("gradient_clip")
     if isinstance(found.get("encoder.pretrained"), str):  # a file of weights instead of a download
         found["encoder.pretrained"] = True
     # costs_size: the input for which costs are counted
-    return {key: value for key, value in found.items() if not is_place(key) and key != "task.costs_size"}
-
-
-def _flatten(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from _flatten(value, f"{prefix}.{key}")
-    elif node is not None:
-        yield prefix, node
+    left_out = {key for key, value in found.items() if value is None or is_place(key)} | {"task.costs_size"}
+    return {key: value for key, value in found.items() if key not in left_out}
 
 
 def _text(value: Any) -> str:

@@ -25,7 +25,8 @@ from indexnet.core.errors import UserError
 from indexnet.core.files import atomic_write, read_json
 from indexnet.core.registry import unknown_name
 from indexnet.run.folder import RunFolder
-from indexnet.run.schema import MODES, config_hash
+from indexnet.run.record import Record
+from indexnet.run.schema import MODES
 from indexnet.run.wandb_names import PER_IMAGE, RECORD, STEP, metric_key, picture_key, printed_key, setting_tag
 
 _ALIASES = {"dryrun": "offline", "run": "online", "shared": "online"}  # what WANDB_MODE may say as well
@@ -34,15 +35,16 @@ _INTERRUPTED = 255  # W&B calls it killed
 _FINISH_TIMEOUT = 60  # seconds to wait for uploads at the end of a run, unless WANDB_FINISH_TIMEOUT says another
 
 
-def settle_mode(config: Mapping[str, Any]) -> str:
+def settle_mode(mode: str) -> str:
     """Return ``online``, ``offline``, ``disabled`` or, where it depends on who is logged in, ``auto``.
 
-    ``logger.mode`` decides; where that is ``auto``, the environment variable ``WANDB_MODE``.
+    Args:
+        mode: the key ``logger.mode``; where that is ``auto``, the environment variable ``WANDB_MODE`` decides.
 
     Raises:
         UserError: an unknown mode.
     """
-    mode, said = str(config["logger"].get("mode", "auto")), "logger.mode"
+    said = "logger.mode"
     if mode == "auto" and os.environ.get("WANDB_MODE"):
         mode, said = os.environ["WANDB_MODE"], "WANDB_MODE"
         mode = _ALIASES.get(mode, mode)
@@ -77,21 +79,20 @@ def _need_wandb() -> None:
         raise UnusableError("logger.wandb=true needs the package wandb: pip install wandb, or give logger.wandb=false.")
 
 
-def run_id(folder: RunFolder, config: Mapping[str, Any]) -> str:
-    """Return the id of the folder's W&B run: 16 hexadecimal digits from configuration, data folder and run folder."""
-    parts = (config_hash(config), str(config["data"].get("root")), str(folder.path.resolve()))
+def run_id(folder: RunFolder, digest: str, data_root: str | None) -> str:
+    """Return the id of the folder's W&B run: 16 hexadecimal digits from its configuration's hash and where it lies."""
+    parts = (digest, str(data_root), str(folder.path.resolve()))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
-def printed_values(config: Mapping[str, Any]) -> dict[str, float | str]:
-    """Return what the paper printed for the run's row: metric, ``params`` and ``gflops`` -> cell.
+def printed_values(name: str | None, row: str | None) -> dict[str, float | str]:
+    """Return what the paper printed for a row of an experiment: metric, ``params`` and ``gflops`` -> cell.
 
     Numbers where the cell is a plain one, else the cell as printed (``+4.99K``); nothing for a run outside a table.
     """
     from indexnet.run.experiment import COST_CELLS
     from indexnet.run.tables import load_experiment
 
-    name, row = config["experiment"]["name"], config["experiment"]["row"]
     if name is None:
         return {}
     try:
@@ -113,13 +114,21 @@ def _plain(cell: str) -> float | str:
 
 
 def start_run(
-    folder: RunFolder, config: dict[str, Any], mode: str, start: int, rows: Sequence[Mapping[str, str]] | None
+    folder: RunFolder,
+    record: Record,
+    content: Mapping[str, Any],
+    project: str,
+    mode: str,
+    start: int,
+    rows: Sequence[Mapping[str, str]] | None,
 ) -> Any:
     """Start the W&B run of a folder, or continue it.
 
     Args:
         folder: of the run.
-        config: its frozen configuration.
+        record: of the run as it begins, with the name of its data.
+        content: its frozen configuration, to be shown.
+        project: of W&B.
         mode: from :func:`settle_mode`, but not ``disabled``.
         start: optimizer steps that are done already.
         rows: what was logged up to there, as lines of ``csv/metrics.csv``, as far as it is known; None: nothing is.
@@ -132,7 +141,7 @@ def start_run(
 
     with _environment(folder.path):
         mode = _usable_mode(mode)
-        identity = run_id(folder, config)
+        identity = run_id(folder, str(record.config_hash), content["data"].get("root"))
         whole = start == 0 or (rows is not None and _are_whole(rows, start))
         if mode == "offline" and not whole:
             rows = None  # in the earlier log
@@ -141,8 +150,8 @@ def start_run(
             # everything: what the killed try logged stands in ``rows``.
             for old in (folder.path / "wandb").glob(f"offline-run-*-{identity}"):
                 shutil.rmtree(old)
-        row, experiment = config["experiment"]["row"], config["experiment"]["name"]
-        printed = {printed_key(key): value for key, value in printed_values(config).items()}
+        row, experiment, printed = record.row, record.experiment, printed_values(record.experiment, record.row)
+        printed = {printed_key(key): value for key, value in printed.items()}
         settings = wandb.Settings(
             silent=True,
             console="off",  # it is in console.log
@@ -154,14 +163,14 @@ def start_run(
             settings.finish_timeout = _FINISH_TIMEOUT
         try:
             run = wandb.init(
-                project=config["logger"]["project"],
-                name=f"{row or config['resampling']['name']}-seed{config['seed']}",
+                project=project,
+                name=f"{row or record.resampling['name']}-seed{record.seed}",
                 id=identity,
                 dir=str(folder.path),
-                group=experiment or config["task"]["name"],
+                group=experiment or record.task,
                 job_type=row or "single",
-                tags=_tags(config),
-                config=config | printed,
+                tags=_tags(record),
+                config={**content, **printed},
                 mode=mode,  # type: ignore[arg-type]
                 # Without "allow", what a server has of the run is replaced: right for a run that begins, and for an
                 # offline log, which is whole.
@@ -183,14 +192,10 @@ def start_run(
     return run
 
 
-def _tags(config: Mapping[str, Any]) -> list[str]:
-    name = config["experiment"]["name"]
-    parts = (
-        *(name.split("/") if name else ()),
-        *(config[group]["name"] for group in ("task", "resampling", "budget", "data")),
-        setting_tag(config["data"]["name"], config["budget"]["name"]),
-    )
-    return list(dict.fromkeys(parts))
+def _tags(record: Record) -> list[str]:
+    data, budget = str(record.data.name), str(record.budget)
+    names = (str(record.task), record.resampling["name"], budget, data, setting_tag(data, budget))
+    return list(dict.fromkeys((*(record.experiment.split("/") if record.experiment else ()), *names)))
 
 
 def _usable_mode(mode: str) -> str:

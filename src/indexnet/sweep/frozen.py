@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from indexnet.core.registry import load_plugins
 from indexnet.run.config import (
     DictConfig,
     HydraContext,
@@ -53,6 +54,7 @@ def compose_sweep(overrides: Sequence[str]) -> tuple[list[dict[str, Any]], int, 
     """
     with composing():
         base, asked = load_sweep(overrides)
+        load_plugins(base.plugins)  # before a table is read: its columns may be metrics that they register
         configs = _frozen(list(expand(asked)), compose)
     launcher = base.hydra.launcher  # that of a cluster has no n_jobs: all runs at a time, on one device each
     n_jobs = launcher.n_jobs if "n_jobs" in launcher else 1

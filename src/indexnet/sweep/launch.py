@@ -11,9 +11,9 @@ from typing import Any
 from indexnet.core.errors import UserError
 from indexnet.core.files import read_json, write_json
 from indexnet.core.locks import exclusive
-from indexnet.run.folder import prepare, run_path
-from indexnet.run.schema import ExperimentConfig, LoggerConfig, TrainerConfig, read_group
-from indexnet.sweep.pool import Job, Outcome, job_command, launch, outcome_before
+from indexnet.run.folder import prepare, run_path, sweep_path
+from indexnet.run.schema import read_config
+from indexnet.sweep.pool import Job, Outcome, launch, outcome_before
 
 PARTLY = 3
 """Exit code: some of what was asked for has no result; all the rest has."""
@@ -46,21 +46,15 @@ def prepare_jobs(configs: Sequence[Mapping[str, Any]], titles: Sequence[str] | N
             if is_new is wanted:
                 prepare(config)
     jobs = []
-    for index, (config, path) in enumerate(zip(configs, paths, strict=True)):
-        trainer, row = read_group(TrainerConfig, config), read_group(ExperimentConfig, config).row
-        title = titles[index] if titles else row or path.name
-        jobs.append(Job(path.resolve(), title, config["seed"], trainer.devices, cpu=trainer.accelerator == "cpu"))
+    for index, (typed, path) in enumerate(zip(map(read_config, configs), paths, strict=True)):
+        title = titles[index] if titles else typed.experiment.row or path.name
+        devices, cpu = typed.trainer.devices, typed.trainer.accelerator == "cpu"
+        jobs.append(Job(path.resolve(), title, typed.seed, devices, cpu))
     return jobs
 
 
-def sweep_folder(config: Mapping[str, Any]) -> Path:
-    """Return the folder that holds a whole sweep: of one table on one data set and budget, or of all single runs."""
-    path = run_path(config)
-    return path.parent.parent if _is_of_table(config) else path.parent
-
-
-def _is_of_table(config: Mapping[str, Any]) -> bool:
-    return read_group(ExperimentConfig, config).name is not None
+def _of_tables(configs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [config for config in configs if config["experiment"]["name"] is not None]
 
 
 @contextlib.contextmanager
@@ -71,7 +65,7 @@ def hold_tables(configs: Sequence[Mapping[str, Any]]) -> Iterator[None]:
         UserError: another sweep holds one of them.
     """
     with contextlib.ExitStack() as locks:
-        for folder in sorted({sweep_folder(c) for c in configs if _is_of_table(c)}):
+        for folder in sorted({sweep_path(config) for config in _of_tables(configs)}):
             message = (
                 f"another sweep is at work in {folder}; wait for it or stop it, or give paths.runs=ANOTHER_FOLDER."
             )
@@ -89,11 +83,9 @@ def check_wandb(configs: Sequence[Mapping[str, Any]], retry_failed: bool) -> Non
 
     modes = set()
     for config in configs:
-        if (
-            read_group(LoggerConfig, config).wandb
-            and outcome_before(Job(run_path(config), "", 0), retry_failed) is None
-        ):
-            modes.add(settle_mode(config))
+        logger = read_config(config).logger
+        if logger.wandb and outcome_before(Job(run_path(config), "", 0), retry_failed) is None:
+            modes.add(settle_mode(logger.mode))
     for mode in sorted(modes):
         check_use(mode)
 
@@ -106,18 +98,18 @@ def run_sweep(
     fail_fast: bool = False,
     retry_failed: bool = False,
     arguments: Sequence[str] = (),
-    command: Callable[[Path], list[str]] = job_command,
+    get_launch: Callable[[], Callable[..., list[Outcome]]] = lambda: launch,
 ) -> list[Outcome]:
     """Prepare and run frozen configurations, show how it goes, and say at the end what came of it.
 
     Args:
         configs: one for each job.
         titles: what tells the jobs apart; default their rows or folders.
-        n_jobs: processes at a time.
+        n_jobs: at a time.
         fail_fast: stop everything at the first job that fails.
         retry_failed: run those again that failed before.
         arguments: of the command that asks for all this, which :func:`read_requests` gives back; empty: unknown.
-        command: folder to the command line of its job.
+        get_launch: returns what runs the prepared jobs and waits for them; called before any is prepared.
 
     Returns:
         One outcome for each job, in order.
@@ -129,17 +121,16 @@ def run_sweep(
 
     if n_jobs < 1:
         raise UserError(f"hydra.launcher.n_jobs={n_jobs} must be at least 1.")
-    folders = sorted({sweep_folder(config) for config in configs})
+    folders = sorted({sweep_path(config) for config in configs})
     check_wandb(configs, retry_failed)
     with hold_tables(configs):
+        run = get_launch()
         jobs = prepare_jobs(configs, titles)
         note_request(configs, arguments)
         announce(configs, n_jobs)
         started = time.monotonic()
         with create_view(len(jobs), n_jobs) as view:
-            outcomes = launch(
-                jobs, n_jobs=n_jobs, fail_fast=fail_fast, retry_failed=retry_failed, command=command, view=view
-            )
+            outcomes = run(jobs, n_jobs=n_jobs, fail_fast=fail_fast, retry_failed=retry_failed, view=view)
     summarize(outcomes, folders, time.monotonic() - started)
     return outcomes
 
@@ -154,10 +145,9 @@ def note_request(configs: Sequence[Mapping[str, Any]], arguments: Sequence[str])
     if not arguments:
         return
     runs: dict[Path, list[str]] = {}
-    for config in configs:
-        if _is_of_table(config):
-            path = run_path(config)
-            runs.setdefault(sweep_folder(config), []).append(f"{path.parent.name}/{path.name}")
+    for config in _of_tables(configs):
+        path = run_path(config)
+        runs.setdefault(sweep_path(config), []).append(f"{path.parent.name}/{path.name}")
     kept = [text for text in arguments if not text.startswith("retry_failed=")]
     for folder, names in runs.items():
         request = {"arguments": kept, "directory": str(Path.cwd()), "runs": names}

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from indexnet.core.errors import UserError
-from indexnet.run.schema import BudgetConfig, TrainingConfig, read_group
+from indexnet.run.schema import Config, config_hash, read_config
 from indexnet.sweep.plan_estimate import PlannedRow
 
 if TYPE_CHECKING:
+    from indexnet.data import Data
     from indexnet.run.experiment import Experiment
     from indexnet.run.folder import RunFolder
 
@@ -29,7 +30,7 @@ class Sweep:
     """
 
     experiment: Experiment
-    configs: tuple[dict[str, Any], ...]
+    configs: tuple[Config, ...]
     n_jobs: int
     retry_failed: bool
 
@@ -43,7 +44,6 @@ def compose_table(name: str, overrides: Sequence[str]) -> Sweep:
     from indexnet.run.tables import load_experiment
     from indexnet.sweep.frozen import compose_sweep
 
-    experiment = load_experiment(name)
     for text in overrides:
         if text.startswith("-") or ("=" not in text and not text.startswith("~")):
             raise UserError(f"{text!r} is no override; give group=option or group.key=value.")
@@ -52,7 +52,7 @@ def compose_table(name: str, overrides: Sequence[str]) -> Sweep:
     configs, n_jobs, retry_failed = compose_sweep([f"experiments={name}", *overrides])
     if n_jobs < 1:
         raise UserError(f"hydra.launcher.n_jobs={n_jobs} must be at least 1.")
-    return Sweep(experiment, tuple(configs), n_jobs, retry_failed)
+    return Sweep(load_experiment(name), tuple(map(read_config, configs)), n_jobs, retry_failed)
 
 
 def group_rows(sweep: Sweep) -> list[PlannedRow]:
@@ -62,15 +62,15 @@ def group_rows(sweep: Sweep) -> list[PlannedRow]:
         UserError: data are missing, or a folder holds a run with another configuration.
     """
     from indexnet.run.folder import RunFolder, run_path
-    from indexnet.run.loader import total_steps
+    from indexnet.run.loader import build_data, total_steps
 
     known = {row.name: row for row in sweep.experiment.rows}
     rows: dict[str, PlannedRow] = {}
     counts: dict[str, tuple[int, tuple[int, ...]]] = {}
     for config in sweep.configs:
-        name = config["experiment"]["row"]
+        name, training, budget = str(config.experiment.row), config.training, config.budget
         own, _, more = name.partition("--")
-        shared = {k: v for k, v in config.items() if k not in ("seed", "experiment", "paths", "logger")}
+        shared = {k: v for k, v in config.content.items() if k not in ("seed", "experiment", "paths", "logger")}
         row = known[own]
         if row.block:  # a table's repetitions cost the same, as its printed costs say
             group, _, key = row.overrides[-1].partition("=")[0].rpartition(".")
@@ -78,15 +78,15 @@ def group_rows(sweep: Sweep) -> list[PlannedRow]:
             name = f"{row.base}--{more}" if more else row.base
         place = json.dumps([name, shared], sort_keys=True)
         if place not in rows:
-            data = json.dumps([config["data"], config["training"]["size"]], sort_keys=True)
+            asked = config.data, config.task["name"], training.size
+            data = json.dumps([asked, config.split, budget.max_test], sort_keys=True)
             if data not in counts:
-                counts[data] = _counts(config)
+                counts[data] = _counts(build_data(*asked), config.split, budget.max_test)
             train, tests = counts[data]
-            training, budget = read_group(TrainingConfig, config), read_group(BudgetConfig, config)
             rows[place] = PlannedRow(name, config, total_steps(training, budget, train), tests)
         found = rows[place]
         found.runs += 1
-        status, step = _progress(RunFolder(run_path(config)), config)
+        status, step = _progress(RunFolder(run_path(config.content)), config_hash(config.content))
         if status == "failed" and not sweep.retry_failed:
             found.failed += 1
         elif status not in ("done", "diverged"):
@@ -94,26 +94,23 @@ def group_rows(sweep: Sweep) -> list[PlannedRow]:
     return list(rows.values())
 
 
-def _counts(config: Mapping[str, Any]) -> tuple[int, tuple[int, ...]]:
+def _counts(data: Data, split: str, limit: int | None) -> tuple[int, tuple[int, ...]]:
     """Return the samples of a run's training split and of each split that it is measured on."""
-    from indexnet.run.loader import build_data, measured_splits
+    from indexnet.run.loader import measured_splits
 
-    data, limit = build_data(config), read_group(BudgetConfig, config).max_test
-    train, splits = len(data.train()), measured_splits(data, config.get("split", "test")).values()
+    train, splits = len(data.train()), measured_splits(data, split).values()
     return train, tuple(len(split) if limit is None else min(limit, len(split)) for split in splits)
 
 
-def _progress(folder: RunFolder, config: Mapping[str, Any]) -> tuple[str, int]:
+def _progress(folder: RunFolder, digest: str) -> tuple[str, int]:
     """Return a run's status and the step that it goes on from.
 
     Raises:
         UserError: the folder holds a run with another configuration, or a record that cannot be read.
     """
-    from indexnet.run.schema import config_hash
-
     if not (folder.path / "config.yaml").is_file():
         return "new", 0
-    if config_hash(folder.config()) != config_hash(config):
+    if config_hash(folder.config()) != digest:
         raise UserError(
             f"{folder.path} holds a run with another configuration, which `indexnet train` would refuse; give "
             "paths.runs=ANOTHER_FOLDER, or move or delete that folder."

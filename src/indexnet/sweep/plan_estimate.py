@@ -5,13 +5,13 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from indexnet.run.loader import checkpoint_interval, log_interval
-from indexnet.run.schema import TrainerConfig, read_group
 
 if TYPE_CHECKING:
     from indexnet.run.record import Record
+    from indexnet.run.schema import Config
 
 
 _SCALED = ("csv", "tensorboard", "checkpoints", "per_image.csv")  # in a run's folder: what depends on its length
@@ -223,7 +223,7 @@ class PlannedRow:
     """
 
     name: str
-    config: dict[str, Any]
+    config: Config
     steps: int
     tests: tuple[int, ...]
     runs: int = 0
@@ -237,4 +237,4 @@ class PlannedRow:
     @property
     def devices(self) -> int:
         """Devices that a run takes."""
-        return read_group(TrainerConfig, self.config).processes
+        return self.config.trainer.processes

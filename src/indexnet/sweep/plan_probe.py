@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -19,13 +18,11 @@ from indexnet.core.files import atomic_write
 from indexnet.core.locks import exclusive, held
 from indexnet.core.machine import available_memory, die_with_parent
 from indexnet.run.folder import RunFolder
-from indexnet.run.processes import job_environment, terminate_as_interrupt
+from indexnet.run.processes import Command, job_command, job_environment, terminate_as_interrupt
 from indexnet.run.resume import resumed_step
+from indexnet.run.schema import read_config
 from indexnet.sweep.plan import Sweep, nearest_folder
 from indexnet.sweep.plan_estimate import PlannedRow, Probe, estimate
-
-JOB = (sys.executable, "-m", "indexnet", "job")
-"""Command that runs a folder's frozen configuration."""
 
 _PREFIX = ".indexnet-plan-"
 _POLL = 0.05
@@ -49,7 +46,7 @@ def measure_rows(
     rows: Sequence[PlannedRow],
     limit: float,
     say: Say = lambda text: None,
-    job: Sequence[str] = JOB,
+    command: Command = job_command,
 ) -> int:
     """Measure every row that has runs left, and give it an estimate or an error.
 
@@ -61,7 +58,7 @@ def measure_rows(
         rows: of it.
         limit: seconds of measured training for each row.
         say: is told what begins.
-        job: command that runs the folder named after it.
+        command: folder to the command line of its job.
 
     Returns:
         How many GPUs the runs share; 0 where they are measured on the CPU.
@@ -69,30 +66,30 @@ def measure_rows(
     import torch
 
     wanted = [row for row in rows if row.left]
-    gpu = torch.cuda.is_available() and any(row.config["trainer"]["accelerator"] != "cpu" for row in wanted)
+    gpu = torch.cuda.is_available() and any(row.config.trainer.accelerator != "cpu" for row in wanted)
     n_jobs = 1 if gpu else sweep.n_jobs
     missing: dict[str, str] = {}  # encoders whose weights are not here: no need to look for them once more
     stop = threading.Event()
 
     def measure(row: PlannedRow) -> None:
-        encoder = json.dumps(row.config["encoder"])
+        encoder = json.dumps(row.config.encoder)
         row.error = missing.get(encoder, "")
         if row.error or stop.is_set():
             return
         say(f"measuring {row.name}")
-        probes = _measure(row, place, limit, n_jobs, job, stop)
+        probes = _measure(row, place, limit, n_jobs, command, stop)
         if "encoder.pretrained" in row.error:
             missing[encoder] = row.error
         if probes:
-            on_gpu = gpu and row.config["trainer"]["accelerator"] != "cpu"
+            on_gpu = gpu and row.config.trainer.accelerator != "cpu"
             row.device = str(probes[-1].record.device)
             row.device_mb = torch.cuda.get_device_properties(0).total_memory / 2**20 if on_gpu else None
             row.estimate = estimate(
-                probes, batch=row.config["training"]["batch_size"], steps=row.steps, images=sum(row.tests),
-                every=row.config["trainer"]["checkpoint_every"], copies=1 if on_gpu else row.devices,
+                probes, batch=row.config.training.batch_size, steps=row.steps, images=sum(row.tests),
+                every=row.config.trainer.checkpoint_every, copies=1 if on_gpu else row.devices,
             )  # fmt: skip
 
-    runs = Path(sweep.configs[0]["paths"]["runs"])
+    runs = Path(sweep.configs[0].paths.runs)
     with terminate_as_interrupt(), _place(runs) as place, ThreadPoolExecutor(n_jobs) as pool:
         try:
             list(pool.map(measure, wanted))
@@ -104,10 +101,11 @@ def measure_rows(
 
 @contextlib.contextmanager
 def _place(runs: Path) -> Iterator[Path]:
-    """Make a temporary folder on the disk of the runs, and remove those of plans that were killed."""
-    disk = nearest_folder(runs)
-    if not os.access(disk, os.W_OK):
-        disk = Path(tempfile.gettempdir())
+    """Make a temporary folder on the disk of the runs, beside their folder, and remove those of killed plans."""
+    there = nearest_folder(runs)
+    beside = nearest_folder(runs.resolve().parent)
+    same_disk = [each for each in (beside, there) if each.stat().st_dev == there.stat().st_dev]
+    disk = next((each for each in same_disk if os.access(each, os.W_OK)), Path(tempfile.gettempdir()))
     for old in disk.glob(f"{_PREFIX}*"):
         if (old / ".lock").exists() and not held(old / ".lock"):
             shutil.rmtree(old, ignore_errors=True)
@@ -119,19 +117,19 @@ def _place(runs: Path) -> Iterator[Path]:
 
 
 def _measure(
-    row: PlannedRow, place: Path, limit: float, n_jobs: int, job: Sequence[str], stop: threading.Event
+    row: PlannedRow, place: Path, limit: float, n_jobs: int, command: Command, stop: threading.Event
 ) -> list[Probe]:
     """Run a row's real batch, or smaller ones where that takes too long; tell the row what went wrong."""
     from indexnet.tasks import get_task
 
-    few = row.devices * max(3, 2 * get_task(row.config["task"]["name"]).test_batch_size)
-    unit = row.devices * row.config["trainer"]["accumulate"]  # samples of a step that has one in each process
-    batch = row.config["training"]["batch_size"]
+    few = row.devices * max(3, 2 * get_task(row.config.task["name"]).test_batch_size)
+    unit = row.devices * row.config.trainer.accumulate  # samples of a step that has one in each process
+    batch = row.config.training.batch_size
     # what compiles the network takes its time before the first step
-    may_shrink = batch > unit * max(_SMALLER) and not row.config["trainer"]["compile"]
+    may_shrink = batch > unit * max(_SMALLER) and not row.config.trainer.compile
 
     def probe(samples: int, images: int, patience: float | None) -> Probe:
-        return _probe(_short(row, samples, images, limit, place), row.devices, n_jobs, job, stop, patience)
+        return _probe(_short(row, samples, images, limit, place), row.devices, n_jobs, command, stop, patience)
 
     try:
         try:
@@ -148,7 +146,7 @@ def _short(row: PlannedRow, samples: int, images: int, limit: float, place: Path
     """Freeze a configuration with few steps and test images, one checkpoint and no W&B into a folder of its own."""
     import yaml
 
-    config, cap = row.config, row.config["budget"].get("max_test")
+    config, cap = row.config.content, row.config.budget.max_test
     folder = Path(tempfile.mkdtemp(dir=place))
     short = {
         **config,
@@ -167,7 +165,7 @@ def _short(row: PlannedRow, samples: int, images: int, limit: float, place: Path
 
 
 def _probe(
-    folder: RunFolder, devices: int, n_jobs: int, job: Sequence[str], stop: threading.Event, patience: float | None
+    folder: RunFolder, devices: int, n_jobs: int, command: Command, stop: threading.Event, patience: float | None
 ) -> Probe:
     """Run a folder's job in a process of its own and read what it left; the folder is gone then.
 
@@ -175,7 +173,7 @@ def _probe(
         folder: of the short run.
         devices: that it takes.
         n_jobs: runs at a time.
-        job: command that runs a folder.
+        command: folder to the command line of its job.
         stop: says that nobody waits for the result.
         patience: seconds that training may take; None: as long as it does, and as much memory.
 
@@ -188,7 +186,7 @@ def _probe(
     with console.open("wb") as file:
         begun = time.monotonic()
         process = subprocess.Popen(
-            [*job, str(folder.path)], env=job_environment(devices, n_jobs), stdin=subprocess.DEVNULL, stdout=file,
+            command(folder.path), env=job_environment(devices, n_jobs), stdin=subprocess.DEVNULL, stdout=file,
             stderr=subprocess.STDOUT, preexec_fn=die_with_parent(os.getpid()),
         )  # fmt: skip
     try:
@@ -231,7 +229,7 @@ def _check(folder: RunFolder, code: int | None) -> None:
 
 
 def _read(folder: RunFolder, wall: float) -> Probe:
-    config, record, files = folder.config(), folder.record(), dict[str, int]()
+    record, files = folder.record(), dict[str, int]()
     assert record is not None
     for path in folder.path.rglob("*"):
         if path.is_file():
@@ -242,5 +240,5 @@ def _read(folder: RunFolder, wall: float) -> Probe:
     begun = time.monotonic()
     atomic_write(folder.path / "copy", part)
     seconds = (time.monotonic() - begun) * files["checkpoints"] / len(part)
-    batch = config["training"]["batch_size"]
+    batch = read_config(folder.config()).training.batch_size
     return Probe(batch, resumed_step(folder), wall, seconds, record, files)

@@ -56,8 +56,8 @@ def table(sweep: Sweep, rows: Sequence[PlannedRow]) -> Table:
 
 
 def _title(sweep: Sweep) -> str:
-    data = dict.fromkeys(config["data"]["name"] for config in sweep.configs)
-    budgets = dict.fromkeys(config["budget"]["name"] for config in sweep.configs)
+    data = dict.fromkeys(config.data["name"] for config in sweep.configs)
+    budgets = dict.fromkeys(config.budget.name for config in sweep.configs)
     return f"{sweep.experiment.name}: data {', '.join(data)}, budget {', '.join(budgets)}"
 
 
@@ -94,7 +94,7 @@ def remarks(sweep: Sweep, rows: Sequence[PlannedRow], totals: Totals, limit: flo
             f"~: a few steps of the real batch take longer than {limit:g} s; from smaller batches, by a straight line.",
             False,
         )
-    if any(row.name != row.config["experiment"]["row"] for row in rows):
+    if any(row.name != row.config.experiment.row for row in rows):
         yield "What the table repeats its rows for was measured once.", False
     yield f"Measured on {', '.join(dict.fromkeys(row.device for row in measured))}; other devices differ.", False
 
@@ -114,7 +114,7 @@ def _memory(sweep: Sweep, measured: Sequence[PlannedRow], totals: Totals) -> Ite
 
 
 def _disk(sweep: Sweep, totals: Totals) -> Iterator[tuple[str, bool]]:
-    runs = Path(sweep.configs[0]["paths"]["runs"])
+    runs = Path(sweep.configs[0].paths.runs)
     free = shutil.disk_usage(nearest_folder(runs)).free
     needs = totals.disk_bytes + totals.training_bytes
     text = (
@@ -132,8 +132,8 @@ def as_json(sweep: Sweep, rows: Sequence[PlannedRow], totals: Totals) -> dict[st
         "rows": [
             {
                 "row": row.name,
-                "data": row.config["data"]["name"],
-                "budget": row.config["budget"]["name"],
+                "data": row.config.data["name"],
+                "budget": row.config.budget.name,
                 "devices": row.devices,
                 "runs": row.runs,
                 "left": len(row.left),

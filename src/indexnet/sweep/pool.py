@@ -10,7 +10,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -21,7 +20,15 @@ from typing import Literal
 from indexnet.core.machine import die_with_parent
 from indexnet.run.folder import RunFolder
 from indexnet.run.job import DIVERGED
-from indexnet.run.processes import INTERRUPTED, job_environment, share_gpus, terminate_as_interrupt, visible_gpus
+from indexnet.run.processes import (
+    INTERRUPTED,
+    Command,
+    job_command,
+    job_environment,
+    share_gpus,
+    terminate_as_interrupt,
+    visible_gpus,
+)
 from indexnet.run.record import Record, RecordError, read_progress
 
 _POLL = 0.05
@@ -123,18 +130,13 @@ class View:
         return None
 
 
-def job_command(folder: Path) -> list[str]:
-    """Return the command that runs one prepared folder."""
-    return [sys.executable, "-m", "indexnet", "job", str(folder)]
-
-
 def launch(
     jobs: Sequence[Job],
     *,
     n_jobs: int = 1,
     fail_fast: bool = False,
     retry_failed: bool = False,
-    command: Callable[[Path], list[str]] = job_command,
+    command: Command = job_command,
     view: View | None = None,
     grace: float = _GRACE,
     patience: float = _PATIENCE,
@@ -244,7 +246,7 @@ def _is_free(job: Job, deadline: float) -> bool:
     return True
 
 
-def _start(job: Job, command: Callable[[Path], list[str]], environment: dict[str, str], gpus: Sequence[str]) -> Running:
+def _start(job: Job, command: Command, environment: dict[str, str], gpus: Sequence[str]) -> Running:
     try:
         earlier = (job.folder / "progress.json").stat().st_mtime_ns
     except OSError:

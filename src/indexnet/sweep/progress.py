@@ -9,11 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from indexnet.core.console import output_console, say, tell
 from indexnet.core.errors import UserError
 from indexnet.run.folder import RunFolder
 from indexnet.run.record import Record, RecordError
 from indexnet.run.resume import resumed_step
-from indexnet.run.schema import BudgetConfig, TrainingConfig, read_group
+from indexnet.run.schema import BudgetConfig, TrainingConfig, read_config
 from indexnet.sweep.pool import Outcome, Running, View
 
 if TYPE_CHECKING:
@@ -34,9 +35,7 @@ def create_view(total: int, n_jobs: int, console: Console | None = None) -> View
         n_jobs: processes at a time.
         console: where to; default standard output.
     """
-    from rich.console import Console
-
-    console = console or Console(highlight=False)
+    console = console or output_console()
     return LiveView(total, n_jobs, console) if console.is_terminal else PlainView(total, console)
 
 
@@ -52,17 +51,18 @@ def announce(configs: Sequence[Mapping[str, Any]], n_jobs: int) -> None:
     def listed(values: Iterable[object]) -> str:
         return ", ".join(dict.fromkeys(map(str, values)))
 
-    names = list(dict.fromkeys(config["experiment"]["name"] for config in configs if config["experiment"]["name"]))
-    data = listed(config["data"]["name"] for config in configs)
+    typed = [read_config(config) for config in configs]
+    names = list(dict.fromkeys(each.experiment.name for each in typed if each.experiment.name))
+    data = listed(each.data["name"] for each in typed)
     printed = ""
     with contextlib.suppress(UserError):  # its file may be gone; the jobs are frozen
         printed = listed(each for name in names for each in load_experiment(name).printed_data)
     where = f"{data} (printed on {printed})" if printed and printed != data else data
-    lengths = listed(_length(read_group(TrainingConfig, each), read_group(BudgetConfig, each)) for each in configs)
+    lengths = listed(_length(each.training, each.budget) for each in typed)
     together = f", {n_jobs} at a time" if n_jobs > 1 and len(configs) > 1 else ""
     runs = f"{len(configs)} run{'' if len(configs) == 1 else 's'}" + (f" of {', '.join(names)}" if names else "")
-    budget = listed(config["budget"]["name"] for config in configs)
-    print(f"{runs}{together}: data {where}; budget {budget}, {lengths}", flush=True)
+    budget = listed(each.budget.name for each in typed)
+    tell(f"{runs}{together}: data {where}; budget {budget}, {lengths}")
 
 
 def _length(training: TrainingConfig, budget: BudgetConfig) -> str:
@@ -118,22 +118,18 @@ class PlainView(View):
         self.ends = 0
         self._last = time.monotonic()
 
-    def _print(self, text: str) -> None:
-        self.console.print(text, markup=False, soft_wrap=True)
-
     def started(self, running: Running) -> None:
         step = resumed_step(RunFolder(running.job.folder))
         begins = f"goes on from step {step}:" if step else "started "
-        self._print(f"{begins} {running.job.title} seed={running.job.seed}")
+        say(self.console, f"{begins} {running.job.title} seed={running.job.seed}")
 
     def ended(self, outcome: Outcome) -> None:
         self.ends += 1
         job = outcome.job
         what = metrics_line(job.folder) if outcome.status in ("done", "before") else outcome.reason
         took = f" in {duration(outcome.seconds)}" if outcome.seconds else ""
-        self._print(
-            f"{_WORDS[outcome.status]:8s} {job.title} seed={job.seed}{took} ({self.ends} of {self.total}): {what}"
-        )
+        said = f"{_WORDS[outcome.status]:8s} {job.title} seed={job.seed}{took} ({self.ends} of {self.total}): {what}"
+        say(self.console, said)
 
     def tick(self, running: Sequence[Running]) -> None:
         if time.monotonic() - self._last < self.every:
@@ -142,7 +138,7 @@ class PlainView(View):
         for each in running:
             step, loss, left = _steps(each)
             more = f", loss {loss}, {left} left" if left else ""
-            self._print(f"running  {each.job.title} seed={each.job.seed}: {step}{more}")
+            say(self.console, f"running  {each.job.title} seed={each.job.seed}: {step}{more}")
 
 
 class LiveView(View):
@@ -229,23 +225,18 @@ def summarize(outcomes: Sequence[Outcome], folders: Sequence[Path], seconds: flo
         folders: those of the sweep, as a person would name them.
         seconds: wall time of the sweep.
     """
-    from rich.console import Console
-
-    console = Console(highlight=False)
     counts = Counter(outcome.status for outcome in outcomes)
     parts = [f"{counts['done'] + counts['before']} of {len(outcomes)} runs done"]
     if counts["before"]:
         parts[0] += f" ({counts['before']} before)"
     parts += [f"{counts[status]} {status}" for status in ("failed", "diverged", "stopped") if counts[status]]
-    console.print(f"{', '.join(parts)}, in {duration(seconds)}: {', '.join(map(str, folders))}", soft_wrap=True)
+    tell(f"{', '.join(parts)}, in {duration(seconds)}: {', '.join(map(str, folders))}")
     for outcome in outcomes:
         if outcome.status in ("failed", "diverged", "stopped"):
             job = outcome.job
-            console.print(
-                f"{outcome.status}: {job.title} seed={job.seed}: {outcome.reason}", markup=False, soft_wrap=True
-            )
+            tell(f"{outcome.status}: {job.title} seed={job.seed}: {outcome.reason}")
             if job.console.is_file():
-                console.print(f"  {_short(job.console)}", markup=False, soft_wrap=True)
+                tell(f"  {_short(job.console)}")
 
 
 def _short(path: Path) -> Path:

@@ -21,14 +21,10 @@ import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
+from indexnet.core.console import tell
 from indexnet.core.errors import UserError
 from indexnet.core.locks import exclusive
-
-_PLACES = (
-    *("paths", "logger", "data.root", "data.cache", "trainer.num_workers", "trainer.progress_bar"),
-    *("fail_fast", "retry_failed"),
-)
-"""Overrides that say where and how runs go, not what they are: a study goes on whatever they are."""
+from indexnet.run.schema import is_place
 
 _MAX_FIRST_FAILURES = 3
 """Failed trials, with none finished ever, after which a search gives up: what they share must be wrong."""
@@ -93,7 +89,7 @@ class Search:
     startup_trials: int = 10
     n_jobs: int = 1
     fail_fast: bool = False
-    say: Callable[[str], None] = print
+    say: Callable[[str], None] = tell
 
     def __post_init__(self) -> None:
         digest = hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
@@ -119,7 +115,7 @@ class Search:
         """Return what must be the same for a study to go on, as plain data."""
         return {
             "space": {key: describe(values) for key, values in self.space.items()},
-            "fixed": sorted(text for text in self.fixed if not is_within(text, _PLACES)),
+            "fixed": sorted(text for text in self.fixed if not _is_place(text)),
             "metric": self.metric,
             "direction": "maximize" if self.maximize else "minimize",
         }
@@ -140,10 +136,10 @@ def describe(values: Range) -> str:
     return ", ".join([*parts, *(["log"] if values.log else [])])
 
 
-def is_within(override: str, keys: Sequence[str]) -> bool:
-    """Return whether an override sets one of some keys, or one within these groups."""
+def _is_place(override: str) -> bool:
+    """Whether an override says where and how runs go, not what they are: a study goes on whatever it is."""
     key = override.partition("=")[0].lstrip("+~")
-    return any(key == each or key.startswith(f"{each}.") for each in keys)
+    return key in ("fail_fast", "retry_failed") or (is_place(key) and key != "plugins")  # in every study's name so far
 
 
 @dataclass(frozen=True)

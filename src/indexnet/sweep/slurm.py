@@ -8,6 +8,7 @@ and the same command waits for them again.
 from __future__ import annotations
 
 import contextlib
+import functools
 import getpass
 import logging
 import os
@@ -16,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -25,13 +26,13 @@ from submitit import SlurmJob
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.helpers import Checkpointable
 
+from indexnet.core.console import tell
 from indexnet.core.errors import UserError
 from indexnet.core.files import read_json, write_json
 from indexnet.run.folder import RunFolder
 from indexnet.run.processes import terminate_as_interrupt
-from indexnet.sweep.launch import check_wandb, hold_tables, note_request, prepare_jobs, sweep_folder
+from indexnet.sweep.launch import run_sweep
 from indexnet.sweep.pool import Job, Outcome, Running, View, last_line, left_to_run, one_line
-from indexnet.sweep.progress import announce, create_view, summarize
 from indexnet.sweep.slurm_settings import Cluster, create_executor, job_parameters
 
 _SUBMITTED = "submitted.json"
@@ -95,10 +96,7 @@ def run_on_cluster(
     settings: Mapping[str, Any],
     configs: Sequence[Mapping[str, Any]],
     titles: Sequence[str],
-    *,
-    fail_fast: bool = False,
-    retry_failed: bool = False,
-    arguments: Sequence[str] = (),
+    **options: Any,
 ) -> list[Outcome]:
     """Prepare frozen configurations, submit those that have no result, wait, and say what came of them.
 
@@ -107,9 +105,7 @@ def run_on_cluster(
         settings: of hydra-submitit-launcher.
         configs: one for each job.
         titles: what tells the jobs apart.
-        fail_fast: cancel all others at the first job that fails.
-        retry_failed: run those again that failed before.
-        arguments: of the command that asks for all this.
+        **options: those of :func:`indexnet.sweep.launch.run_sweep`.
 
     Returns:
         One outcome for each job, in order.
@@ -118,22 +114,14 @@ def run_on_cluster(
         UserError: settings, folders, W&B or the cluster do not work out, or another sweep is at work in these folders.
     """
     parameters = job_parameters(cluster, settings, configs)
-    folders = sorted({sweep_folder(config) for config in configs})
-    check_wandb(configs, retry_failed)
-    with hold_tables(configs):
+
+    def get_launch() -> Callable[..., list[Outcome]]:
         executor = create_executor(cluster, settings, parameters, Path(configs[0]["paths"]["runs"]))
-        jobs = prepare_jobs(configs, titles)
-        note_request(configs, arguments)
-        started = time.monotonic()
-        at_once = len(jobs) if cluster == "slurm" else 1
-        announce(configs, at_once)
-        with create_view(len(jobs), at_once) as view:
-            outcomes = submit(
-                jobs, executor, cluster, name=settings.get("name") or "indexnet", at_once=at_once, fail_fast=fail_fast,
-                retry_failed=retry_failed, view=view,
-            )  # fmt: skip
-    summarize(outcomes, folders, time.monotonic() - started)
-    return outcomes
+        name = settings.get("name") or "indexnet"
+        return functools.partial(submit, executor=executor, cluster=cluster, name=name)
+
+    n_jobs = len(configs) if cluster == "slurm" else 1
+    return run_sweep(configs, titles, n_jobs=n_jobs, get_launch=get_launch, **options)
 
 
 def submit(
@@ -141,7 +129,7 @@ def submit(
     executor: Any,
     cluster: Cluster,
     *,
-    at_once: int,
+    n_jobs: int,
     name: str = "indexnet",
     fail_fast: bool = False,
     retry_failed: bool = False,
@@ -157,7 +145,7 @@ def submit(
         jobs: with prepared folders.
         executor: submitit's.
         cluster: ``slurm`` or ``local``.
-        at_once: jobs submitted before one has ended.
+        n_jobs: jobs submitted before one has ended.
         name: of the jobs in the queue, in front of what tells one submission from the next.
         fail_fast: cancel all others at the first job that fails.
         retry_failed: run those again that failed before.
@@ -190,10 +178,10 @@ def submit(
             if cluster == "slurm":
                 handles.update(_still_queued(waiting, queue))
                 if handles:
-                    print(f"{len(handles)} of these runs are in the queue already.", flush=True)
+                    tell(f"{len(handles)} of these runs are in the queue already.")
             todo = [job for job in waiting if job.folder not in handles]
             while todo or handles:
-                if room := min(at_once - len(handles), len(todo)):
+                if room := min(n_jobs - len(handles), len(todo)):
                     handles.update(_submit(todo[:room], executor, cluster, name))
                     del todo[:room]
                 for job in [job for job in waiting if job.folder in handles]:
@@ -214,10 +202,9 @@ def submit(
         except KeyboardInterrupt:
             if cluster == "slurm" and handles:
                 names = " ".join(sorted({handle.job_id.partition("_")[0] for handle in handles.values()}))
-                print(
+                tell(
                     f"{len(handles)} runs stay in the queue, and the same command waits for them again; "
-                    f"scancel {names} stops them.",
-                    flush=True,
+                    f"scancel {names} stops them."
                 )
             raise
         finally:
