@@ -20,8 +20,8 @@ from data_support import (
 from indexnet.core.errors import UserError
 from indexnet.data import create_data
 from indexnet.data.datasets import matting_folder
+from indexnet.data.io.file_lists import find_images, hold_out
 from indexnet.data.io.images import write_png
-from indexnet.data.matting.file_lists import find_images, hold_out
 from indexnet.run.loader import measured_splits
 
 RNG = np.random.default_rng(0)

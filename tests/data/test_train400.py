@@ -12,8 +12,7 @@ from PIL import Image
 from data_support import write_train400
 from indexnet.core.errors import UserError
 from indexnet.data import create_data
-from indexnet.data.io.images import write_png
-from indexnet.data.segmentation import image_size, read_gray
+from indexnet.data.io.images import image_size, read_gray, write_png
 
 
 @pytest.fixture(scope="module")

@@ -14,13 +14,12 @@ import numpy as np
 from indexnet.core.errors import UserError
 from indexnet.data.base import Data, Dataset, NoSplitError
 from indexnet.data.io.cache import Arrays, Store
-from indexnet.data.io.images import list_images, read_image, read_trimap
+from indexnet.data.io.images import image_size, list_images, read_image, read_trimap
 from indexnet.data.io.progress import in_threads
 from indexnet.data.matting import Foreground, read_foreground
 from indexnet.data.matting.photographs import check_same_size
 from indexnet.data.matting.test_composites import FixedComposites
 from indexnet.data.matting.train_composites import TrainingComposites
-from indexnet.data.segmentation import image_size
 
 _T = TypeVar("_T")
 

@@ -15,12 +15,11 @@ import cv2
 from indexnet.core.errors import UserError
 from indexnet.data import create_data, get_data, list_data
 from indexnet.data.base import NoSplitError, UInt8
-from indexnet.data.io.images import read_image
+from indexnet.data.io.images import image_size, read_image
 from indexnet.data.matting import Foreground, check_foregrounds, read_foreground
 from indexnet.data.matting.composite_data import CompositeData
 from indexnet.data.matting.compositing import Pair, Recipe, composite, cover, digest_foregrounds, made_of
 from indexnet.data.matting.photographs import generate_trimap
-from indexnet.data.segmentation import image_size
 
 
 @dataclass(frozen=True)

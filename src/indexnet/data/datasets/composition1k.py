@@ -9,10 +9,10 @@ from typing import Any
 
 from indexnet.core.errors import UserError
 from indexnet.data.base import DataInfo, register_data
+from indexnet.data.io.file_lists import find_images, find_named, read_lines, standard_places
 from indexnet.data.io.images import list_images
 from indexnet.data.matting.composite_data import CompositeData, CompositeOptions
 from indexnet.data.matting.compositing import Recipe
-from indexnet.data.matting.file_lists import find_images, find_named, read_lines, standard_places
 from indexnet.data.matting.foregrounds import Foreground, pair_foregrounds
 
 _SHIPPED = "Combined_Dataset"

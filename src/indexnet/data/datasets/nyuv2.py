@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from PIL import Image
 
 from indexnet.core.errors import UserError
 from indexnet.data.base import Data, DataInfo, Dataset, Float32, UInt8, check_choice, check_size, digest, register_data
 from indexnet.data.depth import CROPS, EVALUATIONS, Depth, DepthFrames
 from indexnet.data.io.cache import Cache, check_cache
-from indexnet.data.io.images import UNREADABLE, list_images, read_image, unreadable
-from indexnet.data.segmentation import LabelledImages, Pair, check_scale, file_sizes, image_size
+from indexnet.data.io.file_lists import read_lines
+from indexnet.data.io.images import file_sizes, image_size, list_images, read_image, read_values
+from indexnet.data.segmentation import LabelledImages, Pair, check_scale
 
 if TYPE_CHECKING:
     import h5py
@@ -58,12 +58,7 @@ def read_depth(path: Path) -> Depth:
     Raises:
         UserError: it cannot be read as an image, or is not a gray one of 8 or 16 bits.
     """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            mode, values = image.mode, np.asarray(image)
-    except UNREADABLE as error:
-        raise unreadable(path, error) from error
+    mode, values = read_values(path)
     if mode == "L":
         return values
     if mode.startswith("I") and values.size and values.min() >= 0 and values.max() < 2**16:
@@ -186,13 +181,7 @@ class NYUv2(Data):
 
     def _pairs(self, listed: Path) -> list[Pair]:
         """Return the files of the frames that a list names, in its order."""
-        try:
-            names = listed.read_text(encoding="utf-8").split()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
-            raise UserError(f"{listed} {reason}; it lists the numbers of a split's frames, one a line.") from error
-        if not names:
-            raise UserError(f"{listed} is empty; it lists the numbers of a split's frames, one a line.")
+        names = " ".join(read_lines(listed, "the numbers of a split's frames")).split()
         name, count = Counter(names).most_common(1)[0]
         if count > 1:
             raise UserError(f"{listed} lists the frame {name} {count} times; list it once.")

@@ -8,10 +8,10 @@ from typing import Any, ClassVar, NamedTuple
 
 from indexnet.core.errors import UserError
 from indexnet.data.base import DataInfo, Dataset, NoSplitError, register_data
+from indexnet.data.io.file_lists import find_named, read_lines
 from indexnet.data.io.images import list_images
 from indexnet.data.matting.composite_data import CompositeData, CompositeOptions
 from indexnet.data.matting.compositing import Pair, Recipe
-from indexnet.data.matting.file_lists import find_named, read_lines
 from indexnet.data.matting.foregrounds import Foreground
 from indexnet.data.matting.photographs import MattingFiles, Triple
 from indexnet.data.matting.test_composites import FixedComposites

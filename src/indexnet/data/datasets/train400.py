@@ -25,8 +25,7 @@ from indexnet.data.base import (
     register_data,
 )
 from indexnet.data.io.cache import Arrays, Cache, Store, check_cache
-from indexnet.data.io.images import list_images
-from indexnet.data.segmentation import file_sizes, image_size, read_gray
+from indexnet.data.io.images import file_sizes, image_size, list_images, read_gray
 
 _SMALLEST = 11  # the window of SSIM, pixels
 _TRAIN, _TESTS = "Train400", {"bsd68": "BSD68", "set12": "Set12"}

@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 from indexnet.core.errors import UserError
 from indexnet.data.base import Data, Dataset, NoSplitError, check_choice, check_count, check_size
 from indexnet.data.io.cache import Cache, check_cache
+from indexnet.data.io.file_lists import check_places, find_images, standard_places
+from indexnet.data.io.images import image_names
 from indexnet.data.matting.compositing import Pair, Recipe, digest_foregrounds, made_of, pair_backgrounds
-from indexnet.data.matting.file_lists import check_places, find_images, image_names, standard_places
 from indexnet.data.matting.foregrounds import Foreground, check_foregrounds
 from indexnet.data.matting.manifest import Manifest
 from indexnet.data.matting.photographs import MattingFiles, Triple

@@ -19,8 +19,8 @@ import numpy as np
 
 from indexnet.core.errors import UserError
 from indexnet.data.base import UInt8, check_count, digest
+from indexnet.data.io.images import file_sizes
 from indexnet.data.matting.foregrounds import Foreground
-from indexnet.data.segmentation import file_sizes
 
 
 def cover(background: UInt8, size: tuple[int, int], *, shrink: bool) -> UInt8:

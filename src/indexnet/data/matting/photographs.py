@@ -15,9 +15,8 @@ import torch
 
 from indexnet.core.errors import UserError
 from indexnet.data.base import Dataset, Sample, UInt8, digest, planes
-from indexnet.data.io.images import read_alpha, read_image, read_trimap
+from indexnet.data.io.images import file_sizes, image_size, read_alpha, read_image, read_trimap
 from indexnet.data.io.trimaps import eroded_trimap, quantise, trimap_from_alpha
-from indexnet.data.segmentation import file_sizes, image_size
 
 _TRIMAP = 0x7217  # first word of the keys of random streams
 

@@ -13,11 +13,10 @@ import numpy as np
 from indexnet.core.errors import UserError
 from indexnet.data.base import Dataset, Sample, UInt8, digest, planes
 from indexnet.data.io.cache import Arrays, Cache, Store, estimate_bytes
-from indexnet.data.io.images import read_image, read_trimap
+from indexnet.data.io.images import file_sizes, image_size, read_image, read_trimap
 from indexnet.data.matting.compositing import Pair, composite, cover
 from indexnet.data.matting.foregrounds import Foreground, check_foregrounds, read_foreground
 from indexnet.data.matting.photographs import check_same_size, generate_trimap
-from indexnet.data.segmentation import file_sizes, image_size
 
 
 @dataclass

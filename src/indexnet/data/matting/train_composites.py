@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image
 
 from indexnet.core.errors import UserError
 from indexnet.data.base import Dataset, Sample, UInt8, check_choice, check_count, digest
 from indexnet.data.io.cache import Arrays, Cache, Store, check_cache, estimate_bytes
-from indexnet.data.io.images import UNREADABLE, read_image, unreadable
+from indexnet.data.io.images import image_size, read_image
 from indexnet.data.matting.compositing import check_enough
 from indexnet.data.matting.estimate import check_installed
 from indexnet.data.matting.foregrounds import Foreground, check_foregrounds, read_foreground
@@ -151,11 +151,10 @@ class TrainingComposites(Dataset):
     def _bytes(self) -> int:
         def decoded(index: int) -> int:
             try:
-                with Image.open(self.foregrounds[index].alpha) as image:
-                    return image.width * image.height * (4 + len(self.made_by.map_names))
-            except UNREADABLE as error:
+                return math.prod(image_size(self.foregrounds[index].alpha)) * (4 + len(self.made_by.map_names))
+            except UserError:
                 if self.damaged == "refuse":
-                    raise unreadable(self.foregrounds[index].alpha, error) from error
+                    raise
                 return 0
 
         return estimate_bytes(len(self.foregrounds), decoded)
