@@ -170,23 +170,6 @@ def test_a_folder_of_ones_own_needs_two_of_each(tmp_path):
         make("matting_folder", tmp_path / "two", write=False).test()
 
 
-@pytest.mark.parametrize(
-    ("option", "value", "message"),
-    [
-        ("pipeline", "dimm", "data.pipeline must be one of .*dim"),
-        ("damaged", "ignore", "data.damaged must be one of refuse, skip"),
-        ("per_foreground", 0, "data.per_foreground must be a positive whole number"),
-        ("test_per_foreground", True, "data.test_per_foreground must be a positive"),
-        ("size", 4, "data.size must be"),
-        ("foreground", "photos", "data.foreground must be one of colours, estimated"),
-        ("validation", "yes", "data.validation must be one of True, False"),
-    ],
-)
-def test_options_that_cannot_be(option, value, message, tmp_path):
-    with pytest.raises(UserError, match=message):
-        make("matting_folder", tmp_path, write=False, **{option: value})
-
-
 def test_the_real_photographs_as_a_folder_of_ones_own(shared, tmp_path):
     source = shared / "data/alphamatting"
     (tmp_path / "fg").symlink_to((source / "input_training_lowres").resolve())

@@ -13,7 +13,7 @@ import torch
 
 from indexnet.core.errors import UserError
 from indexnet.data.base import Dataset, Float32, Sample, UInt8, digest, planes
-from indexnet.data.io.cache import Arrays, Cache, Store, estimate_bytes
+from indexnet.data.io.cache import Arrays, Cache, Store
 from indexnet.data.io.images import image_size, read_image, read_values
 from indexnet.data.transforms import affine, colour_jitter, warp, warp_nearest
 
@@ -146,7 +146,6 @@ class DepthFrames(Dataset):
     evaluation: str
     cache: Cache
     folder: Path | None = None
-    store: Store = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.store = Store(len(self), self._load, self._bytes, self.cache, "frames")
@@ -170,22 +169,16 @@ class DepthFrames(Dataset):
             raise UserError(f"{files[-1]}: a frame of {depth.shape[1]}x{depth.shape[0]} pixels is too small.")
         return halved(image, depth)
 
-    def _bytes(self) -> int:
-        def decoded(index: int) -> int:
-            first, *others = self.frames[index].files
-            (height, width), nbytes = (image_size(first), 4) if others else (_H5_SIZE, 7)  # of a decoded pixel
-            return height * width * nbytes // _factor(height) ** 2
-
-        return estimate_bytes(len(self), decoded)
+    def _bytes(self, index: int) -> int:
+        first, *others = self.frames[index].files
+        (height, width), nbytes = (image_size(first), 4) if others else (_H5_SIZE, 7)  # of a decoded pixel
+        return height * width * nbytes // _factor(height) ** 2
 
     def fingerprint(self) -> str:
         view = [self.split, self.size] if self.split == "train" else [self.split, self.size, self.crop, self.evaluation]
         files = [path for frame in self.frames for path in frame.files]
         names = [str(path.relative_to(self.folder)) if self.folder else path.name for path in files]
         return digest(self.title, view, [[name, path.stat().st_size] for name, path in zip(names, files, strict=True)])
-
-    def prepare(self, reads: int | None = None) -> str:
-        return self.store.prepare(reads)
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Return ``image`` (3, S, S) in [0, 1], ``depth`` (1, S, S) in metres, 0 where there is none, and ``name``.

@@ -16,7 +16,7 @@ import torch
 from indexnet.core.conventions import IGNORE
 from indexnet.core.errors import UserError
 from indexnet.data.base import Data, Dataset, Sample, UInt8, check_size, digest, planes
-from indexnet.data.io.cache import Arrays, Cache, Store, check_cache, estimate_bytes
+from indexnet.data.io.cache import Arrays, Cache, Store, check_cache
 from indexnet.data.io.images import file_sizes, image_size, list_images, read_image, read_values
 from indexnet.data.transforms import random_crop
 
@@ -127,7 +127,6 @@ class LabelledImages(Dataset):
     size: int
     scale: tuple[float, float]
     cache: Cache = "auto"
-    store: Store = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         missing = [path for pair in self.pairs for path in pair if not path.is_file()]
@@ -145,8 +144,8 @@ class LabelledImages(Dataset):
         self._classes[[IGNORE, *self.void]] = IGNORE
         self.store = Store(len(self.pairs), self._load, self._bytes, self.cache)
 
-    def _bytes(self) -> int:
-        return estimate_bytes(len(self.pairs), lambda i: 4 * math.prod(image_size(self.pairs[i].image)))
+    def _bytes(self, index: int) -> int:
+        return 4 * math.prod(image_size(self.pairs[index].image))
 
     def _load(self, index: int) -> Arrays:
         """Decode and check a pair: uint8 (H, W, 3) and (H, W)."""
@@ -186,9 +185,6 @@ class LabelledImages(Dataset):
         if self.split == "train":
             image, label = random_crop(image, label, self.size, self.scale, rng)
         return {"image": planes(image), "label": torch.from_numpy(label.astype(np.int64)), "name": name}
-
-    def prepare(self, reads: int | None = None) -> str:
-        return self.store.prepare(reads)
 
     def verify(self, index: int) -> None:
         self._check_index(index)
