@@ -32,11 +32,11 @@ def table(text):
     return rows[: rows.index([])]
 
 
-@pytest.mark.parametrize("name", sorted(WRITERS))
+@pytest.mark.parametrize("name", sorted(WRITERS | MATTING_WRITERS))
 def test_sets_that_are_as_they_should_be(name, tmp_path, capsys):
-    WRITERS[name](tmp_path)
-    words = ["size=12"] if name == "train400" else []
-    assert main(["data", "check", name, f"root={tmp_path}", *words]) == 0
+    (WRITERS | MATTING_WRITERS)[name](tmp_path)
+    options = MATTING_OPTIONS.get(name, {"size": 12} if name == "train400" else {})
+    assert main(["data", "check", name, f"root={tmp_path}", *(f"{key}={value}" for key, value in options.items())]) == 0
     captured = capsys.readouterr()
     assert "all files are as they should be" in captured.out
     assert captured.out.startswith(f"{name}: ")
@@ -126,16 +126,6 @@ def test_a_folder_of_backgrounds(tmp_path, capsys):
     (tmp_path / "b.png").write_bytes(b"no image")
     assert main(["data", "check", "scenes", f"backgrounds={tmp_path}"]) == 2
     assert "b.png cannot be read as an image" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("name", sorted(MATTING_WRITERS))
-def test_matting_sets_that_are_as_they_should_be(name, tmp_path, capsys):
-    MATTING_WRITERS[name](tmp_path)
-    words = [f"{key}={value}" for key, value in MATTING_OPTIONS[name].items()]
-    assert main(["data", "check", name, f"root={tmp_path}", *words]) == 0
-    captured = capsys.readouterr()
-    assert "all files are as they should be" in captured.out
-    assert captured.err == ""
 
 
 COMPOSITION1K = ["per_foreground=2", "test_per_foreground=3"]

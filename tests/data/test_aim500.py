@@ -23,7 +23,7 @@ def test_aim500_is_for_testing_unless_composed(tmp_path):
     sample = test.sample(2, RNG)
     assert np.array_equal(levels(sample["image"]), read_image(tmp_path / "original/o_00000002.jpg"))
     assert np.array_equal(sample["alpha"][0], read_alpha(tmp_path / "mask/o_00000002.png"))
-    for ask in (data.train, lambda: data.recipe("test"), lambda: data.foregrounds("train")):
+    for ask in (data.train, lambda: data.batch("test"), lambda: data.foregrounds("train")):
         with pytest.raises(NoSplitError, match=r"data\.composites=true"):
             ask()
 

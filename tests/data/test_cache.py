@@ -19,7 +19,7 @@ from indexnet.core.errors import UserError
 from indexnet.core.files import format_bytes
 from indexnet.core.machine import available_memory
 from indexnet.data.io import cache as module
-from indexnet.data.io.cache import Store, check_cache, estimate_bytes
+from indexnet.data.io.cache import Store, check_cache
 from indexnet.data.transforms import MEAN_COLOUR, affine, colour_jitter, random_crop, warp, warp_nearest
 
 
@@ -37,7 +37,7 @@ class Loader:
 
 def test_items_are_decoded_once_and_stay_the_same():
     load = Loader()
-    store = Store(4, load, lambda: 4080, True, "photographs")
+    store = Store(4, load, lambda i: 1020, True, "photographs")
     before = store[2]
     assert store[2][0] is not before[0]  # not kept yet
     assert store.prepare() == "4 photographs decoded once, 4.1 kB in memory"
@@ -58,9 +58,9 @@ def test_auto_keeps_what_fits_in_a_quarter_of_the_memory(monkeypatch):
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.setattr(module, "available_memory", lambda: 4_000_000)
-    fits = Store(2, Loader(), lambda: 1_000_000)
+    fits = Store(2, Loader(), lambda i: 500_000)
     assert "decoded once" in fits.prepare()
-    too_much = Store(2, Loader(), lambda: 1_000_001)
+    too_much = Store(2, Loader(), lambda i: 500_001)
     assert too_much.prepare() == (
         "2 images would take 1.0 MB decoded, more than a quarter of the 4.0 MB available, and are read again for every "
         "sample (data.cache=true keeps them)"
@@ -68,23 +68,25 @@ def test_auto_keeps_what_fits_in_a_quarter_of_the_memory(monkeypatch):
     assert too_much.kept is None
     assert too_much[1][0][0, 0] == 1
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # each of two processes would keep them
-    again = Store(2, Loader(), lambda: 1_000_000)
+    again = Store(2, Loader(), lambda i: 500_000)
     assert "read again" in again.prepare()
-    assert "decoded once" in Store(2, Loader(), lambda: 10**18, True).prepare()
-    assert Store(2, Loader(), lambda: 0, False).prepare() == ""
+    assert "decoded once" in Store(2, Loader(), lambda i: 10**18, True).prepare()
+    assert Store(2, Loader(), lambda i: 0, False).prepare() == ""
 
 
 def test_one_item_is_said_as_one(monkeypatch):
     monkeypatch.setattr(module, "available_memory", lambda: 4_000_000)
-    assert Store(1, Loader(), lambda: 1, True, "foregrounds").prepare() == "1 foreground decoded once, 1.0 kB in memory"
-    one = Store(1, Loader(), lambda: 10**7, "auto", "photographs at 4 scales").prepare()
+    assert (
+        Store(1, Loader(), lambda i: 1, True, "foregrounds").prepare() == "1 foreground decoded once, 1.0 kB in memory"
+    )
+    one = Store(1, Loader(), lambda i: 10**7, "auto", "photographs at 4 scales").prepare()
     assert one.startswith("1 photograph at 4 scales would take 10.0 MB decoded, ")
     assert one.endswith(" and is read again for every sample (data.cache=true keeps it)")
 
 
 def test_a_folder_of_many_items_holds_few_files_open(tmp_path):
     load = Loader()
-    store = Store(400, load, lambda: 0, str(tmp_path), "foregrounds", str)
+    store = Store(400, load, lambda i: 0, str(tmp_path), "foregrounds", str)
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest = os.dup(0)  # the first descriptor that is free
     os.close(lowest)
@@ -103,14 +105,14 @@ def test_a_folder_of_many_items_holds_few_files_open(tmp_path):
 
 def test_a_bad_item_stops_the_preparation_with_its_sentence():
     load = Loader(bad=(3, 5), seconds=0.001)
-    store = Store(500, load, lambda: 0, True)
+    store = Store(500, load, lambda i: 0, True)
     with pytest.raises(UserError, match=r"^item 3 is bad\.$"):
         store.prepare()
     assert store.kept is None
     assert len(load.calls) < 500
 
 
-def _unknown():
+def _unknown(index):
     return 0
 
 
@@ -143,9 +145,9 @@ def test_options_words_and_memory():
         "2.3 GB",
     ]
     assert 10**7 < available_memory() < 10**14
-    assert estimate_bytes(1000, lambda i: 7) == 7000
-    assert estimate_bytes(3, lambda i: i) == 3
-    assert abs(estimate_bytes(1000, lambda i: i) - 499500) < 1000
+    assert Store(1000, Loader(), lambda i: 7).estimate() == 7000
+    assert Store(3, Loader(), lambda i: i).estimate() == 3
+    assert abs(Store(1000, Loader(), lambda i: i).estimate() - 499500) < 1000
 
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (36, 48, 3), dtype=np.uint8)

@@ -20,8 +20,8 @@ from data_support import (
 from indexnet.core.errors import UserError
 from indexnet.data import create_data
 from indexnet.data.datasets import matting_folder
+from indexnet.data.io.file_lists import find_images, hold_out
 from indexnet.data.io.images import write_png
-from indexnet.data.matting.file_lists import find_images, hold_out
 from indexnet.run.loader import measured_splits
 
 RNG = np.random.default_rng(0)
@@ -168,23 +168,6 @@ def test_a_folder_of_ones_own_needs_two_of_each(tmp_path):
     make("matting_folder", tmp_path / "two", write=False, validation=False).test()
     with pytest.raises(UserError, match=r"fg holds 2 of the 3 at least that are needed, 2 of them held out"):
         make("matting_folder", tmp_path / "two", write=False).test()
-
-
-@pytest.mark.parametrize(
-    ("option", "value", "message"),
-    [
-        ("pipeline", "dimm", "data.pipeline must be one of .*dim"),
-        ("damaged", "ignore", "data.damaged must be one of refuse, skip"),
-        ("per_foreground", 0, "data.per_foreground must be a positive whole number"),
-        ("test_per_foreground", True, "data.test_per_foreground must be a positive"),
-        ("size", 4, "data.size must be"),
-        ("foreground", "photos", "data.foreground must be one of colours, estimated"),
-        ("validation", "yes", "data.validation must be one of True, False"),
-    ],
-)
-def test_options_that_cannot_be(option, value, message, tmp_path):
-    with pytest.raises(UserError, match=message):
-        make("matting_folder", tmp_path, write=False, **{option: value})
 
 
 def test_the_real_photographs_as_a_folder_of_ones_own(shared, tmp_path):

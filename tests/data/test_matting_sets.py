@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from data_support import (
+    MATTING_OPTIONS,
     MATTING_WRITERS,
     levels,
     make,
@@ -20,10 +21,11 @@ from data_support import (
     write_backgrounds,
     write_foreground,
 )
+from indexnet.cli import main
 from indexnet.core.errors import UserError
 from indexnet.data.base import NoSplitError
 from indexnet.data.io.images import read_image, write_png
-from indexnet.data.matting.photographs import MattingFiles, generate_trimap
+from indexnet.data.matting.photographs import MattingFiles
 from indexnet.data.matting.test_composites import FixedComposites
 
 RNG = np.random.default_rng(0)
@@ -261,27 +263,16 @@ def test_a_list_of_files_or_several_folders_of_backgrounds(tmp_path):
 
 
 @pytest.mark.parametrize("name", COMPOSED)
-def test_what_a_recipe_writes_is_what_is_read(name, tmp_path):
+def test_what_is_prepared_is_what_is_read(name, tmp_path):
     data = make(name, tmp_path / "source")
-    made, output = data.test(), tmp_path / "output"
-    recipe = data.recipe("test", output)
-    foregrounds = {pair.foreground for pair in recipe.pairs}
-    assert len(foregrounds) * recipe.per_foreground == len(recipe.pairs) == len(made)
-    for source, destination in recipe.copies:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(source, destination)
-    for i in range(len(made)):
-        sample = made.sample(i, RNG)
-        write_png(recipe.folder / f"merged/{made.name(i)}.png", levels(sample["image"]))
-        if recipe.trimaps is not None:
-            trimap = generate_trimap(recipe.trimaps, recipe.pairs[i].name, levels(sample["alpha"]))
-            write_png(recipe.folder / f"trimaps/{made.name(i)}.png", trimap)
-    read = make(name, output, write=False).test()
+    made, words = data.test(), [f"{key}={value}" for key, value in MATTING_OPTIONS[name].items()]
+    command = ["data", "prepare", name, f"root={tmp_path / 'source'}", *words, "--jobs", "1"]
+    assert main([*command, f"output={tmp_path / 'output'}"]) == 0
+    read = make(name, tmp_path / "output", write=False).test()
     assert isinstance(read, MattingFiles)
     assert_same_samples(read, made)
-    in_place = data.recipe("train")
-    assert in_place.copies == []
-    assert len({pair.foreground for pair in in_place.pairs}) == 3
+    in_place = data.batch("train")
+    assert [each.kind for each in in_place.outputs] == ["composite"] * 6
     assert in_place.folder.is_relative_to(tmp_path / "source")
 
 
@@ -320,7 +311,7 @@ def test_simd_scales_its_test_foregrounds(tmp_path):
     assert isinstance(written, MattingFiles)
     assert_same_samples(written, test)
     with pytest.raises(NoSplitError):
-        data.recipe("test")
+        data.batch("test")
     replaced(tmp_path / "SIMD_composition_test_filelist.txt", "fur:b.png", "fur:b.jpg")  # a list of other endings
     listed = make("simd", tmp_path, write=False)
     assert {item.name for item in listed.train().foregrounds} == {"fur_a", "net_c"}

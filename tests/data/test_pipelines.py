@@ -12,7 +12,7 @@ from scipy import ndimage, stats
 from indexnet.core.errors import UserError
 from indexnet.data.io.trimaps import eroded_trimap, trimap_from_alpha
 from indexnet.data.matting.compositing import composite, cover
-from indexnet.data.matting.pipelines import Scene, create_pipeline, list_pipelines
+from indexnet.data.matting.pipelines.base import Scene, create_pipeline, list_pipelines
 from indexnet.data.matting.pipelines.gca import Warp, change_colours, crop_corner, draw_warp, over
 from indexnet.data.matting.pipelines.transforms import choose_pixel, corner_around, covered_window, distance_to_mixed
 

@@ -15,10 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_support import COUNTS, prepare, write_aim500, write_composition1k, write_matting_folder
+from data_support import COUNTS, prepare, write_composition1k, write_matting_folder
 from indexnet.cli import main
 from indexnet.core.locks import exclusive
-from indexnet.data import create_data
 from indexnet.data.io.images import read_alpha, read_image, write_png
 from indexnet.data.matting.estimate import estimate_foreground
 
@@ -35,7 +34,7 @@ def times(folder):
     return {name: (folder / name).stat().st_mtime_ns for name in files_of(folder)}
 
 
-def test_prepared_composites_are_those_made_on_the_fly(shipped, capsys):
+def test_which_files_are_written(shipped, capsys):
     root, output = shipped
     assert prepare(root, output) == 0
     out = capsys.readouterr().out
@@ -46,16 +45,6 @@ def test_prepared_composites_are_those_made_on_the_fly(shipped, capsys):
         for part, stems in (("merged", "012"), ("trimaps", "012"), ("fg", ""), ("alpha", ""))
         for stem in ([f"{name}_{k}" for name in "xy" for k in stems] or ["x", "y"])
     } | {"test_fg_names.txt", "test_bg_names.txt"}
-    live = create_data("composition1k", root=str(root), per_foreground=2, test_per_foreground=3).test()
-    read = create_data("composition1k", root=str(output), test_per_foreground=3).test()
-    assert type(live).__name__ == "FixedComposites"
-    assert type(read).__name__ == "MattingFiles"
-    by_name = {read.name(i): read.sample(i, np.random.default_rng()) for i in range(len(read))}
-    for i in range(len(live)):
-        sample = live.sample(i, np.random.default_rng())
-        for key in ("image", "alpha", "trimap"):
-            assert bool((sample[key] == by_name[live.name(i)][key]).all())
-    assert len(by_name) == len(live) == 6
 
 
 def test_every_file_has_its_checksum_and_a_second_command_does_nothing(shipped, capsys):
@@ -87,16 +76,6 @@ def test_training_composites(shipped):
     clear = alpha == 0
     assert clear.any()
     assert np.array_equal(read_image(merged / "c_1.png")[clear], behind[: alpha.shape[0], : alpha.shape[1]][clear])
-
-
-def test_trimaps_are_made_where_none_are_shipped(tmp_path):
-    write_composition1k(tmp_path / "in", trimaps=False)
-    assert prepare(tmp_path / "in", tmp_path / "out") == 0
-    live = create_data("composition1k", root=str(tmp_path / "in"), per_foreground=2, test_per_foreground=3).test()
-    for i in range(len(live)):
-        path = tmp_path / f"out/Test_set/trimaps/{live.name(i)}.png"
-        trimap = live.sample(i, np.random.default_rng())["trimap"][0] * 255
-        assert np.array_equal(read_image(path)[..., 0], trimap.round().numpy())
 
 
 def test_a_command_that_was_killed_goes_on(shipped, capsys):
@@ -307,16 +286,6 @@ def test_estimated_foregrounds(tmp_path, capsys):
     assert "nothing to do" in capsys.readouterr().out
     options = ["per_foreground=1", "test_per_foreground=1", f"foregrounds={output}"]
     assert main(["data", "check", "matting_folder", f"root={root}", *options]) == 0
-
-
-def test_the_substitute_of_aim500(tmp_path, capsys):
-    write_aim500(tmp_path / "in")
-    words = ["composites=true", "per_foreground=2", "test_per_foreground=3", "test_count=2"]
-    command = ["data", "prepare", "aim500", f"root={tmp_path / 'in'}", f"output={tmp_path / 'out'}", *words]
-    assert main([*command, "--jobs", "1"]) == 0
-    assert main([*command, "training", "--jobs", "1"]) == 0
-    merged = sorted(path for path in tmp_path.glob("out/*/merged/*.png"))
-    assert len(merged) == 3 * 2 + 2 * 3
 
 
 @pytest.mark.long

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from indexnet.cli import main
 from indexnet.core.errors import UserError
 from indexnet.data import create_data
 from indexnet.data.io.images import write_png
-from indexnet.data.prepare_outputs import composites_batch
+from indexnet.data.matting.outputs import composites_batch
 
 
 def c1k(root, **options):
@@ -154,8 +153,8 @@ def test_foregrounds_of_one_file_name_are_both_written(tmp_path):
 
 def test_two_sources_of_one_file_are_refused(tmp_path):
     write_composition1k(tmp_path)
-    recipe = c1k(tmp_path).recipe("test", tmp_path / "out")
-    sources = [source for source, _ in recipe.copies][:2]
-    twice = replace(recipe, copies=[(source, recipe.folder / "fg/x.png") for source in sources])
+    data, folder = c1k(tmp_path), tmp_path / "out"
+    foregrounds = data.foregrounds("test")
+    copies = {item.colour: folder / "fg/x.png" for item in foregrounds}
     with pytest.raises(UserError, match=r"2 files would be written to .*fg/x\.png"):
-        composites_batch(twice)
+        composites_batch(data.pairs("test", foregrounds), 3, folder, copies, None)

@@ -220,13 +220,6 @@ def test_backgrounds_of_a_persons_folder(tmp_path):
         create_data("scenes", backgrounds=str(tmp_path / "no")).train()
 
 
-def test_options_that_cannot_be():
-    with pytest.raises(UserError, match=r"data\.size"):
-        create_data("scenes", size=8)
-    with pytest.raises(UserError, match=r"data\.seed"):
-        create_data("scenes", seed=-1)
-
-
 MEANS = [0.179, 0.2212, 0.4644, 0.1906, 0.0246]
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-
 import numpy as np
 import pytest
 import torch
@@ -32,19 +30,11 @@ def rng(seed=0):
 
 
 @pytest.mark.parametrize("name", CODING)
-def test_a_description_needs_no_files(name):
-    data = create_data(name, root="/nowhere")
-    assert len(data.classes) == len(set(data.classes)) == CODING[name][0]
-    assert data.channels == 3
-    for split in (data.train, data.test):
-        with pytest.raises(UserError, match=r"/nowhere/.* does not exist"):
-            split()
-
-
-@pytest.mark.parametrize("name", CODING)
 def test_test_samples_are_the_files(name, roots):
     count, first, void = CODING[name]
-    test = create_data(name, root=str(roots[name])).test()
+    data = create_data(name, root=str(roots[name]))
+    assert len(data.classes) == len(set(data.classes)) == count
+    test = data.test()
     for index, pair in enumerate(test.pairs):
         sample = test.sample(index, rng())
         numbers = np.asarray(Image.open(pair.label)).astype(int)
@@ -55,25 +45,17 @@ def test_test_samples_are_the_files(name, roots):
         assert np.array_equal((sample["image"] * 255).round().byte().permute(1, 2, 0), Image.open(pair.image))
         assert sample["name"] == pair.image.stem == test.name(index)
         test.verify(index)
-    with pytest.raises(IndexError):
-        test.verify(len(test))
 
 
 @pytest.mark.parametrize("name", CODING)
-def test_training_samples_are_crops_cached_or_not(name, roots):
-    data = create_data(name, root=str(roots[name]), size=16, cache=False)
-    plain, kept = data.train(), create_data(name, root=str(roots[name]), size=16, cache=True).train()
-    assert plain.prepare() == ""
-    assert kept.prepare().startswith(f"{len(kept)} images decoded once, ")
-    assert plain.fingerprint() == kept.fingerprint() == pickle.loads(pickle.dumps(kept)).fingerprint()
-    for index in range(len(plain)):
-        a, b, other = plain.sample(index, rng(5)), kept.sample(index, rng(5)), kept.sample(index, rng(6))
-        assert a["image"].shape == (3, 16, 16)
-        assert a["label"].shape == (16, 16)
-        assert torch.equal(a["image"], b["image"])
-        assert torch.equal(a["label"], b["label"])
-        assert not torch.equal(a["image"], other["image"])
-    prints = {s.fingerprint() for s in (plain, data.test())}
+def test_training_samples_are_crops(name, roots):
+    data = create_data(name, root=str(roots[name]), size=16)
+    train = data.train()
+    for index in range(len(train)):
+        sample = train.sample(index, rng(5))
+        assert sample["image"].shape == (3, 16, 16)
+        assert sample["label"].shape == (16, 16)
+    prints = {s.fingerprint() for s in (train, data.test())}
     prints |= {create_data(name, root=str(roots[name]), **o).train().fingerprint() for o in ({}, {"scale": [1, 1]})}
     assert len(prints) == 4
 
@@ -93,20 +75,6 @@ def test_camvid_has_three_splits(roots):
     assert data.validation().sample(1, rng())["image"].shape == (3, 25, 20)
     assert create_data("ade20k", root=str(roots["ade20k"])).validation() is None
     assert list(data.tests()) == [""]
-
-
-def test_options_that_cannot_be(roots):
-    root = str(roots["camvid"])
-    for options, words in (
-        ({"size": 0}, r"data\.size"),
-        ({"scale": [2, 0.5]}, r"data\.scale must be two numbers \[low, high\]"),
-        ({"scale": 1.0}, r"data\.scale"),
-        ({"scale": [0, 1]}, r"data\.scale"),
-        ({"scale": "12"}, r"data\.scale"),
-        ({"cache": 3}, r"data\.cache"),
-    ):
-        with pytest.raises(UserError, match=words):
-            create_data("camvid", root=root, **options)
 
 
 def test_what_is_missing_is_named_before_training(tmp_path):

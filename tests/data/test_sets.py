@@ -45,17 +45,28 @@ def root(tmp_path_factory):
     return folder
 
 
-def build(name, task, root):
+def build(name, task, root, **given):
     options = {
         "photos": {"train_count": 20, "test_count": 10},
         "scenes": {"size": 48, "train_count": 12, "test_count": 6, "validation_count": 4},
         "mnist": {"root": str(root)},
         "fashion_mnist": {"root": str(root), "fit": "pad"},
         **{name: {"root": str(root / name)} | MATTING_OPTIONS[name] for name in MATTING_WRITERS},
-        **{name: {"root": str(root / name)} for name in WRITERS},
-        "train400": {"root": str(root / "train400"), "size": 12},
+        **{name: {"root": str(root / name), "size": 12} for name in WRITERS},
     }
-    return create_data(name, task=task, **options[name])
+    return create_data(name, task=task, **options[name] | given)
+
+
+@pytest.mark.parametrize(
+    ("name", "task"), [(info.name, task) for info in list_data() if info.layout for task in info.tasks]
+)
+def test_a_description_needs_no_files(name, task):
+    data = create_data(name, root="/nowhere", task=task)
+    for ask in (data.train, data.tests):
+        with pytest.raises(
+            UserError, match=r"/nowhere.* (does not exist|holds)|for testing only|no mattes to train with"
+        ):
+            ask()
 
 
 def splits(data):
@@ -106,14 +117,17 @@ def test_samples_are_what_the_task_expects(name, task, root):
                 assert torch.isin(sample["label"], torch.tensor([*range(len(data.classes)), IGNORE])).all()
 
 
-@pytest.mark.parametrize(("name", "task"), [c for c in CASES if c[1] in ("matting", "reconstruction")])
-def test_samples_repeat_and_travel(name, task, root):
-    for split in splits(build(name, task, root)):
-        copy = pickle.loads(pickle.dumps(split))
+@pytest.mark.parametrize(("name", "task"), CASES)
+def test_samples_repeat_and_travel_kept_or_not(name, task, root):
+    cached = "cache" in inspect.signature(get_data(name)).parameters
+    kept = splits(build(name, task, root, **{"cache": True} if cached else {}))
+    for split, again in zip(splits(build(name, task, root, **{"cache": False} if cached else {})), kept, strict=True):
+        assert split.prepare() == ""
+        assert "decoded once, " in again.prepare() or not hasattr(again, "store")
+        copy = pickle.loads(pickle.dumps(again))
         for index in (0, 1):
             first = split.sample(index, np.random.default_rng(5))
-            assert same(first, split.sample(index, np.random.default_rng(5)))
-            assert same(first, copy.sample(index, np.random.default_rng(5)))
+            assert all(same(first, each.sample(index, np.random.default_rng(5))) for each in (split, again, copy))
             other = split.sample(index, np.random.default_rng(6))
             if split.split != "train":
                 assert same(first, other)  # only training augments
@@ -123,7 +137,9 @@ def test_samples_repeat_and_travel(name, task, root):
         assert len({split.name(i) for i in range(len(split))}) == len(split)
         with pytest.raises(IndexError):
             split.sample(len(split), np.random.default_rng(0))
-        assert split.fingerprint() == copy.fingerprint()
+        with pytest.raises(IndexError):
+            split.verify(len(split))
+        assert split.fingerprint() == again.fingerprint() == copy.fingerprint()
         assert len(split.fingerprint()) == 64
 
 
@@ -179,15 +195,51 @@ def test_photo_patches_show_something(channels):
         assert (patches[:, 0] - patches[:, 2]).abs().mean() > 0.01
 
 
-def test_photo_options_that_cannot_be():
+@pytest.mark.parametrize(
+    ("name", "options", "fragment"),
+    [
+        ("camvid", {"size": 0}, r"data\.size"),
+        ("camvid", {"scale": [2, 0.5]}, r"data\.scale must be two numbers \[low, high\]"),
+        ("camvid", {"scale": 1.0}, r"data\.scale"),
+        ("camvid", {"scale": [0, 1]}, r"data\.scale"),
+        ("camvid", {"scale": "12"}, r"data\.scale"),
+        ("camvid", {"cache": 3}, r"data\.cache"),
+        ("nyuv2", {"crop": "egien"}, r"data\.crop must be one of none, eigen"),
+        ("nyuv2", {"evaluation": "all"}, r"data\.evaluation must be one of network, full"),
+        ("nyuv2", {"size": 2}, "at least 8"),
+        ("nyuv2", {"task": "segmentation", "crop": "eigen"}, r"data\.crop has no effect on the task segmentation"),
+        ("nyuv2", {"scale": [1, 2]}, r"data\.scale has no effect on the task depth"),
+        ("nyuv2", {"cache": "yes"}, r"data\.cache"),
+        ("train400", {"stride": 0}, r"data\.stride"),
+        ("train400", {"size": 4}, r"data\.size"),
+        ("train400", {"scales": [1.5]}, r"data\.scales must be a list of different numbers .* at most 1; got \[1\.5\]"),
+        ("train400", {"scales": []}, r"data\.scales"),
+        ("train400", {"scales": 0.5}, r"data\.scales"),
+        ("train400", {"scales": [1, 1]}, r"data\.scales"),
+        ("train400", {"cache": "no"}, r"data\.cache"),
+        ("matting_folder", {"pipeline": "dimm"}, r"data\.pipeline must be one of .*dim"),
+        ("matting_folder", {"damaged": "ignore"}, r"data\.damaged must be one of refuse, skip"),
+        ("matting_folder", {"per_foreground": 0}, r"data\.per_foreground must be a positive whole number"),
+        ("matting_folder", {"test_per_foreground": True}, r"data\.test_per_foreground must be a positive"),
+        ("matting_folder", {"size": 4}, r"data\.size must be"),
+        ("matting_folder", {"foreground": "photos"}, r"data\.foreground must be one of colours, estimated"),
+        ("matting_folder", {"validation": "yes"}, r"data\.validation must be one of True, False"),
+        ("photos", {"size": 2}, "at least 8"),
+        ("photos", {"channels": 2}, "1, 3"),
+        ("photos", {"test_count": 0}, "test_count"),
+        ("scenes", {"size": 8}, r"data\.size"),
+        ("scenes", {"seed": -1}, r"data\.seed"),
+    ],
+)
+def test_options_that_cannot_be(name, options, fragment):
+    root = {} if name in ("photos", "scenes") else {"root": "/nowhere"}
+    with pytest.raises(UserError, match=fragment):
+        create_data(name, **root | options)
+
+
+def test_patches_are_no_larger_than_photographs():
     with pytest.raises(UserError, match=r"data\.size=2000"):
         create_data("photos", size=2000).train()
-    with pytest.raises(UserError, match="at least 8"):
-        create_data("photos", size=2)
-    with pytest.raises(UserError, match="1, 3"):
-        create_data("photos", channels=2)
-    with pytest.raises(UserError, match="test_count"):
-        create_data("photos", test_count=0)
 
 
 def test_idx_compressed_or_not_resized_or_padded(tmp_path):

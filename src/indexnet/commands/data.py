@@ -201,8 +201,7 @@ def _prepare(args: argparse.Namespace) -> int:
     Raises:
         UserError: a mistake in the command, missing files, too few backgrounds, a folder of other files, a full disk.
     """
-    from indexnet.data.prepare import prepare, verify
-    from indexnet.data.prepare_outputs import find_batch
+    from indexnet.data.prepare import find_batch, prepare, verify
 
     if args.jobs is not None and args.jobs < 1:
         raise UserError(f"--jobs must be a positive whole number; got {args.jobs}.")

@@ -23,7 +23,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,9 @@ from torch import Tensor
 
 from indexnet.core.errors import UserError
 from indexnet.core.registry import Registry
+
+if TYPE_CHECKING:
+    from indexnet.data.io.cache import Store
 
 Sample = dict[str, Tensor | str]
 UInt8 = npt.NDArray[np.uint8]
@@ -68,9 +71,11 @@ class Dataset(ABC):
 
     Attributes:
         split: ``"train"``, ``"validation"`` or ``"test"``.
+        store: what is decoded from files; a split that makes its samples otherwise has none.
     """
 
     split: str
+    store: Store
 
     @abstractmethod
     def __len__(self) -> int:
@@ -113,7 +118,8 @@ class Dataset(ABC):
         Raises:
             UserError: a file is wrong; nothing has been trained by then.
         """
-        return ""
+        store: Store | None = getattr(self, "store", None)
+        return "" if store is None else store.prepare(reads)
 
     def verify(self, index: int) -> None:
         """Check one sample's files as thoroughly as can be, for ``indexnet data check``.
@@ -222,8 +228,8 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def planes(image: UInt8) -> Tensor:
-    """Turn an 8-bit image (H, W) or (H, W, C) into a float32 tensor (1 or C, H, W) in [0, 1]."""
+def planes(image: UInt8 | Float32) -> Tensor:
+    """Turn an image on the scale of 0..255, (H, W) or (H, W, C), into a float32 tensor (1 or C, H, W) in [0, 1]."""
     stacked = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
     return torch.from_numpy(np.divide(stacked, np.float32(255), dtype=np.float32, order="C"))
 

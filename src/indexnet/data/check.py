@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -14,13 +14,12 @@ import numpy as np
 from indexnet.core.errors import UserError
 from indexnet.data.base import Data, Dataset, NoSplitError
 from indexnet.data.io.cache import Arrays, Store
-from indexnet.data.io.images import list_images, read_image, read_trimap
+from indexnet.data.io.images import image_size, list_images, read_image, read_trimap
 from indexnet.data.io.progress import in_threads
 from indexnet.data.matting import Foreground, read_foreground
 from indexnet.data.matting.photographs import check_same_size
 from indexnet.data.matting.test_composites import FixedComposites
 from indexnet.data.matting.train_composites import TrainingComposites
-from indexnet.data.segmentation import image_size
 
 _T = TypeVar("_T")
 
@@ -64,13 +63,11 @@ def check(sets: Sequence[Data], full: bool = False) -> list[Found]:
     seen: set[str] = set()
     opened: set[Path] = set()
     for data in sets:
-        for name, build in _builders(data):
-            entry = Found(data.task, name)
+        for name in ("train", "validation", "test"):
             try:
-                splits = build()
+                splits = _splits(data, name)
             except UserError as error:
-                entry.problems.append(str(error))
-                found.append(entry)
+                found.append(Found(data.task, name, problems=[str(error)]))
                 continue
             for part, split in splits.items():
                 entry = Found(data.task, f"{name} {part}".strip(), len(split))
@@ -90,13 +87,11 @@ def check_folder(folder: Path) -> Found:
     Args:
         folder: what the option ``backgrounds`` names; it needs two images at least.
     """
-    entry = Found("all", "backgrounds")
     try:
         files = list_images(folder)
     except UserError as error:
-        entry.problems.append(str(error))
-        return entry
-    entry.count = len(files)
+        return Found("all", "backgrounds", problems=[str(error)])
+    entry = Found("all", "backgrounds", len(files))
     if len(files) < 2:
         entry.problems.append(f"{folder} holds one image; data.backgrounds needs two at least, one of them to test.")
 
@@ -111,17 +106,7 @@ def check_folder(folder: Path) -> Found:
 def _check_composites(
     split: TrainingComposites | FixedComposites, entry: Found, opened: set[Path], full: bool
 ) -> list[Found]:
-    """Check what composites are made of.
-
-    Args:
-        split: whose they are.
-        entry: the split's.
-        opened: backgrounds that have been checked; those of this split are added.
-        full: whether backgrounds are decoded.
-
-    Returns:
-        The split's entry, and those of its new backgrounds and its trimaps where there are any.
-    """
+    """Return the split's entry, and those of its backgrounds that are not in ``opened`` yet and of its trimaps."""
 
     def foreground(item: Foreground) -> None:
         colour, alpha = read_foreground(replace(item, estimate=False))  # colours take a second to estimate
@@ -154,22 +139,15 @@ def _check_composites(
     return [found for found in (entry, behind, trimaps) if found is entry or found.items]
 
 
-def _builders(data: Data) -> Iterator[tuple[str, Callable[[], dict[str, Dataset]]]]:
-    """Yield what builds each kind of split, by part; splits that the data set does not have are left out."""
-
-    def train() -> dict[str, Dataset]:
-        try:
-            return {"": data.train()}
-        except NoSplitError:
-            return {}
-
-    def validation() -> dict[str, Dataset]:
-        split = data.validation()
-        return {} if split is None else {"": split}
-
-    yield "train", train
-    yield "validation", validation
-    yield "test", data.tests
+def _splits(data: Data, name: str) -> dict[str, Dataset]:
+    """Build one kind of split, by part; none where the data set has none."""
+    if name == "test":
+        return data.tests()
+    try:
+        split = data.train() if name == "train" else data.validation()
+    except NoSplitError:
+        return {}
+    return {} if split is None else {"": split}
 
 
 def _check_items(verify: Callable[[_T], object], items: Sequence[_T], entry: Found) -> None:

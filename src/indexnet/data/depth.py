@@ -1,10 +1,10 @@
-"""Frames with depth, seen the way that FastDepth is trained and tested: what data sets of depth share."""
+"""What data sets of depth share: frames and their files, seen the way that FastDepth is trained and tested."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -12,9 +12,13 @@ import numpy.typing as npt
 import torch
 
 from indexnet.core.errors import UserError
-from indexnet.data.base import Dataset, Float32, Sample, UInt8, planes
-from indexnet.data.io.cache import Arrays, Cache, Store, estimate_bytes
+from indexnet.data.base import Dataset, Float32, Sample, UInt8, digest, planes
+from indexnet.data.io.cache import Arrays, Cache, Store
+from indexnet.data.io.images import image_size, read_image, read_values
 from indexnet.data.transforms import affine, colour_jitter, warp, warp_nearest
+
+if TYPE_CHECKING:
+    import h5py
 
 SEEN = 228 / 250
 """Share of a frame's height and width that a network sees: of a frame scaled to 250x333, the middle 228x304."""
@@ -26,8 +30,82 @@ _ZOOM, _ANGLE, _JITTER = (1.0, 1.5), 5.0, 0.4
 _FAR = 20.0  # metres; indoor sensors reach 10, so a farther depth is in another unit
 _LINES = 240  # about the height of the frames that are kept
 _SMALLEST = 16
+_H5_SIZE = (480, 640)  # of the frames in HDF5 files, which are not opened to estimate their memory
 
 Depth = npt.NDArray[Any]
+
+#: Metres of each level of an 8-bit depth map: the middle of the level; 0 is unknown.
+_LEVELS = np.where(np.arange(256), (np.arange(256) + 0.5) / 25.5, 0).astype(np.float32)
+
+
+class Frame(NamedTuple):
+    """A frame: its name, and an HDF5 file, or a photograph and its depth map."""
+
+    name: str
+    files: tuple[Path, ...]
+
+
+def read_depth(path: Path) -> Depth:
+    """Read the numbers of a depth map.
+
+    Returns:
+        uint8 or uint16 (H, W), as the file has them.
+
+    Raises:
+        UserError: it cannot be read as an image, or is not a gray one of 8 or 16 bits.
+    """
+    mode, values = read_values(path)
+    if mode == "L":
+        return values
+    if mode.startswith("I") and values.size and values.min() >= 0 and values.max() < 2**16:
+        return values.astype(np.uint16)
+    raise UserError(f"{path} is no depth map ({mode}); a gray PNG of 8 or 16 bits was expected.")
+
+
+def read_h5(path: Path) -> tuple[UInt8, Float32]:
+    """Read a frame from an HDF5 file.
+
+    Returns:
+        Its ``rgb`` as uint8 (H, W, 3) and its ``depth`` as float32 (H, W), metres.
+
+    Raises:
+        UserError: it is damaged, or ``rgb`` (3, H, W) uint8 or ``depth`` (H, W) of floating point is not in it.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, "r", locking=False) as file:  # read-only folders on network disks cannot be locked
+            for key in ("rgb", "depth"):
+                if not isinstance(file.get(key), h5py.Dataset):
+                    there = ", ".join(sorted(file)) or "nothing"
+                    raise UserError(f"{path} has no {key!r}; there is: {there}. A frame has 'rgb' and 'depth'.")
+            rgb, depth = file["rgb"], file["depth"]
+            if rgb.ndim != 3 or rgb.shape[0] != 3 or rgb.dtype != np.uint8:
+                raise UserError(f"{path}: 'rgb' is {_kind(rgb)}; (3, height, width) uint8 was expected.")
+            if depth.ndim != 2 or depth.dtype.kind != "f":
+                raise UserError(f"{path}: 'depth' is {_kind(depth)}; (height, width) float32, metres, was expected.")
+            return np.ascontiguousarray(rgb[()].transpose(1, 2, 0)), depth[()].astype(np.float32)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist.") from error
+    except (OSError, RuntimeError, KeyError) as error:  # what h5py raises for damaged files
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} cannot be read as HDF5 ({reason}); fetch it again.") from error
+
+
+def _kind(dataset: h5py.Dataset) -> str:
+    return f"{tuple(dataset.shape)} {dataset.dtype}"
+
+
+def to_metres(depth: Depth) -> Float32:
+    """Turn depth as files have it into metres; 0 or not finite where it is unknown.
+
+    Args:
+        depth: (H, W): 8-bit levels, which are (level + 0.5) / 25.5 metres, but for 0, unknown; 16-bit millimetres; or
+            floating point, metres.
+    """
+    if depth.dtype == np.uint8:
+        return np.asarray(_LEVELS[depth])
+    return depth.astype(np.float32) / np.float32(1000) if depth.dtype == np.uint16 else np.asarray(depth, np.float32)
 
 
 @dataclass
@@ -42,75 +120,65 @@ class DepthFrames(Dataset):
     the geometry is one warp, bilinear for colours, nearest for depth; what lies outside the frame has no depth. The
     samples of other splits are the same without chance.
 
+    No file stays open from one sample to the next, so that processes of any kind can share a split.
+
     Args:
         split: ``"train"``, ``"validation"`` or ``"test"``.
+        title: name of the data set.
+        frames: the files, in order.
         size: side of the samples in pixels.
         crop: ``"none"``; or ``"eigen"``: no depth outside Eigen's crop (rows 45..471, columns 41..601 of 480x640), but
             in training.
         evaluation: ``"network"``: splits other than training show what training shows; ``"full"``: they show the whole
             frame at the same scale, ``size`` / 0.912 pixels a side.
         cache: see :class:`~indexnet.data.io.cache.Store`.
+        folder: in fingerprints, files are named from here; None: by their names alone.
 
     Attributes:
-        pixel_bytes: bytes of a decoded pixel, colours and depth.
         store: the frames, halved.
     """
 
     split: str
+    title: str
+    frames: list[Frame] = field(repr=False)
     size: int
     crop: str
     evaluation: str
     cache: Cache
-    pixel_bytes: ClassVar[int]
-    store: Store = field(init=False, repr=False)
+    folder: Path | None = None
 
     def __post_init__(self) -> None:
         self.store = Store(len(self), self._load, self._bytes, self.cache, "frames")
 
-    @abstractmethod
-    def where(self, index: int) -> str:
-        """Return the file or files of a frame, for messages."""
+    def __len__(self) -> int:
+        return len(self.frames)
 
-    @abstractmethod
-    def read(self, index: int) -> tuple[UInt8, Depth]:
-        """Return a frame as its files have it: colours (H, W, 3) RGB and depth (H, W) in their unit.
-
-        Raises:
-            UserError: a file cannot be read.
-        """
-
-    @abstractmethod
-    def metres(self, depth: Depth) -> Float32:
-        """Turn depth (H, W) into metres; 0 or not finite where it is unknown."""
-
-    @abstractmethod
-    def frame_size(self, index: int) -> tuple[int, int]:
-        """Return a frame's (height, width) in its files, about, without decoding them."""
+    def name(self, index: int) -> str:
+        self._check_index(index)
+        return self.frames[index].name
 
     def _load(self, index: int) -> Arrays:
-        image, depth = self.read(index)
+        files = self.frames[index].files
+        image, depth = read_h5(*files) if len(files) == 1 else (read_image(files[0]), read_depth(files[1]))
         if image.shape[:2] != depth.shape:
             (h, w), shape = image.shape[:2], "x".join(map(str, depth.shape[::-1]))
             raise UserError(
-                f"{self.where(index)}: the image is {w}x{h} pixels but its depth is {shape}; they must be of one size."
+                f"{files[-1]}: the image is {w}x{h} pixels but its depth is {shape}; they must be of one size."
             )
         if min(depth.shape) < _SMALLEST:
-            raise UserError(f"{self.where(index)}: a frame of {depth.shape[1]}x{depth.shape[0]} pixels is too small.")
+            raise UserError(f"{files[-1]}: a frame of {depth.shape[1]}x{depth.shape[0]} pixels is too small.")
         return halved(image, depth)
 
-    def _bytes(self) -> int:
-        def decoded(index: int) -> int:
-            height, width = self.frame_size(index)
-            return height * width * self.pixel_bytes // _factor(height) ** 2
+    def _bytes(self, index: int) -> int:
+        first, *others = self.frames[index].files
+        (height, width), nbytes = (image_size(first), 4) if others else (_H5_SIZE, 7)  # of a decoded pixel
+        return height * width * nbytes // _factor(height) ** 2
 
-        return estimate_bytes(len(self), decoded)
-
-    def _parameters(self) -> list[int | str]:
-        """Return what samples depend on besides files, for fingerprints."""
-        return [self.split, self.size] if self.split == "train" else [self.split, self.size, self.crop, self.evaluation]
-
-    def prepare(self, reads: int | None = None) -> str:
-        return self.store.prepare(reads)
+    def fingerprint(self) -> str:
+        view = [self.split, self.size] if self.split == "train" else [self.split, self.size, self.crop, self.evaluation]
+        files = [path for frame in self.frames for path in frame.files]
+        names = [str(path.relative_to(self.folder)) if self.folder else path.name for path in files]
+        return digest(self.title, view, [[name, path.stat().st_size] for name, path in zip(names, files, strict=True)])
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Return ``image`` (3, S, S) in [0, 1], ``depth`` (1, S, S) in metres, 0 where there is none, and ``name``.
@@ -135,7 +203,7 @@ class DepthFrames(Dataset):
             mirrored,
         )
         image = warp(image, matrix, (size, size))
-        metres = self.metres(warp_nearest(depth, matrix, (size, size), fill=0))
+        metres = to_metres(warp_nearest(depth, matrix, (size, size), fill=0))
         metres = np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0))
         if self.split == "train":
             image, metres = colour_jitter(image, _JITTER, rng), metres / np.float32(zoom)
@@ -147,7 +215,7 @@ class DepthFrames(Dataset):
         """Check a frame's files: readable, of one size, with depth, in metres."""
         self._check_index(index)
         _, depth = self.store.load(index)
-        check_metres(self.where(index), self.metres(depth))
+        check_metres(str(self.frames[index].files[-1]), to_metres(depth))
 
 
 def halved(image: UInt8, depth: Depth) -> tuple[UInt8, Depth]:

@@ -19,6 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,9 +28,12 @@ from indexnet.core.errors import UserError
 from indexnet.core.files import PART, DiskFullError, atomic_write, format_bytes, sha256_file
 from indexnet.core.locks import exclusive
 from indexnet.core.machine import cores
+from indexnet.data import create_data, get_data, list_data
 from indexnet.data.io.progress import in_threads, tracked
+from indexnet.data.matting.composite_data import CompositeData
+from indexnet.data.matting.foregrounds import Foreground, check_foregrounds
 from indexnet.data.matting.manifest import MANIFEST, Manifest
-from indexnet.data.prepare_outputs import Batch, Output
+from indexnet.data.matting.outputs import Batch, Output, colours_batch
 
 _PROBED = 4  # files that are made to tell how much room the others take
 _SPARE = 1.1
@@ -53,6 +57,52 @@ class Prepared:
     written: int = 0
     nbytes: int = 0
     problems: list[str] = field(default_factory=list)
+
+
+def find_batch(name: str, what: str, options: dict[str, Any], output: Path | None) -> Batch:
+    """Ask the data set what to write.
+
+    Args:
+        name: of the data set.
+        what: ``"test"``, ``"train"``, or ``"foregrounds"`` with estimated colours.
+        options: of the data set.
+        output: folder to write to; None: where the data set finds it later.
+
+    Raises:
+        UserError: it does not know such a thing, or cannot for the files that are there.
+    """
+    if not _is_able(name, what):
+        able = [info.name for info in list_data() if _is_able(info.name, what)]
+        own = "estimated foregrounds" if what == "foregrounds" else "composites"
+        raise UserError(f"data set {name!r} has no {own} to prepare; these have: {', '.join(able)}.")
+    data = create_data(name, **options)
+    assert isinstance(data, CompositeData)
+    if what != "foregrounds":
+        return data.batch(what, output)
+    if output is None:
+        raise UserError("say where estimated foregrounds go: output=DIR.")
+    return colours_batch(_all_foregrounds(data), output)
+
+
+def _is_able(name: str, what: str) -> bool:
+    """Return whether a data set has such a thing, whatever its files."""
+    cls = get_data(name)
+    return issubclass(cls, CompositeData) and (what == "foregrounds" or cls.paired)
+
+
+def _all_foregrounds(data: CompositeData) -> list[Foreground]:
+    """Return the foregrounds of both splits.
+
+    Raises:
+        UserError: there is none, files are missing, or two share a name.
+    """
+    found: dict[str, Foreground] = {}
+    for split in ("train", "test"):
+        for item in data.foregrounds(split):
+            if found.setdefault(item.name, item) != item:
+                raise UserError(f"{found[item.name].colour} and {item.colour} share a name; rename one of them.")
+    check_foregrounds(data.name, list(found.values()))
+    return list(found.values())
 
 
 def prepare(batch: Batch, title: str, jobs: int | None, announce: Callable[[str], None]) -> Prepared:
@@ -199,26 +249,18 @@ def _estimate_bytes(todo: Sequence[Output], executor: Executor) -> float:
     total = 0.0
     for outputs in kinds.values():
         chosen = {int(at) for at in np.linspace(0, len(outputs) - 1, min(_PROBED, len(outputs)))}
-        probed = [found for found in executor.map(_probe, [outputs[at] for at in sorted(chosen)]) if found is not None]
-        if probed:
-            per_unit = sum(size for size, _ in probed) / sum(weight for _, weight in probed)
-            total += per_unit * sum(_weight(output) for output in outputs)
+        size, weight = map(sum, zip(*executor.map(_probe, [outputs[at] for at in sorted(chosen)]), strict=True))
+        if weight:
+            total += size / weight * sum(output.weight() for output in outputs)
     return total
 
 
-def _weight(output: Output) -> int:
-    try:
-        return output.weight()
-    except (UserError, OSError):  # said when its turn comes
-        return 0
-
-
-def _probe(output: Output) -> tuple[int, int] | None:
-    """Return the bytes and the weight of a file, None where it cannot be made."""
+def _probe(output: Output) -> tuple[int, int]:
+    """Return the bytes and the weight of a file, 0 and 0 where it cannot be made."""
     try:
         return len(output.make()), output.weight()
     except (UserError, OSError):
-        return None
+        return 0, 0
 
 
 def _write_all(todo: Sequence[Output], manifest: Manifest, executor: Executor, title: str, result: Prepared) -> None:

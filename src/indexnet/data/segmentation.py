@@ -1,4 +1,4 @@
-"""What data sets made of image files share: sizes without decoding, gray images, label maps, image-label pairs."""
+"""What data sets of photographs with label maps share: reading label maps, pairs of files, random crops."""
 
 from __future__ import annotations
 
@@ -10,55 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-import cv2
 import numpy as np
 import torch
-from PIL import Image
 
 from indexnet.core.conventions import IGNORE
 from indexnet.core.errors import UserError
 from indexnet.data.base import Data, Dataset, Sample, UInt8, check_size, digest, planes
-from indexnet.data.io.cache import Arrays, Cache, Store, check_cache, estimate_bytes
-from indexnet.data.io.images import UNREADABLE, list_images, read_image, unreadable
+from indexnet.data.io.cache import Arrays, Cache, Store, check_cache
+from indexnet.data.io.images import file_sizes, image_size, list_images, read_image, read_values
 from indexnet.data.transforms import random_crop
 
-_ORIENTATION = 0x0112  # EXIF tag; its values from 5 on lay the picture on its side
 _PNG = b"\x89PNG\r\n\x1a\n"
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Return (height, width) of an image file, upright, from its header alone.
-
-    Raises:
-        UserError: it is missing or no image.
-    """
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = "exif" in image.info and image.getexif().get(_ORIENTATION, 1) >= 5
-    except UNREADABLE as error:
-        raise unreadable(path, error) from error
-    return (width, height) if turned else (height, width)
-
-
-def file_sizes(files: Sequence[Path]) -> list[list[str | int]]:
-    """Names and byte sizes of files, for fingerprints."""
-    return [[path.name, path.stat().st_size] for path in files]
-
-
-def read_gray(path: Path) -> UInt8:
-    """Read a photograph as luma (ITU-R BT.601); a gray one as it is.
-
-    Returns:
-        uint8 (H, W).
-
-    Raises:
-        UserError: it cannot be read as an image.
-    """
-    image = read_image(path)
-    if np.array_equal(image[..., 0], image[..., 1]) and np.array_equal(image[..., 0], image[..., 2]):
-        return np.ascontiguousarray(image[..., 0])
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
 def read_labels(path: Path) -> UInt8:
@@ -70,18 +32,13 @@ def read_labels(path: Path) -> UInt8:
     Raises:
         UserError: it cannot be read, has colours instead of numbers, or numbers above 255.
     """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            mode, values = image.mode, np.asarray(image)
-        with path.open("rb") as file:
-            head = file.read(26)
-    except UNREADABLE as error:
-        raise unreadable(path, error) from error
+    mode, values = read_values(path)
     if mode not in ("L", "P", "1") and not mode.startswith("I"):
         raise UserError(f"{path} is a colour image ({mode}); labels are numbers, in a gray or palette PNG.")
     if values.size and (values.min() < 0 or values.max() > 255):
         raise UserError(f"{path} holds the label {values.max()}; labels are numbers from 0 to 255.")
+    with path.open("rb") as file:
+        head = file.read(26)
     if mode == "L" and head.startswith(_PNG) and head[24] in (2, 4):
         values = values // (255 // (2 ** head[24] - 1))  # decoding has stretched few levels to the range of 8 bits
     return values.astype(np.uint8)
@@ -170,7 +127,6 @@ class LabelledImages(Dataset):
     size: int
     scale: tuple[float, float]
     cache: Cache = "auto"
-    store: Store = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         missing = [path for pair in self.pairs for path in pair if not path.is_file()]
@@ -188,8 +144,8 @@ class LabelledImages(Dataset):
         self._classes[[IGNORE, *self.void]] = IGNORE
         self.store = Store(len(self.pairs), self._load, self._bytes, self.cache)
 
-    def _bytes(self) -> int:
-        return estimate_bytes(len(self.pairs), lambda i: 4 * math.prod(image_size(self.pairs[i].image)))
+    def _bytes(self, index: int) -> int:
+        return 4 * math.prod(image_size(self.pairs[index].image))
 
     def _load(self, index: int) -> Arrays:
         """Decode and check a pair: uint8 (H, W, 3) and (H, W)."""
@@ -229,9 +185,6 @@ class LabelledImages(Dataset):
         if self.split == "train":
             image, label = random_crop(image, label, self.size, self.scale, rng)
         return {"image": planes(image), "label": torch.from_numpy(label.astype(np.int64)), "name": name}
-
-    def prepare(self, reads: int | None = None) -> str:
-        return self.store.prepare(reads)
 
     def verify(self, index: int) -> None:
         self._check_index(index)

@@ -12,8 +12,9 @@ import numpy as np
 from indexnet.core.errors import UserError
 from indexnet.core.registry import unknown_name
 from indexnet.data.base import DataInfo, Dataset, NoSplitError, check_choice, check_count, register_data
+from indexnet.data.io.file_lists import read_lines
+from indexnet.data.io.images import image_names
 from indexnet.data.matting.composite_data import CompositeData, CompositeOptions
-from indexnet.data.matting.file_lists import image_names, read_lines
 from indexnet.data.matting.foregrounds import Foreground, pair_foregrounds
 from indexnet.data.matting.photographs import MattingFiles, Triple
 

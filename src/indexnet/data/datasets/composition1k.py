@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from indexnet.core.errors import UserError
 from indexnet.data.base import DataInfo, register_data
+from indexnet.data.io.file_lists import find_images, find_named, read_lines, standard_places
 from indexnet.data.io.images import list_images
 from indexnet.data.matting.composite_data import CompositeData, CompositeOptions
-from indexnet.data.matting.compositing import Recipe
-from indexnet.data.matting.file_lists import find_images, find_named, read_lines, standard_places
 from indexnet.data.matting.foregrounds import Foreground, pair_foregrounds
 
 _SHIPPED = "Combined_Dataset"
@@ -144,17 +143,12 @@ class Composition1k(CompositeData):
     def find_places(self, split: str) -> tuple[Path, ...]:
         return self.places[split] or standard_places(self.root, split, self.name, self.folder(split))
 
-    def recipe(self, split: str, output: Path | None = None) -> Recipe:
-        """Return what ``indexnet data prepare`` writes for a split; its lists go with it."""
-        recipe = super().recipe(split, output)
-        if output is None:
-            return recipe
+    def lists(self, split: str, output: Path) -> dict[Path, Path]:
         names = [f"{_PREFIX[split]}_{part}_names.txt" for part in ("fg", "bg")]
-        lists = [(self.folder(split) / name, recipe.folder / name) for name in names]
+        lists = {self.folder(split) / name: output / self.folders[split] / name for name in names}
         if (path := self._list(split)) is not None:
-            lists.append((path, output / "lists" / path.name))
-        there = [(source, destination) for source, destination in lists if source.is_file()]
-        return replace(recipe, copies=[*recipe.copies, *there])
+            lists[path] = output / "lists" / path.name
+        return {source: destination for source, destination in lists.items() if source.is_file()}
 
     def trimap(self, pair_name: str, foreground: Foreground) -> Path | None:
         """Return the trimap of a test composite as shipped, or from the flattened layout; None where none is there."""

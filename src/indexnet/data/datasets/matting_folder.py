@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 from indexnet.core.errors import UserError
 from indexnet.data.base import DataInfo, Dataset, check_choice, register_data
+from indexnet.data.io.file_lists import find_images, hold_out
 from indexnet.data.matting.composite_data import CompositeData, CompositeOptions
 from indexnet.data.matting.compositing import Pair
-from indexnet.data.matting.file_lists import find_images, hold_out
 from indexnet.data.matting.foregrounds import Foreground, pair_foregrounds
 
 

@@ -28,13 +28,12 @@ from indexnet.data.base import (
 _FILES = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
 
 
-def find_idx(root: str | Path, file: str) -> Path:
+def find_idx(root: Path, file: str) -> Path:
     """Return the path of an idx file, compressed (``.gz``) or not, in ``root`` or ``root/raw``.
 
     Raises:
         UserError: it is in neither; the message names the folder and the file.
     """
-    root = Path(root)
     for folder in (root, root / "raw"):
         for name in (file, f"{file}.gz"):
             if (folder / name).is_file():
@@ -99,13 +98,9 @@ class IdxImages(Dataset):
         name = self.name(index)
         image = read_idx(self.path)[index]
         if self.fit == "resize":
-            if image.shape != (self.size, self.size):
-                image = np.asarray(cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_LINEAR), np.uint8)
+            image = np.asarray(cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_LINEAR), np.uint8)
         else:
-            top, left = (self.size - image.shape[0]) // 2, (self.size - image.shape[1]) // 2
-            padded = np.zeros((self.size, self.size), np.uint8)
-            padded[top : top + image.shape[0], left : left + image.shape[1]] = image
-            image = padded
+            image = np.pad(image, [((self.size - side) // 2, (self.size - side + 1) // 2) for side in image.shape])
         return {"image": planes(image), "name": name}
 
     def fingerprint(self) -> str:

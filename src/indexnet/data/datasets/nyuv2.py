@@ -5,29 +5,20 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
-
-import numpy as np
-from PIL import Image
 
 from indexnet.core.errors import UserError
-from indexnet.data.base import Data, DataInfo, Dataset, Float32, UInt8, check_choice, check_size, digest, register_data
-from indexnet.data.depth import CROPS, EVALUATIONS, Depth, DepthFrames
+from indexnet.data.base import Data, DataInfo, Dataset, check_choice, check_size, register_data
+from indexnet.data.depth import CROPS, EVALUATIONS, DepthFrames, Frame
 from indexnet.data.io.cache import Cache, check_cache
-from indexnet.data.io.images import UNREADABLE, list_images, read_image, unreadable
-from indexnet.data.segmentation import LabelledImages, Pair, check_scale, file_sizes, image_size
-
-if TYPE_CHECKING:
-    import h5py
-
+from indexnet.data.io.file_lists import read_lines
+from indexnet.data.io.images import list_images
+from indexnet.data.segmentation import LabelledImages, Pair, check_scale
 
 _IMAGES, _DEPTHS, _LABELS = "nyu_images", "nyu_depths", "nyu_labels40"
 _LISTS = {"train": "train.txt", "test": "test.txt"}
 _H5_FOLDERS = {"train": "train", "validation": "train", "test": "val"}
 _HELD_OUT = ("00001.h5", "00201.h5")
-_RGB, _DEPTH = "rgb", "depth"
 _SCALE = (0.5, 2.0)
 
 CLASSES = (
@@ -37,84 +28,6 @@ CLASSES = (
     *("night stand", "toilet", "sink", "lamp", "bathtub", "bag", "other structure", "other furniture"),
 )
 """NYU's 40 classes but the last, "other prop", which the label maps of this layout do not tell from unlabelled."""
-
-
-def _depth_table() -> Float32:
-    """Metres of each level of an 8-bit depth map: the middle of the level; 0 is unknown."""
-    table = (np.arange(256) + 0.5) / 25.5
-    table[0] = 0
-    return table.astype(np.float32)
-
-
-_TABLE = _depth_table()
-
-
-def read_depth(path: Path) -> Depth:
-    """Read the numbers of a depth map.
-
-    Returns:
-        uint8 or uint16 (H, W), as the file has them.
-
-    Raises:
-        UserError: it cannot be read as an image, or is not a gray one of 8 or 16 bits.
-    """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            mode, values = image.mode, np.asarray(image)
-    except UNREADABLE as error:
-        raise unreadable(path, error) from error
-    if mode == "L":
-        return values
-    if mode.startswith("I") and values.size and values.min() >= 0 and values.max() < 2**16:
-        return values.astype(np.uint16)
-    raise UserError(f"{path} is no depth map ({mode}); a gray PNG of 8 or 16 bits was expected.")
-
-
-@dataclass
-class NYUFrames(DepthFrames):
-    """Frames in folders of images.
-
-    Args:
-        split: ``"train"`` or ``"test"``.
-        size: see :class:`~indexnet.data.depth.DepthFrames`, as ``crop``, ``evaluation`` and ``cache``.
-        pairs: photographs and depth maps, in order.
-    """
-
-    pixel_bytes: ClassVar[int] = 4
-    pairs: list[Pair] = field(repr=False, default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def name(self, index: int) -> str:
-        self._check_index(index)
-        return self.pairs[index].image.stem
-
-    def where(self, index: int) -> str:
-        return str(self.pairs[index].label)
-
-    def read(self, index: int) -> tuple[UInt8, Depth]:
-        """Return colours, and depth as the numbers of its file, uint8 or uint16.
-
-        Raises:
-            UserError: a file cannot be read, or has colours instead of depth.
-        """
-        image, depth = self.pairs[index]
-        return read_image(image), read_depth(depth)
-
-    def metres(self, depth: Depth) -> Float32:
-        """Turn 8-bit levels into metres by (level + 0.5) / 25.5, 16-bit ones as millimetres; 0 is unknown."""
-        if depth.dtype == np.uint8:
-            return np.asarray(_TABLE[depth])
-        return depth.astype(np.float32) / np.float32(1000)
-
-    def frame_size(self, index: int) -> tuple[int, int]:
-        return image_size(self.pairs[index].image)
-
-    def fingerprint(self) -> str:
-        files = file_sizes([path for pair in self.pairs for path in pair])
-        return digest("nyuv2", self._parameters(), files)
 
 
 @register_data
@@ -181,18 +94,13 @@ class NYUv2(Data):
     def _split(self, split: str) -> Dataset:
         pairs = self._pairs(self.root / _LISTS[split])
         if self.task == "depth":
-            return NYUFrames(split, self.size, self.crop, self.evaluation, self.cache, pairs)
+            frames = [Frame(image.stem, (image, depth)) for image, depth in pairs]
+            return DepthFrames(split, self.name, frames, self.size, self.crop, self.evaluation, self.cache)
         return LabelledImages(split, self.name, pairs, len(CLASSES), 0, (), self.size, self.scale, self.cache)
 
     def _pairs(self, listed: Path) -> list[Pair]:
         """Return the files of the frames that a list names, in its order."""
-        try:
-            names = listed.read_text(encoding="utf-8").split()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
-            raise UserError(f"{listed} {reason}; it lists the numbers of a split's frames, one a line.") from error
-        if not names:
-            raise UserError(f"{listed} is empty; it lists the numbers of a split's frames, one a line.")
+        names = " ".join(read_lines(listed, "the numbers of a split's frames")).split()
         name, count = Counter(names).most_common(1)[0]
         if count > 1:
             raise UserError(f"{listed} lists the frame {name} {count} times; list it once.")
@@ -204,106 +112,6 @@ class NYUv2(Data):
             more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
             raise UserError(f"{missing[0]} is missing{more}, but {listed} lists it; add it or take it off the list.")
         return pairs
-
-
-@dataclass
-class H5Frames(DepthFrames):
-    """Frames in HDF5 files, one each.
-
-    No file stays open from one sample to the next, so that processes of any kind can share a split.
-
-    Args:
-        split: ``"train"``, ``"validation"`` or ``"test"``.
-        size: see :class:`~indexnet.data.depth.DepthFrames`, as ``crop``, ``evaluation`` and ``cache``.
-        folder: ``train`` or ``val`` of the data set.
-        held_out: whether training leaves out two frames of each scene, for validation.
-    """
-
-    pixel_bytes: ClassVar[int] = 7
-    folder: Path = field(default_factory=Path)
-    held_out: bool = True
-    files: list[str] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self.files = self._find()
-        super().__post_init__()
-
-    def _find(self) -> list[str]:
-        """Return the paths of the split's files, relative to its folder."""
-        if not self.folder.is_dir():
-            raise UserError(f"{self.folder} does not exist; data.root=DIR names the folder that holds train and val.")
-        found = sorted(
-            os.path.relpath(os.path.join(folder, name), self.folder)
-            for folder, _, names in os.walk(self.folder)
-            for name in names
-            if name.endswith(".h5") and not name.startswith(".")
-        )
-        if self.split == "validation":
-            found = [file for file in found if os.path.basename(file) in _HELD_OUT]
-        elif self.split == "train" and self.held_out:
-            found = [file for file in found if os.path.basename(file) not in _HELD_OUT]
-        if not found:
-            raise UserError(f"{self.folder} holds no .h5 file for the split {self.split}; a frame is SCENE/NUMBER.h5.")
-        return found
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def name(self, index: int) -> str:
-        """Return ``<scene>-<number>``."""
-        self._check_index(index)
-        return self.files[index].removesuffix(".h5").replace(os.sep, "-")
-
-    def where(self, index: int) -> str:
-        return str(self.folder / self.files[index])
-
-    def read(self, index: int) -> tuple[UInt8, Depth]:
-        """Return colours, and depth in metres, float32."""
-        return read_h5(self.folder / self.files[index])
-
-    def metres(self, depth: Depth) -> Float32:
-        return np.asarray(depth, np.float32)
-
-    def frame_size(self, index: int) -> tuple[int, int]:
-        return 480, 640
-
-    def fingerprint(self) -> str:
-        files = [[name, os.path.getsize(os.path.join(self.folder, name))] for name in self.files]
-        return digest("nyuv2_h5", self._parameters(), files)
-
-
-def read_h5(path: Path) -> tuple[UInt8, Float32]:
-    """Read a frame from an HDF5 file.
-
-    Returns:
-        Its ``rgb`` as uint8 (H, W, 3) and its ``depth`` as float32 (H, W), metres.
-
-    Raises:
-        UserError: it is damaged, or ``rgb`` (3, H, W) uint8 or ``depth`` (H, W) of floating point is not in it.
-    """
-    import h5py
-
-    try:
-        with h5py.File(path, "r", locking=False) as file:  # read-only folders on network disks cannot be locked
-            for key in (_RGB, _DEPTH):
-                if not isinstance(file.get(key), h5py.Dataset):
-                    there = ", ".join(sorted(file)) or "nothing"
-                    raise UserError(f"{path} has no {key!r}; there is: {there}. A frame has {_RGB!r} and {_DEPTH!r}.")
-            rgb, depth = file[_RGB], file[_DEPTH]
-            if rgb.ndim != 3 or rgb.shape[0] != 3 or rgb.dtype != np.uint8:
-                raise UserError(f"{path}: {_RGB!r} is {_kind(rgb)}; (3, height, width) uint8 was expected.")
-            if depth.ndim != 2 or depth.dtype.kind != "f":
-                raise UserError(f"{path}: {_DEPTH!r} is {_kind(depth)}; (height, width) float32, metres, was expected.")
-            return np.ascontiguousarray(rgb[()].transpose(1, 2, 0)), depth[()].astype(np.float32)
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist.") from error
-    except (OSError, RuntimeError, KeyError) as error:  # what h5py raises for damaged files
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} cannot be read as HDF5 ({reason}); fetch it again.") from error
-
-
-def _kind(dataset: h5py.Dataset) -> str:
-    return f"{tuple(dataset.shape)} {dataset.dtype}"
 
 
 @register_data
@@ -354,15 +162,24 @@ class NYUv2H5(Data):
         self.root, self.size = Path(root), check_size("data.size", size)
         self.crop, self.evaluation, self.held_out, self.cache = crop, evaluation, held_out, check_cache(cache)
 
-    def train(self) -> H5Frames:
+    def train(self) -> Dataset:
         return self._split("train")
 
-    def validation(self) -> H5Frames | None:
+    def validation(self) -> Dataset | None:
         return self._split("validation") if self.held_out else None
 
-    def test(self) -> H5Frames:
+    def test(self) -> Dataset:
         return self._split("test")
 
-    def _split(self, split: str) -> H5Frames:
+    def _split(self, split: str) -> Dataset:
         folder = self.root / _H5_FOLDERS[split]
-        return H5Frames(split, self.size, self.crop, self.evaluation, self.cache, folder, self.held_out)
+        if not folder.is_dir():
+            raise UserError(f"{folder} does not exist; data.root=DIR names the folder that holds train and val.")
+        found = [path for path in folder.rglob("*.h5") if not path.name.startswith(".")]
+        if split != "test" and (split == "validation" or self.held_out):
+            found = [path for path in found if (path.name in _HELD_OUT) == (split == "validation")]
+        if not found:
+            raise UserError(f"{folder} holds no .h5 file for the split {split}; a frame is SCENE/NUMBER.h5.")
+        by_name = sorted((str(path.relative_to(folder)), path) for path in found)
+        frames = [Frame(name.removesuffix(".h5").replace(os.sep, "-"), (path,)) for name, path in by_name]
+        return DepthFrames(split, self.name, frames, self.size, self.crop, self.evaluation, self.cache, folder)

@@ -8,11 +8,12 @@ from typing import Any, ClassVar, NamedTuple
 
 from indexnet.core.errors import UserError
 from indexnet.data.base import DataInfo, Dataset, NoSplitError, register_data
+from indexnet.data.io.file_lists import find_named, read_lines
 from indexnet.data.io.images import list_images
 from indexnet.data.matting.composite_data import CompositeData, CompositeOptions
-from indexnet.data.matting.compositing import Pair, Recipe
-from indexnet.data.matting.file_lists import find_named, read_lines
+from indexnet.data.matting.compositing import Pair
 from indexnet.data.matting.foregrounds import Foreground
+from indexnet.data.matting.outputs import Batch
 from indexnet.data.matting.photographs import MattingFiles, Triple
 from indexnet.data.matting.test_composites import FixedComposites
 
@@ -143,7 +144,7 @@ class SIMD(CompositeData):
         sides = (_LONGEST, _SHORTEST)
         return FixedComposites("test", self.name, pairs, [None] * len(pairs), self.rule, self.cache, sides)
 
-    def recipe(self, split: str, output: Path | None = None) -> Recipe:
+    def batch(self, split: str, output: Path | None = None) -> Batch:
         """Return what ``indexnet data prepare`` writes for the training split.
 
         Raises:
@@ -152,4 +153,4 @@ class SIMD(CompositeData):
         """
         if split != "train":
             raise NoSplitError("the test composites of data=simd are not made by the rule of Composition-1k.")
-        return super().recipe(split, output)
+        return super().batch(split, output)

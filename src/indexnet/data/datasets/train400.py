@@ -25,8 +25,7 @@ from indexnet.data.base import (
     register_data,
 )
 from indexnet.data.io.cache import Arrays, Cache, Store, check_cache
-from indexnet.data.io.images import list_images
-from indexnet.data.segmentation import file_sizes, image_size, read_gray
+from indexnet.data.io.images import file_sizes, image_size, list_images, read_gray
 
 _SMALLEST = 11  # the window of SSIM, pixels
 _TRAIN, _TESTS = "Train400", {"bsd68": "BSD68", "set12": "Set12"}
@@ -55,7 +54,6 @@ class GrayPatches(Dataset):
     scales: tuple[float, ...]
     cache: Cache = "auto"
     files: list[Path] = field(init=False, repr=False)
-    store: Store = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.files = list_images(self.folder)
@@ -76,8 +74,9 @@ class GrayPatches(Dataset):
             len(self.files), self._load, self._bytes, self.cache, f"photographs at {len(self.scales)} scales"
         )
 
-    def _bytes(self) -> int:
-        return sum(_scaled(h, scale) * _scaled(w, scale) for h, w in self._sizes for scale in self.scales)
+    def _bytes(self, index: int) -> int:
+        height, width = self._sizes[index]
+        return sum(_scaled(height, scale) * _scaled(width, scale) for scale in self.scales)
 
     def _load(self, index: int) -> Arrays:
         image = read_gray(self.files[index])
@@ -113,9 +112,6 @@ class GrayPatches(Dataset):
         patch = np.rot90(patch, turn % 4)
         return {"image": planes(patch if turn < 4 else patch[:, ::-1]), "name": self.name(index)}
 
-    def prepare(self, reads: int | None = None) -> str:
-        return self.store.prepare(reads)
-
     def verify(self, index: int) -> None:
         """Decode the patch's file, anew, once a file: with its first patch."""
         file, *place = self._place(index)
@@ -140,7 +136,6 @@ class GrayImages(Dataset):
     folder: Path
     cache: Cache = "auto"
     files: list[Path] = field(init=False, repr=False)
-    store: Store = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.files = list_images(self.folder)
@@ -150,8 +145,8 @@ class GrayImages(Dataset):
                 raise UserError(f"{path} is {width}x{height} pixels; SSIM needs test images of at least 11x11.")
         self.store = Store(len(self.files), self._load, self._bytes, self.cache, "photographs")
 
-    def _bytes(self) -> int:
-        return sum(math.prod(image_size(path)) for path in self.files)
+    def _bytes(self, index: int) -> int:
+        return math.prod(image_size(self.files[index]))
 
     def _load(self, index: int) -> Arrays:
         return (read_gray(self.files[index]),)
@@ -171,9 +166,6 @@ class GrayImages(Dataset):
         """
         name = self.name(index)
         return {"image": planes(self.store[index][0]), "name": name}
-
-    def prepare(self, reads: int | None = None) -> str:
-        return self.store.prepare(reads)
 
     def fingerprint(self) -> str:
         """SHA-256 over the folder's name and the files' names and byte sizes."""

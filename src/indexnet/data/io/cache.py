@@ -45,17 +45,6 @@ def check_cache(cache: Any, folder: bool = False) -> Cache:
     raise UserError(f"data.cache must be auto, true or false{also}; got {cache!r}.")
 
 
-def estimate_bytes(count: int, size_of: Callable[[int], int]) -> int:
-    """Return about how many bytes ``count`` items take, from up to 32 of them, evenly spread.
-
-    Args:
-        count: number of items.
-        size_of: gives the bytes of one item without decoding it.
-    """
-    looked_at = sorted({int(i) for i in np.linspace(0, count - 1, min(count, _LOOKED_AT))})
-    return round(sum(map(size_of, looked_at)) / max(1, len(looked_at)) * count)
-
-
 @dataclass
 class Store:
     """Items that are decoded from files: anew whenever asked for, or, after :meth:`prepare`, once.
@@ -66,7 +55,7 @@ class Store:
     Args:
         count: number of items.
         load: decodes one item; thread-safe.
-        estimate: about how many bytes all decoded items take; asked only by ``prepare``.
+        size_of: about how many bytes a decoded item takes, without decoding it; asked only by ``prepare``.
         cache: True keeps the items, False never does, ``"auto"`` does where they fit in a quarter of the memory that
             is available (shared by the processes of this machine's run). The name of a folder: decoded items are files
             there, mapped into the memory of all processes that use them, now and later.
@@ -76,7 +65,7 @@ class Store:
 
     count: int
     load: Callable[[int], Arrays]
-    estimate: Callable[[], int]
+    size_of: Callable[[int], int]
     cache: Cache = "auto"
     what: str = "images"
     key: Callable[[int], str] | None = None
@@ -100,6 +89,11 @@ class Store:
     def folder(self) -> str | None:
         """The folder that decoded items are kept in."""
         return None if isinstance(self.cache, bool) or self.cache == "auto" or self.key is None else self.cache
+
+    def estimate(self) -> int:
+        """Return about how many bytes all decoded items take, from up to 32 of them, evenly spread."""
+        looked_at = sorted({int(i) for i in np.linspace(0, self.count - 1, min(self.count, _LOOKED_AT))})
+        return round(sum(map(self.size_of, looked_at)) / max(1, len(looked_at)) * self.count)
 
     @property
     def nbytes(self) -> int:

@@ -8,11 +8,14 @@ be read, or can be read in two ways, is refused by name.
 from __future__ import annotations
 
 import io
+import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageCms, ImageOps
@@ -60,20 +63,28 @@ def unreadable(path: str | Path, error: Exception) -> UserError:
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
-    """Open and decode an image, upright; every way in which that fails becomes a UserError naming the file."""
-    path = Path(path)
-    if not path.exists():
-        raise UserError(f"{path} does not exist.")
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; an image file was expected.")
+def opened(path: str | Path) -> Iterator[Image.Image]:
+    """Open an image file without decoding it; what goes wrong with it becomes a UserError that names the file."""
     try:
         with Image.open(path) as image:
-            image.load()
-            upright = ImageOps.exif_transpose(image)
+            yield image
     except UNREADABLE as error:
         raise unreadable(path, error) from error
-    yield upright
+
+
+def _decoded(path: str | Path) -> Image.Image:
+    """Decode an image, upright.
+
+    Raises:
+        UserError: there is no such file, or it cannot be read as an image.
+    """
+    if not Path(path).exists():
+        raise UserError(f"{path} does not exist.")
+    if Path(path).is_dir():
+        raise UserError(f"{path} is a folder; an image file was expected.")
+    with opened(path) as image:
+        image.load()
+        return ImageOps.exif_transpose(image)
 
 
 def page_count(path: str | Path) -> int:
@@ -84,11 +95,8 @@ def page_count(path: str | Path) -> int:
     Raises:
         UserError: the file cannot be read as an image.
     """
-    try:
-        with Image.open(path) as image:
-            return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
-    except UNREADABLE as error:
-        raise unreadable(path, error) from error
+    with opened(path) as image:
+        return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
 
 
 def camera_orientation(path: str | Path) -> int:
@@ -100,12 +108,26 @@ def camera_orientation(path: str | Path) -> int:
     Raises:
         UserError: the file cannot be read as an image.
     """
-    try:
-        with Image.open(path) as image:
-            noted = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except UNREADABLE as error:
-        raise unreadable(path, error) from error
+    with opened(path) as image:
+        noted = image.getexif().get(ExifTags.Base.Orientation, 1)
     return noted if isinstance(noted, int) and 1 <= noted <= 8 else 1
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Return (height, width) of an image file, upright, from its header alone.
+
+    Raises:
+        UserError: it is missing or no image.
+    """
+    with opened(path) as image:
+        turned = "exif" in image.info and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        width, height = image.size
+    return (width, height) if turned else (height, width)
+
+
+def file_sizes(files: Sequence[Path]) -> list[list[str | int]]:
+    """Names and byte sizes of files, for fingerprints."""
+    return [[path.name, path.stat().st_size] for path in files]
 
 
 def _wide(path: str | Path, image: Image.Image) -> npt.NDArray[np.uint16]:
@@ -155,23 +177,47 @@ def read_image(path: str | Path, srgb: bool = False) -> UInt8:
     Raises:
         UserError: there is no such file, it cannot be read as an image, or it has more than :data:`MAX_PIXELS`.
     """
-    with _opened(path) as image:
-        if image.mode in _WIDE_MODES:
-            gray = np.round(_wide(path, image) / np.float32(_FULL / 255)).astype(np.uint8)
-            return np.repeat(gray[..., None], 3, axis=2)
-        if image.mode == "F":
-            raise UserError(f"{path} holds floating-point values; save it as an 8-bit or 16-bit image.")
-        colours = _to_srgb(image) if srgb or image.mode == "CMYK" else image.convert("RGB")
-        return np.array(colours, np.uint8)
+    image = _decoded(path)
+    if image.mode in _WIDE_MODES:
+        gray = np.round(_wide(path, image) / np.float32(_FULL / 255)).astype(np.uint8)
+        return np.repeat(gray[..., None], 3, axis=2)
+    if image.mode == "F":
+        raise UserError(f"{path} holds floating-point values; save it as an 8-bit or 16-bit image.")
+    colours = _to_srgb(image) if srgb or image.mode == "CMYK" else image.convert("RGB")
+    return np.array(colours, np.uint8)
 
 
-def _read_gray(path: str | Path) -> tuple[UInt8 | npt.NDArray[np.uint16], int]:
-    """Return the values of a gray image and its white: 255 or 65535."""
-    with _opened(path) as image:
-        return _gray(path, image)
+def read_gray(path: Path) -> UInt8:
+    """Read a photograph as luma (ITU-R BT.601); a gray one as it is.
+
+    Returns:
+        uint8 (H, W).
+
+    Raises:
+        UserError: it cannot be read as an image.
+    """
+    image = read_image(path)
+    if np.array_equal(image[..., 0], image[..., 1]) and np.array_equal(image[..., 0], image[..., 2]):
+        return np.ascontiguousarray(image[..., 0])
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+
+
+def read_values(path: Path) -> tuple[str, npt.NDArray[Any]]:
+    """Read an image's values as its file has them: neither turned nor scaled, palettes not resolved.
+
+    Returns:
+        Pillow's mode, and the values (H, W[, C]).
+
+    Raises:
+        UserError: it cannot be read as an image.
+    """
+    with opened(path) as image:
+        image.load()
+        return image.mode, np.asarray(image)
 
 
 def _gray(path: str | Path, image: Image.Image) -> tuple[UInt8 | npt.NDArray[np.uint16], int]:
+    """Return the values of a gray image and its white: 255 or 65535."""
     if image.mode in _WIDE_MODES:
         return _wide(path, image), _FULL
     if image.mode == "F":
@@ -195,14 +241,14 @@ def read_mask(path: str | Path) -> npt.NDArray[np.bool_]:
     Raises:
         UserError: the file cannot be read, or is a colour image without transparency.
     """
-    with _opened(path) as image:
-        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-            opacity = np.array(image.convert("RGBA").getchannel("A"), np.uint8)
-            if opacity.min() < 255:
-                return opacity >= _MASK_THRESHOLD * 255
-        if image.mode in _WIDE_MODES and np.asarray(image).max(initial=0) <= 1:
-            return np.asarray(image) > 0
-        values, white = _gray(path, image)
+    image = _decoded(path)
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        opacity = np.array(image.convert("RGBA").getchannel("A"), np.uint8)
+        if opacity.min() < 255:
+            return opacity >= _MASK_THRESHOLD * 255
+    if image.mode in _WIDE_MODES and np.asarray(image).max(initial=0) <= 1:
+        return np.asarray(image) > 0
+    values, white = _gray(path, image)
     highest = int(values.max(initial=0))
     return values > 0 if highest == 1 else values >= _MASK_THRESHOLD * white
 
@@ -224,7 +270,7 @@ def read_trimap(path: str | Path, strict: bool) -> tuple[UInt8, int]:
         UserError: the file cannot be read, is a colour image, holds other values (``strict``), or none above 20 but
             0, so that it rather holds labels than gray (otherwise).
     """
-    found, white = _read_gray(path)
+    found, white = _gray(path, _decoded(path))
     if white == _FULL:
         exact = np.isin(found, (0, 32768, 128 * 257, _FULL))
         values = (found >> 8).astype(np.uint8)
@@ -259,7 +305,7 @@ def read_alpha(path: str | Path) -> Float32:
     Raises:
         UserError: the file cannot be read or is a colour image.
     """
-    values, white = _read_gray(path)
+    values, white = _gray(path, _decoded(path))
     return (values / white).astype(np.float32)
 
 
@@ -286,22 +332,31 @@ def write_png(path: str | Path, array: npt.NDArray[np.uint8] | npt.NDArray[np.ui
     atomic_write(path, buffer.getvalue())
 
 
-def list_images(folder: str | Path) -> list[Path]:
-    """Return the image files of a folder, by name; hidden files and sub-folders are left out.
+def image_names(folder: str | Path) -> list[str]:
+    """Return the names of a folder's image files, sorted; hidden files and sub-folders are left out.
 
     Raises:
         UserError: the folder is missing, is no folder, or holds no image.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
-        raise UserError(f"{folder} {what}; name a folder of images.")
-    files = _ending(folder, SUFFIXES)
-    if not files:
-        others = [file.name for file in _ending(folder, OTHER_SUFFIXES)]
+    try:
+        names = _ending(folder, SUFFIXES)
+    except OSError as error:
+        what = "is not a folder" if Path(folder).exists() else "does not exist"
+        raise UserError(f"{folder} {what}; name a folder of images.") from error
+    if not names:
+        others = _ending(folder, OTHER_SUFFIXES)
         shown = f" but {', '.join(others[:5])}{', ...' if len(others) > 5 else ''}" if others else ""
         raise UserError(f"{folder} holds no image{shown}; files ending in {', '.join(SUFFIXES)} are read.")
-    return files
+    return names
+
+
+def list_images(folder: str | Path) -> list[Path]:
+    """Return the paths of :func:`image_names`.
+
+    Raises:
+        UserError: the folder is missing, is no folder, or holds no image.
+    """
+    return [Path(folder) / name for name in image_names(folder)]
 
 
 def list_unread(folder: str | Path) -> list[Path]:
@@ -309,12 +364,11 @@ def list_unread(folder: str | Path) -> list[Path]:
 
     Those with an image of the same name beside them, as cameras put one beside a raw file, are not missed.
     """
-    folder = Path(folder)
-    read = {file.stem for file in _ending(folder, SUFFIXES)}
-    return [file for file in _ending(folder, OTHER_SUFFIXES) if file.stem not in read]
+    read = {Path(name).stem for name in _ending(folder, SUFFIXES)}
+    return [Path(folder) / name for name in _ending(folder, OTHER_SUFFIXES) if Path(name).stem not in read]
 
 
-def _ending(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    return sorted(
-        p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith(".") and p.is_file()
-    )
+def _ending(folder: str | Path, suffixes: tuple[str, ...]) -> list[str]:
+    with os.scandir(folder) as entries:  # tells files from folders without asking about each
+        names = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file()]
+    return sorted(name for name in names if name.lower().endswith(suffixes))

@@ -62,14 +62,21 @@ def load(name: str, channels: int = 3, longest: int | None = None) -> UInt8:
             "index: pip install --force-reinstall scikit-image."
         )
     image = read_image(path)
-    if longest is not None and max(image.shape[:2]) > longest:
-        scale = longest / max(image.shape[:2])
-        size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
-        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    if longest is not None:
+        image = shrunk(image, longest)
     if channels == 1:
         image = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
     image.flags.writeable = False
     return image
+
+
+def shrunk(image: UInt8, longest: int) -> UInt8:
+    """Shrink an image, by area averaging, to at most ``longest`` pixels on the longer side."""
+    scale = longest / max(image.shape[:2])
+    if scale >= 1:
+        return image
+    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def sizes(files: tuple[str, ...]) -> list[list[str | int]]:

@@ -12,12 +12,14 @@ from typing import Any, ClassVar
 from indexnet.core.errors import UserError
 from indexnet.data.base import Data, Dataset, NoSplitError, check_choice, check_count, check_size
 from indexnet.data.io.cache import Cache, check_cache
-from indexnet.data.matting.compositing import Pair, Recipe, digest_foregrounds, made_of, pair_backgrounds
-from indexnet.data.matting.file_lists import check_places, find_images, image_names, standard_places
+from indexnet.data.io.file_lists import check_places, find_images, standard_places
+from indexnet.data.io.images import image_names
+from indexnet.data.matting.compositing import Pair, digest_foregrounds, made_of, pair_backgrounds
 from indexnet.data.matting.foregrounds import Foreground, check_foregrounds
 from indexnet.data.matting.manifest import Manifest
+from indexnet.data.matting.outputs import Batch, composites_batch
 from indexnet.data.matting.photographs import MattingFiles, Triple
-from indexnet.data.matting.pipelines import list_pipelines
+from indexnet.data.matting.pipelines.base import list_pipelines
 from indexnet.data.matting.test_composites import FixedComposites
 from indexnet.data.matting.train_composites import DAMAGED, TrainingComposites
 
@@ -240,7 +242,11 @@ class CompositeData(Data):
             return None
         return path
 
-    def recipe(self, split: str, output: Path | None = None) -> Recipe:
+    def lists(self, split: str, output: Path) -> dict[Path, Path]:
+        """Return the lists of names that go along to another folder of the data set: source and destination."""
+        return {}
+
+    def batch(self, split: str, output: Path | None = None) -> Batch:
         """Return what ``indexnet data prepare`` writes for a split.
 
         Args:
@@ -261,7 +267,7 @@ class CompositeData(Data):
             for item in self.foregrounds(split):
                 for path, place in zip((item.colour, item.alpha), self.parts, strict=True):
                     copies[path] = folder / place / f"{item.name}{path.suffix}"
-            copies |= {path: folder / "trimaps" / path.name for path in given if path}
+            copies |= {path: folder / "trimaps" / path.name for path in given if path} | self.lists(split, output)
         # those of an earlier command that was stopped lie in its own folder
         make = split == "test" and not any(path and path.parent != folder / "trimaps" for path in given)
-        return Recipe(pairs, self.count(split), folder, list(copies.items()), self.rule if make else None)
+        return composites_batch(pairs, self.count(split), folder, copies, self.rule if make else None)

@@ -19,8 +19,8 @@ import numpy as np
 
 from indexnet.core.errors import UserError
 from indexnet.data.base import UInt8, check_count, digest
+from indexnet.data.io.images import file_sizes
 from indexnet.data.matting.foregrounds import Foreground
-from indexnet.data.segmentation import file_sizes
 
 
 def cover(background: UInt8, size: tuple[int, int], *, shrink: bool) -> UInt8:
@@ -105,27 +105,6 @@ def pair_backgrounds(foregrounds: Sequence[Foreground], backgrounds: Sequence[Pa
         for f, foreground in enumerate(foregrounds)
         for k in range(per_foreground)
     ]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What ``indexnet data prepare`` writes for one split.
-
-    Attributes:
-        pairs: the composites, in the order of the rule.
-        per_foreground: composites of each foreground.
-        folder: the split's folder; composites go to ``folder/merged/NAME.png``.
-        copies: (source, destination) of files that the layout has beside the composites and that are taken as they are:
-            foregrounds, alphas, trimaps. A source that is its destination is left alone.
-        trimaps: the rule by which ``folder/trimaps/NAME.png`` are made, see ``generate_trimap``; None where trimaps are
-            copied or the layout has none.
-    """
-
-    pairs: Sequence[Pair]
-    per_foreground: int
-    folder: Path
-    copies: Sequence[tuple[Path, Path]] = ()
-    trimaps: str | None = None
 
 
 def digest_foregrounds(foregrounds: Iterable[Foreground]) -> str:

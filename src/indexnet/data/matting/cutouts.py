@@ -6,9 +6,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import ImageColor
 
 from indexnet.core.errors import UserError
 from indexnet.data.base import Float32, UInt8
+from indexnet.data.io.images import read_image
 from indexnet.data.matting.estimate import estimate_foreground
 
 _MARGIN = 16  # pixels around an object that get its colours too, so that a cut-out can be scaled and filtered
@@ -116,10 +118,6 @@ def read_background(text: str) -> UInt8:
     Raises:
         UserError: it is neither, or the file cannot be read.
     """
-    from PIL import ImageColor
-
-    from indexnet.data.io.images import read_image
-
     if Path(text).exists():
         return read_image(text, srgb=True)
     try:

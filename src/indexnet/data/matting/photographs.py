@@ -15,9 +15,8 @@ import torch
 
 from indexnet.core.errors import UserError
 from indexnet.data.base import Dataset, Sample, UInt8, digest, planes
-from indexnet.data.io.images import read_alpha, read_image, read_trimap
+from indexnet.data.io.images import file_sizes, read_alpha, read_image, read_trimap
 from indexnet.data.io.trimaps import eroded_trimap, quantise, trimap_from_alpha
-from indexnet.data.segmentation import file_sizes, image_size
 
 _TRIMAP = 0x7217  # first word of the keys of random streams
 
@@ -123,15 +122,6 @@ class MattingFiles(Dataset):
             trimap = generate_trimap(self.rule, name, quantise(alpha))
         sample["trimap"] = planes(trimap)
         return sample
-
-    def size(self, index: int) -> tuple[int, int]:
-        """Return (height, width) of an image from its header.
-
-        Raises:
-            UserError: it is no image.
-        """
-        self._check_index(index)
-        return image_size(self.triples[index].image)
 
     def fingerprint(self) -> str:
         """SHA-256 over the files' names and byte sizes, and the rule of the trimaps that are made.

@@ -12,12 +12,11 @@ import numpy as np
 
 from indexnet.core.errors import UserError
 from indexnet.data.base import Dataset, Sample, UInt8, digest, planes
-from indexnet.data.io.cache import Arrays, Cache, Store, estimate_bytes
-from indexnet.data.io.images import read_image, read_trimap
+from indexnet.data.io.cache import Arrays, Cache, Store
+from indexnet.data.io.images import file_sizes, image_size, read_image, read_trimap
 from indexnet.data.matting.compositing import Pair, composite, cover
 from indexnet.data.matting.foregrounds import Foreground, check_foregrounds, read_foreground
 from indexnet.data.matting.photographs import check_same_size, generate_trimap
-from indexnet.data.segmentation import file_sizes, image_size
 
 
 @dataclass
@@ -49,7 +48,6 @@ class FixedComposites(Dataset):
     sides: tuple[int, int] | None = None
     foregrounds: list[Foreground] = field(init=False, repr=False)
     backgrounds: list[Path] = field(init=False, repr=False)
-    store: Store = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.foregrounds = list(dict.fromkeys(pair.foreground for pair in self.pairs))
@@ -70,8 +68,8 @@ class FixedComposites(Dataset):
         size = _fitted(alpha.shape, self.sides)
         return _scaled(colour, size), _scaled(alpha, size)
 
-    def _bytes(self) -> int:
-        return estimate_bytes(len(self.foregrounds), lambda i: 4 * math.prod(image_size(self.foregrounds[i].alpha)))
+    def _bytes(self, number: int) -> int:
+        return 4 * math.prod(image_size(self.foregrounds[number].alpha))
 
     def _key(self, number: int) -> str:
         """Return what a decoded foreground depends on."""
@@ -123,9 +121,6 @@ class FixedComposites(Dataset):
         trimap, _ = read_trimap(path, strict=True)
         check_same_size(path, trimap.shape, self.pairs[index].foreground.alpha, alpha.shape)
         return trimap
-
-    def prepare(self, reads: int | None = None) -> str:
-        return self.store.prepare(reads)
 
     def fingerprint(self) -> str:
         """SHA-256 over the pairs, the sizes of foregrounds and trimaps, and the rule of the trimaps that are made."""

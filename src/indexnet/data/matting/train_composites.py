@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image
 
 from indexnet.core.errors import UserError
 from indexnet.data.base import Dataset, Sample, UInt8, check_choice, check_count, digest
-from indexnet.data.io.cache import Arrays, Cache, Store, check_cache, estimate_bytes
-from indexnet.data.io.images import UNREADABLE, read_image, unreadable
+from indexnet.data.io.cache import Arrays, Cache, Store, check_cache
+from indexnet.data.io.images import image_size, read_image
 from indexnet.data.matting.compositing import check_enough
 from indexnet.data.matting.estimate import check_installed
 from indexnet.data.matting.foregrounds import Foreground, check_foregrounds, read_foreground
-from indexnet.data.matting.pipelines import Pipeline, Scene, create_pipeline
+from indexnet.data.matting.pipelines.base import Pipeline, Scene, create_pipeline
 
 DAMAGED = ("refuse", "skip")
 _T = TypeVar("_T")
@@ -57,7 +57,6 @@ class TrainingComposites(Dataset):
     cache: Cache = "auto"
     damaged: str = "refuse"
     paired: bool = True
-    store: Store = field(init=False, repr=False)
     made_by: Pipeline = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -83,9 +82,6 @@ class TrainingComposites(Dataset):
     def group(self, index: int) -> str:
         self._check_index(index)
         return self.foregrounds[index // self.per_foreground].name
-
-    def prepare(self, reads: int | None = None) -> str:
-        return self.store.prepare(reads)
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Return ``image``, ``fg`` and ``bg`` (3, S, S), ``alpha`` and ``trimap`` (1, S, S) in [0, 1], and ``name``.
@@ -148,17 +144,13 @@ class TrainingComposites(Dataset):
                 lost.append(str(error))
         raise AssertionError("unreachable")
 
-    def _bytes(self) -> int:
-        def decoded(index: int) -> int:
-            try:
-                with Image.open(self.foregrounds[index].alpha) as image:
-                    return image.width * image.height * (4 + len(self.made_by.map_names))
-            except UNREADABLE as error:
-                if self.damaged == "refuse":
-                    raise unreadable(self.foregrounds[index].alpha, error) from error
-                return 0
-
-        return estimate_bytes(len(self.foregrounds), decoded)
+    def _bytes(self, index: int) -> int:
+        try:
+            return math.prod(image_size(self.foregrounds[index].alpha)) * (4 + len(self.made_by.map_names))
+        except UserError:
+            if self.damaged == "refuse":
+                raise
+            return 0
 
     def _key(self, index: int) -> str:
         """Return what a decoded foreground depends on."""

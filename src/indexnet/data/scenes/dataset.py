@@ -13,7 +13,7 @@ import torch
 from indexnet.core.errors import UserError
 from indexnet.data.base import Data, DataInfo, Dataset, Sample, check_count, check_size, digest, planes, register_data
 from indexnet.data.io import skimage_photographs
-from indexnet.data.io.images import list_images
+from indexnet.data.io.images import file_sizes, list_images
 from indexnet.data.io.trimaps import trimap_from_alpha
 from indexnet.data.scenes.compose import Rendering, Scene, draw_scene
 from indexnet.data.scenes.objects import CLASSES, View, square_view
@@ -133,7 +133,7 @@ class SceneSamples(Dataset):
         if self.backgrounds is None:
             sizes = skimage_photographs.sizes(skimage_photographs.names(self._photographs))
         else:
-            sizes = [[Path(p).name, Path(p).stat().st_size] for p in self.sources]
+            sizes = file_sizes([Path(path) for path in self.sources])
         room = self.task == "depth"
         return digest("scenes", _VERSION, self.split, self.size, self.count, self.seed, room, sizes)
 

@@ -74,6 +74,10 @@ class Frame(NamedTuple):
     half_height: float
     depth: float
 
+    def place(self, points: Points, angle: float = 0.0) -> Points:
+        """Place an object's own points, in [-1, 1], into the scene, turned."""
+        return transformed(points, self[:2], self[2:4], angle)
+
 
 class Layer(NamedTuple):
     """An object in its part of a view, h rows and w columns.
@@ -135,7 +139,7 @@ class SceneObject:
     def anchors(self) -> Points:
         """Points in scene coordinates where the alpha changes, (K, 2)."""
         if self.kind == "smoke":
-            return transformed(shapes.circle(0.55), self.frame[:2], self.frame[2:4])
+            return self.frame.place(shapes.circle(0.55))
         drawn = [mark.points.reshape(-1, 2) for mark in self.marks]
         points = np.concatenate(drawn)
         if self.clip is not None:
@@ -150,7 +154,7 @@ class SceneObject:
         view's side away, asks for.
         """
         if self.kind == "smoke":
-            points = transformed(shapes.circle(1.1, 16), self.frame[:2], self.frame[2:4])
+            points = self.frame.place(shapes.circle(1.1, 16))
         else:
             points = np.concatenate([mark.points.reshape(-1, 2) for mark in self.clip or self.marks])
         pixels = points @ at.to_pixels[:, :2].T + at.to_pixels[:, 2]
@@ -270,7 +274,7 @@ Drawing = tuple[list[Mark], list[Mark] | None]
 
 def _body(rng: np.random.Generator, frame: Frame) -> tuple[Points, Points]:
     """Head and shoulders in the scene, and the part of the outline where hair grows; a low body fills the bottom."""
-    outline = transformed(shapes.bust(rng), frame[:2], frame[2:4])
+    outline = frame.place(shapes.bust(rng))
     if frame.y + frame.half_height > 0.7:
         outline[outline[:, 1] > frame.y + 0.9 * frame.half_height, 1] = 1.2
     return outline, outline[:60]
@@ -282,10 +286,10 @@ def _solid(rng: np.random.Generator, frame: Frame) -> Drawing:
         return [Area(_body(rng, frame)[0][None])], None
     outline = shapes.polygon(rng) if choice < 0.55 else shapes.blob(rng)
     angle = float(rng.uniform(-np.pi, np.pi))
-    marks: list[Mark] = [Area(transformed(outline, frame[:2], frame[2:4], angle)[None])]
+    marks: list[Mark] = [Area(frame.place(outline, angle)[None])]
     if rng.random() < 0.3:  # a hole, or a handle
         hole = transformed(shapes.blob(rng, 0.3), rng.uniform(-0.2, 0.2, 2), [rng.uniform(0.15, 0.4)] * 2)
-        marks.append(Area(transformed(hole, frame[:2], frame[2:4], angle)[None], 0))
+        marks.append(Area(frame.place(hole, angle)[None], 0))
     return marks, None
 
 
@@ -303,7 +307,7 @@ def _fur(rng: np.random.Generator, frame: Frame) -> Drawing:
 def _glass(rng: np.random.Generator, frame: Frame) -> Drawing:
     choice = rng.random()
     outline = shapes.profile(rng) if choice < 0.7 else shapes.circle() if choice < 0.88 else shapes.polygon(rng)
-    placed = transformed(outline, frame[:2], frame[2:4], float(rng.normal(0, 0.12)))[None]
+    placed = frame.place(outline, float(rng.normal(0, 0.12)))[None]
     return [Area(placed), Lines(placed, 0.006, closed=True)], None
 
 
@@ -311,13 +315,12 @@ def _net(rng: np.random.Generator, frame: Frame) -> Drawing:
     web = rng.random() < 0.3
     angle, width = float(rng.uniform(-0.5, 0.5)), float(np.exp(rng.uniform(np.log(0.002), np.log(0.009))))
     marks: list[Mark] = [
-        Lines(transformed(family, frame[:2], frame[2:4], angle), (0.5 if web else 1) * width)
-        for family in shapes.mesh(rng, web)
+        Lines(frame.place(family, angle), (0.5 if web else 1) * width) for family in shapes.mesh(rng, web)
     ]
     if web or rng.random() < 0.3:  # hangs free
         return marks, None
     outline = shapes.circle() if rng.random() < 0.5 else shapes.polygon(rng)
-    placed = transformed(outline, frame[:2], frame[2:4], angle)[None]
+    placed = frame.place(outline, angle)[None]
     rim = Lines(placed, 3 * width, closed=True)
     return [*marks, rim], [Area(placed), rim]
 
@@ -325,17 +328,14 @@ def _net(rng: np.random.Generator, frame: Frame) -> Drawing:
 def _plant(rng: np.random.Generator, frame: Frame) -> Drawing:
     branches, leaves = shapes.plant(rng)
     width = 0.016 * rng.uniform(0.5, 1.3)
-    marks: list[Mark] = [
-        Lines(transformed(paths, frame[:2], frame[2:4]), float(width * relative)) for paths, relative in branches
-    ]
-    return [*marks, Area(transformed(leaves, frame[:2], frame[2:4]))], None
+    marks: list[Mark] = [Lines(frame.place(paths), float(width * relative)) for paths, relative in branches]
+    return [*marks, Area(frame.place(leaves))], None
 
 
 def _lattice(rng: np.random.Generator, frame: Frame) -> Drawing:
     outline, cut = shapes.holes(rng)
-    angle, half = float(rng.uniform(-np.pi, np.pi)), frame[2:4]
-    marks: list[Mark] = [Area(transformed(outline, frame[:2], half, angle)[None])]
-    return [*marks, *(Area(transformed(holes, frame[:2], half, angle), 0) for holes in cut)], None
+    angle = float(rng.uniform(-np.pi, np.pi))
+    return [Area(frame.place(outline, angle)[None]), *(Area(frame.place(holes, angle), 0) for holes in cut)], None
 
 
 _DRAW: dict[str, Callable[[np.random.Generator, Frame], Drawing]] = {

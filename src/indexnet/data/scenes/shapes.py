@@ -104,20 +104,29 @@ def transformed(
     return np.asarray((points * np.asarray(half)) @ np.array([[c, s], [-s, c]]) + np.asarray(centre))
 
 
+def around(count: int) -> npt.NDArray[np.float64]:
+    """Angles all round, (count,)."""
+    return np.linspace(0, 2 * np.pi, count, endpoint=False)
+
+
+def rays(angles: npt.NDArray[np.float64]) -> Points:
+    """Unit vectors in these directions, (..., 2)."""
+    return np.stack([np.cos(angles), np.sin(angles)], -1)
+
+
 def circle(radius: float = 1.0, count: int = 96) -> Points:
     """A circle round the origin, (count, 2)."""
-    angles = np.linspace(0, 2 * np.pi, count, endpoint=False)
-    return np.asarray(radius * np.stack([np.cos(angles), np.sin(angles)], 1))
+    return np.asarray(radius * rays(around(count)))
 
 
 def blob(rng: np.random.Generator, roughness: float = 0.5, count: int = 160) -> Points:
     """A smooth closed outline in [-1, 1]: a circle with random harmonics."""
-    angles = np.linspace(0, 2 * np.pi, count, endpoint=False)
+    angles = around(count)
     radius = np.ones(count)
     for k in range(2, 8):
         radius += roughness * rng.normal() / k**1.2 * np.cos(k * angles + rng.uniform(0, 2 * np.pi)) / 1.5
     radius = np.clip(radius, 0.25, None)
-    return np.asarray(np.stack([np.cos(angles), np.sin(angles)], 1) * (radius / radius.max())[:, None])
+    return np.asarray(circle(count=count) * (radius / radius.max())[:, None])
 
 
 def polygon(rng: np.random.Generator) -> Points:
@@ -125,12 +134,10 @@ def polygon(rng: np.random.Generator) -> Points:
     kind = rng.integers(4)
     corners = int(rng.integers(3, 9))
     if kind == 0:
-        angles = np.sort(rng.uniform(0, 2 * np.pi, corners) * 0.3 + np.linspace(0, 2 * np.pi, corners, endpoint=False))
-        return np.stack([np.cos(angles), np.sin(angles)], 1)
+        return rays(np.sort(rng.uniform(0, 2 * np.pi, corners) * 0.3 + around(corners)))
     if kind == 1:
-        angles = np.linspace(0, 2 * np.pi, 2 * corners, endpoint=False)
         radius = np.where(np.arange(2 * corners) % 2, rng.uniform(0.35, 0.75), 1.0)
-        return np.stack([np.cos(angles), np.sin(angles)], 1) * radius[:, None]
+        return circle(count=2 * corners) * radius[:, None]
     if kind == 2:
         a = rng.uniform(0.2, 0.5)
         return np.array(
@@ -218,8 +225,7 @@ def mesh(rng: np.random.Generator, web: bool) -> list[Points]:
     """Threads of a net in [-1, 1]: arrays (N, K, 2); a spider's web, or two warped families of lines."""
     if web:
         spokes, rings = int(rng.integers(9, 18)), int(rng.integers(6, 14))
-        angles = np.sort(np.linspace(0, 2 * np.pi, spokes, endpoint=False) + rng.normal(0, 0.06, spokes))
-        directions = np.stack([np.cos(angles), np.sin(angles)], 1)
+        directions = rays(np.sort(around(spokes) + rng.normal(0, 0.06, spokes)))
         reach = rng.uniform(0.85, 1.1, (spokes, 1))
         radial = np.stack([np.zeros((spokes, 2)), directions * reach], 1)
         hub = rng.uniform(-0.15, 0.15, 2)
@@ -297,12 +303,10 @@ def holes(rng: np.random.Generator) -> tuple[Points, list[Points]]:
         return circle(), [circle(rng.uniform(0.45, 0.85))[None]]
     if kind == 1:  # wheel with spokes, toothed or not
         teeth, spokes = int(rng.integers(10, 28)), int(rng.integers(4, 12))
-        angles = np.linspace(0, 2 * np.pi, teeth * 8, endpoint=False)
-        rim = 1 - rng.choice([0.0, 0.12]) * (np.sin(teeth * angles) > 0)
-        outline = np.stack([np.cos(angles), np.sin(angles)], 1) * rim[:, None]
+        rim = 1 - rng.choice([0.0, 0.12]) * (np.sin(teeth * around(teeth * 8)) > 0)
+        outline = circle(count=teeth * 8) * rim[:, None]
         gap = np.pi / spokes * rng.uniform(0.6, 0.92)
-        arc = np.linspace(0, 2 * np.pi, spokes, endpoint=False)[:, None] + np.linspace(-gap, gap, 10)
-        ray = np.stack([np.cos(arc), np.sin(arc)], 2)
+        ray = rays(around(spokes)[:, None] + np.linspace(-gap, gap, 10))
         return outline, [np.concatenate([0.8 * ray, rng.uniform(0.15, 0.3) * ray[:, ::-1]], 1)]
     if kind == 2:  # plate with a grid of holes
         count = int(rng.integers(4, 11))
@@ -316,8 +320,6 @@ def holes(rng: np.random.Generator) -> tuple[Points, list[Points]]:
     for ring, radius in enumerate(np.linspace(0.25, 0.85, int(rng.integers(2, 5)))):
         repeat = int(rng.integers(5, 9)) * (ring + 1)
         hole = transformed(circle(count=16), (radius, 0), (0.09, min(0.09, 2.2 * radius / repeat)))
-        turns = np.linspace(0, 2 * np.pi, repeat, endpoint=False)
-        ornament.append(np.stack([transformed(hole, (0, 0), (1, 1), turn) for turn in turns]))
-    angles = np.linspace(0, 2 * np.pi, 200, endpoint=False)
-    edge = 1 - 0.06 * np.abs(np.sin(angles * int(rng.integers(8, 16))))
-    return np.stack([np.cos(angles), np.sin(angles)], 1) * edge[:, None], ornament
+        ornament.append(np.stack([transformed(hole, (0, 0), (1, 1), turn) for turn in around(repeat)]))
+    edge = 1 - 0.06 * np.abs(np.sin(around(200) * int(rng.integers(8, 16))))
+    return circle(count=200) * edge[:, None], ornament

@@ -106,12 +106,7 @@ def photograph(source: str | Path) -> tuple[UInt8, ...]:
     """Pyramid of a photograph, RGB: a file name of scikit-image's, or the path of a file."""
     if isinstance(source, str):
         return _pyramid(skimage_photographs.load(source, longest=LONGEST))
-    image = read_image(source)
-    scale = LONGEST / max(image.shape[:2])
-    if scale < 1:
-        size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-    return _pyramid(image)
+    return _pyramid(skimage_photographs.shrunk(read_image(source), LONGEST))
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from indexnet.core.registry import Registry
-from indexnet.data.base import Float32, UInt8, check_choice, check_size
+from indexnet.data.base import Float32, UInt8, check_choice, check_size, planes
 from indexnet.data.io.cache import Arrays
 
 
@@ -34,8 +32,7 @@ class Scene:
     count: int
 
 
-@dataclass(frozen=True)
-class Targets:
+class Targets(NamedTuple):
     """What a network is trained with, aligned, on the scale of 0..255.
 
     Attributes:
@@ -54,12 +51,7 @@ class Targets:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the targets as float32 tensors (C, H, W) in [0, 1], each under its name."""
-
-        def scaled(array: npt.NDArray[Any]) -> Tensor:
-            stacked = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
-            return torch.from_numpy(np.divide(stacked, np.float32(255), dtype=np.float32, order="C"))
-
-        return {name: scaled(getattr(self, name)) for name in ("image", "alpha", "trimap", "fg", "bg")}
+        return {name: planes(array) for name, array in self._asdict().items()}
 
 
 class Pipeline(ABC):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import cv2
 import numpy as np
 
@@ -53,4 +51,4 @@ class Mmediting(Pipeline):
             targets = mirrored(targets)
         targets = resized(targets, (self.size, self.size), cv2.INTER_LINEAR)
         widths = [int(width) for width in rng.integers(*_WIDTHS, size=2)]
-        return replace(targets, trimap=eroded_trimap(targets.alpha, *widths))
+        return targets._replace(trimap=eroded_trimap(targets.alpha, *widths))

@@ -147,26 +147,22 @@ def resized(targets: Targets, size: tuple[int, int], how: int = cv2.INTER_CUBIC)
     if targets.alpha.shape == size:
         return targets
 
-    def at(array: Any, how: int = how) -> Any:
-        return cv2.resize(array, size[::-1], interpolation=how)
-
-    trimap = at(targets.trimap, cv2.INTER_NEAREST)
-    return Targets(at(targets.image), at(targets.alpha), trimap, at(targets.fg), at(targets.bg))
+    scaled: list[Any] = [cv2.resize(array, size[::-1], interpolation=how) for array in targets]
+    trimap: Any = cv2.resize(targets.trimap, size[::-1], interpolation=cv2.INTER_NEAREST)
+    return Targets(*scaled)._replace(trimap=trimap)
 
 
 def cropped(targets: Targets, top: int, left: int, side: int) -> Targets:
     """Cut a square out of all targets."""
     window = slice(top, top + side), slice(left, left + side)
-    return Targets(*(getattr(targets, name)[window] for name in ("image", "alpha", "trimap", "fg", "bg")))
+    cut: list[Any] = [array[window] for array in targets]
+    return Targets(*cut)
 
 
 def mirrored(targets: Targets) -> Targets:
     """Swap left and right of all targets."""
-
-    def flipped(array: Any) -> Any:
-        return cv2.flip(array, 1)
-
-    return Targets(*(flipped(getattr(targets, name)) for name in ("image", "alpha", "trimap", "fg", "bg")))
+    flipped: list[Any] = [cv2.flip(array, 1) for array in targets]
+    return Targets(*flipped)
 
 
 def merged(fg: UInt8, bg: UInt8, alpha: UInt8, trimap: UInt8) -> Targets:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from indexnet.core.errors import UserError
-from indexnet.data.io.images import SUFFIXES
+from indexnet.data.io.images import image_names
 
 _P = TypeVar("_P", Path, str)
 
@@ -32,24 +31,6 @@ def read_lines(path: Path, what: str) -> list[str]:
     if not (lines := [line for line in lines if line]):
         raise UserError(f"{path} is empty; it lists {what}, one a line.")
     return lines
-
-
-def image_names(folder: Path) -> list[str]:
-    """Return the names of a folder's image files, sorted, without asking the file system about each.
-
-    Raises:
-        UserError: the folder does not exist or holds no image.
-    """
-    try:
-        with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file()]
-    except OSError as error:
-        what = "is not a folder" if folder.exists() else "does not exist"
-        raise UserError(f"{folder} {what}; name a folder of images.") from error
-    names = sorted(name for name in names if name.lower().endswith(SUFFIXES))
-    if not names:
-        raise UserError(f"{folder} holds no image; files ending in {', '.join(SUFFIXES)} are read.")
-    return names
 
 
 def check_places(what: str, places: Any) -> tuple[Path, ...] | None:
