@@ -72,7 +72,8 @@ def measure_skipped(jobs: int, folder: Path) -> tuple[float, float]:
     """
     code = (
         "import sys; from indexnet.sweep import pool; from indexnet.cli import main\n"
-        f"pool.job_command = lambda folder: [sys.executable, '-S', '-c', {_FINISH!r}, str(folder)]\n"
+        f"job = lambda folder: [sys.executable, '-S', '-c', {_FINISH!r}, str(folder)]\n"
+        "pool.launch.__kwdefaults__['command'] = job\n"
         "sys.exit(main(sys.argv[1:]))"
     )
     few, many = 1, jobs // 2

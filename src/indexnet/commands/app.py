@@ -11,7 +11,7 @@ import tempfile
 import threading
 from pathlib import Path
 
-from indexnet.core.console import DEVICE_HELP, MEMORY_HELP
+from indexnet.core.console import DEVICE_HELP, MEMORY_HELP, tell
 from indexnet.core.errors import UserError
 from indexnet.inference.app import ADDRESS
 from indexnet.inference.methods import METHODS_HELP
@@ -58,7 +58,7 @@ def main(args: argparse.Namespace) -> int:
             from indexnet.inference.app.session import Session
 
             serve(Session(task, meta), Path(folder), args.checkpoint.name, port, limit)
-            print(f"the page is at http://{ADDRESS}:{port} (only on this machine); Ctrl-C ends it", flush=True)
+            tell(f"the page is at http://{ADDRESS}:{port} (only on this machine); Ctrl-C ends it")
             ended.wait()
         os._exit(0)  # Python would wait for open connections, and for a prediction, which cannot be interrupted
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from indexnet.core.console import allow_anywhere, warn
+from indexnet.core.console import allow_anywhere, tell, warn
 from indexnet.core.errors import UserError
 from indexnet.inference.image_files import add_image_arguments
 
@@ -104,7 +104,7 @@ def main(args: argparse.Namespace) -> int:
     outcome = do_each(items, work, "comparing")
     if outcome.done:
         atomic_write(page, html_page(methods, written))
-        print(f"{len(outcome.done)} of {len(items)} images compared; open {page}")
+        tell(f"{len(outcome.done)} of {len(items)} images compared; open {page}")
         plain = [caption for caption in captions if caption not in mapped]
         if plain:
             warn(f"without index maps, by the nature of the operator: {', '.join(plain)}")

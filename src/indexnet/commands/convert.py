@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from indexnet.core.console import tell
+
 HELP = "convert a checkpoint of the released matting code (.pth.tar)"
 
 
@@ -32,12 +34,12 @@ def main(args: argparse.Namespace) -> int:
 
     convert(args.input, args.output, family=args.family, overwrite=args.overwrite)
     meta = load_checkpoint(args.output)["indexnet"]
-    print(f"wrote {args.output}")
-    print(f"recognised: {meta['task']['name']}, network {meta['network']['name']}")
+    tell(f"wrote {args.output}")
+    tell(f"recognised: {meta['task']['name']}, network {meta['network']['name']}")
     for line in _described(meta["network"]):
-        print(f"  {line}")
+        tell(f"  {line}")
     if meta["notice"]:
-        print(f"notice: {meta['notice']}")
+        tell(f"notice: {meta['notice']}")
     return 0
 
 

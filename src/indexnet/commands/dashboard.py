@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from indexnet.core.console import tell
 from indexnet.core.errors import UserError
 
 HELP = "make the W&B workspace and report of an experiment: files, or with --publish on the server"
@@ -31,15 +32,13 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         UserError: unknown experiment or data, wandb-workspaces is missing, or W&B cannot be used for ``--publish``.
     """
-    from indexnet.core.paths import DEFAULT_RUNS
+    from indexnet.core.paths import runs_folder
     from indexnet.report.build import build
     from indexnet.run.run_sets import choose, find_run_sets
     from indexnet.run.tables import load_experiment
 
     experiment = load_experiment(args.experiment)
-    base = Path(args.runs or DEFAULT_RUNS)
-    if args.runs is not None and not base.is_dir():
-        raise UserError(f"--runs {args.runs}: there is no such folder; give the folder that the runs were written to.")
+    base = runs_folder(args.runs)
     runs = choose(find_run_sets(base, experiment.name), args.data, str(base / experiment.name))
     table = build(experiment, runs)
     try:
@@ -50,12 +49,12 @@ def main(args: argparse.Namespace) -> int:
         ) from error
     folder = Path(args.output or Path("reports") / experiment.name / "dashboard")
     paths = write(table, folder, args.entity or "", args.project)
-    print(f"Workspace: {paths[0]}\nReport: {paths[1]}")
+    tell(f"Workspace: {paths[0]}\nReport: {paths[1]}")
     upload = f"`wandb sync {base / experiment.name}/*/*/*/wandb` uploads runs that were logged offline"
     if not args.publish:
-        print(f"Nothing is on a server yet: --publish saves both there; {upload}.")
+        tell(f"Nothing is on a server yet: --publish saves both there; {upload}.")
         return 0
     for what, address in publish(table, folder, args.entity, args.project).items():
-        print(f"Published {what}: {address}")
-    print(f"They show what is there; {upload}.")
+        tell(f"Published {what}: {address}")
+    tell(f"They show what is there; {upload}.")
     return 0

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from indexnet.core.console import allow_anywhere, error_console, say
+from indexnet.core.console import allow_anywhere, error_console, say, tell
 from indexnet.core.errors import UserError
 from indexnet.core.files import format_bytes
 
@@ -77,18 +77,18 @@ def _check(name: str, words: Sequence[str], full: bool) -> int:
     elif folder := options.get("backgrounds"):
         found = [check_folder(Path(folder))]
     else:
-        print(f"{info.name} makes its samples itself: nothing to check.")
+        tell(f"{info.name} makes its samples itself: nothing to check.")
         return 0
     problems = list(dict.fromkeys(problem for split in found for problem in split.problems))
     _print_table(f"{info.name}: {info.title}", found)
     _print_problems(problems)
     took = time.monotonic() - started
     if problems:
-        print(f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}, found in {took:.1f} s.")
+        tell(f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}, found in {took:.1f} s.")
         if info.layout and not any(split.count for split in found):
-            print(f"expected files: {info.layout}")
+            tell(f"expected files: {info.layout}")
         return 2
-    print(f"all files are as they should be, checked in {took:.1f} s.")
+    tell(f"all files are as they should be, checked in {took:.1f} s.")
     return 0
 
 
@@ -184,9 +184,9 @@ _SHOWN = 20  # problems that are listed; the others are counted
 def _print_problems(problems: Sequence[str]) -> None:
     """Print the first twenty sentences and count the others."""
     for problem in problems[:_SHOWN]:
-        print(problem)
+        tell(problem)
     if len(problems) > _SHOWN:
-        print(f"... and {len(problems) - _SHOWN} more.")
+        tell(f"... and {len(problems) - _SHOWN} more.")
 
 
 _WHAT = {"test": "test", "training": "train", "foregrounds": "foregrounds"}
@@ -219,15 +219,15 @@ def _prepare(args: argparse.Namespace) -> int:
         _print_problems(problems)
         took = time.monotonic() - started
         if problems:
-            print(f"{title}: {len(problems)} of {total} files are not as written, found in {took:.1f} s.")
+            tell(f"{title}: {len(problems)} of {total} files are not as written, found in {took:.1f} s.")
             return 2
-        print(f"{title}: all {total} files in {batch.folder} have their checksums ({took:.1f} s).")
+        tell(f"{title}: all {total} files in {batch.folder} have their checksums ({took:.1f} s).")
         return 0
     done = prepare(batch, title, args.jobs, lambda text: say(error_console(), text))
     if done.before == done.total:
-        print(f"{title}: nothing to do, all {done.total} files are in {batch.folder}.")
+        tell(f"{title}: nothing to do, all {done.total} files are in {batch.folder}.")
         return 0
-    print(
+    tell(
         f"{title}: {batch.own} in {batch.folder}; {done.written} files ({format_bytes(done.nbytes)}) written in "
         f"{time.monotonic() - started:.1f} s" + (f", {done.before} were there before." if done.before else ".")
     )
@@ -235,5 +235,5 @@ def _prepare(args: argparse.Namespace) -> int:
         return 0
     _print_problems(done.problems)
     missing = done.total - done.before - done.written
-    print(f"{missing} of {done.total} files are missing; mend this, then the same command goes on.")
+    tell(f"{missing} of {done.total} files are missing; mend this, then the same command goes on.")
     return 3 if done.written or done.before else 2

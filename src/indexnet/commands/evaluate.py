@@ -6,7 +6,7 @@ import argparse
 import time
 from typing import TYPE_CHECKING, Any
 
-from indexnet.core.console import warn
+from indexnet.core.console import tell, warn
 from indexnet.core.errors import UserError
 from indexnet.inference.methods import add_method_arguments, default_folder, describe, prepare, source_of, split_words
 
@@ -127,12 +127,12 @@ def main(args: argparse.Namespace) -> int:
         print_comparison(title, comparison)
     else:
         print_single(f"{methods[0].source.name} on {title}", found[0])
-    print(f"{comparison.images} of {count} images in {total:.1f} s on {setup.device}; written to {folder}")
+    tell(f"{comparison.images} of {count} images in {total:.1f} s on {setup.device}; written to {folder}")
     for method in methods:
         if tiles := method.task.tiled:
-            print(f"{method.caption}: {tiles} images ran in tiles, --memory {args.memory}")
+            tell(f"{method.caption}: {tiles} images ran in tiles, --memory {args.memory}")
     if page is not None:
-        print(f"the worst images: {page}")
+        tell(f"the worst images: {page}")
     failed = {who for scores in found for who, _ in scores.failed}
     if failed:
         names = ", ".join(sorted(failed))

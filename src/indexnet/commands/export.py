@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from indexnet.core.console import tell
 from indexnet.core.errors import UserError
 from indexnet.inference.export import SUFFIXES, describe, export, require_onnx
 
@@ -50,13 +51,13 @@ def main(args: argparse.Namespace) -> int:
     facts = describe(module, task, meta, sha256_file(args.checkpoint))
     content, differences = export(module, args.format, facts)
     atomic_write(output, content)
-    print(f"wrote {output} ({len(content) / 1e6:.1f} MB, {args.format})")
+    tell(f"wrote {output} ({len(content) / 1e6:.1f} MB, {args.format})")
     for kind in ("inputs", "outputs"):
         for entry in facts[kind]:
-            print(f"{kind[:-1]} {entry['name']}: float32 ({', '.join(map(str, entry['shape']))}), {entry['meaning']}")
-    print(f"height and width: {facts['sizes']}")
+            tell(f"{kind[:-1]} {entry['name']}: float32 ({', '.join(map(str, entry['shape']))}), {entry['meaning']}")
+    tell(f"height and width: {facts['sizes']}")
     for difference in differences:
-        print(f"checked against PyTorch, {difference}")
+        tell(f"checked against PyTorch, {difference}")
     if "notice" in facts:
-        print(f"notice: {facts['notice']}")
+        tell(f"notice: {facts['notice']}")
     return 0

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from indexnet.core.console import MEMORY_HELP, allow_anywhere, warn
+from indexnet.core.console import MEMORY_HELP, allow_anywhere, tell, warn
 from indexnet.core.errors import UserError
 from indexnet.inference.image_files import Item, add_image_arguments, check_output
 from indexnet.inference.image_loop import ReadAhead, do_each, list_failures
@@ -132,9 +132,9 @@ def main(args: argparse.Namespace) -> int:
         outcome = do_each(todo, work, "predicting")
     took = time.monotonic() - begun
     if outcome.done:
-        print(f"{len(outcome.done)} of {len(items)} written to {args.output} in {took:.1f} s on {device}")
+        tell(f"{len(outcome.done)} of {len(items)} written to {args.output} in {took:.1f} s on {device}")
     if snapped:
-        print(f"trimaps with other values than 0, 128 and 255: {len(snapped)}; pixels snapped: {sum(snapped)}")
+        tell(f"trimaps with other values than 0, 128 and 255: {len(snapped)}; pixels snapped: {sum(snapped)}")
     if kept:
         names = ", ".join(f"{item.stem}.png" for item in kept)
         warn(f"results that existed and were kept: {len(kept)} ({names}); --overwrite replaces them.")

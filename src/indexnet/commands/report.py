@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indexnet.core.errors import UserError
-from indexnet.core.paths import DEFAULT_RUNS
+from indexnet.core.paths import runs_folder
 
 if TYPE_CHECKING:
     from indexnet.report.table import Table
@@ -45,12 +45,7 @@ def main(args: argparse.Namespace) -> int:
     from indexnet.run.tables import load_experiment
 
     experiment = load_experiment(args.experiment)
-    base = Path(args.runs or DEFAULT_RUNS)
-    if args.runs is not None and not base.is_dir():  # a mistyped folder must not look like a table without runs
-        raise UserError(
-            f"--runs {args.runs}: there is no such folder; give the folder that the runs were written to "
-            f"(paths.runs, by default {DEFAULT_RUNS})."
-        )
+    base = runs_folder(args.runs)
     sets = find_run_sets(base, experiment.name)
     runs = choose(sets, args.data, str(base / experiment.name))
     others = [each.name for each in sets if each is not runs]

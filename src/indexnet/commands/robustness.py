@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from indexnet.core.console import print_table, warn
+from indexnet.core.console import print_table, tell, warn
 from indexnet.core.errors import UserError
 from indexnet.inference.methods import add_method_arguments, default_folder, describe, prepare, source_of, split_words
 
@@ -123,7 +123,7 @@ def main(args: argparse.Namespace) -> int:
     remark += ", in robustness.csv and the plot" if bounded else ""
     print_table(_table(comparison, curves, names, title), remark)
     count = sum(setup.counts.values())
-    print(f"{comparison.images} of {count} images in {took:.1f} s on {setup.device}; written to {folder}")
+    tell(f"{comparison.images} of {count} images in {took:.1f} s on {setup.device}; written to {folder}")
     if failed:
         listed = ", ".join(sorted({entry["name"] for entry in failed}))
         warn(f"not measured, for the reasons above, and left out everywhere: {listed}")

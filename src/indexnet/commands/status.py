@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from indexnet.core.errors import UserError
-from indexnet.core.paths import DEFAULT_RUNS
+from indexnet.core.paths import DEFAULT_RUNS, runs_folder
 from indexnet.sweep.status import STATUS_WORDS, RunState, Setting, find_settings
 
 if TYPE_CHECKING:
@@ -42,9 +41,7 @@ def main(args: argparse.Namespace) -> int:
     from indexnet.run.tables import load_experiment
 
     experiment = load_experiment(args.experiment)
-    runs = Path(args.runs or DEFAULT_RUNS)
-    if args.runs is not None and not runs.is_dir():
-        raise UserError(f"--runs {args.runs}: there is no such folder; give the one that the runs were written to.")
+    runs = runs_folder(args.runs)
     settings = find_settings(runs, experiment)
     if args.data is not None:
         chosen = [each for each in settings if each.name == args.data]

@@ -31,6 +31,20 @@ def experiments_dir() -> Path:
     return data_root() / "experiments"
 
 
+def runs_folder(given: str | None) -> Path:
+    """Return the folder of the runs that a command reads.
+
+    Raises:
+        UserError: the one given is not there; a mistyped folder must not look like a table without runs.
+    """
+    if given is not None and not Path(given).is_dir():
+        raise UserError(
+            f"--runs {given}: there is no such folder; give the folder that the runs were written to (paths.runs, by "
+            f"default {DEFAULT_RUNS})."
+        )
+    return Path(given or DEFAULT_RUNS)
+
+
 def own_dirs() -> list[Path]:
     """Return the folders of a person's own that :data:`VARIABLE` names.
 

@@ -199,11 +199,14 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """Build the error for an unknown name of a registry."""
     names = sorted(known)
-    return UserError(f"unknown {kind} {shown(name)}.{_hint(name, names)} Known: {', '.join(names)}.")
+    return UserError(f"unknown {kind} {shown(name)}.{did_you_mean(name, names)} Known: {', '.join(names)}.")
 
 
-def _hint(name: str, known: Iterable[str]) -> str:
-    guess = nearest(name, known)
+def did_you_mean(name: Any, known: Iterable[Any]) -> str:
+    """Return the end of a complaint, `` Did you mean 'hin'?``; empty where no text of ``known`` is near."""
+    if not isinstance(name, str):
+        return ""
+    guess = nearest(name, [each for each in known if isinstance(each, str)])
     return f" Did you mean {guess!r}?" if guess else ""
 
 
@@ -226,4 +229,4 @@ def check_options(what: str, target: Callable[..., Any], options: Mapping[str, A
     for key in options:
         if key not in known:
             listed = ", ".join(known) or "none"
-            raise UserError(f"{what} has no option {key!r}.{_hint(key, known)} Its options: {listed}.")
+            raise UserError(f"{what} has no option {key!r}.{did_you_mean(key, known)} Its options: {listed}.")

@@ -126,8 +126,7 @@ def _remark(comparison: Comparison, star: str) -> str:
 
 def heading(key: str, info: MetricInfo) -> str:
     """Write a metric's name, with its split's where it has one, and its unit."""
-    unit = f" ({info.unit})" if info.unit else ""
-    return f"{key.rpartition('/')[0]} {info.title}{unit}".strip()
+    return f"{key.rpartition('/')[0]} {info.heading}".strip()
 
 
 def arrow(info: MetricInfo) -> str:

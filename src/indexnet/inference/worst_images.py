@@ -49,7 +49,7 @@ class WorstImages:
     def __init__(self, task: Task, count: int, captions: Sequence[str]) -> None:
         self.task, self.count, self.captions = task, count, list(captions)
         self.metric = task.create_metrics()[task.metric_names[0]].info
-        self._measured = f"{self.metric.title} ({self.metric.unit})" if self.metric.unit else self.metric.title
+        self._measured = self.metric.heading
         self.kept: list[_Shown] = []
 
     def watch(self, method: int) -> Watch:

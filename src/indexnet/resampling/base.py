@@ -17,7 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 from torch import Tensor, nn
 
 from indexnet.core.errors import UserError, shown
-from indexnet.core.registry import Registry, nearest
+from indexnet.core.registry import Registry, did_you_mean
 
 NONE = "none"
 """The name of the absence of an operator, see :mod:`indexnet.resampling.none`."""
@@ -158,10 +158,8 @@ class ResamplingStage(nn.Module, ABC):
         # True == 1, so membership alone would take a bool for a number and the reverse.
         if any(value == choice and type(value) is type(choice) for choice in choices):
             return
-        guess = nearest(value, [c for c in choices if isinstance(c, str)]) if isinstance(value, str) else None
-        hint = f" Did you mean {guess!r}?" if guess else ""
-        known = ", ".join(repr(choice) for choice in choices)
-        raise UserError(f"resampling {self.info.name!r}: {option}={shown(value)} is not one of {known}.{hint}")
+        said = f"{option}={shown(value)} is not one of {', '.join(map(repr, choices))}.{did_you_mean(value, choices)}"
+        raise UserError(f"resampling {self.info.name!r}: {said}")
 
     def check_positive(self, option: str, value: Any, *, odd: bool = False) -> None:
         """Refuse a value of an option that is not a positive (odd) integer.

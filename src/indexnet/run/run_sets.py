@@ -14,7 +14,7 @@ import yaml
 
 from indexnet.core.errors import UserError
 from indexnet.core.files import read_json
-from indexnet.core.registry import nearest
+from indexnet.core.registry import did_you_mean
 from indexnet.run.record import Record, RecordError, is_number, read_progress
 
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
@@ -134,10 +134,8 @@ def choose(sets: list[RunSet], name: str | None, where: str) -> RunSet | None:
         if each.name == name:
             return each
     known = [each.name for each in sets]
-    guess = nearest(name, known)
-    hint = f" Did you mean {guess!r}?" if guess else ""
     present = f"present: {', '.join(sorted(known))}" if known else "there are no runs at all; leave --data out"
-    raise UserError(f"--data {name!r}: no such data and budget under {where};{hint} {present}.")
+    raise UserError(f"--data {name!r}: no such data and budget under {where};{did_you_mean(name, known)} {present}.")
 
 
 def seed_of(folder: Path) -> int | None:

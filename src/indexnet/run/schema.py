@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 
 from indexnet.core.annotations import Rule, fits, in_words
 from indexnet.core.errors import UserError, shown
-from indexnet.core.registry import nearest
+from indexnet.core.registry import did_you_mean, nearest
 
 Positive = Annotated[int, Rule("a positive integer", lambda value: value > 0)]
 Count = Annotated[int, Rule("an integer of at least 0", lambda value: value >= 0)]
@@ -236,9 +236,7 @@ def check_value(key: str, value: Any, annotation: Any) -> None:
         UserError: it has another.
     """
     if not fits(value, annotation):
-        choices = [each for each in typing.get_args(annotation) if isinstance(each, str)]
-        guess = nearest(value, choices) if isinstance(value, str) else None
-        hint = f" Did you mean {guess!r}?" if guess else ""
+        hint = did_you_mean(value, typing.get_args(annotation))
         raise UserError(f"{key}={shown(value)} must be {in_words(annotation)}.{hint}")
 
 

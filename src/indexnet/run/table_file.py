@@ -220,7 +220,7 @@ class Reader:
                 raise self.error(f"the pending column {metric!r} needs a title and higher_is_better.")
             title = node.get("title")
             if title is None and info is not None:
-                title = f"{split} {info.title}".strip() + (f" ({info.unit})" if info.unit else "")
+                title = f"{split} {info.heading}".strip()
             better = node.get("higher_is_better", info.higher_is_better if info else None)
             digits = node.get("digits", 3)
             if type(digits) is not int or digits < 0:

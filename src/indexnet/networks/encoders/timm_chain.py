@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from indexnet.core.errors import UserError
-from indexnet.core.registry import nearest
+from indexnet.core.registry import did_you_mean
 from indexnet.networks.layers import evaluating, run_on_meta
 
 ADVICE = "such as mobilenetv2_100, mobilenetv1_100, resnet34, efficientnet_b0, vgg16_bn or mobilenetv2_released"
@@ -31,8 +31,7 @@ def create_timm_model(name: str, in_channels: int, output_stride: int = 32, pret
     import timm
 
     if not timm.is_model(name):
-        guess = nearest(name, ["mobilenetv1_fastdepth", "mobilenetv2_released", *timm.list_models()])
-        hint = f" Did you mean {guess!r}?" if guess else ""
+        hint = did_you_mean(name, ["mobilenetv1_fastdepth", "mobilenetv2_released", *timm.list_models()])
         raise UserError(
             f"unknown encoder {name!r}.{hint} Known: mobilenetv2_released, mobilenetv1_fastdepth and timm's "
             f"convolutional models."
