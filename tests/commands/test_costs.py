@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import yaml
 
 from indexnet.cli import main
 from indexnet.commands.costs import Cell, as_printed, count, show
@@ -134,3 +135,26 @@ def test_every_printed_cost_agrees_or_is_declared_not_to(name):
         # nothing is printed that is not counted
         cells = sum(bool(row.printed[key]) for row in found.base_rows if not row.pending for key in COST_CELLS)
         assert sum(len(line.cells) for line in lines) == cells
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("network.in_channels=0", "network.in_channels=0 must be"),
+        ("network.in_channels=2.5", "network.in_channels=2.5 must be"),
+        ("+network.foo=1", "has no option 'foo'"),
+        ("+task.foo=1", "has no option 'foo'"),
+        ("network.widths=abc", "network.widths='abc' must be"),
+        ("optimizer.lr=no", "optimizer.lr='no' must be"),
+    ],
+)
+def test_a_mistake_in_a_row_is_one_sentence(override, sentence, tmp_path, monkeypatch, mistake):
+    (tmp_path / "experiments").mkdir()
+    row = {"name": "wrong", "label": "Wrong", "overrides": ["resampling=max_unpool", override]}
+    table = {"name": "mine", "title": "Mine", "source": "us", "columns": [{"metric": "psnr"}], "rows": [row]}
+    text = "# @package _global_\n" + yaml.safe_dump(
+        {"defaults": [{"override /task": "reconstruction"}], "experiment": table}
+    )
+    (tmp_path / "experiments" / "mine.yaml").write_text(text)
+    monkeypatch.setenv("INDEXNET_EXPERIMENTS", str(tmp_path))
+    mistake(main(["costs", "mine"]), sentence)

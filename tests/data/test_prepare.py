@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_support import COUNTS, prepare, write_composition1k, write_matting_folder
+from data_support import COUNTS, prepare, write_aim500, write_composition1k, write_matting_folder
 from indexnet.cli import main
 from indexnet.core.locks import exclusive
+from indexnet.data import create_data
 from indexnet.data.io.images import read_alpha, read_image, write_png
 from indexnet.data.matting.estimate import estimate_foreground
 
@@ -76,6 +77,16 @@ def test_training_composites(shipped):
     clear = alpha == 0
     assert clear.any()
     assert np.array_equal(read_image(merged / "c_1.png")[clear], behind[: alpha.shape[0], : alpha.shape[1]][clear])
+
+
+def test_trimaps_are_made_where_none_are_shipped(tmp_path):
+    write_composition1k(tmp_path / "in", trimaps=False)
+    assert prepare(tmp_path / "in", tmp_path / "out") == 0
+    live = create_data("composition1k", root=str(tmp_path / "in"), per_foreground=2, test_per_foreground=3).test()
+    for i in range(len(live)):
+        path = tmp_path / f"out/Test_set/trimaps/{live.name(i)}.png"
+        trimap = live.sample(i, np.random.default_rng())["trimap"][0] * 255
+        assert np.array_equal(read_image(path)[..., 0], trimap.round().numpy())
 
 
 def test_a_command_that_was_killed_goes_on(shipped, capsys):
@@ -286,6 +297,16 @@ def test_estimated_foregrounds(tmp_path, capsys):
     assert "nothing to do" in capsys.readouterr().out
     options = ["per_foreground=1", "test_per_foreground=1", f"foregrounds={output}"]
     assert main(["data", "check", "matting_folder", f"root={root}", *options]) == 0
+
+
+def test_the_substitute_of_aim500(tmp_path):
+    write_aim500(tmp_path / "in")
+    words = ["composites=true", "per_foreground=2", "test_per_foreground=3", "test_count=2"]
+    command = ["data", "prepare", "aim500", f"root={tmp_path / 'in'}", f"output={tmp_path / 'out'}", *words]
+    assert main([*command, "--jobs", "1"]) == 0
+    assert main([*command, "training", "--jobs", "1"]) == 0
+    merged = sorted(path for path in tmp_path.glob("out/*/merged/*.png"))
+    assert len(merged) == 3 * 2 + 2 * 3
 
 
 @pytest.mark.long

@@ -81,6 +81,17 @@ def test_the_search_for_references_finds_them():
     assert not outside('<style></style><img src="data:image/png;base64,AA"><link rel="icon" href="data:,">')
 
 
+def test_banner_where_the_budget_ranks_nothing(tmp_path):
+    fill(tmp_path)
+    page = html.page(table_of(tmp_path, ranks=False), "")
+    assert 'class="banner"' in page
+    assert "ranks nothing" in page
+    assert 'class="best' not in page
+    ranked = html.page(table_of(tmp_path), "")
+    assert 'class="banner"' not in ranked
+    assert 'class="best' in ranked
+
+
 def test_headings_descend_one_at_a_time_and_cells_have_heads(tmp_path):
     fill(tmp_path)
     checker = check(html.page(table_of(tmp_path), ""))

@@ -270,6 +270,9 @@ def test_no_run_folder(tmp_path):
         (["resampling.family=hin,m2o"], "is a list of values; give -m to sweep over them, or one value."),
         (["-m", "optimizer.lr=interval(a,b)"], "interval(a,b) takes two numbers"),
         (["task=reconstruction", "data.root=/x"], "this data set reads no folder"),
+        (["--config-dir", "/gone", "seed=1"], "indexnet: the configuration cannot be composed: Additional config dir"),
+        (["-m", "seed=0,1", "fail_fast=${nosuch}"], "fail_fast cannot be resolved"),
+        (["-m", "seed=0,1", "plugins=???"], "plugins cannot be resolved"),
     ],
 )
 def test_mistakes_that_hydra_finds_are_said_with_a_remedy(arguments, sentence, capsys, tmp_path, monkeypatch):

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from indexnet.cli import main
 from indexnet.networks.checkpoint import load_network
 from indexnet.run.folder import RunFolder
 from indexnet.run.job import run_job
 from indexnet.run.run_sets import find_run_sets, read_curve, read_per_image, read_pictures
+from indexnet.run.schema import read_config
 from run_support import losses, weights
 
 SETTING = Path("runs/quickstart/photos-smoke")
@@ -65,6 +67,21 @@ def test_what_a_report_says(earlier, capsys):
     assert list(read_per_image(finished)) == ["psnr", "ssim", "mae", "rmse"]
     assert [step for step, _ in read_curve(finished)] == [0, 1, 2, 3, 4, 5]
     assert [picture.kind for picture in read_pictures(finished)] == ["input", "output", "error"]
+
+
+def test_a_configuration_from_before_a_key_was_there(earlier, capsys):
+    """A folder whose configuration lacks what has a default now goes on; one that lacks a group is told."""
+    path = earlier[1].path / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    assert read_config({**config, "protocol": None}).protocol == {}
+    del config["logger"]["mode"]
+    assert read_config(config).logger.mode == "auto"
+    del config["trainer"]
+    path.write_text(yaml.safe_dump(config))
+    assert main(["job", str(earlier[1].path)]) == 2
+    said = capsys.readouterr().err
+    assert "config.yaml lacks trainer.accelerator" in said or "config.yaml lacks trainer" in said
+    assert len(said.splitlines()) == 1
 
 
 def test_the_network_of_a_checkpoint(earlier, capsys):

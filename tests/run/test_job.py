@@ -265,6 +265,18 @@ def test_a_damaged_file_met_by_a_worker_is_one_sentence(tmp_path):
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.long
+def test_wandb_stays_offline_and_inside_the_run(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_API_KEY", "")
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.chdir(tmp_path)
+    folder = prepare_run(tmp_path / "runs", *RECONSTRUCTION, "logger=wandb", "resampling=bilinear")
+    assert job_process(folder).returncode == 0
+    assert list(folder.path.glob("wandb/offline-run-*/*.wandb"))
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
 def test_sync_batchnorm_needs_gpus(tmp_path, monkeypatch, capsys):
     several = [*RECONSTRUCTION, "trainer.sync_batchnorm=true", "trainer.devices=2"]
     with pytest.raises(UserError, match=r"trainer\.sync_batchnorm=true works on GPUs only"):

@@ -42,14 +42,16 @@ class FrozenLauncher(Launcher):
         Raises:
             UserError: a configuration, a folder or the cluster does not work out; nothing has been started.
         """
+        from indexnet.run.config import sweep_options
         from indexnet.sweep.frozen import frozen_jobs
 
+        own = sweep_options(self.config)
         configs = frozen_jobs(self.config, self.context, job_overrides)
         outcomes = self.run(
             configs,
             job_titles(configs, job_overrides),
-            fail_fast=bool(self.config.fail_fast),
-            retry_failed=bool(self.config.retry_failed),
+            fail_fast=own["fail_fast"],
+            retry_failed=own["retry_failed"],
             arguments=sys.argv[1:],
         )
         say_what_next(configs)

@@ -85,8 +85,9 @@ def start_launcher(context: HydraContext, task_function: TaskFunction, config: D
     from omegaconf import open_dict
 
     from indexnet.core.registry import load_plugins
+    from indexnet.run.config import sweep_options
 
-    load_plugins(config.plugins)
+    load_plugins(sweep_options(config)["plugins"])
     ours = "hydra_plugins.indexnet_plugins.cluster_launcher"
     for theirs, name in (("SlurmLauncher", "ClusterLauncher"), ("LocalLauncher", "LocalClusterLauncher")):
         if config.hydra.launcher._target_ == f"hydra_plugins.hydra_submitit_launcher.submitit_launcher.{theirs}":

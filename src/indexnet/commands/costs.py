@@ -114,13 +114,16 @@ def row_costs(experiment: Experiment, row: Row) -> Costs:
     """Count one row for the input size and with the overrides that the table prints costs for."""
     from indexnet.core.registry import load_plugins
     from indexnet.networks import count_costs
-    from indexnet.run.checks import network_without_memory
+    from indexnet.run.checks import check_open, network_without_memory
     from indexnet.run.config import compose, to_plain
     from indexnet.run.settle import settle_network, without_sweep
 
-    composed = compose([f"experiments={experiment.name}", *row.overrides, *experiment.cost_overrides])
+    overrides = [*row.overrides, *experiment.cost_overrides]
+    composed = compose([f"experiments={experiment.name}", *overrides])
     plain = without_sweep(to_plain(composed))  # not frozen: that composes the row twice more, and imports its task
     load_plugins(plain.get("plugins"))
+    if any(word.lstrip("+~").startswith(("task.", "optimizer.", "schedule.")) for word in overrides):
+        check_open(plain)  # imports Lightning, so only where a row says something of these
     config = settle_network(plain)
     network = network_without_memory(config)
     side = config["task"]["costs_size"]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from indexnet.core.console import allow_anywhere, error_console, say, tell
+from indexnet.core.console import allow_anywhere, error_console, output_console, say, tell
 from indexnet.core.errors import UserError
 from indexnet.core.files import format_bytes
 
@@ -147,13 +147,9 @@ def _create(name: str, tasks: Sequence[str], options: dict[str, Any]) -> list[Da
 def _print_table(title: str, found: Sequence[Found]) -> None:
     """Print a line per split."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=120)
     table = Table(box=box.SIMPLE_HEAD, title=Text(title), title_justify="left", title_style="bold")
     for heading in ("task", "split", "samples", "checked", "sizes", "decoded", "problems"):
         table.add_column(heading, justify="right" if heading in ("samples", "checked", "problems") else "left")
@@ -167,7 +163,7 @@ def _print_table(title: str, found: Sequence[Found]) -> None:
             format_bytes(entry.nbytes) if entry.nbytes else "",
             str(len(entry.problems)) if entry.problems else "none",
         )
-    console.print(table)
+    output_console().print(table)
 
 
 def _format_sizes(sizes: set[tuple[int, int]]) -> str:

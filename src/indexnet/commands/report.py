@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from indexnet.core.console import create_console
 from indexnet.core.errors import UserError
 from indexnet.core.paths import runs_folder
 
@@ -36,8 +37,6 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         UserError: unknown experiment or data, no folder of runs where one was named, or files in the way.
     """
-    from rich.console import Console
-
     from indexnet.report import terminal
     from indexnet.report.build import build
     from indexnet.report.provenance import check_protocol
@@ -52,7 +51,7 @@ def main(args: argparse.Namespace) -> int:
     table = build(experiment, runs, others, check_protocol(experiment, runs, _find_changes))
     folder = Path(args.output or Path("reports") / experiment.name / (runs.name if runs else "no-runs"))
     write(table, folder, overwrite=args.overwrite)
-    console = Console(highlight=False)
+    console = create_console(highlight=False)
     terminal.show(table, console)
     console.print(f"Report: {folder / FILES[0]}", soft_wrap=True, markup=False)
     return 0

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from indexnet.core.console import create_console
 from indexnet.core.paths import DEFAULT_RUNS, runs_folder
 from indexnet.sweep.status import STATUS_WORDS, RunState, Setting, find_settings
 
@@ -78,9 +79,7 @@ def _plain(experiment: Experiment, runs: Path, settings: Sequence[Setting]) -> d
 
 
 def _show(experiment: Experiment, runs: Path, settings: Sequence[Setting]) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False)
+    console = create_console(highlight=False)
 
     def say(text: str) -> None:
         console.print(text, markup=False, soft_wrap=True)

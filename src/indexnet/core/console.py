@@ -10,19 +10,30 @@ DEVICE_HELP = "auto (the default: a GPU where there is one), cpu, cuda or cuda:N
 MEMORY_HELP = "what a prediction of matting may take: auto (what is free), none (no limit), or 4GB, 512MB"
 
 
-def error_console() -> Any:
-    """Return a rich console on the process's present stderr."""
+def create_console(file: Any = None, **options: Any) -> Any:
+    """Return a rich console on a stream, by default the process's present stdout.
+
+    Where the reader of the output has gone, as in ``indexnet list | head``, it raises ``BrokenPipeError`` as ``print``
+    does; rich alone would end the process with exit code 1.
+    """
     from rich.console import Console
 
-    return Console(file=sys.stderr)
+    class PipedConsole(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # called where the error is being handled
+
+    return PipedConsole(file=sys.stdout if file is None else file, **options)
+
+
+def error_console() -> Any:
+    """Return a rich console on the process's present stderr."""
+    return create_console(sys.stderr)
 
 
 def output_console() -> Any:
     """Return a rich console on the process's present stdout; 120 columns where that is no terminal."""
-    from rich.console import Console
-
-    console = Console(file=sys.stdout, highlight=False)
-    return console if console.is_terminal else Console(file=sys.stdout, highlight=False, width=120)
+    console = create_console(highlight=False)
+    return console if console.is_terminal else create_console(highlight=False, width=120)
 
 
 def say(console: Any, text: str) -> None:
@@ -42,9 +53,7 @@ def warn(text: str) -> None:
 
 def print_table(table: Any, remark: str = "") -> None:
     """Print a rich table on stdout and, dimmed, what is to be known about it."""
-    from rich.console import Console
-
-    console = Console(file=sys.stdout)
+    console = create_console()
     console.print(table)
     if remark:
         console.print(remark, style="dim", highlight=False, markup=False)

@@ -23,7 +23,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,9 +32,7 @@ from torch import Tensor
 
 from indexnet.core.errors import UserError
 from indexnet.core.registry import Registry
-
-if TYPE_CHECKING:
-    from indexnet.data.io.cache import Store
+from indexnet.data.io.cache import Store
 
 Sample = dict[str, Tensor | str]
 UInt8 = npt.NDArray[np.uint8]
@@ -118,8 +116,8 @@ class Dataset(ABC):
         Raises:
             UserError: a file is wrong; nothing has been trained by then.
         """
-        store: Store | None = getattr(self, "store", None)
-        return "" if store is None else store.prepare(reads)
+        store = getattr(self, "store", None)
+        return store.prepare(reads) if isinstance(store, Store) else ""
 
     def verify(self, index: int) -> None:
         """Check one sample's files as thoroughly as can be, for ``indexnet data check``.

@@ -118,7 +118,7 @@ def evaluate(
                     why = "the prediction is not finite" if diverged else "its target has no valid pixel"
                     fail(name, f"{name}: nothing in it can be measured; {why}.")
                     continue
-                row = {"name": name, "group": metric_key(split, batch["group"][place]), **measured}
+                row = {"name": name, "group": metric_key(split, samples[place]["group"]), **measured}
                 scores.rows.append(row)
                 for key, metric in metrics.items():
                     scores.sums.setdefault(metric_key(split, key), {})[name] = metric.sums[place].cpu().numpy()

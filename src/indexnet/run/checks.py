@@ -38,11 +38,23 @@ def check_open(config: Mapping[str, Any]) -> None:
     Raises:
         UserError: an unknown name or option, or a value of another type than its constructor's signature says.
     """
+    from indexnet.tasks import get_task
+
+    check_open_network(config)
+    _check_part("task", config["task"], get_task, ("costs_size", *_TASK_ARGUMENTS))
+    _check_optimizer(config["optimizer"])
+
+
+def check_open_network(config: Mapping[str, Any]) -> None:
+    """Do what :func:`check_open` does, but for the options of task and optimizer, whose classes need Lightning.
+
+    Raises:
+        UserError: as there.
+    """
     from indexnet.data import get_data
     from indexnet.networks import get_network
     from indexnet.networks.encoders import create_encoder
     from indexnet.resampling import get_resampling
-    from indexnet.tasks import get_task
 
     for group in OPEN_GROUPS:
         node = config[group]
@@ -59,7 +71,6 @@ def check_open(config: Mapping[str, Any]) -> None:
             raise UserError(f"{key} is missing; give {key}=VALUE.")
     if config["schedule"]["name"] not in _SCHEDULES:
         raise unknown_name("schedule", config["schedule"]["name"], _SCHEDULES)
-    _check_part("task", config["task"], get_task, ("costs_size", *_TASK_ARGUMENTS))
     _check_part("resampling", config["resampling"], get_resampling, ("channels", "decoder_channels"))
     _check_part("network", config["network"], get_network, ("resampling", "encoder"))
     _check_part("data", config["data"], get_data, ("task",))
@@ -73,7 +84,6 @@ def check_open(config: Mapping[str, Any]) -> None:
             f"encoder.pretrained={shown(pretrained).strip(chr(39))} is no file; give the path of a state dict, true or "
             "false."
         )
-    _check_optimizer(config["optimizer"])
 
 
 def _check_part(

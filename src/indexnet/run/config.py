@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob as Glob
 from hydra.core.override_parser.types import Override as Override
@@ -29,6 +30,8 @@ from indexnet.run.experiment import EXPERIMENT_KEYS
 from indexnet.run.schema import known_keys, nearest_key
 from indexnet.run.settle import EXPERIMENT_OWN, differences, printed_settings, settle, without_sweep
 
+_MISTAKES = (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError)
+"""What composing raises where a person's override or file is wrong."""
 _SET = (*EXPERIMENT_OWN, "n_jobs")
 """Keys of the node ``experiment`` that an override may set; the others describe the table, and its file says them."""
 
@@ -58,7 +61,7 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     check_overrides(overrides)
     try:
         return _compose(overrides)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except _MISTAKES as error:
         raise explain(error, overrides) from error
 
 
@@ -76,7 +79,7 @@ def compose_job(config: DictConfig, context: HydraContext, overrides: Sequence[s
     check_overrides(overrides)
     try:
         composed = context.config_loader.load_sweep_config(config, list(overrides))
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except _MISTAKES as error:
         raise explain(error, overrides) from error
     return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
 
@@ -120,7 +123,7 @@ def compose_command_line(arguments: Sequence[str]) -> list[DictConfig]:
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(keep)()
         except UserError:
             raise
-        except (HydraException, OmegaConfBaseException, ValueError) as error:
+        except _MISTAKES as error:
             if "'hydra/launcher/submitit_" in str(error):
                 raise UserError(
                     "a sweep on a cluster needs hydra-submitit-launcher: pip install 'indexnet[sweep]'."
@@ -173,9 +176,27 @@ def load_sweep(overrides: Sequence[str]) -> tuple[DictConfig, list[Override]]:
     try:
         loader = GlobalHydra.instance().config_loader()
         base = loader.load_configuration("config", list(overrides), run_mode=RunMode.MULTIRUN)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except _MISTAKES as error:
         raise explain(error, overrides) from error
-    return base, parse_overrides(list(base.hydra.overrides.task), loader)
+    words = OmegaConf.to_container(base.hydra.overrides.task)  # as given, `${...}` too
+    assert isinstance(words, list)
+    return base, parse_overrides([str(word) for word in words], loader)
+
+
+def sweep_options(config: DictConfig) -> dict[str, Any]:
+    """Return what a sweep's own configuration says of ``plugins``, ``fail_fast`` and ``retry_failed``, as plain data.
+
+    Raises:
+        UserError: one does not resolve. (The types are checked in the configuration of every run.)
+    """
+    found: dict[str, Any] = {}
+    for key in ("plugins", "fail_fast", "retry_failed"):
+        try:
+            value = config.get(key)
+        except OmegaConfBaseException as error:
+            raise UserError(f"{key} cannot be resolved: {str(error).splitlines()[0]}.") from error
+        found[key] = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    return found
 
 
 def follows_seed(cfg: DictConfig) -> bool:
@@ -224,6 +245,8 @@ def explain(error: Exception, overrides: Iterable[str]) -> UserError:
     if isinstance(error, UserError):  # has said it already
         return error
     text, overrides = str(error), list(overrides)
+    if isinstance(error, yaml.YAMLError):  # says the file and the line
+        return UserError(f"a file of the configuration is not valid YAML: {' '.join(text.split())}.")
     if match := re.search(r"Could not find '([^']+)'", text):
         group, _, option = match[1].partition("/")
         options = re.search(r"Available options in '[^']*':\n((?:\t.*\n?)+)", text)
@@ -264,7 +287,7 @@ def explain(error: Exception, overrides: Iterable[str]) -> UserError:
     first = f"{first[:200]}..." if len(first) > 300 else first
     first = first if first.endswith((".", "?")) else f"{first}."
     named = [each for each in overrides if each.lstrip("+~").partition("=")[0] in first]
-    said = "" if named else ", ".join(shown(each)[1:-1] for each in overrides) + ": "
+    said = "" if named or "config directory" in first else ", ".join(shown(each)[1:-1] for each in overrides) + ": "
     return UserError(f"{said}the configuration cannot be composed: {first}")
 
 

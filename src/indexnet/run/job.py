@@ -37,7 +37,7 @@ def run_job(path: Path) -> int:
     from indexnet.run.schema import read_config
 
     folder = RunFolder(path.resolve())
-    config = read_config(folder.config())
+    config = read_config(folder.config(), f"{folder.path / 'config.yaml'}")
     if config.trainer.accelerator == "cpu":  # before torch is imported: DDP warns of the strategy of fit._trainer
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from indexnet.run.loader import process_rank

@@ -75,7 +75,7 @@ class LoggerConfig:
     tensorboard: bool
     wandb: bool
     project: Text
-    mode: Mode
+    mode: Mode = "auto"
 
 
 @dataclass(frozen=True)
@@ -182,9 +182,21 @@ REQUIRED = ("task.costs_size", "optimizer.lr")
 """Keys of open groups that every configuration has."""
 
 
-def read_config(content: Mapping[str, Any]) -> Config:
-    """Return the typed view of a frozen configuration, ``read_config(content).trainer.devices``."""
-    found = {key: value for key, value in content.items() if key in _TYPES}
+def read_config(content: Mapping[str, Any], source: str = "the configuration") -> Config:
+    """Return the typed view of a frozen configuration, ``read_config(content).trainer.devices``.
+
+    Args:
+        content: plain data; earlier versions left out what has a default now.
+        source: where it stands, for messages.
+
+    Raises:
+        UserError: a key is missing.
+    """
+    found = {key: value for key, value in content.items() if key in _TYPES and not (key in SETTLED and value is None)}
+    groups = ((f"{group}.", content.get(group) or {}, kind) for group, kind in GROUPS.items())
+    for prefix, node, kind in (("", content, Config), *groups):
+        if missing := [f"{prefix}{key}" for key in _required(kind) if key not in node]:
+            raise UserError(f"{source} lacks {', '.join(missing)}; the command that made the run writes it anew.")
     for key, kind in GROUPS.items():
         found[key] = kind(**{name: value for name, value in content[key].items() if name in _types_of(key)})
     return Config(**found, content=content)

@@ -8,7 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from indexnet.core.errors import UserError
-from indexnet.run.checks import check_open, check_parts, check_schedule, check_split, schedule_options
+from indexnet.run.checks import (
+    check_open,
+    check_open_network,
+    check_parts,
+    check_schedule,
+    check_split,
+    schedule_options,
+)
 from indexnet.run.experiment import EXPERIMENT_KEYS
 from indexnet.run.folder import RunFolder, run_path
 from indexnet.run.schema import (
@@ -65,20 +72,20 @@ def settle(plain: Mapping[str, Any]) -> dict[str, Any]:
     check_open(config)
     check_schedule(config["schedule"], training.epochs)
     _reduce(config)
-    config = settle_network(config)
+    _settle_auto(config)
     check_parts(config)
     return config
 
 
 def settle_network(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration with ``auto`` settled, and nothing checked that is not needed for that; imports no task.
+    """Return a configuration whose network can be built; options of task and optimizer are not checked for that.
 
     Raises:
-        UserError: encoder, network and data do not fit together.
+        UserError: an unknown name or option, or encoder, network and data do not fit together.
     """
     config = copy.deepcopy(dict(plain))
-    _settle_encoder(config)
-    _settle_data(config)
+    check_open_network(config)
+    _settle_auto(config)
     return config
 
 
@@ -102,6 +109,11 @@ def settled_before(plain: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     config |= {key: there[key] for key in SETTLED if key in there}
     return config if config_hash(config) == config_hash(there) else None
+
+
+def _settle_auto(config: dict[str, Any]) -> None:
+    _settle_encoder(config)
+    _settle_data(config)
 
 
 def _reduce(config: dict[str, Any]) -> None:

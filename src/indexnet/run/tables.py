@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -43,6 +44,18 @@ def load_experiment(name: str) -> Experiment:
     Raises:
         UserError: there is no such experiment, or its file is wrong; the message names the file and the place.
     """
+    path, content = read_file(name)
+    from indexnet.run.table_file import Reader
+
+    return Reader(path, content, name).read()
+
+
+def read_file(name: str) -> tuple[Path, Mapping[str, Any]]:
+    """Return where the file of an experiment lies and its content, of which only the form is checked; load its plugins.
+
+    Raises:
+        UserError: there is no such experiment, or the file is not YAML with a node ``experiment``.
+    """
     files = experiment_files()
     if name not in files:
         raise unknown_name("experiment", name, files)
@@ -55,6 +68,4 @@ def load_experiment(name: str) -> Experiment:
         raise UserError(f"{path} has no mapping `experiment`, which says what the table is.")
     if "plugins" in content:  # its columns may be metrics that they register
         load_plugins(content["plugins"], f"{path}")
-    from indexnet.run.table_file import Reader
-
-    return Reader(path, content, name).read()
+    return path, content

@@ -16,6 +16,7 @@ from indexnet.run.config import (
     follows_seed,
     freeze,
     load_sweep,
+    sweep_options,
     to_plain,
 )
 from indexnet.run.schema import Positive, check_value
@@ -54,11 +55,12 @@ def compose_sweep(overrides: Sequence[str]) -> tuple[list[dict[str, Any]], int, 
     """
     with composing():
         base, asked = load_sweep(overrides)
-        load_plugins(base.plugins)  # before a table is read: its columns may be metrics that they register
+        own = sweep_options(base)
+        load_plugins(own["plugins"])  # before a table is read: its columns may be metrics that they register
         configs = _frozen(list(expand(asked)), compose)
     launcher = base.hydra.launcher  # that of a cluster has no n_jobs: all runs at a time, on one device each
     n_jobs = launcher.n_jobs if "n_jobs" in launcher else 1
-    return configs, jobs_at_a_time(base, n_jobs), bool(base.get("retry_failed", False))
+    return configs, jobs_at_a_time(base, n_jobs), own["retry_failed"] is True
 
 
 def jobs_at_a_time(config: DictConfig, n_jobs: int | None) -> int:

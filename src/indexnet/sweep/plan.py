@@ -41,9 +41,10 @@ def compose_table(name: str, overrides: Sequence[str]) -> Sweep:
     Raises:
         UserError: what ``indexnet train -m`` would refuse as well.
     """
-    from indexnet.run.tables import load_experiment
+    from indexnet.run.tables import load_experiment, read_file
     from indexnet.sweep.frozen import compose_sweep
 
+    read_file(name)  # mistakes in it are said with its name; its columns only once all plugins are there
     for text in overrides:
         if text.startswith("-") or ("=" not in text and not text.startswith("~")):
             raise UserError(f"{text!r} is no override; give group=option or group.key=value.")

@@ -106,7 +106,7 @@ def _place(runs: Path) -> Iterator[Path]:
     beside = nearest_folder(runs.resolve().parent)
     same_disk = [each for each in (beside, there) if each.stat().st_dev == there.stat().st_dev]
     disk = next((each for each in same_disk if os.access(each, os.W_OK)), Path(tempfile.gettempdir()))
-    for old in disk.glob(f"{_PREFIX}*"):
+    for old in (*disk.glob(f"{_PREFIX}*"), *there.glob(f"{_PREFIX}*")):  # the latter of earlier versions
         if (old / ".lock").exists() and not held(old / ".lock"):
             shutil.rmtree(old, ignore_errors=True)
     with (

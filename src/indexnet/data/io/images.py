@@ -341,8 +341,9 @@ def image_names(folder: str | Path) -> list[str]:
     try:
         names = _ending(folder, SUFFIXES)
     except OSError as error:
-        what = "is not a folder" if Path(folder).exists() else "does not exist"
-        raise UserError(f"{folder} {what}; name a folder of images.") from error
+        what = {FileNotFoundError: "does not exist", NotADirectoryError: "is not a folder"}
+        why = what.get(type(error), f"cannot be read ({error.strerror})")
+        raise UserError(f"{folder} {why}; name a folder of images.") from error
     if not names:
         others = _ending(folder, OTHER_SUFFIXES)
         shown = f" but {', '.join(others[:5])}{', ...' if len(others) > 5 else ''}" if others else ""
