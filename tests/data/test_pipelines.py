@@ -175,6 +175,13 @@ def test_distances_decide_as_the_exact_ones(seed):
         assert np.array_equal(near <= distance, exact <= distance)
 
 
+def test_a_background_that_is_hardly_enlarged():
+    """OpenCV copies where the sizes before and after are equal, whatever the factors."""
+    background = np.random.default_rng(0).integers(0, 256, (23, 31, 3), dtype=np.uint8)
+    whole = cover(background, (8, 32), shrink=False)
+    assert np.array_equal(covered_window(background, (8, 32), 0, 0, 8), whole[:8, :8])
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_a_part_of_a_background_is_that_of_the_whole(data):

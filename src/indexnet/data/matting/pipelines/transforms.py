@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from indexnet.data.base import UInt8
-from indexnet.data.matting.compositing import composite
+from indexnet.data.matting.compositing import composite, cover
 from indexnet.data.matting.pipelines.base import Targets
 
 FAR = 255
@@ -124,9 +124,10 @@ def covered_window(background: UInt8, size: tuple[int, int], top: int, left: int
         return background[top : top + side, left : left + side]
     rows, fy, skip_y = _needed(bg_height, math.ceil(bg_height * ratio), top, side)
     columns, fx, skip_x = _needed(bg_width, math.ceil(bg_width * ratio), left, side)
-    scaled = np.asarray(
-        cv2.resize(background[rows, columns], None, fx=fx, fy=fy, interpolation=cv2.INTER_CUBIC), np.uint8
-    )
+    part = background[rows, columns]
+    if (round(part.shape[0] * fy), round(part.shape[1] * fx)) == part.shape[:2]:  # OpenCV would copy it as it is
+        return cover(background, size, shrink=False)[top : top + side, left : left + side]
+    scaled = np.asarray(cv2.resize(part, None, fx=fx, fy=fy, interpolation=cv2.INTER_CUBIC), np.uint8)
     return scaled[skip_y : skip_y + side, skip_x : skip_x + side]
 
 
