@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,29 @@ if TYPE_CHECKING:
     from indexnet.networks import Network
 
 _SCHEDULES: dict[str, tuple[str, ...]] = {"constant": (), "multistep": ("milestones", "gamma")}
+_COMPLAINTS = {
+    r"Ambiguous value for argument '([^']*)'": "{} is a list of values; give -m to sweep over them, or one value.",
+    r"Sweep parameters '(.*)' requires --multirun": "{} stands for several values; give -m to try them, or one value.",
+    r"force-add of config groups is not supported: '(.*)'": "{} is a config group; leave out the ++.",
+    r"An item is already at '([^']+)'": "+{}: there is such a key already; leave out the +.",
+    r"Could not delete from config\. '([^']+)'": "~{0}: {0} does not exist, so there is nothing to leave out.",
+    r"Could not delete from config\. The value of '([^']+)'": (
+        "~{0}: {0} has another value, so there is nothing to leave out."
+    ),
+    r"Error parsing override '(.*)'": (
+        "{} cannot be read as an override; the form is key=value, interval(a,b) takes two numbers, and quotes protect "
+        "brackets from the shell."
+    ),
+}
 _TASK_ARGUMENTS = ("network", "optimizer", "schedule")
+
+
+def override_complaint(text: str) -> str | None:
+    """Return the sentence for a complaint of Hydra about the form of an override, None for any other."""
+    for pattern, sentence in _COMPLAINTS.items():
+        if match := re.search(pattern, text, re.DOTALL):
+            return sentence.format(shown(match[1])[1:-1])
+    return None
 
 
 def check_open(config: Mapping[str, Any]) -> None:

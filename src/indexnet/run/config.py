@@ -26,8 +26,9 @@ from omegaconf.errors import OmegaConfBaseException
 from indexnet.core.errors import UserError, shown
 from indexnet.core.paths import conf_dir
 from indexnet.core.registry import load_plugins, nearest, unknown_name
+from indexnet.run.checks import override_complaint
 from indexnet.run.experiment import EXPERIMENT_KEYS
-from indexnet.run.schema import known_keys, nearest_key
+from indexnet.run.schema import flatten, known_keys, nearest_key
 from indexnet.run.settle import EXPERIMENT_OWN, differences, printed_settings, settle, without_sweep
 
 _MISTAKES = (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError)
@@ -260,26 +261,11 @@ def explain(error: Exception, overrides: Iterable[str]) -> UserError:
         return unknown_name(f"{group or 'config group'} option", option, known)
     if match := re.search(r"Could not override '([^']+)'", text):
         return _unknown_override(match[1], overrides)
-    if match := re.search(r"Ambiguous value for argument '([^=']+)=([^']*)'", text):
-        return UserError(f"{match[1]}={match[2]} is a list of values; give -m to sweep over them, or one value.")
-    if match := re.search(r"Sweep parameters '(.*)' requires --multirun", text, re.DOTALL):
-        return UserError(f"{shown(match[1])[1:-1]} stands for several values; give -m to try them, or one value.")
-    if match := re.search(r"force-add of config groups is not supported: '\+\+(.*)'", text, re.DOTALL):
-        return UserError(f"++{shown(match[1])[1:-1]} is a config group; leave out the ++.")
+    if sentence := override_complaint(text):
+        return UserError(sentence)
     if match := re.search(r"Error merging override (\S+)", text):
         reason = str(error.__cause__ or "").strip().splitlines()
         return UserError(f"{match[1]}: this key takes another kind of value{f' ({reason[0]})' if reason else ''}.")
-    if match := re.search(r"Error parsing override '(.*)'", text, re.DOTALL):
-        return UserError(
-            f"{shown(match[1])[1:-1]} cannot be read as an override; the form is key=value, interval(a,b) takes two "
-            "numbers, and quotes protect brackets from the shell."
-        )
-    if match := re.search(r"An item is already at '([^']+)'", text):
-        return UserError(f"+{match[1]}: there is such a key already; leave out the +.")
-    if match := re.search(r"Could not delete from config\. (?:'([^']+)'|The value of '([^']+)')", text):
-        key = match[1] or match[2]
-        why = "has another value" if match[2] else "does not exist"
-        return UserError(f"~{key}: {key} {why}, so there is nothing to leave out.")
     if match := re.search(r"Error resolving interpolation '([^']+)'", text):
         said = next((shown(each)[1:-1] for each in overrides if match[1] in each), match[1])
         return UserError(f"{said}: {match[1]} cannot be resolved; name one of the options in conf/.")
@@ -309,10 +295,10 @@ def _composed_keys(overrides: Iterable[str], bad: str) -> list[str]:
     """Return dotted keys and group names of the config composed without the override that names ``bad``."""
     rest = [o for o in overrides if not o.lstrip("+~").startswith(bad) and "," not in o]
     try:
-        found = OmegaConf.to_container(_compose(rest), resolve=False)
+        found: Any = OmegaConf.to_container(_compose(rest), resolve=False)
     except Exception:  # the other overrides may be wrong too; what is fixed still helps
         return [*known_keys(), "experiments"]
-    return [*_flatten(found), "experiments"]
+    return [*found, *flatten(found), "experiments"]
 
 
 def _hydra_keys(overrides: Iterable[str], group: str) -> list[str]:
@@ -330,13 +316,6 @@ def _compose(overrides: Sequence[str], **options: Any) -> DictConfig:
 
     with composing():
         return hydra.compose("config", list(overrides), **options)
-
-
-def _flatten(node: Any, prefix: str = "") -> Iterable[str]:
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield f"{prefix}{key}"
-            yield from _flatten(value, f"{prefix}{key}.")
 
 
 def to_plain(cfg: DictConfig) -> dict[str, Any]:
