@@ -27,7 +27,6 @@ import cv2
 import numpy as np
 import torch
 
-import indexnet  # noqa: F401
 from indexnet.metrics import create_metric
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))

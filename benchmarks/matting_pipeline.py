@@ -30,7 +30,6 @@ from in_turns import medians
 from PIL import Image
 from scipy import ndimage
 
-import indexnet  # noqa: F401
 from indexnet.data.matting import pair_foregrounds
 from indexnet.data.matting.compositing import composite, cover
 from indexnet.data.matting.train_composites import TrainingComposites

@@ -17,7 +17,6 @@ import cv2
 import numpy as np
 import torch
 
-import indexnet  # noqa: F401
 from indexnet.data import create_data
 from indexnet.data.io.images import write_png
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from typing import Any
 
@@ -16,13 +17,18 @@ def create_console(file: Any = None, **options: Any) -> Any:
     Where the reader of the output has gone, as in ``indexnet list | head``, it raises ``BrokenPipeError`` as ``print``
     does; rich alone would end the process with exit code 1.
     """
+    return _console_class()(file=sys.stdout if file is None else file, **options)
+
+
+@functools.cache  # rich is imported where something is said
+def _console_class() -> Any:
     from rich.console import Console
 
     class PipedConsole(Console):
         def on_broken_pipe(self) -> None:
             raise  # called where the error is being handled
 
-    return PipedConsole(file=sys.stdout if file is None else file, **options)
+    return PipedConsole
 
 
 def error_console() -> Any:
@@ -33,7 +39,9 @@ def error_console() -> Any:
 def output_console() -> Any:
     """Return a rich console on the process's present stdout; 120 columns where that is no terminal."""
     console = create_console(highlight=False)
-    return console if console.is_terminal else create_console(highlight=False, width=120)
+    if not console.is_terminal:
+        console.width = 120
+    return console
 
 
 def say(console: Any, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Whether the parts that a configuration names exist, take their options and fit together."""
+"""Whether the parts that a configuration names exist, take their options and fit; sentences on overrides."""
 
 from __future__ import annotations
 

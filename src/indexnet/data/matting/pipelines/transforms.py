@@ -148,9 +148,11 @@ def resized(targets: Targets, size: tuple[int, int], how: int = cv2.INTER_CUBIC)
     if targets.alpha.shape == size:
         return targets
 
-    scaled: list[Any] = [cv2.resize(array, size[::-1], interpolation=how) for array in targets]
-    trimap: Any = cv2.resize(targets.trimap, size[::-1], interpolation=cv2.INTER_NEAREST)
-    return Targets(*scaled)._replace(trimap=trimap)
+    scaled: dict[str, Any] = {
+        name: cv2.resize(array, size[::-1], interpolation=cv2.INTER_NEAREST if name == "trimap" else how)
+        for name, array in targets._asdict().items()
+    }
+    return Targets(**scaled)
 
 
 def cropped(targets: Targets, top: int, left: int, side: int) -> Targets:
