@@ -61,7 +61,7 @@ def _options(group):
         ("network.widths=[4,foo]", "network"),
         ("task.costs_size=foo", "task.costs_size"),
         ("schedule.milestones=5", "schedule.milestones=5 must be a list of epochs"),
-        ("schedule.name=cosine", "unknown schedule 'cosine'"),
+        ("schedule.name=cosin", "unknown schedule 'cosin'. Did you mean 'cosine'?"),
         ("training.epochs=null training.steps=3", "schedule=multistep counts in epochs"),
         ("budget.max_steps=foo", "budget.max_steps"),
         ("budget=smoke trainer.devices=2 trainer.accumulate=2", "budget.max_batch_size=2"),
@@ -86,6 +86,8 @@ _LABELLED = ("camvid", "sunrgbd", "ade20k")
 @pytest.mark.parametrize("group", ["resampling", "data", "optimizer", "schedule", "logger", "budget", "debug"])
 def test_every_option_of_every_group_freezes(group):
     for option in _options(group):
+        if option == "timm":  # stands for all that have no file: they are named
+            continue
         suits = ["task=denoising", "network=dncnn"] if option == "none" and group == "resampling" else []
         suits += ["task=denoising"] if option == "train400" else ["task=segmentation"] if option in _LABELLED else []
         suits += ["task=depth"] if option.startswith("nyuv2") else []

@@ -21,6 +21,7 @@ from indexnet.core.errors import UserError
 from indexnet.core.files import DiskFullError
 from indexnet.core.machine import cores, device_name
 from indexnet.core.registry import load_plugins
+from indexnet.core.schedules import in_steps
 from indexnet.networks.costs import count_costs
 from indexnet.run import callbacks
 from indexnet.run.checks import check_sync_batchnorm
@@ -42,7 +43,7 @@ from indexnet.run.loggers import create_loggers
 from indexnet.run.processes import started_here
 from indexnet.run.record import DataRecord, Record, Samples, skipped_files, write_rows
 from indexnet.run.resume import find_checkpoint
-from indexnet.run.schema import config_hash, network_spec
+from indexnet.run.schema import BudgetConfig, config_hash, network_spec
 from indexnet.tasks import get_task
 from indexnet.tasks.gallery import write_gallery
 
@@ -171,7 +172,8 @@ def _build(config: Config, record: Record) -> Parts:
     data = build_data(config.data, config.task["name"], training.size)
     train_set, tests = data.train(), measured_splits(data, record.split)
     steps, limit = total_steps(training, budget, len(train_set)), budget.max_test
-    task = _build_task(config, steps)
+    planned = total_steps(training, BudgetConfig(budget.name), len(train_set))
+    task = _build_task(config, steps, planned)
     reads = [steps * training.batch_size, *(len(split) if limit is None else limit for split in tests.values())]
     for split, count in zip((train_set, *tests.values()), reads, strict=True):
         if said := split.prepare(count):
@@ -280,10 +282,8 @@ def _check_samples(task: Task, train_set: Dataset, data: str, network: str) -> N
         )
 
 
-def _build_task(config: Config, steps: int) -> Task:
-    schedule, epochs = dict(config.schedule), config.training.epochs
-    if schedule["name"] == "multistep" and epochs:
-        schedule["milestones"] = [round(steps * epoch / epochs) for epoch in schedule["milestones"]]
+def _build_task(config: Config, steps: int, planned: int) -> Task:
+    schedule = in_steps(config.schedule, steps, planned, config.training.epochs)
     options = {key: value for key, value in config.task.items() if key not in ("name", "costs_size")}
     task = get_task(config.task["name"])(
         network=network_spec(config.content), optimizer=config.optimizer, schedule=schedule, **options
