@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from indexnet.core.annotations import option_types
 from indexnet.core.errors import UserError, shown
 from indexnet.core.registry import check_options, unknown_name
+from indexnet.run.callback_options import check_validation
 from indexnet.run.schema import (
     OPEN_GROUPS,
     OPEN_TYPES,
@@ -208,13 +209,16 @@ def check_parts(config: Mapping[str, Any]) -> None:
 
     task = get_task(config["task"]["name"])
     network = network_without_memory(config)
-    task(network, **{key: value for key, value in config["task"].items() if key not in ("name", "costs_size")})
+    built = task(network, **{key: value for key, value in config["task"].items() if key not in ("name", "costs_size")})
     if config["training"]["size"] < task.smallest_size:
         raise UserError(
             f"training.size={config['training']['size']} is too small: the metrics of task={task.name} need images of "
             f"at least {task.smallest_size} pixels a side."
         )
     typed = read_config(config)
+    check_validation(typed, built)
+    if typed.ckpt_path is not None and not Path(typed.ckpt_path).is_file():
+        raise UserError(f"ckpt_path={typed.ckpt_path} is no file; give a checkpoint to start from.")
     _check_batch(typed.trainer, typed.training, typed.budget)
 
 

@@ -232,6 +232,8 @@ def check_overrides(words: Sequence[str]) -> None:
         if key not in groups or override.is_sweep_override() or override.is_delete():
             continue
         value = override.value()
+        if key == "callbacks" and isinstance(value, list):  # several of its options
+            continue
         if isinstance(value, dict):
             raise UserError(f"{said}: {key} is a config group; choose one of its options, or set {key}.KEY=VALUE.")
         if not isinstance(value, str) and not (key == "experiments" and value is None):
