@@ -90,12 +90,12 @@ def execute(
     watching = [callbacks.StepSeed(seed), *chosen, progress, skipped, checkpoints]  # which saves the others' states
     trainer = _trainer(folder, config, record, accelerator, parts, start, watching)
     loggers.extend(trainer.loggers)
-    least = min(*parts.counts, *map(len, parts.validations.values()))
-    if trainer.world_size > least:
-        raise UserError(
-            f"trainer.devices x num_nodes = {trainer.world_size} is more than the {least} images of a test or "
-            "validation set; use fewer."
-        )
+    for what, splits in (("test", parts.tests), ("validation", parts.validations)):
+        if splits and trainer.world_size > (least := min(parts.counts(splits))):
+            raise UserError(
+                f"trainer.devices x num_nodes = {trainer.world_size} is more than the {least} images of a {what} set; "
+                "use fewer."
+            )
     ranks.start(trainer)
     if started_here():
         trainer.callbacks.append(callbacks.Terminable())  # type: ignore[attr-defined]
@@ -154,7 +154,7 @@ def _test(parts: Parts, trainer: pl.Trainer, workers: int, split: str, ranks: Ra
     Raises:
         DivergedError: an output is not finite.
     """
-    task, expected = parts.task, sum(parts.counts)
+    task, expected = parts.task, sum(parts.counts(parts.tests))
     task.reset_test_metrics(list(parts.tests))
     loaders = _loaders(parts.tests, parts, trainer, workers)
     rank_zero_say(f"testing on {expected} images{'' if split == 'test' else f' of the {split} split'}")
@@ -241,6 +241,7 @@ def _trainer(
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # Lightning's, about torch
     warnings.filterwarnings("ignore", message=".*`Trainer.fit` stopped.*")
+    warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     return pl.Trainer(
         accelerator=accelerator,

@@ -56,10 +56,9 @@ class Parts:
     validations: Mapping[str, Dataset] = field(default_factory=dict)
     monitor: Monitor | None = None
 
-    @property
-    def counts(self) -> list[int]:
-        """How many images of each split are measured."""
-        return [len(split) if self.limit is None else min(self.limit, len(split)) for split in self.tests.values()]
+    def counts(self, splits: Mapping[str, Dataset]) -> list[int]:
+        """Return how many images of each split are measured."""
+        return [len(split) if self.limit is None else min(self.limit, len(split)) for split in splits.values()]
 
 
 def build_parts(config: Config, record: Record) -> Parts:
