@@ -3,11 +3,12 @@
     python benchmarks/sweep_kills.py [--rows 6] [--seeds 2] [--kills 10] [--steps 24] [--devices 2] [--folder DIR]
 
 The sweep is a part of `tpami/table3_matting` on the procedural scenes, on the CPU, with several checkpoints,
-validations and processes in each run, and an average of the weights. ``kill -9`` hits the launcher or a process of a job, ranks included, at moments that are observed
-and not guessed: before a job starts, while it starts, at a step, when a checkpoint has appeared, in the test phase, and
-while pictures are written. In the end the metrics of the records, the learning curves, `per_image.csv`, the weights and
-the report's `table.csv` must be the same to the last bit, and no run may have lost its throughput or its memory. Exit
-code 1 where that is not so, or where a planned kill never found its moment. Linux only. Twenty minutes on two cores.
+validations and processes in each run, and an average of the weights. ``kill -9`` hits the launcher or a process of a
+job, ranks included, at moments that are observed and not guessed: before a job starts, while it starts, at a step, when
+a checkpoint has appeared, in the test phase, and while pictures are written. In the end the metrics of the records, the
+learning curves, the best validation, `per_image.csv`, the weights and the report's `table.csv` must be the same to the
+last bit, and no run may have lost its throughput or its memory. Exit code 1 where that is not so, or where a planned
+kill never found its moment. Linux only. Twenty minutes on two cores.
 """
 
 from __future__ import annotations
@@ -267,7 +268,7 @@ class Try:
 
 
 def read_curve(folder: Path, key: str = "train/loss") -> list[tuple[int, str]]:
-    """Return step, counted from 0, and training loss or something else of every step of a run at which it was logged."""
+    """Return step, counted from 0, and training loss, or another value, of every step at which a run logged it."""
     try:
         with (folder / "csv" / "metrics.csv").open(newline="", encoding="utf-8") as file:
             return [(int(row["step"]), row[key]) for row in csv.DictReader(file) if row.get(key)]

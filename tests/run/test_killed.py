@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from indexnet.run import callbacks, checkpoints
+from indexnet.run import checkpoints
 from indexnet.run.job import run_job
 from indexnet.run.processes import INTERRUPTED
 from indexnet.run.resume import read_checkpoint
