@@ -13,6 +13,7 @@ from indexnet.core.annotations import option_types
 from indexnet.core.errors import UserError, shown
 from indexnet.core.registry import check_options, nearest, unknown_name
 from indexnet.core.schedules import SCHEDULES, check_length, get_schedule, schedule_options
+from indexnet.run.callback_options import check_validation
 from indexnet.run.schema import (
     OPEN_GROUPS,
     OPEN_TYPES,
@@ -89,8 +90,11 @@ def _reads(word: str) -> tuple[str, str]:
     return key, value.strip("'\"")
 
 
-def complaint_in_words(text: str, words: Sequence[str]) -> str:
-    """Return the sentence for any complaint of Hydra about overrides, as far as its first line tells."""
+def complaint_in_words(text: str, cause: str, words: Sequence[str]) -> str:
+    """Return the sentence for any other complaint of Hydra about overrides, as far as its first line tells."""
+    if match := re.search(r"Error merging override (\S+)", text):
+        reason = cause.strip().splitlines()
+        return f"{match[1]}: this key takes another kind of value{f' ({reason[0]})' if reason else ''}."
     if match := re.search(r"Error resolving interpolation '([^']+)'", text):
         said = next((shown(each)[1:-1] for each in words if match[1] in each), match[1])
         return f"{said}: {match[1]} cannot be resolved; name one of the options in conf/."
@@ -257,13 +261,16 @@ def check_parts(config: Mapping[str, Any]) -> None:
 
     task = get_task(config["task"]["name"])
     network = network_without_memory(config)
-    task(network, **{key: value for key, value in config["task"].items() if key not in ("name", "costs_size")})
+    built = task(network, **{key: value for key, value in config["task"].items() if key not in ("name", "costs_size")})
     if config["training"]["size"] < task.smallest_size:
         raise UserError(
             f"training.size={config['training']['size']} is too small: the metrics of task={task.name} need images of "
             f"at least {task.smallest_size} pixels a side."
         )
     typed = read_config(config)
+    check_validation(typed, built)
+    if typed.ckpt_path is not None and not Path(typed.ckpt_path).is_file():
+        raise UserError(f"ckpt_path={typed.ckpt_path} is no file; give a checkpoint to start from.")
     _check_batch(typed.trainer, typed.training, typed.budget)
 
 

@@ -79,11 +79,7 @@ def compose_job(config: DictConfig, context: HydraContext, overrides: Sequence[s
 
 
 def _written_out(overrides: Sequence[str], composed: Callable[[Sequence[str]], DictConfig]) -> DictConfig:
-    """Compose overrides, as :func:`named_in_full` writes those that Hydra does not know (``encoder=resnet50``).
-
-    Raises:
-        UserError: an override does not fit.
-    """
+    """Compose overrides, as :func:`named_in_full` writes those that Hydra does not know (``encoder=resnet50``)."""
     check_overrides(overrides)
     try:
         return composed(overrides)
@@ -243,6 +239,8 @@ def check_overrides(words: Sequence[str]) -> None:
         if key not in groups or override.is_sweep_override() or override.is_delete():
             continue
         value = override.value()
+        if key == "callbacks" and isinstance(value, list):  # several of its options
+            continue
         if isinstance(value, dict):
             raise UserError(f"{said}: {key} is a config group; choose one of its options, or set {key}.KEY=VALUE.")
         if not isinstance(value, str) and not (key == "experiments" and value is None):
@@ -274,10 +272,7 @@ def explain(error: Exception, overrides: Iterable[str]) -> UserError:
         return _unknown_override(match[1], overrides)
     if sentence := override_complaint(text):
         return UserError(sentence)
-    if match := re.search(r"Error merging override (\S+)", text):
-        reason = str(error.__cause__ or "").strip().splitlines()
-        return UserError(f"{match[1]}: this key takes another kind of value{f' ({reason[0]})' if reason else ''}.")
-    return UserError(complaint_in_words(text.strip() or type(error).__name__, overrides))
+    return UserError(complaint_in_words(text.strip() or type(error).__name__, str(error.__cause__ or ""), overrides))
 
 
 def _unknown_override(key: str, overrides: Sequence[str]) -> UserError:

@@ -27,8 +27,19 @@ NonNegative = Annotated[float, Rule("a number of at least 0", lambda value: valu
 Text = Annotated[str, Rule("a text", lambda value: value.strip() != "" and "\0" not in value)]
 Options = Mapping[str, Any]
 
+Every = Annotated[
+    float,
+    Rule(
+        "a number of steps, or a fraction of the run below 1",
+        lambda value: 0 < value < 1 or (value >= 1 and value == int(value)),
+    ),
+]
+Share = Annotated[float, Rule("a share between 0 and 1", lambda value: 0 <= value < 1)]
+
 _PLACE = {"place": True}
 """Marks a field that says where results or files lie or how they are made, not what they are: no part of the hash."""
+_LATER = {"later": True}
+"""Marks a field that earlier versions did not have: at its default it is left out of configurations and hashes."""
 
 Mode = Literal["auto", "online", "offline", "disabled"]
 MODES: tuple[str, ...] = typing.get_args(Mode)
@@ -36,12 +47,14 @@ MODES: tuple[str, ...] = typing.get_args(Mode)
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How much is trained: the global batch, the side of a training sample, and how long."""
+    """How much is trained: the global batch, the side of a training sample, how long; and how often it is validated."""
 
     batch_size: Positive
     size: Positive
     steps: Positive | None = None
     epochs: Positive | None = None
+    validate_every: Every | None = field(default=None, metadata=_LATER)
+    holdout: Literal["auto"] | Share = field(default="auto", metadata=_LATER)
 
 
 @dataclass(frozen=True)
@@ -60,6 +73,7 @@ class TrainerConfig:
     num_workers: Literal["auto"] | Count = field(metadata=_PLACE)
     checkpoint_every: Literal["auto"] | Positive
     progress_bar: Literal["auto"] | bool = field(metadata=_PLACE)
+    monitor: Text | None = field(default=None, metadata=_LATER)
 
     @property
     def processes(self) -> int:
@@ -138,6 +152,9 @@ class Config:
     experiment: ExperimentConfig
     seed: Count
     split: Literal["test", "validation"] = "test"
+    callbacks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, metadata=_LATER)
+    test_checkpoint: Literal["last", "best"] = field(default="last", metadata=_LATER)
+    ckpt_path: Text | None = field(default=None, metadata=_LATER)
     plugins: Sequence[Text] | None = field(default=(), metadata=_PLACE)
     protocol: Options = field(default_factory=dict, metadata=_PLACE)
     changes: Sequence[Sequence[str]] = field(default=(), metadata=_PLACE)
@@ -304,6 +321,28 @@ def is_place(key: str) -> bool:
     return key in places() or key.partition(".")[0] in places()
 
 
+@functools.cache
+def _later() -> tuple[tuple[str, str, Any], ...]:
+    """Return group (empty for a single key), key and default of the fields that earlier versions did not have."""
+    kinds = {"": Config, **GROUPS}
+    fields = [(group, each) for group, kind in kinds.items() for each in dataclasses.fields(kind)]
+    return tuple(
+        (group, each.name, each.default if each.default_factory is dataclasses.MISSING else each.default_factory())
+        for group, each in fields
+        if each.metadata.get("later")
+    )
+
+
+def without_new_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration without the keys that earlier versions did not have, where they are at their defaults."""
+    found = {key: dict(value) if key in GROUPS else value for key, value in config.items()}
+    for group, key, default in _later():
+        node = found.get(group, {}) if group else found
+        if key in node and node[key] == default:
+            del node[key]
+    return found
+
+
 def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return the values of nested mappings by dotted key, ``{"optimizer.lr": 0.01}``."""
     found: dict[str, Any] = {}
@@ -322,7 +361,7 @@ def network_spec(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def config_hash(config: Mapping[str, Any]) -> str:
     """Return 12 hexadecimal digits that name a frozen configuration, wherever its data lie and its results go."""
-    content = {key: value for key, value in config.items() if not is_place(key)}
+    content = {key: value for key, value in without_new_defaults(config).items() if not is_place(key)}
     unused = {"root"}
     if content.get("split") == "test":  # what every run was measured on before there was a choice
         del content["split"]
@@ -332,5 +371,5 @@ def config_hash(config: Mapping[str, Any]) -> str:
     content["data"] = {key: value for key, value in config["data"].items() if key not in unused}
     if "cache" in content["data"]:
         content["data"]["cache"] = "auto"  # part of every hash since before it was known to change no sample
-    content["trainer"] = {key: value for key, value in config["trainer"].items() if not is_place(f"trainer.{key}")}
+    content["trainer"] = {key: value for key, value in content["trainer"].items() if not is_place(f"trainer.{key}")}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

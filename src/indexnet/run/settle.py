@@ -31,6 +31,7 @@ from indexnet.run.schema import (
     flatten,
     is_place,
     read_config,
+    without_new_defaults,
 )
 
 _PRINTED = ("training.batch_size", "optimizer.lr")
@@ -80,7 +81,7 @@ def settle(plain: Mapping[str, Any]) -> dict[str, Any]:
     _reduce(config)
     _settle_auto(config)
     check_parts(config)
-    return config
+    return without_new_defaults(config)
 
 
 def settle_network(plain: Mapping[str, Any]) -> dict[str, Any]:
