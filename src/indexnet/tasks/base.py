@@ -313,7 +313,9 @@ class Task(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Build the optimizer over groups of parameters, and its schedule, which steps with it."""
         optimizer = create_optimizer(self.optimizer_spec, parameter_groups(self.network, self.optimizer_spec))
-        return with_schedule(optimizer, self.schedule_spec, self.metric_names[0], lambda: self.trainer)
+        name, metric = next(iter(self.create_metrics().items()))
+        watched = (f"val/{name}", bool(metric.higher_is_better))
+        return with_schedule(optimizer, self.schedule_spec, watched, lambda: self.trainer)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Step a schedule, but not one that :meth:`on_validation_epoch_end` steps."""
