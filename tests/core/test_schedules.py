@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 import yaml
@@ -71,6 +74,15 @@ def test_the_files_name_every_option_with_its_default(name):
     for key, value in vars(type(schedule)).items():
         if key in node:  # what a class has beside required fields are its defaults
             assert node[key] == value
+
+
+def test_the_page_has_every_schedule_with_its_options():
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \|[^|]*\| (`.*`) \|$", page, flags=re.MULTILINE)
+    assert {name: tuple(re.findall(r"\w+", options)) for name, options in rows} == {
+        name: tuple(sorted(schedule_options(name), key=lambda option: option.startswith("warmup")))
+        for name in SCHEDULES
+    }
 
 
 def test_epochs_become_steps_and_a_budget_shrinks_a_warm_up_too():
