@@ -81,7 +81,12 @@ def test_killed_when(moment, undisturbed, tmp_path):
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_checkpoint_appears_after_the_row_of_its_step(accumulate, tmp_path, monkeypatch):
-    words = [*RECONSTRUCTION, "resampling=nearest", "trainer.checkpoint_every=2", f"trainer.accumulate={accumulate}"]
+    words = [
+        *RECONSTRUCTION,
+        "resampling=nearest",
+        "trainer.checkpoint_every=2",
+        f"trainer.accumulate_grad_batches={accumulate}",
+    ]
     folder, plain, seen = prepare_run(tmp_path, *words), callbacks.write_checkpoint, []
 
     def write(path, *more):
@@ -97,8 +102,8 @@ def test_a_checkpoint_appears_after_the_row_of_its_step(accumulate, tmp_path, mo
 @pytest.mark.long
 @pytest.mark.parametrize(("words", "seed"), [
     # dropout and augmentation, a rate that drops twice, two batches a step
-    ([*MATTING, "training.steps=12", "training.epochs=3", "schedule.milestones=[1,2]", "trainer.accumulate=2",
-      "data.test_count=4"], 0),
+    ([*MATTING, "training.steps=12", "training.epochs=3", "schedule.milestones=[1,2]",
+      "trainer.accumulate_grad_batches=2", "data.test_count=4"], 0),
     # noise that follows from the step, loader processes
     ([*DENOISING, "training.steps=40", "trainer.num_workers=2"], 1),
 ])  # fmt: skip
