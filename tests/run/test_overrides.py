@@ -39,8 +39,8 @@ def test_no_override_is_ignored_or_ends_in_a_traceback():
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("+trainer.max_epochs=1", "unknown config key 'trainer.max_epochs'. Did you mean 'training.epochs'?"),
-        ("+trainer.limit_train_batches=2", "unknown config key 'trainer.limit_train_batches'."),
+        ("+trainer.max_epochs=1", "trainer.max_epochs is decided by the run itself"),
+        ("+trainer.limit_train_batches=2", "give training.steps or budget.max_steps."),
         ("+logger.entity=me", "unknown config key 'logger.entity'."),
         ("+budget.max_epochs=1", "unknown config key 'budget.max_epochs'."),
         ("+budget.max_seconds=3", "unknown config key 'budget.max_seconds'. Did you mean 'budget.max_steps'?"),
@@ -52,7 +52,10 @@ def test_no_override_is_ignored_or_ends_in_a_traceback():
         ("++experiment.title=x", "experiment.title=x: the file of an experiment says this"),
         ("+data.task=depth", "has no option 'task'"),
         ("~schedule", "schedule.name is missing; name one of the options of conf/schedule."),
-        ("~trainer.accumulate", "trainer.accumulate is missing; it must be a positive integer."),
+        (
+            "~trainer.accumulate_grad_batches",
+            "trainer.accumulate_grad_batches is missing; it must be a positive integer.",
+        ),
         ("~training.batch_size", "training.batch_size is missing"),
         ("~optimizer", "optimizer.name is missing"),
         ("~optimizer.lr", "optimizer.lr is missing"),

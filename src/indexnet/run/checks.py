@@ -24,6 +24,7 @@ from indexnet.run.schema import (
     network_spec,
     read_config,
 )
+from indexnet.run.trainer_options import check_strategy
 
 if TYPE_CHECKING:
     from indexnet.networks import Network
@@ -52,6 +53,28 @@ def override_complaint(text: str) -> str | None:
         if match := re.search(pattern, text, re.DOTALL):
             return sentence.format(shown(match[1])[1:-1])
     return None
+
+
+def check_choice(group: str, value: Any, said: str) -> None:
+    """Check that an override gives a config group the name of an option.
+
+    Args:
+        group: name of the group.
+        value: that it is given.
+        said: the override, for messages.
+
+    Raises:
+        UserError: it is a mapping, a list or too long.
+    """
+    if group == "callbacks" and isinstance(value, list):  # several of its options
+        return
+    if isinstance(value, dict):
+        raise UserError(f"{said}: {group} is a config group; choose one of its options, or set {group}.KEY=VALUE.")
+    if not isinstance(value, str) and not (group == "experiments" and value is None):
+        what = "cannot be null here" if value is None else "is chosen by the name of one option"
+        raise UserError(f"{said}: the config group {group} {what}; name one of the options in conf/{group}.")
+    if isinstance(value, str) and len(value) > 200:  # longer than a file's name can be
+        raise UserError(f"{said}: no option of {group} has such a long name; name one of those in conf/{group}.")
 
 
 def check_open(config: Mapping[str, Any]) -> None:
@@ -254,19 +277,19 @@ def _check_batch(trainer: TrainerConfig, training: TrainingConfig, budget: Budge
     Raises:
         UserError: it cannot.
     """
-    batch, parts = training.batch_size, trainer.processes * trainer.accumulate
+    batch, parts = training.batch_size, trainer.processes * trainer.accumulate_grad_batches
     if batch % parts:
         key = "budget.max_batch_size" if budget.max_batch_size == batch else "training.batch_size"
         raise UserError(
-            f"{key}={batch} is the global batch and cannot be split evenly over {trainer.devices} devices x "
-            f"{trainer.num_nodes} nodes x {trainer.accumulate} accumulated batches; give a multiple of {parts}, or "
-            "less of trainer.devices, trainer.num_nodes or trainer.accumulate."
+            f"{key}={batch} is the global batch and cannot be split evenly over {trainer.local_devices} devices "
+            f"x {trainer.num_nodes} nodes x {trainer.accumulate_grad_batches} accumulated batches; give a multiple of "
+            f"{parts}, or less of trainer.devices, trainer.num_nodes or trainer.accumulate_grad_batches."
         )
-    check_sync_batchnorm(trainer, trainer.accelerator)
+    check_processes(trainer, trainer.accelerator)
 
 
-def check_sync_batchnorm(trainer: TrainerConfig, accelerator: str) -> None:
-    """Check that batch norm over all devices is asked for where it exists.
+def check_processes(trainer: TrainerConfig, accelerator: str) -> None:
+    """Check that batch norm over all devices is asked for where it exists, and that the strategy resumes exactly.
 
     Args:
         trainer: the group of a configuration.
@@ -275,6 +298,7 @@ def check_sync_batchnorm(trainer: TrainerConfig, accelerator: str) -> None:
     Raises:
         UserError: several processes on the CPU.
     """
+    check_strategy(trainer.strategy, accelerator, trainer.processes)
     if trainer.sync_batchnorm and accelerator == "cpu" and trainer.processes > 1:
         raise UserError(
             "trainer.sync_batchnorm=true works on GPUs only, and these processes run on the CPU; give "

@@ -26,10 +26,11 @@ from omegaconf.errors import OmegaConfBaseException
 from indexnet.core.errors import UserError, shown
 from indexnet.core.paths import conf_dir
 from indexnet.core.registry import load_plugins, nearest, unknown_name
-from indexnet.run.checks import override_complaint
+from indexnet.run.checks import check_choice, override_complaint
 from indexnet.run.experiment import EXPERIMENT_KEYS
 from indexnet.run.schema import flatten, known_keys, nearest_key
 from indexnet.run.settle import EXPERIMENT_OWN, differences, printed_settings, settle, without_sweep
+from indexnet.run.trainer_options import refusal
 
 _MISTAKES = (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError)
 """What composing raises where a person's override or file is wrong."""
@@ -231,16 +232,7 @@ def check_overrides(words: Sequence[str]) -> None:
             raise UserError(f"{said}: the file of an experiment says this; change it there, not on the command line.")
         if key not in groups or override.is_sweep_override() or override.is_delete():
             continue
-        value = override.value()
-        if key == "callbacks" and isinstance(value, list):  # several of its options
-            continue
-        if isinstance(value, dict):
-            raise UserError(f"{said}: {key} is a config group; choose one of its options, or set {key}.KEY=VALUE.")
-        if not isinstance(value, str) and not (key == "experiments" and value is None):
-            what = "cannot be null here" if value is None else "is chosen by the name of one option"
-            raise UserError(f"{said}: the config group {key} {what}; name one of the options in conf/{key}.")
-        if isinstance(value, str) and len(value) > 200:  # longer than a file's name can be
-            raise UserError(f"{said}: no option of {key} has such a long name; name one of those in conf/{key}.")
+        check_choice(key, override.value(), said)
 
 
 def explain(error: Exception, overrides: Iterable[str]) -> UserError:
@@ -280,6 +272,8 @@ def explain(error: Exception, overrides: Iterable[str]) -> UserError:
 
 
 def _unknown_override(key: str, overrides: Sequence[str]) -> UserError:
+    if sentence := refusal(key):
+        return UserError(sentence)
     group = key.rpartition(".")[0]
     if key.startswith("hydra."):  # settings of the launcher or the sweeper
         known = _hydra_keys(overrides, group)

@@ -33,6 +33,12 @@ def prepare_jobs(configs: Sequence[Mapping[str, Any]], titles: Sequence[str] | N
     Raises:
         UserError: two jobs have the same folder, or a folder holds a run with another configuration.
     """
+    for typed in map(read_config, configs):
+        if not isinstance(typed.trainer.devices, int):
+            raise UserError(
+                f"trainer.devices={typed.trainer.devices} chooses GPUs, and a sweep gives each run its own; give "
+                f"trainer.devices={typed.trainer.local_devices}, and CUDA_VISIBLE_DEVICES=... for all of them."
+            )
     paths = [run_path(config) for config in configs]
     for index, path in enumerate(paths):
         if path in paths[:index]:
@@ -48,7 +54,7 @@ def prepare_jobs(configs: Sequence[Mapping[str, Any]], titles: Sequence[str] | N
     jobs = []
     for index, (typed, path) in enumerate(zip(map(read_config, configs), paths, strict=True)):
         title = titles[index] if titles else typed.experiment.row or path.name
-        devices, cpu = typed.trainer.devices, typed.trainer.accelerator == "cpu"
+        devices, cpu = typed.trainer.local_devices, typed.trainer.accelerator == "cpu"
         jobs.append(Job(path.resolve(), title, typed.seed, devices, cpu))
     return jobs
 

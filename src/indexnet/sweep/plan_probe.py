@@ -123,7 +123,7 @@ def _measure(
     from indexnet.tasks import get_task
 
     few = row.devices * max(3, 2 * get_task(row.config.task["name"]).test_batch_size)
-    unit = row.devices * row.config.trainer.accumulate  # samples of a step that has one in each process
+    unit = row.devices * row.config.trainer.accumulate_grad_batches  # samples of a step that has one in each process
     batch = row.config.training.batch_size
     # what compiles the network takes its time before the first step
     may_shrink = batch > unit * max(_SMALLER) and not row.config.trainer.compile
@@ -157,7 +157,7 @@ def _short(row: PlannedRow, samples: int, images: int, limit: float, place: Path
             "max_test": images if cap is None else min(images, cap),
         },
         "logger": {**config["logger"], "wandb": False},
-        "trainer": {**config["trainer"], "progress_bar": False, "checkpoint_every": row.steps},
+        "trainer": {**config["trainer"], "enable_progress_bar": False, "checkpoint_every": row.steps},
         "paths": {**config["paths"], "runs": str(place)},
     }
     atomic_write(folder / "config.yaml", yaml.safe_dump(short, sort_keys=False))
