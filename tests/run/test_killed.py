@@ -104,7 +104,8 @@ def test_a_checkpoint_appears_after_the_row_of_its_step(accumulate, tmp_path, mo
     ([*DENOISING, "training.steps=40", "trainer.num_workers=2"], 1),
     # validation, an average of the weights, early stopping that never comes to it
     ([*DENOISING, "training.steps=40", "training.validate_every=4", "training.holdout=0.3",
-      "trainer.accumulate_grad_batches=2", "callbacks=[ema,early_stopping,lr_monitor]", "callbacks.early_stopping.patience=50"], 2),
+      "trainer.accumulate_grad_batches=2", "callbacks=[ema,early_stopping,lr_monitor]",
+      "callbacks.early_stopping.patience=50"], 2),
 ])  # fmt: skip
 def test_killed_at_random_moments(words, seed, tmp_path):
     words = [*words, "trainer.checkpoint_every=3"]
