@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from indexnet.core.errors import UserError
+from indexnet.core.schedules import in_steps
 from indexnet.networks.checkpoint import load_checkpoint
 from indexnet.networks.costs import count_costs
 from indexnet.run.callback_options import monitors
@@ -25,7 +26,7 @@ from indexnet.run.loader import (
     validation_interval,
 )
 from indexnet.run.record import DataRecord, Record, Samples
-from indexnet.run.schema import network_spec
+from indexnet.run.schema import BudgetConfig, network_spec
 from indexnet.tasks import get_task
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def build_parts(config: Config, record: Record) -> Parts:
     data = build_data(config.data, config.task["name"], training.size)
     (train_set, validation), tests = training_splits(data, training), measured_splits(data, record.split)
     steps, limit = total_steps(training, budget, len(train_set)), budget.max_test
-    task = _build_task(config, steps)
+    planned = total_steps(training, BudgetConfig(budget.name), len(train_set))
+    task = _build_task(config, steps, planned)
     validations, monitor = {}, None
     if training.validate_every:
         if validation is None:
@@ -150,10 +152,8 @@ def _check_samples(task: Task, train_set: Dataset, data: str, network: str) -> N
         )
 
 
-def _build_task(config: Config, steps: int) -> Task:
-    schedule, epochs = dict(config.schedule), config.training.epochs
-    if schedule["name"] == "multistep" and epochs:
-        schedule["milestones"] = [round(steps * epoch / epochs) for epoch in schedule["milestones"]]
+def _build_task(config: Config, steps: int, planned: int) -> Task:
+    schedule = in_steps(config.schedule, steps, planned, config.training.epochs)
     options = {key: value for key, value in config.task.items() if key not in ("name", "costs_size")}
     task = get_task(config.task["name"])(
         network=network_spec(config.content), optimizer=config.optimizer, schedule=schedule, **options

@@ -212,8 +212,7 @@ OPEN_TYPES: dict[str, Any] = {
     "encoder.freeze_bn": Literal["auto"] | bool,
     "optimizer.lr": PositiveNumber,
     "optimizer.encoder_lr_multiplier": Literal["auto"] | NonNegative,
-    "schedule.milestones": Annotated[Sequence[float], Rule("a list of epochs", lambda value: True)],
-    "schedule.gamma": PositiveNumber,
+    "optimizer.no_decay_norms_and_biases": bool,
 }
 """What keys of open groups take beyond their constructors' signatures, or instead: ``auto``, and keys of our own."""
 
