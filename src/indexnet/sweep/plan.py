@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from indexnet.core.errors import UserError
-from indexnet.run.schema import Config, config_hash, read_config
+from indexnet.run.schema import Config, TrainingConfig, config_hash, read_config
 from indexnet.sweep.plan_estimate import PlannedRow
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def group_rows(sweep: Sweep) -> list[PlannedRow]:
 
     known = {row.name: row for row in sweep.experiment.rows}
     rows: dict[str, PlannedRow] = {}
-    counts: dict[str, tuple[int, tuple[int, ...]]] = {}
+    counts: dict[str, tuple[int, int, tuple[int, ...]]] = {}
     for config in sweep.configs:
         name, training, budget = str(config.experiment.row), config.training, config.budget
         own, _, more = name.partition("--")
@@ -80,11 +80,12 @@ def group_rows(sweep: Sweep) -> list[PlannedRow]:
         place = json.dumps([name, shared], sort_keys=True)
         if place not in rows:
             asked = config.data, config.task["name"], training.size
-            data = json.dumps([asked, config.split, budget.max_test], sort_keys=True)
+            validation = training.validate_every is not None, training.holdout
+            data = json.dumps([asked, config.split, budget.max_test, validation], sort_keys=True)
             if data not in counts:
-                counts[data] = _counts(build_data(*asked), config.split, budget.max_test)
-            train, tests = counts[data]
-            rows[place] = PlannedRow(name, config, total_steps(training, budget, train), tests)
+                counts[data] = _counts(build_data(*asked), training, config.split, budget.max_test)
+            train, validated, tests = counts[data]
+            rows[place] = PlannedRow(name, config, total_steps(training, budget, train), tests, validated=validated)
         found = rows[place]
         found.runs += 1
         status, step = _progress(RunFolder(run_path(config.content)), config_hash(config.content))
@@ -95,12 +96,15 @@ def group_rows(sweep: Sweep) -> list[PlannedRow]:
     return list(rows.values())
 
 
-def _counts(data: Data, split: str, limit: int | None) -> tuple[int, tuple[int, ...]]:
-    """Return the samples of a run's training split and of each split that it is measured on."""
-    from indexnet.run.loader import measured_splits
+def _counts(data: Data, training: TrainingConfig, split: str, limit: int | None) -> tuple[int, int, tuple[int, ...]]:
+    """Return the samples of a run's training and validation splits and of each split that it is measured on."""
+    from indexnet.run.loader import measured_splits, training_splits
 
-    train, splits = len(data.train()), measured_splits(data, split).values()
-    return train, tuple(len(split) if limit is None else min(limit, len(split)) for split in splits)
+    train, validation = training_splits(data, training)
+    validated = 0 if validation is None or not training.validate_every else len(validation)
+    counts = [validated, *map(len, measured_splits(data, split).values())]
+    validated, *tests = counts if limit is None else [min(limit, count) for count in counts]
+    return len(train), validated, tuple(tests)
 
 
 def _progress(folder: RunFolder, digest: str) -> tuple[str, int]:
