@@ -54,6 +54,26 @@ def override_complaint(text: str) -> str | None:
     return None
 
 
+def check_places(key: str, value: Any, said: str) -> None:
+    """Refuse what other programs with Hydra have and this one has under another name: the experiment, a run's folder.
+
+    Args:
+        key: of an override.
+        value: that it is given.
+        said: the override, for messages.
+
+    Raises:
+        UserError: it is one of these.
+    """
+    if key == "experiment" and not isinstance(value, dict):
+        raise UserError(f"{said}: an experiment is a table here, of several runs; give -m experiments={value}.")
+    if key in ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"):
+        raise UserError(
+            f"{said}: a run's folder is built from its names, so that the same command finds it and goes on; give "
+            "paths.runs=DIR for the folder of all runs."
+        )
+
+
 def check_choice(group: str, value: Any, said: str) -> None:
     """Check that an override gives a config group the name of an option.
 

@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from indexnet.core.errors import UserError, shown
 from indexnet.core.paths import conf_dir
 from indexnet.core.registry import load_plugins, nearest, unknown_name
-from indexnet.run.checks import check_choice, override_complaint
+from indexnet.run.checks import check_choice, check_places, override_complaint
 from indexnet.run.experiment import EXPERIMENT_KEYS
 from indexnet.run.schema import flatten, known_keys, nearest_key
 from indexnet.run.settle import EXPERIMENT_OWN, differences, printed_settings, settle, without_sweep
@@ -230,6 +230,8 @@ def check_overrides(words: Sequence[str]) -> None:
         parts = key.split(".")
         if parts[0] == "experiment" and parts[1:] and parts[1] in EXPERIMENT_KEYS and parts[1] not in _SET:
             raise UserError(f"{said}: the file of an experiment says this; change it there, not on the command line.")
+        if not override.is_delete():
+            check_places(key, override.value(), said)
         if key not in groups or override.is_sweep_override() or override.is_delete():
             continue
         check_choice(key, override.value(), said)
