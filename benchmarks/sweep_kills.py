@@ -2,12 +2,13 @@
 
     python benchmarks/sweep_kills.py [--rows 6] [--seeds 2] [--kills 10] [--steps 24] [--devices 2] [--folder DIR]
 
-The sweep is a part of `tpami/table3_matting` on the procedural scenes, on the CPU, with several checkpoints and several
-processes in each run. ``kill -9`` hits the launcher or a process of a job, ranks included, at moments that are observed
-and not guessed: before a job starts, while it starts, at a step, when a checkpoint has appeared, in the test phase, and
-while pictures are written. In the end the metrics of the records, the learning curves, `per_image.csv`, the weights and
-the report's `table.csv` must be the same to the last bit, and no run may have lost its throughput or its memory. Exit
-code 1 where that is not so, or where a planned kill never found its moment. Linux only. Twenty minutes on two cores.
+The sweep is a part of `tpami/table3_matting` on the procedural scenes, on the CPU, with several checkpoints,
+validations and processes in each run, and an average of the weights. ``kill -9`` hits the launcher or a process of a
+job, ranks included, at moments that are observed and not guessed: before a job starts, while it starts, at a step, when
+a checkpoint has appeared, in the test phase, and while pictures are written. In the end the metrics of the records, the
+learning curves, the best validation, `per_image.csv`, the weights and the report's `table.csv` must be the same to the
+last bit, and no run may have lost its throughput or its memory. Exit code 1 where that is not so, or where a planned
+kill never found its moment. Linux only. Twenty minutes on two cores.
 """
 
 from __future__ import annotations
@@ -123,6 +124,7 @@ def command(rows: list[str], seeds: int, steps: int, devices: int, runs: Path, j
         *(f"rows={','.join(rows)}", f"seeds={','.join(map(str, range(seeds)))}", f"paths.runs={runs}"),
         *("encoder.pretrained=false", "encoder.width=0.35", "training.size=64", f"training.batch_size={2 * devices}"),
         *("data.train_count=12", "data.test_count=3", f"training.steps={steps}", "trainer.checkpoint_every=2"),
+        *("data.validation_count=4", "training.validate_every=5", "callbacks=[ema,early_stopping,lr_monitor]"),
         *("trainer.accelerator=cpu", f"trainer.devices={devices}", "trainer.num_workers=0"),
         f"hydra.launcher.n_jobs={jobs}",
     ]
@@ -265,11 +267,11 @@ class Try:
         return newest
 
 
-def read_curve(folder: Path) -> list[tuple[int, str]]:
-    """Return step, counted from 0, and training loss of every logged step of a run."""
+def read_curve(folder: Path, key: str = "train/loss") -> list[tuple[int, str]]:
+    """Return step, counted from 0, and training loss, or another value, of every step at which a run logged it."""
     try:
         with (folder / "csv" / "metrics.csv").open(newline="", encoding="utf-8") as file:
-            return [(int(row["step"]), row["train/loss"]) for row in csv.DictReader(file) if row.get("train/loss")]
+            return [(int(row["step"]), row[key]) for row in csv.DictReader(file) if row.get(key)]
     except (FileNotFoundError, ValueError, KeyError):  # not there yet, or being written
         return []
 
@@ -286,7 +288,7 @@ def compare(whole: Path, disturbed: Path) -> tuple[int, list[str]]:
             found.append(f"{folder} is missing")
             continue
         records = [json.loads((each / "record.json").read_text()) for each in (a, b)]
-        for key in ("status", "metrics", "test_count", "steps", "batch", "config_hash"):
+        for key in ("status", "metrics", "test_count", "steps", "batch", "config_hash", "best"):
             if records[0][key] != records[1][key]:
                 found.append(f"{folder}: {key} {records[1][key]} instead of {records[0][key]}")
         if records[0]["status"] != "done":
@@ -295,8 +297,9 @@ def compare(whole: Path, disturbed: Path) -> tuple[int, list[str]]:
         for key in DEVICE_COLUMNS:
             if records[0][key] is not None and not records[1][key]:
                 found.append(f"{folder}: {key} is lost")
-        if not read_curve(a) or read_curve(a) != read_curve(b):
-            found.append(f"{folder}: the learning curve differs")
+        for key in ("train/loss", "val/sad", "lr-Adam"):
+            if not read_curve(a, key) or read_curve(a, key) != read_curve(b, key):
+                found.append(f"{folder}: the curve of {key} differs")
         if (a / "per_image.csv").read_bytes() != (b / "per_image.csv").read_bytes():
             found.append(f"{folder}: per_image.csv differs")
         states = [torch.load(each / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for each in (a, b)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import inspect
 import pickle
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_support import MATTING_OPTIONS, MATTING_WRITERS, WRITERS, write_alphamatting
+from data_support import MATTING_WRITERS, WRITERS, build, write_all, write_alphamatting, write_idx
 from indexnet.core.errors import UserError
 from indexnet.data import IGNORE, create_data, get_data, list_data
 from indexnet.data.io import skimage_photographs
@@ -27,34 +26,11 @@ KEYS = {
 CASES = [(info.name, task) for info in list_data() for task in info.tasks]
 
 
-def write_idx(path, count, seed, compress=True):
-    images = np.random.default_rng(seed).integers(0, 256, (count, 28, 28), dtype=np.uint8)
-    content = b"\x00\x00\x08\x03" + np.array(images.shape, ">u4").tobytes() + images.tobytes()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(gzip.compress(content) if compress else content)
-    return images
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    write_idx(folder / "raw/train-images-idx3-ubyte.gz", 6, 0)
-    write_idx(folder / "t10k-images-idx3-ubyte", 4, 1, compress=False)
-    for name, write in (WRITERS | MATTING_WRITERS).items():
-        write(folder / name)
+    write_all(folder)
     return folder
-
-
-def build(name, task, root, **given):
-    options = {
-        "photos": {"train_count": 20, "test_count": 10},
-        "scenes": {"size": 48, "train_count": 12, "test_count": 6, "validation_count": 4},
-        "mnist": {"root": str(root)},
-        "fashion_mnist": {"root": str(root), "fit": "pad"},
-        **{name: {"root": str(root / name)} | MATTING_OPTIONS[name] for name in MATTING_WRITERS},
-        **{name: {"root": str(root / name), "size": 12} for name in WRITERS},
-    }
-    return create_data(name, task=task, **options[name] | given)
 
 
 @pytest.mark.parametrize(

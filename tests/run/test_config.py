@@ -61,7 +61,7 @@ def _options(group):
         ("network.widths=[4,foo]", "network"),
         ("task.costs_size=foo", "task.costs_size"),
         ("schedule.milestones=5", "schedule.milestones=5 must be a list of epochs"),
-        ("schedule.name=cosine", "unknown schedule 'cosine'"),
+        ("schedule.name=cosin", "unknown schedule 'cosin'. Did you mean 'cosine'?"),
         ("training.epochs=null training.steps=3", "schedule=multistep counts in epochs"),
         ("budget.max_steps=foo", "budget.max_steps"),
         ("budget=smoke trainer.devices=2 trainer.accumulate_grad_batches=2", "budget.max_batch_size=2"),
@@ -86,10 +86,13 @@ _LABELLED = ("camvid", "sunrgbd", "ade20k")
 @pytest.mark.parametrize("group", ["resampling", "data", "optimizer", "schedule", "logger", "budget", "debug"])
 def test_every_option_of_every_group_freezes(group):
     for option in _options(group):
+        if option == "timm":  # stands for all that have no file: they are named
+            continue
         suits = ["task=denoising", "network=dncnn"] if option == "none" and group == "resampling" else []
         suits += ["task=denoising"] if option == "train400" else ["task=segmentation"] if option in _LABELLED else []
         suits += ["task=depth"] if option.startswith("nyuv2") else []
         suits += ["task=matting"] if group == "data" and get_data(option).info.tasks == ("matting",) else []
+        suits += ["training.validate_every=0.5"] if option == "plateau" else []
         config = _frozen(*suits, f"{group}={option}")
         assert json.loads(json.dumps(config)) == config
         assert config[group].get("name", option) == option or group in ("logger", "debug")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from indexnet.run import callbacks
+from indexnet.run import checkpoints
 from indexnet.run.job import run_job
 from indexnet.run.processes import INTERRUPTED
 from indexnet.run.resume import read_checkpoint
@@ -81,19 +81,15 @@ def test_killed_when(moment, undisturbed, tmp_path):
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_checkpoint_appears_after_the_row_of_its_step(accumulate, tmp_path, monkeypatch):
-    words = [
-        *RECONSTRUCTION,
-        "resampling=nearest",
-        "trainer.checkpoint_every=2",
-        f"trainer.accumulate_grad_batches={accumulate}",
-    ]
-    folder, plain, seen = prepare_run(tmp_path, *words), callbacks.write_checkpoint, []
+    words = [*RECONSTRUCTION, "resampling=nearest", "trainer.checkpoint_every=2",
+             f"trainer.accumulate_grad_batches={accumulate}"]  # fmt: skip
+    folder, plain, seen = prepare_run(tmp_path, *words), checkpoints.write_checkpoint, []
 
     def write(path, *more):
         plain(path, *more)
         seen.append((read_checkpoint(path)["global_step"], len(losses(folder))))
 
-    monkeypatch.setattr(callbacks, "write_checkpoint", write)
+    monkeypatch.setattr(checkpoints, "write_checkpoint", write)
     assert run_job(folder.path) == 0
     assert seen == [(2, 2), (4, 4), (6, 6)]
 
@@ -106,6 +102,10 @@ def test_a_checkpoint_appears_after_the_row_of_its_step(accumulate, tmp_path, mo
       "trainer.accumulate_grad_batches=2", "data.test_count=4"], 0),
     # noise that follows from the step, loader processes
     ([*DENOISING, "training.steps=40", "trainer.num_workers=2"], 1),
+    # validation, an average of the weights, early stopping that never comes to it
+    ([*DENOISING, "training.steps=40", "training.validate_every=4", "training.holdout=0.3",
+      "trainer.accumulate_grad_batches=2", "callbacks=[ema,early_stopping,lr_monitor]",
+      "callbacks.early_stopping.patience=50"], 2),
 ])  # fmt: skip
 def test_killed_at_random_moments(words, seed, tmp_path):
     words = [*words, "trainer.checkpoint_every=3"]

@@ -166,9 +166,9 @@ def test_what_says_how_a_sweep_goes_on_is_refused_for_a_single_run(key):
 
 
 def test_a_task_may_leave_out_the_steps(capsys):
-    plain = to_plain(compose(["task=reconstruction", "training.epochs=3"]))
+    plain = to_plain(compose(["task=reconstruction", "training.epochs=90"]))
     del plain["training"]["steps"]
     config = settle(without_sweep(plain))
     assert read_config(config).training.steps is None
     announce([config], 1)
-    assert "3 epochs in batches of" in capsys.readouterr().out
+    assert "90 epochs in batches of" in capsys.readouterr().out

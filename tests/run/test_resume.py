@@ -119,7 +119,7 @@ def test_every_process_finds_the_same_checkpoint_at_any_moment(cut):
     cut.checkpoint().write_bytes(b"cut off")
 
     def others():
-        path, step = find_checkpoint(cut, digest, settle=False)
+        path, step, _ = find_checkpoint(cut, digest, settle=False)
         return torch.load(path, weights_only=True)["global_step"], step
 
     assert others() == (2, 2)  # before the first process has looked

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 import numpy as np
 from PIL import Image
 
@@ -251,3 +253,32 @@ def prepare(root, output, *words, jobs="1"):
     return main(
         ["data", "prepare", "composition1k", f"root={root}", f"output={output}", *COUNTS, *words, "--jobs", jobs]
     )
+
+
+def write_all(folder):
+    """Write every data set that is read from files; :func:`build` finds them there."""
+    write_idx(folder / "raw/train-images-idx3-ubyte.gz", 6, 0)
+    write_idx(folder / "t10k-images-idx3-ubyte", 4, 1, compress=False)
+    for name, write in (WRITERS | MATTING_WRITERS).items():
+        write(folder / name)
+
+
+def write_idx(path, count, seed, compress=True):
+    images = np.random.default_rng(seed).integers(0, 256, (count, 28, 28), dtype=np.uint8)
+    content = b"\x00\x00\x08\x03" + np.array(images.shape, ">u4").tobytes() + images.tobytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(content) if compress else content)
+    return images
+
+
+def build(name, task, root, **given):
+    """Build any data set, of few and small samples."""
+    options = {
+        "photos": {"train_count": 20, "test_count": 10},
+        "scenes": {"size": 48, "train_count": 12, "test_count": 6, "validation_count": 4},
+        "mnist": {"root": str(root)},
+        "fashion_mnist": {"root": str(root), "fit": "pad"},
+        **{name: {"root": str(root / name)} | MATTING_OPTIONS[name] for name in MATTING_WRITERS},
+        **{name: {"root": str(root / name), "size": 12} for name in WRITERS},
+    }
+    return create_data(name, task=task, **options[name] | given)

@@ -19,7 +19,8 @@ def ended_as(whole, folder):
     assert (whole.path / "per_image.csv").read_bytes() == (folder.path / "per_image.csv").read_bytes()
     assert losses(folder) == losses(whole)
     assert all(folder.record().number(key) > 0 for key in ("train_samples_per_s", "peak_memory_mb", "wall_time_s"))
-    assert sorted(path.name for path in (folder.path / "checkpoints").glob("*.ckpt")) == ["last.ckpt"]
+    best = ["best.ckpt"] if whole.record().best else []
+    assert sorted(path.name for path in (folder.path / "checkpoints").glob("*.ckpt")) == [*best, "last.ckpt"]
     assert not list(folder.path.rglob(f".*{PART}"))
 
 

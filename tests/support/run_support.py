@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytorch_lightning as pl
 import torch
 
 from indexnet.run.config import compose, freeze
@@ -41,6 +42,13 @@ MATTING = [
 DENOISING = ["task=denoising", "network=dncnn", "network.depth=3", "network.width=4", "training.batch_size=4",
              "training.size=16", "training.steps=6", "data.train_count=16", "data.test_count=3",
              "trainer.accelerator=cpu"]  # fmt: skip
+
+
+class Failing(pl.Callback):
+    """Fails at the end of a validation."""
+
+    def on_validation_end(self, trainer, module):
+        raise ValueError("no room for it")
 
 
 def prepare_run(root, *overrides):

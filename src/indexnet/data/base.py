@@ -20,8 +20,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -29,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
 
 from indexnet.core.errors import UserError
 from indexnet.core.registry import Registry
@@ -62,8 +65,12 @@ class DataInfo:
     layout: str = ""
 
 
-class Dataset(ABC):
-    """One split of a data set.
+class Dataset(TorchDataset[Sample], ABC):
+    """One split of a data set, which any ``torch.utils.data.DataLoader`` takes.
+
+    ``split[index]`` is a sample. In training splits it is augmented anew every time, from torch's random numbers, which
+    a ``DataLoader`` seeds in each of its workers; in the others it never changes. Here, by contrast, a sample is asked
+    for with the random numbers that it is to be made from: :meth:`sample`.
 
     Instances are picklable, so that loader workers can hold them.
 
@@ -78,6 +85,18 @@ class Dataset(ABC):
     @abstractmethod
     def __len__(self) -> int:
         """Return the number of samples."""
+
+    def __getitem__(self, index: int) -> Sample:
+        """Return one sample; negative indices count from the end.
+
+        Raises:
+            IndexError: there is none of that index.
+        """
+        number = operator.index(index)
+        number += len(self) if number < 0 else 0
+        self._check_index(number)
+        seed = int(torch.randint(2**63 - 1, ())) if self.split == "train" else 0
+        return self.sample(number, np.random.default_rng(seed))
 
     @abstractmethod
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
@@ -96,9 +115,19 @@ class Dataset(ABC):
     def group(self, index: int) -> str:
         """Return what a sample has in common with others, such as its foreground; its own name where nothing.
 
-        Samples of one group are not independent: error bars are drawn over groups.
+        Samples of one group are not independent: error bars are drawn over groups, and of a training split a group is
+        held out as a whole or not at all.
         """
         return self.name(index)
+
+    def groups(self) -> Mapping[str, int]:
+        """Return how many samples each group has, in the order of their first samples."""
+        return Counter(self.group(index) for index in range(len(self)))
+
+    def subset(self, groups: Collection[str]) -> Dataset:
+        """Return the samples of these groups as a split of its own: nothing of another group goes into them."""
+        chosen = set(groups)
+        return Subset(self, np.array([i for i in range(len(self)) if self.group(i) in chosen], np.int64))
 
     @abstractmethod
     def fingerprint(self) -> str:
@@ -130,6 +159,46 @@ class Dataset(ABC):
     def _check_index(self, index: int) -> None:
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of a split of {len(self)}")
+
+
+class Subset(Dataset):
+    """Some samples of a split, which are decoded and kept by that split.
+
+    Args:
+        base: the split.
+        indices: int64 (count,): which of its samples, in order.
+    """
+
+    def __init__(self, base: Dataset, indices: npt.NDArray[np.int64]) -> None:
+        self.base, self.indices, self.split = base, indices, base.split
+        if hasattr(base, "store"):
+            self.store = base.store
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def _at(self, index: int) -> int:
+        self._check_index(index)
+        return int(self.indices[index])
+
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        return self.base.sample(self._at(index), rng)
+
+    def name(self, index: int) -> str:
+        return self.base.name(self._at(index))
+
+    def group(self, index: int) -> str:
+        return self.base.group(self._at(index))
+
+    def prepare(self, reads: int | None = None) -> str:
+        return self.base.prepare(reads)
+
+    def verify(self, index: int) -> None:
+        self.base.verify(self._at(index))
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the split's own and the numbers of the samples."""
+        return digest("subset", self.base.fingerprint(), self.indices.tolist())
 
 
 class Data(ABC):

@@ -39,10 +39,11 @@ _LEVELS = np.where(np.arange(256), (np.arange(256) + 0.5) / 25.5, 0).astype(np.f
 
 
 class Frame(NamedTuple):
-    """A frame: its name, and an HDF5 file, or a photograph and its depth map."""
+    """A frame: its name, an HDF5 file, or a photograph and its depth map; and where it was taken, if that is known."""
 
     name: str
     files: tuple[Path, ...]
+    scene: str | None = None
 
 
 def read_depth(path: Path) -> Depth:
@@ -156,6 +157,12 @@ class DepthFrames(Dataset):
     def name(self, index: int) -> str:
         self._check_index(index)
         return self.frames[index].name
+
+    def group(self, index: int) -> str:
+        """Return the frame's scene, where that is known; its name otherwise."""
+        self._check_index(index)
+        name, _, scene = self.frames[index]
+        return name if scene is None else scene
 
     def _load(self, index: int) -> Arrays:
         files = self.frames[index].files

@@ -113,6 +113,7 @@ class LabelledImages(Dataset):
         size: side of a training crop in pixels.
         scale: (low, high), scales of training crops.
         cache: see :class:`~indexnet.data.io.cache.Store`.
+        scenes: what each photograph shows, such as the video that it is a frame of; None: each something else.
 
     Raises:
         UserError: a file is missing, or two images have one name.
@@ -127,6 +128,7 @@ class LabelledImages(Dataset):
     size: int
     scale: tuple[float, float]
     cache: Cache = "auto"
+    scenes: Sequence[str] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         missing = [path for pair in self.pairs for path in pair if not path.is_file()]
@@ -173,6 +175,11 @@ class LabelledImages(Dataset):
     def name(self, index: int) -> str:
         self._check_index(index)
         return self.pairs[index].image.stem
+
+    def group(self, index: int) -> str:
+        """Return the photograph's scene, where that is known; its name otherwise."""
+        name = self.name(index)
+        return name if self.scenes is None else self.scenes[index]
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Return ``image`` (3, H, W) in [0, 1], ``label`` (H, W), classes or 255, and ``name``.
@@ -237,17 +244,23 @@ class SegmentationData(Data):
             UserError: a list or a folder is missing.
         """
 
+    def scene(self, image: Path) -> str:
+        """Return what photographs of one scene or video have in common, as their names tell; by default nothing."""
+        return image.stem
+
     def _split(self, split: str) -> LabelledImages:
+        pairs = self.pairs(split)
         return LabelledImages(
             split,
             self.name,
-            self.pairs(split),
+            pairs,
             len(self.classes),
             self.first,
             self.void,
             self.size,
             self.scale,
             self.cache,
+            [self.scene(pair.image) for pair in pairs] if split == "train" else None,
         )
 
     def train(self) -> LabelledImages:

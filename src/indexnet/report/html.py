@@ -82,7 +82,7 @@ def page(table: Table, time: str) -> str:
         scatters=[(b.label, drawn) for b in table.blocks if (drawn := _scatters(b, column))],
         costs_input=_costs_input(table),
         numbered=list(dict.fromkeys((row.number, row.short) for row in table.rows if row.done)),
-        curves=_curves(table),
+        curves=_all_curves(table),
         samples=shown,
         index_maps=any(p.kind == "index" for strip in strips for p in strip.pictures),
         unmeasured=GREY.get(table.experiment.task, ""),
@@ -223,11 +223,19 @@ def _costs_input(table: Table) -> str:
     return f"{' × '.join(map(str, *shapes))} (channels, height, width)" if len(shapes) == 1 else ""
 
 
-def _curves(table: Table) -> dict[str, Any]:
-    """Return learning curves: one figure, or a small frame per row where there are too many lines for one."""
+def _all_curves(table: Table) -> list[dict[str, Any]]:
+    """Return the curves of the training loss, and of every metric that was measured while training."""
+    wanted = {"train/loss": "training loss"}
+    for column in table.columns:  # validation is one split, where tests may be several
+        wanted[f"val/{column.metric.rpartition('/')[2]}"] = f"{column.title} in validation"
+    return [found for key, what in wanted.items() if (found := _curves(table, key, what))]
+
+
+def _curves(table: Table, key: str, what: str) -> dict[str, Any]:
+    """Return curves of what was logged: one figure, or a small frame per row where there are too many lines for one."""
     rows = []
     for row in table.rows:
-        curves = [curve for run in row.runs if run.status != "unreadable" and len(curve := read_curve(run)) > 1]
+        curves = [curve for run in row.runs if run.status != "unreadable" and len(curve := read_curve(run, key)) > 1]
         if curves:
             rows.append((row, curves))
     if not rows:
@@ -235,17 +243,21 @@ def _curves(table: Table) -> dict[str, Any]:
     several, faint = len(table.blocks) > 1, any(len(curves) > 1 for _, curves in rows)
     if len(rows) <= plots.COLOURS and not several:
         lines = [(plots.Series(row.number, row.short), curves) for row, curves in rows]
-        key = [(s.number, s.label) for s, _ in lines]
-        return {"key": key, "faint": faint, "figure": _figure(plots.learning_curves, lines)}
+        return {
+            "what": what,
+            "key": [(s.number, s.label) for s, _ in lines],
+            "faint": faint,
+            "figure": _figure(plots.learning_curves, lines, what),
+        }
     drawn = {row.block for row, _ in rows}
     places = {block.label: place for place, block in enumerate(table.blocks, 1) if block.label in drawn}
     panels: dict[str, list[tuple[plots.Series, list[list[tuple[int, float]]]]]] = {}
     for row, curves in rows:  # a line per block where rows are repeated
         number, label = (places[row.block], row.block) if several else (row.number, row.short)
         panels.setdefault(f"{row.number} {row.short}", []).append((plots.Series(number, label), curves))
-    frames = map(Markup, plots.curve_panels(list(panels.items())))
-    key = [(place, label) for label, place in places.items()] if several else []
-    return {"key": key, "faint": faint, "panels": list(zip(panels, frames, strict=True))}
+    frames = map(Markup, plots.curve_panels(list(panels.items()), what))
+    labels = [(place, label) for label, place in places.items()] if several else []
+    return {"what": what, "key": labels, "faint": faint, "panels": list(zip(panels, frames, strict=True))}
 
 
 # --- pictures ----------------------------------------------------------------------------------------------------

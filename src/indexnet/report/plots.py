@@ -257,32 +257,38 @@ def average(curves: Sequence[Curve]) -> list[tuple[int, float]]:
     return [(step, math.fsum(table[step] for table in tables) / len(tables)) for step in steps]
 
 
-def learning_curves(rows: Sequence[tuple[Series, Sequence[Curve]]], *, narrow: bool = False) -> str:
-    """Draw the training loss of every row over its steps: the mean over seeds strong, single seeds faint.
+def learning_curves(
+    rows: Sequence[tuple[Series, Sequence[Curve]]], what: str = "training loss", *, narrow: bool = False
+) -> str:
+    """Draw the training loss of every row over its steps, or what validation gave: the mean over seeds strong.
 
-    The loss axis is logarithmic where all losses are positive and span more than a factor of 5.
+    The vertical axis is logarithmic where all values are positive and span more than a factor of 5.
 
     Args:
         rows: (row, one curve per seed); at least one curve with two points. The means of ``Series`` are not used.
+        what: the vertical axis shows.
         narrow: only numbers at the ends of the lines, no names (phones).
     """
     width, height = (340, 300) if narrow else (980, 360)
     margin = 30 if narrow else 30 + max(len(s.label) for s, _ in rows) * 6.9
     thinned = _thinned(rows, 60 if narrow else 120)
     frame = _CurveFrame.fit([thinned], (52, width - margin, 10, height - 46), 4 if narrow else 6, 5)
-    title = "training step; loss" + (" on a logarithmic axis" if frame.y.log else "")
+    title = f"training step; {what}" + (" on a logarithmic axis" if frame.y.log else "")
     body = [*frame.grid, _text((frame.x.start + frame.x.end) / 2, height - 8, title, "axis", "middle")]
     lines, ends = frame.draw(thinned)
-    label = "Training loss over steps for " + ", ".join(s.label for s, _ in rows)
+    label = f"{what[0].upper()}{what[1:]} over steps for " + ", ".join(s.label for s, _ in rows)
     body += [*lines, *_ends(ends, frame.x.end, named=not narrow)]
     return _svg(width, height, label, body, "narrow" if narrow else "wide")
 
 
-def curve_panels(panels: Sequence[tuple[str, Sequence[tuple[Series, Sequence[Curve]]]]]) -> list[str]:
-    """Draw one small frame per row with its training loss, all frames with the same axes, for tables of many rows.
+def curve_panels(
+    panels: Sequence[tuple[str, Sequence[tuple[Series, Sequence[Curve]]]]], what: str = "training loss"
+) -> list[str]:
+    """Draw one small frame per row with its curves, all frames with the same axes, for tables of many rows.
 
     Args:
         panels: (the frame's name, its lines as for :func:`learning_curves`).
+        what: the vertical axis shows.
     """
     thinned = [_thinned(rows, 60) for _, rows in panels]
     width, height = 320, 190
@@ -292,7 +298,9 @@ def curve_panels(panels: Sequence[tuple[str, Sequence[tuple[Series, Sequence[Cur
     for (name, _), rows in zip(panels, thinned, strict=True):
         lines, ends = frame.draw(rows)
         numbers = _ends(ends, right) if len(ends) > 1 else []
-        drawn.append(_svg(width, height, f"Training loss over steps: {name}", [*frame.grid, *lines, *numbers]))
+        drawn.append(
+            _svg(width, height, f"{what[0].upper()}{what[1:]} over steps: {name}", [*frame.grid, *lines, *numbers])
+        )
     return drawn
 
 

@@ -1,9 +1,8 @@
-"""What happens around the steps of a run: seeding, checkpoints, progress, and noticing divergence."""
+"""What happens around the steps of a run: seeding, progress, and noticing divergence."""
 
 from __future__ import annotations
 
 import contextlib
-import io
 import math
 import signal
 import sys
@@ -11,60 +10,20 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
-from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from indexnet.core.errors import UserError
 from indexnet.core.files import write_json
 from indexnet.core.machine import peak_memory_mb
 from indexnet.run.record import read_progress
-from indexnet.run.resume import write_checkpoint
 
 
 class DivergedError(Exception):
     """The training loss, or what the network gives for a test image, is no longer finite."""
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints appear whole or not at all.
-
-    Args:
-        previous: where the checkpoint goes that a new one replaces; None: nowhere.
-    """
-
-    HOLD: ClassVar[dict[str, bool]] = {"hold": True}
-    """As ``storage_options``: keep the checkpoint in memory until :meth:`write`."""
-
-    def __init__(self, previous: Path | None = None) -> None:
-        super().__init__()
-        self.previous = previous
-        self._held: tuple[Path, io.BytesIO, int] | None = None
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write beside the target, then rename; or hold the checkpoint as it is now.
-
-        Raises:
-            DiskFullError: there is no room; the checkpoints that are there stay.
-        """
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        self._held = Path(path), buffer, checkpoint["global_step"]
-        if storage_options != self.HOLD:
-            self.write()
-
-    def write(self) -> None:
-        """Write the checkpoint that is held, if there is one.
-
-        Raises:
-            DiskFullError: there is no room; the checkpoints that are there stay.
-        """
-        if self._held is not None:
-            (path, buffer, step), self._held = self._held, None
-            write_checkpoint(path, buffer.getbuffer(), step, self.previous)
 
 
 class Terminable(pl.Callback):
@@ -94,47 +53,6 @@ class StepSeed(pl.Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
         torch.manual_seed(hash((self.seed, index, trainer.global_rank)) & 0x7FFFFFFF)
-
-
-class Checkpoints(pl.Callback):
-    """Write ``last.ckpt`` every so many optimizer steps and at the end.
-
-    A checkpoint is made when its step ends, and written once the loggers have written that step: Lightning logs a step
-    after everybody else is done with it, and a run that is killed in between must not go on without that row.
-
-    Args:
-        files: writes the checkpoints of this trainer.
-        path: of the checkpoint.
-        every: optimizer steps between two checkpoints.
-        total: optimizer steps of the run.
-    """
-
-    def __init__(self, files: AtomicCheckpointIO, path: Path, every: int, total: int) -> None:
-        self.files, self.path, self.every, self.total = files, path, every, total
-        self._saved = -1
-
-    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Note what is saved already: the step counter of a resumed run stands there until a whole step is done."""
-        self._saved = trainer.global_step
-        if (first := trainer.strategy.broadcast(self._saved)) != self._saved:  # a file system that shows each its own
-            raise RuntimeError(f"process {trainer.global_rank} goes on from step {self._saved}, the first from {first}")
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
-    ) -> None:
-        step = trainer.global_step
-        if step != self._saved and (step % self.every == 0 or step == self.total):
-            self._saved = step
-            trainer.save_checkpoint(self.path, storage_options=self.files.HOLD)
-
-    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
-        """Write what the step before has left."""
-        self.files.write()
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if trainer.global_step != self._saved:  # stopped by ``budget.max_seconds``
-            trainer.save_checkpoint(self.path, storage_options=self.files.HOLD)
-        self.files.write()
 
 
 class SkippedFiles(pl.Callback):
@@ -256,8 +174,14 @@ class Progress(pl.Callback):
         if trainer.is_global_zero and (now - self._written >= 1 or step == self.total) and loss is not None:
             done = max(1, step - self._begin)
             eta = (now - self._started) / done * (self.total - step)
-            self._said = {"step": step, "steps": self.total, "loss": loss, "eta_s": round(eta, 1)}
+            self._said |= {"step": step, "steps": self.total, "loss": loss, "eta_s": round(eta, 1)}
             self._write(now)
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        values = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val/")}
+        self._said |= {key: value for key, value in values.items() if math.isfinite(value)}
+        if trainer.is_global_zero:
+            self._write(self.clock())
 
     def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._tested = [(self.clock(), 0)]

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indexnet.core.annotations import option_types
 from indexnet.core.errors import UserError, shown
-from indexnet.core.registry import check_options, unknown_name
+from indexnet.core.registry import check_options, nearest, unknown_name
+from indexnet.core.schedules import SCHEDULES, check_length, get_schedule, schedule_options
+from indexnet.run.callback_options import check_validation
+from indexnet.run.experiment import EXPERIMENT_KEYS
 from indexnet.run.schema import (
     OPEN_GROUPS,
     OPEN_TYPES,
     REQUIRED,
     BudgetConfig,
+    ExperimentConfig,
     TrainerConfig,
     TrainingConfig,
     check_value,
@@ -28,7 +33,6 @@ from indexnet.run.trainer_options import check_strategy
 if TYPE_CHECKING:
     from indexnet.networks import Network
 
-_SCHEDULES: dict[str, tuple[str, ...]] = {"constant": (), "multistep": ("milestones", "gamma")}
 _COMPLAINTS = {
     r"Ambiguous value for argument '([^']*)'": "{} is a list of values; give -m to sweep over them, or one value.",
     r"Sweep parameters '(.*)' requires --multirun": "{} stands for several values; give -m to try them, or one value.",
@@ -43,6 +47,13 @@ _COMPLAINTS = {
         "brackets from the shell."
     ),
 }
+MISSING = {
+    "encoder.name": "give encoder=NAME with the name of any timm model, for example encoder=resnet50",
+    "optimizer.name": "give optimizer=NAME with the name of one that indexnet list optimizers shows",
+}
+"""What to give where a name is missing that has no default."""
+_EXPERIMENT_SET = (*(each.name for each in dataclasses.fields(ExperimentConfig)), "n_jobs")
+"""Keys of the node ``experiment`` that an override may set; the others describe the table, and its file says them."""
 _TASK_ARGUMENTS = ("network", "optimizer", "schedule")
 
 
@@ -55,18 +66,22 @@ def override_complaint(text: str) -> str | None:
 
 
 def check_places(key: str, value: Any, said: str) -> None:
-    """Refuse what other programs with Hydra have and this one has under another name: the experiment, a run's folder.
+    """Refuse what has another place: a key of a table's file; and, of other programs with Hydra, folder and experiment.
 
     Args:
         key: of an override.
-        value: that it is given.
+        value: that it is given; None: nothing.
         said: the override, for messages.
 
     Raises:
         UserError: it is one of these.
     """
-    if key == "experiment" and not isinstance(value, dict):
-        raise UserError(f"{said}: an experiment is a table here, of several runs; give -m experiments={value}.")
+    inner = key.removeprefix("experiment.").partition(".")[0]
+    if key != inner and inner in EXPERIMENT_KEYS.difference(_EXPERIMENT_SET):
+        raise UserError(f"{said}: the file of an experiment says this; change it there, not on the command line.")
+    if key == "experiment" and value is not None and not isinstance(value, dict):
+        name = said.partition("=")[2]
+        raise UserError(f"{said}: an experiment is a table here, of several runs; give -m experiments={name}.")
     if key in ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"):
         raise UserError(
             f"{said}: a run's folder is built from its names, so that the same command finds it and goes on; give "
@@ -85,6 +100,8 @@ def check_choice(group: str, value: Any, said: str) -> None:
     Raises:
         UserError: it is a mapping, a list or too long.
     """
+    if group == "callbacks" and isinstance(value, list):  # several of its options
+        return
     if isinstance(value, dict):
         raise UserError(f"{said}: {group} is a config group; choose one of its options, or set {group}.KEY=VALUE.")
     if not isinstance(value, str) and not (group == "experiments" and value is None):
@@ -92,6 +109,53 @@ def check_choice(group: str, value: Any, said: str) -> None:
         raise UserError(f"{said}: the config group {group} {what}; name one of the options in conf/{group}.")
     if isinstance(value, str) and len(value) > 200:  # longer than a file's name can be
         raise UserError(f"{said}: no option of {group} has such a long name; name one of those in conf/{group}.")
+
+
+def named_in_full(words: Sequence[str], complaint: str) -> list[str] | None:
+    """Return overrides with what no file has, ``encoder=timm encoder.name=resnet50`` and ``+optimizer.eps=1e-6``.
+
+    Args:
+        words: overrides and flags.
+        complaint: Hydra's, about the option or the key that it cannot find.
+
+    Returns:
+        None where it is no encoder and no optimizer, and no option of optimizers or schedules.
+    """
+    if match := re.search(r"Could not find '(encoder|optimizer)/([^']+)'", complaint):
+        group, name = match.groups()
+        full = [f"{group}=timm", f"{group}.name={name}"]
+        found = [full if _reads(word) == (group, name) and name != "timm" else [word] for word in words]
+    elif match := re.search(r"Could not override '((?:optimizer|schedule)\.\w+)'", complaint):
+        from indexnet.tasks.optimizers import every_option
+
+        options = {*every_option(), *(option for name in SCHEDULES for option in schedule_options(name))}
+        meant = nearest(match[1].partition(".")[2], options)  # unknown ones are told from what the class takes
+        found = [[f"+{word}" if meant and _reads(word)[0] == match[1] else word] for word in words]
+    else:
+        return None
+    written = [word for part in found for word in part]
+    return written if written != list(words) else None
+
+
+def _reads(word: str) -> tuple[str, str]:
+    key, _, value = word.partition("=")
+    return key, value.strip("'\"")
+
+
+def complaint_in_words(text: str, cause: str, words: Sequence[str]) -> str:
+    """Return the sentence for any other complaint of Hydra about overrides, as far as its first line tells."""
+    if match := re.search(r"Error merging override (\S+)", text):
+        reason = cause.strip().splitlines()
+        return f"{match[1]}: this key takes another kind of value{f' ({reason[0]})' if reason else ''}."
+    if match := re.search(r"Error resolving interpolation '([^']+)'", text):
+        said = next((shown(each)[1:-1] for each in words if match[1] in each), match[1])
+        return f"{said}: {match[1]} cannot be resolved; name one of the options in conf/."
+    first = text.strip().splitlines()[0]
+    first = f"{first[:200]}..." if len(first) > 300 else first
+    first = first if first.endswith((".", "?")) else f"{first}."
+    named = [each for each in words if each.lstrip("+~").partition("=")[0] in first]
+    said = "" if named or "config directory" in first else ", ".join(shown(each)[1:-1] for each in words) + ": "
+    return f"{said}the configuration cannot be composed: {first}"
 
 
 def check_open(config: Mapping[str, Any]) -> None:
@@ -106,7 +170,7 @@ def check_open(config: Mapping[str, Any]) -> None:
 
     check_open_network(config)
     _check_part("task", config["task"], get_task, ("costs_size", *_TASK_ARGUMENTS))
-    _check_optimizer(config["optimizer"])
+    _check_optimizer(config["optimizer"], config["schedule"])
 
 
 def check_open_network(config: Mapping[str, Any]) -> None:
@@ -133,8 +197,7 @@ def check_open_network(config: Mapping[str, Any]) -> None:
         group, _, name = key.partition(".")
         if name not in config[group]:
             raise UserError(f"{key} is missing; give {key}=VALUE.")
-    if config["schedule"]["name"] not in _SCHEDULES:
-        raise unknown_name("schedule", config["schedule"]["name"], _SCHEDULES)
+    get_schedule(config["schedule"]["name"])
     _check_part("resampling", config["resampling"], get_resampling, ("channels", "decoder_channels"))
     _check_part("network", config["network"], get_network, ("resampling", "encoder"))
     _check_part("data", config["data"], get_data, ("task",))
@@ -163,56 +226,57 @@ def _check_part(
             check_value(f"{group}.{key}", value, types[key])
 
 
-def _check_optimizer(optimizer: Mapping[str, Any]) -> None:
-    """Check the options of an optimizer by building one with its rate alone, then one with all of them.
+def _check_optimizer(optimizer: Mapping[str, Any], schedule: Mapping[str, Any]) -> None:
+    """Check the options of an optimizer by building one; where that fails, the option that fails alone is named.
 
     Raises:
-        UserError: there is no such optimizer, or it does not take the options.
+        UserError: there is no such optimizer, or it does not take the options or the schedule.
     """
     import torch
 
-    from indexnet.tasks import create_optimizer
+    from indexnet.tasks.optimizers import GROUPING, create_optimizer, optimizer_class
 
     def build(options: Mapping[str, Any]) -> torch.optim.Optimizer:
         return create_optimizer(options, [{"params": [torch.nn.Parameter(torch.zeros(1))]}])
 
-    name = optimizer["name"]
-    cls = type(build({"name": name, "lr": optimizer["lr"]}))
-    options = {key: value for key, value in optimizer.items() if key not in ("name", "encoder_lr_multiplier")}
+    name, cls = optimizer["name"], optimizer_class(optimizer["name"])
+    options = {key: value for key, value in optimizer.items() if key not in GROUPING}
     check_options(f"optimizer {name!r}", cls, options, ("params",))
     types = option_types(cls)
     for key, value in options.items():
         if key in types and key != "lr":
             check_value(f"optimizer.{key}", value, types[key])
-    for key, value in options.items():
-        try:
-            build({"name": name, "lr": optimizer["lr"], key: value})
-        except (TypeError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0].rstrip(".")
-            raise UserError(f"optimizer.{key}={shown(value)} cannot work: {reason}.") from error
-    build(optimizer)
+    try:
+        built = build(optimizer)
+    except UserError:
+        for key, value in options.items():
+            try:
+                build({"name": name, "lr": optimizer["lr"], key: value})
+            except UserError as error:
+                reason = str(error.__cause__ or error).strip().splitlines()[0].rstrip(".")
+                raise UserError(f"optimizer.{key}={shown(value)} cannot work: {reason}.") from error
+        raise
+    if schedule.get("cycle_momentum") is True and not built.defaults.keys() & {"momentum", "betas"}:
+        raise UserError(f"schedule.cycle_momentum=true, but optimizer={name} has no momentum; leave it out.")
 
 
-def check_schedule(schedule: Mapping[str, Any], epochs: int | None) -> None:
-    """Check that a schedule has what it needs; unknown options are those that no schedule has.
+def check_schedule(schedule: Mapping[str, Any], training: Mapping[str, Any]) -> None:
+    """Check that a schedule, without what only others have, takes its options and suits the run.
 
     Raises:
-        UserError: an option is missing or unknown, or the schedule counts in epochs that are not given.
+        UserError: an option is missing, unknown or of another type, or the run is shorter or has no validation.
     """
-    known = _SCHEDULES[schedule["name"]]
+    name = schedule["name"]
     for key in schedule:
-        if key != "name" and not any(key in options for options in _SCHEDULES.values()):
-            raise unknown_name("config key", f"schedule.{key}", [f"schedule.{option}" for option in known])
-    for key in known:
-        if key not in schedule:
-            raise UserError(f"schedule.{key} is missing; schedule={schedule['name']} needs it.")
-    if schedule["name"] == "multistep" and epochs is None:
-        raise UserError("schedule=multistep counts in epochs; give training.epochs, or schedule=constant.")
-
-
-def schedule_options(name: str) -> tuple[str, ...]:
-    """Return the options of a schedule."""
-    return _SCHEDULES[name]
+        if key not in ("name", *schedule_options(name)):
+            known = [f"schedule.{option}" for option in schedule_options(name)]
+            raise unknown_name("config key", f"schedule.{key}", known)
+    check_length(schedule, training.get("steps"), training.get("epochs"))
+    if get_schedule(name).validates and not training.get("validate_every"):
+        raise UserError(
+            f"schedule={name} follows validation while training, and there is none; give training.validate_every, or "
+            "another schedule, such as cosine."
+        )
 
 
 def check_split(config: Mapping[str, Any]) -> None:
@@ -249,13 +313,16 @@ def check_parts(config: Mapping[str, Any]) -> None:
 
     task = get_task(config["task"]["name"])
     network = network_without_memory(config)
-    task(network, **{key: value for key, value in config["task"].items() if key not in ("name", "costs_size")})
+    built = task(network, **{key: value for key, value in config["task"].items() if key not in ("name", "costs_size")})
     if config["training"]["size"] < task.smallest_size:
         raise UserError(
             f"training.size={config['training']['size']} is too small: the metrics of task={task.name} need images of "
             f"at least {task.smallest_size} pixels a side."
         )
     typed = read_config(config)
+    check_validation(typed, built)
+    if typed.ckpt_path is not None and not Path(typed.ckpt_path).is_file():
+        raise UserError(f"ckpt_path={typed.ckpt_path} is no file; give a checkpoint to start from.")
     _check_batch(typed.trainer, typed.training, typed.budget)
 
 

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -26,16 +26,20 @@ from omegaconf.errors import OmegaConfBaseException
 from indexnet.core.errors import UserError, shown
 from indexnet.core.paths import conf_dir
 from indexnet.core.registry import load_plugins, nearest, unknown_name
-from indexnet.run.checks import check_choice, check_places, override_complaint
-from indexnet.run.experiment import EXPERIMENT_KEYS
+from indexnet.run.checks import (
+    MISSING,
+    check_choice,
+    check_places,
+    complaint_in_words,
+    named_in_full,
+    override_complaint,
+)
 from indexnet.run.schema import flatten, known_keys, nearest_key
-from indexnet.run.settle import EXPERIMENT_OWN, differences, printed_settings, settle, without_sweep
+from indexnet.run.settle import check_typed, differences, printed_settings, settle, without_sweep
 from indexnet.run.trainer_options import refusal
 
 _MISTAKES = (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError)
 """What composing raises where a person's override or file is wrong."""
-_SET = (*EXPERIMENT_OWN, "n_jobs")
-"""Keys of the node ``experiment`` that an override may set; the others describe the table, and its file says them."""
 
 
 @contextlib.contextmanager
@@ -60,11 +64,7 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     Raises:
         UserError: an override does not fit; the message names the nearest key or option.
     """
-    check_overrides(overrides)
-    try:
-        return _compose(overrides)
-    except _MISTAKES as error:
-        raise explain(error, overrides) from error
+    return _check_typed(overrides, _written_out(overrides, _compose))
 
 
 def compose_job(config: DictConfig, context: HydraContext, overrides: Sequence[str]) -> DictConfig:
@@ -78,12 +78,25 @@ def compose_job(config: DictConfig, context: HydraContext, overrides: Sequence[s
     Raises:
         UserError: an override does not fit.
     """
+    loader = context.config_loader
+    composed = _written_out(overrides, lambda words: loader.load_sweep_config(config, list(words)))
+    return _check_typed(overrides, OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"]))
+
+
+def _written_out(overrides: Sequence[str], composed: Callable[[Sequence[str]], DictConfig]) -> DictConfig:
+    """Compose overrides, as :func:`named_in_full` writes those that Hydra does not know (``encoder=resnet50``)."""
     check_overrides(overrides)
     try:
-        composed = context.config_loader.load_sweep_config(config, list(overrides))
+        return composed(overrides)
     except _MISTAKES as error:
+        if full := named_in_full(overrides, str(error)):
+            return _written_out(full, composed)
         raise explain(error, overrides) from error
-    return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+
+
+def _check_typed(words: Sequence[str], cfg: DictConfig) -> DictConfig:
+    check_typed([override.key_or_group for override in parse_overrides(words) if not override.is_delete()], cfg)
+    return cfg
 
 
 def compose_command_line(arguments: Sequence[str]) -> list[DictConfig]:
@@ -109,7 +122,7 @@ def compose_command_line(arguments: Sequence[str]) -> list[DictConfig]:
 
     def keep(cfg: DictConfig) -> None:
         if HydraConfig.get().mode == RunMode.RUN:
-            check_single(cfg)
+            check_single(_check_typed(words.overrides, cfg))
         composed.append(cfg)
 
     with _command_line(arguments):
@@ -130,6 +143,8 @@ def compose_command_line(arguments: Sequence[str]) -> list[DictConfig]:
                 raise UserError(
                     "a sweep on a cluster needs hydra-submitit-launcher: pip install 'indexnet[sweep]'."
                 ) from error
+            if full := named_in_full(arguments, str(error)):
+                return compose_command_line(full)
             raise explain(error, words.overrides) from error
     return composed
 
@@ -174,12 +189,8 @@ def load_sweep(overrides: Sequence[str]) -> tuple[DictConfig, list[Override]]:
     from hydra.core.global_hydra import GlobalHydra
     from hydra.types import RunMode
 
-    check_overrides(overrides)
-    try:
-        loader = GlobalHydra.instance().config_loader()
-        base = loader.load_configuration("config", list(overrides), run_mode=RunMode.MULTIRUN)
-    except _MISTAKES as error:
-        raise explain(error, overrides) from error
+    loader = GlobalHydra.instance().config_loader()
+    base = _written_out(overrides, lambda words: loader.load_configuration("config", list(words), RunMode.MULTIRUN))
     words = OmegaConf.to_container(base.hydra.overrides.task)  # as given, `${...}` too
     assert isinstance(words, list)
     return base, parse_overrides([str(word) for word in words], loader)
@@ -227,11 +238,7 @@ def check_overrides(words: Sequence[str]) -> None:
     groups = {path.name for path in conf_dir().iterdir() if path.is_dir()} - {"hydra"} | {"experiments"}
     for override in parse_overrides(words):
         key, said = override.key_or_group, shown(override.input_line)[1:-1]
-        parts = key.split(".")
-        if parts[0] == "experiment" and parts[1:] and parts[1] in EXPERIMENT_KEYS and parts[1] not in _SET:
-            raise UserError(f"{said}: the file of an experiment says this; change it there, not on the command line.")
-        if not override.is_delete():
-            check_places(key, override.value(), said)
+        check_places(key, None if override.is_delete() else override.value(), said)
         if key not in groups or override.is_sweep_override() or override.is_delete():
             continue
         check_choice(key, override.value(), said)
@@ -259,18 +266,7 @@ def explain(error: Exception, overrides: Iterable[str]) -> UserError:
         return _unknown_override(match[1], overrides)
     if sentence := override_complaint(text):
         return UserError(sentence)
-    if match := re.search(r"Error merging override (\S+)", text):
-        reason = str(error.__cause__ or "").strip().splitlines()
-        return UserError(f"{match[1]}: this key takes another kind of value{f' ({reason[0]})' if reason else ''}.")
-    if match := re.search(r"Error resolving interpolation '([^']+)'", text):
-        said = next((shown(each)[1:-1] for each in overrides if match[1] in each), match[1])
-        return UserError(f"{said}: {match[1]} cannot be resolved; name one of the options in conf/.")
-    first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
-    first = f"{first[:200]}..." if len(first) > 300 else first
-    first = first if first.endswith((".", "?")) else f"{first}."
-    named = [each for each in overrides if each.lstrip("+~").partition("=")[0] in first]
-    said = "" if named or "config directory" in first else ", ".join(shown(each)[1:-1] for each in overrides) + ": "
-    return UserError(f"{said}the configuration cannot be composed: {first}")
+    return UserError(complaint_in_words(text.strip() or type(error).__name__, str(error.__cause__ or ""), overrides))
 
 
 def _unknown_override(key: str, overrides: Sequence[str]) -> UserError:
@@ -326,6 +322,8 @@ def to_plain(cfg: DictConfig) -> dict[str, Any]:
         config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None)
+        if key in MISSING:
+            raise UserError(f"{key} is missing; {MISSING[key]}.") from error
         raise UserError(f"{key or 'the configuration'} cannot be resolved: {str(error).splitlines()[0]}.") from error
     assert isinstance(config, dict)
     config.pop("hydra", None)

@@ -10,10 +10,9 @@ import sys
 import traceback
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 
@@ -21,30 +20,28 @@ from indexnet.core.errors import UserError
 from indexnet.core.files import DiskFullError
 from indexnet.core.machine import cores, device_name
 from indexnet.core.registry import load_plugins
-from indexnet.networks.costs import count_costs
 from indexnet.run import callbacks
+from indexnet.run.callback_options import create_callbacks, named_callbacks
+from indexnet.run.checkpoints import AtomicCheckpointIO, Checkpoints
 from indexnet.run.checks import check_processes
 from indexnet.run.loader import (
     StepStream,
-    build_data,
     checkpoint_interval,
-    describe_splits,
     evaluation_loader,
     log_interval,
-    measured_splits,
     one_sentence,
     process_rank,
-    total_steps,
+    rank_zero_say,
     train_loader,
     worker_count,
 )
 from indexnet.run.loggers import create_loggers
+from indexnet.run.parts import Parts, build_parts, load_weights
 from indexnet.run.processes import started_here
-from indexnet.run.record import DataRecord, Record, Samples, skipped_files, write_rows
-from indexnet.run.resume import find_checkpoint
-from indexnet.run.schema import config_hash, network_spec
+from indexnet.run.record import Record, skipped_files, write_rows
+from indexnet.run.resume import find_checkpoint, read_checkpoint
+from indexnet.run.schema import config_hash
 from indexnet.run.trainer_options import check_gpus, does_nothing, lightning_arguments
-from indexnet.tasks import get_task
 from indexnet.tasks.gallery import write_gallery
 
 if TYPE_CHECKING:
@@ -54,31 +51,6 @@ if TYPE_CHECKING:
     from indexnet.run.folder import RunFolder
     from indexnet.run.processes import Ranks
     from indexnet.run.schema import Config, TrainerConfig
-    from indexnet.tasks import Task
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a run is made of.
-
-    Attributes:
-        task: with its network.
-        train_set: what it is trained on.
-        tests: the splits that it is measured on, by name.
-        steps: optimizer steps.
-        limit: images of each of those splits that are measured; None: all.
-    """
-
-    task: Task
-    train_set: Dataset
-    tests: Mapping[str, Dataset]
-    steps: int
-    limit: int | None
-
-    @property
-    def counts(self) -> list[int]:
-        """How many images of each split are measured."""
-        return [len(split) if self.limit is None else min(self.limit, len(split)) for split in self.tests.values()]
 
 
 def execute(
@@ -107,24 +79,30 @@ def execute(
     settings, training, seed = config.trainer, config.training, config.seed
     accelerator = _accelerator(settings)
     torch.manual_seed(seed)
-    parts = _build(config, record)
-    task, steps = parts.task, parts.steps
+    parts = build_parts(config, record)
+    task, steps, workers = parts.task, parts.steps, worker_count(settings.num_workers)
     progress = callbacks.Progress(folder.path / "progress.json", steps, training.batch_size, since)
-    resume, start = find_checkpoint(folder, config_hash(config.content), settle=process_rank() == 0)
+    resume, start, ended = find_checkpoint(folder, config_hash(config.content), settle=process_rank() == 0)
     skipped = callbacks.SkippedFiles()
-    trainer = _trainer(folder, config, record, accelerator, steps, start, progress, skipped)
+    every = checkpoint_interval(settings.checkpoint_every, steps)
+    initial = None if config.ckpt_path is None or resume else load_weights(task, Path(config.ckpt_path))
+    checkpoints = Checkpoints(folder, every, steps, parts.monitor, initial)
+    chosen = create_callbacks(config.callbacks, parts.monitor)
+    watching = [callbacks.StepSeed(seed), *chosen, progress, skipped, checkpoints]  # which saves the others' states
+    trainer = _trainer(folder, config, record, accelerator, parts, start, watching)
     loggers.extend(trainer.loggers)
-    if trainer.world_size > min(parts.counts):
-        raise UserError(
-            f"trainer.devices x num_nodes = {trainer.world_size} is more than the {min(parts.counts)} images of a test "
-            "set; use fewer."
-        )
+    for what, splits in (("test", parts.tests), ("validation", parts.validations)):
+        if splits and trainer.world_size > (least := min(parts.counts(splits))):
+            raise UserError(
+                f"trainer.devices x num_nodes = {trainer.world_size} is more than the {least} images of a {what} set; "
+                "use fewer."
+            )
     ranks.start(trainer)
     if started_here():
         trainer.callbacks.append(callbacks.Terminable())  # type: ignore[attr-defined]
     if settings.channels_last:
         task.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if start < steps:
+    if start < steps and not ended:
         stream = StepStream(
             len(parts.train_set), training.batch_size, steps, seed, start=start,
             accumulate=settings.accumulate_grad_batches, rank=trainer.global_rank, world=trainer.world_size,
@@ -133,18 +111,27 @@ def execute(
         if settings.compile:
             task.network.compile()
         what = f"going on from step {start} of {steps}" if start else f"training for {steps} steps"
-        _say(f"{what}, batch {training.batch_size}")
-        loader = train_loader(parts.train_set, stream, worker_count(settings.num_workers))
-        with one_sentence():
-            trainer.fit(task, loader, ckpt_path=resume, weights_only=True)
+        rank_zero_say(f"{what}, batch {training.batch_size}")
+        loader = train_loader(parts.train_set, stream, workers)
+        validating = _loaders(parts.validations, parts, trainer, workers) or None
+        with one_sentence(), named_callbacks(config.callbacks, chosen):
+            trainer.fit(task, loader, validating, ckpt_path=resume, weights_only=True)
+        done = trainer.global_step
         record.train_peak_memory_mb = round(progress.peak_memory_mb(trainer.strategy.root_device), 1)
     else:
+        done = start
         trained = torch.load(str(resume), weights_only=True, map_location="cpu")
         task.load_state_dict(trained["state_dict"])
         states = trained.get("callbacks", {})
         progress.load_state_dict(states.get(progress.state_key, {}))
         skipped.found = states.get(skipped.state_key, {}).get("found", {})
-    rows = _test(parts, trainer, worker_count(settings.num_workers), record.split, ranks)
+        checkpoints.load_state_dict(states.get(checkpoints.state_key, checkpoints.state_dict()))
+    record.best, record.initial = checkpoints.best or None, checkpoints.initial
+    record.stopped = done if checkpoints.stopped else None
+    record.tested = config.test_checkpoint if parts.monitor else None
+    if config.test_checkpoint == "best":
+        task.load_state_dict(_best(folder))
+    rows = _test(parts, trainer, workers, record.split, ranks)
     if not trainer.is_global_zero:
         return
     record.metrics = {
@@ -163,50 +150,16 @@ def execute(
     _write_pictures(folder, parts)
 
 
-def _build(config: Config, record: Record) -> Parts:
-    """Build data and task, prepare the data, and record what they are.
-
-    Raises:
-        UserError: data are missing, or do not fit the task or the network.
-    """
-    training, budget = config.training, config.budget
-    data = build_data(config.data, config.task["name"], training.size)
-    train_set, tests = data.train(), measured_splits(data, record.split)
-    steps, limit = total_steps(training, budget, len(train_set)), budget.max_test
-    task = _build_task(config, steps)
-    reads = [steps * training.batch_size, *(len(split) if limit is None else limit for split in tests.values())]
-    for split, count in zip((train_set, *tests.values()), reads, strict=True):
-        if said := split.prepare(count):
-            _say(f"data {data.name}, {split.split}: {said}")
-    _check_samples(task, train_set, data.name, config.network["name"])
-    record.steps = steps
-    record.data = DataRecord(
-        data.name, Samples(len(train_set), train_set.fingerprint()), Samples(**describe_splits(tests))
-    )
-    side = config.task["costs_size"]
-    size = (task.network.in_channels, side, side)
-    costs = count_costs(task.network, size)
-    record.parameters, record.resampling_parameters = costs.parameters, costs.resampling_parameters
-    record.paper_gflops, record.true_gmacs, record.costs_input = costs.paper_gflops, costs.true_gmacs, list(size)
-    return Parts(task, train_set, tests, steps, limit)
-
-
 def _test(parts: Parts, trainer: pl.Trainer, workers: int, split: str, ranks: Ranks) -> list[dict[str, Any]]:
     """Measure the test splits, and return the values of every image of all processes.
 
     Raises:
         DivergedError: an output is not finite.
     """
-    task, expected = parts.task, sum(parts.counts)
+    task, expected = parts.task, sum(parts.counts(parts.tests))
     task.reset_test_metrics(list(parts.tests))
-    loaders = [
-        evaluation_loader(
-            test_set, task.test_batch_size, workers, rank=trainer.global_rank, world=trainer.world_size,
-            limit=parts.limit,
-        )
-        for test_set in parts.tests.values()
-    ]  # fmt: skip
-    _say(f"testing on {expected} images{'' if split == 'test' else f' of the {split} split'}")
+    loaders = _loaders(parts.tests, parts, trainer, workers)
+    rank_zero_say(f"testing on {expected} images{'' if split == 'test' else f' of the {split} split'}")
     with one_sentence():
         trainer.test(task, loaders, verbose=False)
     ranks.finish()  # what becomes of the others does not matter any more
@@ -218,10 +171,25 @@ def _test(parts: Parts, trainer: pl.Trainer, workers: int, split: str, ranks: Ra
     return rows
 
 
-def _say(text: str) -> None:
-    """Print a line, in the first process."""
-    if process_rank() == 0:
-        print(text, flush=True)
+def _best(folder: RunFolder) -> dict[str, Any]:
+    """Return the weights of the best checkpoint.
+
+    Raises:
+        UserError: it is gone or damaged.
+    """
+    path = folder.best_checkpoint()
+    if (checkpoint := read_checkpoint(path)) is None:
+        raise UserError(
+            f"{path} is gone or damaged, and test_checkpoint=best tests it; delete {folder.path} to run again."
+        )
+    return dict(checkpoint["state_dict"])
+
+
+def _loaders(splits: Mapping[str, Dataset], parts: Parts, trainer: pl.Trainer, workers: int) -> list[Any]:
+    """Return a loader of every split that is measured: this process's share."""
+    size, limit = parts.task.test_batch_size, parts.limit
+    rank, world = trainer.global_rank, trainer.world_size
+    return [evaluation_loader(each, size, workers, rank=rank, world=world, limit=limit) for each in splits.values()]
 
 
 def _write_pictures(folder: RunFolder, parts: Parts) -> None:
@@ -245,55 +213,10 @@ def _accelerator(settings: TrainerConfig) -> str:
     check_gpus(settings.devices, accelerator, gpus)
     check_processes(settings, accelerator)
     for line in does_nothing(vars(settings), settings.processes):
-        _say(line)
+        rank_zero_say(line)
     if accelerator == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, cores() // settings.local_devices))
     return accelerator
-
-
-def _check_samples(task: Task, train_set: Dataset, data: str, network: str) -> None:
-    """Refuse a data set or a network, which the message names, that the task cannot use.
-
-    Raises:
-        UserError: samples lack what training reads, or have other channels than the network's input.
-    """
-    sample = train_set.sample(0, np.random.default_rng(0))
-    missing = task.missing_keys(sample)
-    if missing:
-        raise UserError(
-            f"data={data} gives no {', '.join(missing)}, which training task={task.name} needs; "
-            "choose another data set."
-        )
-    given, wanted = task.input_channels(sample), task.network.in_channels
-    if given != wanted:
-        raise UserError(
-            f"network={network} takes {wanted} input channels, but task={task.name} on "
-            f"data={data} gives {given}; set network.in_channels={given} or choose another network."
-        )
-    given, wanted = task.network.out_channels, task.output_channels(sample)
-    if given != wanted:
-        raise UserError(
-            f"network={network} has {given} output channels, but task={task.name} on "
-            f"data={data} needs {wanted}; choose another network."
-        )
-
-
-def _build_task(config: Config, steps: int) -> Task:
-    schedule, epochs = dict(config.schedule), config.training.epochs
-    if schedule["name"] == "multistep" and epochs:
-        schedule["milestones"] = [round(steps * epoch / epochs) for epoch in schedule["milestones"]]
-    options = {key: value for key, value in config.task.items() if key not in ("name", "costs_size")}
-    task = get_task(config.task["name"])(
-        network=network_spec(config.content), optimizer=config.optimizer, schedule=schedule, **options
-    )
-    task.config = dict(config.content)
-    encoder = config.encoder
-    if encoder.get("name") is not None:
-        weights = "pretrained" if encoder.get("pretrained") else "random"
-        norm = "frozen" if encoder.get("freeze_bn") else "trained"
-        rate = config.optimizer["encoder_lr_multiplier"]
-        _say(f"encoder {encoder['name']}: {weights} weights, batch norm {norm}, learning rate x {rate:g}")
-    return task
 
 
 def _trainer(
@@ -301,12 +224,11 @@ def _trainer(
     config: Config,
     record: Record,
     accelerator: str,
-    steps: int,
+    parts: Parts,
     start: int,
-    *watching: pl.Callback,
+    watching: list[pl.Callback],
 ) -> pl.Trainer:
-    settings, seconds = config.trainer, config.budget.max_seconds
-    every = checkpoint_interval(settings.checkpoint_every, steps)
+    settings, seconds, steps = config.trainer, config.budget.max_seconds, parts.steps
     options = lightning_arguments(
         vars(settings), accelerator=accelerator, processes=settings.processes, log_interval=log_interval(steps),
         folder=folder.path,
@@ -316,8 +238,8 @@ def _trainer(
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # Lightning's, about torch
     warnings.filterwarnings("ignore", message=".*`Trainer.fit` stopped.*")
+    warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    files = callbacks.AtomicCheckpointIO(folder.previous_checkpoint())
     return pl.Trainer(
         **options,
         min_epochs=0,
@@ -327,12 +249,9 @@ def _trainer(
         min_steps=min(steps, 5) if seconds else None,
         use_distributed_sampler=False,
         logger=create_loggers(folder, config.logger, record, config.content, start),
-        callbacks=[
-            callbacks.StepSeed(config.seed),
-            *watching,  # before what saves their state
-            callbacks.Checkpoints(files, folder.checkpoint(), every, steps),
-        ],
-        plugins=[files],
+        callbacks=watching,
+        val_check_interval=parts.monitor.every * settings.accumulate_grad_batches if parts.monitor else None,
+        plugins=[AtomicCheckpointIO(folder)],
         enable_checkpointing=False,
         num_sanity_val_steps=0,
         default_root_dir=folder.path,

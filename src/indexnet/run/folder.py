@@ -14,7 +14,7 @@ from indexnet.core.errors import UserError
 from indexnet.core.files import atomic_write
 from indexnet.core.locks import HeldError, exclusive, held
 from indexnet.run.record import Record, RecordError, Status
-from indexnet.run.schema import config_hash, flatten, is_place, with_trainer
+from indexnet.run.schema import TrainingConfig, config_hash, flatten, is_place, with_trainer
 from indexnet.run.trainer_options import with_present_names
 
 
@@ -88,6 +88,10 @@ class RunFolder:
         """Return the path of the checkpoint before the last one, which a run keeps while it trains."""
         return self.path / "checkpoints" / "previous.ckpt"
 
+    def best_checkpoint(self) -> Path:
+        """Return the path of the checkpoint that was best in validation."""
+        return self.path / "checkpoints" / "best.ckpt"
+
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder for this process; the kernel lets go when the process ends, however it ends.
@@ -157,11 +161,12 @@ def _check_files(folder: RunFolder, there: Mapping[str, Any], config: Mapping[st
     record = folder.record()
     if record is None or record.data.train.fingerprint is None:
         return
-    from indexnet.run.loader import build_data, describe_splits, measured_splits
+    from indexnet.run.loader import build_data, describe_splits, measured_splits, training_splits
 
     data = build_data(config["data"], config["task"]["name"], config["training"]["size"])
     tests = measured_splits(data, config.get("split", "test"))
-    there_now = (data.train().fingerprint(), describe_splits(tests)["fingerprint"])
+    train, _ = training_splits(data, TrainingConfig(**config["training"]))
+    there_now = (train.fingerprint(), describe_splits(tests)["fingerprint"])
     if there_now != (record.data.train.fingerprint, record.data.test.fingerprint):
         raise UserError(
             f"{folder.path} holds a run on the files of data.root={old}, and data.root={new} has others; give "

@@ -21,6 +21,7 @@ from torch.utils.data import Dataset as TorchDataset
 from indexnet.core.errors import UserError
 from indexnet.core.machine import cores
 from indexnet.data import Dataset
+from indexnet.data.holdout import hold_out
 from indexnet.run.schema import BudgetConfig, TrainingConfig
 
 if TYPE_CHECKING:
@@ -102,6 +103,10 @@ class StepStream(Sampler[list[Key]]):
                 yield keys[k * part : (k + 1) * part][self.rank :: self.world]
 
 
+_HELD_OUT = 0.1
+"""Share of the training split that is held out where nothing else is said."""
+
+
 def total_steps(training: TrainingConfig, budget: BudgetConfig, count: int) -> int:
     """Return the optimizer steps of a run: ``steps``, or ``epochs`` over ``count`` samples, within the budget."""
     steps = training.steps or max(1, round((training.epochs or 0) * count / training.batch_size))
@@ -124,6 +129,12 @@ def process_rank() -> int:
         if name in os.environ:
             return int(os.environ[name])
     return int(os.environ.get("NODE_RANK", "0")) + int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def rank_zero_say(text: str) -> None:
+    """Print a line, in the first process of a run."""
+    if process_rank() == 0:
+        print(text, flush=True)
 
 
 def worker_count(setting: int | str) -> int:
@@ -216,6 +227,30 @@ def measured_splits(data: Data, split: str) -> Mapping[str, Dataset]:
             f"{data.validation_remedy}."
         )
     return {"": validation}
+
+
+def training_splits(data: Data, training: TrainingConfig) -> tuple[Dataset, Dataset | None]:
+    """Return what a run is trained on, and what it is validated on while it trains.
+
+    That is the validation split of a data set that has one, else a share that is held out of the training split; the
+    same one for every seed, and nothing (None) unless validation or a share is asked for.
+
+    Raises:
+        UserError: files are missing, or the training split is too small to hold anything out.
+    """
+    train, validation = data.train(), data.validation() if training.validate_every else None
+    share = training.holdout
+    if share == "auto":
+        share = _HELD_OUT if training.validate_every and validation is None else 0.0
+    if not share:
+        return train, validation
+    rest, held = hold_out(train, share)
+    return rest, validation or held
+
+
+def validation_interval(every: float, steps: int) -> int:
+    """Return the optimizer steps between two validations, at most those of the run; below 1 it is a fraction of it."""
+    return min(steps, max(1, round(every * steps) if every < 1 else int(every)))
 
 
 def describe_splits(tests: Mapping[str, Dataset]) -> dict[str, Any]:

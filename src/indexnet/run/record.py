@@ -44,11 +44,12 @@ class Samples:
 
 @dataclass
 class DataRecord:
-    """The data set of a run: its name, and the samples that it trains and is measured on."""
+    """The data set of a run: its name, and the samples that it trains, is measured and validated on."""
 
     name: str | None = None
     train: Samples = field(default_factory=Samples)
     test: Samples = field(default_factory=Samples)
+    validation: Samples | None = None
 
 
 @dataclass
@@ -75,6 +76,10 @@ class Record:
         pid: process id of a run that is at work.
         error: why it failed or diverged.
         steps: optimizer steps of the whole run.
+        best: ``step``, ``metric`` and ``value`` of the best validation; None where there was none.
+        tested: ``last`` or ``best``: the checkpoint that was measured, where there was a choice.
+        stopped: the step at which training ended early; None where it did not.
+        initial: path and SHA-256 of the weights that it started from; None: fresh ones.
         data: what it trained and was measured on.
         parameters, resampling_parameters, paper_gflops, true_gmacs: see :class:`indexnet.networks.costs.Costs`.
         costs_input: shape (C, H, W) that they were counted for.
@@ -108,6 +113,10 @@ class Record:
     pid: int | None = None
     error: str | None = None
     steps: int | None = None
+    best: dict[str, Any] | None = None
+    tested: str | None = None
+    stopped: int | None = None
+    initial: dict[str, str] | None = None
     data: DataRecord = field(default_factory=DataRecord)
     parameters: int | None = None
     resampling_parameters: int | None = None
@@ -193,8 +202,9 @@ def _build(cls: Any, content: Mapping[str, Any]) -> Any:
     found: dict[str, Any] = {}
     for name, hint in _hints(cls).items():
         value = content.get(name)
-        if is_dataclass(hint) and isinstance(value, dict):
-            found[name] = _build(hint, value)
+        kind = next((each for each in (hint, *get_args(hint)) if is_dataclass(each)), None)
+        if kind is not None and isinstance(value, dict):
+            found[name] = _build(kind, value)
         elif fits(value, hint):
             found[name] = value
     return cls(**found)
@@ -204,7 +214,8 @@ def read_progress(folder: Path) -> dict[str, float]:
     """Read ``progress.json`` of a run folder, which a run writes while it is at work.
 
     Returns:
-        The numbers in it: ``step``, ``steps``, ``loss``, ``eta_s`` and ``elapsed_s``; empty where there are none.
+        The numbers in it: ``step``, ``steps``, ``loss``, ``eta_s``, ``elapsed_s``, and the metrics of the last
+        validation, ``val/psnr``, the task's first one first; empty where there are none.
     """
     try:
         content = read_json(folder / "progress.json")

@@ -8,7 +8,7 @@ import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from indexnet.core.errors import UserError
 from indexnet.core.files import atomic_write, read_json, write_json
@@ -19,8 +19,22 @@ BROKEN = ".broken"
 """What is added to the name of a damaged checkpoint."""
 
 
-def find_checkpoint(folder: RunFolder, digest: str, *, settle: bool) -> tuple[Path | None, int]:
-    """Return the newest whole checkpoint and its step, or None and 0.
+class Found(NamedTuple):
+    """Where a run goes on.
+
+    Attributes:
+        path: of the checkpoint; None: at the beginning.
+        step: optimizer steps that are done.
+        ended: whether training has ended early (early stopping), so that only the test is left.
+    """
+
+    path: Path | None = None
+    step: int = 0
+    ended: bool = False
+
+
+def find_checkpoint(folder: RunFolder, digest: str, *, settle: bool) -> Found:
+    """Return the newest whole checkpoint.
 
     Every process of a run asks for itself, at its own time, and all get the same answer: it follows from the content of
     the files, which the first process tidies in a way that does not change it, and no new checkpoint is written before
@@ -36,12 +50,13 @@ def find_checkpoint(folder: RunFolder, digest: str, *, settle: bool) -> tuple[Pa
     """
     last, previous = folder.checkpoint(), folder.previous_checkpoint()
     damaged: list[Path] = []
-    found: tuple[Path | None, int] = None, 0
+    found = Found()
     for path in (last, previous):
         checkpoint = read_checkpoint(path)
         if checkpoint is not None:
             _check_owner(path, checkpoint["indexnet"]["config"], folder, digest)
-            found = path, int(checkpoint["global_step"])
+            state = checkpoint.get("callbacks", {}).get("Checkpoints", {})
+            found = Found(path, int(checkpoint["global_step"]), bool(state.get("stopped")))
             break
         if path.exists():
             damaged.append(path)
@@ -126,9 +141,9 @@ def _check_owner(path: Path, there: Mapping[str, Any], folder: RunFolder, digest
         )
 
 
-def _settle(damaged: list[Path], found: tuple[Path | None, int], last: Path) -> None:
+def _settle(damaged: list[Path], found: Found, last: Path) -> None:
     """Put damaged files aside and a copy of the checkpoint that is used in the place of the last one."""
-    path, step = found
+    path, step = found.path, found.step
     if path != last:
         forget_step(last)
     for file in damaged:

@@ -35,10 +35,19 @@ NonNegative = Annotated[float, Rule("a number of at least 0", lambda value: valu
 Text = Annotated[str, Rule("a text", lambda value: value.strip() != "" and "\0" not in value)]
 Options = Mapping[str, Any]
 
+Every = Annotated[
+    float,
+    Rule(
+        "a number of steps, or a fraction of the run below 1",
+        lambda value: 0 < value < 1 or (value >= 1 and value == int(value)),
+    ),
+]
+Share = Annotated[float, Rule("a share between 0 and 1", lambda value: 0 <= value < 1)]
+
 _PLACE = {"place": True}
 """Marks a field that says where results or files lie or how they are made, not what they are: no part of the hash."""
 _LATER = {"later": True}
-"""Marks a field that earlier versions did not have: its default is left out of a frozen configuration and the hash."""
+"""Marks a field that earlier versions did not have: at its default it is left out of configurations and hashes."""
 
 Mode = Literal["auto", "online", "offline", "disabled"]
 MODES: tuple[str, ...] = typing.get_args(Mode)
@@ -46,12 +55,14 @@ MODES: tuple[str, ...] = typing.get_args(Mode)
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How much is trained: the global batch, the side of a training sample, and how long."""
+    """How much is trained: the global batch, the side of a training sample, how long; and how often it is validated."""
 
     batch_size: Positive
     size: Positive
     steps: Positive | None = None
     epochs: Positive | None = None
+    validate_every: Every | None = field(default=None, metadata=_LATER)
+    holdout: Literal["auto"] | Share = field(default="auto", metadata=_LATER)
 
 
 @dataclass(frozen=True)
@@ -70,6 +81,7 @@ class TrainerConfig:
     num_workers: Literal["auto"] | Count = field(metadata=_PLACE)
     checkpoint_every: Literal["auto"] | Positive
     enable_progress_bar: Literal["auto"] | bool = field(metadata=_PLACE)
+    monitor: Text | None = field(default=None, metadata=_LATER)
     strategy: Text = field(default="auto", metadata=_LATER)
     gradient_clip_algorithm: Literal["norm", "value"] = field(default="norm", metadata=_LATER)
     log_every_n_steps: Literal["auto"] | Positive = field(default="auto", metadata=_LATER)
@@ -162,6 +174,9 @@ class Config:
     experiment: ExperimentConfig
     seed: Count
     split: Literal["test", "validation"] = "test"
+    callbacks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, metadata=_LATER)
+    test_checkpoint: Literal["last", "best"] = field(default="last", metadata=_LATER)
+    ckpt_path: Text | None = field(default=None, metadata=_LATER)
     plugins: Sequence[Text] | None = field(default=(), metadata=_PLACE)
     protocol: Options = field(default_factory=dict, metadata=_PLACE)
     changes: Sequence[Sequence[str]] = field(default=(), metadata=_PLACE)
@@ -197,8 +212,7 @@ OPEN_TYPES: dict[str, Any] = {
     "encoder.freeze_bn": Literal["auto"] | bool,
     "optimizer.lr": PositiveNumber,
     "optimizer.encoder_lr_multiplier": Literal["auto"] | NonNegative,
-    "schedule.milestones": Annotated[Sequence[float], Rule("a list of epochs", lambda value: True)],
-    "schedule.gamma": PositiveNumber,
+    "optimizer.no_decay_norms_and_biases": bool,
 }
 """What keys of open groups take beyond their constructors' signatures, or instead: ``auto``, and keys of our own."""
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import yaml
+
 from indexnet.core.errors import UserError
+from indexnet.core.paths import conf_dir
+from indexnet.core.schedules import schedule_options
 from indexnet.run.checks import (
     check_open,
     check_open_network,
     check_parts,
     check_schedule,
     check_split,
-    schedule_options,
 )
 from indexnet.run.experiment import EXPERIMENT_KEYS
 from indexnet.run.folder import RunFolder, run_path
@@ -71,8 +75,10 @@ def settle(plain: Mapping[str, Any]) -> dict[str, Any]:
     training = read_config(config).training
     if training.steps is None and training.epochs is None:
         raise UserError("training.steps and training.epochs are both null; give one of them.")
+    for group in CHOSEN:
+        config[group] = own_options(group, config[group])
     check_open(config)
-    check_schedule(config["schedule"], training.epochs)
+    check_schedule(config["schedule"], config["training"])
     _reduce(config)
     _settle_auto(config)
     check_parts(config)
@@ -106,6 +112,9 @@ def settled_before(plain: Mapping[str, Any]) -> dict[str, Any] | None:
         there = folder.config()
         if config["trainer"]["devices"] in ("auto", -1):
             config["trainer"]["devices"] = there["trainer"]["devices"]
+        config["schedule"] = own_options("schedule", config["schedule"])
+        if config["optimizer"].get("no_decay_norms_and_biases") is False:
+            del config["optimizer"]["no_decay_norms_and_biases"]
         _reduce(config)
         for group in OPEN_GROUPS:
             config[group] |= {key: there[group][key] for key, value in config[group].items() if value == "auto"}
@@ -121,12 +130,10 @@ def _settle_auto(config: dict[str, Any]) -> None:
 
 
 def _reduce(config: dict[str, Any]) -> None:
-    """Apply the budget's caps, settle how the trainer's options are spelled, and drop what means nothing."""
+    """Apply the budget's caps, settle how the trainer's options are spelled, and drop what is empty."""
     config["trainer"] = settle_trainer(config["trainer"])
     if not config.get("plugins"):
         config.pop("plugins", None)
-    kept = ("name", *schedule_options(config["schedule"]["name"]))  # a task's milestones mean nothing to `constant`
-    config["schedule"] = {key: config["schedule"][key] for key in ("name", *config["schedule"]) if key in kept}
     budget, training, data = read_config(config).budget, config["training"], config["data"]
     if budget.max_batch_size is not None:
         training["batch_size"] = min(training["batch_size"], budget.max_batch_size)
@@ -134,6 +141,68 @@ def _reduce(config: dict[str, Any]) -> None:
         training["size"] = min(training["size"], budget.max_size)
     if budget.max_test is not None and data.get("test_count") is not None:
         data["test_count"] = min(data["test_count"], budget.max_test)
+
+
+CHOSEN = ("optimizer", "schedule")
+"""Groups of which a task's or a table's file may set what means nothing to the option that a person chooses."""
+
+
+_NEEDED = {"warmup_start": "warmup", "base_momentum": "cycle_momentum", "max_momentum": "cycle_momentum"}
+
+
+def own_options(group: str, node: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one of :data:`CHOSEN` without what only other optimizers or schedules have, such as a task's milestones.
+
+    A warm-up of no steps is left out too, and decay for all parameters: as it was when there was no choice.
+
+    Raises:
+        UserError: there is no such optimizer or schedule.
+    """
+    if not isinstance(node.get("name"), str):  # which is refused later
+        return dict(node)
+    own, others = _own_keys(group, node["name"]), _keys_of_files(group)
+    unused = {"warmup", "warmup_start"} if node.get("warmup") == 0 else set()
+    unused |= {"no_decay_norms_and_biases"} if node.get("no_decay_norms_and_biases") is False else set()
+    kept = [key for key in node if key not in unused and (key in own or key not in others)]
+    return {key: node[key] for key in ("name", *kept)}
+
+
+def check_typed(keys: Sequence[str], config: Mapping[str, Any]) -> None:
+    """Refuse what a person gives for another optimizer or schedule than the chosen one; from a file it is left out.
+
+    Args:
+        keys: of a person's overrides.
+        config: as it was composed.
+
+    Raises:
+        UserError: a key means nothing.
+    """
+    for key in keys:
+        group, _, option = key.partition(".")
+        node = config.get(group) if group in CHOSEN else None
+        if not option or not isinstance(node, Mapping) or not isinstance(name := node.get("name"), str):
+            continue
+        if (needed := _NEEDED.get(option)) and group == "schedule" and not node.get(needed, True):
+            raise UserError(f"{key} means nothing without {group}.{needed}; give that too.")
+        if option in _keys_of_files(group, name) or option not in _keys_of_files(group):  # else torch is imported
+            continue
+        if option not in (own := _own_keys(group, name)):
+            listed = ", ".join(sorted(own - {"name"}))
+            raise UserError(f"{key} means nothing to {group}={name}; leave it out. Its options: {listed}.")
+
+
+def _own_keys(group: str, name: str) -> set[str]:
+    if group == "schedule":
+        return {"name", *schedule_options(name)}
+    from indexnet.tasks.optimizers import GROUPING, optimizer_options
+
+    return {*GROUPING, *optimizer_options(name)}
+
+
+@functools.cache
+def _keys_of_files(group: str, name: str = "*") -> frozenset[str]:
+    files = (conf_dir() / group).glob(f"{name}.yaml")
+    return frozenset(key for file in files for key in yaml.safe_load(file.read_text(encoding="utf-8")))
 
 
 def _settle_encoder(config: dict[str, Any]) -> None:

@@ -94,14 +94,17 @@ def metrics_line(folder: Path) -> str:
         return ""
 
 
-def _steps(running: Running) -> tuple[str, str, str]:
-    """Return what to show as step, loss and time left."""
-    match running.progress():
+def _steps(running: Running) -> tuple[str, str, str, str]:
+    """Return what to show as step, loss, last validation and time left."""
+    progress = running.progress()
+    validated = [f"{key.removeprefix('val/')} {value:.4g}" for key, value in progress.items() if key.startswith("val/")]
+    match progress:
         case {"step": step, "steps": steps, "loss": loss, "eta_s": left}:
+            seen = (f"{loss:.4g}", validated[0] if validated else "")  # the task's first metric
             if step >= steps:
-                return "testing", f"{loss:.4g}", ""
-            return f"{int(step)} / {int(steps)}", f"{loss:.4g}", duration(left)
-    return "starting", "", ""
+                return "testing", *seen, ""
+            return f"{int(step)} / {int(steps)}", *seen, duration(left)
+    return "starting", "", "", ""
 
 
 class PlainView(View):
@@ -136,8 +139,8 @@ class PlainView(View):
             return
         self._last = time.monotonic()
         for each in running:
-            step, loss, left = _steps(each)
-            more = f", loss {loss}, {left} left" if left else ""
+            step, loss, validated, left = _steps(each)
+            more = f", loss {loss}{f', validation {validated}' if validated else ''}, {left} left" if left else ""
             say(self.console, f"running  {each.job.title} seed={each.job.seed}: {step}{more}")
 
 
@@ -190,21 +193,20 @@ class LiveView(View):
 
         table = Table(box=box.SIMPLE_HEAD, title=self._title(), title_justify="left", title_style="bold")
         table.add_column("row", overflow="fold")
-        for heading in ("seed", "step", "loss", "left"):
+        for heading in ("seed", "step", "loss", "validation", "left"):
             table.add_column(heading, justify="right", no_wrap=True)
         table.add_column("")
         for outcome in self.outcomes[-_SHOWN:]:
             good = outcome.status in ("done", "before")
             what = metrics_line(outcome.job.folder) if good else outcome.reason
             words = Text(f"{_WORDS[outcome.status]}  {what}", style=_COLOURS[outcome.status])
-            table.add_row(Text(outcome.job.title), str(outcome.job.seed), "", "", "", words)
+            table.add_row(Text(outcome.job.title), str(outcome.job.seed), "", "", "", "", words)
         for each in self.running:
-            step, loss, left = _steps(each)
             spent = duration(time.monotonic() - each.started)
-            table.add_row(Text(each.job.title), str(each.job.seed), step, loss, left, f"running {spent}")
+            table.add_row(Text(each.job.title), str(each.job.seed), *_steps(each), f"running {spent}")
         waiting = self.total - len(self.outcomes) - len(self.running)
         if waiting > 0:
-            table.add_row(Text(f"{waiting} more", style="dim"), "", "", "", "", "")
+            table.add_row(Text(f"{waiting} more", style="dim"), "", "", "", "", "", "")
         return table
 
     def _title(self) -> str:

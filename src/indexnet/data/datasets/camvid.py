@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from indexnet.data.base import DataInfo, register_data
 from indexnet.data.segmentation import LabelledImages, Pair, SegmentationData, listed_pairs
 
+_FRAME = re.compile(r"(\d{4}[A-Z][A-Z0-9]|Seq\d{2}VD)_f?\d+")  # 0001TP_006690, 0006R0_f00930, Seq05VD_f00000
 _LISTS = {"train": "train.txt", "validation": "val.txt", "test": "test.txt"}
 
 
@@ -30,6 +34,11 @@ class CamVid(SegmentationData):
 
     def pairs(self, split: str) -> list[Pair]:
         return listed_pairs(self.root, _LISTS[split])
+
+    def scene(self, image: Path) -> str:
+        """Return the video that a frame is of: ``0001TP`` of ``0001TP_006690``; else its name."""
+        found = _FRAME.fullmatch(image.stem)
+        return found[1] if found else image.stem
 
     def validation(self) -> LabelledImages:
         return self._split("validation")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ _LISTS = {"train": "train.txt", "test": "test.txt"}
 _H5_FOLDERS = {"train": "train", "validation": "train", "test": "val"}
 _HELD_OUT = ("00001.h5", "00201.h5")
 _SCALE = (0.5, 2.0)
+_LONGEST_RUN = 50  # frames; the longest of the official training list has 34
 
 CLASSES = (
     *("wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture", "counter"),
@@ -93,10 +95,14 @@ class NYUv2(Data):
 
     def _split(self, split: str) -> Dataset:
         pairs = self._pairs(self.root / _LISTS[split])
+        scenes = _runs([pair.image.stem for pair in pairs]) if split == "train" else None
         if self.task == "depth":
-            frames = [Frame(image.stem, (image, depth)) for image, depth in pairs]
+            frames = [
+                Frame(image.stem, (image, depth), None if scenes is None else scenes[k])
+                for k, (image, depth) in enumerate(pairs)
+            ]
             return DepthFrames(split, self.name, frames, self.size, self.crop, self.evaluation, self.cache)
-        return LabelledImages(split, self.name, pairs, len(CLASSES), 0, (), self.size, self.scale, self.cache)
+        return LabelledImages(split, self.name, pairs, len(CLASSES), 0, (), self.size, self.scale, self.cache, scenes)
 
     def _pairs(self, listed: Path) -> list[Pair]:
         """Return the files of the frames that a list names, in its order."""
@@ -112,6 +118,20 @@ class NYUv2(Data):
             more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
             raise UserError(f"{missing[0]} is missing{more}, but {listed} lists it; add it or take it off the list.")
         return pairs
+
+
+def _runs(names: Sequence[str]) -> list[str]:
+    """Return for each frame the first number of the run of numbers that it belongs to; its name if it is no number.
+
+    Frames of one scene follow each other, and the official split divides no scene: what lies between two numbers that
+    the list leaves out is one scene or several. A longer run than the official ones is cut, for lists without a gap.
+    """
+    numbers = sorted(int(name) for name in names if name.isdecimal())
+    first: dict[int, int] = {}
+    for number in numbers:
+        start = first.get(number - 1, number)
+        first[number] = start if number - start < _LONGEST_RUN else number
+    return [f"from {first[int(name)]}" if name.isdecimal() else name for name in names]
 
 
 @register_data
@@ -181,5 +201,14 @@ class NYUv2H5(Data):
         if not found:
             raise UserError(f"{folder} holds no .h5 file for the split {split}; a frame is SCENE/NUMBER.h5.")
         by_name = sorted((str(path.relative_to(folder)), path) for path in found)
-        frames = [Frame(name.removesuffix(".h5").replace(os.sep, "-"), (path,)) for name, path in by_name]
+        frames = [
+            Frame(name.removesuffix(".h5").replace(os.sep, "-"), (path,), _scene(name) if split == "train" else None)
+            for name, path in by_name
+        ]
         return DepthFrames(split, self.name, frames, self.size, self.crop, self.evaluation, self.cache, folder)
+
+
+def _scene(file: str) -> str:
+    """Return where a training frame was taken: its folder, without the letter of a recording in several parts."""
+    folder = os.path.dirname(file)
+    return re.sub(r"(_\d{4})[a-z](_out)?$", r"\1\2", folder) or file

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -41,15 +42,17 @@ class PhotoPatches(Dataset):
         size: side of a patch in pixels.
         channels: 1 for luma, 3 for RGB (colour photographs only).
         count: number of samples.
+        files: the photographs; empty: all of the split.
     """
 
     split: str
     size: int
     channels: int
     count: int
+    files: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        self.files = skimage_photographs.names(self.split, colour_only=self.channels == 3)
+        self.files = self.files or skimage_photographs.names(self.split, colour_only=self.channels == 3)
         smallest = min(min(self._photograph(name).shape[:2]) for name in self.files)
         if self.size > smallest:
             raise UserError(
@@ -66,6 +69,16 @@ class PhotoPatches(Dataset):
     def name(self, index: int) -> str:
         self._check_index(index)
         return f"patch-{index:05d}"
+
+    def groups(self) -> Mapping[str, int]:
+        """Return the photographs with an equal share of the samples each: a sample's own is drawn when it is made."""
+        size, more = divmod(self.count, len(self.files))
+        return {file: size + (k < more) for k, file in enumerate(self.files)}
+
+    def subset(self, groups: Collection[str]) -> PhotoPatches:
+        """Return the share of the samples, of these photographs alone; at least one."""
+        shares = {file: count for file, count in self.groups().items() if file in groups}
+        return replace(self, files=tuple(shares), count=max(1, sum(shares.values())))
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Return ``image`` (channels, size, size) in [0, 1] and ``name``."""

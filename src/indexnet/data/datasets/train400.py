@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from indexnet.data.base import (
     DataInfo,
     Dataset,
     Sample,
+    Subset,
     UInt8,
     check_count,
     check_size,
@@ -99,6 +101,21 @@ class GrayPatches(Dataset):
         """Return ``<file>_x<scale>_<top>_<left>``."""
         file, scale, top, left = self._place(index)
         return f"{self.files[file].stem}_x{self.scales[scale]:g}_{top}_{left}"
+
+    def group(self, index: int) -> str:
+        """Return the photograph that a patch is of."""
+        return self.files[self._place(index)[0]].stem
+
+    def groups(self) -> Mapping[str, int]:
+        counts = self._grids.prod(axis=1).reshape(len(self.files), -1).sum(axis=1)
+        found: Counter[str] = Counter()
+        for path, count in zip(self.files, counts, strict=True):
+            found[path.stem] += int(count)
+        return found
+
+    def subset(self, groups: Collection[str]) -> Subset:
+        chosen = np.repeat([path.stem in groups for path in self.files], len(self.scales))
+        return Subset(self, np.flatnonzero(np.repeat(chosen, self._grids.prod(axis=1))))
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Return ``image`` (1, size, size) in [0, 1] and ``name``.

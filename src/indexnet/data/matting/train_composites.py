@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -82,6 +82,18 @@ class TrainingComposites(Dataset):
     def group(self, index: int) -> str:
         self._check_index(index)
         return self.foregrounds[index // self.per_foreground].name
+
+    def subset(self, groups: Collection[str]) -> TrainingComposites:
+        """Return the composites of these foregrounds alone: a pipeline that joins two objects draws from them too.
+
+        Where composites have backgrounds of their own, these stay theirs; else all share the photographs.
+        """
+        kept = [k for k, item in enumerate(self.foregrounds) if item.name in groups]
+        backgrounds = self.backgrounds
+        if self.paired:
+            each = self.per_foreground
+            backgrounds = [path for k in kept for path in backgrounds[k * each : (k + 1) * each]]
+        return replace(self, foregrounds=[self.foregrounds[k] for k in kept], backgrounds=backgrounds)
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Return ``image``, ``fg`` and ``bg`` (3, S, S), ``alpha`` and ``trimap`` (1, S, S) in [0, 1], and ``name``.

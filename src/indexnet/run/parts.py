@@ -1,0 +1,168 @@
+"""What a run is made of: data, task and network, built from its configuration and checked against each other."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from indexnet.core.errors import UserError
+from indexnet.core.schedules import in_steps
+from indexnet.networks.checkpoint import load_checkpoint
+from indexnet.networks.costs import count_costs
+from indexnet.run.callback_options import monitors
+from indexnet.run.checkpoints import Monitor
+from indexnet.run.loader import (
+    build_data,
+    describe_splits,
+    measured_splits,
+    rank_zero_say,
+    total_steps,
+    training_splits,
+    validation_interval,
+)
+from indexnet.run.record import DataRecord, Record, Samples
+from indexnet.run.schema import BudgetConfig, network_spec
+from indexnet.tasks import get_task
+
+if TYPE_CHECKING:
+    from indexnet.data import Dataset
+    from indexnet.run.schema import Config
+    from indexnet.tasks import Task
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of.
+
+    Attributes:
+        task: with its network.
+        train_set: what it is trained on.
+        tests: the splits that it is measured on, by name.
+        steps: optimizer steps.
+        limit: images of each of those splits that are measured; None: all.
+        validations: the splits, by name, that it is validated on while it trains; empty: none.
+        monitor: what the best checkpoint goes by; None: there is no validation.
+    """
+
+    task: Task
+    train_set: Dataset
+    tests: Mapping[str, Dataset]
+    steps: int
+    limit: int | None
+    validations: Mapping[str, Dataset] = field(default_factory=dict)
+    monitor: Monitor | None = None
+
+    def counts(self, splits: Mapping[str, Dataset]) -> list[int]:
+        """Return how many images of each split are measured."""
+        return [len(split) if self.limit is None else min(self.limit, len(split)) for split in splits.values()]
+
+
+def build_parts(config: Config, record: Record) -> Parts:
+    """Build data and task, prepare the data, and record what they are.
+
+    Raises:
+        UserError: data are missing, or do not fit the task or the network.
+    """
+    training, budget = config.training, config.budget
+    data = build_data(config.data, config.task["name"], training.size)
+    (train_set, validation), tests = training_splits(data, training), measured_splits(data, record.split)
+    steps, limit = total_steps(training, budget, len(train_set)), budget.max_test
+    planned = total_steps(training, BudgetConfig(budget.name), len(train_set))
+    task = _build_task(config, steps, planned)
+    validations, monitor = {}, None
+    if training.validate_every:
+        if validation is None:
+            raise UserError(
+                f"training.holdout=0 leaves nothing to validate on: data={data.name} has no validation split as it is "
+                f"configured; {data.validation_remedy}, or give training.holdout a share, 0.1."
+            )
+        modes, validations = monitors(task), {"": validation}
+        key = config.trainer.monitor or next(iter(modes))
+        monitor = Monitor(key, modes.get(key, "min"), validation_interval(training.validate_every, steps))
+    measured = [*tests.values(), *validations.values()]
+    reads = [steps * training.batch_size, *(len(split) if limit is None else limit for split in measured)]
+    for split, count in zip((train_set, *measured), reads, strict=True):
+        if said := split.prepare(count):
+            rank_zero_say(f"data {data.name}, {split.split}: {said}")
+    _check_samples(task, train_set, data.name, config.network["name"])
+    record.steps = steps
+    record.data = DataRecord(
+        data.name, Samples(len(train_set), train_set.fingerprint()), Samples(**describe_splits(tests)),
+        None if validation is None else Samples(len(validation), validation.fingerprint()),
+    )  # fmt: skip
+    side = config.task["costs_size"]
+    size = (task.network.in_channels, side, side)
+    costs = count_costs(task.network, size)
+    record.parameters, record.resampling_parameters = costs.parameters, costs.resampling_parameters
+    record.paper_gflops, record.true_gmacs, record.costs_input = costs.paper_gflops, costs.true_gmacs, list(size)
+    return Parts(task, train_set, tests, steps, limit, validations, monitor)
+
+
+def load_weights(task: Task, path: Path) -> dict[str, str]:
+    """Give a task the weights of a checkpoint of the same network.
+
+    Returns:
+        The checkpoint's ``path`` and ``sha256``.
+
+    Raises:
+        UserError: it cannot be read, or belongs to another network.
+    """
+    content = load_checkpoint(path)
+    try:
+        task.load_state_dict(content["state_dict"])
+    except RuntimeError as error:
+        fault = (str(error).splitlines()[1:] or [str(error)])[0].strip()
+        fault = fault if len(fault) <= 160 else fault[:157] + "..."
+        raise UserError(
+            f"ckpt_path={path} holds the weights of another network, {content['indexnet']['network']['name']} "
+            f"({fault.rstrip('.')}); give a checkpoint of the same network and operator."
+        ) from error
+    return {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def _check_samples(task: Task, train_set: Dataset, data: str, network: str) -> None:
+    """Refuse a data set or a network, which the message names, that the task cannot use.
+
+    Raises:
+        UserError: samples lack what training reads, or have other channels than the network's input.
+    """
+    sample = train_set.sample(0, np.random.default_rng(0))
+    missing = task.missing_keys(sample)
+    if missing:
+        raise UserError(
+            f"data={data} gives no {', '.join(missing)}, which training task={task.name} needs; "
+            "choose another data set."
+        )
+    given, wanted = task.input_channels(sample), task.network.in_channels
+    if given != wanted:
+        raise UserError(
+            f"network={network} takes {wanted} input channels, but task={task.name} on "
+            f"data={data} gives {given}; set network.in_channels={given} or choose another network."
+        )
+    given, wanted = task.network.out_channels, task.output_channels(sample)
+    if given != wanted:
+        raise UserError(
+            f"network={network} has {given} output channels, but task={task.name} on "
+            f"data={data} needs {wanted}; choose another network."
+        )
+
+
+def _build_task(config: Config, steps: int, planned: int) -> Task:
+    schedule = in_steps(config.schedule, steps, planned, config.training.epochs)
+    options = {key: value for key, value in config.task.items() if key not in ("name", "costs_size")}
+    task = get_task(config.task["name"])(
+        network=network_spec(config.content), optimizer=config.optimizer, schedule=schedule, **options
+    )
+    task.config = dict(config.content)
+    encoder = config.encoder
+    if encoder.get("name") is not None:
+        weights = "pretrained" if encoder.get("pretrained") else "random"
+        norm = "frozen" if encoder.get("freeze_bn") else "trained"
+        rate = config.optimizer["encoder_lr_multiplier"]
+        rank_zero_say(f"encoder {encoder['name']}: {weights} weights, batch norm {norm}, learning rate x {rate:g}")
+    return task
