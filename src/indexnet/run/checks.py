@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import re
@@ -14,11 +15,13 @@ from indexnet.core.errors import UserError, shown
 from indexnet.core.registry import check_options, nearest, unknown_name
 from indexnet.core.schedules import SCHEDULES, check_length, get_schedule, schedule_options
 from indexnet.run.callback_options import check_validation
+from indexnet.run.experiment import EXPERIMENT_KEYS
 from indexnet.run.schema import (
     OPEN_GROUPS,
     OPEN_TYPES,
     REQUIRED,
     BudgetConfig,
+    ExperimentConfig,
     TrainerConfig,
     TrainingConfig,
     check_value,
@@ -49,6 +52,8 @@ MISSING = {
     "optimizer.name": "give optimizer=NAME with the name of one that indexnet list optimizers shows",
 }
 """What to give where a name is missing that has no default."""
+_EXPERIMENT_SET = (*(each.name for each in dataclasses.fields(ExperimentConfig)), "n_jobs")
+"""Keys of the node ``experiment`` that an override may set; the others describe the table, and its file says them."""
 _TASK_ARGUMENTS = ("network", "optimizer", "schedule")
 
 
@@ -58,6 +63,30 @@ def override_complaint(text: str) -> str | None:
         if match := re.search(pattern, text, re.DOTALL):
             return sentence.format(shown(match[1])[1:-1])
     return None
+
+
+def check_places(key: str, value: Any, said: str) -> None:
+    """Refuse what has another place: a key of a table's file; and, of other programs with Hydra, folder and experiment.
+
+    Args:
+        key: of an override.
+        value: that it is given; None: nothing.
+        said: the override, for messages.
+
+    Raises:
+        UserError: it is one of these.
+    """
+    inner = key.removeprefix("experiment.").partition(".")[0]
+    if key != inner and inner in EXPERIMENT_KEYS.difference(_EXPERIMENT_SET):
+        raise UserError(f"{said}: the file of an experiment says this; change it there, not on the command line.")
+    if key == "experiment" and value is not None and not isinstance(value, dict):
+        name = said.partition("=")[2]
+        raise UserError(f"{said}: an experiment is a table here, of several runs; give -m experiments={name}.")
+    if key in ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"):
+        raise UserError(
+            f"{said}: a run's folder is built from its names, so that the same command finds it and goes on; give "
+            "paths.runs=DIR for the folder of all runs."
+        )
 
 
 def check_choice(group: str, value: Any, said: str) -> None:

@@ -26,16 +26,20 @@ from omegaconf.errors import OmegaConfBaseException
 from indexnet.core.errors import UserError, shown
 from indexnet.core.paths import conf_dir
 from indexnet.core.registry import load_plugins, nearest, unknown_name
-from indexnet.run.checks import MISSING, check_choice, complaint_in_words, named_in_full, override_complaint
-from indexnet.run.experiment import EXPERIMENT_KEYS
+from indexnet.run.checks import (
+    MISSING,
+    check_choice,
+    check_places,
+    complaint_in_words,
+    named_in_full,
+    override_complaint,
+)
 from indexnet.run.schema import flatten, known_keys, nearest_key
-from indexnet.run.settle import EXPERIMENT_OWN, check_typed, differences, printed_settings, settle, without_sweep
+from indexnet.run.settle import check_typed, differences, printed_settings, settle, without_sweep
 from indexnet.run.trainer_options import refusal
 
 _MISTAKES = (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError)
 """What composing raises where a person's override or file is wrong."""
-_SET = (*EXPERIMENT_OWN, "n_jobs")
-"""Keys of the node ``experiment`` that an override may set; the others describe the table, and its file says them."""
 
 
 @contextlib.contextmanager
@@ -234,9 +238,7 @@ def check_overrides(words: Sequence[str]) -> None:
     groups = {path.name for path in conf_dir().iterdir() if path.is_dir()} - {"hydra"} | {"experiments"}
     for override in parse_overrides(words):
         key, said = override.key_or_group, shown(override.input_line)[1:-1]
-        parts = key.split(".")
-        if parts[0] == "experiment" and parts[1:] and parts[1] in EXPERIMENT_KEYS and parts[1] not in _SET:
-            raise UserError(f"{said}: the file of an experiment says this; change it there, not on the command line.")
+        check_places(key, None if override.is_delete() else override.value(), said)
         if key not in groups or override.is_sweep_override() or override.is_delete():
             continue
         check_choice(key, override.value(), said)
