@@ -152,6 +152,7 @@ class SweepConfig:
     seeds: Sequence[Count] | Count | None
     fail_fast: bool
     retry_failed: bool
+    sweep: Text | None = None
 
 
 SETTLED = ("protocol", "changes", "budget.max_seconds")
@@ -303,6 +304,11 @@ def places() -> frozenset[str]:
 def is_place(key: str) -> bool:
     """Whether a dotted key says where results or files lie or how they are made, not what they are."""
     return key in places() or key.partition(".")[0] in places()
+
+
+def is_of_sweep(key: str) -> bool:
+    """Whether a key says which runs a sweep makes or how it goes on, and is no part of a run."""
+    return key in _SWEEP_TYPES
 
 
 def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
