@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from indexnet.core.errors import UserError
+from indexnet.core.paths import DEFAULT_RUNS
 from indexnet.run.schema import Config, TrainingConfig, config_hash, read_config
 from indexnet.sweep.plan_estimate import PlannedRow
 
@@ -36,24 +37,37 @@ class Sweep:
 
 
 def compose_table(name: str, overrides: Sequence[str]) -> Sweep:
-    """Expand, compose and freeze an experiment's runs, exactly as the sweep does; nothing is written.
+    """Expand, compose and freeze a table's runs, exactly as the sweep does; nothing is written.
+
+    Args:
+        name: of an experiment or a sweep; or the first override of a command with ``sweep=``.
+        overrides: of ``indexnet train -m``.
 
     Raises:
         UserError: what ``indexnet train -m`` would refuse as well.
     """
-    from indexnet.run.tables import load_experiment, read_file
+    from indexnet.run.experiment import key_of
+    from indexnet.run.tables import experiment_files, load_experiment, read_file, sweep_files
     from indexnet.sweep.frozen import compose_sweep
 
-    read_file(name)  # mistakes in it are said with its name; its columns only once all plugins are there
+    words = [name, *overrides]
+    if "=" not in name:
+        runs = next((text.partition("=")[2] for text in overrides if key_of(text) == "paths.runs"), DEFAULT_RUNS)
+        is_sweep = name not in experiment_files() and name in sweep_files(runs)
+        read_file(name, runs)  # mistakes in it are said with its name; its columns only once all plugins are there
+        words[0] = f"{'sweep' if is_sweep else 'experiments'}={name}"
+    elif not any(key_of(text) == "sweep" for text in words):
+        raise UserError("a plan is of a table; name an experiment, or give sweep=NAME with what is swept over.")
     for text in overrides:
         if text.startswith("-") or ("=" not in text and not text.startswith("~")):
             raise UserError(f"{text!r} is no override; give group=option or group.key=value.")
-        if text.partition("=")[0] == "experiments":
+        if key_of(text) == "experiments":
             raise UserError(f"{text}: the experiment is {name}, named before the overrides; plan one at a time.")
-    configs, n_jobs, retry_failed = compose_sweep([f"experiments={name}", *overrides])
+    configs, n_jobs, retry_failed, named = compose_sweep(words)
     if n_jobs < 1:
         raise UserError(f"hydra.launcher.n_jobs={n_jobs} must be at least 1.")
-    return Sweep(load_experiment(name), tuple(map(read_config, configs)), n_jobs, retry_failed)
+    table = load_experiment(name) if named is None else named.experiment(configs)
+    return Sweep(table, tuple(map(read_config, configs)), n_jobs, retry_failed)
 
 
 def group_rows(sweep: Sweep) -> list[PlannedRow]:
