@@ -89,7 +89,8 @@ MISTAKES = (
     "status nosuch", "report quickstrt", "costs tpami/table9", "evaluate nosuch.ckpt", "data check nosuch",
     "predict {last_matting} --images IMAGES --output predicted/none", "export {last_matting} --format nosuch",
     "predict {last_matting} --images IMAGES --trimaps TRIMAPS --output predicted/matting", "list nosuch",
-    "train data=camvid", "train data=camvid task=segmentation", "train training.batch_size=3 trainer.accumulate=2",
+    "train data=camvid", "train data=camvid task=segmentation",
+    "train training.batch_size=3 trainer.accumulate_grad_batches=2",
     "train seeds=0", "train trainer.devices=0", "compare {last_depth} {last_matting} --images IMAGES --output x",
 )  # fmt: skip
 

@@ -22,7 +22,7 @@ from indexnet.data import get_data
 from indexnet.networks import get_network
 from indexnet.resampling import get_resampling
 from indexnet.run.config import check_single, compose, composing, freeze, parse_overrides, to_plain
-from indexnet.run.schema import OPEN_GROUPS, OPEN_TYPES, known_keys
+from indexnet.run.schema import OPEN_GROUPS, OPEN_TYPES, known_keys, without_new_defaults
 from indexnet.sweep.expand import expand
 from indexnet.tasks import get_task
 
@@ -98,7 +98,7 @@ def judge(override: str, in_sweep: bool) -> tuple[str, str]:
     except Exception as error:
         return "traceback", f"{type(error).__name__}: {str(error)[:300]}"
     for config, composed, text in made:
-        wanted, known = value_of(composed, key), value_of(config, key)
+        wanted, known = value_of(without_new_defaults(composed), key), value_of(config, key)
         if key in SWEEP:
             continue
         if text.startswith("~"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import pickle
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+import torchmetrics
 from skimage import metrics as reference
+from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
 from indexnet.core.errors import UserError
 from indexnet.metrics import PerImageMetric, SumMetric, create_metric, get_metric, list_metrics
@@ -205,8 +208,8 @@ def test_metrics_reset_forward_and_travel(name):
     whole = measured(name, batch)
     assert metric.compute().item() == pytest.approx(whole.compute().item(), **close(name))
     assert first.item() == measured(name, part(batch, 0, 2)).compute().item()
-    copy = pickle.loads(pickle.dumps(metric))
-    assert copy.compute().item() == metric.compute().item()
+    travelled = pickle.loads(pickle.dumps(metric))
+    assert travelled.compute().item() == metric.compute().item()
     metric.reset()
     assert not metric.total.any()
     assert metric.total.dtype == torch.float64
@@ -214,6 +217,57 @@ def test_metrics_reset_forward_and_travel(name):
     metric.update(*batch)
     assert metric.total.dtype == torch.float64
     assert next(iter(holder)).compute().item() == pytest.approx(whole.compute().item(), **close(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_metrics_merge_and_clone(name):
+    batch = arguments(name)
+    metric, other = measured(name, part(batch, 0, 2)), measured(name, part(batch, 2, 5))
+    again = metric.clone()
+    metric.merge_state(other)
+    assert metric.compute().item() == pytest.approx(measured(name, batch).compute().item(), **close(name))
+    assert again.compute().item() == measured(name, part(batch, 0, 2)).compute().item()
+    assert not metric.state_dict()  # a checkpoint holds no half of a measurement
+    assert copy.deepcopy(metric).to("cpu").compute().item() == metric.compute().item()
+
+
+@pytest.mark.parametrize("task", sorted({info.task for info in INFOS.values()}))
+def test_metrics_of_a_collection_stay_apart(task):
+    """torchmetrics takes metrics for one that agree after a first batch, and a perfect prediction makes many agree."""
+    names = [name for name in NAMES if INFOS[name].task == task]
+    first, second = arguments(names[0]), arguments(names[0], seed=1)
+    perfect = (first[1].clamp(max=CLASSES - 1)[:, None] if task == "segmentation" else first[1], *first[1:])
+    collection = torchmetrics.MetricCollection({name: create(name) for name in names}, prefix="val/")
+    for batch in (perfect, second):
+        collection.update(*batch)
+    alone = {f"val/{name}": measured(name, perfect, second).compute().item() for name in names}
+    assert {name: number.item() for name, number in collection.compute().items()} == alone
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if INFOS[name].task in ("depth", "matting")])
+def test_maps_need_no_axis_for_their_one_channel(name):
+    batch = arguments(name)
+    expected = measured(name, batch).compute().item()
+    assert measured(name, tuple(each[:, 0] for each in batch)).compute().item() == expected
+    assert measured(name, (batch[0][:, 0], *batch[1:])).compute().item() == expected
+    for wrong in (batch[0][0], batch[0].expand(-1, 3, -1, -1), batch[0][:, 0, 0]):
+        with pytest.raises(ValueError, match=r"of one shape, \(N, 1, H, W\) or \(N, H, W\)") as error:
+            create(name).update(wrong, *batch[1:])
+        assert str(tuple(wrong.shape)) in str(error.value)
+        assert str(tuple(batch[1].shape)) in str(error.value)
+
+
+def test_torchmetrics_gives_the_same_where_it_measures_the_same():
+    """The RMSE is a mean of roots here; SSIM has no windows that leave the image, which torchmetrics mirrors."""
+    prediction, target, _ = images(channels=3)
+    _, everywhere = StructuralSimilarityIndexMeasure(data_range=1.0, return_full_image=True)(prediction, target)
+    theirs = {
+        "psnr": PeakSignalNoiseRatio(data_range=1.0, reduction="elementwise_mean", dim=(1, 2, 3))(prediction, target),
+        "ssim": everywhere[..., 5:-5, 5:-5].mean(),
+        "mae": torchmetrics.MeanAbsoluteError()(prediction, target),
+    }
+    for name, number in theirs.items():
+        assert create(name)(prediction, target).item() == pytest.approx(number.item(), rel=1e-5), name
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method:UserWarning")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchmetrics.functional.classification import multiclass_accuracy, multiclass_jaccard_index
+from torchmetrics import Accuracy, JaccardIndex, MetricCollection
 
 from indexnet.core.errors import UserError
 from indexnet.metrics import create_metric
@@ -65,12 +65,23 @@ def test_a_class_that_occurs_in_one_image_only_is_pooled_over_both():
 
 @pytest.mark.parametrize("classes", [2, 11, 37, 150])
 def test_torchmetrics_gives_the_same(classes):
+    """With the same arguments in the same order; only the percent differ."""
     prediction, label = maps(classes, classes, size=(60, 50))
+    scores = torch.nn.functional.one_hot(prediction, classes).permute(0, 3, 1, 2) + 0.3 * torch.rand(3, classes, 60, 50)
     options = {"num_classes": classes, "ignore_index": 255}
-    jaccard = multiclass_jaccard_index(prediction, label, average="macro", **options)
-    accuracy = multiclass_accuracy(prediction, label, average="micro", **options)
-    assert value("miou", classes, prediction, label) == pytest.approx(100 * jaccard.item(), rel=1e-5)
-    assert value("pixel_accuracy", classes, prediction, label) == pytest.approx(100 * accuracy.item(), rel=1e-5)
+    own = MetricCollection({name: create_metric(name, classes=classes) for name in NAMES})
+    theirs = MetricCollection({
+        "miou": JaccardIndex(task="multiclass", average="macro", **options),
+        "pixel_accuracy": Accuracy(task="multiclass", average="micro", **options),
+    })  # fmt: skip
+    for predicted in (prediction, scores):
+        for collection in (own, theirs):
+            collection.reset()
+        for start in (0, 1):
+            own.update(predicted[start : start + 2], label[start : start + 2])
+            theirs.update(predicted[start : start + 2], label[start : start + 2])
+        expected = {name: pytest.approx(100 * number.item(), rel=1e-5) for name, number in theirs.compute().items()}
+        assert {name: number.item() for name, number in own.compute().items()} == expected
 
 
 @settings(max_examples=30, deadline=None)
@@ -141,15 +152,35 @@ def test_impossible_predictions_are_named():
         value("miou", 4, prediction, label)
 
 
-def test_scores_or_fractions_are_refused():
+@pytest.mark.parametrize("name", NAMES)
+def test_labels_and_scores_are_taken_in_every_usual_form(name):
+    prediction, label = maps(0, 4)
+    label[label == 3] = 0  # the last class is only predicted
+    expected = value(name, 4, prediction, label)
+    scores = torch.nn.functional.one_hot(prediction, 4).permute(0, 3, 1, 2) + 0.3 * torch.rand(3, 4, 9, 7)
+    for predicted in (prediction, prediction[:, None], scores, scores.softmax(1), scores.half()):
+        for truth in (label, label[:, None]):
+            metric = create_metric(name, classes=4)
+            metric(predicted, truth)
+            assert metric.compute().item() == expected
+
+
+def test_other_shapes_are_refused():
     prediction, label = maps(0, 4)
     metric = create_metric("miou", classes=4)
-    with pytest.raises(ValueError, match="of one size"):
-        metric.update(torch.rand(3, 4, 9, 7), label)
-    with pytest.raises(ValueError, match="of one size"):
-        metric.update(prediction, label)
-    with pytest.raises(ValueError, match="of one size"):
-        metric.update(prediction[:, None, :5], label)
-    with pytest.raises(ValueError, match=r"must be integers, got torch\.float32"):
-        metric.update(prediction[:, None].float(), label)
+    wrong = [
+        (torch.rand(3, 5, 9, 7), label), (prediction[:, :5], label), (prediction[:2], label), (prediction[0], label[0]),
+        (torch.rand(3, 4, 9, 7), label[:, :5]), (torch.zeros(3, 4, 9, 7, dtype=torch.int64), label),
+    ]  # fmt: skip
+    for predicted, truth in wrong:
+        with pytest.raises(ValueError, match="of one size") as error:
+            metric.update(predicted, truth)
+        assert f"got {tuple(predicted.shape)} and {tuple(truth.shape)}" in str(error.value)
+    for predicted, truth in (
+        (prediction.float(), label),
+        (prediction[:, None].double(), label),
+        (prediction, label > 0),
+    ):
+        with pytest.raises(ValueError, match=r"must be integers, got torch\.\w+ and"):
+            metric.update(predicted, truth)
     assert not metric.total.any()

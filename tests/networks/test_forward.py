@@ -101,7 +101,8 @@ def test_a_batch_of_one_is_refused_in_training_with_aspp_only():
     x = torch.randn(1, 4, 64, 64)
     network = create_network("matting_unet", encoder=NARROW)
     with pytest.raises(
-        UserError, match=r"one image per device and step.*training.batch_size.*trainer.devices or trainer.accumulate"
+        UserError,
+        match=r"one image per device and step.*training.batch_size.*trainer.devices or trainer.accumulate_grad_batches",
     ):
         network(x)
     assert network.eval()(x).shape == (1, 1, 64, 64)

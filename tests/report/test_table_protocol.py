@@ -47,7 +47,7 @@ def test_differences_on_the_printed_data_budget_and_protocol(tmp_path):
         ("budget.max_steps=5", "budget.max_steps 5 instead of unset"),
         ("debug=overfit", "debug.overfit true instead of false"),
         ("data.fit=pad", "data.fit pad instead of resize"),
-        ("trainer.gradient_clip=0.5", "trainer.gradient_clip 0.5 instead of unset"),
+        ("trainer.gradient_clip_val=0.5", "trainer.gradient_clip_val 0.5 instead of unset"),
     ],
 )
 def test_a_changed_protocol_is_named_and_not_compared(tmp_path, override, said):

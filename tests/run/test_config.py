@@ -53,8 +53,8 @@ def _options(group):
         ("trainer.precision=foo", "trainer.precision='foo' must be one of 32-true"),
         ("trainer.checkpoint_every=0", "trainer.checkpoint_every=0 must be auto or a positive integer"),
         ("trainer.num_workers=foo", "trainer.num_workers"),
-        ("trainer.gradient_clip=foo", "trainer.gradient_clip"),
-        ("trainer.accelerator=mps", "auto, cpu or gpu"),
+        ("trainer.gradient_clip_val=foo", "trainer.gradient_clip_val"),
+        ("trainer.accelerator=mps", "metrics are summed in float64"),
         ("trainer.compile=maybe", "true or false"),
         ("debug.overfit=maybe", "true or false"),
         ("network.widths=foo", "network"),
@@ -64,7 +64,7 @@ def _options(group):
         ("schedule.name=cosin", "unknown schedule 'cosin'. Did you mean 'cosine'?"),
         ("training.epochs=null training.steps=3", "schedule=multistep counts in epochs"),
         ("budget.max_steps=foo", "budget.max_steps"),
-        ("budget=smoke trainer.devices=2 trainer.accumulate=2", "budget.max_batch_size=2"),
+        ("budget=smoke trainer.devices=2 trainer.accumulate_grad_batches=2", "budget.max_batch_size=2"),
         ("training.size=8", "training.size=8 is too small"),
         ("resampling=null", "resampling"),
         ("task=null", "task"),
@@ -194,7 +194,7 @@ def test_the_hash_ignores_where_results_go():
 def test_places_are_marked_in_the_schema():
     assert places() == {
         *("paths", "logger", "plugins", "protocol", "changes", "data.root", "data.cache"),
-        *("trainer.num_workers", "trainer.progress_bar"),
+        *("trainer.num_workers", "trainer.enable_progress_bar"),
     }
     assert is_place("paths.runs")
     assert not is_place("trainer.devices")

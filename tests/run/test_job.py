@@ -65,10 +65,10 @@ class _Stop(callbacks.Progress):
         (RECONSTRUCTION, [1], 4),
         (RECONSTRUCTION, [6], 5),
         (RECONSTRUCTION, [2, 5], 2),
-        ([*RECONSTRUCTION, "trainer.accumulate=2"], [4], 1),
-        ([*RECONSTRUCTION, "trainer.accumulate=2"], [4, 3], 2),
+        ([*RECONSTRUCTION, "trainer.accumulate_grad_batches=2"], [4], 1),
+        ([*RECONSTRUCTION, "trainer.accumulate_grad_batches=2"], [4, 3], 2),
         (DENOISING, [3], 2),
-        ([*DENOISING, "trainer.accumulate=2"], [4, 3], 2),
+        ([*DENOISING, "trainer.accumulate_grad_batches=2"], [4, 3], 2),
         pytest.param(MATTING, [2], 1, marks=pytest.mark.long),
     ],
 )

@@ -81,7 +81,8 @@ def test_killed_when(moment, undisturbed, tmp_path):
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_checkpoint_appears_after_the_row_of_its_step(accumulate, tmp_path, monkeypatch):
-    words = [*RECONSTRUCTION, "resampling=nearest", "trainer.checkpoint_every=2", f"trainer.accumulate={accumulate}"]
+    words = [*RECONSTRUCTION, "resampling=nearest", "trainer.checkpoint_every=2",
+             f"trainer.accumulate_grad_batches={accumulate}"]  # fmt: skip
     folder, plain, seen = prepare_run(tmp_path, *words), checkpoints.write_checkpoint, []
 
     def write(path, *more):
@@ -97,13 +98,14 @@ def test_a_checkpoint_appears_after_the_row_of_its_step(accumulate, tmp_path, mo
 @pytest.mark.long
 @pytest.mark.parametrize(("words", "seed"), [
     # dropout and augmentation, a rate that drops twice, two batches a step
-    ([*MATTING, "training.steps=12", "training.epochs=3", "schedule.milestones=[1,2]", "trainer.accumulate=2",
-      "data.test_count=4"], 0),
+    ([*MATTING, "training.steps=12", "training.epochs=3", "schedule.milestones=[1,2]",
+      "trainer.accumulate_grad_batches=2", "data.test_count=4"], 0),
     # noise that follows from the step, loader processes
     ([*DENOISING, "training.steps=40", "trainer.num_workers=2"], 1),
     # validation, an average of the weights, early stopping that never comes to it
-    ([*DENOISING, "training.steps=40", "training.validate_every=4", "training.holdout=0.3", "trainer.accumulate=2",
-      "callbacks=[ema,early_stopping,lr_monitor]", "callbacks.early_stopping.patience=50"], 2),
+    ([*DENOISING, "training.steps=40", "training.validate_every=4", "training.holdout=0.3",
+      "trainer.accumulate_grad_batches=2", "callbacks=[ema,early_stopping,lr_monitor]",
+      "callbacks.early_stopping.patience=50"], 2),
 ])  # fmt: skip
 def test_killed_at_random_moments(words, seed, tmp_path):
     words = [*words, "trainer.checkpoint_every=3"]

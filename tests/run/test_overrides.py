@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from indexnet.cli import main
 from indexnet.core.errors import UserError
+from indexnet.core.paths import conf_dir
 from indexnet.run.config import (
     check_single,
     compose,
@@ -39,8 +42,8 @@ def test_no_override_is_ignored_or_ends_in_a_traceback():
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("+trainer.max_epochs=1", "unknown config key 'trainer.max_epochs'. Did you mean 'training.epochs'?"),
-        ("+trainer.limit_train_batches=2", "unknown config key 'trainer.limit_train_batches'."),
+        ("+trainer.max_epochs=1", "trainer.max_epochs is decided by the run itself"),
+        ("+trainer.limit_train_batches=2", "give training.steps or budget.max_steps."),
         ("+logger.entity=me", "unknown config key 'logger.entity'."),
         ("+budget.max_epochs=1", "unknown config key 'budget.max_epochs'."),
         ("+budget.max_seconds=3", "unknown config key 'budget.max_seconds'. Did you mean 'budget.max_steps'?"),
@@ -52,7 +55,10 @@ def test_no_override_is_ignored_or_ends_in_a_traceback():
         ("++experiment.title=x", "experiment.title=x: the file of an experiment says this"),
         ("+data.task=depth", "has no option 'task'"),
         ("~schedule", "schedule.name is missing; name one of the options of conf/schedule."),
-        ("~trainer.accumulate", "trainer.accumulate is missing; it must be a positive integer."),
+        (
+            "~trainer.accumulate_grad_batches",
+            "trainer.accumulate_grad_batches is missing; it must be a positive integer.",
+        ),
         ("~training.batch_size", "training.batch_size is missing"),
         ("~optimizer", "optimizer.name is missing"),
         ("~optimizer.lr", "optimizer.lr is missing"),
@@ -67,7 +73,8 @@ def test_no_override_is_ignored_or_ends_in_a_traceback():
         ("resampling=[bilinear,nearest]", "the config group resampling is chosen by the name of one option"),
         ("network=[1,2]", "the config group network is chosen by the name of one option"),
         ("paths.runs=null", "paths.runs=None must be a text."),
-        ("experiment=x", "experiment"),
+        ("experiment=quickstart", "experiment=quickstart: an experiment is a table here, of several runs; give -m exp"),
+        ("+experiment=quickstart", "give -m experiments=quickstart."),
         ("rows=???", "rows cannot be resolved: Missing mandatory value: rows."),
         ("seeds=${nosuch}", "seeds cannot be resolved: Interpolation key 'nosuch' not found."),
         ("rows=hin", "rows=... selects runs of a sweep; give -m too."),
@@ -89,6 +96,55 @@ def test_hydras_completion_knows_the_options_of_train(monkeypatch, capsys):
         monkeypatch.setenv("COMP_LINE", line)
         assert main(["-sc", "query=bash"]) == 0  # as its script asks
         assert capsys.readouterr().out.strip() == said
+
+
+@pytest.mark.long  # a shell that starts this program three times
+def test_completion_in_a_shell(tmp_path):
+    if shutil.which("bash") is None or shutil.which("indexnet") is None:
+        pytest.skip("no bash, or no installed command")
+    script = 'eval "$(indexnet train -sc install=bash)"; COMP_CWORD=2 COMP_LINE="indexnet train task=de"\n'
+    script += 'hydra_bash_completion; echo "${COMPREPLY[@]}"'
+    said = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=tmp_path)
+    assert said.stdout.split() == ["task=denoising", "task=depth"], said.stderr
+
+
+@pytest.mark.parametrize("flags", [[], ["-m"]])
+@pytest.mark.parametrize("key", ["hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"])
+def test_a_folder_of_hydras_is_refused(key, flags):
+    with pytest.raises(UserError, match=rf"{key}=there: a run's folder is built from its names.*paths\.runs=DIR"):
+        compose_command_line(["task=reconstruction", f"{key}=there", *flags])
+
+
+def test_help_shows_every_group_and_option(tmp_path, capsys):
+    (tmp_path / "own" / "optimizer").mkdir(parents=True)
+    (tmp_path / "own" / "optimizer" / "mine.yaml").write_text("name: adam\n")
+    assert main(["train", "--help", "--config-dir", str(tmp_path / "own")]) == 0
+    said = capsys.readouterr().out
+    for file in conf_dir().glob("*/**/*.yaml"):
+        assert re.search(
+            rf"^  {file.parent.relative_to(conf_dir())}  .*\b{file.stem}\b", _unwrapped(said), re.MULTILINE
+        )
+    assert re.search(r"^  optimizer  .*\bmine\b", _unwrapped(said), re.MULTILINE)
+
+
+def _unwrapped(text):
+    """Put the lines that go on with a group's options after those that begin it."""
+    return re.sub(r" +", "  ", re.sub(r"\n {10,}", " ", text))
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--cfg", "job", "--resolve"], "name: reconstruction"),
+        (["--cfg", "job", "--package", "trainer"], "gradient_clip_val: null"),
+        (["--info", "defaults"], "task/reconstruction"),
+    ],
+)
+def test_questions_about_the_configuration(flags, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "task=reconstruction", *flags]) == 0
+    assert said in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("override", ["rows=[]", "seeds=[]", "rows=glob(nosuch*)", "seeds=range(3,3)"])

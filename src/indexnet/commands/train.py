@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+import shutil
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from indexnet.core.paths import VARIABLE, conf_dir, holds_experiments
 from indexnet.run.processes import run_job_process
 from indexnet.run.schema import read_config
 
@@ -27,6 +30,10 @@ usage: indexnet train [-m] [group=option ...] [group.key=value ...] [Hydra flags
   a search       indexnet train -m hydra/sweeper=optuna 'optimizer.lr=tag(log,interval(1e-4,1e-1))'
 
   your own       indexnet train -m experiments=mine --config-dir DIR   (DIR/experiments/mine.yaml; plugins=[my_module])
+
+options of each group (group=option), and what each of them sets: indexnet train group=option --cfg job --package group
+{groups}
+  trainer.KEY=VALUE has the arguments of Lightning's Trainer: docs/trainer.md
 
   --cfg job      show the composed configuration and stop (add --resolve)
   --hydra-help   Hydra's own help
@@ -59,7 +66,7 @@ def train(arguments: Sequence[str]) -> int:
         The exit code.
     """
     if "-h" in arguments or "--help" in arguments:
-        print(_USAGE, end="")
+        print(_USAGE.replace("{groups}", _list_groups(_config_dir(arguments))), end="")
         return 0
     from indexnet.run.processes import leave_task
 
@@ -84,14 +91,35 @@ def train(arguments: Sequence[str]) -> int:
     return PARTLY if DIVERGED in codes else max(codes)
 
 
+def _list_groups(own: Path | None) -> str:
+    """Return a line or more for each config group, with its options, those in a person's own folder included."""
+    options: dict[str, set[str]] = {}
+    for folder in (conf_dir(), *([own] if own is not None else [])):
+        for file in folder.glob("*/**/*.yaml"):
+            group = file.parent.relative_to(folder).as_posix()
+            if group.partition("/")[0] != "experiments":
+                options.setdefault(group, set()).add(file.stem)
+    width = max(map(len, options))
+    columns = min(120, shutil.get_terminal_size((120, 24)).columns)
+    lines = []
+    for group, names in sorted(options.items()):
+        indent = f"  {group:<{width}}  "
+        text = " | ".join(sorted(names))
+        lines.append(textwrap.fill(text, columns, initial_indent=indent, subsequent_indent=" " * len(indent)))
+    return "\n".join(lines)
+
+
+def _config_dir(arguments: Sequence[str]) -> Path | None:
+    """Return what ``--config-dir`` names."""
+    words = [word for text in arguments for word in text.split("=", 1)]
+    given = [after for word, after in itertools.pairwise(words) if word in ("--config-dir", "-cd")]
+    return Path(given[-1]).absolute() if given else None
+
+
 @contextmanager
 def _own_folder(arguments: Sequence[str]) -> Iterator[None]:
     """Let the experiments of ``--config-dir DIR`` be known to this command and to its jobs, where it holds some."""
-    from indexnet.core.paths import VARIABLE, holds_experiments
-
-    words = [word for text in arguments for word in text.split("=", 1)]
-    given = [after for word, after in itertools.pairwise(words) if word in ("--config-dir", "-cd")]
-    folder = Path(given[-1]).absolute() if given else None
+    folder = _config_dir(arguments)
     before = os.environ.get(VARIABLE)
     if folder is not None and holds_experiments(folder):
         os.environ[VARIABLE] = os.pathsep.join([str(folder), *([before] if before else [])])

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -30,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
 
 from indexnet.core.errors import UserError
 from indexnet.core.registry import Registry
@@ -63,8 +65,12 @@ class DataInfo:
     layout: str = ""
 
 
-class Dataset(ABC):
-    """One split of a data set.
+class Dataset(TorchDataset[Sample], ABC):
+    """One split of a data set, which any ``torch.utils.data.DataLoader`` takes.
+
+    ``split[index]`` is a sample. In training splits it is augmented anew every time, from torch's random numbers, which
+    a ``DataLoader`` seeds in each of its workers; in the others it never changes. Here, by contrast, a sample is asked
+    for with the random numbers that it is to be made from: :meth:`sample`.
 
     Instances are picklable, so that loader workers can hold them.
 
@@ -79,6 +85,18 @@ class Dataset(ABC):
     @abstractmethod
     def __len__(self) -> int:
         """Return the number of samples."""
+
+    def __getitem__(self, index: int) -> Sample:
+        """Return one sample; negative indices count from the end.
+
+        Raises:
+            IndexError: there is none of that index.
+        """
+        number = operator.index(index)
+        number += len(self) if number < 0 else 0
+        self._check_index(number)
+        seed = int(torch.randint(2**63 - 1, ())) if self.split == "train" else 0
+        return self.sample(number, np.random.default_rng(seed))
 
     @abstractmethod
     def sample(self, index: int, rng: np.random.Generator) -> Sample:

@@ -22,7 +22,7 @@ _M = TypeVar("_M", bound="type[SumMetric]")
 
 
 class SumMetric(Metric):
-    """A number computed from sums over all images.
+    """A number computed from sums over all images; a torchmetrics class like any other, prediction before target.
 
     Subclasses set ``info`` and implement :meth:`statistics` and :meth:`value`. ``compute`` of nothing is NaN.
 
@@ -38,12 +38,23 @@ class SumMetric(Metric):
     full_state_update = False
     is_differentiable = False
 
-    total: Tensor
-
     def __init__(self, size: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.add_state("total", torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum")
+        # of another name in every class: a MetricCollection takes metrics for one whose states have the same names and,
+        # after the first batch, the same values, which delta2 and delta3 have where a first prediction is good
+        self._state = f"total_{type(self).__name__}"
+        self.add_state(self._state, torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum")
         self.sums = torch.zeros(0, size, dtype=torch.float64)
+
+    @property
+    def total(self) -> Tensor:
+        """The sums over all images seen, (K,) float64: the metric's state."""
+        total: Tensor = getattr(self, self._state)
+        return total
+
+    @total.setter
+    def total(self, value: Tensor) -> None:
+        setattr(self, self._state, value)
 
     @abstractmethod
     def statistics(self, *args: Tensor) -> Tensor:
@@ -57,7 +68,7 @@ class SumMetric(Metric):
     def update(self, *args: Tensor) -> None:
         """Add a batch; takes what :meth:`statistics` takes."""
         self.sums = self.statistics(*args)
-        self.total += self.sums.sum(0)
+        self.total = self.total + self.sums.sum(0)  # not in place: Lightning resets metrics in inference mode
 
     @property
     def latest(self) -> Tensor:
@@ -131,6 +142,24 @@ def check_images(prediction: Tensor, target: Tensor, *others: Tensor) -> None:
     Raises:
         ValueError: a shape differs or is not (N, C, H, W).
     """
-    shapes = {tuple(t.shape) for t in (prediction, target, *others)}
-    if len(shapes) > 1 or prediction.ndim != 4:
-        raise ValueError(f"images of one shape (N, C, H, W) are expected, got {sorted(shapes)}")
+    images = (prediction, target, *others)
+    if prediction.ndim != 4 or any(image.shape != prediction.shape for image in images):
+        raise ValueError(f"images of one shape (N, C, H, W) are expected, got {shapes(*images)}")
+
+
+def single_channel(prediction: Tensor, target: Tensor, *others: Tensor) -> list[Tensor]:
+    """Return maps of one channel as (N, 1, H, W); each may be given as that or as (N, H, W).
+
+    Raises:
+        ValueError: one has another form, or another shape than the first.
+    """
+    given = (prediction, target, *others)
+    maps = [each[:, None] if each.ndim == 3 else each for each in given]
+    if any(each.ndim != 4 or each.shape[1] != 1 or each.shape != maps[0].shape for each in maps):
+        raise ValueError(f"maps of one shape, (N, 1, H, W) or (N, H, W), are expected, got {shapes(*given)}")
+    return maps
+
+
+def shapes(*tensors: Tensor) -> str:
+    """List the shapes of tensors, for messages."""
+    return " and ".join(str(tuple(tensor.shape)) for tensor in tensors)

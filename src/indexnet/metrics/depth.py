@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from indexnet.core.metric_facts import FACTS
-from indexnet.metrics.base import SumMetric, check_images, register_metric
+from indexnet.metrics.base import SumMetric, register_metric, single_channel
 
 #: Nearest depth that a prediction is taken for, in metres: logarithms and ratios of 0 and less do not exist.
 NEAREST = 1e-3
@@ -45,8 +45,8 @@ class DepthMetric(SumMetric):
         """Add up the pixels of every image.
 
         Args:
-            *args: prediction (N, 1, H, W) in metres, taken for 1 mm where it is less; depth (N, 1, H, W) in metres, 0
-                or not finite where none was measured.
+            *args: prediction in metres, taken for 1 mm where it is less; depth in metres, 0 or not finite where none
+                was measured. (N, 1, H, W) or (N, H, W) each.
 
         Returns:
             (N, 2): the sum, and the number of measured pixels.
@@ -54,8 +54,7 @@ class DepthMetric(SumMetric):
         Raises:
             ValueError: shapes do not match.
         """
-        prediction, depth = args
-        check_images(prediction, depth)
+        prediction, depth = single_channel(*args)
         valid = valid_pixels(depth)
         numbers = self.per_pixel(prediction.double().clamp(min=NEAREST), depth.double())
         numbers = torch.where(valid, numbers, 0.0)  # not multiplied by 0: elsewhere they may be NaN or infinite

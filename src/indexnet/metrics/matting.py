@@ -25,7 +25,7 @@ from torch import Tensor
 from indexnet.core.conventions import unknown_mask
 from indexnet.core.errors import UserError
 from indexnet.core.metric_facts import FACTS
-from indexnet.metrics.base import PerImageMetric, check_images, register_metric
+from indexnet.metrics.base import PerImageMetric, register_metric, single_channel
 from indexnet.metrics.matting_errors import Floats, Mask, Semantics, connectivity_error, gradient_error
 
 Region = Literal["unknown", "image"]
@@ -71,7 +71,7 @@ class MattingMetric(PerImageMetric):
         """Return every image's error.
 
         Args:
-            *args: prediction and target in [0, 1], trimap in {0, 128/255, 1}; (N, 1, H, W) each.
+            *args: prediction and target in [0, 1], trimap in {0, 128/255, 1}; (N, 1, H, W) or (N, H, W) each.
 
         Returns:
             (N,) float64.
@@ -79,10 +79,7 @@ class MattingMetric(PerImageMetric):
         Raises:
             ValueError: shapes differ, or there is more than one channel.
         """
-        prediction, target, trimap = args
-        check_images(prediction, target, trimap)
-        if prediction.shape[1] != 1:
-            raise ValueError(f"mattes of one shape (N, 1, H, W) are expected, got {tuple(prediction.shape)}")
+        prediction, target, trimap = single_channel(*args)
         unknown = unknown_mask(trimap)
         if self.semantics == "mmediting":
             prediction = torch.where(unknown, prediction, trimap.to(prediction.dtype))

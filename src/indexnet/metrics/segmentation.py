@@ -13,7 +13,7 @@ from torch import Tensor
 from indexnet.core.conventions import IGNORE
 from indexnet.core.errors import UserError
 from indexnet.core.metric_facts import FACTS
-from indexnet.metrics.base import SumMetric, register_metric
+from indexnet.metrics.base import SumMetric, register_metric, shapes
 
 
 class ConfusionMetric(SumMetric):
@@ -37,8 +37,9 @@ class ConfusionMetric(SumMetric):
         """Count the confusions of every image.
 
         Args:
-            *args: prediction (N, 1, H, W), class numbers in [0, classes); label (N, H, W), class numbers or 255. Both
-                of an integer type.
+            *args: prediction: class numbers in [0, classes), an integer type, (N, H, W) or (N, 1, H, W); or scores,
+                logits or probabilities, floating point (N, classes, H, W), of which the greatest is the class. Label:
+                class numbers or 255, an integer type, (N, H, W) or (N, 1, H, W).
 
         Returns:
             (N, classes * classes); label by prediction, row after row.
@@ -47,17 +48,10 @@ class ConfusionMetric(SumMetric):
             ValueError: shapes do not match, a type is not an integer's, or a prediction is no class.
             UserError: a label is neither a class nor 255.
         """
-        prediction, label = args
-        if prediction.ndim != 4 or label.ndim != 3 or prediction.shape != label[:, None].shape:
-            raise ValueError(
-                "class maps (N, 1, H, W) and labels (N, H, W) of one size are expected, got "
-                f"{tuple(prediction.shape)} and {tuple(label.shape)}"
-            )
-        if any(t.is_floating_point() or t.dtype is torch.bool for t in (prediction, label)):
-            raise ValueError(f"class numbers must be integers, got {prediction.dtype} and {label.dtype}")
+        prediction, label = self._class_maps(*args)
         n, count = len(label), self.classes
         valid = label != IGNORE
-        true, predicted = label[valid].long(), prediction[:, 0][valid].long()
+        true, predicted = label[valid].long(), prediction[valid].long()
         if bad := _outside(true, count):
             raise UserError(
                 f"an image has label {bad}, but labels must be class numbers below {count}, or {IGNORE} where nothing "
@@ -68,6 +62,21 @@ class ConfusionMetric(SumMetric):
         image = torch.arange(n, device=label.device).view(-1, 1, 1).expand_as(label)[valid]
         index = (image * count + true) * count + predicted
         return torch.bincount(index, minlength=n * count * count).view(n, -1).double()
+
+    def _class_maps(self, *given: Tensor) -> list[Tensor]:
+        """Return class numbers (N, H, W) of what :meth:`statistics` takes."""
+        prediction, label = given
+        scores = prediction.ndim == 4 and prediction.shape[1] == self.classes and prediction.is_floating_point()
+        maps = [prediction.argmax(1) if scores else prediction, label]
+        maps = [each[:, 0] if each.ndim == 4 and each.shape[1] == 1 else each for each in maps]
+        if any(each.ndim != 3 or each.shape != maps[0].shape for each in maps):
+            raise ValueError(
+                f"class maps of one size, (N, H, W) or (N, 1, H, W), or scores (N, {self.classes}, H, W), and labels "
+                f"(N, H, W) are expected, got {shapes(*given)}"
+            )
+        if any(each.is_floating_point() or each.dtype is torch.bool for each in maps):
+            raise ValueError(f"class numbers must be integers, got {prediction.dtype} and {label.dtype}")
+        return maps
 
     def matrix(self, statistics: Tensor) -> Tensor:
         """Return sums (..., classes * classes) as matrices (..., classes, classes), label by prediction."""

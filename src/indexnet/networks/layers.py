@@ -93,7 +93,8 @@ class ASPP(nn.Module):
             raise UserError(
                 "context 'aspp' cannot train on a batch of one image per device and step, because its globally pooled "
                 "branch normalises over the batch; give at least two: raise training.batch_size (or "
-                "budget.max_batch_size) or lower trainer.devices or trainer.accumulate (or network.context=none)."
+                "budget.max_batch_size) or lower trainer.devices or trainer.accumulate_grad_batches (or "
+                "network.context=none)."
             )
         pooled = self.pooled(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
         features = [branch(x) for branch in self.branches]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import re
@@ -14,17 +15,20 @@ from indexnet.core.errors import UserError, shown
 from indexnet.core.registry import check_options, nearest, unknown_name
 from indexnet.core.schedules import SCHEDULES, check_length, get_schedule, schedule_options
 from indexnet.run.callback_options import check_validation
+from indexnet.run.experiment import EXPERIMENT_KEYS
 from indexnet.run.schema import (
     OPEN_GROUPS,
     OPEN_TYPES,
     REQUIRED,
     BudgetConfig,
+    ExperimentConfig,
     TrainerConfig,
     TrainingConfig,
     check_value,
     network_spec,
     read_config,
 )
+from indexnet.run.trainer_options import check_strategy
 
 if TYPE_CHECKING:
     from indexnet.networks import Network
@@ -48,6 +52,8 @@ MISSING = {
     "optimizer.name": "give optimizer=NAME with the name of one that indexnet list optimizers shows",
 }
 """What to give where a name is missing that has no default."""
+_EXPERIMENT_SET = (*(each.name for each in dataclasses.fields(ExperimentConfig)), "n_jobs")
+"""Keys of the node ``experiment`` that an override may set; the others describe the table, and its file says them."""
 _TASK_ARGUMENTS = ("network", "optimizer", "schedule")
 
 
@@ -57,6 +63,52 @@ def override_complaint(text: str) -> str | None:
         if match := re.search(pattern, text, re.DOTALL):
             return sentence.format(shown(match[1])[1:-1])
     return None
+
+
+def check_places(key: str, value: Any, said: str) -> None:
+    """Refuse what has another place: a key of a table's file; and, of other programs with Hydra, folder and experiment.
+
+    Args:
+        key: of an override.
+        value: that it is given; None: nothing.
+        said: the override, for messages.
+
+    Raises:
+        UserError: it is one of these.
+    """
+    inner = key.removeprefix("experiment.").partition(".")[0]
+    if key != inner and inner in EXPERIMENT_KEYS.difference(_EXPERIMENT_SET):
+        raise UserError(f"{said}: the file of an experiment says this; change it there, not on the command line.")
+    if key == "experiment" and value is not None and not isinstance(value, dict):
+        name = said.partition("=")[2]
+        raise UserError(f"{said}: an experiment is a table here, of several runs; give -m experiments={name}.")
+    if key in ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"):
+        raise UserError(
+            f"{said}: a run's folder is built from its names, so that the same command finds it and goes on; give "
+            "paths.runs=DIR for the folder of all runs."
+        )
+
+
+def check_choice(group: str, value: Any, said: str) -> None:
+    """Check that an override gives a config group the name of an option.
+
+    Args:
+        group: name of the group.
+        value: that it is given.
+        said: the override, for messages.
+
+    Raises:
+        UserError: it is a mapping, a list or too long.
+    """
+    if group == "callbacks" and isinstance(value, list):  # several of its options
+        return
+    if isinstance(value, dict):
+        raise UserError(f"{said}: {group} is a config group; choose one of its options, or set {group}.KEY=VALUE.")
+    if not isinstance(value, str) and not (group == "experiments" and value is None):
+        what = "cannot be null here" if value is None else "is chosen by the name of one option"
+        raise UserError(f"{said}: the config group {group} {what}; name one of the options in conf/{group}.")
+    if isinstance(value, str) and len(value) > 200:  # longer than a file's name can be
+        raise UserError(f"{said}: no option of {group} has such a long name; name one of those in conf/{group}.")
 
 
 def named_in_full(words: Sequence[str], complaint: str) -> list[str] | None:
@@ -235,7 +287,10 @@ def check_split(config: Mapping[str, Any]) -> None:
     """
     if config.get("split", "test") == "test":
         return
-    if config["experiment"]["name"] is not None:
+    from indexnet.run.tables import experiment_files, load_experiment
+
+    table = config["experiment"]["name"]
+    if table in experiment_files() and "split=validation" not in load_experiment(table).overrides:
         raise UserError(
             f"split=validation, but experiments={config['experiment']['name']} is a table, and a table is measured on "
             "its test split; leave split out, or give experiment.name=null for a run that belongs to no table."
@@ -306,19 +361,19 @@ def _check_batch(trainer: TrainerConfig, training: TrainingConfig, budget: Budge
     Raises:
         UserError: it cannot.
     """
-    batch, parts = training.batch_size, trainer.processes * trainer.accumulate
+    batch, parts = training.batch_size, trainer.processes * trainer.accumulate_grad_batches
     if batch % parts:
         key = "budget.max_batch_size" if budget.max_batch_size == batch else "training.batch_size"
         raise UserError(
-            f"{key}={batch} is the global batch and cannot be split evenly over {trainer.devices} devices x "
-            f"{trainer.num_nodes} nodes x {trainer.accumulate} accumulated batches; give a multiple of {parts}, or "
-            "less of trainer.devices, trainer.num_nodes or trainer.accumulate."
+            f"{key}={batch} is the global batch and cannot be split evenly over {trainer.local_devices} devices "
+            f"x {trainer.num_nodes} nodes x {trainer.accumulate_grad_batches} accumulated batches; give a multiple of "
+            f"{parts}, or less of trainer.devices, trainer.num_nodes or trainer.accumulate_grad_batches."
         )
-    check_sync_batchnorm(trainer, trainer.accelerator)
+    check_processes(trainer, trainer.accelerator)
 
 
-def check_sync_batchnorm(trainer: TrainerConfig, accelerator: str) -> None:
-    """Check that batch norm over all devices is asked for where it exists.
+def check_processes(trainer: TrainerConfig, accelerator: str) -> None:
+    """Check that batch norm over all devices is asked for where it exists, and that the strategy resumes exactly.
 
     Args:
         trainer: the group of a configuration.
@@ -327,6 +382,7 @@ def check_sync_batchnorm(trainer: TrainerConfig, accelerator: str) -> None:
     Raises:
         UserError: several processes on the CPU.
     """
+    check_strategy(trainer.strategy, accelerator, trainer.processes)
     if trainer.sync_batchnorm and accelerator == "cpu" and trainer.processes > 1:
         raise UserError(
             "trainer.sync_batchnorm=true works on GPUs only, and these processes run on the CPU; give "

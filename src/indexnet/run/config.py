@@ -26,15 +26,20 @@ from omegaconf.errors import OmegaConfBaseException
 from indexnet.core.errors import UserError, shown
 from indexnet.core.paths import conf_dir
 from indexnet.core.registry import load_plugins, nearest, unknown_name
-from indexnet.run.checks import MISSING, complaint_in_words, named_in_full, override_complaint
-from indexnet.run.experiment import EXPERIMENT_KEYS
+from indexnet.run.checks import (
+    MISSING,
+    check_choice,
+    check_places,
+    complaint_in_words,
+    named_in_full,
+    override_complaint,
+)
 from indexnet.run.schema import flatten, known_keys, nearest_key
-from indexnet.run.settle import EXPERIMENT_OWN, check_typed, differences, printed_settings, settle, without_sweep
+from indexnet.run.settle import check_typed, differences, printed_settings, settle, without_sweep
+from indexnet.run.trainer_options import refusal
 
 _MISTAKES = (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError)
 """What composing raises where a person's override or file is wrong."""
-_SET = (*EXPERIMENT_OWN, "n_jobs")
-"""Keys of the node ``experiment`` that an override may set; the others describe the table, and its file says them."""
 
 
 @contextlib.contextmanager
@@ -192,15 +197,15 @@ def load_sweep(overrides: Sequence[str]) -> tuple[DictConfig, list[Override]]:
 
 
 def sweep_options(config: DictConfig) -> dict[str, Any]:
-    """Return what a sweep's own configuration says of ``plugins``, ``fail_fast`` and ``retry_failed``, as plain data.
+    """Return, as plain data, what a sweep's own configuration says beside that of its runs, and where those go.
 
     Raises:
         UserError: one does not resolve. (The types are checked in the configuration of every run.)
     """
-    found: dict[str, Any] = {}
-    for key in ("plugins", "fail_fast", "retry_failed"):
+    found: dict[str, Any] = {"task": config.hydra.runtime.choices.get("task")}
+    for key in ("plugins", "fail_fast", "retry_failed", "seed", "paths.runs"):
         try:
-            value = config.get(key)
+            value = OmegaConf.select(config, key)
         except OmegaConfBaseException as error:
             raise UserError(f"{key} cannot be resolved: {str(error).splitlines()[0]}.") from error
         found[key] = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
@@ -233,21 +238,10 @@ def check_overrides(words: Sequence[str]) -> None:
     groups = {path.name for path in conf_dir().iterdir() if path.is_dir()} - {"hydra"} | {"experiments"}
     for override in parse_overrides(words):
         key, said = override.key_or_group, shown(override.input_line)[1:-1]
-        parts = key.split(".")
-        if parts[0] == "experiment" and parts[1:] and parts[1] in EXPERIMENT_KEYS and parts[1] not in _SET:
-            raise UserError(f"{said}: the file of an experiment says this; change it there, not on the command line.")
+        check_places(key, None if override.is_delete() else override.value(), said)
         if key not in groups or override.is_sweep_override() or override.is_delete():
             continue
-        value = override.value()
-        if key == "callbacks" and isinstance(value, list):  # several of its options
-            continue
-        if isinstance(value, dict):
-            raise UserError(f"{said}: {key} is a config group; choose one of its options, or set {key}.KEY=VALUE.")
-        if not isinstance(value, str) and not (key == "experiments" and value is None):
-            what = "cannot be null here" if value is None else "is chosen by the name of one option"
-            raise UserError(f"{said}: the config group {key} {what}; name one of the options in conf/{key}.")
-        if isinstance(value, str) and len(value) > 200:  # longer than a file's name can be
-            raise UserError(f"{said}: no option of {key} has such a long name; name one of those in conf/{key}.")
+        check_choice(key, override.value(), said)
 
 
 def explain(error: Exception, overrides: Iterable[str]) -> UserError:
@@ -276,6 +270,8 @@ def explain(error: Exception, overrides: Iterable[str]) -> UserError:
 
 
 def _unknown_override(key: str, overrides: Sequence[str]) -> UserError:
+    if sentence := refusal(key):
+        return UserError(sentence)
     group = key.rpartition(".")[0]
     if key.startswith("hydra."):  # settings of the launcher or the sweeper
         known = _hydra_keys(overrides, group)
@@ -351,7 +347,7 @@ def freeze(cfg: DictConfig) -> dict[str, Any]:
     config = settle(plain)
     if not config.get("plugins"):  # as configurations were frozen before there were any
         config.pop("plugins", None)
-    if printed := _as_printed(config):
+    if printed := _as_printed(config, plain):
         config["protocol"] = printed_settings(printed[0])
         with contextlib.suppress(UserError):  # today's file may not suit this data set: then nothing is known
             if printed[1]:
@@ -359,7 +355,7 @@ def freeze(cfg: DictConfig) -> dict[str, Any]:
     return config
 
 
-def _as_printed(config: Mapping[str, Any]) -> tuple[dict[str, Any], bool] | None:
+def _as_printed(config: Mapping[str, Any], plain: dict[str, Any] | None = None) -> tuple[dict[str, Any], bool] | None:
     """Compose a run's row as its experiment's files say; None for a run of no table, or where that fails.
 
     Returns:
@@ -368,21 +364,21 @@ def _as_printed(config: Mapping[str, Any]) -> tuple[dict[str, Any], bool] | None
     from indexnet.run.tables import experiment_files, load_experiment
 
     name, row, data = config["experiment"]["name"], config["experiment"]["row"], config["data"]["name"]
-    if name is None or name not in experiment_files():
-        return None
+    if name is None or name not in experiment_files():  # of a sweep with a name: it has no files but its own command
+        return (plain, True) if name and plain else None
     try:
+        experiment = load_experiment(name)
         own = str(row).partition("--")[0]  # what follows names overrides of the command line
-        overrides = next((each.overrides for each in load_experiment(name).rows if each.name == own), ())
-        asked = [f"experiments={name}", *overrides]
+        known = next((each for each in experiment.rows if each.name == own), None)
+        budget = f"budget={config['budget']['name']}"
         with composing():
             try:
-                exact = [*asked, f"budget={config['budget']['name']}"]
-                printed = compose(exact)
+                printed = compose([*experiment.composed_of(known, ["budget"]), budget])
                 if printed.data.name != data:
-                    printed = compose([*exact, f"data={data}"])
+                    printed = compose([*experiment.composed_of(known, ["budget", "data"]), budget, f"data={data}"])
                 return without_sweep(to_plain(printed)), True
             except UserError:  # a budget or data set of a person's own
-                return without_sweep(to_plain(compose(asked))), False
+                return without_sweep(to_plain(compose(experiment.composed_of(known)))), False
     except UserError:
         return None
 

@@ -23,7 +23,7 @@ from indexnet.core.registry import load_plugins
 from indexnet.run import callbacks
 from indexnet.run.callback_options import create_callbacks, named_callbacks
 from indexnet.run.checkpoints import AtomicCheckpointIO, Checkpoints
-from indexnet.run.checks import check_sync_batchnorm
+from indexnet.run.checks import check_processes
 from indexnet.run.loader import (
     StepStream,
     checkpoint_interval,
@@ -41,6 +41,7 @@ from indexnet.run.processes import started_here
 from indexnet.run.record import Record, skipped_files, write_rows
 from indexnet.run.resume import find_checkpoint, read_checkpoint
 from indexnet.run.schema import config_hash
+from indexnet.run.trainer_options import check_gpus, does_nothing, lightning_arguments
 from indexnet.tasks.gallery import write_gallery
 
 if TYPE_CHECKING:
@@ -103,8 +104,9 @@ def execute(
         task.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if start < steps and not ended:
         stream = StepStream(
-            len(parts.train_set), training.batch_size, steps, seed, start=start, accumulate=settings.accumulate,
-            rank=trainer.global_rank, world=trainer.world_size, overfit=config.debug.overfit,
+            len(parts.train_set), training.batch_size, steps, seed, start=start,
+            accumulate=settings.accumulate_grad_batches, rank=trainer.global_rank, world=trainer.world_size,
+            overfit=config.debug.overfit,
         )  # fmt: skip
         if settings.compile:
             task.network.compile()
@@ -144,7 +146,7 @@ def execute(
     record.peak_memory_mb = round(progress.peak_memory_mb(trainer.strategy.root_device), 1)
     record.device = device_name(trainer.strategy.root_device)
     write_rows(folder.path / "per_image.csv", rows)
-    task.to(trainer.strategy.root_device)
+    task.to(trainer.strategy.root_device, torch.float32)  # outside Lightning nobody casts what a network takes
     _write_pictures(folder, parts)
 
 
@@ -208,16 +210,12 @@ def _accelerator(settings: TrainerConfig) -> str:
     if wanted == "gpu" and gpus == 0:
         raise UserError("trainer.accelerator=gpu but this machine shows no CUDA device; give trainer.accelerator=cpu.")
     accelerator = ("gpu" if gpus else "cpu") if wanted == "auto" else wanted
-    if accelerator == "gpu" and settings.devices > gpus:
-        raise UserError(
-            f"trainer.devices={settings.devices} but this machine has {gpus} GPU{'s' if gpus > 1 else ''}; "
-            f"give trainer.devices={gpus}, or trainer.accelerator=cpu for processes on the CPU."
-        )
-    check_sync_batchnorm(settings, accelerator)
-    if settings.sync_batchnorm and settings.processes == 1:
-        rank_zero_say("trainer.sync_batchnorm=true does nothing on one device")
+    check_gpus(settings.devices, accelerator, gpus)
+    check_processes(settings, accelerator)
+    for line in does_nothing(vars(settings), settings.processes):
+        rank_zero_say(line)
     if accelerator == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, cores() // settings.devices))
+        torch.set_num_threads(max(1, cores() // settings.local_devices))
     return accelerator
 
 
@@ -231,11 +229,10 @@ def _trainer(
     watching: list[pl.Callback],
 ) -> pl.Trainer:
     settings, seconds, steps = config.trainer, config.budget.max_seconds, parts.steps
-    strategy = "ddp" if settings.processes > 1 else "auto"
-    if accelerator == "cpu" and settings.processes > 2:
-        # DDP otherwise regroups gradients after its first step, and a resumed run would add up three in another order
-        strategy = "ddp_find_unused_parameters_true"
-    show = sys.stderr.isatty() if settings.progress_bar == "auto" else settings.progress_bar
+    options = lightning_arguments(
+        vars(settings), accelerator=accelerator, processes=settings.processes, log_interval=log_interval(steps),
+        folder=folder.path,
+    )  # fmt: skip
     # Lightning cannot see that the order of the data follows from the step
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -244,28 +241,18 @@ def _trainer(
     warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     return pl.Trainer(
-        accelerator=accelerator,
-        devices=settings.devices,
-        num_nodes=settings.num_nodes,
-        strategy=strategy,
-        precision=settings.precision,
+        **options,
         min_epochs=0,
         max_epochs=1,  # the stream of batches is the whole run
         max_steps=steps,
         max_time=datetime.timedelta(seconds=seconds) if seconds else None,
         min_steps=min(steps, 5) if seconds else None,
-        accumulate_grad_batches=settings.accumulate,
-        gradient_clip_val=settings.gradient_clip,
-        sync_batchnorm=settings.sync_batchnorm and settings.processes > 1,
         use_distributed_sampler=False,
         logger=create_loggers(folder, config.logger, record, config.content, start),
-        log_every_n_steps=log_interval(steps),
         callbacks=watching,
-        val_check_interval=parts.monitor.every * settings.accumulate if parts.monitor else None,
+        val_check_interval=parts.monitor.every * settings.accumulate_grad_batches if parts.monitor else None,
         plugins=[AtomicCheckpointIO(folder)],
         enable_checkpointing=False,
-        enable_progress_bar=show,
-        enable_model_summary=False,
         num_sanity_val_steps=0,
         default_root_dir=folder.path,
     )

@@ -14,7 +14,8 @@ from indexnet.core.errors import UserError
 from indexnet.core.files import atomic_write
 from indexnet.core.locks import HeldError, exclusive, held
 from indexnet.run.record import Record, RecordError, Status
-from indexnet.run.schema import TrainingConfig, config_hash, flatten, is_place
+from indexnet.run.schema import TrainingConfig, config_hash, flatten, is_place, with_trainer
+from indexnet.run.trainer_options import with_present_names
 
 
 def run_path(config: Mapping[str, Any]) -> Path:
@@ -47,7 +48,7 @@ class RunFolder:
     path: Path
 
     def config(self) -> dict[str, Any]:
-        """Read the frozen configuration.
+        """Read the frozen configuration, its keys under their present names.
 
         Raises:
             UserError: the folder holds none.
@@ -60,7 +61,7 @@ class RunFolder:
         except yaml.YAMLError as error:
             raise UserError(f"{file} is not valid YAML: {str(error).splitlines()[0]}.") from error
         assert isinstance(config, dict)
-        return config
+        return dict(with_trainer(config, with_present_names))
 
     def record(self) -> Record | None:
         """Read the record, or return None where there is none yet.

@@ -72,8 +72,8 @@ def first_record(config: Config) -> Record:
         batch={
             "global": batch,
             "devices": processes,
-            "accumulate": config.trainer.accumulate,
-            "per_device": batch // (processes * config.trainer.accumulate),
+            "accumulate": config.trainer.accumulate_grad_batches,
+            "per_device": batch // (processes * config.trainer.accumulate_grad_batches),
             "printed": config.protocol.get("training.batch_size"),
         },
         changes=[

@@ -12,13 +12,21 @@ import functools
 import hashlib
 import json
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from indexnet.core.annotations import Rule, fits, in_words
 from indexnet.core.errors import UserError, shown
 from indexnet.core.registry import did_you_mean, nearest
+from indexnet.run.trainer_options import (
+    Devices,
+    Precision,
+    device_count,
+    refusal,
+    with_first_names,
+    with_present_names,
+)
 
 Positive = Annotated[int, Rule("a positive integer", lambda value: value > 0)]
 Count = Annotated[int, Rule("an integer of at least 0", lambda value: value >= 0)]
@@ -59,26 +67,40 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class TrainerConfig:
-    """How it is computed."""
+    """How it is computed, see :mod:`indexnet.run.trainer_options`; frozen ``devices`` are a number or a list."""
 
-    accelerator: Literal["auto", "cpu", "gpu"]
-    devices: Positive
+    accelerator: Text
+    devices: Devices
     num_nodes: Positive
-    precision: Literal["32-true", "16-mixed", "bf16-mixed", "64-true"]
-    accumulate: Positive
+    precision: Precision
+    accumulate_grad_batches: Positive
     sync_batchnorm: bool
-    gradient_clip: PositiveNumber | None
+    gradient_clip_val: PositiveNumber | None
     channels_last: bool
     compile: bool
     num_workers: Literal["auto"] | Count = field(metadata=_PLACE)
     checkpoint_every: Literal["auto"] | Positive
-    progress_bar: Literal["auto"] | bool = field(metadata=_PLACE)
+    enable_progress_bar: Literal["auto"] | bool = field(metadata=_PLACE)
     monitor: Text | None = field(default=None, metadata=_LATER)
+    strategy: Text = field(default="auto", metadata=_LATER)
+    gradient_clip_algorithm: Literal["norm", "value"] = field(default="norm", metadata=_LATER)
+    log_every_n_steps: Literal["auto"] | Positive = field(default="auto", metadata=_LATER)
+    enable_model_summary: bool = field(default=False, metadata=_LATER)
+    deterministic: bool | Literal["warn"] = field(default=False, metadata=_LATER)
+    benchmark: bool = field(default=False, metadata=_LATER)
+    inference_mode: bool = field(default=True, metadata=_LATER)
+    profiler: Literal["simple", "advanced", "pytorch"] | None = field(default=None, metadata=_LATER)
+    detect_anomaly: bool = field(default=False, metadata=_LATER)
+
+    @property
+    def local_devices(self) -> int:
+        """Devices of one machine; of a frozen configuration."""
+        return device_count(self.devices)
 
     @property
     def processes(self) -> int:
-        """Processes of the run, one for each device."""
-        return self.devices * self.num_nodes
+        """Processes of the run, one for each device; of a frozen configuration."""
+        return self.local_devices * self.num_nodes
 
 
 @dataclass(frozen=True)
@@ -169,6 +191,7 @@ class SweepConfig:
     seeds: Sequence[Count] | Count | None
     fail_fast: bool
     retry_failed: bool
+    sweep: Text | None = None
 
 
 SETTLED = ("protocol", "changes", "budget.max_seconds")
@@ -208,6 +231,7 @@ def read_config(content: Mapping[str, Any], source: str = "the configuration") -
     Raises:
         UserError: a key is missing.
     """
+    given, content = content, with_trainer(content, with_present_names)
     found = {key: value for key, value in content.items() if key in _TYPES and not (key in SETTLED and value is None)}
     groups = ((f"{group}.", content.get(group) or {}, kind) for group, kind in GROUPS.items())
     for prefix, node, kind in (("", content, Config), *groups):
@@ -215,7 +239,7 @@ def read_config(content: Mapping[str, Any], source: str = "the configuration") -
             raise UserError(f"{source} lacks {', '.join(missing)}; the command that made the run writes it anew.")
     for key, kind in GROUPS.items():
         found[key] = kind(**{name: value for name, value in content[key].items() if name in _types_of(key)})
-    return Config(**found, content=content)
+    return Config(**found, content=given)
 
 
 @functools.cache
@@ -251,6 +275,8 @@ def nearest_key(key: str, known: Iterable[str]) -> str | None:
 
 def unknown_key(key: str, known: Iterable[str]) -> UserError:
     """Return the complaint about a key that does not exist."""
+    if sentence := refusal(key):
+        return UserError(sentence)
     names = list(known)
     guess = nearest_key(key, [*names, *known_keys()])
     hint = f" Did you mean {guess!r}?" if guess else ""
@@ -343,6 +369,18 @@ def without_new_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def with_trainer(
+    config: Mapping[str, Any], change: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+) -> Mapping[str, Any]:
+    """Return a configuration with its group ``trainer`` changed, where it has one."""
+    return {**config, "trainer": change(config["trainer"])} if isinstance(config.get("trainer"), Mapping) else config
+
+
+def is_of_sweep(key: str) -> bool:
+    """Whether a key says which runs a sweep makes or how it goes on, and is no part of a run."""
+    return key in _SWEEP_TYPES
+
+
 def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return the values of nested mappings by dotted key, ``{"optimizer.lr": 0.01}``."""
     found: dict[str, Any] = {}
@@ -371,5 +409,6 @@ def config_hash(config: Mapping[str, Any]) -> str:
     content["data"] = {key: value for key, value in config["data"].items() if key not in unused}
     if "cache" in content["data"]:
         content["data"]["cache"] = "auto"  # part of every hash since before it was known to change no sample
-    content["trainer"] = {key: value for key, value in content["trainer"].items() if not is_place(f"trainer.{key}")}
+    trainer = with_present_names(content["trainer"])
+    content["trainer"] = with_first_names({key: trainer[key] for key in trainer if not is_place(f"trainer.{key}")})
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

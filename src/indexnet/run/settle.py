@@ -33,6 +33,7 @@ from indexnet.run.schema import (
     read_config,
     without_new_defaults,
 )
+from indexnet.run.trainer_options import settle_trainer, with_present_names
 
 _PRINTED = ("training.batch_size", "optimizer.lr")
 _GROUPS = ("task", "network", "encoder", "resampling", "data", "optimizer", "schedule", "training", "budget", "debug")
@@ -58,6 +59,8 @@ def without_sweep(plain: dict[str, Any]) -> dict[str, Any]:
     for key in ("rows", "seeds"):
         if plain.pop(key) is not None:
             raise UserError(f"{key}=... selects runs of a sweep; give -m too.")
+    if plain.pop("sweep", None) is not None:
+        raise UserError("sweep=NAME names a sweep; give -m too, or leave it out.")
     for key in ("fail_fast", "retry_failed"):
         del plain[key]
     return plain
@@ -109,6 +112,8 @@ def settled_before(plain: Mapping[str, Any]) -> dict[str, Any] | None:
         if folder.status() not in ("done", "diverged"):
             return None
         there = folder.config()
+        if config["trainer"]["devices"] in ("auto", -1):
+            config["trainer"]["devices"] = there["trainer"]["devices"]
         config["schedule"] = own_options("schedule", config["schedule"])
         if config["optimizer"].get("no_decay_norms_and_biases") is False:
             del config["optimizer"]["no_decay_norms_and_biases"]
@@ -117,7 +122,7 @@ def settled_before(plain: Mapping[str, Any]) -> dict[str, Any] | None:
             config[group] |= {key: there[group][key] for key, value in config[group].items() if value == "auto"}
     except (UserError, LookupError, TypeError):  # a mistake, which freezing explains
         return None
-    config |= {key: there[key] for key in SETTLED if key in there}
+    config = without_new_defaults(config) | {key: there[key] for key in SETTLED if key in there}
     return config if config_hash(config) == config_hash(there) else None
 
 
@@ -127,7 +132,8 @@ def _settle_auto(config: dict[str, Any]) -> None:
 
 
 def _reduce(config: dict[str, Any]) -> None:
-    """Apply the budget's caps, and drop what is empty."""
+    """Apply the budget's caps, settle how the trainer's options are spelled, and drop what is empty."""
+    config["trainer"] = settle_trainer(config["trainer"])
     if not config.get("plugins"):
         config.pop("plugins", None)
     budget, training, data = read_config(config).budget, config["training"], config["data"]
@@ -264,7 +270,9 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that make a protocol, by dotted key."""
     found = flatten({group: config.get(group) for group in _GROUPS})
     # all else of the trainer leaves the optimisation problem as it is
-    found["trainer.gradient_clip"] = config["trainer"].get("gradient_clip")
+    trainer = with_present_names(config["trainer"])
+    for key in ("gradient_clip_val", "gradient_clip_algorithm"):
+        found[f"trainer.{key}"] = trainer.get(key)
     if isinstance(found.get("encoder.pretrained"), str):  # a file of weights instead of a download
         found["encoder.pretrained"] = True
     # costs_size: the input for which costs are counted

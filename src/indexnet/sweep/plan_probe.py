@@ -86,6 +86,7 @@ def measure_rows(
             row.device_mb = torch.cuda.get_device_properties(0).total_memory / 2**20 if on_gpu else None
             row.estimate = estimate(
                 probes, batch=row.config.training.batch_size, steps=row.steps, images=sum(row.tests),
+                validations=row.validations, validated=row.validated,
                 every=row.config.trainer.checkpoint_every, copies=1 if on_gpu else row.devices,
             )  # fmt: skip
 
@@ -123,7 +124,7 @@ def _measure(
     from indexnet.tasks import get_task
 
     few = row.devices * max(3, 2 * get_task(row.config.task["name"]).test_batch_size)
-    unit = row.devices * row.config.trainer.accumulate  # samples of a step that has one in each process
+    unit = row.devices * row.config.trainer.accumulate_grad_batches  # samples of a step that has one in each process
     batch = row.config.training.batch_size
     # what compiles the network takes its time before the first step
     may_shrink = batch > unit * max(_SMALLER) and not row.config.trainer.compile
@@ -149,15 +150,17 @@ def _short(row: PlannedRow, samples: int, images: int, limit: float, place: Path
     config, cap = row.config.content, row.config.budget.max_test
     folder = Path(tempfile.mkdtemp(dir=place))
     short = {
-        **config,
-        "training": {**config["training"], "batch_size": samples, "steps": row.steps},
+        **{key: value for key, value in config.items() if key != "test_checkpoint"},
+        # without validation, whose images take what test images take, and without what goes by it
+        "training": {**config["training"], "batch_size": samples, "steps": row.steps, "validate_every": None},
+        "callbacks": {key: each for key, each in row.config.callbacks.items() if "monitor" not in each},
         "budget": {
             **config["budget"],
             "max_seconds": limit / 3,
             "max_test": images if cap is None else min(images, cap),
         },
         "logger": {**config["logger"], "wandb": False},
-        "trainer": {**config["trainer"], "progress_bar": False, "checkpoint_every": row.steps},
+        "trainer": {**config["trainer"], "enable_progress_bar": False, "checkpoint_every": row.steps},
         "paths": {**config["paths"], "runs": str(place)},
     }
     atomic_write(folder / "config.yaml", yaml.safe_dump(short, sort_keys=False))

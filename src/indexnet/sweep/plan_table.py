@@ -110,7 +110,7 @@ def _memory(sweep: Sweep, measured: Sequence[PlannedRow], totals: Totals) -> Ite
     elif sweep.n_jobs > 1:
         yield f"{needs}: too much; give a smaller hydra.launcher.n_jobs.", True
     else:
-        yield f"{needs}: too much; give trainer.accumulate, a smaller budget or another device.", True
+        yield f"{needs}: too much; give trainer.accumulate_grad_batches, a smaller budget or another device.", True
 
 
 def _disk(sweep: Sweep, totals: Totals) -> Iterator[tuple[str, bool]]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import submitit
 
 from indexnet.core.errors import UserError
+from indexnet.run.trainer_options import device_count
 
 Cluster = Literal["slurm", "local"]
 
@@ -25,7 +26,8 @@ def job_parameters(
         UserError: the jobs differ in this, or the launcher's settings say something else.
     """
     wants = {
-        (c["trainer"]["devices"], c["trainer"]["num_nodes"], c["trainer"]["accelerator"] == "cpu") for c in configs
+        (device_count(c["trainer"]["devices"]), c["trainer"]["num_nodes"], c["trainer"]["accelerator"] == "cpu")
+        for c in configs
     }
     if len(wants) > 1:
         raise UserError(

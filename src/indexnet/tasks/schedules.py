@@ -69,7 +69,9 @@ def with_schedule(
     if isinstance(schedule, Constant) and not warmup:
         return optimizer
     if isinstance(schedule, MultiStep) and not warmup:
-        return _stepped(optimizer, MultiStepLR(optimizer, list(schedule.milestones), schedule.gamma))
+        return _stepped(
+            optimizer, MultiStepLR(optimizer, [round(each) for each in schedule.milestones], schedule.gamma)
+        )
     return _stepped(optimizer, LambdaLR(optimizer, lambda step: schedule.scale(step, total or float("inf"))))
 
 
