@@ -24,8 +24,9 @@ from indexnet.metrics import SumMetric, create_metric
 from indexnet.networks import Network, create_network
 from indexnet.networks.checkpoint import checkpoint_meta
 from indexnet.tasks.export_module import ExportModule
-from indexnet.tasks.optimizers import create_optimizer
+from indexnet.tasks.optimizers import create_optimizer, parameter_groups
 from indexnet.tasks.predictor import Files, Photo, Predictor
+from indexnet.tasks.schedules import ValidatedPlateau, step_plateau, with_schedule
 from indexnet.tasks.visualization import Pixels, error_map, to_picture
 
 Batch = Mapping[str, Any]
@@ -58,8 +59,8 @@ class Task(pl.LightningModule):
     Args:
         network: ``{"name": ..., options}`` for :func:`indexnet.networks.create_network`; or a network that exists, to
             use it only.
-        optimizer: ``{"name": "adam" | "sgd", "lr": ..., ...}``; ``encoder_lr_multiplier`` scales the encoder's rate.
-        schedule: ``{"name": "constant"}`` or ``{"name": "multistep", "milestones": [steps], "gamma": ...}``.
+        optimizer: ``{"name": "adamw", "lr": ..., ...}``, see :mod:`indexnet.tasks.optimizers`.
+        schedule: ``{"name": "cosine", "warmup": 0.1}``, in optimizer steps, see :mod:`indexnet.core.schedules`.
 
     Attributes:
         options: the task's own options; with ``name`` they rebuild it, see :func:`create_task`.
