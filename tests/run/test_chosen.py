@@ -9,7 +9,7 @@ import pytest
 
 from indexnet.cli import main
 from indexnet.core.errors import UserError
-from indexnet.run.config import compose, compose_command_line, freeze
+from indexnet.run.config import compose, freeze
 from indexnet.run.job import run_job
 from indexnet.run.schema import config_hash
 from resume_support import ended_as, forks, result_of, start
@@ -42,13 +42,13 @@ def test_what_is_chosen_is_what_is_frozen(words, group, node):
     assert found == node
 
 
-def test_any_encoder_of_timm_goes_by_its_name():
+def test_any_encoder_of_timm_goes_by_its_name(capsys):
     words = "task=matting resampling=max_unpool"
     short, long = _frozen(f"{words} encoder=resnet18"), _frozen(f"{words} encoder=timm encoder.name=resnet18")
     assert short == long
     assert short["encoder"] == {"name": "resnet18", "pretrained": False, "freeze_bn": False}
-    (cfg,) = compose_command_line(["task=matting", "encoder=resnet18", "hydra.verbose=false"])  # read by Hydra's own
-    assert cfg.encoder.name == "resnet18"
+    assert main(["train", "task=matting", "encoder=resnet18", "--cfg", "job"]) == 0  # read by Hydra's own command line
+    assert "encoder:\n  name: resnet18\n" in capsys.readouterr().out
 
 
 def test_a_tables_setting_for_another_optimizer_is_left_out():
