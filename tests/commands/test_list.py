@@ -14,6 +14,9 @@ KNOWN = {
     "data": {"scenes", "photos", "mnist", "fashion_mnist", "alphamatting"},
     "tasks": {"matting", "reconstruction"},
     "metrics": {"sad", "mse", "psnr", "ssim", "mae", "rmse"},
+    "encoders": {"mobilenetv2_released", "resnet50"},
+    "optimizers": {"adam", "adamw", "sgd", "lamb", "lion", "rmsprop", "nadamw"},
+    "schedules": {"constant", "multistep", "cosine", "onecycle", "poly", "plateau"},
     "experiments": {"quickstart", "tpami/table3_matting"},
 }  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -355,3 +356,34 @@ def test_imagenet_weights_fit_how_images_are_normalised_here(monkeypatch):
         theirs = model.bn1(nn.functional.conv2d((image - 0.5) / 0.5, state["conv_stem.weight"], padding=1))
         ours = encoder.units[0](normalise(image))
     torch.testing.assert_close(ours[..., 1:-1, 1:-1], theirs[..., 1:-1, 1:-1], atol=1e-4, rtol=1e-4)
+
+
+# --- encoders of timm by name ----------------------------------------------------------------------------------------
+
+TABLE = [line.split("|") for line in (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+         .partition("## Encoders")[2].splitlines() if line.startswith("| `")]  # fmt: skip
+SUITS = {row[1].strip(" `"): [cell.strip() == "yes" for cell in row[2:6]] for row in TABLE}
+MADE_FOR = {"matting_unet": "bilinear", "segnet": "max_unpool", "deep_matting": "max_unpool", "deeplabv3plus": "none"}
+
+
+QUICK = ("resnet18", "efficientnet_b0", "convnext_atto", "vit_tiny_patch16_224", "hrnet_w18_small", "inception_v3")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name not in QUICK)) for name in SUITS])
+def test_families_of_timm_work_in_a_network_or_are_refused(name):
+    """On the meta device, as a run is checked before anything starts; docs/training.md says which work."""
+    networks = [*MADE_FOR, "fastdepth", "refinenet"]
+    for network, suits in zip(networks, [*SUITS[name], SUITS[name][0], SUITS[name][0]], strict=True):
+        operator = MADE_FOR.get(network, "nearest" if network == "fastdepth" else "none")
+        options = {"resampling": operator, "encoder": {"name": name, "freeze_bn": True}}
+        options |= {"hidden": 8} if network == "deep_matting" else {}
+        with torch.device("meta"), contextlib.nullcontext() if suits else pytest.raises(UserError) as refused:
+            built = create_network(network, **options)
+            channels = built.in_channels
+        if not suits:
+            assert name in str(refused.value)
+            assert "\n" not in str(refused.value)
+            continue
+        assert built.train()(torch.empty(2, channels, 64, 96, device="meta")).shape[2:] == (64, 96)
+        assert not any(layer.training for layer in batch_norms(built.encoder))
+        assert len(list(built.encoder_parameters())) > 10

@@ -1,4 +1,4 @@
-"""``indexnet list``: what there is: operators, networks, data sets, tasks, metrics, experiments."""
+"""``indexnet list``: what there is: operators, networks, encoders, data sets, tasks, optimizers, metrics, tables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-HELP = "list operators, networks, data sets, tasks, metrics or experiments, with what is known about each"
+HELP = "list operators, networks, encoders, data sets, tasks, optimizers, schedules, metrics or experiments"
 
 Rows = list[tuple[str, ...]]
 Listing = tuple[tuple[str, ...], Rows]
@@ -42,6 +42,7 @@ def main(args: argparse.Namespace) -> int:
     if args.what is None:
         for what in sorted(listings):
             names = ", ".join(row[0] for row in listings[what]()[1])
+            names += ", and any timm model whose strides can be opened" if what == "encoders" else ""
             console.print(f"[bold]{what}[/]: {names}", soft_wrap=True)
         console.print("[dim]More about each: indexnet list operators, indexnet list networks, ...[/]")
         return 0
@@ -124,6 +125,30 @@ def _tasks() -> Listing:
     return ("name", "what", "reads", "metrics"), rows
 
 
+def _encoders() -> Listing:
+    from indexnet.networks import list_encoders
+
+    own = ("mobilenetv1_fastdepth", "mobilenetv2_released")
+    rows: Rows = [(name, "exact layers of released networks" if name in own else "timm") for name in list_encoders()]
+    return ("name", "from (any other timm model goes by its name too, as far as its strides can be opened)"), rows
+
+
+def _optimizers() -> Listing:
+    from indexnet.tasks.optimizers import list_optimizers
+
+    return ("name", "what"), sorted(list_optimizers().items())
+
+
+def _schedules() -> Listing:
+    from indexnet.core.schedules import SCHEDULES, schedule_options
+
+    rows: Rows = [
+        (name, (schedule.__doc__ or "").splitlines()[0].replace("`", ""), ", ".join(schedule_options(name)))
+        for name, schedule in SCHEDULES.items()
+    ]
+    return ("name", "the learning rate", "options"), rows
+
+
 def _experiments(runs: Path | None = None) -> Listing:
     from indexnet.run.tables import list_experiments, load_experiment, sweep_files
 
@@ -145,9 +170,12 @@ def _experiments(runs: Path | None = None) -> Listing:
 
 LISTINGS: dict[str, Callable[[], Listing]] = {
     "data": _data,
+    "encoders": _encoders,
     "experiments": _experiments,
     "metrics": _metrics,
     "networks": _networks,
     "operators": _operators,
+    "optimizers": _optimizers,
+    "schedules": _schedules,
     "tasks": _tasks,
 }

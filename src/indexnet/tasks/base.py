@@ -24,8 +24,9 @@ from indexnet.metrics import SumMetric, create_metric
 from indexnet.networks import Network, create_network
 from indexnet.networks.checkpoint import checkpoint_meta
 from indexnet.tasks.export_module import ExportModule
-from indexnet.tasks.optimizers import create_optimizer
+from indexnet.tasks.optimizers import create_optimizer, parameter_groups
 from indexnet.tasks.predictor import Files, Photo, Predictor
+from indexnet.tasks.schedules import ValidatedPlateau, step_plateau, with_schedule
 from indexnet.tasks.visualization import Pixels, error_map, to_picture
 
 Batch = Mapping[str, Any]
@@ -58,8 +59,8 @@ class Task(pl.LightningModule):
     Args:
         network: ``{"name": ..., options}`` for :func:`indexnet.networks.create_network`; or a network that exists, to
             use it only.
-        optimizer: ``{"name": "adam" | "sgd", "lr": ..., ...}``; ``encoder_lr_multiplier`` scales the encoder's rate.
-        schedule: ``{"name": "constant"}`` or ``{"name": "multistep", "milestones": [steps], "gamma": ...}``.
+        optimizer: ``{"name": "adamw", "lr": ..., ...}``, see :mod:`indexnet.tasks.optimizers`.
+        schedule: ``{"name": "cosine", "warmup": 0.1}``, in optimizer steps, see :mod:`indexnet.core.schedules`.
 
     Attributes:
         options: the task's own options; with ``name`` they rebuild it, see :func:`create_task`.
@@ -310,22 +311,20 @@ class Task(pl.LightningModule):
         self.predictions_finite = all(finite for _, finite in gathered)
 
     def configure_optimizers(self) -> Any:
-        """Build the optimizer over two parameter groups (encoder and the rest) and its per-step schedule."""
-        multiplier = self.optimizer_spec.get("encoder_lr_multiplier", 1.0)
-        rate = self.optimizer_spec["lr"]
-        encoder = list(self.network.encoder_parameters()) if multiplier != 1 else []
-        known = {id(parameter) for parameter in encoder}
-        rest = [parameter for parameter in self.network.parameters() if id(parameter) not in known]
-        groups: list[dict[str, Any]] = [{"params": rest, "lr": rate}]
-        if encoder:
-            groups.append({"params": encoder, "lr": rate * multiplier})
-        optimizer = create_optimizer(self.optimizer_spec, groups)
-        if self.schedule_spec["name"] == "constant":
-            return optimizer
-        scheduler = torch.optim.lr_scheduler.MultiStepLR(
-            optimizer, milestones=list(self.schedule_spec["milestones"]), gamma=self.schedule_spec["gamma"]
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        """Build the optimizer over groups of parameters, and its schedule, which steps with it."""
+        optimizer = create_optimizer(self.optimizer_spec, parameter_groups(self.network, self.optimizer_spec))
+        name, metric = next(iter(self.create_metrics().items()))
+        watched = (f"val/{name}", bool(metric.higher_is_better))
+        return with_schedule(optimizer, self.schedule_spec, watched, lambda: self.trainer)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Step a schedule, but not one that :meth:`on_validation_epoch_end` steps."""
+        if not isinstance(scheduler, ValidatedPlateau):
+            super().lr_scheduler_step(scheduler, metric)
+
+    def on_validation_epoch_end(self) -> None:
+        """Step the schedules that follow a metric."""
+        step_plateau(self.trainer)
 
     @classmethod
     def missing_keys(cls, sample: Batch) -> Sequence[str]:

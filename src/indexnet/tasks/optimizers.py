@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,15 +33,16 @@ _UNFIT = {
 }
 
 
+def _timm() -> Any:
+    return importlib.import_module("timm.optim")  # which takes its time
+
+
 @functools.cache
 def list_optimizers() -> dict[str, str]:
     """Return every optimizer by name and what it is: torch's classes in lower case, then what timm adds."""
-    from timm.optim import get_optimizer_info
-    from timm.optim import list_optimizers as list_timm
-
     found = {name: f"torch.optim.{cls.__name__}" for name, cls in _TORCH.items()}
-    for name in list_timm():
-        info = get_optimizer_info(name)
+    for name in _timm().list_optimizers():
+        info = _timm().get_optimizer_info(name)
         if (
             name not in found and name not in _UNFIT and not isinstance(info.opt_class, str)
         ):  # those need a GPU's library
@@ -61,9 +63,7 @@ def optimizer_class(name: str) -> type[Optimizer]:
     if name not in list_optimizers():
         hint = did_you_mean(name, list_optimizers())
         raise UserError(f"unknown optimizer {shown(name)}.{hint} All of them: indexnet list optimizers.")
-    from timm.optim import get_optimizer_class
-
-    cls: type[Optimizer] = get_optimizer_class(name, bind_defaults=False)
+    cls: type[Optimizer] = _timm().get_optimizer_class(name, bind_defaults=False)
     return cls
 
 
@@ -80,7 +80,7 @@ def create_optimizer(spec: Mapping[str, Any], groups: list[dict[str, Any]]) -> O
     """
     name = spec["name"]
     cls = optimizer_class(name)
-    options = {key: tuple(value) if isinstance(value, list) else value for key, value in spec.items()}
+    options: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in spec.items()}
     options = {key: value for key, value in options.items() if key not in GROUPING}
     check_options(f"optimizer {name!r}", cls, options, ("params",))
     if spec.get(NO_DECAY) and "weight_decay" not in optimizer_options(name):
@@ -88,9 +88,7 @@ def create_optimizer(spec: Mapping[str, Any], groups: list[dict[str, Any]]) -> O
     try:
         if name in _TORCH:
             return cls(groups, **options)
-        from timm.optim import create_optimizer_v2
-
-        optimizer: Optimizer = create_optimizer_v2(groups, opt=name, **options)
+        optimizer: Optimizer = _timm().create_optimizer_v2(groups, opt=name, **options)
     except (TypeError, ValueError, AssertionError) as error:
         raise UserError(f"optimizer={name} does not take these options: {error}.") from error
     return optimizer

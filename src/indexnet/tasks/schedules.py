@@ -12,7 +12,6 @@ from torch.optim.lr_scheduler import LambdaLR, LinearLR, MultiStepLR, OneCycleLR
 
 from indexnet.core.errors import UserError
 from indexnet.core.schedules import TOTAL, Constant, MultiStep, OneCycle, Plateau, WarmedUp, create_schedule
-from indexnet.metrics import get_metric
 
 
 class ValidatedPlateau(ReduceLROnPlateau):
@@ -22,7 +21,9 @@ class ValidatedPlateau(ReduceLROnPlateau):
     """
 
 
-def with_schedule(optimizer: Optimizer, spec: Mapping[str, Any], metric: str, trainer: Callable[[], pl.Trainer]) -> Any:
+def with_schedule(
+    optimizer: Optimizer, spec: Mapping[str, Any], watched: tuple[str, bool], trainer: Callable[[], pl.Trainer]
+) -> Any:
     """Return an optimizer and its schedule as ``configure_optimizers`` returns them.
 
     Every schedule but ``plateau`` is stepped after each optimizer step. Their states are plain data, and a rate follows
@@ -32,7 +33,7 @@ def with_schedule(optimizer: Optimizer, spec: Mapping[str, Any], metric: str, tr
     Args:
         optimizer: over its groups of parameters.
         spec: name and options, in optimizer steps; ``total_steps``: of the run.
-        metric: the metric whose value in validation a ``plateau`` follows, ``val/NAME``.
+        watched: what validation logs and a ``plateau`` follows, and whether higher is better.
         trainer: returns the Trainer, which is asked for the total where ``spec`` lacks it.
 
     Raises:
@@ -56,11 +57,11 @@ def with_schedule(optimizer: Optimizer, spec: Mapping[str, Any], metric: str, tr
         if not trainer().enable_validation:
             raise UserError("schedule=plateau follows the metric of a validation; give the Trainer validation batches.")
         options = {key: value for key, value in dataclasses.asdict(schedule).items() if not key.startswith("warmup")}
-        mode: Any = "max" if get_metric(metric).info.higher_is_better else "min"
+        mode: Any = "max" if watched[1] else "min"
         rises = LinearLR(optimizer, schedule.warmup_start, total_iters=warmup) if warmup else None
         lowers = {
             "scheduler": ValidatedPlateau(optimizer, mode, **options),
-            "monitor": f"val/{metric}",
+            "monitor": watched[0],
             "reduce_on_plateau": True,
             "strict": False,  # see there
         }
@@ -68,7 +69,9 @@ def with_schedule(optimizer: Optimizer, spec: Mapping[str, Any], metric: str, tr
     if isinstance(schedule, Constant) and not warmup:
         return optimizer
     if isinstance(schedule, MultiStep) and not warmup:
-        return _stepped(optimizer, MultiStepLR(optimizer, list(schedule.milestones), schedule.gamma))
+        return _stepped(
+            optimizer, MultiStepLR(optimizer, [round(each) for each in schedule.milestones], schedule.gamma)
+        )
     return _stepped(optimizer, LambdaLR(optimizer, lambda step: schedule.scale(step, total or float("inf"))))
 
 
