@@ -196,7 +196,7 @@ def _test(parts: Parts, trainer: pl.Trainer, workers: int, split: str, ranks: Ra
         DivergedError: an output is not finite.
     """
     task, expected = parts.task, sum(parts.counts)
-    task.reset_test_metrics(list(parts.tests))
+    task.test_sets = tuple(parts.tests)
     loaders = [
         evaluation_loader(
             test_set, task.test_batch_size, workers, rank=trainer.global_rank, world=trainer.world_size,
@@ -317,6 +317,7 @@ def _trainer(
     # Lightning cannot see that the order of the data follows from the step
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # Lightning's, about torch
     warnings.filterwarnings("ignore", message=".*`Trainer.fit` stopped.*")
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
