@@ -100,10 +100,10 @@ def test_a_task_is_rebuilt_from_what_its_checkpoint_says(name):
     task, _ = _build(name)
     checkpoint = {}
     task.on_save_checkpoint(checkpoint)
-    again = create_task(checkpoint["indexnet"]["task"], task.network)
+    again = create_task(checkpoint["indexnet"]["task"], task.network, task.optimizer_spec)
     assert type(again) is type(task)
     assert again.options == task.options
-    assert not again.training
+    assert again.hparams == task.hparams
     with pytest.raises(UserError, match=f"task '{name}' has no option 'colour'"):
         create_task({"name": name, "colour": 1}, task.network)
 

@@ -14,10 +14,10 @@ from torch.utils.data import default_collate
 
 from indexnet.core.errors import UserError
 from indexnet.core.machine import available_memory
-from indexnet.networks.checkpoint import checkpoint_meta, load_network, resampling_title
+from indexnet.networks.checkpoint import checkpoint_meta, resampling_title
 from indexnet.networks.tiled.tiling import pools_everywhere
 from indexnet.resampling.base import watch_stages
-from indexnet.tasks import Task, create_task
+from indexnet.tasks.base import Task, restore_task
 from indexnet.tasks.classical import CLASSICAL, ClassicalMatting
 
 Sample = Mapping[str, Any]
@@ -39,15 +39,33 @@ def load_task(path: str | Path, options: Mapping[str, Any] | None = None) -> tup
         network is its name.
 
     Raises:
-        UserError: as :func:`indexnet.networks.checkpoint.load_network`, or the task or an option is unknown.
+        UserError: as :meth:`indexnet.tasks.Task.load_from_checkpoint`.
     """
     if str(path) in CLASSICAL:
         classical = ClassicalMatting(str(path), **(options or {}))
         entry = {"name": classical.name, **classical.options}
         return classical, checkpoint_meta(entry, {"name": str(path)}, {}, source=CLASSICAL[str(path)].paper)
-    network, meta = load_network(path)
-    meta["task"] = {**meta["task"], **(options or {})}
-    return create_task(meta["task"], network), meta
+    task, meta = restore_task(path, Task, **(options or {}))
+    return task.eval(), meta
+
+
+def load(path: str | Path, **options: Any) -> Task:
+    """Load a trained task to use it; what ``indexnet.load`` is.
+
+    ``load(path)(batch)`` predicts, ``load(path).network`` is the bare module. To train it further, take
+    :meth:`indexnet.tasks.Task.load_from_checkpoint`.
+
+    Args:
+        path: see :func:`load_task`.
+        **options: likewise.
+
+    Returns:
+        The task, in eval mode on the CPU.
+
+    Raises:
+        UserError: as :func:`load_task`.
+    """
+    return load_task(path, options)[0]
 
 
 def is_classical(meta: Mapping[str, Any]) -> bool:

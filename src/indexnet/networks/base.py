@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import Parameter
+from torch.nn import functional as F
 
 from indexnet.core.registry import Registry
 from indexnet.resampling.base import Resampling, ResamplingStage
@@ -46,6 +48,7 @@ class Network(nn.Module, ABC):
         in_channels: channels of the input.
         out_channels: channels of the output.
         size_multiple: height and width that published results use are multiples of this; 1 where any size does.
+        spec: the name and the options that :func:`create_network` was given; empty where it was not called.
     """
 
     info: ClassVar[NetworkInfo]
@@ -54,6 +57,7 @@ class Network(nn.Module, ABC):
     in_channels: int
     out_channels: int
     size_multiple: int = 1
+    spec: Mapping[str, Any] = MappingProxyType({})
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -69,6 +73,14 @@ class Network(nn.Module, ABC):
         stage = self.resampling.stages[index]
         assert isinstance(stage, ResamplingStage)
         return stage
+
+
+def run_padded(network: Network, image: Tensor) -> Tensor:
+    """Run a network on images (N, C, H, W) of any size, by replicate padding to its ``size_multiple`` and cropping."""
+    height, width = image.shape[-2:]
+    bottom, right = -height % network.size_multiple, -width % network.size_multiple
+    output: Tensor = network(F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image)
+    return output[..., :height, :width]
 
 
 NETWORKS: Registry[Network] = Registry("network", "indexnet.networks")
@@ -87,7 +99,9 @@ def create_network(name: str, **options: Any) -> Network:
     Raises:
         UserError: unknown name or option, or parts that do not fit together.
     """
-    return NETWORKS.create(name, **options)
+    network = NETWORKS.create(name, **options)
+    network.spec = {"name": name, **options}
+    return network
 
 
 def list_networks() -> list[NetworkInfo]:

@@ -69,7 +69,7 @@ def checkpoint_meta(
     for key in ("task", "network"):
         if not isinstance(meta[key].get("name"), str):  # type: ignore[attr-defined]
             raise TypeError(f"checkpoint entry {key!r} has no name: {meta[key]!r}")
-    return _plain(meta, "indexnet")  # type: ignore[no-any-return]
+    return plain_data(meta, "indexnet")  # type: ignore[no-any-return]
 
 
 def save_checkpoint(path: str | Path, meta: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> None:
@@ -138,6 +138,24 @@ def load_network(path: str | Path) -> tuple[Network, dict[str, Any]]:
     """
     content = load_checkpoint(path)
     meta: dict[str, Any] = content["indexnet"]
+    check_plugins(path, meta)
+    options = without_pretrained(meta["network"])
+    network = create_network(options.pop("name"), **options)
+    load_weights(network, content, path)
+    network.eval()
+    return network, meta
+
+
+def check_plugins(path: str | Path, meta: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint that was trained with plugins which nobody has asked for.
+
+    Args:
+        path: of the checkpoint, for the message.
+        meta: its ``"indexnet"`` entry.
+
+    Raises:
+        UserError: it was.
+    """
     config = meta.get("config")
     wanted = config.get("plugins") if isinstance(config, dict) else None
     if missing := [str(name) for name in wanted or () if name not in load_plugins()]:
@@ -145,20 +163,31 @@ def load_network(path: str | Path) -> tuple[Network, dict[str, Any]]:
             f"{path} was trained with plugins, and no file gets to run code by itself; if you trust them, give the "
             f"variable INDEXNET_PLUGINS={','.join(missing)}."
         )
-    options = without_pretrained(meta["network"])
-    network = create_network(options.pop("name"), **options)
+
+
+def load_weights(network: Network, content: Mapping[str, Any], path: str | Path, strict: bool = True) -> None:
+    """Give a network the weights of a checkpoint.
+
+    Args:
+        network: it gets them.
+        content: what :func:`load_checkpoint` returned.
+        path: of the checkpoint, for the message.
+        strict: whether every weight must be there, and no other.
+
+    Raises:
+        UserError: they do not fit.
+    """
     state = {k.removeprefix(_PREFIX): v for k, v in content["state_dict"].items() if k.startswith(_PREFIX)}
+    described = content["indexnet"]["network"]["name"]
     try:
-        network.load_state_dict(state)
+        network.load_state_dict(state, strict=strict)
     except RuntimeError as error:
         fault = (str(error).splitlines()[1:] or [str(error)])[0].strip()
         fault = fault if len(fault) <= 160 else fault[:157] + "..."
         raise UserError(
-            f"{path}: its weights do not fit the network {meta['network']['name']!r} that it describes "
+            f"{path}: its weights do not fit the network {described!r} that it describes "
             f"({fault}); it was written by another version of this program or changed by hand."
         ) from error
-    network.eval()
-    return network, meta
 
 
 def resampling_title(meta: Mapping[str, Any]) -> str:
@@ -200,14 +229,23 @@ def _check_content(path: Path, content: Any) -> None:
         meta.setdefault(key, default)
 
 
-def _plain(value: Any, where: str) -> Any:
+def plain_data(value: Any, where: str) -> Any:
+    """Return a copy of what a checkpoint may hold: dict, list (tuples become lists), str, int, float, bool, None.
+
+    Args:
+        value: anything.
+        where: what it is, for the message.
+
+    Raises:
+        TypeError: there is something else in it.
+    """
     if isinstance(value, Mapping):
         for key in value:
             if type(key) is not str:
                 raise TypeError(f"{where} has the key {key!r}; checkpoints have text keys only")
-        return {key: _plain(item, f"{where}.{key}") for key, item in value.items()}
+        return {key: plain_data(item, f"{where}.{key}") for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
+        return [plain_data(item, f"{where}[{index}]") for index, item in enumerate(value)]
     if value is None or type(value) in (str, int, float, bool):
         return value
     raise TypeError(f"{where} is a {type(value).__name__}; checkpoints hold plain data only")

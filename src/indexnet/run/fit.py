@@ -157,7 +157,7 @@ def _test(parts: Parts, trainer: pl.Trainer, workers: int, split: str, ranks: Ra
         DivergedError: an output is not finite.
     """
     task, expected = parts.task, sum(parts.counts(parts.tests))
-    task.reset_test_metrics(list(parts.tests))
+    task.test_sets = tuple(parts.tests)
     loaders = _loaders(parts.tests, parts, trainer, workers)
     rank_zero_say(f"testing on {expected} images{'' if split == 'test' else f' of the {split} split'}")
     with one_sentence():

@@ -1,82 +1,66 @@
-"""What every task shares: the network, the optimizer, the training step and the evaluation of one batch."""
+"""What every task shares: the network, the optimizer, the checkpoint, and its use on a person's images."""
 
 from __future__ import annotations
 
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import cv2
 import numpy as np
-import pytorch_lightning as pl
 import torch
-from torch import Tensor, distributed, nn
-from torch.nn import functional as F
+from lightning_fabric.utilities.data import AttributeDict
+from torch import Tensor
 from torch.utils.data import default_collate
 
 from indexnet.core.errors import UserError
-from indexnet.core.registry import Registry
+from indexnet.core.registry import Registry, check_options, option_names
 from indexnet.data import Data
 from indexnet.data.base import UInt8, planes
-from indexnet.metrics import SumMetric, create_metric
 from indexnet.networks import Network, create_network
-from indexnet.networks.checkpoint import checkpoint_meta
+from indexnet.networks.base import run_padded
+from indexnet.networks.checkpoint import check_plugins, checkpoint_meta, load_checkpoint, load_weights, plain_data
+from indexnet.networks.spec import without_pretrained
 from indexnet.tasks.export_module import ExportModule
 from indexnet.tasks.optimizers import create_optimizer, parameter_groups
 from indexnet.tasks.predictor import Files, Photo, Predictor
 from indexnet.tasks.schedules import ValidatedPlateau, step_plateau, with_schedule
-from indexnet.tasks.visualization import Pixels, error_map, to_picture
+from indexnet.tasks.steps import Batch, Steps, metric_key
+from indexnet.tasks.visualization import Picture, Pixels, error_map, to_picture
 
-Batch = Mapping[str, Any]
+__all__ = [
+    "TASKS", "Batch", "BatchPredictor", "Picture", "Task", "create_task", "get_task", "list_tasks", "metric_key",
+    "register_task", "restore_task", "run_padded",
+]  # fmt: skip
 
-
-@dataclass(frozen=True)
-class Picture:
-    """One picture of a qualitative result.
-
-    Attributes:
-        kind: input, target, output, error, trimap, legend or index.
-        image: (H, W, 3) uint8.
-        caption: what it shows, in a few words.
-        entries: what a legend says, as (text, ``#rrggbb``), so that a page can write it out.
-    """
-
-    kind: str
-    image: np.ndarray[Any, np.dtype[np.uint8]]
-    caption: str
-    entries: Sequence[tuple[str, str]] = ()
+_PARTS = ("network", "optimizer", "schedule")  # arguments of every task, which are no options
 
 
-class Task(pl.LightningModule):
-    """A network, its loss, its metrics and its pictures.
+class Task(Steps):
+    """A network, its loss, its metrics and its pictures: a ``LightningModule`` for any ``Trainer``.
 
     Subclasses set the class attributes and implement :meth:`losses`, :meth:`infer`, :meth:`metric_inputs` and
     :meth:`pictures`. All constructor arguments are plain data, so a checkpoint loads with ``weights_only=True``; a
     subclass with options of its own takes them as further keyword arguments and puts them into :attr:`options`.
 
     Args:
-        network: ``{"name": ..., options}`` for :func:`indexnet.networks.create_network`; or a network that exists, to
-            use it only.
+        network: its name, or ``{"name": ..., options}`` for :func:`indexnet.networks.create_network`; or a network
+            that exists.
         optimizer: ``{"name": "adamw", "lr": ..., ...}``, see :mod:`indexnet.tasks.optimizers`.
         schedule: ``{"name": "cosine", "warmup": 0.1}``, in optimizer steps, see :mod:`indexnet.core.schedules`.
 
     Attributes:
         options: the task's own options; with ``name`` they rebuild it, see :func:`create_task`.
-        test_rows: what :meth:`measure` gave for every tested image; once a test has ended, of all processes, by name.
-        predictions_finite: whether every prediction that was tested is; likewise.
+        notice: what whoever uses the weights must know, such as their licence; goes into checkpoints.
         tiled: images that ran in tiles so far.
     """
 
-    name: ClassVar[str]
-    metric_names: ClassVar[tuple[str, ...]]  # the first is the one that figures show
     test_batch_size: ClassVar[int] = 1  # 1 where test images differ in size
-    needs: ClassVar[tuple[str, ...]]  # keys of a batch that training reads
     smallest_size: ClassVar[int] = 1  # side of the smallest image that the metrics can measure, in pixels
     difference_scale: ClassVar[str] = "light yellow a quarter of the full range or more"  # of :meth:`difference`
     target_is_input: ClassVar[bool] = False  # whether results are to be compared with the image itself
-    guide: ClassVar[str | None] = None  # key of what an image needs beside it, such as a trimap
     size_multiple: ClassVar[int] = 1  # :meth:`infer` resizes images of other sizes to multiples of it
     limits_memory: ClassVar[bool] = False  # whether :attr:`memory` is kept
     measure_options: ClassVar[tuple[str, ...]] = ()  # those of :attr:`options` that say how it is measured
@@ -88,22 +72,20 @@ class Task(pl.LightningModule):
 
     def __init__(
         self,
-        network: Mapping[str, Any] | Network,
+        network: str | Mapping[str, Any] | Network,
         optimizer: Mapping[str, Any] | None = None,
         schedule: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.options: dict[str, Any] = {}
-        self.network_spec = {} if isinstance(network, Network) else copy.deepcopy(dict(network))
+        given = network.spec if isinstance(network, Network) else network
+        self.network_spec = {"name": given} if isinstance(given, str) else copy.deepcopy(dict(given))
         self.optimizer_spec = dict(optimizer or {"name": "adam", "lr": 1e-3})
         self.schedule_spec = dict(schedule or {"name": "constant"})
         self.config: dict[str, Any] = {}  # the run's frozen configuration, for the checkpoint
+        self.notice = ""
         self.network: Network = network if isinstance(network, Network) else self.configure_network(self.network_spec)
-        self.test_sets: tuple[str, ...] = ()
-        self.test_rows: list[dict[str, Any]] = []
-        self.predictions_finite = True
         self.tiled = 0
-        self.test_metrics: Sequence[Mapping[str, SumMetric]] = ()
 
     # --- what a task defines -------------------------------------------------------------------------------------
 
@@ -113,30 +95,11 @@ class Task(pl.LightningModule):
         options = dict(spec)
         return create_network(options.pop("name"), **options)
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the training losses of a batch; ``loss`` is the one that is minimised."""
-        raise NotImplementedError
-
-    def prepare(self, batch: Batch) -> Batch:
-        """Add to a test batch what its samples lack, the same for a sample every time; nothing by default."""
-        return batch
-
-    def infer(self, batch: Batch) -> Tensor:
-        """Return predictions (N, K, H, W) as a person would use them; the network is in eval mode."""
-        raise NotImplementedError
-
     def check_data(self, data: Data) -> None:
         """Refuse a data set whose targets mean something else than those the network was trained for.
 
         Raises:
             UserError: they do.
-        """
-
-    def check_target(self, sample: Batch) -> None:
-        """Refuse a test sample that has nothing to measure against.
-
-        Raises:
-            UserError: it has not.
         """
 
     @property
@@ -151,14 +114,6 @@ class Task(pl.LightningModule):
     def output_channels(self, sample: Batch) -> int:
         """Return how many channels the network's output must have for such a sample; those of the image by default."""
         return int(sample["image"].shape[-3])
-
-    def metric_inputs(self, prediction: Tensor, batch: Batch) -> tuple[Tensor, ...]:
-        """Return the arguments of every metric's ``update``."""
-        raise NotImplementedError
-
-    def create_metrics(self) -> dict[str, SumMetric]:
-        """Build the task's test metrics, fresh."""
-        return {name: create_metric(name) for name in self.metric_names}
 
     def pictures(self, prediction: Tensor, batch: Batch) -> list[Picture]:
         """Return the pictures of the first sample of a test batch."""
@@ -205,45 +160,84 @@ class Task(pl.LightningModule):
             UserError: what predictions need is not installed.
         """
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what rebuilds this task from the checkpoint alone."""
-        entry = {"name": self.name, **self.options}
-        checkpoint["indexnet"] = checkpoint_meta(entry, self.network_spec, self.config)
+    # --- checkpoints ---------------------------------------------------------------------------------------------
 
-    # --- shared --------------------------------------------------------------------------------------------------
+    @property
+    def hparams(self) -> AttributeDict:
+        """The arguments that build this task again, as plain data: ``type(task)(**task.hparams)``.
 
-    def predict(self, batch: Batch) -> Tensor:
-        """Return :meth:`infer` of a batch from anywhere, where the batch is; the network stays where it is.
-
-        In full precision whatever training used, so that a record and a later evaluation give the same numbers.
+        As if by ``save_hyperparameters(logger=False)``: they go into checkpoints but not into loggers. What is saved by
+        ``save_hyperparameters`` is there as well.
         """
-        parameter = next(self.network.parameters(), None)
-        device = torch.device("cpu") if parameter is None else parameter.device
-        moved = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
-        with torch.inference_mode(), torch.autocast(device.type, enabled=False):
-            return self.infer(moved).to(batch["image"].device)
+        hparams: AttributeDict = super().hparams  # type: ignore[assignment]
+        specs = (self.network_spec, self.optimizer_spec, self.schedule_spec)
+        hparams.update(zip(_PARTS, specs, strict=True))
+        hparams.update(self.options)
+        return hparams
 
-    def measure(
-        self, prediction: Tensor, batch: Batch, metrics: Mapping[str, SumMetric], split: str = ""
-    ) -> list[dict[str, Any]]:
-        """Measure the predictions of a test batch: the one place where metrics meet what a network gave.
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what rebuilds this task from the checkpoint alone.
+
+        Raises:
+            UserError: the network was built by its class, so that nobody knows how.
+            TypeError: an option is not plain data.
+        """
+        if not self.network_spec:
+            raise UserError(
+                "no checkpoint can say how to build this network, which was built by its class; build it by "
+                "indexnet.networks.create_network, or give the trainer enable_checkpointing=False."
+            )
+        own = {*self.options, *option_names(type(self), _PARTS)}
+        hparams = plain_data(dict(self.hparams), "hparams")
+        entry = {"name": self.name, **{key: value for key, value in hparams.items() if key in own}}
+        checkpoint["hyper_parameters"] = hparams
+        checkpoint["indexnet"] = checkpoint_meta(entry, self.network_spec, self.config, self.notice)
+
+    def on_fit_start(self) -> None:
+        """Refuse at once what could not be saved in the end."""
+        if self.trainer.checkpoint_callbacks:
+            self.on_save_checkpoint({})
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Rebuild a task from its checkpoint alone: from a run's, or from one of Lightning's ``ModelCheckpoint``.
+
+        On :class:`Task` itself, of whatever task the file is; on a subclass, only of that one. A checkpoint of an
+        earlier version of this program does not say its schedule in steps; its learning rate is constant, then.
 
         Args:
-            prediction: what :meth:`predict` returned.
-            batch: what it was given, with what :meth:`prepare` adds.
-            metrics: those of :meth:`create_metrics`, where the batch is; they are updated.
-            split: name of the test split, which goes before the names of images and metrics.
+            checkpoint_path: the file.
+            map_location: the device to move the task to; default the CPU.
+            hparams_file: refused: the file says all.
+            strict: whether the weights must be those of the network exactly; default they must.
+            weights_only: False is refused: checkpoints hold plain data.
+            **kwargs: arguments that take the place of the checkpoint's: ``optimizer``, ``schedule``, ``network``, and
+                the task's options.
 
         Returns:
-            Of every image ``name`` and the metrics; NaN where it holds nothing that counts.
+            The task in training mode, as Lightning returns it; ``.eval()`` before it is used, or
+            :func:`indexnet.inference.loading.load`.
+
+        Raises:
+            UserError: as :func:`indexnet.networks.checkpoint.load_network`; the checkpoint is one of another task; or
+                an argument cannot be followed.
         """
-        inputs = self.metric_inputs(prediction, batch)
-        rows: list[dict[str, Any]] = [{"name": metric_key(split, str(name))} for name in batch["name"]]
-        for name, metric in metrics.items():
-            metric.update(*inputs)
-            for row, value in zip(rows, metric.latest.tolist(), strict=True):
-                row[metric_key(split, name)] = value
-        return rows
+        if hparams_file is not None:
+            raise UserError("hparams_file is not read: the checkpoint says how to build its task; leave it out.")
+        if weights_only is False:
+            raise UserError("weights_only=False is refused: checkpoints hold plain data, and no file gets to run code.")
+        task, _ = restore_task(checkpoint_path, cls, strict is not False, **kwargs)
+        return task if map_location is None else task.to(map_location)
+
+    # --- use on a person's images --------------------------------------------------------------------------------
 
     def image_sample(self, image: UInt8, guide: UInt8 | None = None, name: str = "") -> dict[str, Any]:
         """Make a sample of an image from anywhere.
@@ -275,41 +269,6 @@ class Task(pl.LightningModule):
         """Return what height and width of a network's input must be multiples of."""
         return math.lcm(cls.size_multiple, network.size_multiple, 2 ** len(network.resampling.stages))
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Compute the loss and log every part of it under ``train/``."""
-        losses = self.losses(batch)
-        for name, value in losses.items():
-            self.log(f"train/{name}", value.detach(), prog_bar=name == "loss", batch_size=len(batch["name"]))
-        return losses["loss"]
-
-    def reset_test_metrics(self, names: Sequence[str]) -> None:
-        """Build fresh metrics for test splits of these names, in the order of their loaders; ``""`` has none."""
-        self.test_sets, self.test_rows, self.predictions_finite = tuple(names), [], True
-        metrics = [nn.ModuleDict(self.create_metrics()) for _ in names]
-        self.test_metrics = nn.ModuleList(metrics).to(self.device)  # type: ignore[assignment]
-
-    def test_step(self, batch: Batch, batch_index: int, dataloader_idx: int = 0) -> None:
-        """Measure a batch; the split's metrics are logged under ``test/``."""
-        split, metrics = self.test_sets[dataloader_idx], self.test_metrics[dataloader_idx]
-        batch = self.prepare(batch)
-        prediction = self.predict(batch)
-        self.predictions_finite = self.predictions_finite and bool(torch.isfinite(prediction).all())
-        self.test_rows += self.measure(prediction, batch, metrics, split)
-        for name, metric in metrics.items():
-            self.log(
-                f"test/{metric_key(split, name)}", metric, on_step=False, on_epoch=True,
-                batch_size=len(batch["name"]), add_dataloader_idx=False,
-            )  # fmt: skip
-
-    def on_test_epoch_end(self) -> None:
-        """Put together what the processes have."""
-        gathered: list[Any] = [(self.test_rows, self.predictions_finite)]
-        if self.trainer.world_size > 1:
-            own, gathered = gathered[0], gathered * self.trainer.world_size
-            distributed.all_gather_object(gathered, own)
-        self.test_rows = sorted((row for rows, _ in gathered for row in rows), key=lambda row: str(row["name"]))
-        self.predictions_finite = all(finite for _, finite in gathered)
-
     def configure_optimizers(self) -> Any:
         """Build the optimizer over groups of parameters, and its schedule, which steps with it."""
         optimizer = create_optimizer(self.optimizer_spec, parameter_groups(self.network, self.optimizer_spec))
@@ -325,11 +284,6 @@ class Task(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Step the schedules that follow a metric."""
         step_plateau(self.trainer)
-
-    @classmethod
-    def missing_keys(cls, sample: Batch) -> Sequence[str]:
-        """Return the keys that training reads and a sample lacks."""
-        return [key for key in cls.needs if key not in sample]
 
 
 class BatchPredictor(Predictor):
@@ -357,40 +311,76 @@ class BatchPredictor(Predictor):
         return [self.task.outputs(predictions[i : i + 1], one) for i, one in enumerate(alone)]
 
 
-def metric_key(split: str, metric: str) -> str:
-    """Return the name under which a metric on a test split is recorded: ``psnr``, or ``bsd68/psnr``."""
-    return f"{split}/{metric}" if split else metric
-
-
-def run_padded(network: Network, image: Tensor) -> Tensor:
-    """Run a network on images (N, C, H, W) of any size, by replicate padding to its ``size_multiple`` and cropping."""
-    height, width = image.shape[-2:]
-    bottom, right = -height % network.size_multiple, -width % network.size_multiple
-    output: Tensor = network(F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image)
-    return output[..., :height, :width]
-
-
-TASKS: Registry[Task] = Registry(
-    "task", "indexnet.tasks", skip=("network", "optimizer", "schedule"), name_of=lambda task: str(task.name)
-)
+TASKS: Registry[Task] = Registry("task", "indexnet.tasks", skip=_PARTS, name_of=lambda task: str(task.name))
 register_task = TASKS.register
 get_task = TASKS.get
 
 
-def create_task(entry: Mapping[str, Any], network: Network) -> Task:
-    """Rebuild a task around a network that exists.
+def create_task(
+    name: str | Mapping[str, Any],
+    network: str | Mapping[str, Any] | Network,
+    optimizer: Mapping[str, Any] | None = None,
+    schedule: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Task:
+    """Build a task.
 
     Args:
-        entry: ``{"name": ..., options}``, as in a checkpoint.
-        network: put into eval mode.
+        name: registry name, see :func:`list_tasks`; or a mapping of ``name`` and options, as in a checkpoint.
+        network: see :class:`Task`.
+        optimizer: see :class:`Task`.
+        schedule: see :class:`Task`.
+        **options: the task's own options.
 
     Raises:
         UserError: the name is unknown, or an option is.
     """
-    options = {key: value for key, value in entry.items() if key != "name"}
-    task = TASKS.create(entry["name"], network, **options)
-    task.eval()
-    return task
+    entry = {"name": name, **options} if isinstance(name, str) else {**name, **options}
+    return TASKS.create(entry.pop("name"), network, optimizer, schedule, **entry)
+
+
+_T = TypeVar("_T", bound=Task)
+
+
+def restore_task(path: str | Path, cls: type[_T], strict: bool = True, **arguments: Any) -> tuple[_T, dict[str, Any]]:
+    """Rebuild a task from its checkpoint, on the CPU and in training mode; see :meth:`Task.load_from_checkpoint`.
+
+    Args:
+        path: the checkpoint.
+        cls: the task's class, or one above it.
+        strict: whether the weights must be those of the network exactly.
+        **arguments: of the task, in the place of the checkpoint's.
+
+    Returns:
+        The task, and the checkpoint's ``"indexnet"`` entry with the options that the task got.
+
+    Raises:
+        UserError: as :meth:`Task.load_from_checkpoint`.
+    """
+    content = load_checkpoint(path)
+    meta: dict[str, Any] = content["indexnet"]
+    check_plugins(path, meta)
+    name, config = meta["task"]["name"], meta["config"]
+    found = cls if getattr(cls, "name", None) == name else TASKS.get(name)
+    if not issubclass(found, cls):
+        raise UserError(
+            f"{path} is a checkpoint of the task {name}, not of {cls.name}; use {found.__name__} or Task in the place "
+            f"of {cls.__name__}."
+        )
+    saved = {key: config[key] for key in ("optimizer",) if config.get(key)} | content.get("hyper_parameters", {})
+    parts = {key: arguments.pop(key, saved.get(key)) for key in ("optimizer", "schedule")}
+    network = arguments.pop("network", meta["network"])
+    meta["task"] = {**meta["task"], **arguments}
+    options = {key: value for key, value in meta["task"].items() if key != "name"}
+    check_options(f"task {name!r}", found, options, _PARTS)
+    if not isinstance(network, Network):
+        spec = {"name": network} if isinstance(network, str) else dict(network)
+        network = found.configure_network(without_pretrained(spec))
+        network.spec = spec
+    load_weights(network, content, path, strict)
+    task = found(network, **parts, **options)
+    task.config, task.notice = {key: config[key] for key in ("plugins",) if config.get(key)}, meta["notice"]
+    return task, meta
 
 
 def list_tasks() -> list[str]:

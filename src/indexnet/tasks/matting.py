@@ -161,7 +161,7 @@ class MattingTask(Task):
 
     def __init__(
         self,
-        network: Mapping[str, Any] | Network,
+        network: str | Mapping[str, Any] | Network,
         optimizer: Mapping[str, Any] | None = None,
         schedule: Mapping[str, Any] | None = None,
         *,
@@ -203,7 +203,8 @@ class MattingTask(Task):
         """Return alpha (N, 1, H, W) in [0, 1], resized, clipped, pasted and cut to 8 bit as in the released code."""
         device = batch["image"].device
         alphas = []
-        for image, trimap, name in zip(batch["image"], batch["trimap"], batch["name"], strict=True):
+        names = batch.get("name", [""] * len(batch["image"]))
+        for image, trimap, name in zip(batch["image"], batch["trimap"], names, strict=True):
             rgb = (image * 255).round().byte().permute(1, 2, 0).cpu().numpy()
             known = (trimap[0] * 255).round().byte().cpu().numpy()
             alpha = self.predict_alpha(rgb, known, name)

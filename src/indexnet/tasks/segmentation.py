@@ -48,7 +48,7 @@ class SegmentationTask(Task):
 
     def __init__(
         self,
-        network: Mapping[str, Any] | Network,
+        network: str | Mapping[str, Any] | Network,
         optimizer: Mapping[str, Any] | None = None,
         schedule: Mapping[str, Any] | None = None,
         *,

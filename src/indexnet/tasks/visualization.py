@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -24,6 +25,24 @@ if TYPE_CHECKING:
     ArrayLike = Tensor | NDArray[Any]
 
 Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of a qualitative result.
+
+    Attributes:
+        kind: input, target, output, error, trimap, legend or index.
+        image: (H, W, 3) uint8.
+        caption: what it shows, in a few words.
+        entries: what a legend says, as (text, ``#rrggbb``), so that a page can write it out.
+    """
+
+    kind: str
+    image: np.ndarray[Any, np.dtype[np.uint8]]
+    caption: str
+    entries: Sequence[tuple[str, str]] = ()
+
 
 _COLORMAPS: dict[str, Pixels] = {
     name: cv2.applyColorMap(np.arange(256, dtype=np.uint8), number).reshape(256, 3)[:, ::-1].astype(np.uint8)
