@@ -20,6 +20,7 @@ COMMANDS = {
     "compare": "indexnet.commands.compare",
     "robustness": "indexnet.commands.robustness",
     "status": "indexnet.commands.status",
+    "sweep": "indexnet.commands.sweep",
     "plan": "indexnet.commands.plan",
     "report": "indexnet.commands.report",
     "dashboard": "indexnet.commands.dashboard",

@@ -15,6 +15,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 if TYPE_CHECKING:
+    from indexnet.sweep.named import NamedSweep
     from indexnet.sweep.pool import Outcome
 
 
@@ -32,6 +33,7 @@ class FrozenLauncher(Launcher):
 
     config: DictConfig
     context: HydraContext
+    named: "NamedSweep | None" = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.config, self.context = config, hydra_context
@@ -45,14 +47,17 @@ class FrozenLauncher(Launcher):
         from indexnet.run.config import sweep_options
         from indexnet.sweep.frozen import frozen_jobs
 
-        own = sweep_options(self.config)
+        own, named = sweep_options(self.config), self.named
         configs = frozen_jobs(self.config, self.context, job_overrides)
+        if named is not None:
+            named.check(configs, lambda planned: frozen_jobs(self.config, self.context, planned))
         outcomes = self.run(
             configs,
             job_titles(configs, job_overrides),
             fail_fast=own["fail_fast"],
             retry_failed=own["retry_failed"],
             arguments=sys.argv[1:],
+            **({} if named is None else {"keep": lambda: named.keep(configs)}),
         )
         say_what_next(configs)
         return job_returns(outcomes, job_overrides)
@@ -97,13 +102,15 @@ def say_what_next(configs: Sequence[dict[str, dict[str, object]]]) -> None:
     from indexnet.core.paths import DEFAULT_RUNS, VARIABLE
     from indexnet.run.tables import load_experiment
 
-    tables = {str(c["experiment"]["name"]): c["paths"]["runs"] for c in configs if c["experiment"]["name"] is not None}
+    tables = {
+        str(c["experiment"]["name"]): str(c["paths"]["runs"]) for c in configs if c["experiment"]["name"] is not None
+    }
     folders = os.environ.get(VARIABLE) if any(word.startswith(("--config-dir", "-cd")) for word in sys.argv) else None
     own = f"{VARIABLE}={shlex.quote(folders)} " if folders else ""
     for name, runs in tables.items():
         where = "" if runs == DEFAULT_RUNS else f" --runs {runs}"
         tell(f"The table: {own}indexnet report {name}{where}")
-        experiment = load_experiment(name)
+        experiment = load_experiment(name, runs)
         if not experiment.ranks:
             tell(f"This budget ranks nothing. {experiment.title}: {experiment.notes}")
 

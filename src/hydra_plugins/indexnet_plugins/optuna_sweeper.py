@@ -212,6 +212,10 @@ def read_request(overrides: Sequence[Override]) -> tuple[dict[str, "Range"], lis
 
     selecting = [each for each in overrides if each.key_or_group in _SELECTING]
     given = {each.key_or_group: each for each in selecting}
+    if any(each.key_or_group == "sweep" and each.value() is not None for each in overrides):
+        raise UserError(
+            "sweep=NAME makes a table of given values, and a search draws its own; give hydra.sweeper.study=NAME."
+        )
     if (split := given.pop("split", None)) is not None and split.value() != "validation":
         raise UserError(
             f"{split.input_line}: a search is measured on the validation split, so that the test split stays unseen; "

@@ -10,6 +10,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from hydra_plugins.indexnet_plugins import launcher  # the module: Hydra takes every class here for a plugin of its own
+
 OWN_PROCESSES = ("process", "slurm", "submitit_slurm", "submitit_local")
 """Launchers that run every job in processes of its own, so that a run on several devices is sound."""
 
@@ -27,6 +29,7 @@ class IndexnetSweeper(Sweeper):
 
     Without ``experiments`` the jobs are the product of all choices (``a,b``), ranges and ``choice(...)``. With
     ``experiments=NAME`` they are its rows times its seeds times that product; ``rows=a,b`` and ``seeds=0,1`` select.
+    With ``sweep=NAME`` what is swept over makes the rows of a table, see :mod:`indexnet.sweep.named`.
     """
 
     config: DictConfig
@@ -46,16 +49,27 @@ class IndexnetSweeper(Sweeper):
         """
         from hydra.core.utils import JobStatus
 
-        from indexnet.run.config import check_overrides, parse_overrides
-        from indexnet.sweep.expand import expand
+        from indexnet.core.console import tell
+        from indexnet.core.errors import UserError
+        from indexnet.run.config import check_overrides, parse_overrides, sweep_options
         from indexnet.sweep.launch import PARTLY
+        from indexnet.sweep.named import asked_jobs
 
         check_overrides(arguments)
-        jobs = list(expand(parse_overrides(arguments, self.context.config_loader)))
+        asked = parse_overrides(arguments, self.context.config_loader)
+        jobs, named = asked_jobs(asked, sweep_options(self.config))
         name = str(self.config.hydra.runtime.choices["hydra/launcher"])
         if name not in OWN_PROCESSES:
             self._refuse_devices(name, jobs)
+        if isinstance(self.launcher, launcher.FrozenLauncher):
+            self.launcher.named = named
+        elif named is not None:
+            raise UserError(
+                f"sweep={named.name} needs a launcher that gives every run a process; leave out hydra/launcher={name}."
+            )
         results = self.launcher.launch(jobs, initial_job_idx=0)
+        if named is None and len(jobs) > 1 and not any(each.key_or_group == "experiments" for each in asked):
+            tell("With sweep=NAME such runs are a table of that name: indexnet status NAME, indexnet report NAME")
         if any(result.status is JobStatus.FAILED for result in results):
             raise SystemExit(PARTLY)
         return [results]

@@ -21,7 +21,10 @@ DISAGREES = 1
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("experiment", metavar="EXPERIMENT", help="an experiment, as in `indexnet list experiments`")
+    parser.add_argument(
+        "experiment", metavar="EXPERIMENT", help="an experiment, as in `indexnet list experiments`, or a sweep"
+    )
+    parser.add_argument("--runs", metavar="DIR", help="folder of the runs, where a sweep is found (default: runs)")
     parser.epilog = "exit codes: 0 every printed cost agrees but the declared exceptions; 1 some do not; 2 a mistake"
 
 
@@ -31,9 +34,10 @@ def main(args: argparse.Namespace) -> int:
     Returns:
         0 where every printed cost agrees at its printed precision, declared exceptions apart; otherwise 1.
     """
+    from indexnet.core.paths import runs_folder
     from indexnet.run.tables import load_experiment
 
-    experiment = load_experiment(args.experiment)
+    experiment = load_experiment(args.experiment, runs_folder(args.runs))
     return show(experiment, count(experiment))
 
 
@@ -116,10 +120,11 @@ def row_costs(experiment: Experiment, row: Row) -> Costs:
     from indexnet.networks import count_costs
     from indexnet.run.checks import check_open, network_without_memory
     from indexnet.run.config import compose, to_plain
+    from indexnet.run.experiment import key_of
     from indexnet.run.settle import settle_network, without_sweep
 
-    overrides = [*row.overrides, *experiment.cost_overrides]
-    composed = compose([f"experiments={experiment.name}", *overrides])
+    overrides = [*experiment.composed_of(row, given=map(key_of, experiment.cost_overrides)), *experiment.cost_overrides]
+    composed = compose(overrides)
     plain = without_sweep(to_plain(composed))  # not frozen: that composes the row twice more, and imports its task
     load_plugins(plain.get("plugins"))
     if any(word.lstrip("+~").startswith(("task.", "optimizer.", "schedule.")) for word in overrides):

@@ -15,7 +15,9 @@ PROJECT = "indexnet"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("experiment", metavar="EXPERIMENT", help="an experiment, as in `indexnet list experiments`")
+    parser.add_argument(
+        "experiment", metavar="EXPERIMENT", help="an experiment, as in `indexnet list experiments`, or a sweep"
+    )
     parser.add_argument("--entity", metavar="NAME", help="W&B user or team (default: who is logged in)")
     parser.add_argument("--project", metavar="NAME", default=PROJECT, help=f"W&B project (default: {PROJECT})")
     parser.add_argument("--runs", metavar="DIR", help="folder of the runs, which say what there is (default: runs)")
@@ -37,8 +39,8 @@ def main(args: argparse.Namespace) -> int:
     from indexnet.run.run_sets import choose, find_run_sets
     from indexnet.run.tables import load_experiment
 
-    experiment = load_experiment(args.experiment)
     base = runs_folder(args.runs)
+    experiment = load_experiment(args.experiment, base)
     runs = choose(find_run_sets(base, experiment.name), args.data, str(base / experiment.name))
     table = build(experiment, runs)
     try:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from indexnet.core.console import output_console
+from indexnet.core.errors import UserError
+from indexnet.core.paths import runs_folder
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,23 +25,27 @@ Listing = tuple[tuple[str, ...], Rows]
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("what", nargs="?", choices=sorted(LISTINGS), help="default: all of them, by name only")
+    parser.add_argument(
+        "--runs", metavar="DIR", help="folder of the runs, whose sweeps are experiments too (default: runs)"
+    )
     parser.add_argument("--names", action="store_true", help="names only, one a line, for scripts")
 
 
 def main(args: argparse.Namespace) -> int:
     """Print the tables."""
+    listings = {**LISTINGS, "experiments": lambda: _experiments(runs_folder(args.runs))}
     if args.names:
-        for what in [args.what] if args.what else sorted(LISTINGS):
-            print("\n".join(row[0] for row in LISTINGS[what]()[1]))
+        for what in [args.what] if args.what else sorted(listings):
+            print("\n".join(row[0] for row in listings[what]()[1]))
         return 0
     console = output_console()
     if args.what is None:
-        for what in sorted(LISTINGS):
-            names = ", ".join(row[0] for row in LISTINGS[what]()[1])
+        for what in sorted(listings):
+            names = ", ".join(row[0] for row in listings[what]()[1])
             console.print(f"[bold]{what}[/]: {names}", soft_wrap=True)
         console.print("[dim]More about each: indexnet list operators, indexnet list networks, ...[/]")
         return 0
-    console.print(_table(args.what, *LISTINGS[args.what]()))
+    console.print(_table(args.what, *listings[args.what]()))
     return 0
 
 
@@ -117,15 +124,22 @@ def _tasks() -> Listing:
     return ("name", "what", "reads", "metrics"), rows
 
 
-def _experiments() -> Listing:
-    from indexnet.run.tables import list_experiments, load_experiment
+def _experiments(runs: Path | None = None) -> Listing:
+    from indexnet.run.tables import list_experiments, load_experiment, sweep_files
 
     rows: Rows = []
-    for name in list_experiments():
-        experiment = load_experiment(name)
+    for name in list_experiments(runs):
+        try:
+            experiment = load_experiment(name, runs)
+        except UserError as error:
+            if name not in sweep_files(runs):
+                raise
+            rows.append((name, str(error), "", "", ""))
+            continue
         pending = sum(bool(row.pending) for row in experiment.rows)
         count = f"{len(experiment.rows)}" + (f" ({pending} pending)" if pending else "")
-        rows.append((name, experiment.title, experiment.task, count, experiment.source))
+        source = f"a sweep in {runs}" if experiment.is_sweep else experiment.source
+        rows.append((name, experiment.title, experiment.task, count, source))
     return ("name", "title", "task", "rows", "printed in"), rows
 
 

@@ -22,7 +22,11 @@ HELP = "measure a few steps of every row of an experiment and say what the table
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.usage = "indexnet plan [-h] [--devices N,N] [--limit SECONDS] [--json FILE] EXPERIMENT [override ...]"
-    parser.add_argument("experiment", metavar="EXPERIMENT", help="an experiment, as in `indexnet list experiments`")
+    parser.add_argument(
+        "experiment",
+        metavar="EXPERIMENT",
+        help="an experiment, as in `indexnet list experiments`, or a sweep; or the overrides of one: ... sweep=NAME",
+    )
     parser.add_argument(
         "overrides", metavar="override", nargs="*", help="as for `indexnet train -m`: rows=, seeds=, budget=, data= ..."
     )

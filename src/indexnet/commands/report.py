@@ -22,7 +22,12 @@ FILES = ("report.html", "report.md", "table.csv", "table.tex")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("experiment", metavar="EXPERIMENT", help="an experiment, as in `indexnet list experiments`")
+    parser.add_argument(
+        "experiment",
+        metavar="EXPERIMENT",
+        nargs="?",
+        help="an experiment, as in `indexnet list experiments`, or a sweep; without one, those with runs are named",
+    )
     parser.add_argument("--runs", metavar="DIR", help="folder of the runs (default: runs)")
     parser.add_argument("--output", metavar="DIR", help="default: reports/EXPERIMENT/DATA-BUDGET")
     parser.add_argument(
@@ -41,10 +46,13 @@ def main(args: argparse.Namespace) -> int:
     from indexnet.report.build import build
     from indexnet.report.provenance import check_protocol
     from indexnet.run.run_sets import choose, find_run_sets
-    from indexnet.run.tables import load_experiment
+    from indexnet.run.tables import experiments_with_runs, load_experiment
 
-    experiment = load_experiment(args.experiment)
     base = runs_folder(args.runs)
+    if args.experiment is None:
+        known = ", ".join(experiments_with_runs(base)) or "nothing"
+        raise UserError(f"name an experiment or a sweep; under {base} there are runs of {known}.")
+    experiment = load_experiment(args.experiment, base)
     sets = find_run_sets(base, experiment.name)
     runs = choose(sets, args.data, str(base / experiment.name))
     others = [each.name for each in sets if each is not runs]

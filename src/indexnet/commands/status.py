@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from indexnet.core.console import create_console
 from indexnet.core.paths import DEFAULT_RUNS, runs_folder
-from indexnet.sweep.status import STATUS_WORDS, RunState, Setting, find_settings
+from indexnet.sweep.status import STATUS_WORDS, RunState, Setting, find_all, find_settings
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -24,7 +24,12 @@ _COLOURS = {"done": "green", "running": "cyan", "new": "dim", "failed": "red", "
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.add_argument("experiment", metavar="EXPERIMENT", help="an experiment, as in `indexnet list experiments`")
+    parser.add_argument(
+        "experiment",
+        metavar="EXPERIMENT",
+        nargs="?",
+        help="an experiment, as in `indexnet list experiments`, or a sweep (default: a line for each that has runs)",
+    )
     parser.add_argument("--runs", metavar="DIR", help=f"folder of the runs (default: {DEFAULT_RUNS})")
     parser.add_argument(
         "--data", metavar="DATA-BUDGET", help="which runs to show in detail, e.g. photos-small (default: the newest)"
@@ -38,11 +43,17 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         UserError: unknown experiment or data, or no folder of runs where one was named.
     """
+    from indexnet.core.errors import UserError
     from indexnet.core.registry import unknown_name
     from indexnet.run.tables import load_experiment
 
-    experiment = load_experiment(args.experiment)
     runs = runs_folder(args.runs)
+    if args.experiment is None:
+        if args.data is not None:
+            raise UserError("--data chooses among the runs of one experiment; name that too.")
+        _show_all(runs, find_all(runs), as_json=args.json)
+        return 0
+    experiment = load_experiment(args.experiment, runs)
     settings = find_settings(runs, experiment)
     if args.data is not None:
         chosen = [each for each in settings if each.name == args.data]
@@ -58,6 +69,32 @@ def main(args: argparse.Namespace) -> int:
     else:
         _show(experiment, runs, settings)
     return 0
+
+
+def _show_all(runs: Path, found: Sequence[tuple[str, Sequence[Setting] | str]], *, as_json: bool) -> None:
+    """Print a line for every experiment and sweep that has runs, one for each data set and budget."""
+    lines: list[tuple[dict[str, Any], str]] = []
+    for name, settings in found:
+        if isinstance(settings, str) or not settings:
+            reason = settings or "no runs yet"
+            lines.append(({"experiment": name, "reason": reason}, f"{name}: {reason}"))
+            continue
+        for each in settings:
+            facts = {"experiment": name, "setting": each.name, "counts": each.counts(), "at_work": each.at_work}
+            lines.append((facts, f"{name} {_summary(each)}{'; a launcher is at work' if each.at_work else ''}"))
+    single = sum(1 for _ in runs.glob("single/*/config.yaml"))
+    if as_json:
+        import json
+
+        content = {"folder": str(runs), "experiments": [facts for facts, _ in lines], "single": single}
+        print(json.dumps(content, indent=1))
+        return
+    texts = [text for _, text in lines] or [f"No experiment or sweep has runs under {runs}."]
+    if single:
+        texts.append(f"{single} run{'' if single == 1 else 's'} of no table: {runs / 'single'}")
+    console = create_console(highlight=False)
+    for text in texts:
+        console.print(text, markup=False, soft_wrap=True)
 
 
 def _plain(experiment: Experiment, runs: Path, settings: Sequence[Setting]) -> dict[str, Any]:
@@ -87,7 +124,7 @@ def _show(experiment: Experiment, runs: Path, settings: Sequence[Setting]) -> No
     say(f"{experiment.name}: {experiment.title}")
     if not settings:
         place = [] if str(runs) == DEFAULT_RUNS else [f"paths.runs={runs}"]
-        start = shlex.join(["indexnet", "train", "-m", f"experiments={experiment.name}", *place])
+        start = shlex.join(["indexnet", "train", "-m", experiment.chosen_by, *place])
         say(f"No runs under {runs / experiment.name}. This starts them: {start}")
         return
     first = settings[0]

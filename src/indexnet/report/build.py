@@ -101,6 +101,8 @@ def _columns(experiment: Experiment, rows: Sequence[TableRow]) -> tuple[tuple[Co
         for base, column in bases.items()
         if index == 0 or (f"{split}/{base}" if split else base) in found
     )
+    if not any(column.printed for column in experiment.columns):  # then the splits stand in for none
+        return columns or experiment.columns, ""
     first = experiment.columns[0].split or (experiment.printed_data[0] if experiment.printed_data else "its own")
     return (columns, first) if columns else (experiment.columns, "")
 

@@ -24,7 +24,7 @@ def headline(table: Table) -> str:
     column = table.main
     if table.runs is None or not table.done:
         return (
-            f"Nothing is measured yet. `indexnet train -m experiments={table.experiment.name}` runs the table; "
+            f"Nothing is measured yet. `indexnet train -m {table.experiment.chosen_by}` runs the table; "
             "this report can be made again at any time."
         )
     setting = f"on {table.runs.data} at budget {table.runs.budget}"

@@ -287,7 +287,10 @@ def check_split(config: Mapping[str, Any]) -> None:
     """
     if config.get("split", "test") == "test":
         return
-    if config["experiment"]["name"] is not None:
+    from indexnet.run.tables import experiment_files, load_experiment
+
+    table = config["experiment"]["name"]
+    if table in experiment_files() and "split=validation" not in load_experiment(table).overrides:
         raise UserError(
             f"split=validation, but experiments={config['experiment']['name']} is a table, and a table is measured on "
             "its test split; leave split out, or give experiment.name=null for a run that belongs to no table."

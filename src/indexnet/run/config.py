@@ -197,15 +197,15 @@ def load_sweep(overrides: Sequence[str]) -> tuple[DictConfig, list[Override]]:
 
 
 def sweep_options(config: DictConfig) -> dict[str, Any]:
-    """Return what a sweep's own configuration says of ``plugins``, ``fail_fast`` and ``retry_failed``, as plain data.
+    """Return, as plain data, what a sweep's own configuration says beside that of its runs, and where those go.
 
     Raises:
         UserError: one does not resolve. (The types are checked in the configuration of every run.)
     """
-    found: dict[str, Any] = {}
-    for key in ("plugins", "fail_fast", "retry_failed"):
+    found: dict[str, Any] = {"task": config.hydra.runtime.choices.get("task")}
+    for key in ("plugins", "fail_fast", "retry_failed", "seed", "paths.runs"):
         try:
-            value = config.get(key)
+            value = OmegaConf.select(config, key)
         except OmegaConfBaseException as error:
             raise UserError(f"{key} cannot be resolved: {str(error).splitlines()[0]}.") from error
         found[key] = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
@@ -347,7 +347,7 @@ def freeze(cfg: DictConfig) -> dict[str, Any]:
     config = settle(plain)
     if not config.get("plugins"):  # as configurations were frozen before there were any
         config.pop("plugins", None)
-    if printed := _as_printed(config):
+    if printed := _as_printed(config, plain):
         config["protocol"] = printed_settings(printed[0])
         with contextlib.suppress(UserError):  # today's file may not suit this data set: then nothing is known
             if printed[1]:
@@ -355,7 +355,7 @@ def freeze(cfg: DictConfig) -> dict[str, Any]:
     return config
 
 
-def _as_printed(config: Mapping[str, Any]) -> tuple[dict[str, Any], bool] | None:
+def _as_printed(config: Mapping[str, Any], plain: dict[str, Any] | None = None) -> tuple[dict[str, Any], bool] | None:
     """Compose a run's row as its experiment's files say; None for a run of no table, or where that fails.
 
     Returns:
@@ -364,21 +364,21 @@ def _as_printed(config: Mapping[str, Any]) -> tuple[dict[str, Any], bool] | None
     from indexnet.run.tables import experiment_files, load_experiment
 
     name, row, data = config["experiment"]["name"], config["experiment"]["row"], config["data"]["name"]
-    if name is None or name not in experiment_files():
-        return None
+    if name is None or name not in experiment_files():  # of a sweep with a name: it has no files but its own command
+        return (plain, True) if name and plain else None
     try:
+        experiment = load_experiment(name)
         own = str(row).partition("--")[0]  # what follows names overrides of the command line
-        overrides = next((each.overrides for each in load_experiment(name).rows if each.name == own), ())
-        asked = [f"experiments={name}", *overrides]
+        known = next((each for each in experiment.rows if each.name == own), None)
+        budget = f"budget={config['budget']['name']}"
         with composing():
             try:
-                exact = [*asked, f"budget={config['budget']['name']}"]
-                printed = compose(exact)
+                printed = compose([*experiment.composed_of(known, ["budget"]), budget])
                 if printed.data.name != data:
-                    printed = compose([*exact, f"data={data}"])
+                    printed = compose([*experiment.composed_of(known, ["budget", "data"]), budget, f"data={data}"])
                 return without_sweep(to_plain(printed)), True
             except UserError:  # a budget or data set of a person's own
-                return without_sweep(to_plain(compose(asked))), False
+                return without_sweep(to_plain(compose(experiment.composed_of(known)))), False
     except UserError:
         return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,7 @@ _PLAIN = re.compile(r"[\w.+/-]+")
 EXPERIMENT_KEYS = frozenset(
     (
         *("name", "title", "source", "printed", "printed_data", "baseline", "columns", "seeds", "exceptions", "notes"),
-        *("ranks", "rows", "cost_input", "cost_overrides", "n_jobs", "repeat"),
+        *("ranks", "rows", "overrides", "cost_input", "cost_overrides", "n_jobs", "repeat"),
     )
 )
 """What an experiment file may say of its table, under ``experiment``."""
@@ -106,6 +106,9 @@ class Experiment:
         n_jobs: runs at a time where the command line does not say.
         exception_cells: which of :data:`COST_CELLS` an exception is about; a row that is not in it: all of them.
         cost_overrides: Hydra overrides that are added when costs are counted, as they are printed for one data set.
+        overrides: Hydra overrides of all rows; the command line's and a row's own go before them.
+        plugins: modules that the file names.
+        is_sweep: whether it is a sweep that was named on the command line, kept beside its runs.
     """
 
     name: str
@@ -124,6 +127,31 @@ class Experiment:
     n_jobs: int = 1
     exception_cells: Mapping[str, frozenset[str]] = field(default_factory=dict)
     cost_overrides: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()
+    is_sweep: bool = False
+
+    @property
+    def chosen_by(self) -> str:
+        """What chooses it in ``indexnet train -m``: ``experiments=NAME`` or ``sweep=NAME``."""
+        return f"{'sweep' if self.is_sweep else 'experiments'}={self.name}"
+
+    def composed_of(self, row: Row | None, given: Iterable[str] = ()) -> list[str]:
+        """Return the Hydra overrides that a row is composed of.
+
+        Args:
+            row: None: only what all rows have.
+            given: keys that the command line sets itself, in place of those of all rows.
+        """
+        own = row.overrides if row is not None else ()
+        set_elsewhere = {*given, *map(key_of, own)}
+        start = [f"experiments={self.name}"]
+        if self.is_sweep:  # no file of Hydra's search path
+            plugins = (
+                [f"plugins={hydra_value(self.plugins)}"] if self.plugins and "plugins" not in set_elsewhere else []
+            )
+            start = [f"task={self.task}", *plugins, f"experiment.name={hydra_value(self.name)}"]
+        return [*start, *(text for text in self.overrides if key_of(text) not in set_elsewhere), *own]
 
     @property
     def base_rows(self) -> tuple[Row, ...]:
@@ -155,6 +183,11 @@ class Experiment:
             if list(names).count(name) > 1:
                 raise UserError(f"rows: {name!r} is given twice.")
         return tuple(row for row in self.rows if row.name in names or row.base in names)
+
+
+def key_of(override: str) -> str:
+    """Return the key that a Hydra override sets, adds or takes away."""
+    return override.partition("=")[0].lstrip("+~")
 
 
 def variant(nonlinear: bool, context: bool) -> str:

@@ -192,6 +192,7 @@ class SweepConfig:
     seeds: Sequence[Count] | Count | None
     fail_fast: bool
     retry_failed: bool
+    sweep: Text | None = None
 
 
 SETTLED = ("protocol", "changes", "uncut", "budget.max_seconds")
@@ -374,6 +375,11 @@ def with_trainer(
 ) -> Mapping[str, Any]:
     """Return a configuration with its group ``trainer`` changed, where it has one."""
     return {**config, "trainer": change(config["trainer"])} if isinstance(config.get("trainer"), Mapping) else config
+
+
+def is_of_sweep(key: str) -> bool:
+    """Whether a key says which runs a sweep makes or how it goes on, and is no part of a run."""
+    return key in _SWEEP_TYPES
 
 
 def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

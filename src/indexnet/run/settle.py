@@ -59,6 +59,8 @@ def without_sweep(plain: dict[str, Any]) -> dict[str, Any]:
     for key in ("rows", "seeds"):
         if plain.pop(key) is not None:
             raise UserError(f"{key}=... selects runs of a sweep; give -m too.")
+    if plain.pop("sweep", None) is not None:
+        raise UserError("sweep=NAME names a sweep; give -m too, or leave it out.")
     for key in ("fail_fast", "retry_failed"):
         del plain[key]
     return plain

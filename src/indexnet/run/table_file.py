@@ -19,11 +19,13 @@ from indexnet.run.experiment import COST_CELLS, EXPERIMENT_KEYS, FAMILIES, Colum
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _OVERRIDE = re.compile(r"([~+]{0,2}[\w/@.-]+)=(.*)", re.DOTALL)
+_LEFT_OUT = re.compile(r"~[\w/@.-]+")
 _FIELD = re.compile(r"\{([\w.]+)\}")
 _ROW_KEYS = frozenset(("name", "label", "overrides", "grid", "printed", "pending"))
 _COLUMN_KEYS = frozenset(("metric", "split", "printed", "title", "higher_is_better", "digits", "pending"))
 _REPEAT_KEYS = frozenset(("key", "values", "name", "label"))
 _EXCEPTION_KEYS = frozenset(("cells", "why"))
+_SWEEP_KEYS = frozenset(("defaults", "plugins", "experiment"))
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,11 @@ class Reader:
         path: of the file.
         content: what is in it.
         name: of the experiment, as its place says.
+        is_sweep: whether it lies beside the runs of a sweep, where Hydra does not read it.
     """
 
-    def __init__(self, path: Path, content: Mapping[str, Any], name: str) -> None:
-        self.path, self.content, self.name = path, content, name
+    def __init__(self, path: Path, content: Mapping[str, Any], name: str, *, is_sweep: bool = False) -> None:
+        self.path, self.content, self.name, self.is_sweep = path, content, name, is_sweep
         self.node: Mapping[str, Any] = content["experiment"]
         self.lines = self._csv()
         self.repeats: list[_Repeat] = []
@@ -62,6 +65,8 @@ class Reader:
             UserError: something in it is wrong.
         """
         self.check_keys("experiment", self.node, EXPERIMENT_KEYS)
+        if self.is_sweep and (more := [key for key in self.content if key not in _SWEEP_KEYS]):
+            raise self.error(f"{more[0]} has no effect in the file of a sweep; put it into experiment.overrides.")
         self.repeats = self._repeats()
         for key in ("name", "title", "source"):
             if not isinstance(self.node.get(key), str) or not self.node[key].strip():
@@ -101,7 +106,10 @@ class Reader:
             printed_data=(printed_data,) if isinstance(printed_data, str) else tuple(map(str, printed_data)),
             n_jobs=n_jobs,
             exception_cells=MappingProxyType(cells),
-            cost_overrides=self._cost_overrides(),
+            cost_overrides=self._overrides("cost_overrides"),
+            overrides=self._overrides("overrides"),
+            plugins=tuple(map(str, self.content.get("plugins") or ())),
+            is_sweep=self.is_sweep,
         )
 
     def wrap(self, error: UserError) -> UserError:
@@ -174,10 +182,11 @@ class Reader:
             raise self.error("experiment.repeat gives two blocks the same label; every value needs one of its own.")
         return repeats
 
-    def _cost_overrides(self) -> tuple[str, ...]:
-        node = self.node.get("cost_overrides") or []
-        if not isinstance(node, list) or not all(_OVERRIDE.fullmatch(str(text)) for text in node):
-            raise self.error(f"experiment.cost_overrides must be a list of overrides, group=option, not {node!r}.")
+    def _overrides(self, key: str) -> tuple[str, ...]:
+        node = self.node.get(key) or []
+        forms = (_OVERRIDE, _LEFT_OUT)
+        if not isinstance(node, list) or not all(any(form.fullmatch(str(text)) for form in forms) for text in node):
+            raise self.error(f"experiment.{key} must be a list of overrides, group=option, not {node!r}.")
         return tuple(map(str, node))
 
     def _cost_input(self) -> tuple[int, int, int] | None:
@@ -270,7 +279,7 @@ class Reader:
             match = _OVERRIDE.fullmatch(str(override))
             if match is None:
                 raise self.error(f"{override!r} in {what} is no override; give group=option or group.key=value.")
-            settings[match[1].lstrip("+~")] = yaml.safe_load(match[2]) if match[2] else ""
+            settings[match[1].lstrip("+~")] = _read(match[2])
         settings.update(point)
         for key in repeat.settings:
             if key in settings:
@@ -332,6 +341,14 @@ class Reader:
             raise self.error(f"row {row!r} needs exactly one line of {file}, but {count} have {asked}.")
         headings = {c.printed: self._fill("experiment.columns", c.printed, repeat.settings) for c in self.columns}
         return found[0] | {template: found[0][name] for template, name in headings.items() if name != template}
+
+
+def _read(text: str) -> Any:
+    """Return what the right of an override means; as it stands where only Hydra can read it."""
+    try:
+        return yaml.safe_load(text) if text else ""
+    except yaml.YAMLError:
+        return text
 
 
 def _text(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Experiment files by name: found, listed, read."""
+"""Experiments by name: found, listed, read. Files of this package and of a person, and sweeps with a name."""
 
 from __future__ import annotations
 
@@ -13,10 +13,17 @@ from indexnet.core.paths import experiments_dir, own_dirs
 from indexnet.core.registry import load_plugins, unknown_name
 from indexnet.run.experiment import Experiment
 
+SWEEP_FILE = "experiment.yaml"
+"""What says, in the folder of a sweep with a name, what its table is: ``<runs>/<name>/experiment.yaml``."""
 
-def list_experiments() -> list[str]:
-    """Return the names of all experiment files, sorted; those at the top first."""
-    return sorted(experiment_files(), key=lambda name: (name.count("/"), name))
+
+def list_experiments(runs: str | Path | None = None) -> list[str]:
+    """Return the names of all experiments, sorted; those at the top first.
+
+    Args:
+        runs: the folder of the runs, whose sweeps count as well; None: files alone.
+    """
+    return sorted({**experiment_files(), **sweep_files(runs)}, key=lambda name: (name.count("/"), name))
 
 
 def experiment_files() -> dict[str, Path]:
@@ -35,30 +42,46 @@ def experiment_files() -> dict[str, Path]:
     return found
 
 
-def load_experiment(name: str) -> Experiment:
-    """Read and check an experiment file.
+def sweep_files(runs: str | Path | None) -> dict[str, Path]:
+    """Return the file of every sweep with a name that is kept below a folder of runs."""
+    if runs is None:
+        return {}
+    paths = (path for pattern in (f"*/{SWEEP_FILE}", f"*/*/{SWEEP_FILE}") for path in Path(runs).glob(pattern))
+    return {path.parent.relative_to(runs).as_posix(): path for path in sorted(paths)}
+
+
+def experiments_with_runs(runs: str | Path) -> list[str]:
+    """Return the names of the experiments and sweeps that have runs below a folder, sorted."""
+    sweeps = sweep_files(runs)
+    return [name for name in list_experiments(runs) if name in sweeps or any((Path(runs) / name).glob("*/*/seed=*"))]
+
+
+def load_experiment(name: str, runs: str | Path | None = None) -> Experiment:
+    """Read and check an experiment.
 
     Args:
         name: as in :func:`list_experiments`.
+        runs: the folder of the runs, where a sweep of that name is looked for if there is no such file.
 
     Raises:
         UserError: there is no such experiment, or its file is wrong; the message names the file and the place.
     """
-    path, content = read_file(name)
+    path, content = read_file(name, runs)
     from indexnet.run.table_file import Reader
 
-    return Reader(path, content, name).read()
+    return Reader(path, content, name, is_sweep=name not in experiment_files()).read()
 
 
-def read_file(name: str) -> tuple[Path, Mapping[str, Any]]:
+def read_file(name: str, runs: str | Path | None = None) -> tuple[Path, Mapping[str, Any]]:
     """Return where the file of an experiment lies and its content, of which only the form is checked; load its plugins.
 
     Raises:
         UserError: there is no such experiment, or the file is not YAML with a node ``experiment``.
     """
-    files = experiment_files()
+    files = {**sweep_files(runs), **experiment_files()}
     if name not in files:
-        raise unknown_name("experiment", name, files)
+        error = unknown_name("experiment", name, files)
+        raise error if runs is None else UserError(f"{error} Sweeps are looked for in {runs}.")
     path = files[name]
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from indexnet.core.errors import UserError
+from indexnet.sweep.naming import check_sweep_name
 
 if TYPE_CHECKING:
     from indexnet.run.config import Glob, Override
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value", str, int)
 
-_OWN = ("experiments", "rows", "seeds", "seed")
-_IN_FOLDER = ("data", "data.name", "budget", "budget.name", "paths.runs")
+_OWN = ("experiments", "sweep", "rows", "seeds", "seed")
+IN_FOLDER = ("data", "data.name", "budget", "budget.name", "paths.runs")
 """Keys that lead to another folder anyway: a sweep over them needs no other name for the row."""
 
 
@@ -36,18 +37,27 @@ class Request:
     """What a command line asks for."""
 
     experiments: list[str] = field(default_factory=list)
+    sweep: str | None = None
     rows: list[str] | Glob | None = None
     seeds: list[int] | None = None
     axes: list[list[Setting]] = field(default_factory=list)
 
 
 def expand(overrides: Sequence[Override]) -> Iterator[list[str]]:
-    """Yield the overrides of each job that a parsed command line asks for.
+    """Yield the overrides of each job that a parsed command line without ``sweep=`` asks for.
 
     Raises:
         UserError: an unknown experiment, row or seed, or a setting that rows make themselves.
     """
-    request = _read(overrides)
+    yield from expand_request(read_request(overrides))
+
+
+def expand_request(request: Request) -> Iterator[list[str]]:
+    """Yield the overrides of each job: of the rows of tables, or of a plain product.
+
+    Raises:
+        UserError: an unknown experiment, row or seed, or a setting that rows make themselves.
+    """
     if not request.experiments:
         if request.rows is not None:
             raise UserError("rows=... selects rows of a table; give experiments=NAME too.")
@@ -58,11 +68,16 @@ def expand(overrides: Sequence[Override]) -> Iterator[list[str]]:
     from indexnet.run.tables import load_experiment
 
     for name in request.experiments:
-        yield from _table(load_experiment(name), request)
+        yield from table_jobs(load_experiment(name), request)
 
 
-def _table(experiment: Experiment, request: Request) -> Iterator[list[str]]:
-    from indexnet.run.experiment import hydra_value
+def table_jobs(experiment: Experiment, request: Request) -> Iterator[list[str]]:
+    """Yield the overrides of each job of a table: of its rows, its seeds, and what else the command line asks for.
+
+    Raises:
+        UserError: an unknown row, or a setting that rows make themselves.
+    """
+    from indexnet.run.experiment import hydra_value, key_of
 
     names = request.rows
     if names is not None and not isinstance(names, list):
@@ -72,22 +87,24 @@ def _table(experiment: Experiment, request: Request) -> Iterator[list[str]]:
             raise UserError(f"rows= selects nothing of {experiment.name}; its rows are {known}.")
     rows = experiment.select(names)
     seeds = experiment.seeds if request.seeds is None else request.seeds
-    for row in rows:
-        made = [override.partition("=")[0].lstrip("+~") for override in row.overrides]
+    for row in (
+        rows if not experiment.is_sweep else ()
+    ):  # there, all that is given is compared with what was given first
+        made = [key_of(override) for override in row.overrides]
         for setting in itertools.chain(*request.axes):
             if any(key == setting.key or key.startswith(f"{setting.key}.") for key in made):
                 raise UserError(
                     f"{setting.text} would replace what row {row.name!r} of {experiment.name} is made of "
                     f"({', '.join(row.overrides)}); leave it out, or choose other rows with rows=NAME,NAME."
                 )
+    given = [axis[0].key for axis in request.axes]
     # seeds outermost: a sweep that is stopped half way leaves whole tables
     for seed, row, point in itertools.product(seeds, rows, itertools.product(*request.axes)):
-        more = [setting.text for setting in point if setting.swept and setting.key not in _IN_FOLDER]
+        more = [setting.text for setting in point if setting.swept and setting.key not in IN_FOLDER]
         name = "--".join([row.name, *(re.sub(r"[^A-Za-z0-9._-]+", "-", text) for text in more)])
         label = f"{row.label} ({', '.join(more)})" if more else row.label
         yield [
-            f"experiments={experiment.name}",
-            *row.overrides,
+            *experiment.composed_of(row, given),
             *(setting.text for setting in point),
             f"experiment.row={hydra_value(name)}",
             f"experiment.label={hydra_value(label)}",
@@ -95,8 +112,12 @@ def _table(experiment: Experiment, request: Request) -> Iterator[list[str]]:
         ]
 
 
-def _read(overrides: Sequence[Override]) -> Request:
-    """Sort a command line into what selects rows and seeds and what every job gets."""
+def read_request(overrides: Sequence[Override]) -> Request:
+    """Sort a command line into what selects rows and seeds and what every job gets.
+
+    Raises:
+        UserError: something is given twice or selects nothing, or cannot be swept over.
+    """
     from indexnet.run.config import Glob
 
     request = Request()
@@ -112,6 +133,12 @@ def _read(overrides: Sequence[Override]) -> Request:
         pattern: Any = override.value()
         if key == "rows" and isinstance(pattern, Glob):
             request.rows = pattern
+            continue
+        if key == "sweep":
+            if override.is_sweep_override():
+                raise UserError(f"{override.input_line}: a sweep has one name.")
+            if pattern is not None:
+                request.sweep = check_sweep_name(pattern, str(override.input_line))
             continue
         values = _values(override)
         if values is None:

@@ -23,12 +23,17 @@ _REQUESTS = "sweep.json"
 _KEPT = 20
 
 
-def prepare_jobs(configs: Sequence[Mapping[str, Any]], titles: Sequence[str] | None = None) -> list[Job]:
+def prepare_jobs(
+    configs: Sequence[Mapping[str, Any]],
+    titles: Sequence[str] | None = None,
+    before_new: Callable[[], object] = lambda: None,
+) -> list[Job]:
     """Create the folders of frozen configurations, all or none.
 
     Args:
         configs: one for each job.
         titles: what tells the jobs apart; default their rows or folders.
+        before_new: called once those that exist fit, before any is created.
 
     Raises:
         UserError: two jobs have the same folder, or a folder holds a run with another configuration.
@@ -48,6 +53,8 @@ def prepare_jobs(configs: Sequence[Mapping[str, Any]], titles: Sequence[str] | N
             )
     new = [not (path / "config.yaml").is_file() for path in paths]
     for wanted in (False, True):  # those that exist are compared before any is created
+        if wanted:
+            before_new()
         for config, is_new in zip(configs, new, strict=True):
             if is_new is wanted:
                 prepare(config)
@@ -104,6 +111,7 @@ def run_sweep(
     fail_fast: bool = False,
     retry_failed: bool = False,
     arguments: Sequence[str] = (),
+    keep: Callable[[], str] = lambda: "",
     get_launch: Callable[[], Callable[..., list[Outcome]]] = lambda: launch,
 ) -> list[Outcome]:
     """Prepare and run frozen configurations, show how it goes, and say at the end what came of it.
@@ -115,6 +123,7 @@ def run_sweep(
         fail_fast: stop everything at the first job that fails.
         retry_failed: run those again that failed before.
         arguments: of the command that asks for all this, which :func:`read_requests` gives back; empty: unknown.
+        keep: writes down what the sweep is, once nothing is in the way, and returns what to say of it.
         get_launch: returns what runs the prepared jobs and waits for them; called before any is prepared.
 
     Returns:
@@ -128,12 +137,13 @@ def run_sweep(
     if n_jobs < 1:
         raise UserError(f"hydra.launcher.n_jobs={n_jobs} must be at least 1.")
     folders = sorted({sweep_path(config) for config in configs})
+    said: list[str] = []
     check_wandb(configs, retry_failed)
     with hold_tables(configs):
         run = get_launch()
-        jobs = prepare_jobs(configs, titles)
+        jobs = prepare_jobs(configs, titles, lambda: said.append(keep()))
         note_request(configs, arguments)
-        announce(configs, n_jobs)
+        announce(configs, n_jobs, said)
         started = time.monotonic()
         with create_view(len(jobs), n_jobs) as view:
             outcomes = run(jobs, n_jobs=n_jobs, fail_fast=fail_fast, retry_failed=retry_failed, view=view)

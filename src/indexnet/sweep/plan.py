@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from indexnet.core.errors import UserError
-from indexnet.run.schema import Config, config_hash, read_config
+from indexnet.core.paths import DEFAULT_RUNS
+from indexnet.run.schema import Config, TrainingConfig, config_hash, read_config
 from indexnet.sweep.plan_estimate import PlannedRow
 
 if TYPE_CHECKING:
@@ -36,24 +37,37 @@ class Sweep:
 
 
 def compose_table(name: str, overrides: Sequence[str]) -> Sweep:
-    """Expand, compose and freeze an experiment's runs, exactly as the sweep does; nothing is written.
+    """Expand, compose and freeze a table's runs, exactly as the sweep does; nothing is written.
+
+    Args:
+        name: of an experiment or a sweep; or the first override of a command with ``sweep=``.
+        overrides: of ``indexnet train -m``.
 
     Raises:
         UserError: what ``indexnet train -m`` would refuse as well.
     """
-    from indexnet.run.tables import load_experiment, read_file
+    from indexnet.run.experiment import key_of
+    from indexnet.run.tables import experiment_files, load_experiment, read_file, sweep_files
     from indexnet.sweep.frozen import compose_sweep
 
-    read_file(name)  # mistakes in it are said with its name; its columns only once all plugins are there
+    words = [name, *overrides]
+    if "=" not in name:
+        runs = next((text.partition("=")[2] for text in overrides if key_of(text) == "paths.runs"), DEFAULT_RUNS)
+        is_sweep = name not in experiment_files() and name in sweep_files(runs)
+        read_file(name, runs)  # mistakes in it are said with its name; its columns only once all plugins are there
+        words[0] = f"{'sweep' if is_sweep else 'experiments'}={name}"
+    elif not any(key_of(text) == "sweep" for text in words):
+        raise UserError("a plan is of a table; name an experiment, or give sweep=NAME with what is swept over.")
     for text in overrides:
         if text.startswith("-") or ("=" not in text and not text.startswith("~")):
             raise UserError(f"{text!r} is no override; give group=option or group.key=value.")
-        if text.partition("=")[0] == "experiments":
+        if key_of(text) == "experiments":
             raise UserError(f"{text}: the experiment is {name}, named before the overrides; plan one at a time.")
-    configs, n_jobs, retry_failed = compose_sweep([f"experiments={name}", *overrides])
+    configs, n_jobs, retry_failed, named = compose_sweep(words)
     if n_jobs < 1:
         raise UserError(f"hydra.launcher.n_jobs={n_jobs} must be at least 1.")
-    return Sweep(load_experiment(name), tuple(map(read_config, configs)), n_jobs, retry_failed)
+    table = load_experiment(name) if named is None else named.experiment(configs)
+    return Sweep(table, tuple(map(read_config, configs)), n_jobs, retry_failed)
 
 
 def group_rows(sweep: Sweep) -> list[PlannedRow]:
@@ -67,7 +81,7 @@ def group_rows(sweep: Sweep) -> list[PlannedRow]:
 
     known = {row.name: row for row in sweep.experiment.rows}
     rows: dict[str, PlannedRow] = {}
-    counts: dict[str, tuple[int, tuple[int, ...]]] = {}
+    counts: dict[str, tuple[int, int, tuple[int, ...]]] = {}
     for config in sweep.configs:
         name, training, budget = str(config.experiment.row), config.training, config.budget
         own, _, more = name.partition("--")
@@ -80,11 +94,12 @@ def group_rows(sweep: Sweep) -> list[PlannedRow]:
         place = json.dumps([name, shared], sort_keys=True)
         if place not in rows:
             asked = config.data, config.task["name"], training.size
-            data = json.dumps([asked, config.split, budget.max_test], sort_keys=True)
+            validation = training.validate_every is not None, training.holdout
+            data = json.dumps([asked, config.split, budget.max_test, validation], sort_keys=True)
             if data not in counts:
-                counts[data] = _counts(build_data(*asked), config.split, budget.max_test)
-            train, tests = counts[data]
-            rows[place] = PlannedRow(name, config, total_steps(training, budget, train), tests)
+                counts[data] = _counts(build_data(*asked), training, config.split, budget.max_test)
+            train, validated, tests = counts[data]
+            rows[place] = PlannedRow(name, config, total_steps(training, budget, train), tests, validated=validated)
         found = rows[place]
         found.runs += 1
         status, step = _progress(RunFolder(run_path(config.content)), config_hash(config.content))
@@ -95,12 +110,15 @@ def group_rows(sweep: Sweep) -> list[PlannedRow]:
     return list(rows.values())
 
 
-def _counts(data: Data, split: str, limit: int | None) -> tuple[int, tuple[int, ...]]:
-    """Return the samples of a run's training split and of each split that it is measured on."""
-    from indexnet.run.loader import measured_splits
+def _counts(data: Data, training: TrainingConfig, split: str, limit: int | None) -> tuple[int, int, tuple[int, ...]]:
+    """Return the samples of a run's training and validation splits and of each split that it is measured on."""
+    from indexnet.run.loader import measured_splits, training_splits
 
-    train, splits = len(data.train()), measured_splits(data, split).values()
-    return train, tuple(len(split) if limit is None else min(limit, len(split)) for split in splits)
+    train, validation = training_splits(data, training)
+    validated = 0 if validation is None or not training.validate_every else len(validation)
+    counts = [validated, *map(len, measured_splits(data, split).values())]
+    validated, *tests = counts if limit is None else [min(limit, count) for count in counts]
+    return len(train), validated, tuple(tests)
 
 
 def _progress(folder: RunFolder, digest: str) -> tuple[str, int]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from indexnet.run.loader import checkpoint_interval, log_interval
+from indexnet.run.loader import checkpoint_interval, log_interval, validation_interval
 
 if TYPE_CHECKING:
     from indexnet.run.record import Record
@@ -45,7 +45,7 @@ class Estimate:
         steps: optimizer steps.
         start_s: seconds that a run takes besides, whatever its length: imports, loading of the data, pictures.
         checkpoints_s: seconds that all checkpoints take.
-        test_s: seconds that the test images take.
+        test_s: seconds that the test images take, and those of validations.
         memory_mb: peak of all processes of the run, MiB: of device memory on CUDA, else resident.
         is_whole: False where a step of the real batch was not measured but follows from smaller ones.
         checkpoint_bytes: size of a checkpoint.
@@ -117,7 +117,15 @@ class Probe:
 
 
 def estimate(
-    probes: Sequence[Probe], *, batch: int, steps: int, images: int, every: int | str, copies: int
+    probes: Sequence[Probe],
+    *,
+    batch: int,
+    steps: int,
+    images: int,
+    every: int | str,
+    copies: int,
+    validations: int = 0,
+    validated: int = 0,
 ) -> Estimate:
     """Turn what a few steps have shown into what the whole run costs.
 
@@ -128,26 +136,27 @@ def estimate(
         images: that it is tested on.
         every: steps between two checkpoints, or ``auto``.
         copies: processes that share the memory that is measured, each taking the same.
+        validations: while it trains; the best checkpoint may be written after each.
+        validated: images of each of them.
     """
     last = probes[-1]
     training = line([(probe.batch, probe.measured("train_peak_memory_mb")) for probe in probes], batch)
     log_every = log_interval(steps)
     checkpoint = last.files.get("checkpoints", 0)
-    logs = last.files.get("csv", 0) + last.files.get("tensorboard", 0)
+    logs = (last.files.get("csv", 0) + last.files.get("tensorboard", 0)) / max(1, last.steps // log_every)
+    logs *= max(1, steps // log_every)
     per_image = last.files.get("per_image.csv", 0) / last.measured("test_count") * images
     rest = sum(size for name, size in last.files.items() if name not in _SCALED)
     return Estimate(
         step_s=line([(probe.batch, probe.step_s) for probe in probes], batch),
         steps=steps,
         start_s=last.rest_s,
-        checkpoints_s=-(-steps // checkpoint_interval(every, steps)) * last.checkpoint_s,
-        test_s=images * last.image_s,
+        checkpoints_s=(-(-steps // checkpoint_interval(every, steps)) + validations) * last.checkpoint_s,
+        test_s=(images + validations * validated) * last.image_s,
         memory_mb=copies * max(training, last.measured("peak_memory_mb")),
         is_whole=last.batch == batch,
         checkpoint_bytes=checkpoint,
-        disk_bytes=round(
-            checkpoint + rest + per_image + logs / max(1, last.steps // log_every) * max(1, steps // log_every)
-        ),
+        disk_bytes=round(checkpoint * (2 if validations else 1) + rest + per_image + logs),
     )
 
 
@@ -213,6 +222,7 @@ class PlannedRow:
         config: of the first of its runs.
         steps: optimizer steps of a run.
         tests: images of each test split.
+        validated: images of each validation while training; 0: there is none.
         runs: how many there are.
         left: the step that each run that is left goes on from, 0 for one that has not begun.
         failed: runs that failed before and are left alone.
@@ -233,6 +243,13 @@ class PlannedRow:
     error: str = ""
     device: str = ""
     device_mb: float | None = None
+    validated: int = 0
+
+    @property
+    def validations(self) -> int:
+        """How often a run is validated while it trains."""
+        every = self.config.training.validate_every
+        return self.steps // validation_interval(every, self.steps) if every else 0
 
     @property
     def devices(self) -> int:

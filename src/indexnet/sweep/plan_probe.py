@@ -86,6 +86,7 @@ def measure_rows(
             row.device_mb = torch.cuda.get_device_properties(0).total_memory / 2**20 if on_gpu else None
             row.estimate = estimate(
                 probes, batch=row.config.training.batch_size, steps=row.steps, images=sum(row.tests),
+                validations=row.validations, validated=row.validated,
                 every=row.config.trainer.checkpoint_every, copies=1 if on_gpu else row.devices,
             )  # fmt: skip
 
@@ -149,8 +150,10 @@ def _short(row: PlannedRow, samples: int, images: int, limit: float, place: Path
     config, cap = row.config.content, row.config.budget.max_test
     folder = Path(tempfile.mkdtemp(dir=place))
     short = {
-        **config,
-        "training": {**config["training"], "batch_size": samples, "steps": row.steps},
+        **{key: value for key, value in config.items() if key != "test_checkpoint"},
+        # without validation, whose images take what test images take, and without what goes by it
+        "training": {**config["training"], "batch_size": samples, "steps": row.steps, "validate_every": None},
+        "callbacks": {key: each for key, each in row.config.callbacks.items() if "monitor" not in each},
         "budget": {
             **config["budget"],
             "max_seconds": limit / 3,

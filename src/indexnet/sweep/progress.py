@@ -39,12 +39,13 @@ def create_view(total: int, n_jobs: int, console: Console | None = None) -> View
     return LiveView(total, n_jobs, console) if console.is_terminal else PlainView(total, console)
 
 
-def announce(configs: Sequence[Mapping[str, Any]], n_jobs: int) -> None:
+def announce(configs: Sequence[Mapping[str, Any]], n_jobs: int, more: Iterable[str] = ()) -> None:
     """Say what a sweep is about to do: how many runs, on which data, how long each, and what its budget cuts.
 
     Args:
         configs: of its jobs, as frozen.
         n_jobs: runs at a time.
+        more: what else there is to say; empty texts are nothing.
     """
     from indexnet.run.tables import load_experiment
 
@@ -56,13 +57,16 @@ def announce(configs: Sequence[Mapping[str, Any]], n_jobs: int) -> None:
     data = listed(each.data["name"] for each in typed)
     printed = ""
     with contextlib.suppress(UserError):  # its file may be gone; the jobs are frozen
-        printed = listed(each for name in names for each in load_experiment(name).printed_data)
+        where_runs = typed[0].paths.runs
+        printed = listed(each for name in names for each in load_experiment(name, where_runs).printed_data)
     where = f"{data} (printed on {printed})" if printed and printed != data else data
     lengths = listed(_length(each.training, each.budget) for each in typed)
     together = f", {n_jobs} at a time" if n_jobs > 1 and len(configs) > 1 else ""
     runs = f"{len(configs)} run{'' if len(configs) == 1 else 's'}" + (f" of {', '.join(names)}" if names else "")
     budget = listed(each.budget.name for each in typed)
     tell(f"{runs}{together}: data {where}; budget {budget}, {lengths}")
+    for text in filter(None, more):
+        tell(text)
 
 
 def _length(training: TrainingConfig, budget: BudgetConfig) -> str:

@@ -89,6 +89,23 @@ class Setting:
         return {status: found[status] for status in STATUS_WORDS if found[status]}
 
 
+def find_all(runs: Path) -> list[tuple[str, list[Setting] | str]]:
+    """Read where every experiment and sweep stands that has runs below a folder.
+
+    Returns:
+        Its name, and its settings or, where its file is wrong, why they are not known; by name.
+    """
+    from indexnet.run.tables import experiments_with_runs, load_experiment
+
+    found: list[tuple[str, list[Setting] | str]] = []
+    for name in experiments_with_runs(runs):
+        try:
+            found.append((name, find_settings(runs, load_experiment(name, runs))))
+        except UserError as error:
+            found.append((name, str(error)))
+    return found
+
+
 def find_settings(runs: Path, experiment: Experiment) -> list[Setting]:
     """Read where all runs of an experiment stand, below ``<runs>/<experiment>/<data>-<budget>/<row>/seed=<n>``.
 
@@ -138,7 +155,7 @@ def _guess(folder: Path, experiment: Experiment) -> str:
     """Return the command that the name of a folder stands for."""
     data, _, budget = folder.name.rpartition("-")
     runs = str(folder).removesuffix(f"/{experiment.name}/{folder.name}")
-    words = ["indexnet", "train", "-m", f"experiments={experiment.name}", f"data={data}", f"budget={budget}"]
+    words = ["indexnet", "train", "-m", experiment.chosen_by, f"data={data}", f"budget={budget}"]
     return shlex.join([*words, *([] if runs == DEFAULT_RUNS else [f"paths.runs={runs}"])])
 
 
