@@ -233,7 +233,7 @@ def test_a_metric_without_anything_to_measure_is_no_number(tmp_path, monkeypatch
     folder = prepare_run(tmp_path, *words, "data.test_count=1", "trainer.accelerator=cpu")
     assert run_job(folder.path) == 0
     assert folder.record().metrics["depth_rmse"] is None
-    assert "depth_rmse not measurable" in capsys.readouterr().out
+    assert "depth_rmse is not measurable" in capsys.readouterr().out
 
 
 def test_a_run_is_not_taken_for_one_on_other_files(tmp_path):

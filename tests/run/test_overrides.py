@@ -6,6 +6,7 @@ import importlib.util
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -140,10 +141,11 @@ def _unwrapped(text):
         (["--info", "defaults"], "task/reconstruction"),
     ],
 )
-def test_questions_about_the_configuration(flags, said, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert main(["train", "task=reconstruction", *flags]) == 0
-    assert said in capsys.readouterr().out
+def test_questions_about_the_configuration(flags, said, tmp_path):
+    command = [sys.executable, "-m", "indexnet", "train", "task=reconstruction", *flags]  # Hydra sets up logging
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert said in done.stdout
     assert not list(tmp_path.iterdir())
 
 

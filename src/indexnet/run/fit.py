@@ -36,7 +36,7 @@ from indexnet.run.loader import (
     worker_count,
 )
 from indexnet.run.loggers import create_loggers
-from indexnet.run.parts import Parts, build_parts, load_weights
+from indexnet.run.parts import Parts, build_parts, describe, load_weights
 from indexnet.run.processes import started_here
 from indexnet.run.record import Record, skipped_files, write_rows
 from indexnet.run.resume import find_checkpoint, read_checkpoint
@@ -97,6 +97,8 @@ def execute(
                 f"trainer.devices x num_nodes = {trainer.world_size} is more than the {least} images of a {what} set; "
                 "use fewer."
             )
+    for line in describe(parts, config, record, device_name(trainer.strategy.root_device), folder.path):
+        rank_zero_say(line)
     ranks.start(trainer)
     if started_here():
         trainer.callbacks.append(callbacks.Terminable())  # type: ignore[attr-defined]

@@ -218,6 +218,21 @@ def _finished(folder: RunFolder, before: bool = False) -> int:
     if record.status == "diverged":
         print(f"indexnet: {folder.path}: {record.error}.", file=sys.stderr)
         return DIVERGED
-    said = "done before" if before else "done"
-    print(f"{said}: {folder.path}: {record.metrics_line()} (on {record.test_count} images)")
+    print(f"{'done before' if before else 'done'}: {folder.path}, measured on {record.test_count} images:")
+    for name, value in record.metrics.items():
+        print(f"  {_result(name, value)}")
     return 0
+
+
+def _result(name: str, value: float | None) -> str:
+    """Return a metric as a person reads it: ``psnr = 27.31 dB (higher is better)``."""
+    from indexnet.run.experiment import known_metrics
+
+    if value is None:
+        return f"{name} is not measurable"
+    info = known_metrics().get(name.rpartition("/")[2])
+    unit, better = "", ""
+    if info is not None:
+        unit = f"{'' if info.unit == '%' else ' '}{info.unit}" if info.unit else ""
+        better = f" ({'higher' if info.higher_is_better else 'lower'} is better)"
+    return f"{name} = {value:.4g}{unit}{better}"

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -101,6 +101,57 @@ def build_parts(config: Config, record: Record) -> Parts:
     record.parameters, record.resampling_parameters = costs.parameters, costs.resampling_parameters
     record.paper_gflops, record.true_gmacs, record.costs_input = costs.paper_gflops, costs.true_gmacs, list(size)
     return Parts(task, train_set, tests, steps, limit, validations, monitor)
+
+
+def describe(parts: Parts, config: Config, record: Record, device: str, folder: Path) -> list[str]:
+    """Say in five lines what a run is about to do.
+
+    Args:
+        parts: of the run.
+        config: its frozen configuration.
+        record: knows the parameters.
+        device: name of what it computes on.
+        folder: of the run.
+    """
+    training, uncut, network = config.training, config.uncut, config.network["name"]
+    encoder = config.encoder.get("name")
+    options = [f"{key}={_text(value)}" for key, value in config.resampling.items() if key != "name"]
+    operator = config.resampling["name"] + (f" ({', '.join(options)})" if options else "")
+    counts, whole = sum(parts.counts(parts.tests)), sum(len(split) for split in parts.tests.values())
+    measured = "test" if config.split == "test" else f"test (its {config.split} split)"
+    data = f"{len(parts.train_set)} images to train, {counts} to {measured}"
+    if parts.validations and parts.monitor:
+        data += f", {sum(parts.counts(parts.validations))} to validate every {parts.monitor.every} steps"
+    batch = uncut.get("training.batch_size", training.batch_size)
+    planned = training.steps or max(1, round((training.epochs or 0) * len(parts.train_set) / batch))
+    tests = max(whole, uncut.get("data.test_count", 0))
+    cuts = (
+        (_cut(parts.steps, planned), "steps"),
+        ("batch", _cut(training.batch_size, batch)),
+        ("size", _cut(training.size, uncut.get("training.size", training.size))),
+        (_cut(counts, tests), "test images"),
+    )
+    trainer = config.trainer
+    processes = f"{trainer.processes} process{'es' if trainer.processes > 1 else ''}"
+    if trainer.accumulate_grad_batches > 1:
+        processes += f", {trainer.accumulate_grad_batches} batches a step"
+    return [
+        f"{config.task['name']}: network {network}{f' on {encoder}' if encoder else ''}, operator {operator}; "
+        f"{record.parameters:,} parameters, {record.resampling_parameters:,} of them the operator's",
+        f"data {config.data['name']}: {data}",
+        f"budget {config.budget.name}: {', '.join(' '.join(words) for words in cuts)}",
+        f"device {device}: precision {trainer.precision}, {processes}",
+        f"folder {folder}",
+    ]
+
+
+def _cut(value: int, whole: int) -> str:
+    """Return a number, and what it would be without the budget where that is more."""
+    return f"{value} of {whole}" if value < whole else str(value)
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
 
 
 def load_weights(task: Task, path: Path) -> dict[str, str]:

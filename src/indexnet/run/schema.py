@@ -180,6 +180,7 @@ class Config:
     plugins: Sequence[Text] | None = field(default=(), metadata=_PLACE)
     protocol: Options = field(default_factory=dict, metadata=_PLACE)
     changes: Sequence[Sequence[str]] = field(default=(), metadata=_PLACE)
+    uncut: Options = field(default_factory=dict, metadata=_PLACE)  # what the budget has cut, as it was, by dotted key
     content: Options = field(default_factory=dict, repr=False)
 
 
@@ -194,8 +195,8 @@ class SweepConfig:
     sweep: Text | None = None
 
 
-SETTLED = ("protocol", "changes", "budget.max_seconds")
-"""Keys that nobody sets: freezing adds the first two, a run of ``indexnet plan`` the last."""
+SETTLED = ("protocol", "changes", "uncut", "budget.max_seconds")
+"""Keys that nobody sets: freezing adds the first three, a run of ``indexnet plan`` the last."""
 
 _TYPES: dict[str, Any] = typing.get_type_hints(Config, include_extras=True)
 del _TYPES["content"]

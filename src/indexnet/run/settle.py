@@ -136,13 +136,17 @@ def _reduce(config: dict[str, Any]) -> None:
     config["trainer"] = settle_trainer(config["trainer"])
     if not config.get("plugins"):
         config.pop("plugins", None)
-    budget, training, data = read_config(config).budget, config["training"], config["data"]
-    if budget.max_batch_size is not None:
-        training["batch_size"] = min(training["batch_size"], budget.max_batch_size)
-    if budget.max_size is not None:
-        training["size"] = min(training["size"], budget.max_size)
-    if budget.max_test is not None and data.get("test_count") is not None:
-        data["test_count"] = min(data["test_count"], budget.max_test)
+    budget, uncut = read_config(config).budget, {}
+    for group, key, most in (
+        ("training", "batch_size", budget.max_batch_size),
+        ("training", "size", budget.max_size),
+        ("data", "test_count", budget.max_test),
+    ):
+        value = config[group].get(key)
+        if most is not None and value is not None and value > most:
+            uncut[f"{group}.{key}"], config[group][key] = value, most
+    if uncut:
+        config["uncut"] = uncut
 
 
 CHOSEN = ("optimizer", "schedule")
