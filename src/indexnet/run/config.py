@@ -185,13 +185,13 @@ def load_sweep(overrides: Sequence[str]) -> tuple[DictConfig, list[Override]]:
 
 
 def sweep_options(config: DictConfig) -> dict[str, Any]:
-    """Return what a sweep's own configuration says of ``plugins``, ``fail_fast`` and ``retry_failed``, as plain data.
+    """Return what a sweep's own configuration says of ``plugins`` and how its runs go on, as plain data.
 
     Raises:
         UserError: one does not resolve. (The types are checked in the configuration of every run.)
     """
     found: dict[str, Any] = {}
-    for key in ("plugins", "fail_fast", "retry_failed"):
+    for key in ("plugins", "fail_fast", "retry_failed", "rerun"):
         try:
             value = config.get(key)
         except OmegaConfBaseException as error:
@@ -349,8 +349,6 @@ def freeze(cfg: DictConfig) -> dict[str, Any]:
     plain = without_sweep(to_plain(cfg))
     load_plugins(plain.get("plugins"))
     config = settle(plain)
-    if not config.get("plugins"):  # as configurations were frozen before there were any
-        config.pop("plugins", None)
     if printed := _as_printed(config):
         config["protocol"] = printed_settings(printed[0])
         with contextlib.suppress(UserError):  # today's file may not suit this data set: then nothing is known

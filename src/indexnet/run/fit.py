@@ -41,7 +41,7 @@ from indexnet.run.loader import (
 from indexnet.run.loggers import create_loggers
 from indexnet.run.processes import started_here
 from indexnet.run.record import DataRecord, Record, Samples, skipped_files, write_rows
-from indexnet.run.resume import find_checkpoint
+from indexnet.run.resume import find_checkpoint, note_code
 from indexnet.run.schema import config_hash, network_spec
 from indexnet.tasks import get_task
 from indexnet.tasks.gallery import write_gallery
@@ -110,6 +110,9 @@ def execute(
     task, steps = parts.task, parts.steps
     progress = callbacks.Progress(folder.path / "progress.json", steps, training.batch_size, since)
     resume, start = find_checkpoint(folder, config_hash(config.content), settle=process_rank() == 0)
+    if process_rank() == 0:
+        note_code(record, config, start)
+        record.write(folder.path)  # a killed run leaves it, too
     skipped = callbacks.SkippedFiles()
     trainer = _trainer(folder, config, record, accelerator, steps, start, progress, skipped)
     loggers.extend(trainer.loggers)

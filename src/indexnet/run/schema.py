@@ -25,11 +25,14 @@ Count = Annotated[int, Rule("an integer of at least 0", lambda value: value >= 0
 PositiveNumber = Annotated[float, Rule("a positive number", lambda value: value > 0)]
 NonNegative = Annotated[float, Rule("a number of at least 0", lambda value: value >= 0)]
 Text = Annotated[str, Rule("a text", lambda value: value.strip() != "" and "\0" not in value)]
+Tag = Annotated[str, Rule("a text of at most 64 characters", lambda value: 0 < len(value.strip()) == len(value) <= 64)]
 Options = Mapping[str, Any]
 
 _PLACE = {"place": True}
 """Marks a field that says where results or files lie or how they are made, not what they are: no part of the hash."""
 
+Rerun = Literal["changed"] | bool
+"""Which finished runs are done again: all, none, or those whose code has changed."""
 Mode = Literal["auto", "online", "offline", "disabled"]
 MODES: tuple[str, ...] = typing.get_args(Mode)
 
@@ -139,6 +142,7 @@ class Config:
     seed: Count
     split: Literal["test", "validation"] = "test"
     plugins: Sequence[Text] | None = field(default=(), metadata=_PLACE)
+    tags: Sequence[Tag] = field(default=(), metadata=_PLACE)
     protocol: Options = field(default_factory=dict, metadata=_PLACE)
     changes: Sequence[Sequence[str]] = field(default=(), metadata=_PLACE)
     content: Options = field(default_factory=dict, repr=False)
@@ -146,12 +150,13 @@ class Config:
 
 @dataclass(frozen=True)
 class SweepConfig:
-    """The keys that say which runs a sweep makes and how it goes on; no part of a frozen configuration."""
+    """The keys that say which runs a command makes and how they go on; no part of a frozen configuration."""
 
     rows: Sequence[Text] | Text | None
     seeds: Sequence[Count] | Count | None
     fail_fast: bool
     retry_failed: bool
+    rerun: Rerun = False
 
 
 SETTLED = ("protocol", "changes", "budget.max_seconds")

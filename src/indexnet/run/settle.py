@@ -53,8 +53,8 @@ def without_sweep(plain: dict[str, Any]) -> dict[str, Any]:
     for key in ("rows", "seeds"):
         if plain.pop(key) is not None:
             raise UserError(f"{key}=... selects runs of a sweep; give -m too.")
-    for key in ("fail_fast", "retry_failed"):
-        del plain[key]
+    for key in ("fail_fast", "retry_failed", "rerun"):
+        plain.pop(key, None)
     return plain
 
 
@@ -118,8 +118,9 @@ def _settle_auto(config: dict[str, Any]) -> None:
 
 def _reduce(config: dict[str, Any]) -> None:
     """Apply the budget's caps, and drop what means nothing to the schedule or is empty."""
-    if not config.get("plugins"):
-        config.pop("plugins", None)
+    for key in ("plugins", "tags"):
+        if not config.get(key):
+            config.pop(key, None)
     kept = ("name", *schedule_options(config["schedule"]["name"]))  # a task's milestones mean nothing to `constant`
     config["schedule"] = {key: config["schedule"][key] for key in ("name", *config["schedule"]) if key in kept}
     budget, training, data = read_config(config).budget, config["training"], config["data"]

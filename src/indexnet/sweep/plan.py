@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from indexnet.core.errors import UserError
-from indexnet.run.schema import Config, config_hash, read_config
+from indexnet.run.schema import Config, Rerun, config_hash, read_config
 from indexnet.sweep.plan_estimate import PlannedRow
 
 if TYPE_CHECKING:
@@ -27,12 +27,14 @@ class Sweep:
         configs: frozen, one for each run, in the sweep's order.
         n_jobs: runs at a time.
         retry_failed: whether runs that failed before are tried again.
+        rerun: which finished runs are done again.
     """
 
     experiment: Experiment
     configs: tuple[Config, ...]
     n_jobs: int
     retry_failed: bool
+    rerun: Rerun = False
 
 
 def compose_table(name: str, overrides: Sequence[str]) -> Sweep:
@@ -50,10 +52,10 @@ def compose_table(name: str, overrides: Sequence[str]) -> Sweep:
             raise UserError(f"{text!r} is no override; give group=option or group.key=value.")
         if text.partition("=")[0] == "experiments":
             raise UserError(f"{text}: the experiment is {name}, named before the overrides; plan one at a time.")
-    configs, n_jobs, retry_failed = compose_sweep([f"experiments={name}", *overrides])
+    configs, n_jobs, retry_failed, rerun = compose_sweep([f"experiments={name}", *overrides])
     if n_jobs < 1:
         raise UserError(f"hydra.launcher.n_jobs={n_jobs} must be at least 1.")
-    return Sweep(load_experiment(name), tuple(map(read_config, configs)), n_jobs, retry_failed)
+    return Sweep(load_experiment(name), tuple(map(read_config, configs)), n_jobs, retry_failed, rerun)
 
 
 def group_rows(sweep: Sweep) -> list[PlannedRow]:
@@ -90,7 +92,7 @@ def group_rows(sweep: Sweep) -> list[PlannedRow]:
         status, step = _progress(RunFolder(run_path(config.content)), config_hash(config.content))
         if status == "failed" and not sweep.retry_failed:
             found.failed += 1
-        elif status not in ("done", "diverged"):
+        elif status not in ("done", "diverged") or RunFolder(run_path(config.content)).runs_again(sweep.rerun):
             found.left.append(step)
     return list(rows.values())
 
