@@ -356,3 +356,27 @@ def test_neither_is_part_of_what_a_run_is(tmp_path):
     assert config_hash(tagged) == config_hash(plain)
     with pytest.raises(UserError, match="rerun"):
         freeze(compose([*RECONSTRUCTION, "rerun=null"]))
+
+
+@pytest.mark.parametrize(
+    ("file", "dirty"),
+    [("src/indexnet/resampling/mine.py", True), ("experiments/mine.yaml", True), ("notes.txt", False), (None, False)],
+)
+def test_a_file_that_git_does_not_know_makes_a_revision_dirty(tmp_path, file, dirty):
+    root = Path(__file__).resolve().parents[2]
+    code = root / "src" / "indexnet"
+    for name in ("core", "run"):
+        shutil.copytree(code / name, tmp_path / "src/indexnet" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "src/indexnet/__init__.py").touch()
+    (tmp_path / ".gitignore").write_text("__pycache__/\n")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "all"]):
+        subprocess.run([*git, *words], check=True)
+    if file is not None:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("x = 1\n")
+    asked = "from indexnet.run.record import git_revision; print(git_revision())"
+    env = {**os.environ, "PYTHONPATH": str(tmp_path / "src")}
+    said = subprocess.run([sys.executable, "-c", asked], env=env, capture_output=True, text=True, check=True).stdout
+    assert said.strip().endswith("-dirty") is dirty
+    assert len(said.strip().removesuffix("-dirty")) == 40
