@@ -110,3 +110,18 @@ def test_records_say_what_they_changed_and_where_they_were_measured(tmp_path):
     assert dict(facts(table))["Against the printed protocol"] == f"{batch}; {rate} (1 of 2 runs)"
     assert "Measured on validation data instead of test data: B." in table.warnings
     assert any("different devices (a CPU (1 threads), another CPU" in text for text in table.warnings)
+
+
+def test_code_that_has_changed_since_is_a_remark_and_a_fact(tmp_path):
+    changed = {"indexnet/resampling/base.py": "0" * 12}
+    for seed in (0, 1):
+        write_run(tmp_path, "a", seed, record({"psnr": 30.0}, code=changed, tags=["mine", "old"][: seed + 1]))
+    write_run(tmp_path, "b", 0, record({"psnr": 31.0}, code={"mine.py": "0" * 12}, code_before={"mine.py": ["1" * 12]}))
+    write_run(tmp_path, "b", 1, record({"psnr": 31.0}))  # of an earlier version
+    table = built(tmp_path, [row("a", "A"), row("b", "B")], [column(**PSNR)])
+    again = "`rerun=changed` does again what was made with other code."
+    assert f"A: indexnet/resampling/base.py has changed since; {again}" in table.warnings
+    assert f"B: mine.py changed while it ran; {again}" in table.warnings
+    found = dict(facts(table))
+    assert found["Code changed since"] == "indexnet/resampling/base.py (2 of 4 runs); mine.py (1 of 4 runs)"
+    assert found["Tags"] == "mine (2 of 4 runs); old (1 of 4 runs)"

@@ -193,7 +193,7 @@ def test_the_hash_ignores_where_results_go():
 
 def test_places_are_marked_in_the_schema():
     assert places() == {
-        *("paths", "logger", "plugins", "protocol", "changes", "uncut", "data.root", "data.cache"),
+        *("paths", "logger", "plugins", "tags", "protocol", "changes", "uncut", "data.root", "data.cache"),
         *("trainer.num_workers", "trainer.enable_progress_bar"),
     }
     assert is_place("paths.runs")

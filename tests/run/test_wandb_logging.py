@@ -27,9 +27,10 @@ from indexnet.run.wandb_logging import (
     run_id,
     settle_mode,
 )
-from indexnet.run.wandb_names import STEP, picture_key
+from indexnet.run.wandb_names import STEP, picture_key, validation_key
 from indexnet.sweep.launch import run_sweep
 from indexnet.sweep.pool import Job, outcome_before
+from run_support import prepare_run
 from wandb_offline import offline_runs, read_offline
 from wandb_runs import TINY, identity, loggers_of, loss_rows, prepare_tiny, record_of, start_wandb
 
@@ -307,7 +308,8 @@ def test_a_killed_run_of_two_processes_read_back(tmp_path):
     assert [step for step, _ in logged] == list(range(100))
     curve = [(row[STEP], row["train/loss"]) for row in found.history if "train/loss" in row]
     assert curve == logged  # every step once, whatever the killed process had on its way
-    assert found.step_metrics == {"*": STEP}
+    assert set(found.step_metrics.values()) == {STEP}
+    assert "*" in found.step_metrics
 
     assert found.summary["record"] == record
     for name, value in record["metrics"].items():
@@ -331,9 +333,87 @@ def test_a_killed_run_of_two_processes_read_back(tmp_path):
         head, *rows = csv.reader(lines)
     assert table["columns"] == head
     assert table["data"] == [[row[0], *map(float, row[1:])] for row in rows]
+    assert not (folder.path / "wandb" / ".temporary").exists()
     # the file system outside the run's folder stays as it was
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "runs"]
     assert not list((tmp_path / "home").rglob("*wandb*"))
+
+
+def test_the_summary_has_the_best_of_what_is_logged_while_training(tmp_path):
+    folder = prepare_tiny(tmp_path, "tags=[mine,first try]")
+    run = start_wandb(folder, "offline", 0, [])
+    for step, psnr, mae in ((1, 20.0, 0.5), (3, 26.0, 0.25), (5, 23.0, 0.75)):
+        run.log({"train/loss": 1.0, STEP: step})
+        run.log({validation_key("psnr"): psnr, validation_key("mae"): mae, STEP: step})
+    finish_run(run, folder, record_of("done"))
+    (path,) = offline_runs(folder.path)
+    found = read_offline(path)
+    assert found.run["tags"][-2:] == ["mine", "first try"]
+    curve = [(row[STEP], row["val/psnr"], row["val/mae"]) for row in found.history if "val/psnr" in row]
+    assert curve == [(1, 20.0, 0.5), (3, 26.0, 0.25), (5, 23.0, 0.75)]
+    assert found.step_metrics["val/psnr"] == STEP
+    assert found.summary["val/psnr"] == {"max": 26.0, "last": 23.0}
+    assert found.summary["val/mae"] == {"min": 0.25, "last": 0.75}
+
+
+def test_an_offline_run_with_rows_of_validation_goes_on_as_one_file(tmp_path):
+    folder = prepare_tiny(tmp_path)
+    rows = [*loss_rows([1, 3]), {"epoch": "0", "step": "2", "train/loss": "", "val/psnr": "20.0"}]
+    finish_run(start_wandb(folder, "offline", 0, []), folder, record_of("running"))
+    finish_run(start_wandb(folder, "offline", 4, rows), folder, record_of("done"))
+    (path,) = offline_runs(folder.path)
+    assert sorted(row[STEP] for row in read_offline(path).history) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["task=reconstruction", "resampling.family=m2o", "seed=3"], "reconstruction-indexnet-m2o-seed3"),
+        (["task=reconstruction", "resampling=carafe"], "reconstruction-carafe-seed0"),
+    ],
+)
+def test_a_single_run_has_a_name_that_says_what_it_is(tmp_path, words, name):
+    folder = prepare_run(tmp_path / "runs", *words, "logger=wandb")
+    run = start_wandb(folder, "offline")
+    assert (run.name, run.group, run.job_type) == (name, "reconstruction", "single")
+    finish_run(run, folder, record_of("running"))
+
+
+def test_a_run_that_is_done_again_is_another_run(tmp_path):
+    folder = prepare_tiny(tmp_path)
+    first = identity(folder)
+    write_json(folder.path / "record.json", record_of("done"))
+    with folder.lock():
+        folder.set_aside()
+    assert identity(folder) != first
+
+
+@pytest.mark.long
+def test_temporary_files_lie_in_the_runs_folder_and_go(tmp_path):
+    """Also those of a killed try, and of a run that fails."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    folder = prepare_tiny(tmp_path, "training.steps=100", "trainer.checkpoint_every=5", "logger.tensorboard=false")
+    temporary = folder.path / "wandb" / ".temporary"
+    process = _train(folder, TMPDIR=str(elsewhere))
+    _wait_for_step(folder, 6, process)
+    (killed,) = temporary.iterdir()
+    assert {path.name.partition("wandb-")[2] for path in killed.iterdir()} == {"media", "artifacts"}
+    process.kill()
+    process.communicate()
+    while folder.locked():
+        time.sleep(0.1)
+    assert killed.is_dir()
+    process = _train(folder, TMPDIR=str(elsewhere))
+    said = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, said
+    assert not temporary.exists()
+    failing = prepare_tiny(tmp_path, "logger.tensorboard=false", "optimizer.lr=1e30", "schedule=constant", "seed=1")
+    process = _train(failing, TMPDIR=str(elsewhere))
+    said = process.communicate(timeout=300)[0]
+    assert process.returncode == 5, said
+    assert not (failing.path / "wandb" / ".temporary").exists()
+    assert not list(elsewhere.rglob("*wandb*"))
 
 
 def test_a_run_that_cannot_log_online_has_not_failed(tmp_path, monkeypatch):

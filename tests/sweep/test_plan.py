@@ -172,6 +172,11 @@ def test_done_runs_are_not_left():
     again = compose_table("quickstart", [*words, "retry_failed=true", "hydra.launcher.n_jobs=3"])
     assert again.n_jobs == 3
     assert [(row.left, row.failed) for row in group_rows(again)] == [([2, 0, 0], 0), ([0], 0)]
+    anew = compose_table("quickstart", [*words, "rerun=true"])
+    assert [(row.left, row.failed) for row in group_rows(anew)] == [([2, 0, 0], 0), ([0, 0], 1)]
+    assert [(row.left, row.failed) for row in group_rows(compose_table("quickstart", [*words, "rerun=changed"]))] == [
+        ([2, 0, 0], 0), ([], 1),
+    ]  # fmt: skip
     other = compose_table("quickstart", [*words, "optimizer.lr=0.5"])
     with pytest.raises(UserError, match=r"seed=0 holds a run with another configuration"):
         group_rows(other)

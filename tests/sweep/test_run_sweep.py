@@ -234,6 +234,70 @@ def test_a_sweep_says_what_came_of_it(jobs, capsys):
     assert [len(each["runs"]) for each in read_requests(Path("runs/t/photos-paper"))] == [1, 3]
 
 
+def _other_code(folder: Path) -> None:
+    """Let a record be of other code than today's."""
+    content = json.loads((folder / "record.json").read_text())
+    (folder / "record.json").write_text(json.dumps({**content, "code": {"indexnet/resampling/base.py": "0" * 12}}))
+
+
+def _earlier(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("earlier/*"))
+
+
+def test_a_sweep_does_again_what_was_done_with_other_code(jobs, capsys):
+    configs = [_config("ok-1"), _config("ok-2"), _config("diverge")]
+    folders = [prepare(config).path for config in configs]
+    run_sweep(configs, get_launch=pretended)
+    for folder in (folders[0], folders[2]):
+        _other_code(folder)
+    capsys.readouterr()
+    outcomes = run_sweep(configs, get_launch=pretended)
+    assert [outcome.status for outcome in outcomes] == ["before", "before", "diverged"]
+    said = capsys.readouterr().out
+    changed = "indexnet/resampling/base.py has changed since"
+    assert f"(1 of 3): psnr 1.5; but {changed}\n" in said
+    assert "(2 of 3): psnr 1.5\n" in said
+    assert f"(before; {changed}: rerun=changed runs it again)" in said
+    assert "The code of a run that was done before has changed since: rerun=changed does it again\n" in said
+    asked = ["-m", "experiments=t", "rerun=changed"]
+    outcomes = run_sweep(configs, rerun="changed", arguments=asked, get_launch=pretended)
+    assert [outcome.status for outcome in outcomes] == ["done", "before", "diverged"]
+    assert "rerun=changed does again 2 finished runs, whose results are kept" in capsys.readouterr().out
+    assert [_earlier(folder) for folder in folders] == [["1"], [], ["1"]]
+    assert "0000" in (folders[0] / "earlier/1/record.json").read_text()
+    assert read_requests(Path("runs/t/photos-paper"))[-1]["arguments"] == ["-m", "experiments=t"]  # it goes on without
+
+
+def test_a_sweep_that_does_everything_again_goes_on_after_a_kill(jobs, capsys):
+    configs = [_config("ok-1"), _config("ok-2")]
+    folders = [prepare(config).path for config in configs]
+    run_sweep(configs, get_launch=pretended)
+
+    def killed(prepared, **options):
+        launch(prepared[:1], command=job_script)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(configs, rerun=True, get_launch=lambda: killed)
+    assert [RunFolder(folder).status() for folder in folders] == ["done", "new"]  # all set aside before any began
+    capsys.readouterr()
+    outcomes = run_sweep(configs, rerun=True, get_launch=pretended)
+    assert [outcome.status for outcome in outcomes] == ["before", "done"]
+    assert "rerun=true goes on where it was interrupted: done again already 1 of 2\n" in capsys.readouterr().out
+    assert [_earlier(folder) for folder in folders] == [["1"], ["1"]]
+    outcomes = run_sweep(configs, rerun=True, get_launch=pretended)  # that one had come to its end
+    assert [outcome.status for outcome in outcomes] == ["done", "done"]
+    assert [_earlier(folder) for folder in folders] == [["1", "2"], ["1", "2"]]
+
+
+def test_what_is_another_run_is_not_set_aside(jobs):
+    first = _config("ok-1")
+    run_sweep([first], get_launch=pretended)
+    with pytest.raises(UserError, match="holds a run with another configuration"):
+        run_sweep([_config("ok-0"), _config("ok-1", steps=2)], rerun=True, get_launch=pretended)
+    assert _earlier(prepare(first).path) == []
+
+
 def test_the_live_table_shows_the_running_jobs(jobs):
     import io
 

@@ -195,6 +195,29 @@ def test_the_command_that_goes_on(capsys):
     assert command["command"].endswith("retry_failed=true")
 
 
+def test_code_that_has_changed_since_is_named(capsys):
+    code = {"indexnet/resampling/base.py": "0" * 12, "not_here_any_more.py": "0" * 12}
+    _run("hin/seed=0", "done", metrics={"psnr": 1.0}, code=code)
+    _run("hin/seed=1", "done", metrics={"psnr": 1.0}, code=code)
+    _run("m2o/seed=0", "diverged", error="x", code_before={"mine.py": ["1" * 12]}, code={"mine.py": "0" * 12})
+    _run("m2o/seed=1", "done", metrics={"psnr": 1.0})  # of an earlier version
+    _run("carafe/seed=0", "failed", error="x", code=code)  # no result
+    _request(
+        [f"{row}/seed={seed}" for row in ("hin", "m2o") for seed in (0, 1)], "experiments=quickstart", "rows=hin,m2o"
+    )
+    found = _json(capsys)["settings"][0]
+    assert {f"{run['row']}/seed={run['seed']}": run["changed"] for run in found["runs"] if run["changed"]} == {
+        "hin/seed=0": ["indexnet/resampling/base.py"], "hin/seed=1": ["indexnet/resampling/base.py"],
+        "m2o/seed=0": ["mine.py"],
+    }  # fmt: skip
+    again = "indexnet train -m experiments=quickstart rows=hin,m2o rerun=changed"
+    assert found["reruns"] == [{"command": again, "directory": str(Path.cwd())}]
+    out = _status(capsys)
+    assert "code has changed since: hin/seed=0, hin/seed=1: indexnet/resampling/base.py\n" in out
+    assert "code has changed since: m2o/seed=0: mine.py\n" in out
+    assert f"This does again what ended with other code: {again}\n" in out
+
+
 def test_folders_without_notes_are_measured_by_the_table(capsys):
     _run("hin/seed=0", "done", metrics={"psnr": 1.0})
     _run("hin--optimizer.lr-0.1/seed=7", "done", metrics={"psnr": 1.0})

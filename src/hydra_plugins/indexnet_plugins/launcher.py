@@ -56,6 +56,7 @@ class FrozenLauncher(Launcher):
             job_titles(configs, job_overrides),
             fail_fast=own["fail_fast"],
             retry_failed=own["retry_failed"],
+            rerun=own["rerun"],
             arguments=sys.argv[1:],
             **({} if named is None else {"keep": lambda: named.keep(configs)}),
         )

@@ -85,9 +85,15 @@ class OptunaSweeper(sweeper.IndexnetSweeper):
             UserError: the command line asks for something that cannot be searched.
             SystemExit: some trials failed.
         """
+        from indexnet.core.errors import UserError
         from indexnet.sweep.launch import PARTLY
         from indexnet.sweep.search import run_search
 
+        if self.config.get("rerun") is True:
+            raise UserError(
+                "rerun=true does finished runs again, and a search keeps what its trials came to; give "
+                "hydra.sweeper.study=NAME for a new one, with rerun=changed where code has changed."
+            )
         overrides = OverridesParser.create(config_loader=self.context.config_loader).parse_overrides(arguments)
         space, fixed = read_request(overrides)
         search = self._search(space, fixed)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 HELP = "say where the sweep of an experiment stands, and which command goes on with it"
+_LISTED = 4  # runs that a line names
 _COLOURS = {"done": "green", "running": "cyan", "new": "dim", "failed": "red", "unreadable": "red"}
 
 
@@ -109,6 +110,7 @@ def _plain(experiment: Experiment, runs: Path, settings: Sequence[Setting]) -> d
                 "counts": each.counts(),
                 "runs": [dict(vars(run)) for run in each.runs],
                 "commands": [{"command": command, "directory": where} for command, where in each.commands],
+                "reruns": [{"command": command, "directory": where} for command, where in each.reruns],
             }
             for each in settings
         ],
@@ -133,6 +135,11 @@ def _show(experiment: Experiment, runs: Path, settings: Sequence[Setting]) -> No
     for run in first.runs:
         if run.reason:
             say(f"{STATUS_WORDS[run.status]}: {run.name}: {run.reason}")
+    for files, names in _changed(first).items():
+        more = f" and {len(names) - _LISTED} more" if names[_LISTED:] else ""
+        say(f"code has changed since: {', '.join(names[:_LISTED])}{more}: {', '.join(files)}")
+    for command, directory in first.reruns:
+        say(f"This does again what ended with other code{_at(directory)}: {command}")
     for each in settings:
         say(_summary(each))
     shown = {run.row.partition("--")[0] for run in first.runs}
@@ -142,11 +149,23 @@ def _show(experiment: Experiment, runs: Path, settings: Sequence[Setting]) -> No
     if first.at_work:
         say("A launcher is at work.")
     for command, directory in first.commands:
-        at = "" if Path(directory) == Path.cwd() else f" (in {directory})"
-        say(f"{'If it is stopped, this' if first.at_work else 'This'} goes on with it{at}: {command}")
+        say(f"{'If it is stopped, this' if first.at_work else 'This'} goes on with it{_at(directory)}: {command}")
     if not first.commands:
         more = "" if str(runs) == DEFAULT_RUNS else f" --runs {runs}"
         say(f"The table: indexnet report {experiment.name} --data {first.name}{more}")
+
+
+def _changed(setting: Setting) -> dict[tuple[str, ...], list[str]]:
+    """Return the names of runs by the source files that have changed since."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for run in setting.runs:
+        if run.changed:
+            found.setdefault(run.changed, []).append(run.name)
+    return found
+
+
+def _at(directory: str) -> str:
+    return "" if Path(directory) == Path.cwd() else f" (in {directory})"
 
 
 def _summary(setting: Setting) -> str:

@@ -38,8 +38,9 @@ options of each group (group=option), and what each of them sets: indexnet train
   --cfg job      show the composed configuration and stop (add --resolve)
   --hydra-help   Hydra's own help
 
-A finished run is not run again; a killed one goes on from its last checkpoint; one of a sweep that failed waits for
-retry_failed=true. Results: runs/ (paths.runs=DIR).
+A finished run is not run again, but with rerun=true, or with rerun=changed where its code has changed since; a killed
+one goes on from its last checkpoint; one of a sweep that failed waits for retry_failed=true. Results: runs/
+(paths.runs=DIR), found again by tags=[mine].
 
 exit codes: 0 all done; 2 a mistake in what was given, nothing done; 3 some runs failed or diverged, listed;
 4 a process of a run on several devices was killed, the same command goes on
@@ -72,22 +73,22 @@ def train(arguments: Sequence[str]) -> int:
 
     leave_task()
     with _own_folder(arguments):
-        from indexnet.run.config import compose_command_line, freeze
+        from indexnet.run.config import compose_command_line, freeze, sweep_options
 
         composed = compose_command_line(arguments)
         if not composed:  # a sweep, which its launcher has run, or a question about the configuration
             return 0
-        from indexnet.run.folder import prepare
         from indexnet.run.job import DIVERGED, run_job
-        from indexnet.sweep.launch import PARTLY
+        from indexnet.sweep.launch import PARTLY, end_rerun, prepare_jobs
 
         configs = [freeze(each) for each in composed]  # several: -m with a launcher in this process
-        folders = [prepare(config).path for config in configs]
+        jobs = prepare_jobs(configs, rerun=sweep_options(composed[0])["rerun"])
         codes = []
-        for folder, config in zip(folders, configs, strict=True):
+        for job, config in zip(jobs, configs, strict=True):
             # on several devices, the other processes are started by repeating the command of the first
             alone = read_config(config).trainer.processes == 1
-            codes.append(run_job(folder) if alone else run_job_process(folder))
+            codes.append(run_job(job.folder) if alone else run_job_process(job.folder))
+        end_rerun(jobs)
     return PARTLY if DIVERGED in codes else max(codes)
 
 

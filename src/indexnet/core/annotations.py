@@ -83,7 +83,8 @@ def _words(annotation: Any) -> Iterator[str]:
         yield "null"
     elif (origin or annotation) in _LISTS:
         kinds = dict.fromkeys(word for each in arguments if each is not ... for word in _words(each))
-        many = " or ".join(f"{kind.partition(' ')[2]}s" for kind in kinds if " " in kind)
+        nouns = [kind.partition(" ")[2].partition(" of ") for kind in kinds if " " in kind]
+        many = " or ".join(f"{noun}s{of}{rest}" for noun, of, rest in nouns)
         yield f"a list of {many}" if many else "a list"
     elif (origin or annotation) in (dict, Mapping):
         yield "a mapping"

@@ -153,8 +153,7 @@ def load_plugins(names: Any = (), source: str = "the key plugins") -> frozenset[
     if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(name, str) for name in given):
         raise UserError(f"{source} must be a list of modules, such as plugins=[my_operators]; got {names!r}.")
     found = {point.module: f"the entry point {point.name!r}" for point in _entry_points()}
-    listed = os.environ.get(VARIABLE, "").split(",")
-    found |= {name.strip(): f"the variable {VARIABLE}" for name in listed if name.strip()}
+    found |= dict.fromkeys(listed_plugins(), f"the variable {VARIABLE}")
     found |= dict.fromkeys(given, source)
     for name, where in found.items():
         if name not in _plugins:
@@ -165,6 +164,11 @@ def load_plugins(names: Any = (), source: str = "the key plugins") -> frozenset[
                 _plugins.discard(name)
                 raise
     return frozenset(_plugins)
+
+
+def listed_plugins() -> list[str]:
+    """Return the plugins that the variable names."""
+    return [name.strip() for name in os.environ.get(VARIABLE, "").split(",") if name.strip()]
 
 
 @functools.cache  # every installed package is looked at

@@ -111,6 +111,8 @@ def run_warnings(rows: Sequence[TableRow], columns: Sequence[Column]) -> Iterabl
     validated = [row.label for row, run in finished if run.record.split == VALIDATION]
     if validated:
         yield f"Measured on validation data instead of test data: {_some(validated)}."
+    for remark, labels in _grouped((run.record.code_remark() or None, row) for row, run in finished).items():
+        yield f"{_some(labels)}: {remark}; `rerun=changed` does again what was made with other code."
     devices = dict.fromkeys(run.record.device for _, run in finished if run.record.device)
     if len(devices) > 1:
         yield f"The runs were made on different devices ({', '.join(devices)}), so their samples/s are not comparable."
@@ -159,8 +161,13 @@ def facts(table: Table) -> list[tuple[str, str]]:
     batch = distinct((run.record.training.get("batch_size") for run in runs), "batch {}")
     changes = table.protocol.changes
     changed = f"changed: {joined(*changes)}" if changes else ""
-    recorded = Counter(str(change) for run in runs for change in run.record.changes)
-    against = [text if n == len(runs) else f"{text} ({n} of {len(runs)} runs)" for text, n in recorded.items()]
+
+    def counted(texts: Iterable[str]) -> str:
+        found = Counter(texts).items()
+        return "; ".join(text if n == len(runs) else f"{text} ({n} of {len(runs)} runs)" for text, n in found)
+
+    against = counted(str(change) for run in runs for change in run.record.changes)
+    changed_code = counted(name for run in runs for name in run.record.changed_code())
     days = sorted(run.record.finished[:10] for run in runs if run.record.finished)
     seconds = [value for run in runs if (value := run.record.number("wall_time_s")) is not None]
     versions = [
@@ -174,12 +181,14 @@ def facts(table: Table) -> list[tuple[str, str]]:
         ("Budget", table.runs.budget + (f" ({full})" if table.runs.budget == FULL_BUDGET else "")),
         ("Protocol", changed if len(changes) <= 2 else f"{len(changes)} settings changed, named below the table"),
         ("Training", joined(steps, batch)),
-        ("Against the printed protocol", "; ".join(against)),
+        ("Against the printed protocol", against),
         ("Seeds", ", ".join(map(str, table.seeds))),
         ("Runs finished", f"{table.done} of {table.expected}"),
         ("Hardware", distinct(run.record.device for run in runs)),
         ("Measured on", " to ".join(dict.fromkeys([days[0], days[-1]])) if days else ""),
         ("Time", f"{sum(seconds) / 60:.1f} min of run time in all" if seconds else ""),
         ("Versions", joined(*versions)),
+        ("Code changed since", changed_code),
+        ("Tags", counted(str(tag) for run in runs for tag in run.record.tags)),
     ]
     return [(name, text) for name, text in found if text]

@@ -203,7 +203,7 @@ def sweep_options(config: DictConfig) -> dict[str, Any]:
         UserError: one does not resolve. (The types are checked in the configuration of every run.)
     """
     found: dict[str, Any] = {"task": config.hydra.runtime.choices.get("task")}
-    for key in ("plugins", "fail_fast", "retry_failed", "seed", "paths.runs"):
+    for key in ("plugins", "fail_fast", "retry_failed", "rerun", "seed", "paths.runs"):
         try:
             value = OmegaConf.select(config, key)
         except OmegaConfBaseException as error:
@@ -345,8 +345,6 @@ def freeze(cfg: DictConfig) -> dict[str, Any]:
     plain = without_sweep(to_plain(cfg))
     load_plugins(plain.get("plugins"))
     config = settle(plain)
-    if not config.get("plugins"):  # as configurations were frozen before there were any
-        config.pop("plugins", None)
     if printed := _as_printed(config, plain):
         config["protocol"] = printed_settings(printed[0])
         with contextlib.suppress(UserError):  # today's file may not suit this data set: then nothing is known

@@ -39,7 +39,7 @@ from indexnet.run.loggers import create_loggers
 from indexnet.run.parts import Parts, build_parts, describe, load_weights
 from indexnet.run.processes import started_here
 from indexnet.run.record import Record, skipped_files, write_rows
-from indexnet.run.resume import find_checkpoint, read_checkpoint
+from indexnet.run.resume import find_checkpoint, note_code, read_checkpoint
 from indexnet.run.schema import config_hash
 from indexnet.run.trainer_options import check_gpus, does_nothing, lightning_arguments
 from indexnet.tasks.gallery import write_gallery
@@ -83,6 +83,9 @@ def execute(
     task, steps, workers = parts.task, parts.steps, worker_count(settings.num_workers)
     progress = callbacks.Progress(folder.path / "progress.json", steps, training.batch_size, since)
     resume, start, ended = find_checkpoint(folder, config_hash(config.content), settle=process_rank() == 0)
+    if process_rank() == 0:
+        note_code(record, config, start)
+        record.write(folder.path)  # a killed run leaves it, too
     skipped = callbacks.SkippedFiles()
     every = checkpoint_interval(settings.checkpoint_every, steps)
     initial = None if config.ckpt_path is None or resume else load_weights(task, Path(config.ckpt_path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,17 @@ from typing import Any, Literal
 import yaml
 
 from indexnet.core.errors import UserError
-from indexnet.core.files import atomic_write
+from indexnet.core.files import atomic_write, disk_full_as_sentence
 from indexnet.core.locks import HeldError, exclusive, held
 from indexnet.run.record import Record, RecordError, Status
-from indexnet.run.schema import TrainingConfig, config_hash, flatten, is_place, with_trainer
+from indexnet.run.schema import Rerun, TrainingConfig, config_hash, flatten, is_place, with_trainer
 from indexnet.run.trainer_options import with_present_names
+
+EARLIER = "earlier"
+"""The folder, in that of a run, of its earlier results: ``earlier/1/``, ``earlier/2/``, ..."""
+_MOVING = ".moving"  # what the name of such a folder ends with until all has come
+_AGAIN = ".again"  # a file in it, until the command has ended that had the run done again
+_STAYS = ("config.yaml", ".lock", EARLIER)
 
 
 def run_path(config: Mapping[str, Any]) -> Path:
@@ -43,7 +50,10 @@ def sweep_path(config: Mapping[str, Any]) -> Path:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One run's folder: ``config.yaml``, ``record.json``, ``per_image.csv``, ``checkpoints/``, logs, ``pictures/``."""
+    """One run's folder: ``config.yaml``, ``record.json``, ``per_image.csv``, ``checkpoints/``, logs, ``pictures/``.
+
+    What the run came to before it was done again lies in ``earlier/<n>/``.
+    """
 
     path: Path
 
@@ -92,6 +102,74 @@ class RunFolder:
         """Return the path of the checkpoint that was best in validation."""
         return self.path / "checkpoints" / "best.ckpt"
 
+    def runs_again(self, rerun: Rerun) -> bool:
+        """Whether a run has ended, ``done`` or ``diverged``, and is to be done again.
+
+        Args:
+            rerun: ``"changed"``: where its code has changed; True: in any case, but not where the same was asked for
+                and did not come to its end, see :meth:`set_aside`.
+
+        Raises:
+            RecordError: its record cannot be read.
+        """
+        if rerun is False:
+            return False
+        record = self.record()
+        if record is None or record.status not in ("done", "diverged"):
+            return False
+        return bool(record.changed_code()) if rerun == "changed" else not self.done_again()
+
+    def done_again(self) -> bool:
+        """Whether a command has set the results aside and not ended yet, see :meth:`end_rerun`."""
+        return any((file.parent / "record.json").is_file() for file in self._again())
+
+    def set_aside(self) -> None:
+        """Move the results of a run that has ended into ``earlier/<n>/``, all but ``config.yaml``, which is copied.
+
+        Hold the folder's lock. The record moves first: a kill before leaves the run as it was, one after it a run that
+        is new, whose :meth:`settle` moves the rest.
+
+        Raises:
+            UserError: a file cannot be moved; DiskFullError where there is no room.
+        """
+        self.settle()
+        earlier = self.path / EARLIER
+        number = max((int(path.name) for path in earlier.glob("*") if path.name.isdigit()), default=0) + 1
+        moving = earlier / f"{number}{_MOVING}"
+        try:
+            with disk_full_as_sentence(moving):
+                atomic_write(moving / "config.yaml", (self.path / "config.yaml").read_bytes())
+                (moving / _AGAIN).touch()
+                os.replace(self.path / "record.json", moving / "record.json")
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be set aside ({error.strerror}); check its permissions.") from error
+        self.settle()
+
+    def settle(self) -> None:
+        """End a :meth:`set_aside` that was killed; hold the folder's lock."""
+        for moving in (self.path / EARLIER).glob(f"*{_MOVING}"):
+            if not (moving / "record.json").is_file():
+                continue  # nothing has been moved: the results are still in their place
+            for name in sorted(os.listdir(self.path)):
+                if name not in _STAYS:
+                    target = moving / name
+                    while target.exists():
+                        target = target.with_name(f"{target.name}~")
+                    os.replace(self.path / name, target)
+            os.replace(moving, moving.with_suffix(""))
+
+    def end_rerun(self) -> None:
+        """Note that the command has ended that had the run done again: the next ``rerun=true`` does it once more."""
+        for file in self._again():
+            file.unlink(missing_ok=True)
+
+    def _again(self) -> list[Path]:
+        return list((self.path / EARLIER).glob(f"*/{_AGAIN}"))
+
+    def earlier_count(self) -> int:
+        """Return how many earlier results have been set aside."""
+        return sum((path / "record.json").is_file() for path in (self.path / EARLIER).glob("*"))
+
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder for this process; the kernel lets go when the process ends, however it ends.
@@ -133,6 +211,9 @@ def prepare(config: Mapping[str, Any]) -> RunFolder:
                 f"{folder.path} holds a run with another configuration ({difference(there, config)}); "
                 "give paths.runs=ANOTHER_FOLDER, or move or delete that folder."
             )
+        if any((folder.path / EARLIER).glob(f"*{_MOVING}")):
+            with contextlib.suppress(HeldError), folder.lock():
+                folder.settle()
         try:
             _check_files(folder, there, config)
             if there == config or folder.status() == "done":

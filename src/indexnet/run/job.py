@@ -45,6 +45,7 @@ def run_job(path: Path) -> int:
     if process_rank() != 0:  # of several: the first holds the lock and writes the record
         return _run_further_process(folder, config)
     with folder.lock():
+        folder.settle()
         if folder.status() in ("done", "diverged"):
             return _finished(folder, before=True)
         code = _run_first_process(folder, config)
@@ -82,6 +83,7 @@ def first_record(config: Config) -> Record:
             if used[key][1] != value
         ],
         split=config.split,
+        tags=list(config.tags),
         versions=versions(),
         git=git_revision(),
         config_hash=config_hash(config.content),
@@ -104,6 +106,7 @@ def _run_first_process(folder: RunFolder, config: Config) -> int:
     earlier, record = folder.record(), first_record(config)
     if earlier is not None:  # killed or failed; this try goes on
         record.started = earlier.started or record.started
+        record.code, record.code_before = earlier.code, earlier.code_before
         record.wall_time_s = max(earlier.wall_time_s or 0.0, read_progress(path).get("elapsed_s", 0.0))
     for left in path.rglob(f".*{PART}"):  # of a try that was killed while it wrote
         left.unlink()
@@ -216,9 +219,13 @@ def _finished(folder: RunFolder, before: bool = False) -> int:
     record = folder.record()
     assert record is not None
     if record.status == "diverged":
-        print(f"indexnet: {folder.path}: {record.error}.", file=sys.stderr)
+        remark = record.code_remark() if before else ""
+        changed = f" But {remark}: rerun=changed does it again." if remark else ""
+        print(f"indexnet: {folder.path}: {record.error}.{changed}", file=sys.stderr)
         return DIVERGED
-    print(f"{'done before' if before else 'done'}: {folder.path}, measured on {record.test_count} images:")
+    changed = f"; but {remark}: rerun=changed does it again" if before and (remark := record.code_remark()) else ""
+    said = "done before" if before else "done"
+    print(f"{said}: {folder.path}, measured on {record.test_count} images{changed}:")
     for name, value in record.metrics.items():
         print(f"  {_result(name, value)}")
     return 0

@@ -19,6 +19,7 @@ from typing import Any, Literal, Self, TypeGuard, get_args
 from indexnet.core.annotations import fits
 from indexnet.core.errors import UserError
 from indexnet.core.files import atomic_write, read_json, write_json
+from indexnet.core.sources import changed_files
 
 SCHEMA = 1
 """Version of the records that this program writes, and the newest that it reads."""
@@ -26,6 +27,8 @@ SCHEMA = 1
 Status = Literal["running", "done", "failed", "diverged"]
 
 _NULLABLE = ("experiment", "row", "label", "git", "error")  # written as null; other fields without a value are left out
+_UNSAID = ("tags", "code", "code_folders", "code_before")  # left out where they are empty
+_LISTED = 3  # files that a sentence names
 _PACKAGES = ("indexnet", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "hydra-core", "numpy")
 
 
@@ -67,6 +70,10 @@ class Record:
         training, resampling: these groups of the configuration.
         batch: ``global`` batch, ``devices``, ``accumulate``, ``per_device``, and the ``printed`` global batch or None.
         changes: in which of the printed settings the run differs, a sentence each.
+        tags: the person's own.
+        code: digests of the source files that it ran, by name, and ``code_folders``, where plugins of the person's own
+            lie, see :class:`indexnet.core.sources.Sources`; empty where an earlier version made the record.
+        code_before: of files that changed between the tries of the run, the digests of earlier tries, oldest first.
         split: what it was measured on, ``test`` or ``validation``.
         metrics: by name; None for one that nothing could be measured for.
         versions: of Python and packages.
@@ -104,10 +111,14 @@ class Record:
     resampling: dict[str, Any] = field(default_factory=dict)
     batch: dict[str, Any] = field(default_factory=dict)
     changes: list[str] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)
     split: str = "test"
     metrics: dict[str, float | None] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     git: str | None = None
+    code: dict[str, str] = field(default_factory=dict)
+    code_folders: dict[str, str] = field(default_factory=dict)
+    code_before: dict[str, list[str]] = field(default_factory=dict)
     config_hash: str | None = None
     started: str | None = None
     pid: int | None = None
@@ -176,7 +187,32 @@ class Record:
         found = asdict(self, dict_factory=lambda items: {k: v for k, v in items if v is not None or k in _NULLABLE})
         if self.data.name is None:
             del found["data"]
+        for key in _UNSAID:
+            if not found[key]:
+                del found[key]
         return found
+
+    def changed_code(self) -> list[str]:
+        """Return the names of the source files that have changed since the run, or while it ran."""
+        folders = {top: folder for top, folder in self.code_folders.items() if isinstance(folder, str)}
+        return list(dict.fromkeys((*changed_files(self.code, folders), *self.code_before)))
+
+    def code_remark(self) -> str:
+        """Say which source files have changed since the run, or while it ran; "" where none has, or nothing is known.
+
+        ``indexnet/resampling/indexnet.py has changed since``
+        """
+        changed = self.changed_code()
+        during = [name for name in changed if name in self.code_before]
+        parts = [
+            f"{_listed(names)} {verb if len(names) == 1 else verbs}"
+            for names, verb, verbs in (
+                ([name for name in changed if name not in during], "has changed since", "have changed since"),
+                (during, "changed while it ran", "changed while it ran"),
+            )
+            if names
+        ]
+        return "; ".join(parts)
 
     def metrics_line(self) -> str:
         """Return the metrics in one line, as a person reads them."""
@@ -187,6 +223,11 @@ class Record:
         """Return the finite number of a field, None where there is none."""
         value = getattr(self, name)
         return float(value) if is_number(value) else None
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = names if len(names) <= _LISTED else [*names[: _LISTED - 1], f"{len(names) - _LISTED + 1} more files"]
+    return " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
 
 
 def is_number(value: object) -> TypeGuard[float]:
@@ -236,7 +277,11 @@ def versions() -> dict[str, str]:
 
 
 def git_revision() -> str | None:
-    """Return the revision of the checkout that runs, with ``-dirty`` where it has changes; None outside a checkout."""
+    """Return the revision of the checkout that runs; None outside a checkout.
+
+    It ends with ``-dirty`` where a file differs from it, or where git does not know a file of the code, the
+    configuration or the experiments.
+    """
     root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
         return None
@@ -247,7 +292,9 @@ def git_revision() -> str | None:
         ).stdout.strip()
 
     try:
-        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        new = git("ls-files", "--others", "--exclude-standard", "--", "src", "conf", "experiments")
+        return git("rev-parse", "HEAD") + ("-dirty" if changed or new else "")
     except (OSError, subprocess.SubprocessError):
         return None
 

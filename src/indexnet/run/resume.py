@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from, and its step, where the last one may be damaged."""
+"""How a run goes on: from which checkpoint, where the last one may be damaged, and with which code."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from indexnet.core.console import tell
 from indexnet.core.errors import UserError
 from indexnet.core.files import atomic_write, read_json, write_json
+from indexnet.core.registry import listed_plugins
+from indexnet.core.sources import OWN, Sources, read_sources
 from indexnet.run.folder import RunFolder, difference
-from indexnet.run.schema import config_hash
+from indexnet.run.record import Record
+from indexnet.run.schema import Config, config_hash
 
 BROKEN = ".broken"
 """What is added to the name of a damaged checkpoint."""
@@ -131,6 +135,63 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
         return None
     good = isinstance(used[0], int) and isinstance(used[1], dict) and isinstance(used[2], dict)
     return checkpoint if good else None
+
+
+_DECIDE = ("resampling", "networks", "tasks", "data", "metrics", "losses")
+"""Rooms whose code decides what a run comes to; but for what only shows or exports it."""
+_SHOW = ("tasks.contact_sheet", "tasks.export_module", "tasks.gallery", "tasks.visualization", "data.io.progress")
+
+
+def code_of(config: Config) -> Sources:
+    """Return the sources that decide what a run comes to: of its parts, and of a person's plugins.
+
+    Of this package these are the modules that define its task and metrics, network, encoder, operator and data set, and
+    what they import from the rooms of such things. Of plugins they are the modules that ``plugins`` and the variable
+    name, those that define a part of the run, and what these import from their own folder.
+
+    Raises:
+        UserError: a part is not known.
+    """
+    from indexnet.data.base import get_data
+    from indexnet.data.matting.pipelines.base import PIPELINES
+    from indexnet.metrics.base import METRICS
+    from indexnet.networks import get_network
+    from indexnet.resampling import get_resampling
+    from indexnet.tasks import get_task
+
+    task, metrics = get_task(config.task["name"]), METRICS.classes()
+    parts: list[type[Any]] = [task, *(metrics[name] for name in task.metric_names if name in metrics)]
+    parts += [get_network(config.network["name"]), get_resampling(config.resampling["name"])]
+    parts += [get_data(config.data["name"])]
+    if (pipeline := PIPELINES.classes().get(str(config.data.get("pipeline")))) is not None:
+        parts.append(pipeline)
+    encoder = [f"{OWN}.networks.encoders.encoder"] if config.encoder.get("name") is not None else []
+    modules = [*encoder, *(part.__module__ for part in parts), *(config.plugins or ()), *listed_plugins()]
+    return read_sources(modules, _decides)
+
+
+def _decides(module: str) -> bool:
+    inner = module.removeprefix(f"{OWN}.")
+    return inner.partition(".")[0] in _DECIDE and inner not in _SHOW
+
+
+def note_code(record: Record, config: Config, start: int) -> None:
+    """Record the code that a run goes on with, and say where an earlier try had another.
+
+    Args:
+        record: of the run, with the code of its earlier tries.
+        config: its frozen configuration.
+        start: optimizer steps that are done already; without any, nothing is left of an earlier try.
+    """
+    found = code_of(config)
+    if start == 0:
+        record.code_before = {}
+    changed = [name for name, before in record.code.items() if start and found.digests.get(name) != before]
+    for name in changed:
+        record.code_before.setdefault(name, []).append(record.code[name])
+    record.code, record.code_folders = found.digests, found.folders
+    if changed:
+        tell(f"{', '.join(changed)} changed since this run began; it goes on, and its record says so")
 
 
 def _check_owner(path: Path, there: Mapping[str, Any], folder: RunFolder, digest: str) -> None:

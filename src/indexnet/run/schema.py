@@ -33,6 +33,7 @@ Count = Annotated[int, Rule("an integer of at least 0", lambda value: value >= 0
 PositiveNumber = Annotated[float, Rule("a positive number", lambda value: value > 0)]
 NonNegative = Annotated[float, Rule("a number of at least 0", lambda value: value >= 0)]
 Text = Annotated[str, Rule("a text", lambda value: value.strip() != "" and "\0" not in value)]
+Tag = Annotated[str, Rule("a text of at most 64 characters", lambda value: 0 < len(value.strip()) == len(value) <= 64)]
 Options = Mapping[str, Any]
 
 Every = Annotated[
@@ -49,6 +50,8 @@ _PLACE = {"place": True}
 _LATER = {"later": True}
 """Marks a field that earlier versions did not have: at its default it is left out of configurations and hashes."""
 
+Rerun = Literal["changed"] | bool
+"""Which finished runs are done again: all, none, or those whose code has changed."""
 Mode = Literal["auto", "online", "offline", "disabled"]
 MODES: tuple[str, ...] = typing.get_args(Mode)
 
@@ -178,6 +181,7 @@ class Config:
     test_checkpoint: Literal["last", "best"] = field(default="last", metadata=_LATER)
     ckpt_path: Text | None = field(default=None, metadata=_LATER)
     plugins: Sequence[Text] | None = field(default=(), metadata=_PLACE)
+    tags: Sequence[Tag] = field(default=(), metadata=_PLACE)
     protocol: Options = field(default_factory=dict, metadata=_PLACE)
     changes: Sequence[Sequence[str]] = field(default=(), metadata=_PLACE)
     uncut: Options = field(default_factory=dict, metadata=_PLACE)  # what the budget has cut, as it was, by dotted key
@@ -186,13 +190,14 @@ class Config:
 
 @dataclass(frozen=True)
 class SweepConfig:
-    """The keys that say which runs a sweep makes and how it goes on; no part of a frozen configuration."""
+    """The keys that say which runs a command makes and how they go on; no part of a frozen configuration."""
 
     rows: Sequence[Text] | Text | None
     seeds: Sequence[Count] | Count | None
     fail_fast: bool
     retry_failed: bool
     sweep: Text | None = None
+    rerun: Rerun = False
 
 
 SETTLED = ("protocol", "changes", "uncut", "budget.max_seconds")

@@ -61,8 +61,8 @@ def without_sweep(plain: dict[str, Any]) -> dict[str, Any]:
             raise UserError(f"{key}=... selects runs of a sweep; give -m too.")
     if plain.pop("sweep", None) is not None:
         raise UserError("sweep=NAME names a sweep; give -m too, or leave it out.")
-    for key in ("fail_fast", "retry_failed"):
-        del plain[key]
+    for key in ("fail_fast", "retry_failed", "rerun"):
+        plain.pop(key, None)
     return plain
 
 
@@ -134,8 +134,9 @@ def _settle_auto(config: dict[str, Any]) -> None:
 def _reduce(config: dict[str, Any]) -> None:
     """Apply the budget's caps, settle how the trainer's options are spelled, and drop what is empty."""
     config["trainer"] = settle_trainer(config["trainer"])
-    if not config.get("plugins"):
-        config.pop("plugins", None)
+    for key in ("plugins", "tags"):
+        if not config.get(key):
+            config.pop(key, None)
     budget, uncut = read_config(config).budget, {}
     for group, key, most in (
         ("training", "batch_size", budget.max_batch_size),

@@ -6,6 +6,7 @@ resumed job continues its own.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import csv
 import hashlib
@@ -27,11 +28,23 @@ from indexnet.core.registry import unknown_name
 from indexnet.run.folder import RunFolder
 from indexnet.run.record import Record
 from indexnet.run.schema import MODES
-from indexnet.run.wandb_names import PER_IMAGE, RECORD, STEP, metric_key, picture_key, printed_key, setting_tag
+from indexnet.run.wandb_names import (
+    LOSS,
+    PER_IMAGE,
+    RECORD,
+    STEP,
+    metric_key,
+    picture_key,
+    printed_key,
+    setting_tag,
+    validation_key,
+)
 
 _ALIASES = {"dryrun": "offline", "run": "online", "shared": "online"}  # what WANDB_MODE may say as well
 _EXIT_CODES = {"done": 0, "failed": 1, "diverged": 5}
 _INTERRUPTED = 255  # W&B calls it killed
+_TEMPORARY = ".temporary"  # in the folder of W&B's files
+_made: list[Path] = []  # what wandb made when it was imported, and uses until the process ends
 _FINISH_TIMEOUT = 60  # seconds to wait for uploads at the end of a run, unless WANDB_FINISH_TIMEOUT says another
 
 
@@ -80,8 +93,12 @@ def _need_wandb() -> None:
 
 
 def run_id(folder: RunFolder, digest: str, data_root: str | None) -> str:
-    """Return the id of the folder's W&B run: 16 hexadecimal digits from its configuration's hash and where it lies."""
-    parts = (digest, str(data_root), str(folder.path.resolve()))
+    """Return the id of the folder's W&B run: 16 hexadecimal digits from its configuration's hash and where it lies.
+
+    A run that is done again is another one.
+    """
+    again = folder.earlier_count()
+    parts = (digest, str(data_root), str(folder.path.resolve()), *([str(again)] if again else []))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
@@ -137,9 +154,12 @@ def start_run(
         UnusableError: wandb is missing, or the mode is ``online`` and the server cannot be used.
     """
     _need_wandb()
-    import wandb
-
+    for left in (folder.path / "wandb" / _TEMPORARY).glob("*"):  # of a try that was killed; nobody else is at work here
+        if left.name != str(os.getpid()):
+            shutil.rmtree(left, ignore_errors=True)
     with _environment(folder.path):
+        import wandb
+
         mode = _usable_mode(mode)
         identity = run_id(folder, str(record.config_hash), content["data"].get("root"))
         whole = start == 0 or (rows is not None and _are_whole(rows, start))
@@ -151,6 +171,7 @@ def start_run(
             for old in (folder.path / "wandb").glob(f"offline-run-*-{identity}"):
                 shutil.rmtree(old)
         row, experiment, printed = record.row, record.experiment, printed_values(record.experiment, record.row)
+        single = "-".join(filter(None, [record.task, *(record.resampling.get(key) for key in ("name", "family"))]))
         printed = {printed_key(key): value for key, value in printed.items()}
         settings = wandb.Settings(
             silent=True,
@@ -164,7 +185,7 @@ def start_run(
         try:
             run = wandb.init(
                 project=project,
-                name=f"{row or record.resampling['name']}-seed{record.seed}",
+                name=f"{row or single}-seed{record.seed}",
                 id=identity,
                 dir=str(folder.path),
                 group=experiment or record.task,
@@ -185,6 +206,8 @@ def start_run(
             raise _offline_instead(f"W&B does not take the run ({_line(error)})") from error
         run.define_metric(STEP)
         run.define_metric("*", step_metric=STEP, step_sync=True)
+        for metric, best in _best(str(record.task)).items():
+            run.define_metric(validation_key(metric), step_metric=STEP, step_sync=True, summary=f"{best},last")
         run.summary.update({key: value for key, value in printed.items() if isinstance(value, float)})
         _log_again(run, rows or ())
     where = f"{run.url}" if mode == "online" else f"offline; `wandb sync {folder.path / 'wandb'}` uploads it"
@@ -195,7 +218,17 @@ def start_run(
 def _tags(record: Record) -> list[str]:
     data, budget = str(record.data.name), str(record.budget)
     names = (str(record.task), record.resampling["name"], budget, data, setting_tag(data, budget))
-    return list(dict.fromkeys((*(record.experiment.split("/") if record.experiment else ()), *names)))
+    return list(dict.fromkeys((*(record.experiment.split("/") if record.experiment else ()), *names, *record.tags)))
+
+
+def _best(task: str) -> dict[str, str]:
+    """Return for each metric of a task which of its values is the best, ``min`` or ``max``."""
+    from indexnet.run.experiment import known_metrics
+    from indexnet.tasks import get_task
+
+    facts = known_metrics()
+    names = [name for name in get_task(task).metric_names if name in facts]
+    return {name: "max" if facts[name].higher_is_better else "min" for name in names}
 
 
 def _usable_mode(mode: str) -> str:
@@ -235,11 +268,11 @@ def _line(error: Exception) -> str:
 
 
 def _are_whole(rows: Sequence[Mapping[str, str]], start: int) -> bool:
-    """Return whether rows are all that was logged before a step: one in so many steps, from the beginning to there.
+    """Return whether rows are all that was logged before a step: the loss at one in so many, from the beginning on.
 
     They are not where an earlier try had no CSV logger.
     """
-    steps = sorted({int(row["step"]) for row in rows})
+    steps = sorted({int(row["step"]) for row in rows if row.get(LOSS)})
     gaps = [after - before for before, after in itertools.pairwise([-1, *steps, start - 1])]
     return bool(steps) and len(set(gaps[:-1])) == 1 and gaps[-1] < gaps[0]
 
@@ -310,7 +343,11 @@ def _log_results(run: Any, folder: RunFolder, record: Mapping[str, Any]) -> None
 
 @contextlib.contextmanager
 def _environment(folder: Path) -> Iterator[None]:
-    """Let wandb write below the run's folder only, and leave no variable of its own behind: other jobs may follow."""
+    """Let wandb write below the run's folder only, and leave no variable of its own behind: other jobs may follow.
+
+    It makes temporary folders when it is imported, for pictures and tables on their way, which it removes only where
+    the process ends in peace. They lie there, too.
+    """
 
     def variables() -> dict[str, str]:
         return {key: value for key, value in os.environ.items() if key.startswith("WANDB_")}
@@ -321,9 +358,28 @@ def _environment(folder: Path) -> Iterator[None]:
     os.environ["WANDB_SILENT"] = "true"
     for name, place in (("DATA", ".data"), ("ARTIFACT", ".artifacts"), ("CACHE", ".cache")):
         os.environ[f"WANDB_{name}_DIR"] = str(own / place)
+    temporary = own / _TEMPORARY / str(os.getpid())
+    if not temporary.is_dir():
+        temporary.mkdir(parents=True)
+        atexit.register(_remove, temporary)
+    for path in _made:  # as the folder may be gone that the first run of this process had
+        path.mkdir(parents=True, exist_ok=True)
+    tempdir, tempfile.tempdir = tempfile.tempdir, str(temporary)
     try:
+        if "wandb" not in sys.modules:
+            import wandb  # noqa: F401
+
+            _made.extend(temporary.iterdir())
         yield
     finally:
+        tempfile.tempdir = tempdir
         for key in variables():
             del os.environ[key]
         os.environ.update(before)
+
+
+def _remove(temporary: Path) -> None:
+    """Remove a process's temporary folder, and what it lies in where that is empty."""
+    shutil.rmtree(temporary, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        temporary.parent.rmdir()

@@ -18,6 +18,11 @@ def metric_key(metric: str) -> str:
     return f"test/{metric}"
 
 
+def validation_key(metric: str) -> str:
+    """Return the name of a metric on the validation split while training goes on: ``val/psnr``."""
+    return f"val/{metric}"
+
+
 def printed_key(cell: str) -> str:
     """Return the name of a printed number of the run's row: ``printed/psnr``, ``printed/params``."""
     return f"printed/{cell}"

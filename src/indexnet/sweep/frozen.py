@@ -19,7 +19,7 @@ from indexnet.run.config import (
     sweep_options,
     to_plain,
 )
-from indexnet.run.schema import Positive, check_value
+from indexnet.run.schema import Positive, Rerun, check_value
 from indexnet.run.settle import settled_before, without_sweep
 from indexnet.sweep.named import NamedSweep, asked_jobs
 
@@ -43,12 +43,12 @@ def frozen_jobs(
     return _frozen(job_overrides, lambda overrides: compose_job(config, context, overrides))
 
 
-def compose_sweep(overrides: Sequence[str]) -> tuple[list[dict[str, Any]], int, bool, NamedSweep | None]:
+def compose_sweep(overrides: Sequence[str]) -> tuple[list[dict[str, Any]], int, bool, Rerun, NamedSweep | None]:
     """Compose and freeze the runs that ``indexnet train -m`` would make of the same overrides; nothing is written.
 
     Returns:
         The frozen configurations in the sweep's order, how many runs go on at a time, whether failed ones are tried
-        again, and the sweep itself where it has a name.
+        again, which finished ones are done again, and the sweep itself where it has a name.
 
     Raises:
         UserError: what ``indexnet train -m`` would refuse as well.
@@ -63,7 +63,7 @@ def compose_sweep(overrides: Sequence[str]) -> tuple[list[dict[str, Any]], int, 
             named.check(configs, lambda planned: _frozen(planned, compose))
     launcher = base.hydra.launcher  # that of a cluster has no n_jobs: all runs at a time, on one device each
     n_jobs = launcher.n_jobs if "n_jobs" in launcher else 1
-    return configs, jobs_at_a_time(base, n_jobs), own["retry_failed"] is True, named
+    return configs, jobs_at_a_time(base, n_jobs), own["retry_failed"] is True, own["rerun"], named
 
 
 def jobs_at_a_time(config: DictConfig, n_jobs: int | None) -> int:

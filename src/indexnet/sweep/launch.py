@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from indexnet.core.console import tell
 from indexnet.core.errors import UserError
 from indexnet.core.files import read_json, write_json
 from indexnet.core.locks import exclusive
-from indexnet.run.folder import prepare, run_path, sweep_path
-from indexnet.run.schema import read_config
-from indexnet.sweep.pool import Job, Outcome, launch, outcome_before
+from indexnet.run.folder import EARLIER, RunFolder, prepare, run_path, sweep_path
+from indexnet.run.record import RecordError
+from indexnet.run.schema import Rerun, read_config
+from indexnet.sweep.pool import Job, Outcome, launch, needs_process
 
 PARTLY = 3
 """Exit code: some of what was asked for has no result; all the rest has."""
@@ -26,6 +28,7 @@ _KEPT = 20
 def prepare_jobs(
     configs: Sequence[Mapping[str, Any]],
     titles: Sequence[str] | None = None,
+    rerun: Rerun = False,
     before_new: Callable[[], object] = lambda: None,
 ) -> list[Job]:
     """Create the folders of frozen configurations, all or none.
@@ -33,17 +36,14 @@ def prepare_jobs(
     Args:
         configs: one for each job.
         titles: what tells the jobs apart; default their rows or folders.
+        rerun: which finished runs are done again: their results are set aside, those of all before any job starts, so
+            that an interrupted command goes on like any other.
         before_new: called once those that exist fit, before any is created.
 
     Raises:
-        UserError: two jobs have the same folder, or a folder holds a run with another configuration.
+        UserError: two jobs have the same folder, a folder holds a run with another configuration, or another process
+            is at work in one whose results are to be set aside.
     """
-    for typed in map(read_config, configs):
-        if not isinstance(typed.trainer.devices, int):
-            raise UserError(
-                f"trainer.devices={typed.trainer.devices} chooses GPUs, and a sweep gives each run its own; give "
-                f"trainer.devices={typed.trainer.local_devices}, and CUDA_VISIBLE_DEVICES=... for all of them."
-            )
     paths = [run_path(config) for config in configs]
     for index, path in enumerate(paths):
         if path in paths[:index]:
@@ -58,12 +58,45 @@ def prepare_jobs(
         for config, is_new in zip(configs, new, strict=True):
             if is_new is wanted:
                 prepare(config)
+    _set_aside(configs, rerun)
     jobs = []
     for index, (typed, path) in enumerate(zip(map(read_config, configs), paths, strict=True)):
         title = titles[index] if titles else typed.experiment.row or path.name
         devices, cpu = typed.trainer.local_devices, typed.trainer.accelerator == "cpu"
         jobs.append(Job(path.resolve(), title, typed.seed, devices, cpu))
     return jobs
+
+
+def _set_aside(configs: Sequence[Mapping[str, Any]], rerun: Rerun) -> None:
+    if rerun is False:
+        return
+    count = kept = 0
+    for config in configs:
+        folder = RunFolder(run_path(config))
+        with contextlib.suppress(RecordError):  # said where it is run
+            if folder.runs_again(rerun):
+                with folder.lock():
+                    if folder.runs_again(rerun):
+                        folder.set_aside()
+                        count += 1
+                prepare(config)  # loggers, workers and places may be others this time
+            elif rerun is True and folder.status() in ("done", "diverged"):
+                kept += 1
+    said = "true" if rerun is True else rerun
+    if count:
+        many = f"{count} finished runs, whose results are" if count > 1 else "a finished run, whose results are"
+        tell(f"rerun={said} does again {many} kept in {EARLIER}/ of {'their folders' if count > 1 else 'its folder'}")
+    if kept:
+        tell(f"rerun=true goes on where it was interrupted: done again already {kept} of {len(configs)}")
+
+
+def end_rerun(jobs: Sequence[Job]) -> None:
+    """Note that a command has come to its end, where it has: then ``rerun=true`` would do the runs once more."""
+    folders = [RunFolder(job.folder) for job in jobs]
+    with contextlib.suppress(RecordError):
+        if all(folder.status() in ("done", "diverged", "failed") for folder in folders):
+            for folder in folders:
+                folder.end_rerun()
 
 
 def _of_tables(configs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -86,7 +119,7 @@ def hold_tables(configs: Sequence[Mapping[str, Any]]) -> Iterator[None]:
         yield
 
 
-def check_wandb(configs: Sequence[Mapping[str, Any]], retry_failed: bool) -> None:
+def check_wandb(configs: Sequence[Mapping[str, Any]], retry_failed: bool, rerun: Rerun = False) -> None:
     """Refuse a W&B that the jobs which are left to run want and cannot use, before the first of them starts.
 
     Raises:
@@ -97,7 +130,7 @@ def check_wandb(configs: Sequence[Mapping[str, Any]], retry_failed: bool) -> Non
     modes = set()
     for config in configs:
         logger = read_config(config).logger
-        if logger.wandb and outcome_before(Job(run_path(config), "", 0), retry_failed) is None:
+        if logger.wandb and needs_process(Job(run_path(config), "", 0), retry_failed, rerun):
             modes.add(settle_mode(logger.mode))
     for mode in sorted(modes):
         check_use(mode)
@@ -110,6 +143,7 @@ def run_sweep(
     n_jobs: int = 1,
     fail_fast: bool = False,
     retry_failed: bool = False,
+    rerun: Rerun = False,
     arguments: Sequence[str] = (),
     keep: Callable[[], str] = lambda: "",
     get_launch: Callable[[], Callable[..., list[Outcome]]] = lambda: launch,
@@ -122,6 +156,7 @@ def run_sweep(
         n_jobs: at a time.
         fail_fast: stop everything at the first job that fails.
         retry_failed: run those again that failed before.
+        rerun: run those again that have ended: True all, ``"changed"`` those whose code has changed.
         arguments: of the command that asks for all this, which :func:`read_requests` gives back; empty: unknown.
         keep: writes down what the sweep is, once nothing is in the way, and returns what to say of it.
         get_launch: returns what runs the prepared jobs and waits for them; called before any is prepared.
@@ -136,17 +171,24 @@ def run_sweep(
 
     if n_jobs < 1:
         raise UserError(f"hydra.launcher.n_jobs={n_jobs} must be at least 1.")
+    for typed in map(read_config, configs):
+        if not isinstance(typed.trainer.devices, int):
+            raise UserError(
+                f"trainer.devices={typed.trainer.devices} chooses GPUs, and a sweep gives each run its own; give "
+                f"trainer.devices={typed.trainer.local_devices}, and CUDA_VISIBLE_DEVICES=... for all of them."
+            )
     folders = sorted({sweep_path(config) for config in configs})
     said: list[str] = []
-    check_wandb(configs, retry_failed)
+    check_wandb(configs, retry_failed, rerun)
     with hold_tables(configs):
         run = get_launch()
-        jobs = prepare_jobs(configs, titles, lambda: said.append(keep()))
+        jobs = prepare_jobs(configs, titles, rerun, lambda: said.append(keep()))
         note_request(configs, arguments)
         announce(configs, n_jobs, said)
         started = time.monotonic()
         with create_view(len(jobs), n_jobs) as view:
             outcomes = run(jobs, n_jobs=n_jobs, fail_fast=fail_fast, retry_failed=retry_failed, view=view)
+        end_rerun(jobs)
     summarize(outcomes, folders, time.monotonic() - started)
     return outcomes
 
@@ -164,7 +206,7 @@ def note_request(configs: Sequence[Mapping[str, Any]], arguments: Sequence[str])
     for config in _of_tables(configs):
         path = run_path(config)
         runs.setdefault(sweep_path(config), []).append(f"{path.parent.name}/{path.name}")
-    kept = [text for text in arguments if not text.startswith("retry_failed=")]
+    kept = [text for text in arguments if not text.startswith(("retry_failed=", "rerun="))]
     for folder, names in runs.items():
         request = {"arguments": kept, "directory": str(Path.cwd()), "runs": names}
         before = read_requests(folder)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from indexnet.core.errors import UserError
 from indexnet.core.paths import DEFAULT_RUNS
-from indexnet.run.schema import Config, TrainingConfig, config_hash, read_config
+from indexnet.run.schema import Config, Rerun, TrainingConfig, config_hash, read_config
 from indexnet.sweep.plan_estimate import PlannedRow
 
 if TYPE_CHECKING:
@@ -28,12 +28,14 @@ class Sweep:
         configs: frozen, one for each run, in the sweep's order.
         n_jobs: runs at a time.
         retry_failed: whether runs that failed before are tried again.
+        rerun: which finished runs are done again.
     """
 
     experiment: Experiment
     configs: tuple[Config, ...]
     n_jobs: int
     retry_failed: bool
+    rerun: Rerun = False
 
 
 def compose_table(name: str, overrides: Sequence[str]) -> Sweep:
@@ -63,11 +65,11 @@ def compose_table(name: str, overrides: Sequence[str]) -> Sweep:
             raise UserError(f"{text!r} is no override; give group=option or group.key=value.")
         if key_of(text) == "experiments":
             raise UserError(f"{text}: the experiment is {name}, named before the overrides; plan one at a time.")
-    configs, n_jobs, retry_failed, named = compose_sweep(words)
+    configs, n_jobs, retry_failed, rerun, named = compose_sweep(words)
     if n_jobs < 1:
         raise UserError(f"hydra.launcher.n_jobs={n_jobs} must be at least 1.")
     table = load_experiment(name) if named is None else named.experiment(configs)
-    return Sweep(table, tuple(map(read_config, configs)), n_jobs, retry_failed)
+    return Sweep(table, tuple(map(read_config, configs)), n_jobs, retry_failed, rerun)
 
 
 def group_rows(sweep: Sweep) -> list[PlannedRow]:
@@ -105,7 +107,7 @@ def group_rows(sweep: Sweep) -> list[PlannedRow]:
         status, step = _progress(RunFolder(run_path(config.content)), config_hash(config.content))
         if status == "failed" and not sweep.retry_failed:
             found.failed += 1
-        elif status not in ("done", "diverged"):
+        elif status not in ("done", "diverged") or RunFolder(run_path(config.content)).runs_again(sweep.rerun):
             found.left.append(step)
     return list(rows.values())
 

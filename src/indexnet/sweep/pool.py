@@ -30,6 +30,7 @@ from indexnet.run.processes import (
     visible_gpus,
 )
 from indexnet.run.record import Record, RecordError, read_progress
+from indexnet.run.schema import Rerun
 
 _POLL = 0.05
 _GRACE = 10.0
@@ -71,7 +72,7 @@ class Outcome:
         status: ``done`` now or ``before``; ``diverged``; ``failed``; ``stopped`` (never started, or stopped with the
             sweep).
         seconds: wall time of its process.
-        reason: why there is no result, one line.
+        reason: why there is no result, one line; of a run that was done before, what of its code has changed since.
     """
 
     job: Job
@@ -227,13 +228,23 @@ def outcome_before(job: Job, retry_failed: bool) -> Outcome | None:
         return None
     reason = one_line(record.error or "")
     if record.status == "done":
-        return Outcome(job, "before")
+        return Outcome(job, "before", reason=record.code_remark())
     if record.status == "diverged":  # deterministic: it would again
-        return Outcome(job, "diverged", reason=f"{reason} (before; delete {job.folder} to run it again)")
+        remark = record.code_remark()
+        again = f"{remark}: rerun=changed" if remark else "rerun=true"
+        return Outcome(job, "diverged", reason=f"{reason} (before; {again} runs it again)")
     if record.status == "failed" and not retry_failed:
         reason = f"failed before: {reason or 'without a reason'}; retry_failed=true tries again"
         return Outcome(job, "failed", reason=reason)
     return None
+
+
+def needs_process(job: Job, retry_failed: bool, rerun: Rerun) -> bool:
+    """Whether a job that is about to be prepared will need a process."""
+    with contextlib.suppress(RecordError):
+        if RunFolder(job.folder).runs_again(rerun):
+            return True
+    return outcome_before(job, retry_failed) is None
 
 
 def _is_free(job: Job, deadline: float) -> bool:

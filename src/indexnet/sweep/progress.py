@@ -98,6 +98,13 @@ def metrics_line(folder: Path) -> str:
         return ""
 
 
+def outcome_line(outcome: Outcome) -> str:
+    """Return what there is to say of a job that has ended, in one line: its metrics, or why it has none."""
+    if outcome.status not in ("done", "before"):
+        return outcome.reason
+    return "; but ".join(filter(None, [metrics_line(outcome.job.folder), outcome.reason]))
+
+
 def _steps(running: Running) -> tuple[str, str, str, str]:
     """Return what to show as step, loss, last validation and time left."""
     progress = running.progress()
@@ -133,7 +140,7 @@ class PlainView(View):
     def ended(self, outcome: Outcome) -> None:
         self.ends += 1
         job = outcome.job
-        what = metrics_line(job.folder) if outcome.status in ("done", "before") else outcome.reason
+        what = outcome_line(outcome)
         took = f" in {duration(outcome.seconds)}" if outcome.seconds else ""
         said = f"{_WORDS[outcome.status]:8s} {job.title} seed={job.seed}{took} ({self.ends} of {self.total}): {what}"
         say(self.console, said)
@@ -201,8 +208,7 @@ class LiveView(View):
             table.add_column(heading, justify="right", no_wrap=True)
         table.add_column("")
         for outcome in self.outcomes[-_SHOWN:]:
-            good = outcome.status in ("done", "before")
-            what = metrics_line(outcome.job.folder) if good else outcome.reason
+            what = outcome_line(outcome)
             words = Text(f"{_WORDS[outcome.status]}  {what}", style=_COLOURS[outcome.status])
             table.add_row(Text(outcome.job.title), str(outcome.job.seed), "", "", "", "", words)
         for each in self.running:
@@ -237,6 +243,9 @@ def summarize(outcomes: Sequence[Outcome], folders: Sequence[Path], seconds: flo
         parts[0] += f" ({counts['before']} before)"
     parts += [f"{counts[status]} {status}" for status in ("failed", "diverged", "stopped") if counts[status]]
     tell(f"{', '.join(parts)}, in {duration(seconds)}: {', '.join(map(str, folders))}")
+    if changed := sum(outcome.status == "before" and outcome.reason != "" for outcome in outcomes):
+        runs = "a run that was done before" if changed == 1 else f"{changed} runs that were done before"
+        tell(f"The code of {runs} has changed since: rerun=changed does {'it' if changed == 1 else 'them'} again")
     for outcome in outcomes:
         if outcome.status in ("failed", "diverged", "stopped"):
             job = outcome.job

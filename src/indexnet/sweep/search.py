@@ -139,7 +139,9 @@ def describe(values: Range) -> str:
 def _is_place(override: str) -> bool:
     """Whether an override says where and how runs go, not what they are: a study goes on whatever it is."""
     key = override.partition("=")[0].lstrip("+~")
-    return key in ("fail_fast", "retry_failed") or (is_place(key) and key != "plugins")  # in every study's name so far
+    if key == "plugins":  # in every study's name so far
+        return False
+    return is_place(key) or key in ("fail_fast", "retry_failed", "rerun")
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from indexnet.core.errors import UserError
 from indexnet.core.locks import held
@@ -48,6 +48,7 @@ class RunState:
         step: optimizer steps that it has come to; of an interrupted run, those that it goes on from.
         steps: of the whole run.
         eta_s: seconds that training still takes, as the run itself estimates.
+        changed: source files that have changed since the run, or while it ran; of one that has ended.
     """
 
     row: str
@@ -58,6 +59,7 @@ class RunState:
     step: int | None = None
     steps: int | None = None
     eta_s: float | None = None
+    changed: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -74,6 +76,7 @@ class Setting:
         runs: of every row and seed that was asked for or is there; in the table's order.
         at_work: whether a launcher is at work there.
         commands: those that go on with what has no result, and the folder that each was given in.
+        reruns: those that do again what ended with code that has changed since.
         changed: when a run last changed, seconds since the epoch; 0 where there is none.
     """
 
@@ -82,6 +85,7 @@ class Setting:
     at_work: bool
     commands: tuple[tuple[str, str], ...]
     changed: float
+    reruns: tuple[tuple[str, str], ...] = ()
 
     def counts(self) -> dict[str, int]:
         """Return how many runs stand where, in the order of a summary; only what there is."""
@@ -136,19 +140,37 @@ def _setting(folder: Path, experiment: Experiment) -> Setting:
     states = tuple(read_state(there.get(name, folder / name), column) for name in sorted(names, key=place))
     open_runs = {state.name for state in states if state.status not in ("done", "diverged")}
     failed = {state.name for state in states if state.status == "failed"}
-    commands: list[tuple[str, str]] = []
-    left = set(open_runs)
-    for request in reversed(requests):  # a newer command often asks for what an older one did, and more
-        if left & set(request["runs"]):
-            left -= set(request["runs"])
-            more = ["retry_failed=true"] if failed & set(request["runs"]) else []
-            commands.append((shlex.join(["indexnet", "train", *request["arguments"], *more]), request["directory"]))
-    if not requests and open_runs:
-        commands.append((_guess(folder, experiment), str(Path.cwd())))
+    guess = _guess(folder, experiment)
+    commands = _commands(requests, open_runs, guess, "retry_failed=true", failed)
+    stale = {state.name for state in states if state.changed}
+    reruns = _commands(requests, stale, guess, "rerun=changed", stale)
     at_work = False
     with contextlib.suppress(UserError):  # a file system without locks: nobody can be
         at_work = held(folder / LOCK)
-    return Setting(folder.name, states, at_work, tuple(commands), _changed(there.values()))
+    return Setting(folder.name, states, at_work, tuple(commands), _changed(there.values()), tuple(reruns))
+
+
+def _commands(
+    requests: Sequence[Mapping[str, Any]], runs: set[str], guess: str, option: str, where: set[str]
+) -> list[tuple[str, str]]:
+    """Return the commands that asked for runs, with the folder that each was given in, newest first.
+
+    Args:
+        requests: all that were given, oldest first; a newer one often asks for what an older one did, and more.
+        runs: names of runs.
+        guess: the command where none is known.
+        option: is added to some of these commands.
+        where: runs; to those that asked for one of them.
+    """
+    found, left = [], set(runs)
+    for request in reversed(requests):
+        if left & set(request["runs"]):
+            left -= set(request["runs"])
+            more = [option] if where & set(request["runs"]) else []
+            found.append((shlex.join(["indexnet", "train", *request["arguments"], *more]), str(request["directory"])))
+    if not requests and runs:
+        found.append((f"{guess} {option}" if where else guess, str(Path.cwd())))
+    return found
 
 
 def _guess(folder: Path, experiment: Experiment) -> str:
@@ -171,6 +193,8 @@ def read_state(folder: Path, column: str) -> RunState:
     """
     run = read_run(folder)
     state = RunState(run.row, run.seed, run.status)
+    if run.status in ("done", "diverged"):
+        state = replace(state, changed=tuple(run.record.changed_code()))
     if run.status == "done":
         return replace(state, metric=_metric(run.record.metrics, column))
     if run.status == "unreadable":
