@@ -22,7 +22,7 @@ from indexnet.run.folder import prepare, run_path
 from indexnet.run.job import run_job
 from indexnet.run.schema import TrainerConfig, config_hash, read_config
 from indexnet.run.trainer_options import OWN, PASSED, REFUSED, RENAMED, lightning_arguments, settle_trainer, table
-from indexnet.sweep.launch import prepare_jobs
+from indexnet.sweep.launch import run_sweep
 from run_support import RECONSTRUCTION, losses, prepare_run, same, weights
 
 SHORT = [*RECONSTRUCTION, "training.steps=2", "data.test_count=3"]
@@ -308,5 +308,5 @@ def test_the_docs_have_the_table():
 def test_a_sweep_gives_each_run_its_own_gpus(tmp_path):
     config = _frozen("trainer.devices=[0,1]", f"paths.runs={tmp_path}")
     with pytest.raises(UserError, match=r"trainer\.devices=\[0, 1\] chooses GPUs.*CUDA_VISIBLE_DEVICES"):
-        prepare_jobs([config])
+        run_sweep([config], ["a"])
     assert not list(tmp_path.iterdir())

@@ -108,6 +108,11 @@ class Dataset(TorchDataset[Sample], ABC):
                 change.
         """
 
+    @property
+    def one_size(self) -> bool:
+        """Whether all samples are of one size, so that several make a batch."""
+        return True
+
     @abstractmethod
     def name(self, index: int) -> str:
         """Return the name of one sample: unique in the split, fit for a file name."""
@@ -176,6 +181,10 @@ class Subset(Dataset):
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    @property
+    def one_size(self) -> bool:
+        return self.base.one_size
 
     def _at(self, index: int) -> int:
         self._check_index(index)

@@ -44,6 +44,10 @@ class HeldOut(Dataset):
     def __len__(self) -> int:
         return len(self.part)
 
+    @property
+    def one_size(self) -> bool:
+        return self.part.one_size
+
     def name(self, index: int) -> str:
         return self.part.name(index)
 

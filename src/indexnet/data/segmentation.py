@@ -172,6 +172,10 @@ class LabelledImages(Dataset):
     def __len__(self) -> int:
         return len(self.pairs)
 
+    @property
+    def one_size(self) -> bool:
+        return self.split == "train"
+
     def name(self, index: int) -> str:
         self._check_index(index)
         return self.pairs[index].image.stem

@@ -52,6 +52,10 @@ class RemadeTrimaps(Dataset):
     def __len__(self) -> int:
         return len(self.inner)
 
+    @property
+    def one_size(self) -> bool:
+        return self.inner.one_size
+
     def name(self, index: int) -> str:
         return self.inner.name(index)
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, DistributedSampler, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from indexnet.core.errors import UserError
@@ -36,7 +36,10 @@ ORDER, SAMPLE = 0x0DE2, 0x5A3D
 
 
 class Keyed(TorchDataset[dict[str, Any]]):
-    """A data set whose items are asked for by (epoch, index) and drawn from their own random stream."""
+    """A data set whose items are asked for by (epoch, index) and drawn from their own random stream.
+
+    An index alone means epoch 0.
+    """
 
     def __init__(self, dataset: Dataset, seed: int) -> None:
         self.dataset, self.seed = dataset, seed
@@ -44,8 +47,8 @@ class Keyed(TorchDataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, key: Key) -> dict[str, Tensor | str]:
-        epoch, index = key
+    def __getitem__(self, key: Key | int) -> dict[str, Tensor | str]:
+        epoch, index = key if isinstance(key, tuple) else (0, key)
         return self.dataset.sample(index, np.random.default_rng((SAMPLE, self.seed, epoch, index)))
 
 
@@ -103,6 +106,73 @@ class StepStream(Sampler[list[Key]]):
                 yield keys[k * part : (k + 1) * part][self.rank :: self.world]
 
 
+class EpochSampler(DistributedSampler[Key]):
+    """The keys of one process's training samples, epoch after epoch, for anybody's ``DataLoader`` and ``Trainer``.
+
+    In an epoch each sample is asked for at most once; what does not fill a last batch is left out, other samples each
+    time. Where a sampler begins follows from the batches that are done, so that nothing needs to be skipped or saved.
+    Lightning leaves a ``DistributedSampler`` as it is, and would put one of its own in the place of any other.
+
+    Args:
+        dataset: what is sampled.
+        batch_size: samples of a batch in this process.
+        seed: of the order.
+        rank: of this process, below ``world``.
+        world: number of processes; each gets its part of the samples of ``batch_size * world``.
+        done: gives the batches that are done when an iterator is made; None: those before the epoch of ``set_epoch``.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        seed: int,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        done: Callable[[], int] | None = None,
+    ) -> None:
+        super().__init__(dataset, world, rank)
+        self.batch_size, self.seed, self.done = batch_size, seed, done
+        self.batches = len(dataset) // (batch_size * world)
+        """Batches of an epoch."""
+
+    def __len__(self) -> int:
+        return self.batches * self.batch_size
+
+    def __iter__(self) -> Iterator[Key]:
+        first = self.epoch * self.batches if self.done is None else self.done()
+        count, size = len(self.dataset), self.batch_size * self.num_replicas  # type: ignore[arg-type]
+        last, order = -1, np.empty(0, np.int64)
+        for batch in range(first, first + self.batches):
+            epoch, place = divmod(batch, self.batches)
+            if epoch != last:
+                last, order = epoch, np.random.default_rng((ORDER, self.seed, epoch)).permutation(count)
+            for index in order[place * size : (place + 1) * size][self.rank :: self.num_replicas].tolist():
+                yield epoch, index
+
+
+class ShareSampler(DistributedSampler[int]):
+    """One process's share of a split, in order: over all processes every sample exactly once.
+
+    Args:
+        dataset: the split.
+        rank: of this process, below ``world``.
+        world: number of processes.
+        limit: take the first samples only, so many; None: all.
+    """
+
+    def __init__(self, dataset: Dataset, rank: int = 0, world: int = 1, limit: int | None = None) -> None:
+        super().__init__(dataset, world, rank, shuffle=False)
+        self.share = range(rank, len(dataset) if limit is None else min(limit, len(dataset)), world)
+
+    def __len__(self) -> int:
+        return len(self.share)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.share)
+
+
 _HELD_OUT = 0.1
 """Share of the training split that is held out where nothing else is said."""
 
@@ -144,11 +214,14 @@ def worker_count(setting: int | str) -> int:
     return 0 if cores() <= 2 else min(8, cores() - 1)
 
 
-def train_loader(dataset: Dataset, stream: StepStream, workers: int) -> DataLoader[dict[str, Any]]:
-    """Build the loader of a training stream."""
+def train_loader(dataset: Dataset, stream: StepStream | EpochSampler, workers: int) -> DataLoader[dict[str, Any]]:
+    """Build the loader of a training stream, or of epochs."""
+    sampling: dict[str, Any] = {"batch_sampler": stream}
+    if isinstance(stream, EpochSampler):
+        sampling = {"sampler": stream, "batch_size": stream.batch_size}
     return DataLoader(
         Keyed(dataset, stream.seed),
-        batch_sampler=stream,
+        **sampling,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_start_worker,
@@ -158,14 +231,14 @@ def train_loader(dataset: Dataset, stream: StepStream, workers: int) -> DataLoad
 def evaluation_loader(
     dataset: Dataset, batch_size: int, workers: int, *, rank: int = 0, world: int = 1, limit: int | None = None
 ) -> DataLoader[dict[str, Any]]:
-    """Build the loader of a test set: each rank its share, every sample exactly once."""
-    count = len(dataset) if limit is None else min(limit, len(dataset))
-    keys = [(0, index) for index in range(rank, count, world)]
-    batches: Sequence[list[Key]] = [keys[i : i + batch_size] for i in range(0, len(keys), batch_size)]
+    """Build the loader of a test set: each rank its share, every sample exactly once; one by one where sizes differ."""
+    share = ShareSampler(dataset, rank, world, limit)
+    batch_size = batch_size if dataset.one_size else 1
     return DataLoader(
         Keyed(dataset, 0),
-        batch_sampler=batches,
-        num_workers=workers if len(batches) > workers else 0,
+        batch_size=batch_size,
+        sampler=share,
+        num_workers=workers if -(-len(share) // batch_size) > workers else 0,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_start_worker,
     )

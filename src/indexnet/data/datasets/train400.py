@@ -171,6 +171,10 @@ class GrayImages(Dataset):
     def __len__(self) -> int:
         return len(self.files)
 
+    @property
+    def one_size(self) -> bool:
+        return False
+
     def name(self, index: int) -> str:
         self._check_index(index)
         return self.files[index].stem

@@ -92,6 +92,10 @@ class MattingFiles(Dataset):
     def __len__(self) -> int:
         return len(self.triples)
 
+    @property
+    def one_size(self) -> bool:
+        return False
+
     def name(self, index: int) -> str:
         self._check_index(index)
         return self.triples[index].name

@@ -89,6 +89,10 @@ class FixedComposites(Dataset):
     def __len__(self) -> int:
         return len(self.pairs)
 
+    @property
+    def one_size(self) -> bool:
+        return False
+
     def name(self, index: int) -> str:
         self._check_index(index)
         return self.pairs[index].name
