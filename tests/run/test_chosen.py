@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import csv
+import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 
 from indexnet.cli import main
 from indexnet.core.errors import UserError
 from indexnet.run.config import compose, freeze
 from indexnet.run.job import run_job
 from indexnet.run.schema import config_hash
-from resume_support import ended_as, forks, result_of, start
-from run_support import MATTING, RECONSTRUCTION, prepare_run
+from indexnet.tasks.base import Task
+from resume_support import forks, result_of, start
+from run_support import MATTING, RECONSTRUCTION, prepare_run, same, weights
 
 
 def _frozen(words):
@@ -118,33 +123,53 @@ REAL = {
     "adamw-cosine": ["optimizer=adamw", "optimizer.no_decay_norms_and_biases=true", "optimizer.weight_decay=0.1",
                      "schedule=cosine", "schedule.warmup=0.4"],
     "lamb-onecycle": ["optimizer=lamb", "schedule=onecycle", "schedule.cycle_momentum=true"],
+    "lion-plateau": ["optimizer=lion", "schedule=plateau", "schedule.patience=0", "schedule.threshold=10",
+                     "schedule.warmup=2", "training.validate_every=2"],
 }  # fmt: skip
+validates = pytest.mark.skipif(
+    Task.validation_step is pl.LightningModule.validation_step, reason="tasks do not validate while they train"
+)
 
 
 @forks
 @pytest.mark.long
-@pytest.mark.parametrize("name", REAL)
-def test_a_killed_run_keeps_its_rates(name, tmp_path):
-    import os
-    import signal
-
-    from indexnet.tasks.base import Task
-
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [("adamw-cosine", "training_step"), ("lamb-onecycle", "training_step"),
+     pytest.param("lion-plateau", "training_step", marks=validates),
+     pytest.param("lion-plateau", "validation_step", marks=validates)],
+)  # fmt: skip
+def test_a_killed_run_keeps_its_rates(name, step, tmp_path):
     words = [word for word in RECONSTRUCTION if not word.startswith("schedule")]
-    words += [*REAL[name], "trainer.checkpoint_every=2", "optimizer.lr=0.01"]
+    words += [
+        *REAL[name],
+        "trainer.checkpoint_every=2",
+        "optimizer.lr=0.01",
+        "training.steps=8",
+        "callbacks=lr_monitor",
+    ]
     whole, cut = prepare_run(tmp_path / "whole", *words), prepare_run(tmp_path / "cut", *words)
     assert run_job(whole.path) == 0
 
     def arm():
-        plain, count = Task.training_step, iter(range(100))
+        plain, count = getattr(Task, step), iter(range(100))
 
         def deadly(self, *arguments):
-            if next(count) == 4:
+            if next(count) == (4 if step == "training_step" else 2):
                 os.kill(os.getpid(), signal.SIGKILL)
             return plain(self, *arguments)
 
-        Task.training_step = deadly
+        setattr(Task, step, deadly)
 
     assert result_of(start(cut, arm)) == -signal.SIGKILL
     assert run_job(cut.path) == 0
-    ended_as(whole, cut)
+    assert same(weights(whole), weights(cut))
+    assert whole.record().metrics == cut.record().metrics
+    assert _rates(whole) == _rates(cut)
+    assert len({value for *_, value in _rates(whole)}) > 2
+
+
+def _rates(folder):
+    with (folder.path / "csv" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return [(key, row["step"], row[key]) for row in rows for key in row if key.startswith("lr-") and row[key]]
