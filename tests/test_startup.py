@@ -71,3 +71,28 @@ def test_a_torchmetrics_that_cannot_do_without_is_imported_plainly(tmp_path):
 @pytest.mark.parametrize("code", ["import indexnet", "import indexnet.run.fit"])
 def test_the_library_leaves_imports_alone(tmp_path, code):
     run(f"import sys; {code}; assert not [each for each in sys.meta_path if '_startup' in str(each)]", tmp_path)
+
+
+def test_the_package_offers_its_names_when_they_are_asked_for(tmp_path):
+    run(
+        "import sys, indexnet\n"
+        "offered = {'DataModule', 'create_network', 'create_resampling', 'create_task', 'load'}\n"
+        "assert offered | {'__version__'} <= set(dir(indexnet))\n"
+        "assert not {'torch', 'numpy', 'pytorch_lightning'} & set(sys.modules)\n"
+        "assert not hasattr(indexnet, 'create_netwrok') and 'torch' not in sys.modules\n"
+        "from indexnet import create_resampling\n"
+        "assert 'pytorch_lightning' not in sys.modules\n"
+        "import indexnet.resampling, indexnet.run.datamodule, indexnet.tasks\n"
+        "assert indexnet.create_resampling is create_resampling is indexnet.resampling.create_resampling\n"
+        "assert indexnet.DataModule is indexnet.run.datamodule.DataModule\n"
+        "assert indexnet.create_task is indexnet.tasks.create_task\n"
+        "assert indexnet.create_network('autoencoder').in_channels == 1\n",
+        tmp_path,
+    )
+
+
+def test_a_name_that_the_package_lacks_is_an_ordinary_error():
+    import indexnet
+
+    with pytest.raises(AttributeError, match="module 'indexnet' has no attribute 'create_netwrok'"):
+        indexnet.create_netwrok  # noqa: B018
