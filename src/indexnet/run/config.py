@@ -256,9 +256,9 @@ def explain(error: Exception, overrides: Iterable[str]) -> UserError:
         options = re.search(r"Available options in '[^']*':\n((?:\t.*\n?)+)", text)
         known = [line.strip() for line in options[1].splitlines()] if options else []
         if group == "experiments":  # Hydra lists one level of folders
-            from indexnet.run.tables import list_experiments
+            from indexnet.run.tables import unknown_experiment
 
-            return unknown_name("experiment", option, list_experiments())
+            return unknown_experiment(option)
         if "/" in option and group == "hydra":
             group, _, option = match[1].rpartition("/")
         return unknown_name(f"{group or 'config group'} option", option, known)

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from indexnet.core.errors import UserError
-from indexnet.core.paths import experiments_dir, own_dirs
+from indexnet.core.paths import DEFAULT_RUNS, experiments_dir, own_dirs
 from indexnet.core.registry import load_plugins, unknown_name
 from indexnet.run.experiment import Experiment
 
@@ -48,6 +48,16 @@ def sweep_files(runs: str | Path | None) -> dict[str, Path]:
         return {}
     paths = (path for pattern in (f"*/{SWEEP_FILE}", f"*/*/{SWEEP_FILE}") for path in Path(runs).glob(pattern))
     return {path.parent.relative_to(runs).as_posix(): path for path in sorted(paths)}
+
+
+def unknown_experiment(name: str, runs: str | Path = DEFAULT_RUNS) -> UserError:
+    """Return the complaint about ``experiments=NAME`` where there is no such file."""
+    if name in sweep_files(runs):
+        return UserError(
+            f"experiments={name}: {name} is a sweep; sweep={name} goes on with it, and `indexnet sweep save {name} "
+            f"experiments/{name}.yaml` makes an experiment file of it."
+        )
+    return unknown_name("experiment", name, list_experiments())
 
 
 def experiments_with_runs(runs: str | Path) -> list[str]:

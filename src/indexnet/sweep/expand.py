@@ -128,7 +128,8 @@ def read_request(overrides: Sequence[Override]) -> Request:
             request.axes.append(_settings(override))
             continue
         if key in given:
-            raise UserError(f"{key}= is given twice; give all in one, {key}=A,B.")
+            remedy = "a sweep has one name" if key == "sweep" else f"give all in one, {key}=A,B"
+            raise UserError(f"{key}= is given twice; {remedy}.")
         given.append(key)
         pattern: Any = override.value()
         if key == "rows" and isinstance(pattern, Glob):

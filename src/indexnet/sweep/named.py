@@ -205,12 +205,6 @@ def asked_jobs(overrides: Sequence[Override], options: Mapping[str, Any]) -> tup
     if request.sweep is not None:
         named = _named(request, request.sweep, runs, options)
         return named.jobs, named
-    for name in request.experiments:
-        if name not in experiment_files() and name in sweep_files(runs):
-            raise UserError(
-                f"experiments={name}: {name} is a sweep; sweep={name} goes on with it, and `indexnet sweep save {name} "
-                f"experiments/{name}.yaml` makes an experiment file of it."
-            )
     return list(expand_request(request)), None
 
 
@@ -248,6 +242,7 @@ def _named(request: Request, name: str, runs: Path, options: Mapping[str, Any]) 
     unsaid = [text for text in table.overrides if key_of(text) not in keys and not _is_in(key_of(text), moved)]
     fixed = [text for text in table.overrides if not _is_in(key_of(text), moved)]
     new = [axis for axis in others if kept is not None and _is_new(axis[0], before, moved)]
+    _check_rows(name, [] if swept else rows, new)
     here = dataclasses.replace(table, rows=tuple(rows), overrides=tuple(fixed))
     jobs = list(table_jobs(here, Request(rows=request.rows, seeds=seeds, axes=others)))
     planned = [axis for axis in others if axis not in new]
@@ -319,6 +314,20 @@ def _check_repeats(swept: Sequence[Sequence[Setting]], axes: Sequence[Sequence[S
         for text in texts:
             if texts.count(text) > 1:
                 raise UserError(f"{key}: {text.partition('=')[2]} is given twice.")
+
+
+def _check_rows(name: str, rows: Iterable[Row], new: Iterable[Sequence[Setting]]) -> None:
+    """Refuse a group that would take the options of rows as they are with it.
+
+    Raises:
+        UserError: there is one.
+    """
+    for row, axis in itertools.product(rows, new):
+        if any(key_of(text).startswith(f"{axis[0].key}.") for text in row.overrides):
+            raise UserError(
+                f"sweep={name}: {axis[0].text} would replace what its row {row.name!r} is made of "
+                f"({', '.join(row.overrides)}); leave it out, or give sweep=ANOTHER_NAME."
+            )
 
 
 def _rows(swept: Sequence[Sequence[Setting]], table: Experiment) -> list[Row]:

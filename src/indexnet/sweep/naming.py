@@ -71,7 +71,8 @@ def name_rows(
         )
 
     def label(key_of: Callable[[str], str], point: Point) -> str:
-        return ", ".join(_plain(f"{key_of(key)} {_bare(value)}") for key, value in point.items())
+        first, *others = (_plain(f"{key_of(key)} {_bare(value)}") for key, value in point.items())
+        return f"{first} ({', '.join(others)})" if others else first
 
     name_forms = tuple(partial(name, key_of) for key_of in (lambda key: "" if key in words else short(key), short, str))
     label_forms = tuple(

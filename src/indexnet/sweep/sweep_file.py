@@ -13,6 +13,7 @@ import yaml
 from indexnet.core.errors import UserError
 from indexnet.core.files import atomic_write
 from indexnet.core.paths import experiments_dir, own_dirs
+from indexnet.core.registry import unknown_name
 from indexnet.run.tables import experiment_files, load_experiment, read_file, sweep_files
 
 
@@ -58,6 +59,8 @@ def save_sweep(name: str, target: Path, runs: Path) -> tuple[str, Path | None]:
     """
     if name not in sweep_files(runs) and name in experiment_files():
         raise UserError(f"{name} is an experiment file already, {experiment_files()[name]}; copy that.")
+    if name not in (sweeps := sweep_files(runs)):
+        raise unknown_name(f"sweep in {runs}:", name, sweeps)
     load_experiment(name, runs)  # its mistakes are said before a copy of them is made
     _, content = read_file(name, runs)
     path = target.absolute()
