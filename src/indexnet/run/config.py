@@ -202,7 +202,7 @@ def sweep_options(config: DictConfig) -> dict[str, Any]:
     Raises:
         UserError: one does not resolve. (The types are checked in the configuration of every run.)
     """
-    found: dict[str, Any] = {"task": config.hydra.runtime.choices.get("task")}
+    found: dict[str, Any] = {"task": OmegaConf.select(config, "hydra.runtime.choices.task")}
     for key in ("plugins", "fail_fast", "retry_failed", "rerun", "seed", "paths.runs"):
         try:
             value = OmegaConf.select(config, key)
