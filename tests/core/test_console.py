@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 
 import pytest
 
-from indexnet.core.console import tell
+from indexnet.core.console import create_console, tell, tracked
 
 PIPED = """
 import sys
 from indexnet import cli
 from indexnet.commands import list as command
-from indexnet.core.console import tell
+from indexnet.core.console import create_console, tell, tracked
 
 def main(args):
     for number in range(100_000):
@@ -41,3 +42,19 @@ def test_a_reader_that_has_gone_is_no_failure():
 def test_a_line_is_printed_as_it_is(text, capsys):
     tell(text)
     assert capsys.readouterr().out == f"{text}\n"
+
+
+def test_work_elsewhere_than_in_a_terminal_says_now_and_then_how_far_it_is():
+    for every, lines in ((0.0, ["counting: 0 of 3", "counting: 1 of 3", "counting: 2 of 3"]), (60.0, [])):
+        file = io.StringIO()
+        assert list(tracked("abc", "counting", 3, console=create_console(file), every=every)) == ["a", "b", "c"]
+        assert file.getvalue().splitlines() == lines
+
+
+def test_work_in_a_terminal_has_a_bar():
+    file = io.StringIO()
+    console = create_console(file, force_terminal=True, width=80)
+    for number in tracked(range(3), "counting", 3, console=console):
+        assert number in (0, 1, 2)
+    assert "counting" in file.getvalue()
+    assert "3/3" in file.getvalue()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from indexnet.core.console import tell
+from indexnet.core.console import busy, tell
 
 HELP = "convert a checkpoint of the released matting code (.pth.tar)"
 
@@ -32,7 +32,8 @@ def main(args: argparse.Namespace) -> int:
     from indexnet.networks.checkpoint import load_checkpoint
     from indexnet.networks.released_checkpoints import convert
 
-    convert(args.input, args.output, family=args.family, overwrite=args.overwrite)
+    with busy("converting"):
+        convert(args.input, args.output, family=args.family, overwrite=args.overwrite)
     meta = load_checkpoint(args.output)["indexnet"]
     tell(f"wrote {args.output}")
     tell(f"recognised: {meta['task']['name']}, network {meta['network']['name']}")

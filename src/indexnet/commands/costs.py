@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from indexnet.core.console import output_console, say
+from indexnet.core.console import output_console, say, tracked
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -109,7 +109,8 @@ def count(experiment: Experiment, costs_of: Callable[[Experiment, Row], Costs] |
 
     costs_of = costs_of or row_costs
     with composing():
-        counted = {row.name: None if row.pending else costs_of(experiment, row) for row in experiment.base_rows}
+        rows = tracked(experiment.base_rows, "counting", len(experiment.base_rows))
+        counted = {row.name: None if row.pending else costs_of(experiment, row) for row in rows}
     reference = counted.get(experiment.reference) if experiment.reference else None
     return [_line(experiment, row, counted[row.name], reference) for row in experiment.base_rows]
 

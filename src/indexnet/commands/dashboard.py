@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from indexnet.core.console import tell
+from indexnet.core.console import busy, tell
 from indexnet.core.errors import UserError
 
 HELP = "make the W&B workspace and report of an experiment: files, or with --publish on the server"
@@ -42,7 +42,8 @@ def main(args: argparse.Namespace) -> int:
     base = runs_folder(args.runs)
     experiment = load_experiment(args.experiment, base)
     runs = choose(find_run_sets(base, experiment.name), args.data, str(base / experiment.name))
-    table = build(experiment, runs)
+    with busy("reading the runs"):
+        table = build(experiment, runs)
     try:
         from indexnet.report.dashboard import publish, write
     except ImportError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from indexnet.core.console import tell
+from indexnet.core.console import busy, tell
 from indexnet.core.errors import UserError
 from indexnet.inference.export import SUFFIXES, describe, export, require_onnx
 
@@ -49,7 +49,8 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(f"--output {output} is the checkpoint itself; give another file.")
     module = task.export_module()
     facts = describe(module, task, meta, sha256_file(args.checkpoint))
-    content, differences = export(module, args.format, facts)
+    with busy("exporting, and checking against PyTorch"):
+        content, differences = export(module, args.format, facts)
     atomic_write(output, content)
     tell(f"wrote {output} ({len(content) / 1e6:.1f} MB, {args.format})")
     for kind in ("inputs", "outputs"):

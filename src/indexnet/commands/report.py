@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from indexnet.core.console import create_console
+from indexnet.core.console import busy, create_console
 from indexnet.core.errors import UserError
 from indexnet.core.paths import runs_folder
 
@@ -56,9 +56,10 @@ def main(args: argparse.Namespace) -> int:
     sets = find_run_sets(base, experiment.name)
     runs = choose(sets, args.data, str(base / experiment.name))
     others = [each.name for each in sets if each is not runs]
-    table = build(experiment, runs, others, check_protocol(experiment, runs, _find_changes))
     folder = Path(args.output or Path("reports") / experiment.name / (runs.name if runs else "no-runs"))
-    write(table, folder, overwrite=args.overwrite)
+    with busy("making the report"):
+        table = build(experiment, runs, others, check_protocol(experiment, runs, _find_changes))
+        write(table, folder, overwrite=args.overwrite)
     console = create_console(highlight=False)
     terminal.show(table, console)
     console.print(f"Report: {folder / FILES[0]}", soft_wrap=True, markup=False)

@@ -5,7 +5,11 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
-from typing import Any
+import time
+from collections.abc import Generator, Iterable
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
 
 DEVICE_HELP = "auto (the default: a GPU where there is one), cpu, cuda or cuda:N"
 MEMORY_HELP = "what a prediction of matting may take: auto (what is free), none (no limit), or 4GB, 512MB"
@@ -47,6 +51,42 @@ def output_console() -> Any:
 def say(console: Any, text: str) -> None:
     """Print a line above a progress bar, as it is: no wrapping, no markup."""
     console.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
+
+
+def tracked(
+    items: Iterable[_T], title: str, total: int, *, console: Any = None, every: float = 30.0
+) -> Generator[_T, None, None]:
+    """Give items on, under a progress bar where the console is a terminal, elsewhere with a line now and then.
+
+    Args:
+        items: what is worked on.
+        title: says what is done.
+        total: how many items there are.
+        console: where to; default standard error.
+        every: seconds between two lines where there is no bar.
+    """
+    console = error_console() if console is None else console
+    if not console.is_terminal:
+        said = time.monotonic()
+        for done, item in enumerate(items):
+            if time.monotonic() - said >= every:
+                said = time.monotonic()
+                say(console, f"{title}: {done} of {total}")
+            yield item
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task(title, total=total)
+        for item in items:
+            yield item
+            progress.advance(bar)
+
+
+def busy(title: str) -> Any:
+    """Return a context that shows on a terminal's standard error that something is being done; nothing elsewhere."""
+    return error_console().status(title)
 
 
 def tell(text: str) -> None:

@@ -24,12 +24,13 @@ from typing import Any
 import cv2
 import numpy as np
 
+from indexnet.core.console import tracked
 from indexnet.core.errors import UserError
 from indexnet.core.files import PART, DiskFullError, atomic_write, format_bytes, sha256_file
 from indexnet.core.locks import exclusive
 from indexnet.core.machine import cores
 from indexnet.data import create_data, get_data, list_data
-from indexnet.data.io.progress import in_threads, tracked
+from indexnet.data.io.progress import in_threads
 from indexnet.data.matting.composite_data import CompositeData
 from indexnet.data.matting.foregrounds import Foreground, check_foregrounds
 from indexnet.data.matting.manifest import MANIFEST, Manifest

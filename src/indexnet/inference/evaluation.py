@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import track
 from torch.utils.data import default_collate
 
 from indexnet.core import statistics
-from indexnet.core.console import error_console, say
+from indexnet.core.console import error_console, say, tracked
 from indexnet.core.errors import UserError
 from indexnet.data import Dataset
 from indexnet.inference.loading import check_channels
@@ -97,7 +96,7 @@ def evaluate(
         count, step = counts[split], task.test_batch_size
         words = " ".join(filter(None, ["evaluating", split, title]))
         places = [range(start, min(start + step, count)) for start in range(0, count, step)]
-        shown = track(places, words, console=console, transient=True, disable=not console.is_terminal)
+        shown = tracked(places, words, len(places), console=console)
         for samples in _alike(dataset, split, shown, fail):
             check_channels(task, samples[0])
             task.check_target(samples[0])

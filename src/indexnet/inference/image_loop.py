@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from indexnet.core.console import error_console, say, warn
+from indexnet.core.console import error_console, say, tracked, warn
 from indexnet.core.errors import UserError
 from indexnet.inference.image_files import Item
 
@@ -80,16 +81,12 @@ def do_each(items: Sequence[Item], work: Callable[[Item], str | None], title: st
             fails this item only.
         title: what the progress bar says.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from indexnet.networks.tiled.memory import is_out_of_memory
 
     outcome = Outcome()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = error_console()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task(title, total=len(items))
-        for item in items:
+    with contextlib.closing(tracked(items, title, len(items), console=console)) as shown:
+        for item in shown:
             try:
                 if item.problem:
                     raise UserError(item.problem)
@@ -109,7 +106,6 @@ def do_each(items: Sequence[Item], work: Callable[[Item], str | None], title: st
                 outcome.failed.append((str(item.image), sentence))
             if outcome.failed and outcome.failed[-1][0] == str(item.image):
                 say(console, outcome.failed[-1][1])
-            progress.advance(bar)
     return outcome
 
 

@@ -1,24 +1,16 @@
-"""Work on many items under a progress bar, in threads where that helps."""
+"""Work on many items in threads, under a progress bar."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from indexnet.core.console import error_console
+from indexnet.core.console import tracked
 
 _T = TypeVar("_T")
 _U = TypeVar("_U")
-
-
-def tracked(items: Iterable[_T], title: str, total: int) -> Iterator[_T]:
-    """Give items on, under a progress bar where standard error is a terminal."""
-    from rich.progress import track
-
-    console = error_console()
-    yield from track(items, title, total, console=console, transient=True, disable=not console.is_terminal)
 
 
 def in_threads(work: Callable[[_T], _U], items: Sequence[_T], title: str) -> Iterator[_U]:
