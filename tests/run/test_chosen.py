@@ -126,9 +126,6 @@ REAL = {
     "lion-plateau": ["optimizer=lion", "schedule=plateau", "schedule.patience=0", "schedule.threshold=10",
                      "schedule.warmup=2", "training.validate_every=2"],
 }  # fmt: skip
-validates = pytest.mark.skipif(
-    Task.validation_step is pl.LightningModule.validation_step, reason="tasks do not validate while they train"
-)
 
 
 @forks
@@ -136,8 +133,7 @@ validates = pytest.mark.skipif(
 @pytest.mark.parametrize(
     ("name", "step"),
     [("adamw-cosine", "training_step"), ("lamb-onecycle", "training_step"),
-     pytest.param("lion-plateau", "training_step", marks=validates),
-     pytest.param("lion-plateau", "validation_step", marks=validates)],
+     ("lion-plateau", "training_step"), ("lion-plateau", "validation_step")],
 )  # fmt: skip
 def test_a_killed_run_keeps_its_rates(name, step, tmp_path):
     words = [word for word in RECONSTRUCTION if not word.startswith("schedule")]

@@ -24,7 +24,6 @@ RECONSTRUCTION = [
     "data.test_count=5",
     "trainer.accelerator=cpu",
     "trainer.num_workers=0",
-    "schedule.milestones=[50]",
 ]
 MATTING = [
     "task=matting",

@@ -303,7 +303,7 @@ def test_only_one_command_at_a_time(tmp_path):
         (["optimizer.lr=0.1,0.2", "hydra/launcher=basic"], "leave hydra/launcher out"),
         (["optimizer.lr=0.1,0.2", "hydra.sweeper.study=a/b"], "without a slash"),
         (["optimizer.lr=0.1,0.2", "rerun=true"], "a search keeps what its trials came to"),
-        (["optimizer.lrr=0.1,0.2"], "optimizer.lr"),
+        (["optimizer.lrr=0.1,0.2"], "Did you mean 'lr'"),
         (["resampling=carafe,max_unpol"], "Did you mean 'max_unpool'"),
         (["optimizer.lr=interval(-1,-0.5)"], "optimizer.lr=-1.0 must be a positive number"),
     ],

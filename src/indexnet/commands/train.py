@@ -21,7 +21,8 @@ _USAGE = """\
 usage: indexnet train [-m] [group=option ...] [group.key=value ...] [Hydra flags]
 
   one run        indexnet train task=reconstruction resampling=max_unpool training.steps=200
-  a sweep        indexnet train -m task=reconstruction resampling.family=hin,m2o seed=0,1
+  a sweep        indexnet train -m task=reconstruction resampling.family=hin,m2o seed=0,1 sweep=NAME
+                 (rows of a table: indexnet status NAME, indexnet report NAME; more values and seeds add to it)
   a table        indexnet train -m experiments=quickstart          (see: indexnet list experiments)
   some of it     indexnet train -m experiments=quickstart rows=hin,m2o seeds=0 budget=smoke
   two at a time  indexnet train -m experiments=quickstart hydra.launcher.n_jobs=2

@@ -86,11 +86,11 @@ def check_callbacks(callbacks: Mapping[str, Any], monitors: Sequence[str], valid
                 raise UserError(f"callback {name!r} needs the option {key!r}; give callbacks.{name}.{key}=VALUE.")
         watched = given.get("monitor", "auto" if "monitor" in parameters else None)
         if watched is not None:
-            check_monitor(f"callbacks.{name}", str(watched), monitors, validated)
+            check_monitor(f"callbacks.{name}", str(watched), ("auto", *monitors, "train/loss"), validated)
 
 
 def check_monitor(key: str, monitor: str, monitors: Sequence[str], validated: bool) -> None:
-    """Check that what is watched is logged.
+    """Check that what is watched is one of ``monitors``.
 
     Raises:
         UserError: there is no validation, or nothing of that name.
@@ -100,11 +100,9 @@ def check_monitor(key: str, monitor: str, monitors: Sequence[str], validated: bo
             f"{key} goes by the validation, and there is none; give training.validate_every=STEPS or a fraction of the "
             "run, 0.1."
         )
-    known = (*monitors, "train/loss")
-    if monitor not in (*known, "auto"):
-        raise UserError(
-            f"{key}: nobody logs {shown(monitor)}.{did_you_mean(monitor, known)} Validation logs {', '.join(monitors)}."
-        )
+    if monitor not in monitors:
+        hint, known = did_you_mean(monitor, monitors), ", ".join(each for each in monitors if each != "auto")
+        raise UserError(f"{key}: nobody logs {shown(monitor)}.{hint} Known: {known}.")
 
 
 def create_callbacks(callbacks: Mapping[str, Any], monitor: Monitor | None) -> list[pl.Callback]:

@@ -83,7 +83,8 @@ def build_parts(config: Config, record: Record) -> Parts:
             )
         modes, validations = monitors(task), {"": validation}
         key = config.trainer.monitor or next(iter(modes))
-        monitor = Monitor(key, modes.get(key, "min"), validation_interval(training.validate_every, steps))
+        monitor = Monitor(key, modes[key], validation_interval(training.validate_every, steps))
+        task.monitor = key
     measured = [*tests.values(), *validations.values()]
     reads = [steps * training.batch_size, *(len(split) if limit is None else limit for split in measured)]
     for split, count in zip((train_set, *measured), reads, strict=True):

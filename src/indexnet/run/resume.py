@@ -166,7 +166,9 @@ def code_of(config: Config) -> Sources:
     if (pipeline := PIPELINES.classes().get(str(config.data.get("pipeline")))) is not None:
         parts.append(pipeline)
     encoder = [f"{OWN}.networks.encoders.encoder"] if config.encoder.get("name") is not None else []
-    modules = [*encoder, *(part.__module__ for part in parts), *(config.plugins or ()), *listed_plugins()]
+    targets = [str(each.get("_target_")).rpartition(".")[0] for each in config.callbacks.values()]
+    own = [module for module in targets if module.partition(".")[0] != "pytorch_lightning"]
+    modules = [*encoder, *(part.__module__ for part in parts), *(config.plugins or ()), *listed_plugins(), *own]
     return read_sources(modules, _decides)
 
 

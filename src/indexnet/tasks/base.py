@@ -67,6 +67,7 @@ class Task(Steps):
     predict_options: ClassVar[tuple[str, ...]] = ()  # those of ``indexnet predict`` that not every task takes
     worst_shown: ClassVar[int] = 0  # of how many images ``indexnet evaluate`` shows the worst results
 
+    monitor: str = ""  # what a schedule that follows validation goes by; empty: ``val/`` and the first metric
     classes: Sequence[str] = ()  # names of the classes that predictions are numbers of
     memory: int | Literal["auto"] | None = None  # bytes that a prediction may take: what is free, or without limit
 
@@ -272,8 +273,9 @@ class Task(Steps):
     def configure_optimizers(self) -> Any:
         """Build the optimizer over groups of parameters, and its schedule, which steps with it."""
         optimizer = create_optimizer(self.optimizer_spec, parameter_groups(self.network, self.optimizer_spec))
-        name, metric = next(iter(self.create_metrics().items()))
-        watched = (f"val/{name}", bool(metric.higher_is_better))
+        metrics = self.create_metrics()
+        monitor = self.monitor or f"val/{next(iter(metrics))}"
+        watched = (monitor, bool(metrics[monitor.removeprefix("val/")].higher_is_better))
         return with_schedule(optimizer, self.schedule_spec, watched, lambda: self.trainer)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
