@@ -22,7 +22,8 @@ from indexnet.data import get_data
 from indexnet.networks import get_network
 from indexnet.resampling import get_resampling
 from indexnet.run.config import check_single, compose, composing, freeze, parse_overrides, to_plain
-from indexnet.run.schema import OPEN_GROUPS, OPEN_TYPES, known_keys, without_new_defaults
+from indexnet.run.identity import without_new_defaults
+from indexnet.run.schema import OPEN_GROUPS, OPEN_TYPES, known_keys
 from indexnet.sweep.expand import expand
 from indexnet.tasks import get_task
 

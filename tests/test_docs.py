@@ -43,10 +43,12 @@ def test_the_docs_show_only_commands_that_exist():
 
 
 def test_the_operator_table_is_the_registry():
-    from indexnet.resampling import list_resampling
+    from indexnet.resampling import get_resampling, list_resampling
 
     text = (ROOT / "docs" / "operators.md").read_text(encoding="utf-8").replace("\\|", "|")
     for info in list_resampling():
+        if not get_resampling(info.name).__module__.startswith("indexnet."):  # of another test's plugin
+            continue
         line = next(line for line in text.splitlines() if line.startswith(f"| `{info.name}` |"))
         for fact in (info.downsampling, info.equation, info.parameters, info.paper):
             assert fact in line, f"docs/operators.md, {info.name}: {fact}"

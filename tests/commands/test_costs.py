@@ -11,8 +11,8 @@ from indexnet.cli import main
 from indexnet.commands.costs import Cell, as_printed, count, show
 from indexnet.core.errors import UserError
 from indexnet.networks import Costs
-from indexnet.run.experiment import COST_CELLS
-from indexnet.run.tables import list_experiments, load_experiment
+from indexnet.run.experiments.experiment import COST_CELLS
+from indexnet.run.experiments.tables import list_experiments, load_experiment
 
 # table: rows with printed costs, rows that agree, parameters of the baseline
 PRINTED = {

@@ -13,8 +13,8 @@ import pytest
 from indexnet.cli import main
 from indexnet.report.build import build
 from indexnet.report.dashboard import write
+from indexnet.run.experiments.tables import list_experiments, load_experiment
 from indexnet.run.run_sets import choose, find_run_sets
-from indexnet.run.tables import list_experiments, load_experiment
 from wandb_offline import offline_runs, read_offline
 from wandb_server import WandbServer
 

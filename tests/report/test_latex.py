@@ -8,7 +8,7 @@ import pytest
 
 from indexnet.report.build import build
 from indexnet.report.latex import NONE, escape, table_tex
-from indexnet.run.tables import list_experiments, load_experiment
+from indexnet.run.experiments.tables import list_experiments, load_experiment
 from report_fabricated import MAE, PSNR, built, column, record, row, write_run
 
 # commands of LaTeX itself and of booktabs

@@ -16,8 +16,8 @@ from indexnet.cli import main
 from indexnet.report import html, markdown, pictures
 from indexnet.report.build import build
 from indexnet.report.table import COSTS
+from indexnet.run.experiments.tables import list_experiments, load_experiment
 from indexnet.run.run_sets import Picture, find_run_sets
-from indexnet.run.tables import list_experiments, load_experiment
 from report_checker import check, outside
 from report_fabricated import MAE, PSNR, built, column, experiment, falling_loss, record, row, write_run
 

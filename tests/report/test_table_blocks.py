@@ -11,8 +11,8 @@ from indexnet.report import html, markdown, remarks, terminal
 from indexnet.report.build import build
 from indexnet.report.fields import cost_text, grid
 from indexnet.report.provenance import facts
+from indexnet.run.experiments.tables import load_experiment
 from indexnet.run.run_sets import find_run_sets
-from indexnet.run.tables import load_experiment
 from report_checker import check
 from report_fabricated import MAE, PSNR, column, experiment, record, row, write_run
 from table_support import THESIS, read_csv, write_thesis

@@ -10,8 +10,8 @@ import pytest
 from indexnet.report import html, markdown, remarks
 from indexnet.report.build import build
 from indexnet.report.provenance import facts
+from indexnet.run.experiments.tables import load_experiment
 from indexnet.run.run_sets import find_run_sets
-from indexnet.run.tables import load_experiment
 from report_fabricated import PSNR, built, column, experiment, record, row, write_run
 from table_support import THESIS, in_terminal, measured, read_csv, write_thesis
 
@@ -39,7 +39,7 @@ def test_differences_on_the_printed_data_budget_and_protocol(tmp_path):
     ("override", "said"),
     [
         ("training.steps=5", "training.steps 5 instead of unset"),
-        ("training.epochs=5", "training.epochs 5 instead of 100"),
+        ("training.epochs=90", "training.epochs 90 instead of 100"),
         ("training.batch_size=50", "training.batch_size 50 instead of 100"),
         ("network.widths=[8,16]", "network.widths [8, 16] instead of [32, 64, 128]"),
         ("optimizer.lr=0.1", "optimizer.lr 0.1 instead of 0.01"),
@@ -82,9 +82,9 @@ def test_many_changes_are_counted_where_space_is_short_and_named_once(tmp_path):
 
 def test_a_change_of_some_rows_names_them(tmp_path):
     write_thesis(tmp_path)
-    write_thesis(tmp_path, "training.epochs=5", name="s2d_d2s", metrics={"psnr": 31.0})
+    write_thesis(tmp_path, "training.epochs=90", name="s2d_d2s", metrics={"psnr": 31.0})
     table = thesis_table(tmp_path)
-    assert table.protocol.changes == ("training.epochs 5 instead of 100 (S2D-D2S)",)
+    assert table.protocol.changes == ("training.epochs 90 instead of 100 (S2D-D2S)",)
     assert not table.comparable
     assert table.blocks[0].agreement["psnr"].rows == 2  # orders may still be compared
 

@@ -8,8 +8,9 @@ import pytest
 
 from indexnet.run.config import compose, freeze
 from indexnet.run.folder import prepare
+from indexnet.run.identity import config_hash
 from indexnet.run.job import run_job
-from indexnet.run.schema import config_hash, read_config
+from indexnet.run.schema import read_config
 from run_support import RECONSTRUCTION, prepare_run
 
 

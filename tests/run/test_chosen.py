@@ -9,13 +9,12 @@ import signal
 from pathlib import Path
 
 import pytest
-import pytorch_lightning as pl
 
 from indexnet.cli import main
 from indexnet.core.errors import UserError
 from indexnet.run.config import compose, freeze
+from indexnet.run.identity import config_hash
 from indexnet.run.job import run_job
-from indexnet.run.schema import config_hash
 from indexnet.tasks.base import Task
 from resume_support import forks, result_of, start
 from run_support import MATTING, RECONSTRUCTION, prepare_run, same, weights

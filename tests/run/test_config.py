@@ -15,13 +15,8 @@ from indexnet.core.paths import conf_dir
 from indexnet.data import get_data
 from indexnet.run.config import compose, freeze
 from indexnet.run.folder import RunFolder, difference, prepare, run_path
-from indexnet.run.schema import (
-    ExperimentConfig,
-    config_hash,
-    is_place,
-    places,
-    read_config,
-)
+from indexnet.run.identity import config_hash, is_place, places
+from indexnet.run.schema import ExperimentConfig, read_config
 
 
 def _frozen(*overrides):

@@ -8,8 +8,8 @@ import pytest
 
 from indexnet.core.paths import experiments_dir
 from indexnet.run.config import compose, freeze
-from indexnet.run.experiment import Row
-from indexnet.run.tables import list_experiments, load_experiment
+from indexnet.run.experiments.experiment import Row
+from indexnet.run.experiments.tables import list_experiments, load_experiment
 
 NAMES = list_experiments()
 

@@ -16,9 +16,10 @@ from data_support import write_camvid, write_train400
 from indexnet.core.errors import UserError
 from indexnet.core.paths import experiments_dir
 from indexnet.run import callbacks
+from indexnet.run.identity import config_hash
 from indexnet.run.job import DIVERGED, first_record, run_job
 from indexnet.run.loader import worker_count
-from indexnet.run.schema import config_hash, read_config
+from indexnet.run.schema import read_config
 from run_support import DENOISING, MATTING, RECONSTRUCTION, job_process, losses, prepare_run, same, weights
 
 

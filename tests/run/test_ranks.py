@@ -15,8 +15,9 @@ import pytest
 from data_support import write_camvid
 from indexnet.cli import main
 from indexnet.core.errors import UserError
-from indexnet.run import fit, loggers, processes
+from indexnet.run import fit, processes
 from indexnet.run.job import DIVERGED, run_job
+from indexnet.run.loggers import create
 from indexnet.run.processes import FULL, INTERRUPTED, Cause, Ranks, Waits, write_error
 from resume_support import ended_as
 from run_support import RECONSTRUCTION, job_process, prepare_run, wait_until
@@ -125,7 +126,7 @@ def test_a_process_that_is_lost_while_the_loggers_finish_changes_nothing(work, t
     monkeypatch.setattr(processes, "Ranks", _Seen)
     monkeypatch.setattr(os, "_exit", exits.append)
     monkeypatch.setattr(
-        loggers, "finish_loggers", lambda *rest: _Seen.stuck_calls[0](Cause("process 1 crashed", "failed"))
+        create, "finish_loggers", lambda *rest: _Seen.stuck_calls[0](Cause("process 1 crashed", "failed"))
     )
     folder = prepare_run(tmp_path, *RECONSTRUCTION)
     assert run_job(folder.path) == 0
@@ -171,7 +172,8 @@ def test_a_full_disk_met_by_another_process(work, tmp_path, monkeypatch, capsys)
 
 _DISTURBED = """
 import atexit, errno, functools, os, sys, time
-from indexnet.run import fit, loggers, processes
+from indexnet.run import fit, processes
+from indexnet.run.loggers import create
 from indexnet.tasks.base import Task
 
 mode, second = os.environ["MODE"], os.environ.get("RANK") == "1"
@@ -183,7 +185,7 @@ def full(self, *arguments):
 if mode == "abort":
     if second:
         atexit.register(os.abort)  # while the interpreter goes down, all is done
-    fit.write_gallery = loggers.finish_loggers = lambda *arguments, **options: time.sleep(1.5)
+    fit.write_gallery = create.finish_loggers = lambda *arguments, **options: time.sleep(1.5)
 elif mode == "full" and second:
     Task.test_step = full
 elif mode == "nan" and second:

@@ -22,9 +22,9 @@ from indexnet.core.errors import UserError
 from indexnet.core.files import PART, DiskFullError, write_json
 from indexnet.run import callbacks
 from indexnet.run.folder import RunFolder
+from indexnet.run.identity import config_hash
 from indexnet.run.job import run_job
 from indexnet.run.resume import find_checkpoint, read_checkpoint
-from indexnet.run.schema import config_hash
 from indexnet.tasks.base import Task
 from resume_support import ended_as, forks, result_of, start
 from run_support import RECONSTRUCTION, prepare_run, same

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from indexnet.core.errors import UserError
-from indexnet.run.experiment import Row, hydra_value, variant
-from indexnet.run.tables import load_experiment
+from indexnet.run.experiments.experiment import Row, hydra_value, variant
+from indexnet.run.experiments.tables import load_experiment
 
 CSV = "method,family,context,psnr\nA,,,20.0\nB,hin,0,30.1\nB,hin,1,31.0\nB,m2o,0,\n"
 FILE = {

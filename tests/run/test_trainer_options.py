@@ -19,8 +19,9 @@ from indexnet.core.errors import UserError
 from indexnet.core.paths import VARIABLE, conf_dir, experiments_dir
 from indexnet.run.config import compose, freeze
 from indexnet.run.folder import prepare, run_path
+from indexnet.run.identity import config_hash
 from indexnet.run.job import run_job
-from indexnet.run.schema import TrainerConfig, config_hash, read_config
+from indexnet.run.schema import TrainerConfig, read_config
 from indexnet.run.trainer_options import OWN, PASSED, REFUSED, RENAMED, lightning_arguments, settle_trainer, table
 from indexnet.sweep.launch import run_sweep
 from run_support import RECONSTRUCTION, losses, prepare_run, same, weights

@@ -12,8 +12,8 @@ import torch
 from indexnet.core.errors import UserError
 from indexnet.run import callbacks
 from indexnet.run.config import compose, freeze
+from indexnet.run.identity import config_hash
 from indexnet.run.job import run_job
-from indexnet.run.schema import config_hash
 from resume_support import ended_as, forks, result_of, start
 from run_support import DENOISING, RECONSTRUCTION, prepare_run, same, weights
 

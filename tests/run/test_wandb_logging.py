@@ -18,8 +18,8 @@ from indexnet.core.files import write_json
 from indexnet.run.config import compose, freeze
 from indexnet.run.folder import RunFolder, prepare
 from indexnet.run.job import run_job
-from indexnet.run.loggers import finish_loggers
-from indexnet.run.wandb_logging import (
+from indexnet.run.loggers.create import finish_loggers
+from indexnet.run.loggers.wandb_logging import (
     UnusableError,
     check_use,
     finish_run,
@@ -27,7 +27,7 @@ from indexnet.run.wandb_logging import (
     run_id,
     settle_mode,
 )
-from indexnet.run.wandb_names import STEP, picture_key, validation_key
+from indexnet.run.loggers.wandb_names import STEP, picture_key, validation_key
 from indexnet.sweep.launch import run_sweep
 from indexnet.sweep.pool import Job, outcome_before
 from run_support import prepare_run

@@ -9,9 +9,9 @@ import pytest
 from indexnet.core.errors import UserError
 from indexnet.core.files import write_json
 from indexnet.run.job import run_job
-from indexnet.run.loggers import finish_loggers
-from indexnet.run.wandb_logging import finish_run
-from indexnet.run.wandb_names import STEP
+from indexnet.run.loggers.create import finish_loggers
+from indexnet.run.loggers.wandb_logging import finish_run
+from indexnet.run.loggers.wandb_names import STEP
 from wandb_offline import offline_runs
 from wandb_runs import identity, loggers_of, loss_rows, prepare_tiny, record_of, start_wandb
 

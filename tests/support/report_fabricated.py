@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from indexnet.report.build import build
-from indexnet.run.experiment import Column, Experiment, Row
+from indexnet.run.experiments.experiment import Column, Experiment, Row
 from indexnet.run.run_sets import find_run_sets
 
 PSNR = {"metric": "psnr", "title": "PSNR (dB)", "higher_is_better": True, "digits": 2}

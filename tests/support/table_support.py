@@ -10,7 +10,7 @@ from rich.console import Console
 
 from indexnet.report import markdown, terminal
 from indexnet.run.config import compose, freeze
-from indexnet.run.tables import load_experiment
+from indexnet.run.experiments.tables import load_experiment
 from report_fabricated import record, write_run
 
 THESIS = "thesis/table3_2_reconstruction"

@@ -7,11 +7,12 @@ from typing import Any
 
 from indexnet.run.config import compose, freeze
 from indexnet.run.folder import RunFolder, prepare
+from indexnet.run.identity import config_hash
 from indexnet.run.job import first_record
-from indexnet.run.loggers import create_loggers
+from indexnet.run.loggers.create import create_loggers
+from indexnet.run.loggers.wandb_logging import run_id, start_run
 from indexnet.run.record import Record
-from indexnet.run.schema import config_hash, read_config
-from indexnet.run.wandb_logging import run_id, start_run
+from indexnet.run.schema import read_config
 
 TINY = [
     "experiments=thesis/table3_2_reconstruction",

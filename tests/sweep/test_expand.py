@@ -6,7 +6,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from indexnet.core.errors import UserError
-from indexnet.run.tables import load_experiment
+from indexnet.run.experiments.tables import load_experiment
 from indexnet.sweep.expand import expand
 
 

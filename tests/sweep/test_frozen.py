@@ -115,6 +115,7 @@ def test_metric_facts_are_those_of_the_registry():
 
 
 def test_tables_need_no_torch():
-    code = "import sys, indexnet.run.tables as t; t.load_experiment('quickstart'); print('torch' in sys.modules)"
+    code = "import sys, indexnet.run.experiments.tables as t; t.load_experiment('quickstart')"
+    code += "; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -18,7 +18,7 @@ from indexnet.cli import main
 from indexnet.core.errors import UserError
 from indexnet.core.files import write_json
 from indexnet.run.config import parse_overrides
-from indexnet.run.tables import list_experiments, load_experiment
+from indexnet.run.experiments.tables import list_experiments, load_experiment
 from indexnet.sweep import launch
 from indexnet.sweep.named import asked_jobs
 from indexnet.sweep.plan import compose_table

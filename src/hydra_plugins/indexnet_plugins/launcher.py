@@ -101,7 +101,7 @@ def say_what_next(configs: Sequence[dict[str, dict[str, object]]]) -> None:
     """Name the command that makes the table, and say where a protocol is too small to rank anything."""
     from indexnet.core.console import tell
     from indexnet.core.paths import DEFAULT_RUNS, VARIABLE
-    from indexnet.run.tables import load_experiment
+    from indexnet.run.experiments.tables import load_experiment
 
     tables = {
         str(c["experiment"]["name"]): str(c["paths"]["runs"]) for c in configs if c["experiment"]["name"] is not None

@@ -213,7 +213,7 @@ def read_request(overrides: Sequence[Override]) -> tuple[dict[str, "Range"], lis
         UserError: nothing is searched, or what is asked for cannot be.
     """
     from indexnet.core.errors import UserError
-    from indexnet.run.tables import load_experiment
+    from indexnet.run.experiments.tables import load_experiment
     from indexnet.sweep.expand import expand
 
     selecting = [each for each in overrides if each.key_or_group in _SELECTING]

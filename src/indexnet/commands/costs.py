@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from indexnet.networks import Costs
-    from indexnet.run.experiment import Experiment, Row
+    from indexnet.run.experiments.experiment import Experiment, Row
 
 
 HELP = "count the parameters and multiply-adds of an experiment's rows beside the printed numbers"
@@ -35,7 +35,7 @@ def main(args: argparse.Namespace) -> int:
         0 where every printed cost agrees at its printed precision, declared exceptions apart; otherwise 1.
     """
     from indexnet.core.paths import runs_folder
-    from indexnet.run.tables import load_experiment
+    from indexnet.run.experiments.tables import load_experiment
 
     experiment = load_experiment(args.experiment, runs_folder(args.runs))
     return show(experiment, count(experiment))
@@ -121,7 +121,7 @@ def row_costs(experiment: Experiment, row: Row) -> Costs:
     from indexnet.networks import count_costs
     from indexnet.run.checks import check_open, network_without_memory
     from indexnet.run.config import compose, to_plain
-    from indexnet.run.experiment import key_of
+    from indexnet.run.experiments.experiment import key_of
     from indexnet.run.settle import settle_network, without_sweep
 
     overrides = [*experiment.composed_of(row, given=map(key_of, experiment.cost_overrides)), *experiment.cost_overrides]
@@ -138,7 +138,7 @@ def row_costs(experiment: Experiment, row: Row) -> Costs:
 
 def _line(experiment: Experiment, row: Row, costs: Costs | None, reference: Costs | None) -> Line:
     from indexnet.core.errors import UserError
-    from indexnet.run.experiment import COST_CELLS
+    from indexnet.run.experiments.experiment import COST_CELLS
 
     cells: dict[str, Cell] = {}
     exception = experiment.exceptions.get(row.base, "")

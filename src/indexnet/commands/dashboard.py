@@ -36,8 +36,8 @@ def main(args: argparse.Namespace) -> int:
     """
     from indexnet.core.paths import runs_folder
     from indexnet.report.build import build
+    from indexnet.run.experiments.tables import load_experiment
     from indexnet.run.run_sets import choose, find_run_sets
-    from indexnet.run.tables import load_experiment
 
     base = runs_folder(args.runs)
     experiment = load_experiment(args.experiment, base)

@@ -150,7 +150,7 @@ def _schedules() -> Listing:
 
 
 def _experiments(runs: Path | None = None) -> Listing:
-    from indexnet.run.tables import list_experiments, load_experiment, sweep_files
+    from indexnet.run.experiments.tables import list_experiments, load_experiment, sweep_files
 
     rows: Rows = []
     for name in list_experiments(runs):

@@ -45,8 +45,8 @@ def main(args: argparse.Namespace) -> int:
     from indexnet.report import terminal
     from indexnet.report.build import build
     from indexnet.report.provenance import check_protocol
+    from indexnet.run.experiments.tables import experiments_with_runs, load_experiment
     from indexnet.run.run_sets import choose, find_run_sets
-    from indexnet.run.tables import experiments_with_runs, load_experiment
 
     base = runs_folder(args.runs)
     if args.experiment is None:

@@ -15,7 +15,7 @@ from indexnet.sweep.status import STATUS_WORDS, RunState, Setting, find_all, fin
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from indexnet.run.experiment import Experiment
+    from indexnet.run.experiments.experiment import Experiment
 
 
 HELP = "say where the sweep of an experiment stands, and which command goes on with it"
@@ -46,7 +46,7 @@ def main(args: argparse.Namespace) -> int:
     """
     from indexnet.core.errors import UserError
     from indexnet.core.registry import unknown_name
-    from indexnet.run.tables import load_experiment
+    from indexnet.run.experiments.tables import load_experiment
 
     runs = runs_folder(args.runs)
     if args.experiment is None:

@@ -12,7 +12,7 @@ from indexnet.core import statistics
 from indexnet.report import provenance
 from indexnet.report.provenance import check_protocol
 from indexnet.report.table import SMOKE_BUDGET, Agreement, Block, Measurement, Protocol, Table, TableRow
-from indexnet.run.experiment import Column, Experiment, Row, known_metrics
+from indexnet.run.experiments.experiment import Column, Experiment, Row, known_metrics
 from indexnet.run.run_sets import Run, RunSet, read_per_image
 
 OTHER_ROWS = "other rows"

@@ -18,9 +18,9 @@ from indexnet.core.errors import UserError
 from indexnet.core.files import read_json, write_json
 from indexnet.report.markdown import line
 from indexnet.report.table import Table
-from indexnet.run.experiment import Column, known_metrics
+from indexnet.run.experiments.experiment import Column, known_metrics
+from indexnet.run.loggers.wandb_names import LOSS, RECORD, STEP, metric_key, picture_key, printed_key, setting_tag
 from indexnet.run.run_sets import read_pictures
-from indexnet.run.wandb_names import LOSS, RECORD, STEP, metric_key, picture_key, printed_key, setting_tag
 
 # untyped: its own types name what it exports at run time only
 ws: Any = import_module("wandb_workspaces.workspaces")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from indexnet.report.numbers import count, fixed, signed, significant, spread
 from indexnet.report.table import COSTS, Cost, Measurement, Table, TableRow
-from indexnet.run.experiment import Column
+from indexnet.run.experiments.experiment import Column
 
 LINE_COSTS = tuple(cost.key for cost in COSTS if cost.line)
 """Record keys of the costs that a grid can show."""

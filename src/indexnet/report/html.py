@@ -18,7 +18,7 @@ from indexnet.report.pictures import Strip, common, embed, samples
 from indexnet.report.provenance import facts
 from indexnet.report.rendering import render
 from indexnet.report.table import COSTS, Block, Measurement, Table, TableRow
-from indexnet.run.experiment import Column
+from indexnet.run.experiments.experiment import Column
 from indexnet.run.run_sets import Picture, read_curve
 
 GENERATOR = "indexnet report"

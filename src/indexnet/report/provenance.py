@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from indexnet.report.table import Protocol, Table, TableRow
-from indexnet.run.experiment import Column, Experiment
+from indexnet.run.experiments.experiment import Column, Experiment
 from indexnet.run.run_sets import RunSet, read_config
 
 FULL_BUDGET = "paper"

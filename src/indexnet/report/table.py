@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from indexnet.core import statistics
 from indexnet.report.numbers import parse_number
-from indexnet.run.experiment import Column, Experiment, Row
+from indexnet.run.experiments.experiment import Column, Experiment, Row
 from indexnet.run.run_sets import Run, RunSet
 
 SMOKE_BUDGET = "smoke"

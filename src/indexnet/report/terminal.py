@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from indexnet.report import remarks
 from indexnet.report.fields import grid
 from indexnet.report.table import Table
-from indexnet.run.experiment import Column
+from indexnet.run.experiments.experiment import Column
 
 if TYPE_CHECKING:
     from rich.console import Console

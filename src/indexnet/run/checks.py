@@ -15,7 +15,7 @@ from indexnet.core.errors import UserError, shown
 from indexnet.core.registry import check_options, nearest, unknown_name
 from indexnet.core.schedules import SCHEDULES, check_length, get_schedule, schedule_options
 from indexnet.run.callback_options import check_validation
-from indexnet.run.experiment import EXPERIMENT_KEYS
+from indexnet.run.experiments.experiment import EXPERIMENT_KEYS
 from indexnet.run.schema import (
     OPEN_GROUPS,
     OPEN_TYPES,
@@ -287,7 +287,7 @@ def check_split(config: Mapping[str, Any]) -> None:
     """
     if config.get("split", "test") == "test":
         return
-    from indexnet.run.tables import experiment_files, load_experiment
+    from indexnet.run.experiments.tables import experiment_files, load_experiment
 
     table = config["experiment"]["name"]
     if table in experiment_files() and "split=validation" not in load_experiment(table).overrides:

@@ -256,7 +256,7 @@ def explain(error: Exception, overrides: Iterable[str]) -> UserError:
         options = re.search(r"Available options in '[^']*':\n((?:\t.*\n?)+)", text)
         known = [line.strip() for line in options[1].splitlines()] if options else []
         if group == "experiments":  # Hydra lists one level of folders
-            from indexnet.run.tables import unknown_experiment
+            from indexnet.run.experiments.tables import unknown_experiment
 
             return unknown_experiment(option)
         if "/" in option and group == "hydra":
@@ -359,7 +359,7 @@ def _as_printed(config: Mapping[str, Any], plain: dict[str, Any] | None = None) 
     Returns:
         The configuration, and whether it is at the run's data set and budget.
     """
-    from indexnet.run.tables import experiment_files, load_experiment
+    from indexnet.run.experiments.tables import experiment_files, load_experiment
 
     name, row, data = config["experiment"]["name"], config["experiment"]["row"], config["data"]["name"]
     if name is None or name not in experiment_files():  # of a sweep with a name: it has no files but its own command

@@ -24,6 +24,7 @@ from indexnet.run import callbacks
 from indexnet.run.callback_options import create_callbacks, named_callbacks
 from indexnet.run.checkpoints import AtomicCheckpointIO, Checkpoints
 from indexnet.run.checks import check_processes
+from indexnet.run.identity import config_hash
 from indexnet.run.loader import (
     StepStream,
     checkpoint_interval,
@@ -35,12 +36,11 @@ from indexnet.run.loader import (
     train_loader,
     worker_count,
 )
-from indexnet.run.loggers import create_loggers
+from indexnet.run.loggers.create import create_loggers
 from indexnet.run.parts import Parts, build_parts, describe, load_weights
 from indexnet.run.processes import started_here
 from indexnet.run.record import Record, skipped_files, write_rows
 from indexnet.run.resume import find_checkpoint, note_code, read_checkpoint
-from indexnet.run.schema import config_hash
 from indexnet.run.trainer_options import check_gpus, does_nothing, lightning_arguments
 from indexnet.tasks.gallery import write_gallery
 

@@ -14,9 +14,10 @@ import yaml
 from indexnet.core.errors import UserError
 from indexnet.core.files import atomic_write, disk_full_as_sentence
 from indexnet.core.locks import HeldError, exclusive, held
+from indexnet.run.identity import config_hash, is_place
 from indexnet.run.record import Record, RecordError, Status
-from indexnet.run.schema import Rerun, TrainingConfig, config_hash, flatten, is_place, with_trainer
-from indexnet.run.trainer_options import with_present_names
+from indexnet.run.schema import Rerun, TrainingConfig, flatten
+from indexnet.run.trainer_options import with_present_names, with_trainer
 
 EARLIER = "earlier"
 """The folder, in that of a run, of its earlier results: ``earlier/1/``, ``earlier/2/``, ..."""

@@ -56,8 +56,8 @@ def run_job(path: Path) -> int:
 
 def first_record(config: Config) -> Record:
     """Return the record of a run that begins."""
+    from indexnet.run.identity import config_hash
     from indexnet.run.record import Record, git_revision, now, versions
-    from indexnet.run.schema import config_hash
 
     batch, processes = config.training.batch_size, config.trainer.processes
     used = {"training.batch_size": ("global batch", batch), "optimizer.lr": ("optimizer.lr", config.optimizer["lr"])}
@@ -96,11 +96,11 @@ def _run_first_process(folder: RunFolder, config: Config) -> int:
     from indexnet.core.files import PART, DiskFullError, disk_full_as_sentence
     from indexnet.run.callbacks import DivergedError
     from indexnet.run.fit import execute
-    from indexnet.run.loggers import finish_loggers
+    from indexnet.run.loggers.create import finish_loggers
+    from indexnet.run.loggers.wandb_logging import UnusableError
     from indexnet.run.processes import INTERRUPTED, Cause, Ranks, killed_process
     from indexnet.run.record import now, read_progress
     from indexnet.run.resume import forget_step
-    from indexnet.run.wandb_logging import UnusableError
 
     path = folder.path
     earlier, record = folder.record(), first_record(config)
@@ -233,7 +233,7 @@ def _finished(folder: RunFolder, before: bool = False) -> int:
 
 def _result(name: str, value: float | None) -> str:
     """Return a metric as a person reads it: ``psnr = 27.31 dB (higher is better)``."""
-    from indexnet.run.experiment import known_metrics
+    from indexnet.run.experiments.experiment import known_metrics
 
     if value is None:
         return f"{name} is not measurable"

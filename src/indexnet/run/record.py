@@ -78,7 +78,7 @@ class Record:
         metrics: by name; None for one that nothing could be measured for.
         versions: of Python and packages.
         git: revision of the checkout.
-        config_hash: see :func:`indexnet.run.schema.config_hash`.
+        config_hash: see :func:`indexnet.run.identity.config_hash`.
         started, finished: times, ISO 8601.
         pid: process id of a run that is at work.
         error: why it failed or diverged.

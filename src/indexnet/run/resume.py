@@ -16,8 +16,9 @@ from indexnet.core.files import atomic_write, read_json, write_json
 from indexnet.core.registry import listed_plugins
 from indexnet.core.sources import OWN, Sources, read_sources
 from indexnet.run.folder import RunFolder, difference
+from indexnet.run.identity import config_hash
 from indexnet.run.record import Record
-from indexnet.run.schema import Config, config_hash
+from indexnet.run.schema import Config
 
 BROKEN = ".broken"
 """What is added to the name of a damaged checkpoint."""

@@ -1,4 +1,4 @@
-"""What a configuration is made of: the type of every key of the fixed groups, what is a place, and the hash of a run.
+"""What a configuration is made of: the type of every key of the fixed groups.
 
 A frozen configuration is plain data, so that its bytes and its hash never change; :func:`read_config` gives the typed
 view that a run works with. The groups that a person extends (:data:`OPEN_GROUPS`) have the keys that their constructors
@@ -9,24 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
-import json
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from indexnet.core.annotations import Rule, fits, in_words
 from indexnet.core.errors import UserError, shown
 from indexnet.core.registry import did_you_mean, nearest
-from indexnet.run.trainer_options import (
-    Devices,
-    Precision,
-    device_count,
-    refusal,
-    with_first_names,
-    with_present_names,
-)
+from indexnet.run.trainer_options import Devices, Precision, device_count, refusal, with_present_names, with_trainer
 
 Positive = Annotated[int, Rule("a positive integer", lambda value: value > 0)]
 Count = Annotated[int, Rule("an integer of at least 0", lambda value: value >= 0)]
@@ -336,52 +327,6 @@ def _check_group(group: str, node: Mapping[str, Any]) -> None:
         check_value(f"{group}.{key}", value, types[key])
 
 
-@functools.cache
-def places() -> frozenset[str]:
-    """Return the keys, and the groups as wholes, that say where or how and not what."""
-    found = []
-    for each in dataclasses.fields(Config):
-        found += [each.name] if each.metadata.get("place") else []
-        found += [f"{each.name}.{key}" for key in each.metadata.get("places", ())]
-        inner = dataclasses.fields(GROUPS[each.name]) if each.name in GROUPS else ()
-        found += [f"{each.name}.{key.name}" for key in inner if key.metadata.get("place")]
-    return frozenset(found)
-
-
-def is_place(key: str) -> bool:
-    """Whether a dotted key says where results or files lie or how they are made, not what they are."""
-    return key in places() or key.partition(".")[0] in places()
-
-
-@functools.cache
-def _later() -> tuple[tuple[str, str, Any], ...]:
-    """Return group (empty for a single key), key and default of the fields that earlier versions did not have."""
-    kinds = {"": Config, **GROUPS}
-    fields = [(group, each) for group, kind in kinds.items() for each in dataclasses.fields(kind)]
-    return tuple(
-        (group, each.name, each.default if each.default_factory is dataclasses.MISSING else each.default_factory())
-        for group, each in fields
-        if each.metadata.get("later")
-    )
-
-
-def without_new_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration without the keys that earlier versions did not have, where they are at their defaults."""
-    found = {key: dict(value) if key in GROUPS else value for key, value in config.items()}
-    for group, key, default in _later():
-        node = found.get(group, {}) if group else found
-        if key in node and node[key] == default:
-            del node[key]
-    return found
-
-
-def with_trainer(
-    config: Mapping[str, Any], change: Callable[[Mapping[str, Any]], Mapping[str, Any]]
-) -> Mapping[str, Any]:
-    """Return a configuration with its group ``trainer`` changed, where it has one."""
-    return {**config, "trainer": change(config["trainer"])} if isinstance(config.get("trainer"), Mapping) else config
-
-
 def is_of_sweep(key: str) -> bool:
     """Whether a key says which runs a sweep makes or how it goes on, and is no part of a run."""
     return key in _SWEEP_TYPES
@@ -401,20 +346,3 @@ def network_spec(config: Mapping[str, Any]) -> dict[str, Any]:
     if config["encoder"].get("name") is not None:
         spec["encoder"] = dict(config["encoder"])
     return spec
-
-
-def config_hash(config: Mapping[str, Any]) -> str:
-    """Return 12 hexadecimal digits that name a frozen configuration, wherever its data lie and its results go."""
-    content = {key: value for key, value in without_new_defaults(config).items() if not is_place(key)}
-    unused = {"root"}
-    if content.get("split") == "test":  # what every run was measured on before there was a choice
-        del content["split"]
-        unused.add("validation_count")
-    if not content.get("plugins"):
-        content.pop("plugins", None)
-    content["data"] = {key: value for key, value in config["data"].items() if key not in unused}
-    if "cache" in content["data"]:
-        content["data"]["cache"] = "auto"  # part of every hash since before it was known to change no sample
-    trainer = with_present_names(content["trainer"])
-    content["trainer"] = with_first_names({key: trainer[key] for key in trainer if not is_place(f"trainer.{key}")})
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

@@ -20,19 +20,10 @@ from indexnet.run.checks import (
     check_schedule,
     check_split,
 )
-from indexnet.run.experiment import EXPERIMENT_KEYS
+from indexnet.run.experiments.experiment import EXPERIMENT_KEYS
 from indexnet.run.folder import RunFolder, run_path
-from indexnet.run.schema import (
-    OPEN_GROUPS,
-    SETTLED,
-    ExperimentConfig,
-    check_fixed,
-    config_hash,
-    flatten,
-    is_place,
-    read_config,
-    without_new_defaults,
-)
+from indexnet.run.identity import config_hash, is_place, without_new_defaults
+from indexnet.run.schema import OPEN_GROUPS, SETTLED, ExperimentConfig, check_fixed, flatten, read_config
 from indexnet.run.trainer_options import settle_trainer, with_present_names
 
 _PRINTED = ("training.batch_size", "optimizer.lr")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -136,6 +136,13 @@ def refusal(key: str) -> str | None:
 def with_present_names(trainer: Mapping[str, Any]) -> dict[str, Any]:
     """Return a group ``trainer`` as an earlier version may have frozen it, under the names of this one."""
     return {RENAMED.get(key, key): value for key, value in trainer.items()}
+
+
+def with_trainer(
+    config: Mapping[str, Any], change: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+) -> Mapping[str, Any]:
+    """Return a configuration with its group ``trainer`` changed, where it has one."""
+    return {**config, "trainer": change(config["trainer"])} if isinstance(config.get("trainer"), Mapping) else config
 
 
 def with_first_names(trainer: Mapping[str, Any]) -> dict[str, Any]:

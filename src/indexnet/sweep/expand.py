@@ -13,7 +13,7 @@ from indexnet.sweep.naming import check_sweep_name
 
 if TYPE_CHECKING:
     from indexnet.run.config import Glob, Override
-    from indexnet.run.experiment import Experiment
+    from indexnet.run.experiments.experiment import Experiment
 
 
 Value = TypeVar("Value", str, int)
@@ -65,7 +65,7 @@ def expand_request(request: Request) -> Iterator[list[str]]:
         for point in itertools.product(*request.axes, *seeds):
             yield [setting.text for setting in point]
         return
-    from indexnet.run.tables import load_experiment
+    from indexnet.run.experiments.tables import load_experiment
 
     for name in request.experiments:
         yield from table_jobs(load_experiment(name), request)
@@ -77,7 +77,7 @@ def table_jobs(experiment: Experiment, request: Request) -> Iterator[list[str]]:
     Raises:
         UserError: an unknown row, or a setting that rows make themselves.
     """
-    from indexnet.run.experiment import hydra_value, key_of
+    from indexnet.run.experiments.experiment import hydra_value, key_of
 
     names = request.rows
     if names is not None and not isinstance(names, list):

@@ -125,7 +125,7 @@ def check_wandb(configs: Sequence[Mapping[str, Any]], retry_failed: bool, rerun:
     Raises:
         UserError: wandb is missing, ``WANDB_MODE`` is unknown, or the mode is ``online`` and the server cannot be used.
     """
-    from indexnet.run.wandb_logging import check_use, settle_mode
+    from indexnet.run.loggers.wandb_logging import check_use, settle_mode
 
     modes = set()
     for config in configs:

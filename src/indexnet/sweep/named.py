@@ -18,10 +18,11 @@ from indexnet.core.errors import UserError
 from indexnet.core.files import atomic_write
 from indexnet.core.locks import exclusive
 from indexnet.core.paths import DEFAULT_RUNS, VARIABLE
-from indexnet.run.experiment import Experiment, Row, key_of
+from indexnet.run.experiments.experiment import Experiment, Row, key_of
+from indexnet.run.experiments.tables import SWEEP_FILE, experiment_files, load_experiment, read_file, sweep_files
 from indexnet.run.folder import difference
-from indexnet.run.schema import config_hash, is_of_sweep, is_place
-from indexnet.run.tables import SWEEP_FILE, experiment_files, load_experiment, read_file, sweep_files
+from indexnet.run.identity import config_hash, is_place
+from indexnet.run.schema import is_of_sweep
 from indexnet.sweep.expand import IN_FOLDER, Request, Setting, expand_request, read_request, table_jobs
 from indexnet.sweep.launch import read_requests
 from indexnet.sweep.naming import name_only_row, name_rows
@@ -373,6 +374,6 @@ def _is_kept(key: str) -> bool:
 
 
 def _read(path: Path, content: Mapping[str, Any], name: str) -> Experiment:
-    from indexnet.run.table_file import Reader
+    from indexnet.run.experiments.table_file import Reader
 
     return Reader(path, content, name, is_sweep=True).read()

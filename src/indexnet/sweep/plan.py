@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from indexnet.core.errors import UserError
 from indexnet.core.paths import DEFAULT_RUNS
-from indexnet.run.schema import Config, Rerun, TrainingConfig, config_hash, read_config
+from indexnet.run.identity import config_hash
+from indexnet.run.schema import Config, Rerun, TrainingConfig, read_config
 from indexnet.sweep.plan_estimate import PlannedRow
 
 if TYPE_CHECKING:
     from indexnet.data import Data
-    from indexnet.run.experiment import Experiment
+    from indexnet.run.experiments.experiment import Experiment
     from indexnet.run.folder import RunFolder
 
 
@@ -48,8 +49,8 @@ def compose_table(name: str, overrides: Sequence[str]) -> Sweep:
     Raises:
         UserError: what ``indexnet train -m`` would refuse as well.
     """
-    from indexnet.run.experiment import key_of
-    from indexnet.run.tables import experiment_files, load_experiment, read_file, sweep_files
+    from indexnet.run.experiments.experiment import key_of
+    from indexnet.run.experiments.tables import experiment_files, load_experiment, read_file, sweep_files
     from indexnet.sweep.frozen import compose_sweep
 
     words = [name, *overrides]

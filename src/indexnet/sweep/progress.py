@@ -47,7 +47,7 @@ def announce(configs: Sequence[Mapping[str, Any]], n_jobs: int, more: Iterable[s
         n_jobs: runs at a time.
         more: what else there is to say; empty texts are nothing.
     """
-    from indexnet.run.tables import load_experiment
+    from indexnet.run.experiments.tables import load_experiment
 
     def listed(values: Iterable[object]) -> str:
         return ", ".join(dict.fromkeys(map(str, values)))

@@ -24,7 +24,7 @@ from optuna.trial import TrialState
 from indexnet.core.console import tell
 from indexnet.core.errors import UserError
 from indexnet.core.locks import exclusive
-from indexnet.run.schema import is_place
+from indexnet.run.identity import is_place
 
 _MAX_FIRST_FAILURES = 3
 """Failed trials, with none finished ever, after which a search gives up: what they share must be wrong."""

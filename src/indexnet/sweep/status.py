@@ -20,7 +20,7 @@ from indexnet.run.run_sets import read_run, seed_of
 from indexnet.sweep.launch import LOCK, read_requests
 
 if TYPE_CHECKING:
-    from indexnet.run.experiment import Experiment
+    from indexnet.run.experiments.experiment import Experiment
 
 
 STATUS_WORDS = {
@@ -99,7 +99,7 @@ def find_all(runs: Path) -> list[tuple[str, list[Setting] | str]]:
     Returns:
         Its name, and its settings or, where its file is wrong, why they are not known; by name.
     """
-    from indexnet.run.tables import experiments_with_runs, load_experiment
+    from indexnet.run.experiments.tables import experiments_with_runs, load_experiment
 
     found: list[tuple[str, list[Setting] | str]] = []
     for name in experiments_with_runs(runs):

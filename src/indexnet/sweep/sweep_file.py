@@ -14,7 +14,7 @@ from indexnet.core.errors import UserError
 from indexnet.core.files import atomic_write
 from indexnet.core.paths import experiments_dir, own_dirs
 from indexnet.core.registry import unknown_name
-from indexnet.run.tables import experiment_files, load_experiment, read_file, sweep_files
+from indexnet.run.experiments.tables import experiment_files, load_experiment, read_file, sweep_files
 
 
 class _Line(dict[str, Any]):

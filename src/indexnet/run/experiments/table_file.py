@@ -15,7 +15,16 @@ import yaml
 
 from indexnet.core.errors import UserError
 from indexnet.core.registry import unknown_name
-from indexnet.run.experiment import COST_CELLS, EXPERIMENT_KEYS, FAMILIES, Column, Experiment, Row, hydra_value, variant
+from indexnet.run.experiments.experiment import (
+    COST_CELLS,
+    EXPERIMENT_KEYS,
+    FAMILIES,
+    Column,
+    Experiment,
+    Row,
+    hydra_value,
+    variant,
+)
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _OVERRIDE = re.compile(r"([~+]{0,2}[\w/@.-]+)=(.*)", re.DOTALL)
@@ -208,7 +217,7 @@ class Reader:
             return [{str(k): (v or "").strip() for k, v in line.items()} for line in csv.DictReader(handle)]
 
     def _columns(self) -> Iterator[Column]:
-        from indexnet.run.experiment import known_metrics
+        from indexnet.run.experiments.experiment import known_metrics
 
         known = known_metrics()
         headings = list(self.lines[0]) if self.lines else []

@@ -11,7 +11,7 @@ import yaml
 from indexnet.core.errors import UserError
 from indexnet.core.paths import DEFAULT_RUNS, experiments_dir, own_dirs
 from indexnet.core.registry import load_plugins, unknown_name
-from indexnet.run.experiment import Experiment
+from indexnet.run.experiments.experiment import Experiment
 
 SWEEP_FILE = "experiment.yaml"
 """What says, in the folder of a sweep with a name, what its table is: ``<runs>/<name>/experiment.yaml``."""
@@ -77,7 +77,7 @@ def load_experiment(name: str, runs: str | Path | None = None) -> Experiment:
         UserError: there is no such experiment, or its file is wrong; the message names the file and the place.
     """
     path, content = read_file(name, runs)
-    from indexnet.run.table_file import Reader
+    from indexnet.run.experiments.table_file import Reader
 
     return Reader(path, content, name, is_sweep=name not in experiment_files()).read()
 

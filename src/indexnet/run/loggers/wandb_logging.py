@@ -26,9 +26,7 @@ from indexnet.core.errors import UserError
 from indexnet.core.files import atomic_write, read_json
 from indexnet.core.registry import unknown_name
 from indexnet.run.folder import RunFolder
-from indexnet.run.record import Record
-from indexnet.run.schema import MODES
-from indexnet.run.wandb_names import (
+from indexnet.run.loggers.wandb_names import (
     LOSS,
     PER_IMAGE,
     RECORD,
@@ -39,6 +37,8 @@ from indexnet.run.wandb_names import (
     setting_tag,
     validation_key,
 )
+from indexnet.run.record import Record
+from indexnet.run.schema import MODES
 
 _ALIASES = {"dryrun": "offline", "run": "online", "shared": "online"}  # what WANDB_MODE may say as well
 _EXIT_CODES = {"done": 0, "failed": 1, "diverged": 5}
@@ -107,8 +107,8 @@ def printed_values(name: str | None, row: str | None) -> dict[str, float | str]:
 
     Numbers where the cell is a plain one, else the cell as printed (``+4.99K``); nothing for a run outside a table.
     """
-    from indexnet.run.experiment import COST_CELLS
-    from indexnet.run.tables import load_experiment
+    from indexnet.run.experiments.experiment import COST_CELLS
+    from indexnet.run.experiments.tables import load_experiment
 
     if name is None:
         return {}
@@ -223,7 +223,7 @@ def _tags(record: Record) -> list[str]:
 
 def _best(task: str) -> dict[str, str]:
     """Return for each metric of a task which of its values is the best, ``min`` or ``max``."""
-    from indexnet.run.experiment import known_metrics
+    from indexnet.run.experiments.experiment import known_metrics
     from indexnet.tasks import get_task
 
     facts = known_metrics()

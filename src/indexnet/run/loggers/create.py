@@ -13,9 +13,9 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 
 from indexnet.run.folder import RunFolder
 from indexnet.run.loader import process_rank
+from indexnet.run.loggers.wandb_logging import finish_run, settle_mode, start_run
 from indexnet.run.record import Record
 from indexnet.run.schema import LoggerConfig
-from indexnet.run.wandb_logging import finish_run, settle_mode, start_run
 
 Rows = list[dict[str, str]]
 

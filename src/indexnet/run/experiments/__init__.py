@@ -1,0 +1,1 @@
+"""Experiments: what a table is, and the files that say so."""

@@ -1,0 +1,70 @@
+"""What a run is: the hash of its configuration, and which keys are no part of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from indexnet.run.schema import GROUPS, Config
+from indexnet.run.trainer_options import with_first_names, with_present_names
+
+
+@functools.cache
+def places() -> frozenset[str]:
+    """Return the keys, and the groups as wholes, that say where or how and not what."""
+    found = []
+    for each in dataclasses.fields(Config):
+        found += [each.name] if each.metadata.get("place") else []
+        found += [f"{each.name}.{key}" for key in each.metadata.get("places", ())]
+        inner = dataclasses.fields(GROUPS[each.name]) if each.name in GROUPS else ()
+        found += [f"{each.name}.{key.name}" for key in inner if key.metadata.get("place")]
+    return frozenset(found)
+
+
+def is_place(key: str) -> bool:
+    """Whether a dotted key says where results or files lie or how they are made, not what they are."""
+    return key in places() or key.partition(".")[0] in places()
+
+
+@functools.cache
+def _later() -> tuple[tuple[str, str, Any], ...]:
+    """Return group (empty for a single key), key and default of the fields that earlier versions did not have."""
+    kinds = {"": Config, **GROUPS}
+    fields = [(group, each) for group, kind in kinds.items() for each in dataclasses.fields(kind)]
+    return tuple(
+        (group, each.name, each.default if each.default_factory is dataclasses.MISSING else each.default_factory())
+        for group, each in fields
+        if each.metadata.get("later")
+    )
+
+
+def without_new_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration without the keys that earlier versions did not have, where they are at their defaults."""
+    found = {key: dict(value) if key in GROUPS else value for key, value in config.items()}
+    for group, key, default in _later():
+        node = found.get(group, {}) if group else found
+        if key in node and node[key] == default:
+            del node[key]
+    return found
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Return 12 hexadecimal digits that name a frozen configuration, wherever its data lie and its results go."""
+    content = {key: value for key, value in without_new_defaults(config).items() if not is_place(key)}
+    unused = {"root"}
+    if content.get("split") == "test":  # what every run was measured on before there was a choice
+        del content["split"]
+        if not config["training"].get("validate_every"):
+            unused.add("validation_count")
+    if not content.get("plugins"):
+        content.pop("plugins", None)
+    content["data"] = {key: value for key, value in config["data"].items() if key not in unused}
+    if "cache" in content["data"]:
+        content["data"]["cache"] = "auto"  # part of every hash since before it was known to change no sample
+    trainer = with_present_names(content["trainer"])
+    content["trainer"] = with_first_names({key: trainer[key] for key in trainer if not is_place(f"trainer.{key}")})
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
