@@ -81,7 +81,6 @@ def test_an_experiment_file_with_an_old_name_is_told(tmp_path, monkeypatch):
         ('precision="16"', "precision", "16-mixed"),
         ("precision=bf16", "precision", "bf16-mixed"),
         ("precision=64", "precision", "64-true"),
-        ("precision=bf16-true", "precision", "bf16-true"),
         ("accelerator=cuda", "accelerator", "gpu"),
         ("devices=[0]", "devices", [0]),
         ('devices="0,1"', "devices", [0, 1]),
@@ -146,6 +145,9 @@ def test_every_precision_of_lightnings_is_known():
     accepted = set(typing.get_args(typing.get_type_hints(TrainerConfig)["precision"]))
     assert {value for value in known if "transformer-engine" not in str(value)} == accepted
     assert LightningPrecision.precision in accepted
+    for name in ("bf16-true", "16-true"):
+        with pytest.raises(UserError, match=f"{name} is refused: test images .* give trainer.precision=.*16-mixed"):
+            _frozen(f"trainer.precision={name}")
 
 
 def test_all_devices_of_this_machine():
@@ -265,7 +267,7 @@ def test_a_run_with_an_argument(word, plain, tmp_path, torch_flags, capsys):
         assert "training_step" in next((folder.path / "profiler").glob("fit-simple*.txt")).read_text()
 
 
-@pytest.mark.parametrize("word", ["precision=bf16-true", "precision=16-true", "precision=64", "profiler=advanced",
+@pytest.mark.parametrize("word", ["precision=bf16-mixed", "precision=64", "profiler=advanced",
                                   "profiler=pytorch", "deterministic=true"])  # fmt: skip
 def test_a_run_with_another_value(word, tmp_path, torch_flags, capsys):
     folder = prepare_run(tmp_path, *SHORT, f"trainer.{word}")

@@ -167,6 +167,10 @@ MISTAKES = {
     "callbacks=early_stopping": "there is none; give training.validate_every",
     "callbacks=[lr_monitor] callbacks.lr_monitor.logging_interval=2": "callbacks.lr_monitor.logging_interval=2",
     "callbacks=[lr_monitor] +callbacks.lr_monitor.interval=step": "has no option 'interval'",
+    "training.validate_every=2 training.holdout=0": "leaves nothing to validate on",
+    "callbacks=[ema,early_stoping]": "Did you mean 'early_stopping'?",
+    "callbacks.ema.decay=0.9": "callbacks.ema is not chosen; give callbacks=ema too",
+    "training.validate_every=2 callbacks=early_stopping callbacks.early_stopping.monitor=train/loss": "nobody logs",
     "training.validate_every=0": "must be a number of steps, or a fraction of the run below 1",
     "training.validate_every=1.5": "a number of steps, or a fraction",
     "training.holdout=1": "a share between 0 and 1",
@@ -189,7 +193,8 @@ def test_mistakes_are_one_sentence_before_anything_starts(words, said):
 
 
 def test_nothing_to_validate_on_is_one_sentence(tmp_path):
-    folder = prepare_run(tmp_path, *DENOISING, "training.validate_every=2", "training.holdout=0")
+    words = ["task=depth", "data=scenes", "training.validate_every=2", "training.holdout=0", "training.steps=4"]
+    folder = prepare_run(tmp_path, *words)  # whether scenes have a split is seen once they are built
     with pytest.raises(UserError, match=r"training\.holdout=0 leaves nothing to validate on"):
         run_job(folder.path)
 
@@ -217,9 +222,9 @@ def test_a_run_starts_from_given_weights_and_records_them(whole, tmp_path):
 
 
 def test_weights_of_another_network_are_refused(whole, tmp_path):
-    folder = prepare_run(tmp_path, *DENOISING, "network.width=8", f"ckpt_path={whole.checkpoint()}")
     with pytest.raises(UserError, match="holds the weights of another network, dncnn"):
-        run_job(folder.path)
+        prepare_run(tmp_path, *DENOISING, "network.width=8", f"ckpt_path={whole.checkpoint()}")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_configuration_that_says_nothing_new_is_as_it_was():

@@ -39,7 +39,7 @@ def sweep(tmp_path, monkeypatch):
 
     def run_sweep(configs, titles, *, keep=lambda: "", **options):
         captured[:] = configs
-        jobs = launch.prepare_jobs(configs, titles, lambda: print(keep()))
+        jobs = launch.prepare_jobs(configs, titles, before_new=lambda: print(keep()))
         launch.note_request(configs, options["arguments"])
         for job, config in zip(jobs, configs, strict=True):
             experiment = {

@@ -62,7 +62,7 @@ def samples(name, split):
 
 
 def loader(chosen, batch_size=2):
-    return DataLoader(chosen, batch_size)
+    return DataLoader(chosen, batch_size=batch_size)
 
 
 def trainer(folder, *callbacks, **options):

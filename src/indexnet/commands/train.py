@@ -35,13 +35,19 @@ usage: indexnet train [-m] [group=option ...] [group.key=value ...] [Hydra flags
 options of each group (group=option), and what each of them sets: indexnet train group=option --cfg job --package group
 {groups}
   trainer.KEY=VALUE has the arguments of Lightning's Trainer: docs/trainer.md
+  encoder=NAME takes any encoder of timm, optimizer=NAME any of `indexnet list optimizers`
+
+  training.validate_every=500 (0.1: ten times a run)   validate while training; callbacks=early_stopping, ema, ...
+  test_checkpoint=best  trainer.monitor=val/ssim       which weights are tested, and what is best: docs/runs.md
+  split=validation                                     measure on the validation split, not on the test images
+  ckpt_path=FILE                                       start from the weights of a checkpoint
 
   --cfg job      show the composed configuration and stop (add --resolve)
   --hydra-help   Hydra's own help
 
 A finished run is not run again, but with rerun=true, or with rerun=changed where its code has changed since; a killed
 one goes on from its last checkpoint; one of a sweep that failed waits for retry_failed=true. Results: runs/
-(paths.runs=DIR), found again by tags=[mine].
+(paths.runs=DIR); tags=[mine] go into records, reports and W&B.
 
 exit codes: 0 all done; 2 a mistake in what was given, nothing done; 3 some runs failed or diverged, listed;
 4 a process of a run on several devices was killed, the same command goes on

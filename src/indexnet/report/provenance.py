@@ -152,19 +152,23 @@ def facts(table: Table) -> list[tuple[str, str]]:
     def joined(*parts: str) -> str:
         return ", ".join(filter(None, parts))
 
+    def counted(texts: Iterable[str]) -> str:
+        found = Counter(texts).items()
+        return "; ".join(text if n == len(runs) else f"{text} ({n} of {len(runs)} runs)" for text, n in found)
+
     train = distinct((run.record.data.train.count for run in runs), "{} training samples")
     splits = next((run.record.data.test.splits for run in runs if run.record.data.test.splits), {})
     named = f" ({', '.join(map(str, splits))})" if splits else ""
     count = distinct(run.record.test_count or run.record.data.test.count for run in runs)
     test = f"tested on {count}{named}" if count or named else ""
+    held = {number for run in runs if (each := run.record.data.validation) is not None and (number := each.count)}
+    validated = f"validated on {', '.join(map(str, sorted(held)))} while training" if held else ""
+    stopped = [str(run.record.stopped) for run in runs if run.record.stopped is not None]
+    tested = counted(f"the {run.record.tested} checkpoint" for run in runs if run.record.tested)
     steps = distinct((run.record.steps for run in runs), "{} steps")
     batch = distinct((run.record.training.get("batch_size") for run in runs), "batch {}")
     changes = table.protocol.changes
     changed = f"changed: {joined(*changes)}" if changes else ""
-
-    def counted(texts: Iterable[str]) -> str:
-        found = Counter(texts).items()
-        return "; ".join(text if n == len(runs) else f"{text} ({n} of {len(runs)} runs)" for text, n in found)
 
     against = counted(str(change) for run in runs for change in run.record.changes)
     changed_code = counted(name for run in runs for name in run.record.changed_code())
@@ -177,11 +181,13 @@ def facts(table: Table) -> list[tuple[str, str]]:
     if changes:
         full = "nothing capped, but the protocol is changed"
     found = [
-        ("Data", ": ".join(filter(None, [table.runs.data, joined(train, test)]))),
+        ("Data", ": ".join(filter(None, [table.runs.data, joined(train, validated, test)]))),
         ("Budget", table.runs.budget + (f" ({full})" if table.runs.budget == FULL_BUDGET else "")),
         ("Protocol", changed if len(changes) <= 2 else f"{len(changes)} settings changed, named below the table"),
         ("Training", joined(steps, batch)),
         ("Against the printed protocol", against),
+        ("Tested", tested),
+        ("Stopped early", f"{len(stopped)} of {len(runs)} runs, at step {', '.join(stopped)}" if stopped else ""),
         ("Seeds", ", ".join(map(str, table.seeds))),
         ("Runs finished", f"{table.done} of {table.expected}"),
         ("Hardware", distinct(run.record.device for run in runs)),

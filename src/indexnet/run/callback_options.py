@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from indexnet.core.annotations import option_types
 from indexnet.core.errors import UserError, shown
 from indexnet.core.registry import check_options, did_you_mean
+from indexnet.data import Data, get_data
+from indexnet.run.processes import killed_process
 from indexnet.run.schema import check_value
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from indexnet.tasks import Task
 
 TARGET = "_target_"
+_INITIAL = 0.05  # share of the initial weights in an average that is no longer worth a remark
 REFUSED: dict[str, str] = {
     "ModelCheckpoint": "a run writes its own checkpoints, last.ckpt and with training.validate_every best.ckpt",
     "OnExceptionCheckpoint": "a run writes its own checkpoints (trainer.checkpoint_every)",
@@ -32,7 +35,7 @@ REFUSED: dict[str, str] = {
     "StochasticWeightAveraging": "it changes the learning rate by epochs, and a run has one; callbacks=ema "
     "averages the weights",
     "Timer": "a run that ends by the clock cannot be repeated; give training.steps",
-    "ProgressBar": "trainer.progress_bar says whether there is one",
+    "ProgressBar": "trainer.enable_progress_bar says whether there is one",
 }
 """Callbacks that would break a promise of a run, subclasses included: the reason, and what to do instead."""
 
@@ -55,9 +58,19 @@ def check_validation(config: Config, task: Task) -> None:
             "test_checkpoint=best is the checkpoint that is best in validation, and there is no validation; give "
             "training.validate_every=STEPS or a fraction of the run, 0.1."
         )
+    if validated and config.training.holdout == 0 and get_data(config.data["name"]).validation is Data.validation:
+        raise no_validation(config.data["name"], Data.validation_remedy)
     if config.trainer.monitor is not None:
         check_monitor("trainer.monitor", config.trainer.monitor, known, validated)
     check_callbacks(config.callbacks, known, validated)
+
+
+def no_validation(data: str, remedy: str) -> UserError:
+    """Return the complaint about a run without anything to validate on."""
+    return UserError(
+        f"training.holdout=0 leaves nothing to validate on: data={data} has no validation split as it is configured; "
+        f"{remedy}, or give training.holdout a share, 0.1."
+    )
 
 
 def check_callbacks(callbacks: Mapping[str, Any], monitors: Sequence[str], validated: bool) -> None:
@@ -86,7 +99,7 @@ def check_callbacks(callbacks: Mapping[str, Any], monitors: Sequence[str], valid
                 raise UserError(f"callback {name!r} needs the option {key!r}; give callbacks.{name}.{key}=VALUE.")
         watched = given.get("monitor", "auto" if "monitor" in parameters else None)
         if watched is not None:
-            check_monitor(f"callbacks.{name}", str(watched), ("auto", *monitors, "train/loss"), validated)
+            check_monitor(f"callbacks.{name}", str(watched), ("auto", *monitors), validated)
 
 
 def check_monitor(key: str, monitor: str, monitors: Sequence[str], validated: bool) -> None:
@@ -95,7 +108,7 @@ def check_monitor(key: str, monitor: str, monitors: Sequence[str], validated: bo
     Raises:
         UserError: there is no validation, or nothing of that name.
     """
-    if not validated and not monitor.startswith("train/"):
+    if not validated:
         raise UserError(
             f"{key} goes by the validation, and there is none; give training.validate_every=STEPS or a fraction of the "
             "run, 0.1."
@@ -105,22 +118,60 @@ def check_monitor(key: str, monitor: str, monitors: Sequence[str], validated: bo
         raise UserError(f"{key}: nobody logs {shown(monitor)}.{hint} Known: {known}.")
 
 
-def create_callbacks(callbacks: Mapping[str, Any], monitor: Monitor | None) -> list[pl.Callback]:
-    """Build the callbacks of a checked configuration; ``auto`` takes what the best checkpoint goes by."""
-    built = []
+def create_callbacks(
+    callbacks: Mapping[str, Any], monitor: Monitor | None, modes: Mapping[str, str]
+) -> list[pl.Callback]:
+    """Build the callbacks of a checked configuration.
+
+    Args:
+        callbacks: the group.
+        monitor: what the best checkpoint goes by, and callbacks whose monitor is ``auto``.
+        modes: which way is better, ``min`` or ``max``, for what validation logs.
+
+    Raises:
+        UserError: one cannot be built, or two would keep their state under one name.
+    """
+    built: list[pl.Callback] = []
     for name, options in callbacks.items():
         cls = _class_of(name, options)
         given = {key: value for key, value in options.items() if key != TARGET}
         if "monitor" in inspect.signature(cls).parameters and monitor is not None:
-            own = given.get("monitor", "auto") == "auto"
-            for key, value in (("monitor", monitor.key), ("mode", monitor.mode)):
-                if given.get(key, "auto" if own else None) == "auto":
-                    given[key] = value
+            if given.get("monitor", "auto") == "auto":
+                given["monitor"] = monitor.key
+            if given.get("mode", "auto") == "auto" and "mode" in inspect.signature(cls).parameters:
+                given["mode"] = modes[given["monitor"]]
         try:
             built.append(cls(**given))
         except Exception as error:
             raise UserError(f"callbacks.{name} cannot be built: {_line(error)}.") from error
+    names: dict[str, str] = {}
+    for name, callback in zip(callbacks, built, strict=True):
+        if (first := names.setdefault(callback.state_key, name)) != name and callback.state_dict():
+            raise UserError(f"callbacks.{first} and callbacks.{name} are the same; leave one of them out.")
     return built
+
+
+def without_monitors(callbacks: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the callbacks that do not go by the validation."""
+    return {
+        name: options
+        for name, options in callbacks.items()
+        if "monitor" not in inspect.signature(_class_of(name, options)).parameters
+    }
+
+
+def remarks(callbacks: Mapping[str, Any], steps: int) -> list[str]:
+    """Return a line for each average of the weights that a run of so many steps is too short for."""
+    found = []
+    for name, options in callbacks.items():
+        if str(options[TARGET]).endswith(".EMAWeightAveraging"):
+            decay = float(options.get("decay", 0.999))
+            if (share := decay**steps) > _INITIAL:
+                found.append(
+                    f"callbacks.{name}.decay={decay:g}: after {steps} steps {share:.0%} of the average are the initial "
+                    f"weights; callbacks.{name}.decay={_INITIAL ** (1 / steps):.3g} leaves {_INITIAL:.0%}"
+                )
+    return found
 
 
 @contextmanager
@@ -135,6 +186,8 @@ def named_callbacks(callbacks: Mapping[str, Any], built: Sequence[pl.Callback]) 
     except UserError:
         raise
     except Exception as error:
+        if killed_process(error):  # another process of the run is gone, which a callback was the first to notice
+            raise
         for frame, line in traceback.walk_tb(error.__traceback__):
             for name, callback in zip(callbacks, built, strict=True):
                 if frame.f_locals.get("self") is callback:

@@ -143,7 +143,7 @@ class Progress(pl.Callback):
     ) -> None:
         self.path, self.total, self.batch_size, self.clock = path, total, batch_size, clock
         self.since = clock() if since is None else since
-        self._started = self._first = self._now = self._written = 0.0
+        self._started = self._first = self._now = self._written = self._validating = 0.0
         self._begin = self._first_step = self._step = 0
         self._earlier = {"steps": 0, "seconds": 0.0, "warm_steps": 0, "warm_seconds": 0.0, "peak_memory_mb": 0.0}
         self._device = torch.device("cpu")
@@ -177,9 +177,15 @@ class Progress(pl.Callback):
             self._said |= {"step": step, "steps": self.total, "loss": loss, "eta_s": round(eta, 1)}
             self._write(now)
 
+    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._validating = self.clock()
+
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         values = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val/")}
         self._said |= {key: value for key, value in values.items() if math.isfinite(value)}
+        spent = self.clock() - self._validating  # is no time of training
+        self._started += spent
+        self._first += spent if self._first else 0.0
         if trainer.is_global_zero:
             self._write(self.clock())
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from indexnet.core.errors import UserError
 from indexnet.core.files import atomic_write
 from indexnet.run.folder import RunFolder
 from indexnet.run.resume import write_checkpoint
@@ -46,20 +49,49 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def __init__(self, folder: RunFolder) -> None:
         super().__init__()
         self.folder = folder
+        self._checked = False
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write beside the target, then rename.
 
         Raises:
             DiskFullError: there is no room; the checkpoints that are there stay.
+            UserError: the state of a callback is not plain data, so that the checkpoint could not be read back.
         """
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
+        if not self._checked:
+            _check_plain(checkpoint.get("callbacks", {}))
+            self._checked = True
         if Path(path) == self.folder.checkpoint():
             previous = self.folder.previous_checkpoint()
             write_checkpoint(self.folder.checkpoint(), buffer.getbuffer(), checkpoint["global_step"], previous)
         else:
             atomic_write(path, buffer.getbuffer())
+
+
+def _check_plain(states: Mapping[str, Any]) -> None:
+    for name, state in states.items():
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        buffer.seek(0)
+        try:
+            torch.load(buffer, weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise UserError(
+                f"the state of the callback {name} is not plain data, so a killed run could not go on; its state_dict "
+                "must return numbers, texts, lists, dicts and tensors."
+            ) from error
+
+
+class SaveFirst(pl.Callback):
+    """Write a checkpoint that is due before any other callback begins the next step: their states are saved, too."""
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self.checkpoints = checkpoints
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
+        self.checkpoints.save_due(trainer)
 
 
 class Checkpoints(pl.Callback):
@@ -112,12 +144,16 @@ class Checkpoints(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if self.monitor is None or trainer.state.fn != "fit":
             return
-        value = float(trainer.callback_metrics[self.monitor.key])
+        logged = trainer.callback_metrics.get(self.monitor.key)
+        if logged is None:
+            raise UserError(f"trainer.monitor={self.monitor.key}: validation of task={module.name} does not log it.")
+        value = float(logged)
         if math.isfinite(value) and (not self.best or self.monitor.better(value, self.best["value"])):
             self.best = {"step": trainer.global_step, "metric": self.monitor.key, "value": value}
             trainer.save_checkpoint(self.folder.best_checkpoint())
 
-    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
+    def save_due(self, trainer: pl.Trainer) -> None:
+        """Write the last checkpoint where the step before has made it due."""
         if trainer.global_step != self._saved and self._due(trainer.global_step):
             self._save(trainer)
 

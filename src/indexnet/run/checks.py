@@ -324,8 +324,6 @@ def check_parts(config: Mapping[str, Any]) -> None:
         )
     typed = read_config(config)
     check_validation(typed, built)
-    if typed.ckpt_path is not None and not Path(typed.ckpt_path).is_file():
-        raise UserError(f"ckpt_path={typed.ckpt_path} is no file; give a checkpoint to start from.")
     _check_batch(typed.trainer, typed.training, typed.budget)
 
 

@@ -126,7 +126,12 @@ def compose_command_line(arguments: Sequence[str]) -> list[DictConfig]:
         composed.append(cfg)
 
     with _command_line(arguments):
-        words, _ = get_args_parser().parse_known_args(arguments)
+        words, late = get_args_parser().parse_known_args(arguments)
+        if late and words.overrides and not any(text.startswith("-") for text in late):
+            others = [text for text in arguments if text not in late]
+            place = others.index(words.overrides[-1]) + 1
+            sys.argv[1:] = [*others[:place], *late, *others[place:]]
+            words = get_args_parser().parse_args(sys.argv[1:])
         if words.shell_completion:  # Hydra's script asks with the whole line, and knows of no subcommands
             program, train, rest = os.environ.get("COMP_LINE", "train ").partition("train ")
             if not train:
@@ -251,10 +256,11 @@ def explain(error: Exception, overrides: Iterable[str]) -> UserError:
     text, overrides = str(error), list(overrides)
     if isinstance(error, yaml.YAMLError):  # says the file and the line
         return UserError(f"a file of the configuration is not valid YAML: {' '.join(text.split())}.")
-    if match := re.search(r"Could not find '([^']+)'", text):
+    if match := re.search(r"Could not (?:find|load) '([^']+)'", text):
         group, _, option = match[1].partition("/")
         options = re.search(r"Available options in '[^']*':\n((?:\t.*\n?)+)", text)
         known = [line.strip() for line in options[1].splitlines()] if options else []
+        known = known or [file.stem for file in (conf_dir() / group).glob("*.yaml")]  # of a list, Hydra names none
         if group == "experiments":  # Hydra lists one level of folders
             from indexnet.run.experiments.tables import unknown_experiment
 

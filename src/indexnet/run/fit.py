@@ -21,8 +21,8 @@ from indexnet.core.files import DiskFullError
 from indexnet.core.machine import cores, device_name
 from indexnet.core.registry import load_plugins
 from indexnet.run import callbacks
-from indexnet.run.callback_options import create_callbacks, named_callbacks
-from indexnet.run.checkpoints import AtomicCheckpointIO, Checkpoints
+from indexnet.run.callback_options import create_callbacks, monitors, named_callbacks, remarks
+from indexnet.run.checkpoints import AtomicCheckpointIO, Checkpoints, SaveFirst
 from indexnet.run.checks import check_processes
 from indexnet.run.identity import config_hash
 from indexnet.run.loader import (
@@ -37,11 +37,12 @@ from indexnet.run.loader import (
     worker_count,
 )
 from indexnet.run.loggers.create import create_loggers
-from indexnet.run.parts import Parts, build_parts, describe, load_weights
+from indexnet.run.parts import Parts, build_parts, describe
 from indexnet.run.processes import started_here
 from indexnet.run.record import Record, skipped_files, write_rows
 from indexnet.run.resume import find_checkpoint, note_code, read_checkpoint
 from indexnet.run.trainer_options import check_gpus, does_nothing, lightning_arguments
+from indexnet.run.weights import load_weights
 from indexnet.tasks.gallery import write_gallery
 
 if TYPE_CHECKING:
@@ -90,8 +91,9 @@ def execute(
     every = checkpoint_interval(settings.checkpoint_every, steps)
     initial = None if config.ckpt_path is None or resume else load_weights(task, Path(config.ckpt_path))
     checkpoints = Checkpoints(folder, every, steps, parts.monitor, initial)
-    chosen = create_callbacks(config.callbacks, parts.monitor)
-    watching = [callbacks.StepSeed(seed), *chosen, progress, skipped, checkpoints]  # which saves the others' states
+    chosen = create_callbacks(config.callbacks, parts.monitor, monitors(task))
+    first = [callbacks.StepSeed(seed), SaveFirst(checkpoints)]
+    watching = [*first, *chosen, progress, skipped, checkpoints]  # which saves the others' states
     trainer = _trainer(folder, config, record, accelerator, parts, start, watching)
     loggers.extend(trainer.loggers)
     for what, splits in (("test", parts.tests), ("validation", parts.validations)):
@@ -101,6 +103,8 @@ def execute(
                 "use fewer."
             )
     for line in describe(parts, config, record, device_name(trainer.strategy.root_device), folder.path):
+        rank_zero_say(line)
+    for line in remarks(config.callbacks, parts.steps):
         rank_zero_say(line)
     ranks.start(trainer)
     if started_here():
@@ -135,8 +139,9 @@ def execute(
     record.stopped = done if checkpoints.stopped else None
     record.tested = config.test_checkpoint if parts.monitor else None
     if config.test_checkpoint == "best":
-        task.load_state_dict(_best(folder))
-    rows = _test(parts, trainer, workers, record.split, ranks)
+        task.load_state_dict(_best(folder, checkpoints.best))
+    with named_callbacks(config.callbacks, chosen):
+        rows = _test(parts, trainer, workers, record.split, ranks)
     if not trainer.is_global_zero:
         return
     record.metrics = {
@@ -176,16 +181,23 @@ def _test(parts: Parts, trainer: pl.Trainer, workers: int, split: str, ranks: Ra
     return rows
 
 
-def _best(folder: RunFolder) -> dict[str, Any]:
+def _best(folder: RunFolder, best: Mapping[str, Any]) -> dict[str, Any]:
     """Return the weights of the best checkpoint.
 
     Raises:
-        UserError: it is gone or damaged.
+        UserError: there is none, or it is gone, damaged, or another one than this run's.
     """
     path = folder.best_checkpoint()
+    if not best:
+        raise UserError("test_checkpoint=best: no validation gave a finite number; give test_checkpoint=last.")
     if (checkpoint := read_checkpoint(path)) is None:
         raise UserError(
             f"{path} is gone or damaged, and test_checkpoint=best tests it; delete {folder.path} to run again."
+        )
+    if checkpoint["global_step"] != best["step"]:  # of a killed try that came further, with other code or another GPU
+        raise UserError(
+            f"{path} is of step {checkpoint['global_step']}, and the best validation was at step {best['step']}: a try "
+            f"that was killed came to other numbers; delete {folder.path} to run again."
         )
     return dict(checkpoint["state_dict"])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +11,8 @@ import numpy as np
 
 from indexnet.core.errors import UserError
 from indexnet.core.schedules import in_steps
-from indexnet.networks.checkpoint import load_checkpoint
 from indexnet.networks.costs import count_costs
-from indexnet.run.callback_options import monitors
+from indexnet.run.callback_options import monitors, no_validation
 from indexnet.run.checkpoints import Monitor
 from indexnet.run.loader import (
     build_data,
@@ -77,10 +75,7 @@ def build_parts(config: Config, record: Record) -> Parts:
     validations, monitor = {}, None
     if training.validate_every:
         if validation is None:
-            raise UserError(
-                f"training.holdout=0 leaves nothing to validate on: data={data.name} has no validation split as it is "
-                f"configured; {data.validation_remedy}, or give training.holdout a share, 0.1."
-            )
+            raise no_validation(data.name, data.validation_remedy)
         modes, validations = monitors(task), {"": validation}
         key = config.trainer.monitor or next(iter(modes))
         monitor = Monitor(key, modes[key], validation_interval(training.validate_every, steps))
@@ -138,7 +133,8 @@ def describe(parts: Parts, config: Config, record: Record, device: str, folder: 
         processes += f", {trainer.accumulate_grad_batches} batches a step"
     return [
         f"{config.task['name']}: network {network}{f' on {encoder}' if encoder else ''}, operator {operator}; "
-        f"{record.parameters:,} parameters, {record.resampling_parameters:,} of them the operator's",
+        f"{record.parameters:,} parameters, {record.resampling_parameters:,} of them the operator's"
+        + (f"; weights from {config.ckpt_path}" if config.ckpt_path else ""),
         f"data {config.data['name']}: {data}",
         f"budget {config.budget.name}: {', '.join(' '.join(words) for words in cuts)}",
         f"device {device}: precision {trainer.precision}, {processes}",
@@ -153,28 +149,6 @@ def _cut(value: int, whole: int) -> str:
 
 def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) or value is None else str(value)
-
-
-def load_weights(task: Task, path: Path) -> dict[str, str]:
-    """Give a task the weights of a checkpoint of the same network.
-
-    Returns:
-        The checkpoint's ``path`` and ``sha256``.
-
-    Raises:
-        UserError: it cannot be read, or belongs to another network.
-    """
-    content = load_checkpoint(path)
-    try:
-        task.load_state_dict(content["state_dict"])
-    except RuntimeError as error:
-        fault = (str(error).splitlines()[1:] or [str(error)])[0].strip()
-        fault = fault if len(fault) <= 160 else fault[:157] + "..."
-        raise UserError(
-            f"ckpt_path={path} holds the weights of another network, {content['indexnet']['network']['name']} "
-            f"({fault.rstrip('.')}); give a checkpoint of the same network and operator."
-        ) from error
-    return {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def _check_samples(task: Task, train_set: Dataset, data: str, network: str) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Literal, Self, TypeGuard, get_args
 
 from indexnet.core.annotations import fits
 from indexnet.core.errors import UserError
-from indexnet.core.files import atomic_write, read_json, write_json
+from indexnet.core.files import atomic_write, read_json, sha256_file, write_json
 from indexnet.core.sources import changed_files
 
 SCHEMA = 1
@@ -193,9 +193,14 @@ class Record:
         return found
 
     def changed_code(self) -> list[str]:
-        """Return the names of the source files that have changed since the run, or while it ran."""
+        """Return the source files, and the file of initial weights, that have changed since the run or while it ran."""
         folders = {top: folder for top, folder in self.code_folders.items() if isinstance(folder, str)}
-        return list(dict.fromkeys((*changed_files(self.code, folders), *self.code_before)))
+        changed = changed_files(self.code, folders)
+        if self.initial:  # the weights that it started from; gone, they are not needed any more
+            path = Path(self.initial.get("path", ""))
+            if path.is_file() and sha256_file(path) != self.initial.get("sha256"):
+                changed = [*changed, str(path)]
+        return list(dict.fromkeys((*changed, *self.code_before)))
 
     def code_remark(self) -> str:
         """Say which source files have changed since the run, or while it ran; "" where none has, or nothing is known.

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -19,12 +20,14 @@ from indexnet.run.checks import (
     check_parts,
     check_schedule,
     check_split,
+    network_without_memory,
 )
 from indexnet.run.experiments.experiment import EXPERIMENT_KEYS
 from indexnet.run.folder import RunFolder, run_path
 from indexnet.run.identity import config_hash, is_place, without_new_defaults
 from indexnet.run.schema import OPEN_GROUPS, SETTLED, ExperimentConfig, check_fixed, flatten, read_config
 from indexnet.run.trainer_options import settle_trainer, with_present_names
+from indexnet.run.weights import check_weights
 
 _PRINTED = ("training.batch_size", "optimizer.lr")
 _GROUPS = ("task", "network", "encoder", "resampling", "data", "optimizer", "schedule", "training", "budget", "debug")
@@ -75,6 +78,8 @@ def settle(plain: Mapping[str, Any]) -> dict[str, Any]:
     _reduce(config)
     _settle_auto(config)
     check_parts(config)
+    if config.get("ckpt_path") is not None and not RunFolder(run_path(config)).checkpoint().is_file():
+        check_weights(Path(config["ckpt_path"]), network_without_memory(config))
     return without_new_defaults(config)
 
 

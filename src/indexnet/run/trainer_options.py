@@ -37,9 +37,9 @@ PASSED: dict[str, str] = {
     "strategy": "`auto`, `ddp`, `ddp_find_unused_parameters_true` or `ddp_find_unused_parameters_false`; `auto` is one "
     "that resumes exactly",
     "devices": "a number, `auto` or `-1` (all GPUs of this machine), or which GPUs: `[0,1]` or `'\"0,1\"'`",
-    "num_nodes": "",
-    "precision": "every name and alias of Lightning's: `32`, `16-mixed`, `bf16`, `bf16-true`, `64`, ...; not "
-    "`transformer-engine`, which replaces layers",
+    "num_nodes": "machines of a cluster",
+    "precision": "Lightning's names and aliases: `32`, `16-mixed`, `bf16-mixed`, `bf16`, `64`, ...; not `bf16-true` "
+    "and `16-true`, which round test images and targets too, nor `transformer-engine`, which replaces layers",
     "log_every_n_steps": "optimizer steps between two rows of the loggers; `auto`: a hundredth of the run, at most 50",
     "enable_progress_bar": "`auto`: in a terminal only",
     "enable_model_summary": "prints Lightning's table of modules",
@@ -48,9 +48,9 @@ PASSED: dict[str, str] = {
     "gradient_clip_algorithm": "`norm` or `value`",
     "deterministic": "`true` or `warn`: what torch cannot do deterministically is refused, or warned of",
     "benchmark": "lets cuDNN try its algorithms",
-    "inference_mode": "",
+    "inference_mode": "while it validates and tests; `false`: `torch.no_grad`",
     "profiler": "`simple`, `advanced` or `pytorch`; writes into `profiler/` of the run's folder",
-    "detect_anomaly": "",
+    "detect_anomaly": "stops where a gradient becomes NaN; slow",
     "sync_batchnorm": "on several GPUs",
 }
 """Arguments that are passed on, and what there is to say of them here."""
@@ -67,8 +67,8 @@ REFUSED: dict[str, str] = {
     "give it again later: it goes on",
     "limit_train_batches": "a run is one stream of optimizer steps, and its record counts them; give training.steps or "
     "budget.max_steps",
-    "limit_val_batches": "it counts batches of each device, so the number of devices would change the number; a "
-    "smaller validation split is the data set's own, for example data.validation_count of data=scenes",
+    "limit_val_batches": "it counts batches of each device, so the number of devices would change the number; give "
+    "budget.max_test=IMAGES, which caps validation too, or a smaller training.holdout",
     "limit_test_batches": "it counts batches of each device, so the number of devices would change the number; give "
     "budget.max_test=IMAGES",
     "limit_predict_batches": "a run predicts nothing; `indexnet predict` takes the files that you name",
@@ -122,10 +122,16 @@ _UNFIT_ACCELERATORS = ("mps", "tpu", "hpu")
 def refusal(key: str) -> str | None:
     """Return the sentence for a key of the group ``trainer`` that was renamed or that the run decides; None for others.
 
+    And for one of a callback that is not chosen.
+
     Args:
         key: dotted, ``trainer.max_epochs``.
     """
     group, _, name = key.partition(".")
+    if group == "callbacks":
+        name = name.partition(".")[0]
+        own = f"'+callbacks.{name}={{_target_: IMPORT.PATH}}'"
+        return f"callbacks.{name} is not chosen; give callbacks={name} too, or for one of your own {own}."
     if group != "trainer":
         return None
     if name in RENAMED:
@@ -166,6 +172,12 @@ def settle_trainer(trainer: Mapping[str, Any]) -> dict[str, Any]:
     """
     found = dict(trainer)
     found["precision"] = _PRECISIONS.get(str(found["precision"]), found["precision"])
+    if found["precision"] in ("bf16-true", "16-true"):
+        mixed = str(found["precision"]).replace("true", "mixed")
+        raise UserError(
+            f"trainer.precision={found['precision']} is refused: test images and targets would be rounded, too, and "
+            f"metrics wrong; give trainer.precision={mixed}."
+        )
     found["accelerator"] = _settle_accelerator(found["accelerator"])
     found["devices"] = _settle_devices(found["devices"], found["accelerator"])
     strategy = found.get("strategy", "auto")
@@ -233,6 +245,11 @@ def check_gpus(devices: int | str | Sequence[int], accelerator: str, gpus: int) 
         return
     assert not isinstance(devices, str)
     most = devices if isinstance(devices, int) else max(devices) + 1
+    if not gpus:
+        raise UserError(
+            f"trainer.devices={_text(devices)} but this machine has no GPU; give trainer.accelerator=cpu and a number "
+            "of processes, trainer.devices=1 for example."
+        )
     if most > gpus:
         has = f"this machine has {gpus} GPU{'s' if gpus > 1 else ''}"
         numbered = "" if isinstance(devices, int) else ", numbered from 0"

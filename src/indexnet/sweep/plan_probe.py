@@ -17,6 +17,7 @@ from pathlib import Path
 from indexnet.core.files import atomic_write
 from indexnet.core.locks import exclusive, held
 from indexnet.core.machine import available_memory, die_with_parent
+from indexnet.run.callback_options import without_monitors
 from indexnet.run.folder import RunFolder
 from indexnet.run.processes import Command, job_command, job_environment, terminate_as_interrupt
 from indexnet.run.resume import resumed_step
@@ -153,7 +154,8 @@ def _short(row: PlannedRow, samples: int, images: int, limit: float, place: Path
         **{key: value for key, value in config.items() if key != "test_checkpoint"},
         # without validation, whose images take what test images take, and without what goes by it
         "training": {**config["training"], "batch_size": samples, "steps": row.steps, "validate_every": None},
-        "callbacks": {key: each for key, each in row.config.callbacks.items() if "monitor" not in each},
+        "callbacks": without_monitors(row.config.callbacks),
+        "schedule": {"name": "constant"} if config["schedule"]["name"] == "plateau" else config["schedule"],
         "budget": {
             **config["budget"],
             "max_seconds": limit / 3,

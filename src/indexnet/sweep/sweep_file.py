@@ -59,7 +59,9 @@ def save_sweep(name: str, target: Path, runs: Path) -> tuple[str, Path | None]:
     """
     if name not in sweep_files(runs) and name in experiment_files():
         raise UserError(f"{name} is an experiment file already, {experiment_files()[name]}; copy that.")
-    if name not in (sweeps := sweep_files(runs)):
+    if not (sweeps := sweep_files(runs)):
+        raise UserError(f"{runs} has no sweep with a name; `indexnet train -m ... sweep={name}` makes one.")
+    if name not in sweeps:
         raise unknown_name(f"sweep in {runs}:", name, sweeps)
     load_experiment(name, runs)  # its mistakes are said before a copy of them is made
     _, content = read_file(name, runs)
