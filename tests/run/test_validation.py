@@ -11,6 +11,8 @@ import torch
 
 from indexnet.core.errors import UserError
 from indexnet.run import callbacks
+from indexnet.run.callback_options import create_callbacks
+from indexnet.run.checkpoints import Monitor
 from indexnet.run.config import compose, freeze
 from indexnet.run.identity import config_hash
 from indexnet.run.job import run_job
@@ -236,3 +238,55 @@ def test_a_configuration_that_says_nothing_new_is_as_it_was():
     assert config_hash(config) == config_hash(
         freeze(compose([*RECONSTRUCTION, "callbacks=none", "test_checkpoint=last"]))
     )
+
+
+def test_a_callback_with_a_monitor_of_its_own_has_its_own_mode():
+    modes = {"val/psnr": "max", "val/rmse": "min"}
+    node = {"_target_": "pytorch_lightning.callbacks.EarlyStopping"}
+    for monitor, mode in (("auto", "max"), ("val/psnr", "max"), ("val/rmse", "min")):
+        (built,) = create_callbacks({"a": {**node, "monitor": monitor}}, Monitor("val/psnr", "max", 5), modes)
+        assert (built.monitor, built.mode) == ("val/psnr" if monitor == "auto" else monitor, mode)
+    with pytest.raises(UserError, match=r"callbacks\.a and callbacks\.b are the same"):
+        create_callbacks({"a": node, "b": node}, Monitor("val/psnr", "max", 5), modes)
+
+
+def test_a_state_that_is_no_plain_data_is_refused_at_the_first_checkpoint(tmp_path):
+    folder = prepare_run(tmp_path, *VALIDATED, "+callbacks.own={_target_: run_support.Odd}")
+    with pytest.raises(UserError, match="the state of the callback Odd is not plain data"):
+        run_job(folder.path)
+    assert not folder.checkpoint().exists()
+
+
+@forks
+def test_what_a_callback_counts_is_saved_with_its_step(tmp_path):
+    words = [*VALIDATED, "+callbacks.own={_target_: run_support.Counting}"]
+    folder = prepare_run(tmp_path, *words)
+    assert result_of(start(folder, _at("on_train_batch_end", 5))) == -signal.SIGKILL
+    assert run_job(folder.path) == 0
+    assert torch.load(folder.checkpoint(), weights_only=True)["callbacks"]["Counting"] == {"begun": 6}
+
+
+def test_a_best_checkpoint_of_another_try_is_not_tested(tmp_path):
+    words = [*VALIDATED, "training.validate_every=2", "test_checkpoint=best"]
+    folder = prepare_run(tmp_path, *words)
+    assert run_job(folder.path) == 0
+    content = best(folder)
+    torch.save({**content, "global_step": content["global_step"] + 1}, folder.best_checkpoint())
+    (folder.path / "record.json").unlink()
+    with pytest.raises(UserError, match="a try that was killed came to other numbers"):
+        run_job(folder.path)
+
+
+def test_changed_initial_weights_are_said_and_a_file_that_is_gone_is_not_needed(whole, tmp_path, capsys):
+    file = tmp_path / "given.ckpt"
+    file.write_bytes(whole.checkpoint().read_bytes())
+    words = [*DENOISING, f"ckpt_path={file}", "training.steps=1"]
+    folder = prepare_run(tmp_path / "runs", *words)
+    assert run_job(folder.path) == 0
+    content = torch.load(file, weights_only=True)
+    content["global_step"] = 0
+    torch.save(content, file)
+    assert folder.record().changed_code() == [str(file)]
+    file.unlink()
+    assert folder.record().changed_code() == []
+    assert prepare_run(tmp_path / "runs", *words).path == folder.path

@@ -50,6 +50,28 @@ class Failing(pl.Callback):
         raise ValueError("no room for it")
 
 
+class Odd(pl.Callback):
+    """Has a state that is no plain data."""
+
+    def state_dict(self):
+        return {"place": Path("x")}
+
+
+class Counting(pl.Callback):
+    """Counts the batches that have begun."""
+
+    begun = 0
+
+    def on_train_batch_start(self, trainer, module, batch, index):
+        self.begun += 1
+
+    def state_dict(self):
+        return {"begun": self.begun}
+
+    def load_state_dict(self, state_dict):
+        self.begun = state_dict["begun"]
+
+
 def prepare_run(root, *overrides):
     """Create the folder of a run below ``root``."""
     return prepare(freeze(compose([*overrides, f"paths.runs={root}"])))

@@ -23,6 +23,7 @@ from indexnet.metrics import get_metric
 from indexnet.networks import create_network
 from indexnet.networks.autoencoder import Autoencoder
 from indexnet.networks.checkpoint import load_checkpoint
+from indexnet.run.datamodule import DataModule
 from indexnet.run.loader import build_data
 from indexnet.tasks import Task, create_task, get_task, list_tasks
 
@@ -379,3 +380,26 @@ def test_noise_of_ones_own_is_kept():
         assert not torch.equal(task.predict_step(batch, 0)["prediction"], task(noisy))
     with pytest.raises(UserError, match="a batch of the task denoising lacks 'name', which prediction needs"):
         task.predict_step({"image": noisy}, 0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_whole_way_with_the_data_module(name, tmp_path):
+    data, side = dict(PARTS[name][1]), PARTS[name][2]
+    module = DataModule(data.pop("name"), task=name, batch_size=2, size=side, num_workers=0, holdout=0.3, **data)
+    task, keys = build(name), get_task(name).metric_names
+    kept = ModelCheckpoint(tmp_path, monitor=f"val/{keys[0]}")
+    used = trainer(tmp_path, kept, EarlyStopping(f"val/{keys[0]}", patience=5), max_epochs=1, log_every_n_steps=1)
+    used.fit(task, datamodule=module)
+    (validated,) = used.validate(task, datamodule=module, verbose=False)
+    assert set(validated) == {f"val/{key}" for key in keys}
+    (tested,) = used.test(task, datamodule=module, verbose=False)
+    assert set(tested) == {f"test/{key}" for key in keys}
+    predictions = used.predict(task, datamodule=module)
+    count = sum(len(each["prediction"]) for each in predictions)
+    assert count == sum(len(each["name"]) for each in predictions) == PARTS[name][1]["test_count"]
+    assert len(task.test_rows) == count
+    again = Task.load_from_checkpoint(kept.best_model_path)
+    assert type(again) is type(task)
+    assert equal(
+        weights(again), {key: value.cpu() for key, value in load_checkpoint(kept.best_model_path)["state_dict"].items()}
+    )
