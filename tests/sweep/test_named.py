@@ -384,7 +384,7 @@ def test_a_real_sweep_killed_and_logged(tmp_path, monkeypatch):
         records = [json.loads((base / row / "seed=0/record.json").read_text())
                    for base in (root, Path("whole/mysweep/photos-paper"))]  # fmt: skip
         assert records[0]["metrics"] == records[1]["metrics"]
-        started = read_offline(offline_runs(root / row / "seed=0")[-1]).run
+        started = read_offline(offline_runs((root / row / "seed=0").resolve())[-1]).run
         assert (started["display_name"], started["run_group"], started["job_type"]) == (f"{row}-seed0", "mysweep", row)
     assert FILE.read_text() == Path("whole/mysweep/experiment.yaml").read_text()
     assert main(["report", "mysweep"]) == 0
