@@ -364,7 +364,7 @@ def test_a_run_lists_the_files_that_it_went_without(tmp_path, capfd):
     words = [
         "task=matting", "encoder.width=0.25", "training.steps=4", "training.batch_size=4", "training.size=32",
         "data=matting_folder", f"data.root={root}", "data.per_foreground=4", "data.test_per_foreground=1",
-        "trainer.accelerator=cpu", "trainer.num_workers=2", "schedule.milestones=[50]",
+        "trainer.accelerator=cpu", "trainer.num_workers=2",
     ]  # fmt: skip
     folder = prepare_run(tmp_path / "skip", *words, "data.damaged=skip")
     assert run_job(folder.path) == 0

@@ -11,9 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torchmetrics
 from skimage import metrics as reference
-from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
 from indexnet.core.errors import UserError
 from indexnet.metrics import PerImageMetric, SumMetric, create_metric, get_metric, list_metrics
@@ -234,6 +232,8 @@ def test_metrics_merge_and_clone(name):
 @pytest.mark.parametrize("task", sorted({info.task for info in INFOS.values()}))
 def test_metrics_of_a_collection_stay_apart(task):
     """torchmetrics takes metrics for one that agree after a first batch, and a perfect prediction makes many agree."""
+    import torchmetrics  # not above: a spawned process imports this file before indexnet
+
     names = [name for name in NAMES if INFOS[name].task == task]
     first, second = arguments(names[0]), arguments(names[0], seed=1)
     perfect = (first[1].clamp(max=CLASSES - 1)[:, None] if task == "segmentation" else first[1], *first[1:])
@@ -259,6 +259,9 @@ def test_maps_need_no_axis_for_their_one_channel(name):
 
 def test_torchmetrics_gives_the_same_where_it_measures_the_same():
     """The RMSE is a mean of roots here; SSIM has no windows that leave the image, which torchmetrics mirrors."""
+    import torchmetrics
+    from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
+
     prediction, target, _ = images(channels=3)
     _, everywhere = StructuralSimilarityIndexMeasure(data_range=1.0, return_full_image=True)(prediction, target)
     theirs = {
