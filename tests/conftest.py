@@ -24,3 +24,13 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the folder ../shared with reference values and data sets is not here")
     return SHARED
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A folder with a tiny one of every data set that has files."""
+    from data_support import write_all
+
+    folder = tmp_path_factory.mktemp("data")
+    write_all(folder)
+    return folder

@@ -25,6 +25,12 @@ def test_training_imports_neither_scipy_signal_nor_torchvision_nor_timm(tmp_path
     assert shown.splitlines()[-1] == "FOUND []"
 
 
+def test_a_configuration_is_composed_without_torch(tmp_path):
+    code = "import sys; from indexnet.run.config import compose; compose(['task=depth', 'callbacks=ema'])\n"
+    shown = run(code + "print('FOUND', [name for name in ('torch', 'timm', 'numpy') if name in sys.modules])", tmp_path)
+    assert shown.splitlines()[-1] == "FOUND []"
+
+
 def test_costs_are_counted_without_lightning(tmp_path):
     unused = ("pytorch_lightning", "torchmetrics", "wandb", "scipy.signal")
     code = "import sys; from indexnet.cli import main\nassert main(['costs', 'tpami/table6_sunrgbd']) == 0\n"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_support import build, make, write_all, write_camvid, write_h5, write_nyuv2, write_train400
+from data_support import build, make, write_camvid, write_h5, write_nyuv2, write_train400
 from indexnet.core.errors import UserError
 from indexnet.data import Dataset, create_data, list_data
 from indexnet.data.holdout import hold_out
@@ -118,13 +118,6 @@ def test_what_cannot_be_divided():
         hold_out(Grouped(["one"] * 4), 0.25)
     with pytest.raises(UserError, match="seed"):
         hold_out(Grouped(list("abc")), 0.5, -1)
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    write_all(folder)
-    return folder
 
 
 @pytest.mark.parametrize("name", TRAINED)

@@ -9,19 +9,12 @@ from torch.utils.data import ConcatDataset, DataLoader, RandomSampler
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Subset as TorchSubset
 
-from data_support import build, write_all
+from data_support import build
 from indexnet.data import create_data, list_data
 from indexnet.data.base import NoSplitError
 from indexnet.data.holdout import hold_out
 
 CASES = [(info.name, task) for info in list_data() for task in info.tasks]
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    write_all(folder)
-    return folder
 
 
 def every_split(data):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_support import MATTING_WRITERS, WRITERS, build, write_all, write_alphamatting, write_idx
+from data_support import MATTING_WRITERS, WRITERS, build, write_alphamatting, write_idx
 from indexnet.core.errors import UserError
 from indexnet.data import IGNORE, create_data, get_data, list_data
 from indexnet.data.io import skimage_photographs
@@ -24,13 +24,6 @@ KEYS = {
     "depth": {"image", "depth", "name"},
 }
 CASES = [(info.name, task) for info in list_data() for task in info.tasks]
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    write_all(folder)
-    return folder
 
 
 @pytest.mark.parametrize(

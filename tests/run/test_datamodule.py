@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pytorch_lightning.callbacks import BasePredictionWriter, ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from data_support import build, write_all, write_train400
+from data_support import build, write_train400
 from indexnet.core.errors import UserError
 from indexnet.data import create_data, list_data
 from indexnet.data.base import NoSplitError
@@ -39,13 +39,6 @@ def names(split):
 
 def loader_names(loader):
     return [name for batch in loader for name in batch["name"]]
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    write_all(folder)
-    return folder
 
 
 @pytest.mark.parametrize(("name", "task"), CASES)

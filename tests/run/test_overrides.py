@@ -133,6 +133,14 @@ def _unwrapped(text):
     return re.sub(r" +", "  ", re.sub(r"\n {10,}", " ", text))
 
 
+def test_overrides_may_stand_on_both_sides_of_flags(tmp_path):
+    command = [sys.executable, "-m", "indexnet", "train", "seed=1", "--cfg", "job", "task=depth", "seed=1"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "name: depth" in done.stdout
+    assert "seed: 1" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import pytest
@@ -27,6 +28,23 @@ def ended_as(whole, folder):
 forks = pytest.mark.skipif(
     not hasattr(os, "fork") or torch.cuda.is_available(), reason="forks, which CUDA does not bear"
 )
+
+
+@contextlib.contextmanager
+def interrupted_at_replace(calls):
+    """Interrupt what is done here when a file is to take its place for the time after so many."""
+    plain, left = os.replace, calls
+
+    def replace(*names):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+        plain(*names)
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr(os, "replace", replace)
+        yield
 
 
 def start(folder, before=lambda: None):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -23,6 +22,7 @@ from indexnet.sweep import launch
 from indexnet.sweep.named import asked_jobs
 from indexnet.sweep.plan import compose_table
 from indexnet.sweep.pool import Outcome
+from resume_support import interrupted_at_replace
 from run_support import RECONSTRUCTION
 from wandb_offline import offline_runs, read_offline
 
@@ -334,18 +334,8 @@ def test_two_commands_at_the_same_time(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("call", range(6))
-def test_a_kill_while_a_sweep_is_written_down(call, sweep, monkeypatch):
-    plain, left = os.replace, call
-
-    def killed(*names):
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise KeyboardInterrupt
-        plain(*names)
-
-    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
-        patch.setattr(os, "replace", killed)
+def test_a_kill_while_a_sweep_is_written_down(call, sweep):
+    with interrupted_at_replace(call):
         sweep(*SWEEP, code=130)
     assert len(sweep(*SWEEP)) == 4
     table = load_experiment("mysweep", "runs")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
@@ -20,6 +19,7 @@ from indexnet.core.locks import exclusive
 from indexnet.run.folder import RunFolder
 from indexnet.run.resume import resumed_step, write_checkpoint
 from indexnet.sweep.status import read_state
+from resume_support import interrupted_at_replace
 
 ROOT = Path("runs/quickstart/photos-small")
 
@@ -272,21 +272,11 @@ def test_a_step_beside_a_checkpoint_is_that_of_this_checkpoint(tmp_path, checkpo
 
 
 @pytest.mark.parametrize("call", [1, 2, 3])
-def test_a_kill_between_a_checkpoint_and_its_step_makes_no_wrong_step(call, tmp_path, checkpoint, monkeypatch):
+def test_a_kill_between_a_checkpoint_and_its_step_makes_no_wrong_step(call, tmp_path, checkpoint):
     folder, whole = RunFolder(tmp_path), memoryview(checkpoint.read_bytes())
     last, previous = folder.checkpoint(), folder.previous_checkpoint()
     write_checkpoint(last, whole, 25, previous)
-    plain, left = os.replace, call
-
-    def killed(*names):
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise KeyboardInterrupt
-        plain(*names)
-
-    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
-        patch.setattr(os, "replace", killed)
+    with interrupted_at_replace(call):
         write_checkpoint(last, whole, 35, previous)
     assert resumed_step(folder) == (35 if call == 3 else 30)  # what is in the file itself, unless it is noted
 

@@ -263,7 +263,7 @@ def test_a_sixth_task_is_no_exception():
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
-    assert "9 passed" in done.stdout
+    assert "10 passed" in done.stdout
 
 
 @pytest.mark.long

@@ -162,7 +162,7 @@ def facts(table: Table) -> list[tuple[str, str]]:
     count = distinct(run.record.test_count or run.record.data.test.count for run in runs)
     test = f"tested on {count}{named}" if count or named else ""
     held = {number for run in runs if (each := run.record.data.validation) is not None and (number := each.count)}
-    validated = f"validated on {', '.join(map(str, sorted(held)))} while training" if held else ""
+    validated = f"a validation split of {', '.join(map(str, sorted(held)))}" if held else ""
     stopped = [str(run.record.stopped) for run in runs if run.record.stopped is not None]
     tested = counted(f"the {run.record.tested} checkpoint" for run in runs if run.record.tested)
     steps = distinct((run.record.steps for run in runs), "{} steps")

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from indexnet.core.annotations import option_types
 from indexnet.core.errors import UserError, shown
 from indexnet.core.registry import check_options, did_you_mean
-from indexnet.data import Data, get_data
 from indexnet.run.processes import killed_process
 from indexnet.run.schema import check_value
 
@@ -52,14 +51,17 @@ def check_validation(config: Config, task: Task) -> None:
     Raises:
         UserError: there is no validation, or it does not log what is watched.
     """
+    from indexnet.data import Data, get_data
+
     validated, known = config.training.validate_every is not None, list(monitors(task))
     if config.test_checkpoint == "best" and not validated:
         raise UserError(
             "test_checkpoint=best is the checkpoint that is best in validation, and there is no validation; give "
             "training.validate_every=STEPS or a fraction of the run, 0.1."
         )
-    if validated and config.training.holdout == 0 and get_data(config.data["name"]).validation is Data.validation:
-        raise no_validation(config.data["name"], Data.validation_remedy)
+    data = get_data(config.data["name"])
+    if validated and config.training.holdout == 0 and data.validation is Data.validation:
+        raise no_validation(config.data["name"], data.validation_remedy)
     if config.trainer.monitor is not None:
         check_monitor("trainer.monitor", config.trainer.monitor, known, validated)
     check_callbacks(config.callbacks, known, validated)

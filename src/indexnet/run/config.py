@@ -128,9 +128,8 @@ def compose_command_line(arguments: Sequence[str]) -> list[DictConfig]:
     with _command_line(arguments):
         words, late = get_args_parser().parse_known_args(arguments)
         if late and words.overrides and not any(text.startswith("-") for text in late):
-            others = [text for text in arguments if text not in late]
-            place = others.index(words.overrides[-1]) + 1
-            sys.argv[1:] = [*others[:place], *late, *others[place:]]
+            place = arguments.index(words.overrides[-1]) + 1
+            sys.argv[1:] = [*arguments[:place], *late, *(text for text in arguments[place:] if text not in late)]
             words = get_args_parser().parse_args(sys.argv[1:])
         if words.shell_completion:  # Hydra's script asks with the whole line, and knows of no subcommands
             program, train, rest = os.environ.get("COMP_LINE", "train ").partition("train ")

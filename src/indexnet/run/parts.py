@@ -122,10 +122,10 @@ def describe(parts: Parts, config: Config, record: Record, device: str, folder: 
     planned = training.steps or max(1, round((training.epochs or 0) * len(parts.train_set) / batch))
     tests = max(whole, uncut.get("data.test_count", 0))
     cuts = (
-        (_cut(parts.steps, planned), "steps"),
+        (_cut(parts.steps, planned), "steps" if planned > 1 else "step"),
         ("batch", _cut(training.batch_size, batch)),
         ("size", _cut(training.size, uncut.get("training.size", training.size))),
-        (_cut(counts, tests), "test images"),
+        (_cut(counts, tests), "test images" if tests > 1 else "test image"),
     )
     trainer = config.trainer
     processes = f"{trainer.processes} process{'es' if trainer.processes > 1 else ''}"
