@@ -74,8 +74,10 @@ def test_what_is_no_file_is_refused_by_name(kind: str, tmp_path: Path) -> None:
 
 
 def test_nothing_there_is_not_damage(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        read_json(tmp_path / "x.json")
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "x.json", tmp_path / "file" / "x.json"):
+        with pytest.raises(FileNotFoundError):
+            read_json(path)
 
 
 @settings(max_examples=60, deadline=None)

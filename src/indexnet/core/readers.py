@@ -59,6 +59,8 @@ def read_text(path: str | Path, *, max_bytes: int = MAX_BYTES) -> str:
         if path.is_symlink():
             raise DamagedFileError(f"{path} is a link that leads nowhere.") from None
         raise
+    except NotADirectoryError as error:
+        raise FileNotFoundError(error.errno, error.strerror, str(path)) from None
     except OSError as error:
         raise DamagedFileError(f"{path} cannot be read: {error.strerror or error}.") from error
     try:

@@ -37,7 +37,9 @@ def run_job(path: Path) -> int:
     from indexnet.run.schema import read_config
 
     folder = RunFolder(path.resolve())
-    config = read_config(folder.config(), f"{folder.path / 'config.yaml'}")
+    folder.check_places()
+    content = folder.config()
+    config = read_config(content, f"{folder.path / 'config.yaml'}")
     if config.trainer.accelerator == "cpu":  # before torch is imported: DDP warns of the strategy of fit._trainer
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from indexnet.run.loader import process_rank
@@ -46,6 +48,7 @@ def run_job(path: Path) -> int:
         return _run_further_process(folder, config)
     with folder.lock():
         folder.settle()
+        folder.check_config(content)
         if folder.status() in ("done", "diverged"):
             return _finished(folder, before=True)
         code = _run_first_process(folder, config)
