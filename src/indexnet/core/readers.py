@@ -55,6 +55,8 @@ def read_text(path: str | Path, *, max_bytes: int = MAX_BYTES) -> str:
                 f"{path} has {found.st_size} bytes; a file of this kind has at most {max_bytes}, so it is not one."
             )
         data = path.read_bytes()
+    except DamagedFileError:
+        raise
     except FileNotFoundError:
         if path.is_symlink():
             raise DamagedFileError(f"{path} is a link that leads nowhere.") from None
@@ -63,6 +65,8 @@ def read_text(path: str | Path, *, max_bytes: int = MAX_BYTES) -> str:
         raise FileNotFoundError(error.errno, error.strerror, str(path)) from None
     except OSError as error:
         raise DamagedFileError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except ValueError:  # a NUL in its name
+        raise DamagedFileError(f"{str(path)!r} is no name of a file.") from None
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

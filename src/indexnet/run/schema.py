@@ -192,6 +192,9 @@ class SweepConfig:
     rerun: Rerun = False
 
 
+PRINTED = ("training.batch_size", "optimizer.lr")
+"""Settings of which a row of a table keeps, as ``protocol``, what its files print."""
+
 SETTLED = ("protocol", "changes", "uncut", "budget.max_seconds")
 """Keys that nobody sets: freezing adds the first three, a run of ``indexnet plan`` the last."""
 
@@ -268,6 +271,13 @@ def check_frozen(content: Mapping[str, Any], source: str) -> None:
                 check(f"{key}.{name}", value[name], hint)
     for group in _NAMED:
         check(f"{group}.name", content[group].get("name"), str)
+    for dotted, hint in OPEN_TYPES.items():
+        group, _, key = dotted.partition(".")
+        if key in content[group]:
+            check(dotted, content[group][key], hint)
+    for key, value in (content.get("protocol") or {}).items():
+        if key not in PRINTED or not fits(value, float):
+            raise DamagedFileError(f"{source}: protocol.{key}={shown(value)} is no printed number.")
     if not isinstance(devices := content["trainer"].get("devices", 1), int | list) or devices == -1:
         raise DamagedFileError(f"{source}: trainer.devices={shown(devices)} must be a number or a list of GPUs.")
 
