@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from indexnet.core.errors import UserError
+from indexnet.core.escape import csv_text
 from indexnet.core.files import read_json
 from indexnet.core.registry import did_you_mean
 from indexnet.run.record import Record, RecordError, is_number, read_progress
@@ -205,7 +206,7 @@ def read_per_image(run: Run) -> dict[str, dict[str, float]]:
     scores: dict[str, dict[str, float]] = {}
     seen: dict[str, int] = {}
     for line in _table(run.path / "per_image.csv"):
-        name = line.pop("name", "")
+        name = csv_text(line.pop("name", ""))
         seen[name] = seen.get(name, 0) + 1
         key = name if seen[name] == 1 else f"{name}#{seen[name]}"
         for metric, text in line.items():

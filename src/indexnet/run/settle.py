@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,10 @@ from indexnet.run.weights import check_weights
 _PRINTED = ("training.batch_size", "optimizer.lr")
 _GROUPS = ("task", "network", "encoder", "resampling", "data", "optimizer", "schedule", "training", "budget", "debug")
 """Config groups that make a protocol; the others say where a run computes and where its results go."""
+
+_FROM_OUTSIDE = ("paths.data", "paths.runs", "data.root", "data.cache", "encoder.pretrained", "ckpt_path")
+_FROM_ENVIRONMENT = re.compile(r"\$\{\s*oc\s*\.\s*(?:env\b\s*:?\s*(\w*)|\$)")
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH", re.IGNORECASE)
 
 _ABSENT = "unset"
 EXPERIMENT_OWN = tuple(field.name for field in dataclasses.fields(ExperimentConfig))
@@ -168,6 +173,29 @@ def own_options(group: str, node: Mapping[str, Any]) -> dict[str, Any]:
     unused |= {"no_decay_norms_and_biases"} if node.get("no_decay_norms_and_biases") is False else set()
     kept = [key for key in node if key not in unused and (key in own or key not in others)]
     return {key: node[key] for key in ("name", *kept)}
+
+
+def check_environment(config: Mapping[str, Any]) -> None:
+    """Refuse ``${oc.env:NAME}`` where its value would be written into records, checkpoints and logs.
+
+    Args:
+        config: as it was composed, nothing resolved.
+
+    Raises:
+        UserError: a key that names no place has one, or any key one whose name is that of a secret.
+    """
+    for key, value in flatten(config).items():
+        names = [] if key.startswith("hydra.") else _FROM_ENVIRONMENT.findall(str(value))
+        if names and key not in _FROM_OUTSIDE:
+            raise UserError(
+                f"{key}: ${{oc.env:{names[0]}}} would be written into config.yaml, the record and checkpoints, secret "
+                f"or not; write the value itself. The environment says places only: {', '.join(_FROM_OUTSIDE)}."
+            )
+        if (secret := next((name for name in names if not name or _SECRET.search(name)), None)) is not None:
+            raise UserError(
+                f"{key}: ${{oc.env:{secret}}} has the name of a secret, and would be written into config.yaml; "
+                "take another variable for a place, or write it out."
+            )
 
 
 def check_typed(keys: Sequence[str], config: Mapping[str, Any]) -> None:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from indexnet.core.errors import UserError
+from indexnet.core.escape import csv_text
 from indexnet.core.files import atomic_write, read_json
 from indexnet.core.registry import unknown_name
 from indexnet.run.folder import RunFolder
@@ -337,7 +338,7 @@ def _log_results(run: Any, folder: RunFolder, record: Mapping[str, Any]) -> None
     if per_image.is_file():  # last: online, a table asks the server at once
         with per_image.open(encoding="utf-8", newline="") as text:
             head, *lines = csv.reader(text)
-        data = [[name, *(float(cell) if cell else None for cell in cells)] for name, *cells in lines]
+        data = [[csv_text(name), *(float(cell) if cell else None for cell in cells)] for name, *cells in lines]
         run.log({PER_IMAGE: wandb.Table(columns=[*head], data=data), STEP: record["steps"]})
 
 
