@@ -96,7 +96,8 @@ class Page:
         found = {}
         for place, _, names in os.walk(self.root):
             if "indexnet_app_" not in place:
-                found |= {f"{place}/{name}": Path(place, name).read_bytes() for name in names}
+                paths = [Path(place, name) for name in names]
+                found |= {str(path): path.read_bytes() if path.exists() else b"gone" for path in paths}
         return {name: data for name, data in found.items() if name != str(self.log) and "__pycache__" not in name}
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 # what moves a terminal's cursor or colours it, and what turns the direction of reading: C0, C1, marks of direction
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
-_MARKDOWN = re.compile(r"[\\*\[\]<|~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|&(?=#?\w+;)|:(?=//)")
+# brackets are escaped where they can end the text of a link, and stay readable elsewhere
+_MARKDOWN = re.compile(r"[\\*<|~]|\](?=[(\[:]|\Z)|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|&(?=#?\w+;)|:(?=//)")
 _BAR = re.compile(r"(?<!\\)\|")
 _BEGINS_BLOCK = re.compile(r"\A(?:(?:#{1,6}|[-+])(?=\s|\Z)|>|[=-]+\s*\Z)")
 _BEGINS_LIST = re.compile(r"\A(\d{1,9})([.)])(?=\s|\Z)")

@@ -175,11 +175,11 @@ def own_options(group: str, node: Mapping[str, Any]) -> dict[str, Any]:
     return {key: node[key] for key in ("name", *kept)}
 
 
-def check_environment(config: Mapping[str, Any]) -> None:
+def check_environment(config: Any) -> None:
     """Refuse ``${oc.env:NAME}`` where its value would be written into records, checkpoints and logs.
 
     Args:
-        config: as it was composed, nothing resolved.
+        config: a mapping, as it was composed, nothing resolved.
 
     Raises:
         UserError: a key that names no place has one, or any key one whose name is that of a secret.

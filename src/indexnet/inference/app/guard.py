@@ -88,8 +88,8 @@ class Guard:
             if message["type"] == "http.request":
                 size, more = size + len(message.get("body", b"")), message.get("more_body", False)
                 problem = size > self.limit and f"larger than the maximum allowed size of {self.limit} bytes."
-            else:  # the browser has gone
-                problem = more and "broken off."
+            else:  # the client has gone
+                problem = upload and more and "broken off."
             if problem:  # gradio removes what it has got of an upload for this kind of error only
                 raise MultiPartException(problem) if upload else HTTPException(413, problem)
             return message
