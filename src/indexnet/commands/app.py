@@ -58,6 +58,7 @@ def main(args: argparse.Namespace) -> int:
             guard.stay_here()
             serve(Session(task, meta), folder, args.checkpoint.name, port, limit)
             tell(f"the page is at http://{ADDRESS}:{port} (only on this machine); Ctrl-C ends it")
+            guard.plain_output()
             while not ended.wait(_SWEEP):
                 guard.sweep(folder, guard.KEPT)
         os._exit(0)  # Python would wait for open connections, and for a prediction, which cannot be interrupted

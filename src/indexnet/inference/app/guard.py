@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.responses import PlainTextResponse
 
+from indexnet.core.escape import visible
 from indexnet.core.locks import exclusive, held
 from indexnet.inference.app import ADDRESS
 
@@ -164,6 +165,16 @@ def isolate(folder: Path) -> None:
     }
     for name in ("NO_PROXY", "no_proxy"):  # gradio asks its own page whether it is there
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), ADDRESS]))
+
+
+def plain_output() -> None:
+    """Write control characters out, for the rest of the process: what gradio and its server log has clients' words."""
+
+    def written(write: Callable[[str], int]) -> Callable[[str], int]:
+        return lambda text: write(visible(text))
+
+    for stream in (sys.stdout, sys.stderr):
+        stream.write = written(stream.write)  # type: ignore[method-assign]
 
 
 def stay_here() -> None:

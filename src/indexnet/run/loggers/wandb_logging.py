@@ -342,6 +342,9 @@ def _log_results(run: Any, folder: RunFolder, record: Mapping[str, Any]) -> None
         run.log({PER_IMAGE: wandb.Table(columns=[*head], data=data), STEP: record["steps"]})
 
 
+_JWT = "SLURM_JWT"  # a cluster's key: wandb writes down what begins with SLURM_
+
+
 @contextlib.contextmanager
 def _environment(folder: Path) -> Iterator[None]:
     """Let wandb write below the run's folder only, and leave no variable of its own behind: other jobs may follow.
@@ -351,10 +354,10 @@ def _environment(folder: Path) -> Iterator[None]:
     """
 
     def variables() -> dict[str, str]:
-        return {key: value for key, value in os.environ.items() if key.startswith("WANDB_")}
+        return {key: value for key, value in os.environ.items() if key.startswith("WANDB_") or key == _JWT}
 
     before, own = variables(), folder / "wandb"
-    for key in ("WANDB_MODE", "WANDB_RESUME"):  # settled already
+    for key in ("WANDB_MODE", "WANDB_RESUME", _JWT):  # settled already
         os.environ.pop(key, None)
     os.environ["WANDB_SILENT"] = "true"
     for name, place in (("DATA", ".data"), ("ARTIFACT", ".artifacts"), ("CACHE", ".cache")):
