@@ -17,7 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from indexnet.core.console import create_console, say
+from indexnet.core.errors import UserError
 from indexnet.core.escape import csv_cell, csv_text, latex, markdown, markdown_cell, markdown_table, visible
+from indexnet.data.io.images import read_image
 from indexnet.inference.compare import html_page
 from indexnet.inference.comparison_table import (
     compare_scores,
@@ -205,3 +207,12 @@ def test_any_text_stays_text(text):
 
 
 SIGNS = {"\\pm", "\\times", "\\approx", "\\tau", "\\sigma", "\\uparrow", "\\downarrow", "\\cdot", "\\ldots", "\\star"}
+
+
+def test_a_mistake_about_a_hostile_file_moves_no_terminal(tmp_path):
+    file = tmp_path / "a\x1b]0;title\x07\x1b[31m\u202egnp.png"
+    file.write_bytes(b"no image")
+    with pytest.raises(UserError) as caught:
+        read_image(file)
+    assert not CONTROL.search(str(caught.value))
+    assert str(caught.value).startswith(f"{tmp_path}/a\\x1b]0;title\\x07\\x1b[31m\\u202egnp.png cannot be read")

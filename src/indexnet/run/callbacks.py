@@ -17,7 +17,6 @@ import torch
 import torch.distributed as dist
 
 from indexnet.core.errors import UserError
-from indexnet.core.escape import visible
 from indexnet.core.files import write_json
 from indexnet.core.machine import peak_memory_mb
 from indexnet.run.record import read_progress
@@ -106,7 +105,7 @@ class SkippedFiles(pl.Callback):
 
 
 def _say_skipped(problem: str) -> None:
-    print(f"indexnet: skipped, the next file takes its place: {visible(problem)}", file=sys.stderr, flush=True)
+    print(f"indexnet: skipped, the next file takes its place: {problem}", file=sys.stderr, flush=True)
 
 
 def _added(*counts: dict[str, int]) -> dict[str, int]:
