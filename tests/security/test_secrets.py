@@ -22,11 +22,13 @@ SECRET = "s3cret-0123456789abcdef0123456789abcdef01"
     (["+experiment.label=x-${oc.env:HF_TOKEN}"], "experiment.label"),
     (["paths.data=/data/${oc.env:HF_TOKEN}"], "paths.data"),
     (["paths.runs=${oc.env:${oc.env:HF_TOKEN}}"], "paths.runs"),
+    (["paths.data=${oc.env:wandb_apikey}"], "paths.data"),
     (["-m", "optimizer.lr=0.1,${oc.env:HF_TOKEN}"], "optimizer.lr"),
     (["-m", "seed=${oc.env:HF_TOKEN}"], "seed"),
 ])  # fmt: skip
 def test_a_value_of_the_environment_is_refused_by_key(words, key, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("HF_TOKEN", SECRET)
+    for name in ("HF_TOKEN", "wandb_apikey"):
+        monkeypatch.setenv(name, SECRET)
     monkeypatch.chdir(tmp_path)
     assert main(["train", "task=reconstruction", *words]) == 2
     said = capsys.readouterr()
@@ -38,9 +40,15 @@ def test_a_value_of_the_environment_is_refused_by_key(words, key, tmp_path, monk
 
 
 def test_places_come_from_the_environment(monkeypatch):
-    monkeypatch.setenv("DISK", "/somewhere")
-    config = freeze(compose([*RECONSTRUCTION, "paths.data=${oc.env:DISK}/data", "paths.runs=${oc.env:DISK}"]))
+    monkeypatch.setenv("MONKEY_COMPASS_DISK", "/somewhere")
+    places = [
+        "paths.data=${oc.env:MONKEY_COMPASS_DISK}/data",
+        "paths.runs=${oc.env:MONKEY_COMPASS_DISK}",
+        "data.backgrounds=${oc.env:MONKEY_COMPASS_DISK}",
+    ]
+    config = freeze(compose(["task=matting", "budget=smoke", *places]))
     assert config["paths"] == {"data": "/somewhere/data", "runs": "/somewhere"}
+    assert config["data"]["backgrounds"] == "/somewhere"
 
 
 @pytest.mark.long

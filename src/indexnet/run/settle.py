@@ -34,9 +34,12 @@ _PRINTED = ("training.batch_size", "optimizer.lr")
 _GROUPS = ("task", "network", "encoder", "resampling", "data", "optimizer", "schedule", "training", "budget", "debug")
 """Config groups that make a protocol; the others say where a run computes and where its results go."""
 
-_FROM_OUTSIDE = ("paths.data", "paths.runs", "data.root", "data.cache", "encoder.pretrained", "ckpt_path")
+_FROM_OUTSIDE = ("paths.", "data.", "encoder.pretrained", "ckpt_path")
+"""What keys begin with that name files and folders, which the environment may say."""
 _FROM_ENVIRONMENT = re.compile(r"\$\{\s*oc\s*\.\s*(?:env\b\s*:?\s*(\w*)|\$)")
-_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH", re.IGNORECASE)
+_SECRET = re.compile(
+    r"SECRET|PASSWORD|(?:\A|_|API)(?:KEYS?|TOKENS?|PASS|PASSWD|CREDENTIALS?|AUTH|JWT)(?:_|\Z)", re.IGNORECASE
+)
 
 _ABSENT = "unset"
 EXPERIMENT_OWN = tuple(field.name for field in dataclasses.fields(ExperimentConfig))
@@ -186,10 +189,11 @@ def check_environment(config: Any) -> None:
     """
     for key, value in flatten(config).items():
         names = [] if key.startswith("hydra.") else _FROM_ENVIRONMENT.findall(str(value))
-        if names and key not in _FROM_OUTSIDE:
+        if names and not key.startswith(_FROM_OUTSIDE):
             raise UserError(
                 f"{key}: ${{oc.env:{names[0]}}} would be written into config.yaml, the record and checkpoints, secret "
-                f"or not; write the value itself. The environment says places only: {', '.join(_FROM_OUTSIDE)}."
+                "or not; write the value itself. The environment says places only: of paths, data, encoder.pretrained "
+                "and ckpt_path."
             )
         if (secret := next((name for name in names if not name or _SECRET.search(name)), None)) is not None:
             raise UserError(
