@@ -6,8 +6,9 @@ import re
 
 import pytest
 
+from indexnet.core.escape import latex as escape
 from indexnet.report.build import build
-from indexnet.report.latex import NONE, escape, table_tex
+from indexnet.report.latex import NONE, table_tex
 from indexnet.run.experiments.tables import list_experiments, load_experiment
 from report_fabricated import MAE, PSNR, built, column, record, row, write_run
 

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import socket
-import tempfile
 import threading
 from pathlib import Path
 
@@ -15,6 +14,8 @@ from indexnet.core.console import DEVICE_HELP, MEMORY_HELP, tell
 from indexnet.core.errors import UserError
 from indexnet.inference.app import ADDRESS
 from indexnet.inference.methods import METHODS_HELP
+
+_SWEEP = 60  # seconds between two looks for files that are too old
 
 HELP = "open a page in the browser, on this machine only, that runs a trained network on your pictures"
 
@@ -36,14 +37,11 @@ def main(args: argparse.Namespace) -> int:
     """
     limit = _bytes(args.max_upload)
     port = free_port(args.port)
-    # before gradio is imported: it reads these once; the page must reach itself also behind a proxy
-    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    for name in ("NO_PROXY", "no_proxy"):
-        os.environ[name] = ",".join(filter(None, [os.environ.get(name), ADDRESS]))
     from importlib.util import find_spec
 
     if find_spec("gradio") is None:
         raise UserError("the page needs gradio; install it with: pip install 'indexnet[app]'.")
+    from indexnet.inference.app import guard
     from indexnet.inference.loading import load_for_photographs
 
     task, meta, device = load_for_photographs(args.checkpoint, args.device, args.memory)
@@ -52,14 +50,17 @@ def main(args: argparse.Namespace) -> int:
     ended = threading.Event()
     before = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with tempfile.TemporaryDirectory(prefix="indexnet_app_", ignore_cleanup_errors=True) as folder:
-            os.environ["GRADIO_TEMP_DIR"] = folder
+        with guard.private_folder() as folder:
+            guard.isolate(folder)
             from indexnet.inference.app.page import serve
             from indexnet.inference.app.session import Session
 
-            serve(Session(task, meta), Path(folder), args.checkpoint.name, port, limit)
+            guard.stay_here()
+            serve(Session(task, meta), folder, args.checkpoint.name, port, limit)
             tell(f"the page is at http://{ADDRESS}:{port} (only on this machine); Ctrl-C ends it")
-            ended.wait()
+            guard.plain_output()
+            while not ended.wait(_SWEEP):
+                guard.sweep(folder, guard.KEPT)
         os._exit(0)  # Python would wait for open connections, and for a prediction, which cannot be interrupted
     finally:
         for number, handler in before.items():

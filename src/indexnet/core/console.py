@@ -9,6 +9,8 @@ import time
 from collections.abc import Generator, Iterable
 from typing import Any, TypeVar
 
+from indexnet.core.escape import visible
+
 _T = TypeVar("_T")
 
 DEVICE_HELP = "auto (the default: a GPU where there is one), cpu, cuda or cuda:N"
@@ -27,8 +29,14 @@ def create_console(file: Any = None, **options: Any) -> Any:
 @functools.cache  # rich is imported where something is said
 def _console_class() -> Any:
     from rich.console import Console
+    from rich.segment import Segment
 
     class PipedConsole(Console):
+        def render(self, renderable: Any, options: Any = None) -> Any:
+            """Render; what somebody's names would do to the terminal is written out instead."""
+            for text, style, control in super().render(renderable, options):
+                yield Segment(text if control else visible(text), style, control)
+
         def on_broken_pipe(self) -> None:
             raise  # called where the error is being handled
 

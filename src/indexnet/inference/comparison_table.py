@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from indexnet.core.console import print_table
+from indexnet.core.escape import markdown, markdown_cell, markdown_table
 from indexnet.core.statistics import FEWEST, LEVEL, interval
 from indexnet.inference.evaluation import Scores, bootstrap, group_count
 from indexnet.metrics import MetricInfo
@@ -232,7 +233,7 @@ def table_markdown(title: str, comparison: Comparison) -> str:
     """Write the table for a text or an issue, best values bold, sources below."""
     keys = comparison.keys
     heads = [f"{heading(key, comparison.infos[key])} {arrow(comparison.infos[key])}" for key in keys]
-    lines = [f"# {title}", "", "| method | " + " | ".join(heads) + " |", "|---" * (len(keys) + 1) + "|"]
+    rows = []
     for line in comparison.lines:
         cells = []
         for key in keys:
@@ -240,15 +241,12 @@ def table_markdown(title: str, comparison: Comparison) -> str:
             value = f"**{value}**" if line.cells[key].value == best_of(comparison, key) else value
             parts = [" ".join(filter(None, texts)) for texts in ([value, *bounds], difference)]
             cells.append("<br>".join(filter(None, parts)))
-        lines.append(f"| {_cell(line.caption)} | " + " | ".join(cells) + " |")
+        rows.append([markdown_cell(line.caption), *cells])
     remark = _remark(comparison, r"\*")
-    lines += ["", f"{remark[0].upper()}{remark[1:]}.", ""]
-    lines += [f"* {_cell(line.caption)}: {_cell(line.source)}" for line in comparison.lines]
+    lines = [f"# {markdown(title)}", "", markdown_table(["method", *heads], rows, len(heads) + 1), ""]
+    lines += [f"{remark[0].upper()}{remark[1:]}.", ""]
+    lines += [f"* {markdown(line.caption)}: {markdown(line.source)}" for line in comparison.lines]
     return "\n".join(lines) + "\n"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def finite_or_none(value: float | None) -> float | None:

@@ -16,9 +16,10 @@ from typing import Any
 
 from indexnet.core.annotations import fits
 from indexnet.core.errors import UserError
+from indexnet.core.escape import markdown
 from indexnet.core.files import write_json
 from indexnet.core.readers import DamagedFileError, read_json, read_mapping
-from indexnet.report.markdown import line
+from indexnet.report.markdown import table_of
 from indexnet.report.table import Table
 from indexnet.run.experiments.experiment import Column, known_metrics
 from indexnet.run.loggers.wandb_names import LOSS, RECORD, STEP, metric_key, picture_key, printed_key, setting_tag
@@ -314,18 +315,17 @@ def _about(table: Table) -> str:
     """Write what the table is and what its paper printed, in Markdown."""
     experiment = table.experiment
     columns = [column for column in table.columns if column.printed]
-    lines = [f"**{experiment.title}**", "", f"Source: {experiment.source}.", ""]
+    lines = [f"**{markdown(experiment.title)}**", "", f"Source: {markdown(experiment.source)}.", ""]
     if table.runs:
-        lines += [f"The runs shown here: {table.runs.data} at budget {table.runs.budget}.", ""]
+        lines += [f"The runs shown here: {markdown(table.runs.data)} at budget {markdown(table.runs.budget)}.", ""]
     if table.stand_in:
-        lines += [f"Their test split is another; the printed numbers beside them are those of {table.stand_in}.", ""]
+        stand_in = markdown(table.stand_in)
+        lines += [f"Their test split is another; the printed numbers beside them are those of {stand_in}.", ""]
     if experiment.notes:
-        lines += [experiment.notes, ""]
+        lines += [markdown(experiment.notes), ""]
     if columns:
-        lines += [line(["row", *(column.title for column in columns)]), line(["---"] * (len(columns) + 1))]
-        lines += [
-            line([row.label, *(row.printed.get(column.printed, "") for column in columns)])
-            for row in experiment.rows
-            if row.printed
-        ]
+        heads = ["row", *(column.title for column in columns)]
+        rows = [row for row in experiment.rows if row.printed]
+        cells = [[row.label, *(row.printed.get(column.printed, "") for column in columns)] for row in rows]
+        lines.append(table_of(heads, cells, len(heads)))
     return "\n".join(lines).strip() + "\n"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from markupsafe import Markup
+
+from indexnet.core.escape import latex as escape
 from indexnet.report import remarks
 from indexnet.report.fields import Field, cost_fields, metric_fields, printed_head, title
 from indexnet.report.numbers import MINUS
@@ -14,36 +17,6 @@ NONE = "--"
 """A cell without a number."""
 
 _WIDE = 8  # more columns than that span both columns of a paper
-
-_ESCAPES = {
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": "$<$",
-    ">": "$>$",
-    "|": "$|$",
-    MINUS: "$-$",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "≈": r"$\approx$",
-    "τ": r"$\tau$",
-    "σ": r"$\sigma$",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "²": "$^2$",
-    "³": "$^3$",
-    "⁹": "$^9$",
-    "·": r"$\cdot$",
-    "…": r"\ldots{}",
-    "★": r"$\star$",
-    "\N{NO-BREAK SPACE}": "~",
-}
-
-
-def escape(text: str) -> str:
-    """Write plain text so that LaTeX prints it as it stands; backticks, which mark code elsewhere, are left out."""
-    return "".join(_ESCAPES.get(character, character) for character in text.replace("`", ""))
 
 
 def table_tex(table: Table) -> str:
@@ -68,12 +41,11 @@ def table_tex(table: Table) -> str:
         heads=_heads(table, groups),
         line=_line,
         cells=cells,
-        escape=escape,
     )
 
 
-def _line(cells: Sequence[str]) -> str:
-    return " & ".join(cells) + r" \\"
+def _line(cells: Sequence[str]) -> Markup:
+    return Markup(" & ".join(cells) + r" \\")
 
 
 def _heads(table: Table, groups: Sequence[tuple[str, Sequence[Field]]]) -> list[str]:
@@ -89,7 +61,7 @@ def _heads(table: Table, groups: Sequence[tuple[str, Sequence[Field]]]) -> list[
         sub += [escape(named.get(field.kind, field.kind)) for field in fields]
     if not any(sub[1:]):  # nothing below the titles: one line of heads is enough
         return [_line(["Row", *top[1:]])]
-    return [_line(top), *([rules] if rules else []), _line(sub)]
+    return [_line(top), *([Markup(rules)] if rules else []), _line(sub)]
 
 
 def _cell(field: Field, row: TableRow) -> str:
@@ -117,4 +89,4 @@ def _caption(table: Table) -> str:
         parts += [f"{text[0].upper()}{text[1:]}." for text in signs]
         parts += [remarks.banner(table), remarks.agreement(table), *table.warnings, *remarks.missing(table)]
     parts += [f"{text}." for text in remarks.pending(table)]
-    return escape(" ".join(filter(None, parts)))
+    return " ".join(filter(None, parts))

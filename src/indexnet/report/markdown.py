@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from markupsafe import Markup
+
+from indexnet.core.escape import csv_cell, markdown_cell, markdown_table
 from indexnet.report.fields import grid
 from indexnet.report.numbers import parse_number
 from indexnet.report.provenance import facts
@@ -50,7 +53,7 @@ def table_csv(table: Table) -> str:
             line.append(parse_number(row.printed.get(key, "")) if exact is None else exact)
         lines.append(line)
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows([list(map(_plain, line)) for line in lines])
+    csv.writer(buffer, lineterminator="\n").writerows([[csv_cell(_plain(cell)) for cell in line] for line in lines])
     return buffer.getvalue()
 
 
@@ -76,10 +79,11 @@ def markdown(table: Table) -> str:
         return [(block.label, *grid(table, part, table.columns)) for block, part in table.by_block(rows)]
 
     shown, folded = tables(table.shown), tables(table.folded)
-    text = render("report.md", table=table, facts=facts(table), shown=shown, folded=folded, line=line)
+    text = render("report.md", table=table, facts=facts(table), shown=shown, folded=folded, table_of=table_of)
     return text.rstrip() + "\n"
 
 
-def line(cells: Sequence[str]) -> str:
-    """Write a line of a Markdown table."""
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+def table_of(head: Sequence[str], lines: Iterable[Sequence[str]], left: int = 1) -> Markup:
+    """Write a table in Markdown whose cells are plain text; columns from ``left`` on are aligned right."""
+    written = [list(map(markdown_cell, line)) for line in (head, *lines)]
+    return Markup(markdown_table(written[0], written[1:], left))

@@ -8,28 +8,31 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
+from indexnet.core.escape import latex, markdown
 from indexnet.report import numbers, remarks
 
 
 def render(template: str, **values: object) -> str:
-    """Fill a template of ``templates/``; what it names must be there. Pages are escaped, other files are plain text."""
-    return _environment(template.endswith(".tex")).get_template(template).render(**values, remarks=remarks)
+    """Fill a template of ``templates/``; what it names must be there. All text is escaped but ``Markup``."""
+    return _environment(template.rpartition(".")[2]).get_template(template).render(**values, remarks=remarks)
 
 
 @cache
-def _environment(latex: bool) -> jinja2.Environment:
-    """Return the settings of all templates; LaTeX, which is full of braces, has ``<% %>`` and ``<< >>``."""
+def _environment(kind: str) -> jinja2.Environment:
+    """Return the settings for html, md or tex; LaTeX, which is full of braces, has ``<% %>`` and ``<< >>``."""
+    write = {"md": markdown, "tex": latex}.get(kind)
     marks: dict[str, Any] = {
         "block_start_string": "<%", "block_end_string": "%>", "variable_start_string": "<<", "variable_end_string": ">>"
     }  # fmt: skip
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("indexnet.report"),
         autoescape=jinja2.select_autoescape(["html"]),
+        finalize=lambda value: value if write is None or isinstance(value, Markup) else write(str(value)),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        **(marks if latex else {}),
+        **(marks if kind == "tex" else {}),
     )
     environment.filters.update(
         breaks=lambda text: escape(text).replace("\n", Markup("<br>")),

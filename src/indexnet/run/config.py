@@ -35,7 +35,7 @@ from indexnet.run.checks import (
     override_complaint,
 )
 from indexnet.run.schema import flatten, known_keys, nearest_key
-from indexnet.run.settle import check_typed, differences, printed_settings, settle, without_sweep
+from indexnet.run.settle import check_environment, check_typed, differences, printed_settings, settle, without_sweep
 from indexnet.run.trainer_options import refusal
 
 _MISTAKES = (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError)
@@ -95,6 +95,7 @@ def _written_out(overrides: Sequence[str], composed: Callable[[Sequence[str]], D
 
 
 def _check_typed(words: Sequence[str], cfg: DictConfig) -> DictConfig:
+    check_environment(OmegaConf.to_container(cfg))
     check_typed([override.key_or_group for override in parse_overrides(words) if not override.is_delete()], cfg)
     return cfg
 
@@ -197,7 +198,7 @@ def load_sweep(overrides: Sequence[str]) -> tuple[DictConfig, list[Override]]:
     base = _written_out(overrides, lambda words: loader.load_configuration("config", list(words), RunMode.MULTIRUN))
     words = OmegaConf.to_container(base.hydra.overrides.task)  # as given, `${...}` too
     assert isinstance(words, list)
-    return base, parse_overrides([str(word) for word in words], loader)
+    return _check_typed([], base), parse_overrides([str(word) for word in words], loader)
 
 
 def sweep_options(config: DictConfig) -> dict[str, Any]:

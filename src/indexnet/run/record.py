@@ -19,6 +19,7 @@ from typing import Any, Literal, Self, TypeGuard, get_args, get_origin
 
 from indexnet.core.annotations import fits
 from indexnet.core.errors import UserError
+from indexnet.core.escape import csv_cell
 from indexnet.core.files import atomic_write, sha256_file, write_json
 from indexnet.core.readers import DamagedFileError, read_json
 from indexnet.core.sources import changed_files
@@ -334,7 +335,8 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
     Args:
         path: the file.
-        rows: ``name`` and metrics; rows of different test splits have different metrics.
+        rows: ``name`` and metrics; rows of different test splits have different metrics. Text is read back by
+            :func:`indexnet.core.escape.csv_text`.
     """
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
@@ -342,5 +344,5 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     writer.writeheader()
     for row in rows:
         empty = [key for key, value in row.items() if isinstance(value, float) and not math.isfinite(value)]
-        writer.writerow({**row, **dict.fromkeys(empty, "")})
+        writer.writerow({key: csv_cell(value) for key, value in {**row, **dict.fromkeys(empty, "")}.items()})
     atomic_write(path, text.getvalue())

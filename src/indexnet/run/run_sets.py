@@ -12,6 +12,7 @@ from typing import Any
 
 from indexnet.core.console import warn
 from indexnet.core.errors import UserError
+from indexnet.core.escape import csv_text
 from indexnet.core.readers import DamagedFileError, read_csv, read_json, read_mapping
 from indexnet.core.registry import did_you_mean
 from indexnet.run.record import DamagedRunError, Record, is_number, read_progress
@@ -215,7 +216,7 @@ def read_per_image(run: Run) -> dict[str, dict[str, float]]:
     scores: dict[str, dict[str, float]] = {}
     seen: dict[str, int] = {}
     for line in _read(run.path / "per_image.csv", read_csv, ()):
-        name = line.pop("name", "")
+        name = csv_text(line.pop("name", ""))
         seen[name] = seen.get(name, 0) + 1
         key = name if seen[name] == 1 else f"{name}#{seen[name]}"
         for metric, text in line.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,13 @@ from indexnet.run.weights import check_weights
 
 _GROUPS = ("task", "network", "encoder", "resampling", "data", "optimizer", "schedule", "training", "budget", "debug")
 """Config groups that make a protocol; the others say where a run computes and where its results go."""
+
+_FROM_OUTSIDE = ("paths.", "data.", "encoder.pretrained", "ckpt_path")
+"""What keys begin with that name files and folders, which the environment may say."""
+_FROM_ENVIRONMENT = re.compile(r"\$\{\s*oc\s*\.\s*(?:env\b\s*:?\s*(\w*)|\$)")
+_SECRET = re.compile(
+    r"SECRET|PASSWORD|(?:\A|_|API)(?:KEYS?|TOKENS?|PASS|PASSWD|CREDENTIALS?|AUTH|JWT)(?:_|\Z)", re.IGNORECASE
+)
 
 _ABSENT = "unset"
 EXPERIMENT_OWN = tuple(field.name for field in dataclasses.fields(ExperimentConfig))
@@ -167,6 +175,30 @@ def own_options(group: str, node: Mapping[str, Any]) -> dict[str, Any]:
     unused |= {"no_decay_norms_and_biases"} if node.get("no_decay_norms_and_biases") is False else set()
     kept = [key for key in node if key not in unused and (key in own or key not in others)]
     return {key: node[key] for key in ("name", *kept)}
+
+
+def check_environment(config: Any) -> None:
+    """Refuse ``${oc.env:NAME}`` where its value would be written into records, checkpoints and logs.
+
+    Args:
+        config: a mapping, as it was composed, nothing resolved.
+
+    Raises:
+        UserError: a key that names no place has one, or any key one whose name is that of a secret.
+    """
+    for key, value in flatten(config).items():
+        names = [] if key.startswith("hydra.") else _FROM_ENVIRONMENT.findall(str(value))
+        if names and not key.startswith(_FROM_OUTSIDE):
+            raise UserError(
+                f"{key}: ${{oc.env:{names[0]}}} would be written into config.yaml, the record and checkpoints, secret "
+                "or not; write the value itself. The environment says places only: of paths, data, encoder.pretrained "
+                "and ckpt_path."
+            )
+        if (secret := next((name for name in names if not name or _SECRET.search(name)), None)) is not None:
+            raise UserError(
+                f"{key}: ${{oc.env:{secret}}} has the name of a secret, and would be written into config.yaml; "
+                "take another variable for a place, or write it out."
+            )
 
 
 def check_typed(keys: Sequence[str], config: Mapping[str, Any]) -> None:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import functools
 import html
-import os
-import shutil
+import secrets
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read once, when gradio is imported
-
 import gradio as gr
+import gradio.processing_utils
 import numpy as np
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -22,10 +20,10 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from indexnet.core.errors import UserError
 from indexnet.data.io.images import SUFFIXES
 from indexnet.inference.app import ADDRESS
+from indexnet.inference.app.guard import KEPT, Guard, Results
 from indexnet.inference.app.session import BRUSHES, CANVAS_SIDE, Cut, Session, Start, canvas, read_guided
 from indexnet.networks.tiled.memory import is_out_of_memory
 
-_KEPT = 3600  # seconds that files are kept at most while the page runs
 _SESSIONS = 16  # whose results are held in memory
 _TOAST = 12  # seconds that an error is shown
 _STARTS: list[tuple[str, Start]] = [
@@ -47,29 +45,6 @@ footer { display: none !important; }
 /* the badge "Error" over a field; the sentence beside it says more */
 [data-testid="status-tracker"]:has(> .error) { display: none !important; }
 """
-# Should the page ever name another host, the browser refuses to ask it.
-_POLICY = (
-    "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; frame-ancestors 'none'; form-action 'self'; "
-    "base-uri 'self'"
-)
-
-
-class _Policy:
-    """Adds the content security policy to every answer."""
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass a request on, and its answer back with two more headers."""
-
-        async def more(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                headers = [(b"content-security-policy", _POLICY.encode()), (b"referrer-policy", b"no-referrer")]
-                message = {**message, "headers": [*message.get("headers", []), *headers]}
-            await send(message)
-
-        await self.app(scope, receive, more if scope["type"] == "http" else send)
 
 
 def serve(session: Session, folder: Path, name: str, port: int, limit: int) -> Any:
@@ -77,7 +52,7 @@ def serve(session: Session, folder: Path, name: str, port: int, limit: int) -> A
 
     Args:
         session: what does the work.
-        folder: for files while the page runs.
+        folder: for results while the page runs; must be the one that ``guard.isolate`` was told.
         name: the checkpoint's.
         port: on 127.0.0.1.
         limit: of a file that is uploaded, in bytes.
@@ -86,7 +61,9 @@ def serve(session: Session, folder: Path, name: str, port: int, limit: int) -> A
         The page, a ``gradio.Blocks``; ``close()`` ends it.
     """
     page = build(session, folder, name, limit)
-    page.queue(default_concurrency_limit=1, max_size=16)
+    page.queue(default_concurrency_limit=1, max_size=16, api_open=False)
+    # it goes into the names of files, and would be one that lies readable beside gradio
+    gradio.processing_utils.hash_seed = secrets.token_bytes(32)
     page.launch(
         server_name=ADDRESS,
         server_port=port,
@@ -109,7 +86,7 @@ def serve(session: Session, folder: Path, name: str, port: int, limit: int) -> A
             "middleware": [
                 # no other site's page may reach this one under a name of its own
                 Middleware(TrustedHostMiddleware, allowed_hosts=[ADDRESS, "localhost"]),
-                Middleware(_Policy),
+                Middleware(Guard, limit=limit),
             ]
         },
     )
@@ -119,17 +96,18 @@ def serve(session: Session, folder: Path, name: str, port: int, limit: int) -> A
 def build(session: Session, folder: Path, name: str, limit: int) -> Any:
     """Build the page, a ``gradio.Blocks``; arguments as for :func:`serve`."""
     title = f"indexnet: {session.task.name}"
-    with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(600, _KEPT)) as page:
+    with gr.Blocks(title=title, analytics_enabled=False) as page:
         device = next((str(p.device) for p in session.task.parameters()), "cpu")
         operator = "" if session.title == name else f" ({session.title})"
         gr.Markdown(
             f"## {'Cut an object out' if session.cuts_out else session.task.name.capitalize()}\n"
             f"`{name}`{operator} on {device}. Pictures stay on this machine; files up to {limit / 2**20:g} MB."
         )
-        (_cut_out if session.cuts_out else _picture)(session, folder)
+        results = Results(folder)
+        (_cut_out if session.cuts_out else _picture)(session, results)
 
         def leave(request: gr.Request) -> None:
-            shutil.rmtree(_own(folder, request), ignore_errors=True)
+            results.remove(request.session_hash)
 
         page.unload(leave)
     return page
@@ -169,11 +147,6 @@ def show_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _own(folder: Path, request: gr.Request) -> Path:
-    """Return the folder of one person's session."""
-    return folder / "results" / (request.session_hash or "none")
-
-
 def _drop(label: str, **options: Any) -> gr.File:
     """Build a field for a file, which is read by our own rules: browsers show neither TIFF nor 16 bits."""
     return gr.File(
@@ -181,8 +154,8 @@ def _drop(label: str, **options: Any) -> gr.File:
     )
 
 
-def _cut_out(session: Session, folder: Path) -> None:
-    state = gr.State(None, time_to_live=_KEPT)
+def _cut_out(session: Session, results: Results) -> None:
+    state = gr.State(None, time_to_live=KEPT)
     with gr.Row():
         with gr.Column(min_width=320):
             photo = _drop("1. Photograph", elem_id="photo")
@@ -298,7 +271,7 @@ def _cut_out(session: Session, folder: Path) -> None:
         guide = {"mask": mask_file, "trimap": trimap_file}.get(kind)
         read = read_guided(file, kind, guide, width or None, painted(strokes))
         assert file is not None
-        cut = session.cut(read, _own(folder, request), Path(file).stem)
+        cut = session.cut(read, results.create(request.session_hash), Path(file).stem)
         composed = session.compose(cut, hue, behind)
         h, w = cut.alpha.shape
         unknown = np.mean(read.trimap == 128)
@@ -339,7 +312,7 @@ def _cut_out(session: Session, folder: Path) -> None:
     stage.change(index_map_of, [state, stage], index_map, api_visibility="private", show_progress="hidden")
 
 
-def _picture(session: Session, folder: Path) -> None:
+def _picture(session: Session, results: Results) -> None:
     with gr.Row():
         with gr.Column(min_width=320):
             photo = _drop("Photograph", elem_id="photo")
@@ -355,7 +328,7 @@ def _picture(session: Session, folder: Path) -> None:
 
     @show_errors
     def work(file: str | None, request: gr.Request) -> tuple[Any, Any]:
-        picture, path = session.run(file, _own(folder, request))
+        picture, path = session.run(file, results.create(request.session_hash))
         return picture, gr.update(value=path, interactive=True)
 
     one: dict[str, Any] = {"concurrency_id": "session", "concurrency_limit": 1}

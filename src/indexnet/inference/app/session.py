@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
+from PIL import ImageColor
 from torch.utils.data import default_collate
 
 from indexnet.core.errors import UserError
 from indexnet.data.base import Float32, UInt8
 from indexnet.data.io.images import read_image, write_png
-from indexnet.data.matting.cutouts import cut_out, foreground_colours, on_background, read_background
+from indexnet.data.matting.cutouts import cut_out, foreground_colours, on_background
 from indexnet.inference.image_files import Item
 from indexnet.inference.loading import is_classical, predict_with_index_maps
 from indexnet.inference.photographs import read_photo
@@ -198,7 +199,7 @@ class Session:
             result.maps = self._maps(photo.image, photo.trimap)
         return result
 
-    def compose(self, cut: Cut, colour: str, picture: str | Path | None) -> Path:
+    def compose(self, cut: Cut, colour: str | None, picture: str | Path | None) -> Path:
         """Put what was cut out before a picture, or before a colour where there is no picture.
 
         Returns:
@@ -208,7 +209,7 @@ class Session:
             UserError: the picture cannot be read, or the colour is none.
         """
         try:
-            behind = read_background(str(picture) if picture else _plain_colour(colour))
+            behind = read_image(picture, srgb=True) if picture else _read_colour(colour)
         except UserError as error:
             raise UserError(_without_folders(str(error), [picture])) from error
         path = cut.folder / f"{cut.stem}_composite.png"
@@ -257,15 +258,23 @@ def _shrunk(image: UInt8, side: int) -> UInt8:
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _plain_colour(text: str) -> str:
-    """Turn what a browser's colour field may say, ``rgba(12.5, 40, 3, 1)``, into ``#rrggbb``."""
-    if not text.startswith("rgb") or not text.endswith(")"):
-        return text
+def _read_colour(text: str | None) -> UInt8:
+    """Read what a browser's colour field may say, ``rgba(12.5, 40, 3, 1)`` or ``#rrggbb``; never a file's name.
+
+    Returns:
+        uint8 (3,), RGB.
+
+    Raises:
+        UserError: it is no colour.
+    """
+    text = (text or "")[:100]
     try:
-        numbers = [float(word) for word in text[text.index("(") + 1 : -1].split(",")[:3]]
-        return "#" + bytes(min(255, max(0, round(number))) for number in numbers).hex()
-    except ValueError:
-        return text
+        if text.startswith("rgb") and text.endswith(")"):
+            numbers = [float(word) for word in text[text.index("(") + 1 : -1].split(",")[:3]]
+            return np.array([min(255, max(0, round(number))) for number in numbers], np.uint8).reshape(3)
+        return np.array(ImageColor.getrgb(text)[:3], np.uint8)
+    except (ValueError, OverflowError) as error:  # an infinite number
+        raise UserError(f"the background {text!r} is no colour; give one such as #3060ff.") from error
 
 
 def _without_folders(text: str, paths: Sequence[str | Path | None]) -> str:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from indexnet.core.errors import UserError
+from indexnet.core.escape import csv_text
 from indexnet.core.files import atomic_write
 from indexnet.core.readers import read_csv
 from indexnet.core.registry import unknown_name
@@ -336,8 +337,11 @@ def _log_results(run: Any, folder: RunFolder, record: Mapping[str, Any]) -> None
     per_image = folder.path / "per_image.csv"
     if per_image.is_file():  # last: online, a table asks the server at once
         lines = [list(line.items()) for line in read_csv(per_image)]
-        data = [[name, *(float(cell) if cell else None for _, cell in cells)] for (_, name), *cells in lines]
+        data = [[csv_text(name), *(float(cell) if cell else None for _, cell in cells)] for (_, name), *cells in lines]
         run.log({PER_IMAGE: wandb.Table(columns=[key for key, _ in lines[0]], data=data), STEP: record["steps"]})
+
+
+_JWT = "SLURM_JWT"  # a cluster's key: wandb writes down what begins with SLURM_
 
 
 @contextlib.contextmanager
@@ -349,10 +353,10 @@ def _environment(folder: Path) -> Iterator[None]:
     """
 
     def variables() -> dict[str, str]:
-        return {key: value for key, value in os.environ.items() if key.startswith("WANDB_")}
+        return {key: value for key, value in os.environ.items() if key.startswith("WANDB_") or key == _JWT}
 
     before, own = variables(), folder / "wandb"
-    for key in ("WANDB_MODE", "WANDB_RESUME"):  # settled already
+    for key in ("WANDB_MODE", "WANDB_RESUME", _JWT):  # settled already
         os.environ.pop(key, None)
     os.environ["WANDB_SILENT"] = "true"
     for name, place in (("DATA", ".data"), ("ARTIFACT", ".artifacts"), ("CACHE", ".cache")):
