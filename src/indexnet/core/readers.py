@@ -83,7 +83,7 @@ def parse_json(text: str, source: str) -> Any:
         raise DamagedFileError(f"{source} is not valid JSON: {error}.") from error
     except RecursionError:
         raise _too_deep(source) from None
-    _count(value, source)
+    check_nesting(value, source)
     return value
 
 
@@ -117,7 +117,7 @@ def parse_yaml(text: str, source: str) -> Any:
         AttributeError,
     ) as error:  # 2024-02-31, a list as key
         raise DamagedFileError(f"{source} is not valid YAML: {error}.") from error
-    _count(value, source)
+    check_nesting(value, source)
     return value
 
 
@@ -156,8 +156,13 @@ def read_csv(path: str | Path, *, max_bytes: int = MAX_BYTES) -> list[dict[str, 
     return found
 
 
-def _count(value: Any, source: str) -> None:
-    """Refuse what is nested too deep or grows too large; aliases count as often as they are used."""
+def check_nesting(value: Any, source: str) -> None:
+    """Refuse plain data that are nested too deep or grow too large; aliases count as often as they are used.
+
+    Raises:
+        DamagedFileError: they are deeper than :data:`MAX_DEPTH`, contain themselves, or come to more than
+            :data:`MAX_NODES` values.
+    """
     sizes: dict[int, int] = {}
     inside: set[int] = set()
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import pickle
 import re
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,11 @@ import torch
 from torch import Tensor
 
 from indexnet.core.errors import UserError
-from indexnet.core.files import sha256_file
-from indexnet.networks.base import Network, create_network
+from indexnet.core.files import prepare_file, sha256_file
+from indexnet.networks.base import Network
 from indexnet.networks.checkpoint import FOREIGN_OBJECTS, checkpoint_meta, save_checkpoint
-from indexnet.networks.encoders.weights import read_checkpoint, state_dict_of
+from indexnet.networks.encoders.weights import check_kinds, read_checkpoint, state_dict_of
+from indexnet.networks.restore import build_without_memory, restore_network
 from indexnet.resampling.columns import fuse_columns
 from indexnet.resampling.indexnet import FAMILIES
 
@@ -82,6 +82,7 @@ def convert(
         raise UserError(f"the output {target} is a folder; give the name of the file to write, such as a .ckpt in it.")
     if target.exists() and not overwrite:
         raise UserError(f"{target} exists; choose another output or give --overwrite.")
+    prepare_file(target)
     network, options = _build(_read(source), family, str(source))
     meta = checkpoint_meta(
         task={"name": "matting"},
@@ -111,9 +112,7 @@ def _read(path: Path) -> Any:
     if path.is_dir():
         raise UserError(f"the input {path} is a folder; give a checkpoint file of the released matting code.")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols of files that are refused anyway
-            return read_checkpoint(path)
+        return read_checkpoint(path)
     except UserError as error:
         cause = error.__cause__
         if cause is None:
@@ -130,12 +129,15 @@ def _read(path: Path) -> Any:
 def _build(content: Any, family: str | None, source: str) -> tuple[Network, dict[str, Any]]:
     state = _clean(content, source)
     options = _recognise(state, family, source)
-    network = create_network("matting_unet", **options)
     renamed = _rename(state, options, source)
-    expected = network.state_dict()
-    for key, value in expected.items():  # files of very old PyTorch have no counters of batches
+    spec = {"name": "matting_unet", **options}
+    try:
+        expected = build_without_memory(spec).state_dict()
+    except UserError as error:
+        raise UserError(f"{source} looks like a released matting network, but {error}") from error
+    for key in expected:  # files of very old PyTorch have no counters of batches
         if key.endswith("num_batches_tracked"):
-            renamed.setdefault(key, value)
+            renamed.setdefault(key, torch.tensor(0))
     missing, extra = sorted(expected.keys() - renamed.keys()), sorted(renamed.keys() - expected.keys())
     shapes = [key for key in expected if key in renamed and renamed[key].shape != expected[key].shape]
     if missing or extra or shapes:
@@ -145,8 +147,7 @@ def _build(content: Any, family: str | None, source: str) -> tuple[Network, dict
             if keys
         ]
         raise UserError(f"{source} looks like a released matting network, but {' and '.join(faults)}.")
-    network.load_state_dict(renamed)
-    return network.eval(), options
+    return restore_network(spec, renamed, source).eval(), options
 
 
 def _clean(content: Any, source: str) -> dict[str, Tensor]:
@@ -157,6 +158,7 @@ def _clean(content: Any, source: str) -> dict[str, Tensor]:
             f"{source} is not a checkpoint of the released matting code: it has no entries 'layer0.0.weight', "
             f"'layer7...' and 'pred...' (its first name is {next(iter(state), 'none')!r})."
         )
+    check_kinds({}, state, source)
     if context is None:
         raise UserError(f"{source} is a matting network without ASPP ('dconv_pp.aspp...'), which cannot be converted.")
     return state

@@ -28,7 +28,7 @@ from submitit.helpers import Checkpointable
 
 from indexnet.core.console import tell
 from indexnet.core.errors import UserError
-from indexnet.core.files import read_json, write_json
+from indexnet.core.files import read_json, write_json, writing
 from indexnet.run.folder import RunFolder
 from indexnet.run.processes import terminate_as_interrupt
 from indexnet.sweep.launch import run_sweep
@@ -86,7 +86,7 @@ def _print_to(path: Path) -> None:
     """Send all that this process prints to a file, behind what an interrupted try printed."""
     sys.stdout.flush()
     sys.stderr.flush()
-    with path.open("ab") as file:
+    with writing(path), path.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
 

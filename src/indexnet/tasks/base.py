@@ -15,13 +15,22 @@ from lightning_fabric.utilities.data import AttributeDict
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from indexnet.core.annotations import check_part
 from indexnet.core.errors import UserError
-from indexnet.core.registry import Registry, check_options, option_names
+from indexnet.core.registry import Registry, option_names
 from indexnet.data import Data
 from indexnet.data.base import UInt8, planes
 from indexnet.networks import Network, create_network
 from indexnet.networks.base import run_padded
-from indexnet.networks.checkpoint import check_plugins, checkpoint_meta, load_checkpoint, load_weights, plain_data
+from indexnet.networks.checkpoint import (
+    check_plugins,
+    checkpoint_meta,
+    load_checkpoint,
+    load_weights,
+    network_state,
+    plain_data,
+)
+from indexnet.networks.restore import restore_network
 from indexnet.networks.spec import without_pretrained
 from indexnet.tasks.export_module import ExportModule
 from indexnet.tasks.optimizers import create_optimizer, parameter_groups
@@ -374,12 +383,17 @@ def restore_task(path: str | Path, cls: type[_T], strict: bool = True, **argumen
     network = arguments.pop("network", meta["network"])
     meta["task"] = {**meta["task"], **arguments}
     options = {key: value for key, value in meta["task"].items() if key != "name"}
-    check_options(f"task {name!r}", found, options, _PARTS)
-    if not isinstance(network, Network):
+    try:
+        check_part("task", {"name": name, **options}, found, _PARTS)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    if isinstance(network, Network):
+        load_weights(network, content, path, strict)
+    else:
         spec = {"name": network} if isinstance(network, str) else dict(network)
-        network = found.configure_network(without_pretrained(spec))
+        state, build = network_state(content), found.configure_network
+        network = restore_network(without_pretrained(spec), state, path, build=build, strict=strict)
         network.spec = spec
-    load_weights(network, content, path, strict)
     task = found(network, **parts, **options)
     task.config, task.notice = {key: config[key] for key in ("plugins",) if config.get(key)}, meta["notice"]
     return task, meta
