@@ -46,6 +46,10 @@ FOREIGN_OBJECTS = re.compile(r"Unsupported (global|class)|not an allowed global"
 """What PyTorch says of a class or function that it does not restore, as opposed to a file that is no pickle at all."""
 
 
+class ReleasedError(UserError):
+    """A file is a checkpoint of the released matting code, see :mod:`indexnet.networks.released_checkpoints`."""
+
+
 def checkpoint_meta(
     task: Mapping[str, Any], network: Mapping[str, Any], config: Mapping[str, Any], notice: str = "", source: str = ""
 ) -> dict[str, Any]:
@@ -86,10 +90,15 @@ def save_checkpoint(path: str | Path, meta: Mapping[str, Any], state_dict: Mappi
         meta: what :func:`checkpoint_meta` built.
         state_dict: the network's own ``state_dict()``; the prefix ``network.`` is added here.
     """
-    tensors = {f"{_PREFIX}{key}": tensor.detach().cpu() for key, tensor in state_dict.items()}
     buffer = io.BytesIO()
-    torch.save({"indexnet": dict(meta), "state_dict": tensors}, buffer)
+    torch.save(checkpoint_content(meta, state_dict), buffer)
     atomic_write(path, buffer.getvalue())
+
+
+def checkpoint_content(meta: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return what :func:`save_checkpoint` writes, and :func:`load_checkpoint` reads; arguments as there."""
+    tensors = {f"{_PREFIX}{key}": tensor.detach().cpu() for key, tensor in state_dict.items()}
+    return {"indexnet": dict(meta), "state_dict": tensors}
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -205,7 +214,7 @@ def _check_content(path: Path, content: Any) -> None:
         state = content.get("state_dict", content) if isinstance(content, dict) else {}
         names = [str(key).removeprefix("module.") for key in state] if isinstance(state, dict) else []
         if any(name.startswith(("layer0.", "dconv_pp.", "decoder_layer")) for name in names):
-            raise UserError(
+            raise ReleasedError(
                 f"{path} is a checkpoint of the released matting code; `indexnet convert {path} OUTPUT.ckpt` makes "
                 "one for this program."
             )

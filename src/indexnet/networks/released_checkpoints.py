@@ -19,7 +19,15 @@ from torch import Tensor
 from indexnet.core.errors import UserError
 from indexnet.core.files import prepare_file, sha256_file
 from indexnet.networks.base import Network
-from indexnet.networks.checkpoint import FOREIGN_OBJECTS, checkpoint_meta, save_checkpoint
+from indexnet.networks.checkpoint import (
+    FOREIGN_OBJECTS,
+    ReleasedError,
+    checkpoint_content,
+    checkpoint_meta,
+    load_checkpoint,
+    network_state,
+    save_checkpoint,
+)
 from indexnet.networks.encoders.weights import check_kinds, read_checkpoint, state_dict_of
 from indexnet.networks.restore import build_without_memory, restore_network
 from indexnet.resampling.columns import fuse_columns
@@ -83,7 +91,33 @@ def convert(
     if target.exists() and not overwrite:
         raise UserError(f"{target} exists; choose another output or give --overwrite.")
     prepare_file(target)
-    network, options = _build(_read(source), family, str(source))
+    content = _converted(source, _read(source), family)
+    save_checkpoint(target, content["indexnet"], network_state(content))
+
+
+def load_any(path: str | Path, family: str | None = None) -> dict[str, Any]:
+    """Read a checkpoint of this package or of the released code; returns what ``load_checkpoint`` returns.
+
+    Args:
+        path: the file.
+        family: that of the network which the weights are for; says which of two families a released file holds whose
+            weights are the same for both.
+
+    Raises:
+        UserError: it is neither, or cannot be read.
+    """
+    path = Path(path)
+    try:
+        return load_checkpoint(path)
+    except ReleasedError:
+        content = _read(path)
+        found = _recognise(_clean(content, str(path)), None, str(path))["resampling"].get("family")
+        alike = (found, family) == ("o2o_modelwise", "o2o_shared")
+        return _converted(path, content, family if alike else None)
+
+
+def _converted(source: Path, content: Any, family: str | None) -> dict[str, Any]:
+    network, options = _build(content, family, str(source))
     meta = checkpoint_meta(
         task={"name": "matting"},
         network={"name": network.info.name, **options},
@@ -91,7 +125,7 @@ def convert(
         notice=NOTICE,
         source=f"{source.name}, sha256 {sha256_file(source)}",
     )
-    save_checkpoint(target, meta, network.state_dict())
+    return checkpoint_content(meta, network.state_dict())
 
 
 def recognise_released(state_dict: Mapping[str, Any], family: str | None = None) -> dict[str, Any]:

@@ -23,7 +23,7 @@ Build = Callable[[Mapping[str, Any]], Network]
 """Makes a network of its name and options."""
 
 _COUNTS = {"in_channels": Positive, "out_channels": Positive, "classes": Positive}
-_SPARE = 10_000  # parameters beyond those of the file that a network may make and drop, such as a classifier's
+_SPARE = 1000  # parameters beyond those of the file that a network may make and drop, such as a classifier's
 
 
 def create_from_spec(spec: Mapping[str, Any]) -> Network:

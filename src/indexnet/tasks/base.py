@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from lightning_fabric.utilities.data import AttributeDict
 from torch import Tensor
-from torch.utils.data import default_collate
 
 from indexnet.core.annotations import check_part
 from indexnet.core.errors import UserError
@@ -34,7 +33,7 @@ from indexnet.networks.restore import restore_network
 from indexnet.networks.spec import without_pretrained
 from indexnet.tasks.export_module import ExportModule
 from indexnet.tasks.optimizers import create_optimizer, parameter_groups
-from indexnet.tasks.predictor import Files, Photo, Predictor
+from indexnet.tasks.predictor import BatchPredictor, Files, Predictor
 from indexnet.tasks.schedules import ValidatedPlateau, step_plateau, with_schedule
 from indexnet.tasks.steps import Batch, Steps, metric_key
 from indexnet.tasks.visualization import Picture, Pixels, error_map, to_picture
@@ -203,6 +202,10 @@ class Task(Steps):
         checkpoint["hyper_parameters"] = hparams
         checkpoint["indexnet"] = checkpoint_meta(entry, self.network_spec, self.config, self.notice)
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the notice of weights that a run which goes on started from."""
+        self.notice = self.notice or str(checkpoint.get("indexnet", {}).get("notice", ""))
+
     def on_fit_start(self) -> None:
         """Refuse at once what could not be saved in the end."""
         if self.trainer.checkpoint_callbacks:
@@ -295,31 +298,6 @@ class Task(Steps):
     def on_validation_epoch_end(self) -> None:
         """Step the schedules that follow a metric."""
         step_plateau(self.trainer)
-
-
-class BatchPredictor(Predictor):
-    """Predicts by :meth:`Task.infer`, batches of one size at a time.
-
-    Args:
-        task: on its device, in eval mode.
-    """
-
-    def __init__(self, task: Task) -> None:
-        self.task = task
-
-    def from_photo(self, photo: Photo) -> dict[str, Any]:
-        return self.task.image_sample(photo.image, photo.trimap, photo.name)
-
-    def from_sample(self, sample: Batch, name: str) -> dict[str, Any]:
-        batch = self.task.prepare(default_collate([dict(sample)]))
-        return {key: value[0] for key, value in batch.items()}
-
-    def __call__(self, given: Sequence[Batch]) -> list[Files]:
-        """Return :meth:`Task.outputs` of every sample."""
-        batch = default_collate(list(given))
-        predictions = self.task.predict(batch)
-        alone = [{key: value[i : i + 1] for key, value in batch.items()} for i in range(len(given))]
-        return [self.task.outputs(predictions[i : i + 1], one) for i, one in enumerate(alone)]
 
 
 TASKS: Registry[Task] = Registry("task", "indexnet.tasks", skip=_PARTS, name_of=lambda task: str(task.name))

@@ -180,10 +180,10 @@ def check_kinds(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], sou
                 f"{source}: its weight {key} is larger than what the file holds of it; the file is damaged."
             )
         own = expected.get(key)
-        if own is not None and _kind(own) != _kind(value):
+        if own is not None and number_kind(own) != number_kind(value):
             raise UserError(
-                f"{source}: its weight {key} is {_kind(value)} ({_dtype(value)}), where {_kind(own)} ({_dtype(own)}) is "
-                "expected; the file is damaged or was changed by hand."
+                f"{source}: its weight {key} holds {number_kind(value)}, where {number_kind(own)} are expected; the "
+                "file is damaged or was changed by hand."
             )
 
 
@@ -201,11 +201,8 @@ def check_finite(state: Mapping[str, Tensor], source: object) -> None:
             )
 
 
-def _kind(tensor: Tensor) -> str:
+def number_kind(tensor: Tensor) -> str:
+    """Say what numbers a tensor holds, whatever their width."""
     if tensor.dtype == torch.bool:
-        return "true or false"
-    return "complex" if tensor.is_complex() else "real" if tensor.is_floating_point() else "whole numbers"
-
-
-def _dtype(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
+        return "truth values"
+    return "complex numbers" if tensor.is_complex() else "real numbers" if tensor.is_floating_point() else "integers"
