@@ -352,21 +352,6 @@ def test_an_image_too_large_for_the_memory_is_named_and_the_others_are_evaluated
     assert "scene-test-000000 is too large for the memory" in capsys.readouterr().err
 
 
-def test_a_diverged_network_has_no_score(tmp_path, capsys):
-    """Cut to 8 bits, NaN would be a black matte, and score as one."""
-    import torch
-
-    path = matting_checkpoint(tmp_path / "m.ckpt")
-    content = torch.load(path, weights_only=True)
-    content["state_dict"] = {
-        key: torch.full_like(value, torch.nan) if value.is_floating_point() else value
-        for key, value in content["state_dict"].items()
-    }
-    torch.save(content, path)
-    assert main(["evaluate", str(path), "--limit", "1", "--gallery", "0", "--output", str(tmp_path / "out")]) == 2
-    assert "the prediction is not finite" in capsys.readouterr().err
-
-
 def test_an_evaluation_says_how_many_images_ran_in_tiles(tmp_path, capsys, monkeypatch):
     from indexnet.networks.tiled import matting_protocol
 

@@ -327,7 +327,8 @@ def test_mistakes_are_one_sentence_and_exit_code_2(matting, autoencoder, folder,
         predict(matting, folder, "--trimaps", str(folder / "trimaps" / "a.png")), "is one file but --images is a folder"
     )
     mistake(predict(matting, folder, "--output", str(folder / "images")), "is the folder of the inputs")
-    mistake(predict(matting, folder, "--output", str(folder / "images" / "a.jpg")), "cannot be created")
+    file = folder / "images" / "a.jpg"
+    mistake(predict(matting, folder, "--output", str(file)), f"{file} cannot be written (it is a file")
     if not torch.cuda.is_available():
         mistake(predict(matting, folder, "--device", "cuda"), "this machine shows 0 CUDA devices")
     assert not (folder / "out").exists()

@@ -10,6 +10,7 @@ from PIL import Image
 
 from commands_support import (
     autoencoder_checkpoint,
+    labelled_checkpoint,
     photograph,
     read,
     save_image,
@@ -36,19 +37,6 @@ def test_reconstruction_of_any_size(tmp_path, channels, mode, capsys):
     with torch.no_grad():
         expected = network(x)[0].clamp(0, 1).mul(255).permute(1, 2, 0).numpy().reshape(result.shape)
     assert np.abs(result - expected).max() <= 0.501  # rounded, not cut
-
-
-def labelled_checkpoint(path, classes=("sky", "road", "car")):
-    """A small segmentation network with random weights."""
-    from indexnet.networks import create_network
-    from indexnet.networks.checkpoint import checkpoint_meta, save_checkpoint
-
-    torch.manual_seed(0)
-    spec = {"name": "segnet", "classes": len(classes), "encoder": {"name": "vgg11_bn"}, "resampling": "nearest"}
-    network = create_network(spec["name"], **{key: value for key, value in spec.items() if key != "name"})
-    entry = {"name": "segmentation", "classes": list(classes)}
-    save_checkpoint(path, checkpoint_meta(entry, spec, {}), network.state_dict())
-    return path
 
 
 def test_segmentation_writes_classes_their_names_and_a_picture(tmp_path, capsys):

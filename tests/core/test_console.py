@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import subprocess
 import sys
+import time
 
 import pytest
 
-from indexnet.core.console import create_console, tell, tracked
+from indexnet.core.console import create_console, note, tell, tracked
 
 PIPED = """
 import sys
@@ -45,10 +47,18 @@ def test_a_line_is_printed_as_it_is(text, capsys):
 
 
 def test_work_elsewhere_than_in_a_terminal_says_now_and_then_how_far_it_is():
-    for every, lines in ((0.0, ["counting: 0 of 3", "counting: 1 of 3", "counting: 2 of 3"]), (60.0, [])):
-        file = io.StringIO()
-        assert list(tracked("abc", "counting", 3, console=create_console(file), every=every)) == ["a", "b", "c"]
-        assert file.getvalue().splitlines() == lines
+    file = io.StringIO()
+    assert list(tracked("abc", "counting", 3, console=create_console(file))) == ["a", "b", "c"]
+    assert file.getvalue() == ""
+    for number in tracked(range(2), "counting", 2, console=create_console(file), every=0.01):
+        if number == 1:
+            note("tile 3 of 24")
+            while "tile 3 of 24" not in file.getvalue():  # in the middle of an item that takes long
+                time.sleep(0.01)
+    note("nothing is being worked on")
+    lines = file.getvalue().splitlines()
+    assert all(re.fullmatch(r"counting: [012] of 2(, tile 3 of 24)?, \d+ s", line) for line in lines)
+    assert re.match(r"counting: 1 of 2, tile 3 of 24, \d+ s", next(line for line in lines if "tile" in line))
 
 
 def test_work_in_a_terminal_has_a_bar():
@@ -56,5 +66,7 @@ def test_work_in_a_terminal_has_a_bar():
     console = create_console(file, force_terminal=True, width=80)
     for number in tracked(range(3), "counting", 3, console=console):
         assert number in (0, 1, 2)
+        note("tile 3 of 24")
     assert "counting" in file.getvalue()
     assert "3/3" in file.getvalue()
+    assert "tile 3 of 24" in file.getvalue()

@@ -5,10 +5,21 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from indexnet.core.files import DiskFullError, atomic_write, disk_full_as_sentence, write_json
+from indexnet.core.files import (
+    DiskFullError,
+    UnwritableError,
+    atomic_write,
+    check_writable,
+    disk_full_as_sentence,
+    remove_parts,
+    write_json,
+)
 from indexnet.core.readers import read_json
 
 
@@ -60,9 +71,81 @@ def test_a_full_disk_at_any_moment(tmp_path, monkeypatch, call, number, words):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_other_complaints_of_the_system_are_left_alone(tmp_path):
+def test_an_unwritable_place_is_one_sentence(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(FileExistsError):
-        atomic_write(tmp_path / "file" / "below", "text")
+    (tmp_path / "folder").mkdir()
+    for path, words in (
+        (tmp_path / "file" / "below", "cannot be written (File exists); give another place, or make this one writable"),
+        (tmp_path / "file" / "deep" / "below", "cannot be written (Not a directory); "),
+        (tmp_path / "folder", "cannot be written (Is a directory); "),
+        (tmp_path / ("n" * 256), "cannot be written (File name too long); "),
+        (Path("/proc/nowhere/file"), "cannot be written (No such file or directory); "),
+    ):
+        with pytest.raises(UnwritableError) as caught:
+            atomic_write(path, "text")
+        assert f"{path} {words}" in str(caught.value)
+
+    def readonly(*arguments, **options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", readonly)
+        with pytest.raises(UnwritableError, match=r"cannot be written \(Read-only file system\)"):
+            write_json(tmp_path / "value.json", 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_a_place_is_looked_at_before_the_work(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    check_writable(tmp_path / "file")
+    check_writable(tmp_path / "not" / "yet")
+    with pytest.raises(UnwritableError, match=r"below cannot be written \(Not a directory\)"):
+        check_writable(tmp_path / "file" / "below")
+    monkeypatch.setattr(os, "access", lambda place, mode: False)  # as in a read-only folder of somebody else's
+    with pytest.raises(UnwritableError, match=rf"yet cannot be written \({tmp_path} is not writable\)"):
+        check_writable(tmp_path / "not" / "yet")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_where_a_system_complains_of_reading_it_is_left_alone(tmp_path):
     with pytest.raises(PermissionError), disk_full_as_sentence(tmp_path):
         raise PermissionError(errno.EACCES, "no")
+
+
+WRITER = """
+import os, sys
+from indexnet.core.files import atomic_write
+
+def wait(handle):
+    print("writing", flush=True)
+    sys.stdin.readline()
+
+os.fsync = wait
+atomic_write(sys.argv[1], "new")
+"""
+
+
+def test_unfinished_files_of_killed_processes_are_removed_and_no_others(tmp_path):
+    """One process is killed while it writes, another goes on: the first one's unfinished file goes."""
+    names = ["dead.png", f"{'n' * 245}.png", "alive.png"]
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, tmp_path / name], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for name in names
+    ]
+    for writer in writers:
+        assert writer.stdout.readline() == b"writing\n"
+    for writer in writers[:2]:
+        writer.kill()
+        writer.wait()
+    for own in (".notes.part", "film.mkv.part", ".x.y.part", "a.png"):
+        (tmp_path / own).write_text("a person's")
+    before = set(os.listdir(tmp_path))
+    assert len(before) == 7
+    remove_parts(tmp_path, ["other.png"])
+    assert set(os.listdir(tmp_path)) == before
+    remove_parts(tmp_path)
+    assert {name[:6] for name in before - set(os.listdir(tmp_path))} == {".dead.", ".nnnnn"}
+    writers[2].communicate(b"\n")
+    assert (tmp_path / "alive.png").read_text() == "new"
+    assert set(os.listdir(tmp_path)) == {".notes.part", "film.mkv.part", ".x.y.part", "a.png", "alive.png"}
+    remove_parts(tmp_path / "nowhere")

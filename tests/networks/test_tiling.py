@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from indexnet.core.console import create_console, tracked
 from indexnet.core.errors import UserError
 from indexnet.networks import create_network, infer_alpha
 from indexnet.networks.tiled import matting_protocol
@@ -238,3 +241,25 @@ def test_an_image_finds_the_same_room_again_and_again(monkeypatch):
     with pytest.raises(UserError, match="too little"):
         infer_alpha(network, image, trimap, memory=1000)
     assert given
+
+
+def test_a_long_picture_says_which_tile_is_being_done():
+    """Where there is no terminal: a line now and then, also within one picture."""
+    said, tiles = io.StringIO(), len(plan_tiles((256, 64), 128 * 64, 32, 32))
+
+    class Slow(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+            self.tiles = 0
+
+        def forward(self, x):
+            self.tiles += 1
+            while f"predicting: 0 of 1, tile {self.tiles} of {tiles}, " not in said.getvalue():
+                time.sleep(0.001)
+            return x * self.weight
+
+    network = Slow()
+    for _ in tracked([0], "predicting", 1, console=create_console(said), every=0.001):
+        run_tiled(network, torch.zeros(1, 1, 256, 64), np.ones((256, 64), bool), 128 * 64, 32, 32)
+    assert network.tiles == tiles > 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,16 @@ def matting_checkpoint(path: Path, resampling: Any = "max_unpool", data: dict[st
     encoder = {"name": "mobilenetv2_released", "width": 0.35, "pretrained": True, "freeze_bn": False}
     network = {"name": "matting_unet", "encoder": encoder, "resampling": resampling, "context": "none"}
     return save_random(path, "matting", network, data, 64)
+
+
+def labelled_checkpoint(path: Path, classes: Sequence[str] = ("sky", "road", "car")) -> Path:
+    """Save a small segmentation network with random weights."""
+    torch.manual_seed(0)
+    spec = {"name": "segnet", "classes": len(classes), "encoder": {"name": "vgg11_bn"}, "resampling": "nearest"}
+    network = create_network(spec["name"], **{key: value for key, value in spec.items() if key != "name"})
+    entry = {"name": "segmentation", "classes": list(classes)}
+    save_checkpoint(path, checkpoint_meta(entry, spec, {}), network.state_dict())
+    return path
 
 
 def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from indexnet.core.console import error_console, print_table, warn
 from indexnet.core.errors import UserError
+from indexnet.core.files import prepare_file
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -63,6 +64,8 @@ def main(args: argparse.Namespace) -> int:
     for path in (args.json, args.csv, args.plot):
         if path is not None and path.exists() and not args.overwrite:
             raise UserError(f"{path} exists; give --overwrite to replace it, or another name.")
+        if path is not None:
+            prepare_file(path)
     if args.plot is not None and args.plot.suffix.lower() not in (".png", ".svg"):
         raise UserError(f"--plot {args.plot} must end with .png or .svg.")
     import torch

@@ -46,7 +46,7 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(f"--gallery {args.gallery} must be 0 or more.")
     paths, words = split_words(args.words)
     setup = prepare(paths, words, args)
-    from indexnet.core.files import atomic_write, write_json
+    from indexnet.core.files import atomic_write, prepare_folder, write_json
     from indexnet.core.machine import device_name
     from indexnet.inference.comparison_table import (
         cells_json,
@@ -67,6 +67,7 @@ def main(args: argparse.Namespace) -> int:
     result_file = folder / "evaluation.json"
     if result_file.exists() and not args.overwrite:
         raise UserError(f"{result_file} exists; give --overwrite to replace it, or another --output.")
+    prepare_folder(folder, "worst")
     task = methods[0].task
     shown = args.gallery if args.gallery is not None else task.worst_shown
     gallery = WorstImages(task, shown, [method.caption for method in methods])

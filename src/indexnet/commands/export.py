@@ -37,9 +37,10 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(f"{output} exists; give --overwrite to replace it, or another --output.")
     if args.format == "onnx":
         require_onnx()
-    from indexnet.core.files import atomic_write, sha256_file
+    from indexnet.core.files import atomic_write, prepare_file, sha256_file
     from indexnet.inference.loading import load_task
 
+    prepare_file(output)
     task, meta = load_task(args.checkpoint)
     if next(task.network.parameters(), None) is None:
         raise UserError(

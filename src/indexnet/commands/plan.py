@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from indexnet.core.console import error_console, output_console, warn
 from indexnet.core.errors import UserError
+from indexnet.core.files import prepare_file
 
 if TYPE_CHECKING:
     from indexnet.sweep.plan_probe import Say
@@ -62,6 +63,8 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(f"--limit {args.limit:g}: the time to measure must be more than 0 seconds.")
     if args.json is not None and args.json.is_dir():
         raise UserError(f"--json {args.json} is a folder; give the name of a file.")
+    if args.json is not None:
+        prepare_file(args.json)
     begun = time.monotonic()
     sweep = compose_table(args.experiment, args.overrides)
     rows = group_rows(sweep)

@@ -84,7 +84,7 @@ def write(table: Table, folder: Path, *, overwrite: bool) -> None:
     Raises:
         UserError: the folder holds files of these names that are no report of ours, and ``overwrite`` is not set.
     """
-    from indexnet.core.files import atomic_write
+    from indexnet.core.files import atomic_write, prepare_folder
     from indexnet.report.html import page
     from indexnet.report.latex import table_tex
     from indexnet.report.markdown import markdown, table_csv
@@ -97,6 +97,7 @@ def write(table: Table, folder: Path, *, overwrite: bool) -> None:
         )
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output {folder} is a file; give a folder.")
+    prepare_folder(folder)
     time = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
     contents = (page(table, time), markdown(table), table_csv(table), table_tex(table))
     for name, content in zip(FILES, contents, strict=True):

@@ -49,7 +49,7 @@ def main(args: argparse.Namespace) -> int:
     if args.seed < 0:
         raise UserError(f"--seed {args.seed} must be 0 or more.")
     paths, words = split_words(args.words)
-    from indexnet.core.files import atomic_write, write_json
+    from indexnet.core.files import atomic_write, prepare_folder, write_json
     from indexnet.core.machine import device_name
     from indexnet.inference.comparison_table import compare_scores, finite_or_none, interval_note, table_rows
     from indexnet.inference.robustness import measure, range_name
@@ -66,6 +66,7 @@ def main(args: argparse.Namespace) -> int:
     result_file = folder / "robustness.json"
     if result_file.exists() and not args.overwrite:
         raise UserError(f"{result_file} exists; give --overwrite to replace it, or another --output.")
+    prepare_folder(folder)
     started, begun = records.now(), time.monotonic()
     measured = measure(setup, ranges, args.seed)
     took = time.monotonic() - begun

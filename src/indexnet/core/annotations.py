@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from indexnet.core.errors import UserError, shown
+from indexnet.core.registry import check_options, did_you_mean
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -24,6 +27,8 @@ class Rule:
     words: str
     test: Callable[[Any], bool]
 
+
+Positive = Annotated[int, Rule("a positive integer", lambda value: value > 0)]
 
 _WORDS: dict[Any, str] = {int: "an integer", float: "a number", str: "a text", Path: "a path"}
 _LISTS = (list, tuple, Sequence)
@@ -114,3 +119,41 @@ def option_types(target: Callable[..., Any]) -> dict[str, Any]:
         return {}
     hints.pop("return", None)
     return hints
+
+
+def check_value(key: str, value: Any, annotation: Any) -> None:
+    """Check one value against its type.
+
+    Raises:
+        UserError: it has another.
+    """
+    if not fits(value, annotation):
+        hint = did_you_mean(value, get_args(annotation))
+        raise UserError(f"{key}={shown(value)} must be {in_words(annotation)}.{hint}")
+
+
+def check_part(
+    group: str,
+    node: Mapping[str, Any],
+    target: Callable[..., Any],
+    skip: Sequence[str] = (),
+    own: Mapping[str, Any] | None = None,
+) -> None:
+    """Check that a part takes the options that plain data give it, each with a value of its type.
+
+    Args:
+        group: of the part, for messages: the options are called ``group.key``.
+        node: its ``name`` and its options.
+        target: what is called with the options.
+        skip: arguments of it that are no options.
+        own: types of options that are checked by these in the place of the signature's.
+
+    Raises:
+        UserError: an option is unknown, or a value has another type.
+    """
+    options = {key: value for key, value in node.items() if key != "name"}
+    check_options(f"{group} {node['name']!r}", target, options, skip)
+    wanted = option_types(target) | dict(own or {})
+    for key, value in options.items():
+        if key in wanted:
+            check_value(f"{group}.{key}", value, wanted[key])

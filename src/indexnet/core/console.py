@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import sys
+import threading
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, TypeVar
 
 from indexnet.core.escape import visible
@@ -66,6 +68,8 @@ def tracked(
 ) -> Generator[_T, None, None]:
     """Give items on, under a progress bar where the console is a terminal, elsewhere with a line now and then.
 
+    An item that takes long does not silence the lines, which say what :func:`note` was told of it last.
+
     Args:
         items: what is worked on.
         title: says what is done.
@@ -74,22 +78,65 @@ def tracked(
         every: seconds between two lines where there is no bar.
     """
     console = error_console() if console is None else console
-    if not console.is_terminal:
-        said = time.monotonic()
-        for done, item in enumerate(items):
-            if time.monotonic() - said >= every:
-                said = time.monotonic()
-                say(console, f"{title}: {done} of {total}")
-            yield item
-        return
+    bar = _bar if console.is_terminal else functools.partial(_lines, every=every)
+    with bar(console, title, total) as (show, advance):
+        _listeners.append(show)
+        try:
+            for item in items:
+                show("")
+                yield item
+                advance()
+        finally:
+            _listeners.remove(show)
+
+
+_Shown = tuple[Callable[[str], None], Callable[[], None]]
+_listeners: list[Callable[[str], None]] = []
+
+
+def note(text: str) -> None:
+    """Say how far the item is that :func:`tracked` has given last, for its bar or its next line: ``tile 3 of 24``."""
+    if _listeners:
+        _listeners[-1](text)
+
+
+@contextlib.contextmanager
+def _lines(console: Any, title: str, total: int, every: float) -> Iterator[_Shown]:
+    begun, done, inside = time.monotonic(), 0, ""
+    over = threading.Event()
+
+    def show(text: str) -> None:
+        nonlocal inside
+        inside = f", {text}" if text else ""
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+
+    def talk() -> None:
+        while not over.wait(every):
+            try:
+                say(console, f"{title}: {done} of {total}{inside}, {time.monotonic() - begun:.0f} s")
+            except (OSError, ValueError):  # the reader of our output has gone
+                return
+
+    talking = threading.Thread(target=talk, daemon=True)
+    talking.start()
+    try:
+        yield show, advance
+    finally:
+        over.set()
+        talking.join()
+
+
+@contextlib.contextmanager
+def _bar(console: Any, title: str, total: int) -> Iterator[_Shown]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task(title, total=total)
-        for item in items:
-            yield item
-            progress.advance(bar)
+    words = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[inside]}"))
+    with Progress(*words, TimeRemainingColumn(), console=console, transient=True) as progress:
+        bar = progress.add_task(title, total=total, inside="")
+        yield lambda text: progress.update(bar, inside=text), lambda: progress.advance(bar)
 
 
 def busy(title: str) -> Any:

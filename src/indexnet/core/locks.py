@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from indexnet.core.errors import UserError
-from indexnet.core.files import disk_full_as_sentence
+from indexnet.core.files import writing
 
 _TRY_S = 0.5  # seconds to try for a lock: whoever asks whether it is held holds it for a moment
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
@@ -27,11 +27,11 @@ def exclusive(path: Path, message: str) -> Iterator[None]:
     Raises:
         HeldError: another process holds it; says ``message``.
         UserError: the file system has no locks.
-        DiskFullError: there is no room for the file.
+        DiskFullError: there is no room for the file; UnwritableError where it cannot be made.
     """
     import fcntl
 
-    with disk_full_as_sentence(path):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     _held.add(handle)

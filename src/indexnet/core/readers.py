@@ -95,7 +95,7 @@ def parse_json(text: str, source: str) -> Any:
         raise DamagedFileError(f"{source} is not valid JSON: {error}.") from error
     except RecursionError:
         raise _too_deep(source) from None
-    _count(value, source)
+    check_nesting(value, source)
     return value
 
 
@@ -122,7 +122,7 @@ def parse_yaml(text: str, source: str) -> Any:
             node = loader.get_single_node()
             if node is None:
                 return None
-            _count(node, source)  # before it is built: merged mappings (`<<`) are written out while it is
+            check_nesting(node, source)  # before it is built: merged mappings (`<<`) are written out while it is
             return loader.construct_document(node)
         finally:
             loader.dispose()
@@ -182,8 +182,13 @@ def read_csv(path: str | Path, *, max_bytes: int = MAX_BYTES) -> list[dict[str, 
     return found
 
 
-def _count(value: Any, source: str) -> None:
-    """Refuse what is nested too deep or grows too large; aliases count as often as they are used."""
+def check_nesting(value: Any, source: str) -> None:
+    """Refuse plain data that are nested too deep or grow too large; aliases count as often as they are used.
+
+    Raises:
+        DamagedFileError: they are deeper than :data:`MAX_DEPTH`, contain themselves, or come to more than
+            :data:`MAX_NODES` values.
+    """
     sizes: dict[int, int] = {}
     inside: set[int] = set()
 
@@ -211,7 +216,7 @@ def _children(node: Any) -> list[Any] | None:
     if isinstance(node, dict):
         return [*node.keys(), *node.values()]
     found = node.value if isinstance(node, yaml.SequenceNode) else node
-    return found if isinstance(found, list) else None
+    return list(found) if isinstance(found, list | tuple | set | frozenset) else None
 
 
 def _too_deep(source: str) -> DamagedFileError:

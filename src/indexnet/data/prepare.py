@@ -26,7 +26,7 @@ import numpy as np
 
 from indexnet.core.console import tracked
 from indexnet.core.errors import UserError
-from indexnet.core.files import PART, DiskFullError, atomic_write, format_bytes, sha256_file
+from indexnet.core.files import DiskFullError, atomic_write, format_bytes, remove_parts, sha256_file
 from indexnet.core.locks import exclusive
 from indexnet.core.machine import cores
 from indexnet.data import create_data, get_data, list_data
@@ -326,9 +326,8 @@ def _is_same(path: Path, content: bytes) -> bool:
 
 def _remove_parts(batch: Batch) -> None:
     """Remove what killed processes left half-written: hidden files named after ours, see ``indexnet.core.files``."""
-    outputs = {batch.folder / output.file for output in batch.outputs}
-    for folder in {path.parent for path in outputs}:
-        for part in folder.glob(f".*{PART}") if folder.is_dir() else ():
-            name, _, _ = part.name[1:].removesuffix(PART).rpartition(".")
-            if folder / name in outputs:
-                part.unlink(missing_ok=True)
+    outputs: dict[Path, list[str]] = {}
+    for path in (batch.folder / output.file for output in batch.outputs):
+        outputs.setdefault(path.parent, []).append(path.name)
+    for folder, names in outputs.items():
+        remove_parts(folder, names)

@@ -102,7 +102,7 @@ def evaluate(
             task.check_target(samples[0])
             batch = task.prepare(default_collate(samples))
             try:
-                prediction = task.predict(batch)
+                prediction, finite = task.predict_finite(batch)
             except (UserError, RuntimeError, MemoryError) as error:
                 if not isinstance(error, UserError) and not is_out_of_memory(error):
                     raise
@@ -112,9 +112,8 @@ def evaluate(
                 continue
             for place, measured in enumerate(task.measure(prediction, batch, metrics, split)):
                 name = measured["name"]
-                if all(math.isnan(value) for value in measured.values() if isinstance(value, float)):
-                    diverged = not bool(torch.isfinite(prediction[place]).all())
-                    why = "the prediction is not finite" if diverged else "its target has no valid pixel"
+                if not finite[place] or all(math.isnan(v) for v in measured.values() if isinstance(v, float)):
+                    why = "its target has no valid pixel" if finite[place] else "the prediction is not finite"
                     fail(name, f"{name}: nothing in it can be measured; {why}.")
                     continue
                 row = {"name": name, "group": metric_key(split, samples[place]["group"]), **measured}

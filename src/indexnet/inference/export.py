@@ -262,6 +262,8 @@ def _compare(
     first alone is compared: matting's raw is what its alpha is made of, and its range, which clipping hides, multiplies
     the differences that :data:`CHOICES_SHARE` forgives.
     """
+    import torch
+
     odd = 5 if facts["size_multiple"] == 1 else 0
     found = []
     for batch, height, width in ((1, 3 * unit + odd, 2 * unit), (3, 4 * unit, 5 * unit + odd)):
@@ -274,6 +276,11 @@ def _compare(
                     raise UserError(
                         f"the exported file gives {tuple(got.shape)} where PyTorch gives {tuple(expected.shape)}, so "
                         f"it was not written; please report this network: {json.dumps(facts['network'])}."
+                    )
+                if not bool(torch.isfinite(expected).all()):
+                    raise UserError(
+                        "the network's output is not finite, so the file was not written; its training diverged: use "
+                        "another one."
                     )
                 apart = (got - expected).abs()
                 allowed = TOLERANCE * max(1.0, expected.abs().max().item())

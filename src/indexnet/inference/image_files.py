@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from indexnet.core.console import DEVICE_HELP, warn
 from indexnet.core.errors import UserError
+from indexnet.core.files import prepare_folder, writing
 
 if TYPE_CHECKING:
     from indexnet.data.io.masks import Box
@@ -175,13 +176,15 @@ def _without_clashes(items: list[Item]) -> list[Item]:
 def check_output(output: Path, *inputs: Path | None, folders: Sequence[str] = ()) -> None:
     """Create the folder for results, and refuse one that holds the inputs.
 
+    What a command that was killed left half-written in it is removed.
+
     Args:
         output: the folder.
         inputs: files, or folders of files, that are read.
         folders: those inside ``output`` that results go to as well.
 
     Raises:
-        UserError: it is a folder of inputs, or cannot be created.
+        UserError: it is a folder of inputs, or cannot be written to.
     """
     written = {(output / folder).resolve(): output / folder for folder in ("", *folders)}
     for given in inputs:
@@ -190,7 +193,6 @@ def check_output(output: Path, *inputs: Path | None, folders: Sequence[str] = ()
         read = (given if given.is_dir() else given.parent).resolve()
         if read in written:
             raise UserError(f"--output {written[read]} is the folder of the inputs; give another one.")
-    try:
+    prepare_folder(output, *folders)
+    with writing(output):
         output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--output {output} cannot be created ({error.strerror}); give another folder.") from error

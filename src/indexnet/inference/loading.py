@@ -19,6 +19,7 @@ from indexnet.networks.tiled.tiling import pools_everywhere
 from indexnet.resampling.base import watch_stages
 from indexnet.tasks.base import Task, restore_task
 from indexnet.tasks.classical import CLASSICAL, ClassicalMatting
+from indexnet.tasks.predictor import not_finite
 
 Sample = Mapping[str, Any]
 """One sample of a data set, without batch axis; keys and ranges by task, see :mod:`indexnet.data`."""
@@ -119,8 +120,14 @@ def predict_sample(task: Task, sample: Sample) -> Tensor:
 
     Returns:
         The task's prediction (K, H, W), on the CPU.
+
+    Raises:
+        UserError: it is not finite.
     """
-    return task.predict(default_collate([dict(sample)]))[0]
+    prediction, finite = task.predict_finite(default_collate([dict(sample)]))
+    if not all(finite):
+        raise not_finite(str(sample.get("name", "the image")))
+    return prediction[0]
 
 
 def predict_with_index_maps(task: Task, sample: Sample) -> tuple[Tensor, list[Tensor | None]]:
@@ -128,6 +135,9 @@ def predict_with_index_maps(task: Task, sample: Sample) -> tuple[Tensor, list[Te
 
     Returns:
         The prediction (K, H, W), and per stage the map (C or 1, 2h, 2w), or None where there is none; on the CPU.
+
+    Raises:
+        UserError: the prediction is not finite.
     """
     network, memory = task.network, task.memory
     task.memory = None

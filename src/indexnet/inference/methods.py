@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from indexnet.core.annotations import fits, in_words, option_types
+from indexnet.core.annotations import check_part, fits, in_words, option_types
 from indexnet.core.console import DEVICE_HELP, MEMORY_HELP, allow_anywhere
 from indexnet.core.errors import UserError, shown
 
@@ -266,6 +266,7 @@ def evaluation_data(meta: Mapping[str, Any], chosen: str | None, overrides: Mapp
     for parameter in inspect.signature(cls).parameters.values():
         if parameter.default is parameter.empty and options.get(parameter.name) is None:
             raise UserError(f"data={name} needs data.{parameter.name}=VALUE.")
+    check_part("data", {"name": name} | {key: value for key, value in options.items() if key != "task"}, cls)
     return options
 
 

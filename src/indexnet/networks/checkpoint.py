@@ -16,7 +16,6 @@ from __future__ import annotations
 import io
 import pickle
 import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,11 +23,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from indexnet.core.errors import UserError
+from indexnet.core.annotations import fits, in_words
+from indexnet.core.errors import UserError, shown
 from indexnet.core.files import atomic_write
+from indexnet.core.readers import check_nesting
 from indexnet.core.registry import load_plugins
-from indexnet.networks.base import Network, create_network
-from indexnet.networks.encoders.weights import DAMAGES
+from indexnet.networks.base import Network
+from indexnet.networks.encoders.weights import DAMAGES, load_tensors
+from indexnet.networks.restore import load_state, restore_network
 from indexnet.networks.spec import split_spec, without_pretrained
 from indexnet.resampling.base import NONE
 
@@ -36,8 +38,16 @@ VERSION = 1
 """Version of the ``"indexnet"`` entry; raised when its meaning changes."""
 
 _PREFIX = "network."
+_ENTRY: dict[str, Any] = {"config": Mapping, "notice": str, "source": str}
+_GROUPS = ("task", "data", "training", "paths", "experiment", "optimizer")
+_CONFIG: dict[str, Any] = {**dict.fromkeys(_GROUPS, Mapping), "plugins": list[str]}
+_HPARAMS: dict[str, Any] = {"optimizer": Mapping, "schedule": Mapping}
 FOREIGN_OBJECTS = re.compile(r"Unsupported (global|class)|not an allowed global")
 """What PyTorch says of a class or function that it does not restore, as opposed to a file that is no pickle at all."""
+
+
+class ReleasedError(UserError):
+    """A file is a checkpoint of the released matting code, see :mod:`indexnet.networks.released_checkpoints`."""
 
 
 def checkpoint_meta(
@@ -80,10 +90,15 @@ def save_checkpoint(path: str | Path, meta: Mapping[str, Any], state_dict: Mappi
         meta: what :func:`checkpoint_meta` built.
         state_dict: the network's own ``state_dict()``; the prefix ``network.`` is added here.
     """
-    tensors = {f"{_PREFIX}{key}": tensor.detach().cpu() for key, tensor in state_dict.items()}
     buffer = io.BytesIO()
-    torch.save({"indexnet": dict(meta), "state_dict": tensors}, buffer)
+    torch.save(checkpoint_content(meta, state_dict), buffer)
     atomic_write(path, buffer.getvalue())
+
+
+def checkpoint_content(meta: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return what :func:`save_checkpoint` writes, and :func:`load_checkpoint` reads; arguments as there."""
+    tensors = {f"{_PREFIX}{key}": tensor.detach().cpu() for key, tensor in state_dict.items()}
+    return {"indexnet": dict(meta), "state_dict": tensors}
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -108,9 +123,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}); check its permissions.") from error
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols of files that are refused anyway
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_tensors(path)
     except pickle.UnpicklingError as error:
         if FOREIGN_OBJECTS.search(str(error)):
             raise UserError(
@@ -139,11 +152,8 @@ def load_network(path: str | Path) -> tuple[Network, dict[str, Any]]:
     content = load_checkpoint(path)
     meta: dict[str, Any] = content["indexnet"]
     check_plugins(path, meta)
-    options = without_pretrained(meta["network"])
-    network = create_network(options.pop("name"), **options)
-    load_weights(network, content, path)
-    network.eval()
-    return network, meta
+    network = restore_network(without_pretrained(meta["network"]), network_state(content), path)
+    return network.eval(), meta
 
 
 def check_plugins(path: str | Path, meta: Mapping[str, Any]) -> None:
@@ -175,19 +185,15 @@ def load_weights(network: Network, content: Mapping[str, Any], path: str | Path,
         strict: whether every weight must be there, and no other.
 
     Raises:
-        UserError: they do not fit.
+        UserError: they do not fit, or are not finite.
     """
-    state = {k.removeprefix(_PREFIX): v for k, v in content["state_dict"].items() if k.startswith(_PREFIX)}
     described = content["indexnet"]["network"]["name"]
-    try:
-        network.load_state_dict(state, strict=strict)
-    except RuntimeError as error:
-        fault = (str(error).splitlines()[1:] or [str(error)])[0].strip()
-        fault = fault if len(fault) <= 160 else fault[:157] + "..."
-        raise UserError(
-            f"{path}: its weights do not fit the network {described!r} that it describes "
-            f"({fault}); it was written by another version of this program or changed by hand."
-        ) from error
+    load_state(network, network_state(content), path, described, strict=strict)
+
+
+def network_state(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the network's own state dict of what :func:`load_checkpoint` returned."""
+    return {k.removeprefix(_PREFIX): v for k, v in content["state_dict"].items() if k.startswith(_PREFIX)}
 
 
 def resampling_title(meta: Mapping[str, Any]) -> str:
@@ -208,7 +214,7 @@ def _check_content(path: Path, content: Any) -> None:
         state = content.get("state_dict", content) if isinstance(content, dict) else {}
         names = [str(key).removeprefix("module.") for key in state] if isinstance(state, dict) else []
         if any(name.startswith(("layer0.", "dconv_pp.", "decoder_layer")) for name in names):
-            raise UserError(
+            raise ReleasedError(
                 f"{path} is a checkpoint of the released matting code; `indexnet convert {path} OUTPUT.ckpt` makes "
                 "one for this program."
             )
@@ -217,16 +223,36 @@ def _check_content(path: Path, content: Any) -> None:
             "give a .ckpt that `indexnet train` or `indexnet convert` wrote."
         )
     version = meta.get("version")
-    if version != VERSION:
+    if type(version) is not int or version != VERSION:
         raise UserError(
-            f"{path} has checkpoint format {version!r} but this program reads format {VERSION}; "
+            f"{path} has checkpoint format {shown(version)} but this program reads format {VERSION}; "
             "use the version of indexnet that wrote it."
         )
+    for key, default in (("config", {}), ("notice", ""), ("source", "")):
+        meta[key] = default if meta.get(key) is None else meta[key]
+    try:
+        check_nesting(meta, f"{path}, entry indexnet,")
+        content["indexnet"] = meta = plain_data(meta, "indexnet")
+    except (TypeError, UserError) as error:
+        raise UserError(f"{path} is damaged: {error}; copy or train it again.") from error
     for key in ("task", "network"):
         if not isinstance(meta.get(key), dict) or not isinstance(meta[key].get("name"), str):
             raise UserError(f"{path} is damaged: its entry indexnet.{key} has no name; copy or train it again.")
-    for key, default in (("config", {}), ("notice", ""), ("source", "")):
-        meta.setdefault(key, default)
+    for node, types, where in (
+        (meta, _ENTRY, "indexnet"),
+        (meta["config"], _CONFIG, "indexnet.config"),
+        (content.get("hyper_parameters"), _HPARAMS, "hyper_parameters"),
+    ):
+        for key, kind in types.items():
+            value = node.get(key) if isinstance(node, dict) else node
+            if value is not None and not fits(value, kind):
+                raise UserError(
+                    f"{path} is damaged: its entry {where}.{key} must be {in_words(kind)}, not {shown(value)}; copy or "
+                    "train it again."
+                )
+    for key in content["state_dict"]:
+        if not isinstance(key, str):
+            raise UserError(f"{path} is damaged: a weight is called {shown(key)}, which is no text; copy it again.")
 
 
 def plain_data(value: Any, where: str) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import pickle
 import re
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,19 @@ import torch
 from torch import Tensor
 
 from indexnet.core.errors import UserError
-from indexnet.core.files import sha256_file
-from indexnet.networks.base import Network, create_network
-from indexnet.networks.checkpoint import FOREIGN_OBJECTS, checkpoint_meta, save_checkpoint
-from indexnet.networks.encoders.weights import read_checkpoint, state_dict_of
+from indexnet.core.files import prepare_file, sha256_file
+from indexnet.networks.base import Network
+from indexnet.networks.checkpoint import (
+    FOREIGN_OBJECTS,
+    ReleasedError,
+    checkpoint_content,
+    checkpoint_meta,
+    load_checkpoint,
+    network_state,
+    save_checkpoint,
+)
+from indexnet.networks.encoders.weights import check_kinds, read_checkpoint, state_dict_of
+from indexnet.networks.restore import build_without_memory, restore_network
 from indexnet.resampling.columns import fuse_columns
 from indexnet.resampling.indexnet import FAMILIES
 
@@ -82,7 +90,34 @@ def convert(
         raise UserError(f"the output {target} is a folder; give the name of the file to write, such as a .ckpt in it.")
     if target.exists() and not overwrite:
         raise UserError(f"{target} exists; choose another output or give --overwrite.")
-    network, options = _build(_read(source), family, str(source))
+    prepare_file(target)
+    content = _converted(source, _read(source), family)
+    save_checkpoint(target, content["indexnet"], network_state(content))
+
+
+def load_any(path: str | Path, family: str | None = None) -> dict[str, Any]:
+    """Read a checkpoint of this package or of the released code; returns what ``load_checkpoint`` returns.
+
+    Args:
+        path: the file.
+        family: that of the network which the weights are for; says which of two families a released file holds whose
+            weights are the same for both.
+
+    Raises:
+        UserError: it is neither, or cannot be read.
+    """
+    path = Path(path)
+    try:
+        return load_checkpoint(path)
+    except ReleasedError:
+        content = _read(path)
+        found = _recognise(_clean(content, str(path)), None, str(path))["resampling"].get("family")
+        alike = (found, family) == ("o2o_modelwise", "o2o_shared")
+        return _converted(path, content, family if alike else None)
+
+
+def _converted(source: Path, content: Any, family: str | None) -> dict[str, Any]:
+    network, options = _build(content, family, str(source))
     meta = checkpoint_meta(
         task={"name": "matting"},
         network={"name": network.info.name, **options},
@@ -90,7 +125,7 @@ def convert(
         notice=NOTICE,
         source=f"{source.name}, sha256 {sha256_file(source)}",
     )
-    save_checkpoint(target, meta, network.state_dict())
+    return checkpoint_content(meta, network.state_dict())
 
 
 def recognise_released(state_dict: Mapping[str, Any], family: str | None = None) -> dict[str, Any]:
@@ -111,9 +146,7 @@ def _read(path: Path) -> Any:
     if path.is_dir():
         raise UserError(f"the input {path} is a folder; give a checkpoint file of the released matting code.")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols of files that are refused anyway
-            return read_checkpoint(path)
+        return read_checkpoint(path)
     except UserError as error:
         cause = error.__cause__
         if cause is None:
@@ -130,12 +163,15 @@ def _read(path: Path) -> Any:
 def _build(content: Any, family: str | None, source: str) -> tuple[Network, dict[str, Any]]:
     state = _clean(content, source)
     options = _recognise(state, family, source)
-    network = create_network("matting_unet", **options)
     renamed = _rename(state, options, source)
-    expected = network.state_dict()
-    for key, value in expected.items():  # files of very old PyTorch have no counters of batches
+    spec = {"name": "matting_unet", **options}
+    try:
+        expected = build_without_memory(spec).state_dict()
+    except UserError as error:
+        raise UserError(f"{source} looks like a released matting network, but {error}") from error
+    for key in expected:  # files of very old PyTorch have no counters of batches
         if key.endswith("num_batches_tracked"):
-            renamed.setdefault(key, value)
+            renamed.setdefault(key, torch.tensor(0))
     missing, extra = sorted(expected.keys() - renamed.keys()), sorted(renamed.keys() - expected.keys())
     shapes = [key for key in expected if key in renamed and renamed[key].shape != expected[key].shape]
     if missing or extra or shapes:
@@ -145,8 +181,7 @@ def _build(content: Any, family: str | None, source: str) -> tuple[Network, dict
             if keys
         ]
         raise UserError(f"{source} looks like a released matting network, but {' and '.join(faults)}.")
-    network.load_state_dict(renamed)
-    return network.eval(), options
+    return restore_network(spec, renamed, source).eval(), options
 
 
 def _clean(content: Any, source: str) -> dict[str, Tensor]:
@@ -157,6 +192,7 @@ def _clean(content: Any, source: str) -> dict[str, Tensor]:
             f"{source} is not a checkpoint of the released matting code: it has no entries 'layer0.0.weight', "
             f"'layer7...' and 'pred...' (its first name is {next(iter(state), 'none')!r})."
         )
+    check_kinds({}, state, source)
     if context is None:
         raise UserError(f"{source} is a matting network without ASPP ('dconv_pp.aspp...'), which cannot be converted.")
     return state

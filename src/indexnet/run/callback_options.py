@@ -9,11 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from indexnet.core.annotations import option_types
+from indexnet.core.annotations import check_value, option_types
 from indexnet.core.errors import UserError, shown
 from indexnet.core.registry import check_options, did_you_mean
 from indexnet.run.processes import killed_process
-from indexnet.run.schema import check_value
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl

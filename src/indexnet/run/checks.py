@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from indexnet.core.annotations import option_types
+from indexnet.core.annotations import check_part, check_value, option_types
 from indexnet.core.errors import UserError, shown
 from indexnet.core.registry import check_options, nearest, unknown_name
 from indexnet.core.schedules import SCHEDULES, check_length, get_schedule, schedule_options
@@ -24,7 +24,6 @@ from indexnet.run.schema import (
     ExperimentConfig,
     TrainerConfig,
     TrainingConfig,
-    check_value,
     network_spec,
     read_config,
 )
@@ -216,14 +215,9 @@ def check_open_network(config: Mapping[str, Any]) -> None:
 def _check_part(
     group: str, node: Mapping[str, Any], find: Callable[[str], Callable[..., Any]], skip: tuple[str, ...]
 ) -> None:
-    target = find(node["name"])
-    own = ("costs_size",) if group == "task" else ()
-    options = {key: value for key, value in node.items() if key not in ("name", *own)}
-    check_options(f"{group} {node['name']!r}", target, options, skip)
-    types = option_types(target)
-    for key, value in options.items():
-        if key in types and f"{group}.{key}" not in OPEN_TYPES:
-            check_value(f"{group}.{key}", value, types[key])
+    own = {key.partition(".")[2]: kind for key, kind in OPEN_TYPES.items() if key.startswith(f"{group}.")}
+    options = {key: value for key, value in node.items() if f"{group}.{key}" != "task.costs_size"}
+    check_part(group, options, find(node["name"]), skip, own)
 
 
 def _check_optimizer(optimizer: Mapping[str, Any], schedule: Mapping[str, Any]) -> None:
@@ -338,19 +332,9 @@ def network_without_memory(config: Mapping[str, Any]) -> Network:
 
 @functools.lru_cache(maxsize=64)
 def _build(spec: str) -> Network:
-    import torch
+    from indexnet.networks.restore import build_without_memory
 
-    from indexnet.networks import create_network
-
-    options = json.loads(spec)
-    name = options.pop("name")
-    try:
-        with torch.device("meta"):
-            return create_network(name, **options)
-    except UserError:
-        raise
-    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:  # a width of 10^20, for example
-        raise UserError(f"network={name} cannot be built from its options: {str(error).splitlines()[0]}.") from error
+    return build_without_memory(json.loads(spec))
 
 
 def _check_batch(trainer: TrainerConfig, training: TrainingConfig, budget: BudgetConfig) -> None:

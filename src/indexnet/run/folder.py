@@ -12,7 +12,7 @@ from typing import Any, Literal
 import yaml
 
 from indexnet.core.errors import UserError
-from indexnet.core.files import atomic_write, disk_full_as_sentence
+from indexnet.core.files import UnwritableError, atomic_write, writing
 from indexnet.core.locks import HeldError, exclusive, held
 from indexnet.core.readers import DamagedFileError, read_mapping
 from indexnet.run.identity import config_hash, is_place
@@ -161,19 +161,16 @@ class RunFolder:
         is new, whose :meth:`settle` moves the rest.
 
         Raises:
-            UserError: a file cannot be moved; DiskFullError where there is no room.
+            UnwritableError: a file cannot be moved; DiskFullError where there is no room.
         """
         self.settle()
         earlier = self.path / EARLIER
         number = max((int(path.name) for path in earlier.glob("*") if path.name.isdecimal()), default=0) + 1
         moving = earlier / f"{number}{_MOVING}"
-        try:
-            with disk_full_as_sentence(moving):
-                atomic_write(moving / "config.yaml", (self.path / "config.yaml").read_bytes())
-                (moving / _AGAIN).touch()
-                os.replace(self.path / "record.json", moving / "record.json")
-        except OSError as error:
-            raise UserError(f"{self.path} cannot be set aside ({error.strerror}); check its permissions.") from error
+        with writing(moving):
+            atomic_write(moving / "config.yaml", (self.path / "config.yaml").read_bytes())
+            (moving / _AGAIN).touch()
+            os.replace(self.path / "record.json", moving / "record.json")
         self.settle()
 
     def settle(self) -> None:
@@ -260,8 +257,8 @@ def prepare(config: Mapping[str, Any]) -> RunFolder:
     folder.check_config(config)
     try:
         atomic_write(file, yaml.safe_dump(dict(config), sort_keys=False))
-    except OSError as error:
-        raise UserError(f"{folder.path} cannot be made ({error.strerror}); give paths.runs=ANOTHER_FOLDER.") from error
+    except UnwritableError as error:
+        raise UserError(f"{folder.path} cannot be made ({error.reason}); give paths.runs=ANOTHER_FOLDER.") from error
     return folder
 
 

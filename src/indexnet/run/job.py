@@ -120,7 +120,7 @@ def first_record(config: Config) -> Record:
 
 
 def _run_first_process(folder: RunFolder, config: Config) -> int:
-    from indexnet.core.files import PART, DiskFullError, disk_full_as_sentence
+    from indexnet.core.files import DiskFullError, disk_full_as_sentence, remove_parts
     from indexnet.run.callbacks import DivergedError
     from indexnet.run.fit import execute
     from indexnet.run.loggers.create import finish_loggers
@@ -135,8 +135,8 @@ def _run_first_process(folder: RunFolder, config: Config) -> int:
         record.started = earlier.started or record.started
         record.code, record.code_before = earlier.code, earlier.code_before
         record.wall_time_s = max(earlier.wall_time_s or 0.0, read_progress(path).get("elapsed_s", 0.0))
-    for left in path.rglob(f".*{PART}"):  # of a try that was killed while it wrote
-        left.unlink()
+    for inside in (path, *(each for each in path.rglob("*") if each.is_dir())):  # of a try that was killed
+        remove_parts(inside)
     record.write(path)
     since = time.monotonic() - (record.wall_time_s or 0.0)
     code = 1

@@ -14,13 +14,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from indexnet.core.annotations import Rule, fits, in_words
+from indexnet.core.annotations import Positive, Rule, check_value, fits, in_words
 from indexnet.core.errors import UserError, shown
 from indexnet.core.readers import DamagedFileError
-from indexnet.core.registry import did_you_mean, nearest
+from indexnet.core.registry import nearest
 from indexnet.run.trainer_options import Devices, Precision, device_count, refusal, with_present_names, with_trainer
 
-Positive = Annotated[int, Rule("a positive integer", lambda value: value > 0)]
 Count = Annotated[int, Rule("an integer of at least 0", lambda value: value >= 0)]
 PositiveNumber = Annotated[float, Rule("a positive number", lambda value: value > 0)]
 NonNegative = Annotated[float, Rule("a number of at least 0", lambda value: value >= 0)]
@@ -329,17 +328,6 @@ def unknown_key(key: str, known: Iterable[str]) -> UserError:
     guess = nearest_key(key, [*names, *known_keys()])
     hint = f" Did you mean {guess!r}?" if guess else ""
     return UserError(f"unknown config key {key!r}.{hint} Known: {', '.join(sorted(names))}.")
-
-
-def check_value(key: str, value: Any, annotation: Any) -> None:
-    """Check one value against its type.
-
-    Raises:
-        UserError: it has another.
-    """
-    if not fits(value, annotation):
-        hint = did_you_mean(value, typing.get_args(annotation))
-        raise UserError(f"{key}={shown(value)} must be {in_words(annotation)}.{hint}")
 
 
 def check_fixed(config: Mapping[str, Any]) -> None:

@@ -26,28 +26,50 @@ def check_weights(path: Path, network: Network) -> None:
     """
     if not path.is_file():
         raise UserError(f"ckpt_path={path} is no file; give a checkpoint to start from.")
-    name, shapes = _shapes(str(path), path.stat().st_mtime_ns)
-    own = {f"network.{key}": tuple(value.shape) for key, value in network.state_dict().items()}
-    wrong = next((key for key in {**own, **shapes} if own.get(key) != shapes.get(key)), None)
+    name, there = _described(str(path), path.stat().st_mtime_ns, _family(network))
+    from indexnet.networks.encoders.weights import number_kind
+
+    own = {key: (tuple(value.shape), number_kind(value)) for key, value in network.state_dict().items()}
+    wrong = next((key for key in {**own, **there} if own.get(key) != there.get(key)), None)
     if wrong is not None:
-        there, here = (str(each.get(wrong, "absent")) for each in (shapes, own))
+        theirs, ours = ("absent" if (found := each.get(wrong)) is None else f"{found[0]} of {found[1]}"
+                        for each in (there, own))  # fmt: skip
         raise UserError(
-            f"ckpt_path={path} holds the weights of another network, {name} ({wrong} is {there} there, {here} here); "
+            f"ckpt_path={path} holds the weights of another network, {name} ({wrong} is {theirs} there, {ours} here); "
             "give a checkpoint of the same network and operator."
         )
 
 
-@functools.lru_cache(maxsize=16)
-def _shapes(path: str, changed: int) -> tuple[str, dict[str, tuple[int, ...]]]:
-    """Return the network's name and the shapes of its weights; a sweep asks once for all of its runs."""
-    from indexnet.networks.checkpoint import load_checkpoint
+def _family(network: Network) -> str | None:
+    """Return the family of a network's index networks, which the names in a released checkpoint may leave open."""
+    return network.resampling.options.get("family")
 
-    content = load_checkpoint(path)
-    return content["indexnet"]["network"]["name"], {k: tuple(v.shape) for k, v in content["state_dict"].items()}
+
+@functools.lru_cache(maxsize=16)
+def _described(path: str, changed: int, family: str | None) -> tuple[str, dict[str, tuple[tuple[int, ...], str]]]:
+    """Return the network's name, and what its weights are; a sweep asks once for all of its runs.
+
+    Raises:
+        UserError: the file cannot be read, or holds what is no number.
+    """
+    from indexnet.networks.checkpoint import network_state
+    from indexnet.networks.encoders.weights import check_finite, check_kinds, number_kind
+    from indexnet.networks.released_checkpoints import load_any
+
+    content = load_any(path, family)
+    state = network_state(content)
+    check_kinds({}, state, path)
+    check_finite(state, path)
+    name: str = content["indexnet"]["network"]["name"]
+    return name, {key: (tuple(value.shape), number_kind(value)) for key, value in state.items()}
 
 
 def load_weights(task: Task, path: Path) -> dict[str, str]:
-    """Give a task the weights of a checkpoint of the same network.
+    """Give a task the weights of a checkpoint of the same network, and the notice that comes with them.
+
+    Args:
+        task: it gets them.
+        path: of a checkpoint of this program or of the released matting code.
 
     Returns:
         The checkpoint's ``path`` and ``sha256``.
@@ -55,8 +77,11 @@ def load_weights(task: Task, path: Path) -> dict[str, str]:
     Raises:
         UserError: it cannot be read, or belongs to another network.
     """
-    from indexnet.networks.checkpoint import load_checkpoint
+    from indexnet.networks import checkpoint
+    from indexnet.networks.released_checkpoints import load_any
 
     check_weights(path, task.network)
-    task.load_state_dict(load_checkpoint(path)["state_dict"])
+    content = load_any(path, _family(task.network))
+    checkpoint.load_weights(task.network, content, path)
+    task.notice = content["indexnet"]["notice"]
     return {"path": str(path), "sha256": sha256_file(path)}

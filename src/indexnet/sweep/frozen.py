@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from indexnet.core.annotations import Positive, check_value
 from indexnet.core.registry import load_plugins
 from indexnet.run.config import (
     DictConfig,
@@ -19,7 +20,7 @@ from indexnet.run.config import (
     sweep_options,
     to_plain,
 )
-from indexnet.run.schema import Positive, Rerun, check_value
+from indexnet.run.schema import Rerun
 from indexnet.run.settle import settled_before, without_sweep
 from indexnet.sweep.named import NamedSweep, asked_jobs
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from indexnet.core.files import writing
 from indexnet.core.machine import die_with_parent
 from indexnet.run.folder import RunFolder
 from indexnet.run.job import DIVERGED
@@ -266,7 +267,9 @@ def _start(job: Job, command: Command, environment: dict[str, str], gpus: Sequen
         earlier = (job.folder / "progress.json").stat().st_mtime_ns
     except OSError:
         earlier = 0
-    with job.console.open("ab") as console:  # what an interrupted run printed stays
+    with writing(job.console):
+        console = job.console.open("ab")  # what an interrupted run printed stays
+    with console:
         process = subprocess.Popen(
             command(job.folder),
             env=environment,

@@ -29,7 +29,7 @@ from submitit.helpers import Checkpointable
 from indexnet.core.annotations import fits
 from indexnet.core.console import tell, warn
 from indexnet.core.errors import UserError
-from indexnet.core.files import write_json
+from indexnet.core.files import write_json, writing
 from indexnet.core.readers import DamagedFileError, read_json, read_mapping
 from indexnet.run.folder import RunFolder
 from indexnet.run.processes import terminate_as_interrupt
@@ -88,7 +88,7 @@ def _print_to(path: Path) -> None:
     """Send all that this process prints to a file, behind what an interrupted try printed."""
     sys.stdout.flush()
     sys.stderr.flush()
-    with path.open("ab") as file:
+    with writing(path), path.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
 

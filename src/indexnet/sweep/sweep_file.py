@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -78,10 +77,7 @@ def save_sweep(name: str, target: Path, runs: Path) -> tuple[str, Path | None]:
     if called in (files := experiment_files()):
         raise UserError(f"{target}: there is an experiment {called} already, {files[called]}; give another name.")
     content = {**content, "experiment": {**content["experiment"], "name": called}}
-    try:
-        atomic_write(path, as_text(content, f"Made of the sweep {name}; its command is sweep.json beside its runs."))
-    except OSError as error:
-        raise UserError(f"{target} cannot be written: {os.strerror(error.errno or 0)}.") from error
+    atomic_write(path, as_text(content, f"Made of the sweep {name}; its command is sweep.json beside its runs."))
     known = [experiments_dir(), *(own / "experiments" for own in own_dirs())]
     is_known = any(folder.resolve() == each.resolve() for each in known)
     return called, None if is_known else target.parents[len(path.relative_to(folder).parts)]

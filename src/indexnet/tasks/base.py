@@ -13,19 +13,27 @@ import numpy as np
 import torch
 from lightning_fabric.utilities.data import AttributeDict
 from torch import Tensor
-from torch.utils.data import default_collate
 
+from indexnet.core.annotations import check_part
 from indexnet.core.errors import UserError
-from indexnet.core.registry import Registry, check_options, option_names
+from indexnet.core.registry import Registry, option_names
 from indexnet.data import Data
 from indexnet.data.base import UInt8, planes
 from indexnet.networks import Network, create_network
 from indexnet.networks.base import run_padded
-from indexnet.networks.checkpoint import check_plugins, checkpoint_meta, load_checkpoint, load_weights, plain_data
+from indexnet.networks.checkpoint import (
+    check_plugins,
+    checkpoint_meta,
+    load_checkpoint,
+    load_weights,
+    network_state,
+    plain_data,
+)
+from indexnet.networks.restore import restore_network
 from indexnet.networks.spec import without_pretrained
 from indexnet.tasks.export_module import ExportModule
 from indexnet.tasks.optimizers import create_optimizer, parameter_groups
-from indexnet.tasks.predictor import Files, Photo, Predictor
+from indexnet.tasks.predictor import BatchPredictor, Files, Predictor
 from indexnet.tasks.schedules import ValidatedPlateau, step_plateau, with_schedule
 from indexnet.tasks.steps import Batch, Steps, metric_key
 from indexnet.tasks.visualization import Picture, Pixels, error_map, to_picture
@@ -194,6 +202,10 @@ class Task(Steps):
         checkpoint["hyper_parameters"] = hparams
         checkpoint["indexnet"] = checkpoint_meta(entry, self.network_spec, self.config, self.notice)
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the notice of weights that a run which goes on started from."""
+        self.notice = self.notice or str(checkpoint.get("indexnet", {}).get("notice", ""))
+
     def on_fit_start(self) -> None:
         """Refuse at once what could not be saved in the end."""
         if self.trainer.checkpoint_callbacks:
@@ -288,31 +300,6 @@ class Task(Steps):
         step_plateau(self.trainer)
 
 
-class BatchPredictor(Predictor):
-    """Predicts by :meth:`Task.infer`, batches of one size at a time.
-
-    Args:
-        task: on its device, in eval mode.
-    """
-
-    def __init__(self, task: Task) -> None:
-        self.task = task
-
-    def from_photo(self, photo: Photo) -> dict[str, Any]:
-        return self.task.image_sample(photo.image, photo.trimap, photo.name)
-
-    def from_sample(self, sample: Batch, name: str) -> dict[str, Any]:
-        batch = self.task.prepare(default_collate([dict(sample)]))
-        return {key: value[0] for key, value in batch.items()}
-
-    def __call__(self, given: Sequence[Batch]) -> list[Files]:
-        """Return :meth:`Task.outputs` of every sample."""
-        batch = default_collate(list(given))
-        predictions = self.task.predict(batch)
-        alone = [{key: value[i : i + 1] for key, value in batch.items()} for i in range(len(given))]
-        return [self.task.outputs(predictions[i : i + 1], one) for i, one in enumerate(alone)]
-
-
 TASKS: Registry[Task] = Registry("task", "indexnet.tasks", skip=_PARTS, name_of=lambda task: str(task.name))
 register_task = TASKS.register
 get_task = TASKS.get
@@ -374,12 +361,17 @@ def restore_task(path: str | Path, cls: type[_T], strict: bool = True, **argumen
     network = arguments.pop("network", meta["network"])
     meta["task"] = {**meta["task"], **arguments}
     options = {key: value for key, value in meta["task"].items() if key != "name"}
-    check_options(f"task {name!r}", found, options, _PARTS)
-    if not isinstance(network, Network):
+    try:
+        check_part("task", {"name": name, **options}, found, _PARTS)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    if isinstance(network, Network):
+        load_weights(network, content, path, strict)
+    else:
         spec = {"name": network} if isinstance(network, str) else dict(network)
-        network = found.configure_network(without_pretrained(spec))
+        state, build = network_state(content), found.configure_network
+        network = restore_network(without_pretrained(spec), state, path, build=build, strict=strict)
         network.spec = spec
-    load_weights(network, content, path, strict)
     task = found(network, **parts, **options)
     task.config, task.notice = {key: config[key] for key in ("plugins",) if config.get(key)}, meta["notice"]
     return task, meta

@@ -21,7 +21,7 @@ from indexnet.networks import Network
 from indexnet.networks.tiled.matting_protocol import infer_alpha, prepare_input, to_uint8
 from indexnet.tasks.base import Batch, Picture, Task, register_task
 from indexnet.tasks.export_module import ExportModule, TensorInfo
-from indexnet.tasks.predictor import Files, Photo, Predictor
+from indexnet.tasks.predictor import Files, Photo, Predictor, not_finite
 from indexnet.tasks.visualization import error_map, to_picture
 
 
@@ -97,9 +97,7 @@ class MattingPredictor(Predictor):
         assert photo.trimap is not None
         alpha = self.task.predict_alpha(photo.image, photo.trimap, photo.name)
         if not np.isfinite(alpha).all():
-            raise UserError(
-                f"{photo.name}: the network's output is not finite; its training diverged: use another one."
-            )
+            raise not_finite(photo.name)
         return alpha
 
 

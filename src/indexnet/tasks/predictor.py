@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch.utils.data import default_collate
 
+from indexnet.core.errors import UserError
 from indexnet.data.base import Float32, UInt8
 
 Files = Mapping[str, NDArray[np.uint8] | NDArray[np.uint16]]
@@ -83,3 +85,41 @@ class Predictor(ABC):
             UserError: it cannot be predicted.
         """
         raise NotImplementedError(type(self).__name__)
+
+
+class BatchPredictor(Predictor):
+    """Predicts by :meth:`indexnet.tasks.Task.infer`, batches of one size at a time.
+
+    Args:
+        task: a :class:`indexnet.tasks.Task`, on its device, in eval mode.
+    """
+
+    def __init__(self, task: Any) -> None:
+        self.task = task
+
+    def from_photo(self, photo: Photo) -> Mapping[str, Any]:
+        sample: Mapping[str, Any] = self.task.image_sample(photo.image, photo.trimap, photo.name)
+        return sample
+
+    def from_sample(self, sample: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+        batch = self.task.prepare(default_collate([dict(sample)]))
+        return {key: value[0] for key, value in batch.items()} | {"name": name}
+
+    def __call__(self, given: Sequence[Any]) -> list[Files]:
+        """Return :meth:`indexnet.tasks.Task.outputs` of every sample.
+
+        Raises:
+            UserError: what the network gives for one is not finite.
+        """
+        batch = default_collate(list(given))
+        predictions, finite = self.task.predict_finite(batch)
+        for sample, good in zip(given, finite, strict=True):
+            if not good:
+                raise not_finite(sample["name"])
+        alone = [{key: value[i : i + 1] for key, value in batch.items()} for i in range(len(given))]
+        return [self.task.outputs(predictions[i : i + 1], one) for i, one in enumerate(alone)]
+
+
+def not_finite(name: str) -> UserError:
+    """Return the complaint about an image for which a network gives no numbers."""
+    return UserError(f"{name}: the network's output is not finite; its training diverged: use another one.")

@@ -127,6 +127,29 @@ class Steps(pl.LightningModule):
         with torch.inference_mode(), torch.autocast(device.type, enabled=False):
             return self.infer(moved).to(batch["image"].device)
 
+    def predict_finite(self, batch: Batch) -> tuple[Tensor, list[bool]]:
+        """Return :meth:`predict` of a batch, and of each sample whether all that the network gave for it is finite.
+
+        Classes and clipped values do not tell: what comes out of the network itself is looked at, too.
+
+        Raises:
+            UserError: the guide is missing.
+        """
+        count = len(batch["image"])
+        seen: list[Tensor] = []
+
+        def look(module: nn.Module, given: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and len(output) == count:  # not a part of a batch that is done one by one
+                seen.append(torch.isfinite(output).flatten(1).all(1).cpu())
+
+        hook = self.network.register_forward_hook(look)
+        try:
+            prediction = self.predict(batch)
+        finally:
+            hook.remove()
+        seen.append(torch.isfinite(prediction).flatten(1).all(1).cpu())
+        return prediction, torch.stack(seen).all(0).tolist()
+
     def measure(
         self, prediction: Tensor, batch: Batch, metrics: Mapping[str, SumMetric], split: str = ""
     ) -> list[dict[str, Any]]:

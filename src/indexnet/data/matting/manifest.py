@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from indexnet.core.errors import UserError
-from indexnet.core.files import disk_full_as_sentence
+from indexnet.core.files import writing
 
 MANIFEST = "manifest.jsonl"
 
@@ -67,7 +67,7 @@ class Manifest:
         Raises:
             DiskFullError: there is no room.
         """
-        with disk_full_as_sentence(self.path), self.path.open("ab") as file:
+        with writing(self.path), self.path.open("ab") as file:
             file.truncate(self._whole)
         if self.made_of is None:
             self.made_of, self.kept = made_of, list(kept)
@@ -83,5 +83,5 @@ class Manifest:
         self.files[file] = nbytes, sha256
 
     def _append(self, entry: dict[str, Any]) -> None:
-        with disk_full_as_sentence(self.path), self.path.open("a", encoding="utf-8") as file:
+        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")

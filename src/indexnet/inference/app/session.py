@@ -22,7 +22,7 @@ from indexnet.inference.photographs import read_photo
 from indexnet.networks.checkpoint import resampling_title
 from indexnet.tasks import Task
 from indexnet.tasks.matting import quantise_alpha
-from indexnet.tasks.predictor import Photo
+from indexnet.tasks.predictor import Photo, not_finite
 from indexnet.tasks.visualization import index_map_picture
 
 Start = Literal["background", "unknown", "mask", "trimap"]
@@ -223,7 +223,7 @@ class Session:
             What to look at, uint8 RGB (H, W, 3), and the PNG with the result that ``indexnet predict`` would write.
 
         Raises:
-            UserError: the photograph is missing or cannot be read.
+            UserError: the photograph is missing or cannot be read, or what the network gives is not finite.
         """
         if photo is None:
             raise UserError("there is no photograph yet; drop one first.")
@@ -233,7 +233,9 @@ class Session:
             batch = default_collate([self.task.image_sample(read.image, name=path.name)])
         except UserError as error:
             raise UserError(_without_folders(str(error), [photo])) from error
-        prediction = self.task.predict(batch)
+        prediction, (finite,) = self.task.predict_finite(batch)
+        if not finite:
+            raise not_finite(path.name)
         result = folder / f"{path.stem}_{self.task.name}.png"
         write_png(result, self.task.outputs(prediction, batch)[""], overwrite=True)
         return self.task.draw(prediction, batch), result

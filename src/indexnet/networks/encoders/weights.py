@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import struct
+import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from indexnet.core.errors import UserError
 
 DAMAGES = (
     *(pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, OSError, TypeError),
-    *(AssertionError, SafetensorError),
+    *(AssertionError, OverflowError, MemoryError, zipfile.BadZipFile, struct.error, SafetensorError),
 )
 """What PyTorch raises of a file that is none of its own, or damaged."""
 _NESTED = ("state_dict", "model_state_dict", "model")
@@ -33,6 +36,21 @@ def _numpy_scalar_types() -> list[Any]:
     ]
 
 
+def load_tensors(path: Path) -> Any:
+    """Read a PyTorch file onto the CPU, tensors and plain values only (``weights_only=True``).
+
+    Raises:
+        pickle.UnpicklingError: it holds something else; or any other of :data:`DAMAGES` of a file that is damaged.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:  # PyTorch compresses nothing: what is compressed could fill the memory
+            if any(each.file_size > each.compress_size for each in archive.infolist()):
+                raise ValueError("a compressed archive")
+    with torch.serialization.safe_globals(_numpy_scalar_types()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about pickle protocols of files that are refused anyway
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
 def read_checkpoint(path: str | Path) -> Any:
     """Read a PyTorch or safetensors file onto the CPU, tensors and plain values only (``weights_only=True``).
 
@@ -47,8 +65,7 @@ def read_checkpoint(path: str | Path) -> Any:
             from safetensors.torch import load_file
 
             return load_file(path)
-        with torch.serialization.safe_globals(_numpy_scalar_types()):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        return load_tensors(path)
     except SafetensorError as error:
         raise UserError(f"{path} is not a readable safetensors file: {error}.") from error
     except DAMAGES as error:
@@ -117,7 +134,8 @@ def match_state(
         Exactly the expected names. Counters of seen batches may be absent, they are kept as they are.
 
     Raises:
-        UserError: names are missing or shapes differ; the message tells how many and shows the first.
+        UserError: names are missing or shapes differ, the message tells how many and shows the first; or values are no
+            real numbers, or not finite.
     """
     result = {key: given.get(key, own) for key, own in expected.items()}
     missing = [key for key in expected if key not in given and not key.endswith("num_batches_tracked")]
@@ -140,4 +158,51 @@ def match_state(
             f"{source} does not hold the weights of encoder {what!r}: {' and '.join(problems)}; "
             f"give the file of the same model and width, or pretrained=false."
         )
+    used = {key: value for key, value in given.items() if key in expected}
+    check_kinds(expected, used, source)
+    check_finite(used, source)
     return result
+
+
+def check_kinds(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: object) -> None:
+    """Check that weights are tensors of real numbers where those are expected, each stored in full.
+
+    Raises:
+        UserError: they are not.
+    """
+    for key, value in state.items():
+        if key.endswith("_extra_state"):  # what a module of a plugin keeps beside its weights
+            continue
+        if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized or value.is_meta:
+            raise UserError(f"{source}: its weight {key} is no plain tensor; copy or train it again.")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise UserError(
+                f"{source}: its weight {key} is larger than what the file holds of it; the file is damaged."
+            )
+        own = expected.get(key)
+        if own is not None and number_kind(own) != number_kind(value):
+            raise UserError(
+                f"{source}: its weight {key} holds {number_kind(value)}, where {number_kind(own)} are expected; the "
+                "file is damaged or was changed by hand."
+            )
+
+
+def check_finite(state: Mapping[str, Tensor], source: object) -> None:
+    """Check that weights are numbers.
+
+    Raises:
+        UserError: one is NaN or infinite.
+    """
+    for key, value in state.items():
+        if isinstance(value, Tensor) and not bool(torch.isfinite(value).all()):
+            raise UserError(
+                f"{source}: its weight {key} is not finite (NaN or infinite): its training diverged, or the file is "
+                "damaged; use another one."
+            )
+
+
+def number_kind(tensor: Tensor) -> str:
+    """Say what numbers a tensor holds, whatever their width."""
+    if tensor.dtype == torch.bool:
+        return "truth values"
+    return "complex numbers" if tensor.is_complex() else "real numbers" if tensor.is_floating_point() else "integers"

@@ -112,7 +112,7 @@ def infer_alpha(
         tiled: called once where the image runs in tiles.
 
     Returns:
-        (H, W), float32 in [0, 255], before rounding (see :func:`to_uint8`).
+        (H, W), float32 in [0, 255], before rounding (see :func:`to_uint8`); NaN where the network gives no number.
 
     Raises:
         UserError: shapes, dtypes or the network's input channels do not fit, or not even the smallest tile fits the
@@ -136,7 +136,11 @@ def infer_alpha(
     height, width = trimap.shape
     if alpha.shape != (height, width):
         alpha = np.asarray(cv2.resize(alpha, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
+    broken = ~np.isfinite(alpha)
     alpha = np.clip(alpha, 0.0, 1.0) * 255.0
+    if broken.any():  # clipping makes infinity a number
+        alpha[broken] = np.nan
+    del broken
     return np.where(unknown, alpha, trimap).astype(np.float32)
 
 

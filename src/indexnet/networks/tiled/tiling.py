@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from indexnet.core.console import note
 from indexnet.networks.tiled.memory import uncompiled
 
 MARGIN = 224
@@ -168,10 +169,14 @@ def run_tiled(
     tiles = plan_tiles(size, pixels, multiple, margin)
     result = np.zeros(size, np.float32)
     current = tiles[0]
+    whole_image = [module for module in network.modules() if getattr(module, "whole_image", False)]
+    total, done = len(tiles) * (1 + len(whole_image)), 0
 
     def run(tile: Tile) -> Tensor:
-        nonlocal current
+        nonlocal current, done
         current = tile
+        done += 1
+        note(f"tile {done} of {total}")
         part = tile.window.of(x).to(device=parameter.device, dtype=parameter.dtype)
         with _AlignedCorners(tile, size):
             return network(part)  # type: ignore[no-any-return]
@@ -181,12 +186,13 @@ def run_tiled(
 
     with ExitStack() as stack:
         stack.enter_context(uncompiled())
-        for module in [module for module in network.modules() if getattr(module, "whole_image", False)]:
+        for module in whole_image:
             whole = module(_gather(module, run, tiles, size))
             stack.enter_context(_replaced(module, partial(of_whole, whole)))
         for cell in tiles:
             tile = shrink_to(cell, wanted, multiple, margin)
             if tile is None:
+                total -= 1
                 continue
             core = tile.core.of(run(tile)[0, 0], tile.origin)
             tile.core.of(result)[...] = core.float().cpu().numpy()

@@ -11,7 +11,7 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
-from indexnet.core.files import atomic_write, disk_full_as_sentence
+from indexnet.core.files import atomic_write, writing
 from indexnet.run.loggers.wandb_names import LOSS
 
 Row = Mapping[str, Any]
@@ -70,7 +70,7 @@ class CurveLogger(Logger):
             self._columns = sorted({*self._columns, *new})
             atomic_write(self.file, self.text())
             return
-        with disk_full_as_sentence(self.file), self.file.open("a", encoding="utf-8", newline="") as file:
+        with writing(self.file), self.file.open("a", encoding="utf-8", newline="") as file:
             csv.DictWriter(file, self._columns, restval="").writerow(row)
 
     def finalize(self, status: str) -> None:

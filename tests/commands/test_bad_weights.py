@@ -1,0 +1,289 @@
+"""Checkpoints whose numbers are no numbers or whose networks cannot be: refused in a sentence, nothing is written."""
+
+from __future__ import annotations
+
+import copy
+import zipfile
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from commands_support import autoencoder_checkpoint, labelled_checkpoint, matting_checkpoint, photograph, save_image
+from indexnet.cli import main
+from indexnet.core.errors import UserError
+from indexnet.inference.loading import load_task
+from indexnet.networks.encoders import create_encoder
+from indexnet.networks.released_checkpoints import convert
+from predict_support import files_of, predict
+from released import released_state
+
+WEIGHT = "network.head.weight"
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    return autoencoder_checkpoint(tmp_path_factory.mktemp("good") / "a.ckpt", "bilinear")
+
+
+def changed(source, target, change):
+    content = torch.load(source, weights_only=True)
+    change(content)
+    torch.save(content, target)
+    return target
+
+
+def weights_changed(source, target, change, key=WEIGHT):
+    def change_one(content):
+        content["state_dict"][key] = change(content["state_dict"][key])
+
+    return changed(source, target, change_one)
+
+
+def put(target, places, value):
+    """Put a value into nested mappings."""
+    for place in places[:-1]:
+        target = target[place]
+    target[places[-1]] = value
+
+
+def first_of(number):
+    def change(weight):
+        weight = weight.clone()
+        weight.view(-1)[0] = number
+        return weight
+
+    return change
+
+
+KINDS = {
+    "nan": (first_of(torch.nan), "is not finite"),
+    "infinite": (first_of(-torch.inf), "is not finite"),
+    "too large for float32": (lambda weight: torch.full_like(weight, 1e300, dtype=torch.float64), "is not finite"),
+    "complex": (lambda weight: weight.to(torch.complex64), "holds complex numbers, where real numbers are expected"),
+    "boolean": (lambda weight: weight > 0, "holds truth values, where real"),
+    "int8": (lambda weight: weight.to(torch.int8), "holds integers, where real"),
+    "sparse": (lambda weight: weight.to_sparse(), "is no plain tensor"),
+    "text": (lambda weight: "weights", "is no plain tensor"),
+    "repeated": (lambda weight: torch.zeros(1).expand(weight.shape), "is larger than what the file holds"),
+    "larger": (lambda weight: torch.zeros(1).expand(10**6, 10**6), "is larger than what the file holds"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_that_are_no_numbers_are_refused(good, tmp_path, kind):
+    change, words = KINDS[kind]
+    path = weights_changed(good, tmp_path / "x.ckpt", change)
+    with pytest.raises(UserError) as error:
+        load_task(path)
+    for said in (str(path), "head.weight", words):
+        assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_widths_of_real_numbers_are_taken(good, tmp_path, dtype):
+    task, _ = load_task(weights_changed(good, tmp_path / "x.ckpt", lambda weight: weight.to(dtype)))
+    assert task.network.head.weight.dtype == torch.float32
+
+
+def test_no_command_uses_weights_that_are_no_numbers(matting, folder, tmp_path, mistake):
+    path = weights_changed(matting, tmp_path / "bad.ckpt", first_of(torch.nan), "network.head.1.weight")
+    before = files_of(tmp_path)
+    mistake(predict(path, folder), str(path), "head.1.weight is not finite")
+    for words in (
+        ["evaluate", path, "--output", tmp_path / "out"],
+        ["robustness", path, "--output", tmp_path / "out"],
+        ["compare", matting, path, "--images", folder / "images", "--trimaps", folder / "trimaps", "--output",
+         tmp_path / "out"],
+        ["export", path, "--format", "torch_export"],
+        ["bench", "latency", path, "--sizes", "64"],
+        ["app", path],
+    ):  # fmt: skip
+        mistake(main([str(word) for word in words]), str(path), "head.1.weight is not finite")
+    assert files_of(tmp_path) == before
+
+
+def test_a_network_that_gives_no_numbers_writes_nothing(matting, good, folder, tmp_path, capsys):
+    """Its weights are finite, what it makes of them is not, even where classes or clipping hide it."""
+
+    def overflow(content):
+        for key, value in content["state_dict"].items():
+            if key.endswith("weight"):
+                value.fill_(1e20)
+
+    def huge(weight):
+        return torch.full_like(weight, 3e38)
+
+    save_image(tmp_path / "one" / "images" / "x.png", photograph(40, 40))
+    networks = (
+        weights_changed(matting, tmp_path / "matting.ckpt", huge, "network.head.1.weight"),
+        changed(good, tmp_path / "images.ckpt", overflow),
+        changed(labelled_checkpoint(tmp_path / "s.ckpt"), tmp_path / "classes.ckpt", overflow),
+    )
+    for number, path in enumerate(networks):
+        given = folder if number == 0 else tmp_path / "one"
+        assert predict(path, given, trimaps=number == 0) == 2
+        assert "the network's output is not finite; its training diverged" in capsys.readouterr().err
+        assert files_of(given / "out") in ([], ["classes.txt"])
+    words = ["--gallery", "0", "--limit", "1", "--output", str(tmp_path / "measured")]
+    for path in networks[:2]:
+        assert main(["evaluate", str(path), *words]) == 2
+        assert "nothing in it can be measured; the prediction is not finite" in capsys.readouterr().err
+    assert main(["export", str(networks[1]), "--format", "torch_export"]) == 2
+    assert "the network's output is not finite, so the file was not written" in capsys.readouterr().err
+    assert not (tmp_path / "measured").exists()
+
+
+IMPOSSIBLE = [
+    (("network", "widths"), "x", "network.widths='x' must be a list of integers"),
+    (("network", "widths"), [10**7, 4], "weights do not fit the network 'autoencoder'"),
+    (("network", "widths"), [[4], 4], "network.widths=[[4], 4] must be a list of integers"),
+    (("network", "in_channels"), -1, "network.in_channels=-1 must be a positive integer"),
+    (("network", "in_channels"), 10**9, "weights do not fit the network"),
+    (("network", "in_channels"), 10**30, "network=autoencoder cannot be built from its options"),
+    (("network", "in_channels"), [1], "network.in_channels=[1] must be a positive integer"),
+    (("network", "in_channels"), True, "network.in_channels=True must be a positive integer"),
+    (("network", "name"), "dncnn\n", "unknown network"),
+    (("network",), {"name": "dncnn", "depth": 10**9}, "would have more than"),
+    (("network", "resampling"), 3, "resampling must be a name or a mapping"),
+    (("network", "resampling"), {"name": "indexnet", "family": 7}, "resampling.family=7 must be"),
+    (("network", "encoder"), {"name": "vgg11_bn"}, "has no option 'encoder'"),
+    (("network", "own"), {}, "has no option 'own'"),
+    (("task", "name"), "x", "unknown task"),
+    (("task", "name"), 3, "its entry indexnet.task has no name"),
+    (("task", "classes"), 3, "has no option 'classes'"),
+    (("config",), [1], "its entry indexnet.config must be a mapping, not [1]"),
+    (("config", "data"), "scenes", "its entry indexnet.config.data must be a mapping, not 'scenes'"),
+    (("config", "plugins"), "os", "its entry indexnet.config.plugins must be a list of texts"),
+    (("config", "experiment"), [], "its entry indexnet.config.experiment must be a mapping"),
+    (("config", "data", 7), 7, "has the key 7; checkpoints have text keys only"),
+    (("notice",), 3, "its entry indexnet.notice must be a text, not 3"),
+    (("source",), b"x", "indexnet.source is a bytes; checkpoints hold plain data only"),
+    (("version",), "1", "checkpoint format '1'"),
+    (("version",), True, "checkpoint format True"),
+]
+
+
+@pytest.mark.parametrize(("places", "value", "words"), IMPOSSIBLE, ids=[f"{p[-1]}={v!r:.20}" for p, v, _ in IMPOSSIBLE])
+def test_entries_that_cannot_be_are_refused_before_memory_is_asked_for(good, tmp_path, places, value, words):
+    path = changed(good, tmp_path / "x.ckpt", lambda content: put(content["indexnet"], places, value))
+    with pytest.raises(UserError) as error:
+        load_task(path)
+    assert words in str(error.value)
+    assert str(path) in str(error.value) or places == ("task", "name")
+    assert "\n" not in str(error.value).replace("dncnn\\n", "")
+
+
+def test_other_places_of_a_checkpoint(good, tmp_path, mistake):
+    nested = []
+    for _ in range(150):
+        nested = [nested]
+    doubled = ["x"]
+    for _ in range(60):
+        doubled = [doubled, doubled]
+    for places, value, words in (
+        (("state_dict", 7), torch.zeros(1), "a weight is called 7, which is no text"),
+        (("hyper_parameters",), [1], "its entry hyper_parameters.optimizer must be a mapping"),
+        (("hyper_parameters",), {"optimizer": "adam"}, "its entry hyper_parameters.optimizer must be a mapping"),
+        (("indexnet", "config", "data"), {"name": nested}, "is nested more than 100 deep"),
+        (("indexnet", "config", "data"), {"name": doubled}, "comes to more than 1000000 values"),
+    ):
+        path = changed(good, tmp_path / "x.ckpt", lambda content, at=places, it=value: put(content, at, it))
+        with pytest.raises(UserError, match=words) as error:
+            load_task(path)
+        assert str(path) in str(error.value)
+    path = changed(good, tmp_path / "x.ckpt", lambda content: put(content["indexnet"]["config"], ("data", "seed"), "x"))
+    mistake(main(["evaluate", str(path), "--output", str(tmp_path / "out")]), "data 'photos' has no option 'seed'")
+    path = changed(good, path, lambda content: put(content["indexnet"]["config"]["data"], ("test_count",), "x"))
+    mistake(main(["evaluate", str(path), "--output", str(tmp_path / "out")]), "data.test_count='x' must be an integer")
+
+
+def test_an_archive_that_grows_is_not_opened(good, tmp_path):
+    """PyTorch never compresses; a compressed file of kilobytes could hold gigabytes."""
+    path = tmp_path / "x.ckpt"
+    with zipfile.ZipFile(good) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    with pytest.raises(UserError, match="is no complete checkpoint file"):
+        load_task(path)
+
+
+def test_weights_of_an_encoder_are_looked_at_likewise(tmp_path):
+    state = create_encoder("mobilenetv1_fastdepth").state_dict()
+    for key, change, words in (
+        (next(iter(state)), first_of(torch.nan), "is not finite"),
+        (next(iter(state)), lambda weight: weight.to(torch.complex64), "holds complex numbers"),
+        ("classifier", lambda weight: None, ""),  # more than the encoder's own is left out
+    ):
+        torch.save({**state, key: change(state.get(key))}, tmp_path / "x.pth")
+        if not words:
+            create_encoder("mobilenetv1_fastdepth", pretrained=str(tmp_path / "x.pth"))
+            continue
+        with pytest.raises(UserError, match=words) as error:
+            create_encoder("mobilenetv1_fastdepth", pretrained=str(tmp_path / "x.pth"))
+        assert "x.pth" in str(error.value)
+
+
+def test_released_weights_are_looked_at_likewise(shared, tmp_path):
+    state = released_state(shared, "code_b11_maxunpool")
+    for key, change, words in (
+        ("pred.0.0.weight", first_of(torch.nan), "is not finite"),
+        ("pred.0.0.weight", lambda weight: weight.to(torch.int8), "holds integers, where real numbers are expected"),
+        ("layer7.0.conv.6.weight", lambda w: torch.zeros(1).expand(10**9, *w.shape[1:]), "than what the file holds"),
+    ):
+        torch.save({**state, key: change(state[key])}, tmp_path / "x.pth.tar")
+        with pytest.raises(UserError, match=words):
+            convert(tmp_path / "x.pth.tar", tmp_path / "out.ckpt")
+    assert not (tmp_path / "out.ckpt").exists()
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+    | st.sampled_from([10**9, -1, "indexnet", "hin", "scenes", "matting", "vgg16_bn"]),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.text(max_size=8) | st.just("name"), inner, max_size=3),
+    max_leaves=5,
+)  # fmt: skip
+
+
+def _places(node, above=()):
+    for key, value in node.items():
+        yield (*above, key)
+        if isinstance(value, dict):
+            yield from _places(value, (*above, key))
+
+
+def mutate(good, tmp_path, examples):
+    """Put anything anywhere into the plain part: it is loaded, or refused in a sentence."""
+    content = torch.load(good, weights_only=True)
+    places = sorted(_places(content["indexnet"]))
+    path, refused = tmp_path / "x.ckpt", []
+
+    @settings(max_examples=examples, deadline=None, database=None, derandomize=True,
+              suppress_health_check=[HealthCheck.too_slow])  # fmt: skip
+    @given(st.sampled_from(places), plain)
+    def check(at, value):
+        entry = copy.deepcopy(content["indexnet"])
+        put(entry, at, value)
+        torch.save({**content, "indexnet": entry}, path)
+        try:
+            load_task(path)
+        except UserError as error:
+            refused.append(str(error))
+
+    check()
+    return refused
+
+
+def test_anything_in_the_plain_part_is_loaded_or_refused(good, tmp_path):
+    assert len(mutate(good, tmp_path, 60)) > 15
+
+
+@pytest.mark.long
+@pytest.mark.nightly
+def test_anything_in_the_plain_part_is_loaded_or_refused_many_times(good, tmp_path):
+    assert len(mutate(good, tmp_path, 1000)) > 250
+    path = matting_checkpoint(tmp_path / "m.ckpt", {"name": "indexnet", "family": "hin"})
+    assert len(mutate(path, tmp_path, 1000)) > 250
