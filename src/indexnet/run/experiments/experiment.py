@@ -23,7 +23,10 @@ FAMILIES = {
 }
 """Families of index networks as tables call them; ``{family}`` in a template."""
 
-_PLAIN = re.compile(r"[\w.+/-]+")
+LAST_SEED = 2**32 - 1
+"""torch draws first weights from 32 bits of a seed: a larger one would give those of a smaller one."""
+SEED_RULE = f"an integer from 0 to {LAST_SEED}"
+_PLAIN = re.compile(r"[A-Za-z0-9_.+/-]+")
 
 EXPERIMENT_KEYS = frozenset(
     (

@@ -13,12 +13,13 @@ from typing import Any
 
 import yaml
 
-from indexnet.core.errors import UserError
+from indexnet.core.errors import UserError, shown
 from indexnet.core.registry import unknown_name
 from indexnet.run.experiments.experiment import (
     COST_CELLS,
     EXPERIMENT_KEYS,
     FAMILIES,
+    LAST_SEED,
     Column,
     Experiment,
     Row,
@@ -141,8 +142,12 @@ class Reader:
 
     def _seeds(self) -> tuple[int, ...]:
         seeds = self.node.get("seeds", [0])
-        if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
-            raise self.error(f"experiment.seeds must be a list of integers of at least 0, not {seeds!r}.")
+        if (
+            not isinstance(seeds, list)
+            or not seeds
+            or not all(type(seed) is int and 0 <= seed <= LAST_SEED for seed in seeds)
+        ):
+            raise self.error(f"experiment.seeds must be a list of integers from 0 to {LAST_SEED}, not {shown(seeds)}.")
         if len(set(seeds)) < len(seeds):
             raise self.error(f"experiment.seeds names a seed twice: {seeds}.")
         return tuple(seeds)
