@@ -65,3 +65,9 @@ def test_other_complaints_of_the_system_are_left_alone(tmp_path):
         atomic_write(tmp_path / "file" / "below", "text")
     with pytest.raises(PermissionError), disk_full_as_sentence(tmp_path):
         raise PermissionError(errno.EACCES, "no")
+
+
+@pytest.mark.parametrize("name", ["n" * 251 + ".png", "é" * 125 + ".json", os.fsdecode(b"\xb2\xe2")])
+def test_any_name_that_the_file_system_takes(tmp_path, name):
+    atomic_write(tmp_path / name, "there")
+    assert [path.name for path in tmp_path.iterdir()] == [name]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from indexnet.core.console import DEVICE_HELP, MEMORY_HELP, tell
 from indexnet.core.errors import UserError
+from indexnet.core.paths import check_methods
 from indexnet.inference.app import ADDRESS
 from indexnet.inference.methods import METHODS_HELP
 
@@ -34,6 +35,7 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         UserError: gradio is not installed, the port is taken, or the checkpoint or an option cannot be used.
     """
+    check_methods([args.checkpoint])
     limit = _bytes(args.max_upload)
     port = free_port(args.port)
     # before gradio is imported: it reads these once; the page must reach itself also behind a proxy

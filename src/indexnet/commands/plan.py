@@ -51,11 +51,7 @@ def main(args: argparse.Namespace) -> int:
     Returns:
         0; 3 where some rows could not be measured, which the table says.
     """
-    from indexnet.sweep.launch import PARTLY
     from indexnet.sweep.plan import compose_table, group_rows
-    from indexnet.sweep.plan_estimate import add_up
-    from indexnet.sweep.plan_probe import measure_rows
-    from indexnet.sweep.plan_table import as_json, remarks, table
 
     counts = _device_counts(args.devices)
     if not args.limit > 0:
@@ -64,6 +60,11 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(f"--json {args.json} is a folder; give the name of a file.")
     begun = time.monotonic()
     sweep = compose_table(args.experiment, args.overrides)
+    from indexnet.sweep.launch import PARTLY  # what needs torch, after what a person may have mistyped
+    from indexnet.sweep.plan_estimate import add_up
+    from indexnet.sweep.plan_probe import measure_rows
+    from indexnet.sweep.plan_table import as_json, remarks, table
+
     rows = group_rows(sweep)
     before = time.monotonic() - begun
     console = output_console()

@@ -17,6 +17,8 @@ from indexnet.core.errors import UserError
 PART = ".part"
 """What the names of unfinished files end with; a process that is killed leaves one."""
 
+_START = 100  # bytes of a file's name that the name of the unfinished one begins with
+
 _FULL = {
     errno.ENOSPC: "no space left on the device",
     errno.EDQUOT: "the disk quota is used up",
@@ -66,7 +68,9 @@ def atomic_write(path: str | Path, data: bytes | memoryview | str, *, keep: Path
 
 
 def _replace(path: Path, content: bytes | memoryview, keep: Path | None) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
+    # no longer than the name of the file itself may be, where that is as long as the file system takes
+    start = os.fsencode(path.name)[:_START].decode("utf-8", "ignore")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{start}.", suffix=PART)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
