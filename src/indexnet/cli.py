@@ -8,7 +8,7 @@ import os
 import sys
 
 from indexnet import __version__, _startup
-from indexnet.core.console import warn
+from indexnet.core.console import allow_any_text, warn
 from indexnet.core.errors import UserError
 
 # Each module has HELP, configure(parser) and main(args) -> exit code, and imports nothing heavy at its top.
@@ -66,6 +66,7 @@ def main(argv: list[str] | None = None) -> int:
         0 all done; 2 a person's mistake, nothing done; 3 partly done. Bugs keep their traceback.
     """
     _startup.install()
+    allow_any_text()
     arguments = sys.argv[1:] if argv is None else list(argv)
     selected = [arguments[0]] if arguments and arguments[0] in COMMANDS else list(COMMANDS)
     try:

@@ -33,13 +33,12 @@ def test_several_networks_at_several_sizes(tmp_path, checkpoint, capsys):
     assert torch.get_num_threads() == before
     shown = capsys.readouterr().out
     assert "64x64" in shown
-    assert "matte" in shown
     notes = json.loads(files["json"].read_text())
     assert notes["threads"] == 1
     # all at the sizes that suit matting, in order, 33 and 64 being the same then
     sizes = [(64, 64), (96, 64)]
     assert [(m["network"], m["width"], m["height"]) for m in notes["measurements"]] == [
-        (name, *size) for name in ("pool", "matte") for size in sizes
+        (name, *size) for name in ("max_unpool (pool)", "max_unpool (matte)") for size in sizes
     ]
     for line in notes["measurements"]:
         assert 0 < line["fastest_s"] <= line["median_s"] <= line["slowest_s"] < 60

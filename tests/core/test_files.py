@@ -149,3 +149,9 @@ def test_unfinished_files_of_killed_processes_are_removed_and_no_others(tmp_path
     assert (tmp_path / "alive.png").read_text() == "new"
     assert set(os.listdir(tmp_path)) == {".notes.part", "film.mkv.part", ".x.y.part", "a.png", "alive.png"}
     remove_parts(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["n" * 251 + ".png", "é" * 125 + ".json", os.fsdecode(b"\xb2\xe2")])
+def test_any_name_that_the_file_system_takes(tmp_path, name):
+    atomic_write(tmp_path / name, "there")
+    assert [path.name for path in tmp_path.iterdir()] == [name]

@@ -63,7 +63,7 @@ def test_no_override_is_ignored_or_ends_in_a_traceback():
         ("~training.batch_size", "training.batch_size is missing"),
         ("~optimizer", "optimizer.name is missing"),
         ("~optimizer.lr", "optimizer.lr is missing"),
-        ("~seed", "seed is missing; it must be an integer of at least 0."),
+        ("~seed", "seed is missing; it must be an integer from 0 to 4294967295."),
         ("data.name=null", "data.name=None must be a name; data=NAME chooses one."),
         ("resampling.name=1.5", "resampling.name=1.5 must be a name"),
         ("data.test_count=[1,2]", "data.test_count=[1, 2] must be an integer."),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from indexnet.core.console import DEVICE_HELP, MEMORY_HELP, tell
 from indexnet.core.errors import UserError
+from indexnet.core.paths import check_methods
 from indexnet.inference.app import ADDRESS
 from indexnet.inference.methods import METHODS_HELP
 
@@ -35,6 +36,7 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         UserError: gradio is not installed, the port is taken, or the checkpoint or an option cannot be used.
     """
+    check_methods([args.checkpoint])
     limit = _bytes(args.max_upload)
     port = free_port(args.port)
     from importlib.util import find_spec

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from indexnet.core.console import error_console, print_table, warn
 from indexnet.core.errors import UserError
 from indexnet.core.files import prepare_file
+from indexnet.core.paths import check_checkpoint
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -57,6 +58,8 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         UserError: a checkpoint, a size, the device or a file cannot be used.
     """
+    for path in args.checkpoints:
+        check_checkpoint(path)
     sizes = parse_sizes(args.sizes)
     for option, value in (("--threads", args.threads), ("--repeats", args.repeats)):
         if value is not None and value < 1:
@@ -132,6 +135,7 @@ def load(paths: Sequence[Path]) -> tuple[list[tuple[str, Network]], int]:
     Raises:
         UserError: a file cannot be used, or is given twice.
     """
+    from indexnet.inference.loading import unique_captions
     from indexnet.networks.checkpoint import load_network
     from indexnet.tasks import get_task
 
@@ -139,9 +143,7 @@ def load(paths: Sequence[Path]) -> tuple[list[tuple[str, Network]], int]:
         raise UserError("a checkpoint is given twice; give each once.")
     loaded = [load_network(path) for path in paths]
     multiple = math.lcm(*(get_task(meta["task"]["name"]).input_multiple(network) for network, meta in loaded))
-    names = [path.stem for path in paths]
-    if len(set(names)) < len(names):  # runs call theirs all alike
-        names = [str(path) for path in paths]
+    names = unique_captions(paths, [meta for _, meta in loaded])
     return [(name, network.eval()) for name, (network, _) in zip(names, loaded, strict=True)], multiple
 
 

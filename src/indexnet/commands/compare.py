@@ -7,6 +7,7 @@ from pathlib import Path
 
 from indexnet.core.console import allow_anywhere, tell, warn
 from indexnet.core.errors import UserError
+from indexnet.core.paths import check_inputs, check_methods
 from indexnet.inference.image_files import add_image_arguments
 
 HELP = "show what several checkpoints make of the same images, side by side, with their index maps"
@@ -39,6 +40,8 @@ def main(args: argparse.Namespace) -> int:
         raise UserError("compare needs at least two checkpoints; `indexnet predict` runs one.")
     if args.panel < 32:
         raise UserError(f"--panel {args.panel} must be at least 32 pixels.")
+    check_methods(args.checkpoints)
+    check_inputs(images=args.images, trimaps=args.trimaps)
     from indexnet.inference.compare import comparison, html_page, index_rows
     from indexnet.inference.image_files import Item, check_output, find_items
     from indexnet.inference.image_loop import do_each, list_failures

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from indexnet.core.console import busy, tell
 from indexnet.core.errors import UserError
+from indexnet.core.paths import check_methods
 from indexnet.inference.export import SUFFIXES, describe, export, require_onnx
 
 HELP = "write a trained network as ONNX or torch.export file, checked against PyTorch"
@@ -35,6 +36,7 @@ def main(args: argparse.Namespace) -> int:
         )
     if output.exists() and not args.overwrite:
         raise UserError(f"{output} exists; give --overwrite to replace it, or another --output.")
+    check_methods([args.checkpoint])
     if args.format == "onnx":
         require_onnx()
     from indexnet.core.files import atomic_write, prepare_file, sha256_file

@@ -52,11 +52,7 @@ def main(args: argparse.Namespace) -> int:
     Returns:
         0; 3 where some rows could not be measured, which the table says.
     """
-    from indexnet.sweep.launch import PARTLY
     from indexnet.sweep.plan import compose_table, group_rows
-    from indexnet.sweep.plan_estimate import add_up
-    from indexnet.sweep.plan_probe import measure_rows
-    from indexnet.sweep.plan_table import as_json, remarks, table
 
     counts = _device_counts(args.devices)
     if not args.limit > 0:
@@ -67,6 +63,11 @@ def main(args: argparse.Namespace) -> int:
         prepare_file(args.json)
     begun = time.monotonic()
     sweep = compose_table(args.experiment, args.overrides)
+    from indexnet.sweep.launch import PARTLY  # what needs torch, after what a person may have mistyped
+    from indexnet.sweep.plan_estimate import add_up
+    from indexnet.sweep.plan_probe import measure_rows
+    from indexnet.sweep.plan_table import as_json, remarks, table
+
     rows = group_rows(sweep)
     before = time.monotonic() - begun
     console = output_console()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from indexnet.core.console import MEMORY_HELP, allow_anywhere, tell, warn
 from indexnet.core.errors import UserError
+from indexnet.core.paths import check_inputs, check_methods
 from indexnet.inference.image_files import Item, add_image_arguments, check_output
 from indexnet.inference.image_loop import ReadAhead, do_each, list_failures
 from indexnet.inference.image_sources import BatchedPredictions, DataSource, FolderSource
@@ -178,10 +179,10 @@ def _write_classes(classes: Sequence[str], output: Path, overwrite: bool) -> Non
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Refuse options that contradict each other.
+    """Refuse options that contradict each other, and files that are not there.
 
     Raises:
-        UserError: they do.
+        UserError: they do, or one is not.
     """
     guides = [f"--{name}" for name in ("trimaps", "masks", "boxes", "box") if getattr(args, name) is not None]
     for word in args.overrides:
@@ -200,3 +201,5 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("--band is for trimaps that are made of --masks, --boxes or --box.")
     if args.batch < 1:
         raise UserError(f"--batch {args.batch} must be at least 1.")
+    check_methods([args.checkpoint])
+    check_inputs(images=args.images, trimaps=args.trimaps, masks=args.masks, boxes=args.boxes)

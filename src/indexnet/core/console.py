@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import contextlib
 import functools
 import sys
@@ -17,6 +18,34 @@ _T = TypeVar("_T")
 
 DEVICE_HELP = "auto (the default: a GPU where there is one), cpu, cuda or cuda:N"
 MEMORY_HELP = "what a prediction of matting may take: auto (what is free), none (no limit), or 4GB, 512MB"
+
+
+_PLAIN = {
+    "↑": "^", "↓": "v", "★": "*", "≈": "~", "→": "->", "×": "x", "±": "+-", "τ": "tau", "…": "...", "–": "-", "—": "-",
+    "≥": ">=", "≤": "<=", "μ": "u", "²": "2",
+}  # fmt: skip
+"""What stands for signs that a terminal or a pipe cannot show."""
+
+
+def allow_any_text() -> None:
+    """Let stdout and stderr take any text, whatever their encoding: what it lacks is written plainly, or escaped.
+
+    Pipes of Windows and some clusters are no UTF-8; and names of files may hold bytes that no encoding has.
+    """
+    codecs.register_error("indexnet.plain", _plainly)
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):  # what stands in their places may have none
+            reconfigure(errors="indexnet.plain")
+
+
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lost = error.object[error.start : error.end]
+    bytes_of_names = (f"\\x{ord(each) - 0xDC00:02x}" if 0xDC80 <= ord(each) <= 0xDCFF else "" for each in lost)
+    escaped = (each.encode("ascii", "backslashreplace").decode() for each in lost)
+    shown = (_PLAIN.get(each) or byte or other for each, byte, other in zip(lost, bytes_of_names, escaped, strict=True))
+    return "".join(shown), error.end
 
 
 def create_console(file: Any = None, **options: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from indexnet.core.errors import UserError
@@ -11,6 +12,9 @@ VARIABLE = "INDEXNET_EXPERIMENTS"
 """The environment variable that names folders of a person's own, separated as in ``PATH``."""
 DEFAULT_RUNS = "runs"
 """The folder of all runs, unless ``paths.runs`` names another."""
+
+CLASSICAL_METHODS = ("closed_form", "knn")
+"""What commands take in the place of a checkpoint: methods of matting without a network."""
 
 
 def data_root() -> Path:
@@ -43,6 +47,48 @@ def runs_folder(given: str | None) -> Path:
             f"default {DEFAULT_RUNS})."
         )
     return Path(given or DEFAULT_RUNS)
+
+
+def check_checkpoint(path: str | Path) -> None:
+    """Check that a checkpoint is a file that can be opened; needs no torch, which takes seconds to import.
+
+    Raises:
+        UserError: it is a folder, is not there, or must not be read.
+    """
+    path = Path(path)
+    if path.is_dir():
+        inside = path / "checkpoints" / "last.ckpt"
+        hint = f"; its last checkpoint is {inside}" if inside.is_file() else ""
+        raise UserError(f"{path} is a folder, but a checkpoint file (.ckpt) is needed{hint}.")
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint {path}; give the path of a .ckpt file that `indexnet train` wrote.")
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error}); check its permissions.") from error
+
+
+def check_methods(paths: Iterable[str | Path]) -> None:
+    """Do :func:`check_checkpoint` for each of several, but for names of :data:`CLASSICAL_METHODS`.
+
+    Raises:
+        UserError: as there.
+    """
+    for path in paths:
+        if str(path) not in CLASSICAL_METHODS:
+            check_checkpoint(path)
+
+
+def check_inputs(**given: Path | None) -> None:
+    """Check that files and folders are there that options name, ``images=Path("photos")``; None is not given.
+
+    Raises:
+        UserError: one is not.
+    """
+    for option, path in given.items():
+        if path is not None and not path.exists():
+            raise UserError(f"--{option} {path} does not exist; name a file, or a folder of them.")
 
 
 def own_dirs() -> list[Path]:

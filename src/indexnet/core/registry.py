@@ -194,10 +194,20 @@ def _import_plugin(name: str, source: str) -> None:
         ) from error
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name nearest to ``name``, or None where nothing is near."""
-    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return matches[0] if matches else None
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Return the known name nearest to ``name``, or None where nothing is near.
+
+    Args:
+        name: as it was typed.
+        known: names that there are.
+        cutoff: how much of the two must agree, 0 to 1; of a name that begins another, nothing more is asked.
+    """
+    names = list(known)
+    matches = difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
+    begun = [
+        each for each in names if len(min(name, each, key=len)) > 2 and (each.startswith(name) or name.startswith(each))
+    ]
+    return next(iter((*matches, *begun)), None)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from indexnet.core.annotations import check_part, fits, in_words, option_types
 from indexnet.core.console import DEVICE_HELP, MEMORY_HELP, allow_anywhere
 from indexnet.core.errors import UserError, shown
+from indexnet.core.paths import check_methods
 
 if TYPE_CHECKING:
     import torch
@@ -192,12 +193,13 @@ def split_words(words: Sequence[str]) -> tuple[list[Path], list[str]]:
     """Tell checkpoints from ``key=value`` words; a file whose name has an equals sign is a file.
 
     Raises:
-        UserError: there is no checkpoint.
+        UserError: no checkpoint is given, or one is not there.
     """
     given = [word for word in words if re.match(r"(data|task)(\.\w+)?=", word) or _is_word(word)]
     paths = [Path(word) for word in words if word not in given]
     if not paths:
         raise UserError("give a checkpoint, or closed_form or knn, beside the data.")
+    check_methods(paths)
     return paths, given
 
 

@@ -26,6 +26,7 @@ from torch import Tensor
 from indexnet.core.annotations import fits, in_words
 from indexnet.core.errors import UserError, shown
 from indexnet.core.files import atomic_write
+from indexnet.core.paths import check_checkpoint
 from indexnet.core.readers import check_nesting
 from indexnet.core.registry import load_plugins
 from indexnet.networks.base import Network
@@ -111,17 +112,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         UserError: there is no such file, it cannot be read, or it is a checkpoint of something else.
     """
     path = Path(path)
-    if path.is_dir():
-        inside = path / "checkpoints" / "last.ckpt"
-        hint = f"; its last checkpoint is {inside}" if inside.is_file() else ""
-        raise UserError(f"{path} is a folder, but a checkpoint file (.ckpt) is needed{hint}.")
-    if not path.is_file():
-        raise UserError(f"there is no checkpoint {path}; give the path of a .ckpt file that `indexnet train` wrote.")
-    try:
-        with path.open("rb") as file:
-            file.read(1)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror or error}); check its permissions.") from error
+    check_checkpoint(path)
     try:
         content = load_tensors(path)
     except pickle.UnpicklingError as error:

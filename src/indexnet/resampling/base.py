@@ -50,7 +50,7 @@ class OperatorInfo:
         equation: what it computes, in one line of plain text.
         downsampling: what halves the map (options separated by ``|``).
         parameters: parameter count per stage as a formula in the encoder width C and decoder width D.
-        learned: whether any variant of it has weights.
+        learned: whether it has weights as its options are by default; ``parameters`` says which others have.
         guided: whether ``up`` uses what ``down`` saw.
         equal_widths: whether the decoder width must equal the encoder width at each stage.
     """

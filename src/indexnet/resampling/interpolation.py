@@ -21,7 +21,6 @@ class Nearest(PooledStage):
         title="Nearest neighbour",
         paper="textbook",
         equation="up(d)[2i+a, 2j+b] = d[i, j]",
-        learned=True,
         downsampling="max pooling | average pooling | 3x3 convolution with stride 2 | the encoder's stride",
         parameters="0 (max, avg, encoder) | 9C^2 + C (conv)",
     )

@@ -1,19 +1,17 @@
-"""Whether the parts that a configuration names exist, take their options and fit; sentences on overrides."""
+"""Whether the parts that a configuration names exist, take their options and fit."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import json
-import re
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from indexnet.core.annotations import check_part, check_value, option_types
 from indexnet.core.errors import UserError, shown
-from indexnet.core.registry import check_options, nearest, unknown_name
-from indexnet.core.schedules import SCHEDULES, check_length, get_schedule, schedule_options
+from indexnet.core.registry import check_options, unknown_name
+from indexnet.core.schedules import check_length, get_schedule, schedule_options
 from indexnet.run.callback_options import check_validation
 from indexnet.run.experiments.experiment import EXPERIMENT_KEYS
 from indexnet.run.schema import (
@@ -32,20 +30,6 @@ from indexnet.run.trainer_options import check_strategy
 if TYPE_CHECKING:
     from indexnet.networks import Network
 
-_COMPLAINTS = {
-    r"Ambiguous value for argument '([^']*)'": "{} is a list of values; give -m to sweep over them, or one value.",
-    r"Sweep parameters '(.*)' requires --multirun": "{} stands for several values; give -m to try them, or one value.",
-    r"force-add of config groups is not supported: '(.*)'": "{} is a config group; leave out the ++.",
-    r"An item is already at '([^']+)'": "+{}: there is such a key already; leave out the +.",
-    r"Could not delete from config\. '([^']+)'": "~{0}: {0} does not exist, so there is nothing to leave out.",
-    r"Could not delete from config\. The value of '([^']+)'": (
-        "~{0}: {0} has another value, so there is nothing to leave out."
-    ),
-    r"Error parsing override '(.*)'": (
-        "{} cannot be read as an override; the form is key=value, interval(a,b) takes two numbers, and quotes protect "
-        "brackets from the shell."
-    ),
-}
 MISSING = {
     "encoder.name": "give encoder=NAME with the name of any timm model, for example encoder=resnet50",
     "optimizer.name": "give optimizer=NAME with the name of one that indexnet list optimizers shows",
@@ -54,14 +38,6 @@ MISSING = {
 _EXPERIMENT_SET = (*(each.name for each in dataclasses.fields(ExperimentConfig)), "n_jobs")
 """Keys of the node ``experiment`` that an override may set; the others describe the table, and its file says them."""
 _TASK_ARGUMENTS = ("network", "optimizer", "schedule")
-
-
-def override_complaint(text: str) -> str | None:
-    """Return the sentence for a complaint of Hydra about the form of an override, None for any other."""
-    for pattern, sentence in _COMPLAINTS.items():
-        if match := re.search(pattern, text, re.DOTALL):
-            return sentence.format(shown(match[1])[1:-1])
-    return None
 
 
 def check_places(key: str, value: Any, said: str) -> None:
@@ -108,53 +84,6 @@ def check_choice(group: str, value: Any, said: str) -> None:
         raise UserError(f"{said}: the config group {group} {what}; name one of the options in conf/{group}.")
     if isinstance(value, str) and len(value) > 200:  # longer than a file's name can be
         raise UserError(f"{said}: no option of {group} has such a long name; name one of those in conf/{group}.")
-
-
-def named_in_full(words: Sequence[str], complaint: str) -> list[str] | None:
-    """Return overrides with what no file has, ``encoder=timm encoder.name=resnet50`` and ``+optimizer.eps=1e-6``.
-
-    Args:
-        words: overrides and flags.
-        complaint: Hydra's, about the option or the key that it cannot find.
-
-    Returns:
-        None where it is no encoder and no optimizer, and no option of optimizers or schedules.
-    """
-    if match := re.search(r"Could not find '(encoder|optimizer)/([^']+)'", complaint):
-        group, name = match.groups()
-        full = [f"{group}=timm", f"{group}.name={name}"]
-        found = [full if _reads(word) == (group, name) and name != "timm" else [word] for word in words]
-    elif match := re.search(r"Could not override '((?:optimizer|schedule)\.\w+)'", complaint):
-        from indexnet.tasks.optimizers import every_option
-
-        options = {*every_option(), *(option for name in SCHEDULES for option in schedule_options(name))}
-        meant = nearest(match[1].partition(".")[2], options)  # unknown ones are told from what the class takes
-        found = [[f"+{word}" if meant and _reads(word)[0] == match[1] else word] for word in words]
-    else:
-        return None
-    written = [word for part in found for word in part]
-    return written if written != list(words) else None
-
-
-def _reads(word: str) -> tuple[str, str]:
-    key, _, value = word.partition("=")
-    return key, value.strip("'\"")
-
-
-def complaint_in_words(text: str, cause: str, words: Sequence[str]) -> str:
-    """Return the sentence for any other complaint of Hydra about overrides, as far as its first line tells."""
-    if match := re.search(r"Error merging override (\S+)", text):
-        reason = cause.strip().splitlines()
-        return f"{match[1]}: this key takes another kind of value{f' ({reason[0]})' if reason else ''}."
-    if match := re.search(r"Error resolving interpolation '([^']+)'", text):
-        said = next((shown(each)[1:-1] for each in words if match[1] in each), match[1])
-        return f"{said}: {match[1]} cannot be resolved; name one of the options in conf/."
-    first = text.strip().splitlines()[0]
-    first = f"{first[:200]}..." if len(first) > 300 else first
-    first = first if first.endswith((".", "?")) else f"{first}."
-    named = [each for each in words if each.lstrip("+~").partition("=")[0] in first]
-    said = "" if named or "config directory" in first else ", ".join(shown(each)[1:-1] for each in words) + ": "
-    return f"{said}the configuration cannot be composed: {first}"
 
 
 def check_open(config: Mapping[str, Any]) -> None:
@@ -204,12 +133,6 @@ def check_open_network(config: Mapping[str, Any]) -> None:
         _check_part("encoder", config["encoder"], lambda name: create_encoder, ("name", "in_channels", "downsampling"))
     elif more := [key for key in config["encoder"] if key != "name"]:
         raise UserError(f"encoder.{more[0]} belongs to an encoder, and encoder=none has no options; name an encoder.")
-    pretrained = config["encoder"].get("pretrained")
-    if isinstance(pretrained, str) and not Path(pretrained).is_file():
-        raise UserError(
-            f"encoder.pretrained={shown(pretrained).strip(chr(39))} is no file; give the path of a state dict, true or "
-            "false."
-        )
 
 
 def _check_part(

@@ -6,6 +6,7 @@ Only this module and the plugins see Hydra's types; whoever needs one takes it f
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -25,18 +26,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from indexnet.core.errors import UserError, shown
 from indexnet.core.paths import conf_dir
-from indexnet.core.registry import load_plugins, nearest, unknown_name
-from indexnet.run.checks import (
-    MISSING,
-    check_choice,
-    check_places,
-    complaint_in_words,
-    named_in_full,
-    override_complaint,
-)
-from indexnet.run.schema import flatten, known_keys, nearest_key
+from indexnet.core.registry import load_plugins
+from indexnet.run.checks import MISSING, check_choice, check_places
+from indexnet.run.hints import explain, named_in_full, readable, unreadable
+from indexnet.run.schema import flatten, known_keys
 from indexnet.run.settle import check_environment, check_typed, differences, printed_settings, settle, without_sweep
-from indexnet.run.trainer_options import refusal
 
 _MISTAKES = (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError)
 """What composing raises where a person's override or file is wrong."""
@@ -85,13 +79,14 @@ def compose_job(config: DictConfig, context: HydraContext, overrides: Sequence[s
 
 def _written_out(overrides: Sequence[str], composed: Callable[[Sequence[str]], DictConfig]) -> DictConfig:
     """Compose overrides, as :func:`named_in_full` writes those that Hydra does not know (``encoder=resnet50``)."""
+    overrides = as_meant(overrides)
     check_overrides(overrides)
     try:
         return composed(overrides)
     except _MISTAKES as error:
         if full := named_in_full(overrides, str(error)):
             return _written_out(full, composed)
-        raise explain(error, overrides) from error
+        raise _explained(error, overrides) from error
 
 
 def _check_typed(words: Sequence[str], cfg: DictConfig) -> DictConfig:
@@ -128,6 +123,10 @@ def compose_command_line(arguments: Sequence[str]) -> list[DictConfig]:
 
     with _command_line(arguments):
         words, late = get_args_parser().parse_known_args(arguments)
+        if not words.shell_completion:
+            given = {*words.overrides, *(text for text in late if not text.startswith("-"))}
+            sys.argv[1:] = arguments = [_as_meant(text) if text in given else text for text in arguments]
+            words, late = get_args_parser().parse_known_args(arguments)
         if late and words.overrides and not any(text.startswith("-") for text in late):
             place = arguments.index(words.overrides[-1]) + 1
             sys.argv[1:] = [*arguments[:place], *late, *(text for text in arguments[place:] if text not in late)]
@@ -150,7 +149,7 @@ def compose_command_line(arguments: Sequence[str]) -> list[DictConfig]:
                 ) from error
             if full := named_in_full(arguments, str(error)):
                 return compose_command_line(full)
-            raise explain(error, words.overrides) from error
+            raise _explained(error, words.overrides) from error
     return composed
 
 
@@ -229,9 +228,28 @@ def parse_overrides(words: Sequence[str], loader: Any = None) -> list[Override]:
         UserError: one cannot be read.
     """
     try:
-        return list(OverridesParser.create(config_loader=loader).parse_overrides(list(words)))
+        return list(OverridesParser.create(config_loader=loader).parse_overrides(as_meant(words)))
     except HydraException as error:
-        raise explain(error, words) from error
+        raise _explained(error, words) from error
+
+
+def as_meant(words: Iterable[str]) -> list[str]:
+    """Return overrides with quotes where Hydra's grammar needs them, see :func:`indexnet.run.hints.readable`.
+
+    Raises:
+        UserError: one cannot be read.
+    """
+    return [_as_meant(word) for word in words]
+
+
+@functools.cache
+def _as_meant(word: str) -> str:
+    for written in (lambda text: text, readable):
+        with contextlib.suppress(HydraException):
+            if (text := written(word)) is not None and not text.startswith("="):
+                OverridesParser.create().parse_override(text)
+                return text
+    raise unreadable(word)
 
 
 def check_overrides(words: Sequence[str]) -> None:
@@ -249,46 +267,15 @@ def check_overrides(words: Sequence[str]) -> None:
         check_choice(key, override.value(), said)
 
 
-def explain(error: Exception, overrides: Iterable[str]) -> UserError:
-    """Turn Hydra's complaint about an override into one sentence with the nearest valid key."""
-    if isinstance(error, UserError):  # has said it already
-        return error
-    text, overrides = str(error), list(overrides)
-    if isinstance(error, yaml.YAMLError):  # says the file and the line
-        return UserError(f"a file of the configuration is not valid YAML: {' '.join(text.split())}.")
-    if match := re.search(r"Could not (?:find|load) '([^']+)'", text):
-        group, _, option = match[1].partition("/")
-        options = re.search(r"Available options in '[^']*':\n((?:\t.*\n?)+)", text)
-        known = [line.strip() for line in options[1].splitlines()] if options else []
-        known = known or [file.stem for file in (conf_dir() / group).glob("*.yaml")]  # of a list, Hydra names none
-        if group == "experiments":  # Hydra lists one level of folders
-            from indexnet.run.experiments.tables import unknown_experiment
-
-            return unknown_experiment(option)
-        if "/" in option and group == "hydra":
-            group, _, option = match[1].rpartition("/")
-        return unknown_name(f"{group or 'config group'} option", option, known)
-    if match := re.search(r"Could not override '([^']+)'", text):
-        return _unknown_override(match[1], overrides)
-    if sentence := override_complaint(text):
-        return UserError(sentence)
-    return UserError(complaint_in_words(text.strip() or type(error).__name__, str(error.__cause__ or ""), overrides))
+def _explained(error: Exception, overrides: Sequence[str]) -> UserError:
+    return explain(error, overrides, lambda key: _keys_near(overrides, key))
 
 
-def _unknown_override(key: str, overrides: Sequence[str]) -> UserError:
-    if sentence := refusal(key):
-        return UserError(sentence)
-    group = key.rpartition(".")[0]
-    if key.startswith("hydra."):  # settings of the launcher or the sweeper
-        known = _hydra_keys(overrides, group)
-        guess = nearest(key, known)
-        hint = f"Did you mean {guess!r}?" if guess else f"{group} has {', '.join(known)}." if known else ""
-        return UserError(f"unknown config key {key!r}. {hint or '`indexnet train --cfg hydra` shows every key.'}")
-    if key == "data.root":
-        return UserError("data.root: this data set reads no folder; choose one that does with data=NAME.")
-    guess = nearest_key(key, _composed_keys(overrides, key))
-    hint = f" Did you mean {guess!r}?" if guess else " `indexnet train --cfg job` shows every key."
-    return UserError(f"unknown config key {key!r}.{hint}")
+def _keys_near(overrides: Sequence[str], bad: str) -> list[str]:
+    """Return the dotted keys that there could be in the place of one that there is not."""
+    if bad.startswith("hydra."):
+        return _hydra_keys(overrides, bad.rpartition(".")[0])
+    return _composed_keys(overrides, bad)
 
 
 def _composed_keys(overrides: Iterable[str], bad: str) -> list[str]:

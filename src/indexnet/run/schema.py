@@ -17,9 +17,11 @@ from typing import Annotated, Any, Literal
 from indexnet.core.annotations import Positive, Rule, check_value, fits, in_words
 from indexnet.core.errors import UserError, shown
 from indexnet.core.readers import DamagedFileError
-from indexnet.core.registry import nearest
+from indexnet.run.experiments.experiment import LAST_SEED, SEED_RULE
+from indexnet.run.hints import nearest_key
 from indexnet.run.trainer_options import Devices, Precision, device_count, refusal, with_present_names, with_trainer
 
+Seed = Annotated[int, Rule(SEED_RULE, lambda value: 0 <= value <= LAST_SEED)]
 Count = Annotated[int, Rule("an integer of at least 0", lambda value: value >= 0)]
 PositiveNumber = Annotated[float, Rule("a positive number", lambda value: value > 0)]
 NonNegative = Annotated[float, Rule("a number of at least 0", lambda value: value >= 0)]
@@ -166,7 +168,7 @@ class Config:
     debug: DebugConfig
     paths: PathsConfig = field(metadata=_PLACE)
     experiment: ExperimentConfig
-    seed: Count
+    seed: Seed
     split: Literal["test", "validation"] = "test"
     callbacks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, metadata=_LATER)
     test_checkpoint: Literal["last", "best"] = field(default="last", metadata=_LATER)
@@ -184,7 +186,7 @@ class SweepConfig:
     """The keys that say which runs a command makes and how they go on; no part of a frozen configuration."""
 
     rows: Sequence[Text] | Text | None
-    seeds: Sequence[Count] | Count | None
+    seeds: Sequence[Seed] | Seed | None
     fail_fast: bool
     retry_failed: bool
     sweep: Text | None = None
@@ -306,18 +308,6 @@ def known_keys() -> tuple[str, ...]:
     """Return the dotted keys of the fixed groups, the names of the groups and the single keys."""
     inner = [f"{group}.{key}" for group in GROUPS for key in _types_of(group)]
     return tuple(key for key in (*_TYPES, *_SWEEP_TYPES, *inner) if key not in SETTLED)
-
-
-def nearest_key(key: str, known: Iterable[str]) -> str | None:
-    """Return the known key that is meant by a mistyped one: one of its own group, or one that ends alike elsewhere."""
-    group, _, name = key.rpartition(".")
-    keys = [each for each in known if each != key and not key.startswith(f"{each}.")]
-    siblings = [each for each in keys if each.rpartition(".")[0] == group]
-    for some in (siblings, keys):
-        ends = {each.rpartition(".")[2]: each for each in reversed(some)}
-        if guess := nearest(name, ends):
-            return ends[guess]
-    return nearest(key, keys)
 
 
 def unknown_key(key: str, known: Iterable[str]) -> UserError:

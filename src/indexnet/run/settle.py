@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from indexnet.core.errors import UserError
+from indexnet.core.errors import UserError, shown
 from indexnet.core.paths import conf_dir
 from indexnet.core.schedules import schedule_options
 from indexnet.run.checks import (
@@ -28,7 +28,7 @@ from indexnet.run.folder import RunFolder, run_path
 from indexnet.run.identity import config_hash, is_place, without_new_defaults
 from indexnet.run.schema import OPEN_GROUPS, PRINTED, SETTLED, ExperimentConfig, check_fixed, flatten, read_config
 from indexnet.run.trainer_options import settle_trainer, with_present_names
-from indexnet.run.weights import check_weights
+from indexnet.run.weights import check_weights, missing_weights
 
 _GROUPS = ("task", "network", "encoder", "resampling", "data", "optimizer", "schedule", "training", "budget", "debug")
 """Config groups that make a protocol; the others say where a run computes and where its results go."""
@@ -74,6 +74,7 @@ def settle(plain: Mapping[str, Any]) -> dict[str, Any]:
         UserError: an unknown name or option, or parts that do not fit together.
     """
     config: dict[str, Any] = copy.deepcopy(dict(plain))
+    _check_files(config)
     check_split(config)
     training = read_config(config).training
     if training.steps is None and training.epochs is None:
@@ -88,6 +89,26 @@ def settle(plain: Mapping[str, Any]) -> dict[str, Any]:
     if config.get("ckpt_path") is not None and not RunFolder(run_path(config)).checkpoint().is_file():
         check_weights(Path(config["ckpt_path"]), network_without_memory(config))
     return without_new_defaults(config)
+
+
+def _check_files(config: Mapping[str, Any]) -> None:
+    """Check that files of weights are there, before torch is imported.
+
+    Raises:
+        UserError: one is not. A run that has a checkpoint of its own needs no more what it began with; which of the
+            single runs it is, only the whole configuration tells.
+    """
+    pretrained, start = config["encoder"].get("pretrained"), config.get("ckpt_path")
+    if isinstance(pretrained, str) and not Path(pretrained).is_file():
+        raise UserError(
+            f"encoder.pretrained={shown(pretrained).strip(chr(39))} is no file; give the path of a state dict, true or "
+            "false."
+        )
+    if start is not None and not Path(start).is_file():
+        single = config["experiment"]["name"] is None
+        runs = Path(config["paths"]["runs"], "single").glob("*") if single else [run_path(config)]
+        if not any(RunFolder(each).checkpoint().is_file() for each in runs):
+            raise missing_weights(start)
 
 
 def settle_network(plain: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from indexnet.tasks import Task
 
 
+def missing_weights(path: str | Path) -> UserError:
+    """Return the complaint about a checkpoint that is not there."""
+    return UserError(f"ckpt_path={path} is no file; give a checkpoint to start from.")
+
+
 def check_weights(path: Path, network: Network) -> None:
     """Check that a checkpoint holds the weights of such a network.
 
@@ -25,7 +30,7 @@ def check_weights(path: Path, network: Network) -> None:
         UserError: it cannot be read, or holds those of another network.
     """
     if not path.is_file():
-        raise UserError(f"ckpt_path={path} is no file; give a checkpoint to start from.")
+        raise missing_weights(path)
     name, there = _described(str(path), path.stat().st_mtime_ns, _family(network))
     from indexnet.networks.encoders.weights import number_kind
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from indexnet.core.errors import UserError
+from indexnet.run.experiments.experiment import LAST_SEED, SEED_RULE
 from indexnet.sweep.naming import check_sweep_name
 
 if TYPE_CHECKING:
@@ -165,8 +166,8 @@ def _different(key: str, values: list[Value]) -> list[Value]:
 
 
 def _seed(key: str, value: str) -> int:
-    if not re.fullmatch(r"\d+", value):
-        raise UserError(f"{key}={value[:80]}: a seed is an integer of at least 0.")
+    if not re.fullmatch(r"\d{1,10}", value) or int(value) > LAST_SEED:
+        raise UserError(f"{key}={value[:80]}: a seed is {SEED_RULE}.")
     return int(value)
 
 

@@ -12,12 +12,12 @@ from indexnet.core.errors import UserError
 from indexnet.core.paths import DEFAULT_RUNS
 from indexnet.run.identity import config_hash
 from indexnet.run.schema import Config, Rerun, TrainingConfig, read_config
-from indexnet.sweep.plan_estimate import PlannedRow
 
 if TYPE_CHECKING:
     from indexnet.data import Data
     from indexnet.run.experiments.experiment import Experiment
     from indexnet.run.folder import RunFolder
+    from indexnet.sweep.plan_estimate import PlannedRow
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ def group_rows(sweep: Sweep) -> list[PlannedRow]:
     """
     from indexnet.run.folder import RunFolder, run_path
     from indexnet.run.loader import build_data, total_steps
+    from indexnet.sweep.plan_estimate import PlannedRow
 
     known = {row.name: row for row in sweep.experiment.rows}
     rows: dict[str, PlannedRow] = {}

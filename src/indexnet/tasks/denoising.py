@@ -1,4 +1,4 @@
-"""Denoising of additive Gaussian noise (Zhang et al., DnCNN, TIP 2017; Lu et al., TPAMI 2020, section 5.3)."""
+"""Denoising of additive Gaussian noise (Zhang et al., DnCNN, TIP 2017; Lu et al., TPAMI 2020, section 5.2)."""
 
 from __future__ import annotations
 

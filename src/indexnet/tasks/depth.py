@@ -1,4 +1,4 @@
-"""Monocular depth estimation (Wofk et al., FastDepth, ICRA 2019; Lu et al., TPAMI 2020, section 5.5)."""
+"""Monocular depth estimation (Wofk et al., FastDepth, ICRA 2019; Lu et al., TPAMI 2020, section 5.4)."""
 
 from __future__ import annotations
 

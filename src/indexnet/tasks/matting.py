@@ -1,4 +1,4 @@
-"""Image matting: from an RGB image and a trimap to alpha (Lu et al., TPAMI 2020, section 5.2)."""
+"""Image matting: from an RGB image and a trimap to alpha (Lu et al., TPAMI 2020, section 5.1)."""
 
 from __future__ import annotations
 

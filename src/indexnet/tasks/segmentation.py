@@ -1,4 +1,4 @@
-"""Semantic segmentation: from an RGB image to a class for every pixel (Lu et al., TPAMI 2020, section 5.4)."""
+"""Semantic segmentation: from an RGB image to a class for every pixel (Lu et al., TPAMI 2020, section 5.3)."""
 
 from __future__ import annotations
 

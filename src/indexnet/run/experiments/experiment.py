@@ -23,11 +23,14 @@ FAMILIES = {
 }
 """Families of index networks as tables call them; ``{family}`` in a template."""
 
-_PLAIN = re.compile(r"[\w.+/-]+")
+LAST_SEED = 2**32 - 1
+"""torch draws first weights from 32 bits of a seed: a larger one would give those of a smaller one."""
+SEED_RULE = f"an integer from 0 to {LAST_SEED}"
+_PLAIN = re.compile(r"[A-Za-z0-9_.+/-]+")
 
 Text = Annotated[str, Rule("a text", lambda value: value.strip() != "")]
 Cell = str | float | bool
-_Seed = Annotated[int, Rule("an integer of at least 0", lambda value: value >= 0)]
+_Seed = Annotated[int, Rule(SEED_RULE, lambda value: 0 <= value <= LAST_SEED)]
 _Size = Annotated[
     Sequence[int],
     Rule("[channels, height, width]", lambda value: len(value) == 3 and all(side > 0 for side in value)),
@@ -41,7 +44,9 @@ EXPERIMENT_KEYS: dict[str, Any] = {
     "printed_data": Text | Sequence[Text] | None,
     "baseline": Cell | None,
     "columns": Any,
-    "seeds": Annotated[Sequence[_Seed], Rule("a list of integers of at least 0", lambda value: len(value) > 0)],
+    "seeds": Annotated[
+        Sequence[_Seed], Rule(f"a list of integers from 0 to {LAST_SEED}", lambda value: len(value) > 0)
+    ],
     "exceptions": Mapping[str, Any] | None,
     "notes": str | None,
     "ranks": bool,

@@ -1,0 +1,100 @@
+"""How every command answers: what is wrong without torch, anything in any encoding."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+
+import pytest
+
+from commands_support import autoencoder_checkpoint, photograph, save_image
+from indexnet.cli import main
+from indexnet.core.paths import CLASSICAL_METHODS
+from indexnet.resampling import create_resampling, list_resampling
+from indexnet.tasks.classical import CLASSICAL
+from report_fabricated import record, write_run
+
+WRONG = """
+predict nowhere.ckpt --images . --output out
+predict closed_form --images nowhere --output out
+predict closed_form --images . --trimaps nowhere --output out
+evaluate nowhere.ckpt
+robustness nowhere.ckpt
+compare closed_form nowhere.ckpt --images . --output out
+export nowhere.ckpt
+bench latency nowhere.ckpt
+convert nowhere.pth out.ckpt
+app nowhere.ckpt
+list nothing
+job nowhere
+plan nothing
+report nothing
+status nothing --runs nowhere
+train ckpt_path=nowhere.ckpt
+train encoder.pretrained=nowhere.pth
+train resampling=hin
+train lr=0.1
+train training.steps=0
+train seed=4294967296
+train -m experiments=nothing
+train -m experiments=quickstart rows=nothing
+train -m 'resampling=[bilinear,nearest]'
+"""
+
+
+def test_what_is_wrong_is_said_without_torch(tmp_path):
+    code = (
+        "import shlex, sys; from indexnet.cli import main\n"
+        f"for line in {WRONG.strip().splitlines()!r}:\n"
+        "    try: code = main(shlex.split(line))\n"
+        "    except SystemExit as end: code = end.code\n"
+        "    print(line, '->', code, 'torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if not line.endswith("-> 2 False")] == []
+    assert done.stderr.count("indexnet: ") == len(WRONG.strip().splitlines()) - 1  # argparse says "indexnet list:"
+    assert "nowhere" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_any_command_speaks_in_any_encoding(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    network = autoencoder_checkpoint(tmp_path / "pool.ckpt")
+    name = b"\xb2\xe2.png".decode(errors="surrogateescape")  # bytes of a Windows archive
+    for each in ("größer.png", name):
+        save_image(tmp_path / "in" / each, photograph(16, 16))
+    for row in ("hin", "m2o"):
+        write_run(tmp_path / "runs", row, 0, record({"psnr": 20.0, "ssim": 0.5}, label=row), name="quickstart")
+    commands = [
+        ["report", "quickstart"],
+        ["status"],
+        ["status", "quickstart"],
+        ["evaluate", network, "--limit", "2"],
+        ["costs", "quickstart"],
+        ["bench", "latency", network, "--sizes", "32", "--repeats", "1"],
+        ["list", "operators"],
+        ["predict", network, "--images", "in", "--output", "out"],
+    ]
+    for encoding in ("ascii", "cp1252", "utf-8"):
+        out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in "12")
+        monkeypatch.setattr(sys, "stdout", out)
+        monkeypatch.setattr(sys, "stderr", err)
+        for words in commands if encoding == "ascii" else commands[:1] + commands[-1:]:
+            again = ["--overwrite"] if encoding != "ascii" else []
+            assert main([*map(str, words), *again]) in (0, 3 if words[0] == "costs" else 0), words
+        assert main(["predict", str(network), "--images", str(tmp_path / name), "--output", "in"]) == 2
+        out.flush(), err.flush()
+        said = out.buffer.getvalue().decode(encoding)
+        assert "PSNR (dB) ↑" in said if encoding == "utf-8" else "PSNR (dB) ^" in said
+
+
+def test_methods_without_a_checkpoint_are_known_without_torch():
+    assert tuple(CLASSICAL) == CLASSICAL_METHODS
+
+
+@pytest.mark.parametrize("info", list_resampling(), ids=lambda info: info.name)
+def test_an_operator_that_is_listed_as_learned_has_weights(info):
+    if info.name != "none":
+        assert info.learned == any(True for _ in create_resampling(info.name, [8], [8]).parameters())
