@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from indexnet.core.machine import share_gpus, visible_gpus
 from indexnet.run import processes
-from indexnet.run.processes import job_environment, share_gpus, visible_gpus
+from indexnet.run.processes import job_environment
 from indexnet.sweep.launch import exit_code
 from indexnet.sweep.pool import View, launch
 from launch_support import job_script, lines_of

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import sys
 import time
 from collections.abc import Generator, Iterable
@@ -16,23 +15,10 @@ MEMORY_HELP = "what a prediction of matting may take: auto (what is free), none 
 
 
 def create_console(file: Any = None, **options: Any) -> Any:
-    """Return a rich console on a stream, by default the process's present stdout.
+    """Return a rich console on a stream, by default the process's present stdout."""
+    from rich.console import Console  # where something is said, not before
 
-    Where the reader of the output has gone, as in ``indexnet list | head``, it raises ``BrokenPipeError`` as ``print``
-    does; rich alone would end the process with exit code 1.
-    """
-    return _console_class()(file=sys.stdout if file is None else file, **options)
-
-
-@functools.cache  # rich is imported where something is said
-def _console_class() -> Any:
-    from rich.console import Console
-
-    class PipedConsole(Console):
-        def on_broken_pipe(self) -> None:
-            raise  # called where the error is being handled
-
-    return PipedConsole
+    return Console(file=sys.stdout if file is None else file, **options)
 
 
 def error_console() -> Any:

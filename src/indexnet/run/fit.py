@@ -93,7 +93,14 @@ def execute(
     checkpoints = Checkpoints(folder, every, steps, parts.monitor, initial)
     chosen = create_callbacks(config.callbacks, parts.monitor, monitors(task))
     first = [callbacks.StepSeed(seed), SaveFirst(checkpoints)]
-    watching = [*first, *chosen, progress, skipped, checkpoints]  # which saves the others' states
+    watching = [
+        *first,
+        *chosen,
+        progress,
+        skipped,
+        callbacks.Alive(ranks.beat),
+        checkpoints,
+    ]  # which saves the others' states
     trainer = _trainer(folder, config, record, accelerator, parts, start, watching)
     loggers.extend(trainer.loggers)
     for what, splits in (("test", parts.tests), ("validation", parts.validations)):
