@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import gc
 import os
 import platform
@@ -120,6 +119,7 @@ def visible_gpus() -> list[str]:
     return listed[:count] if listed else [str(index) for index in range(count)]
 
 
+_NO_FILES = re.compile(r"Too many open files|received 0 items of ancdata")
 _NO_ROOM = re.compile(
     r"unable to (allocate|open|mmap|resize) .*shared memory|out of shared memory|killed by signal: Bus error"
 )
@@ -129,12 +129,12 @@ def limit_reached(error: BaseException) -> str:
     """Return the sentence about what this machine gives too little of, ``""`` where an error means something else.
 
     That is open files, or the shared memory through which loader processes hand over what they have read. Errors of
-    other processes are told by their text.
+    other processes are told by their text, those that come of such an error by what they come of.
     """
     import resource  # Unix only
 
     text = str(error)
-    if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE) or "Too many open files" in text:
+    if _NO_FILES.search(text):
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         return (
             f"no more files can be open at a time (`ulimit -n` is {limit}); allow more, `ulimit -n 1024` for example."
@@ -148,7 +148,8 @@ def limit_reached(error: BaseException) -> str:
             f"/dev/shm has no room for what loader processes read (it has {room} MiB); give it more (`docker run "
             "--shm-size=2g`), or trainer.num_workers=0."
         )
-    return ""
+    before = error.__cause__ or error.__context__
+    return limit_reached(before) if before is not None else ""
 
 
 def device_name(device: torch.device) -> str:
