@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 
 from indexnet import __version__, _startup
 from indexnet.core.console import allow_any_text, warn
 from indexnet.core.errors import UserError
+from indexnet.core.machine import limit_reached
+from indexnet.core.streams import outlive_readers
 
 # Each module has HELP, configure(parser) and main(args) -> exit code, and imports nothing heavy at its top.
 COMMANDS = {
@@ -66,6 +67,7 @@ def main(argv: list[str] | None = None) -> int:
         0 all done; 2 a person's mistake, nothing done; 3 partly done. Bugs keep their traceback.
     """
     _startup.install()
+    outlive_readers()
     allow_any_text()
     arguments = sys.argv[1:] if argv is None else list(argv)
     selected = [arguments[0]] if arguments and arguments[0] in COMMANDS else list(COMMANDS)
@@ -82,6 +84,8 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         warn("indexnet: interrupted; the same command goes on where this one stopped.")
         return 130
-    except BrokenPipeError:  # the reader of our output has gone, `indexnet list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except OSError as error:
+        if not (sentence := limit_reached(error)):
+            raise
+        warn(f"indexnet: {sentence}")
+        return 2

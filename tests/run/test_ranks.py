@@ -23,9 +23,9 @@ from resume_support import ended_as
 from run_support import RECONSTRUCTION, job_process, prepare_run, wait_until
 
 
-def _processes(tmp_path, *programs, stuck=lambda cause: None, before=lambda ranks: None, **waits):
+def _processes(tmp_path, *programs, stuck=lambda cause: None, before=lambda ranks: None, hang=None, **waits):
     """Return the processes of a run, as if started, each a small program."""
-    watched = Ranks(tmp_path, stuck, waits=Waits(**{"notice": 60.0, "end": 3600.0, **waits}))
+    watched = Ranks(tmp_path, stuck, waits=Waits(**{"notice": 60.0, "end": 3600.0, **waits}), hang=hang)
     before(watched)
     command = [sys.executable, "-S", "-c"]
     started = {rank: subprocess.Popen([*command, program]) for rank, program in enumerate(programs, 1)}
@@ -58,7 +58,7 @@ def test_a_closed_connection_is_explained(programs, kind, text, tmp_path):
 def test_the_error_of_another_process_is_told(tmp_path):
     watched = _processes(tmp_path, "raise SystemExit(1)")
     write_error(tmp_path, 1, ZeroDivisionError("by zero"))
-    assert watched.cause(CLOSED) == Cause("ZeroDivisionError: by zero", "failed")
+    assert watched.cause(CLOSED) == Cause("ZeroDivisionError: by zero", "failed", trace="ZeroDivisionError: by zero")
     write_error(tmp_path, 1, UserError("file x is broken."))
     assert watched.cause(CLOSED) == Cause("file x is broken.", "mistake")
     watched.close(1)
@@ -94,6 +94,26 @@ def test_a_process_that_is_lost_after_its_work_takes_nothing_with_it(tmp_path):
     watched.close(0)
     time.sleep(0.3)  # it would have ended this process by now
     assert not said
+
+
+def test_processes_that_hang_are_ended_and_those_that_go_on_are_not(tmp_path):
+    said = []
+    watched = _processes(tmp_path, WAIT, stuck=said.append, hang=0.5, poll=0.02, farewell=0.02)
+    time.sleep(1.0)
+    assert not said  # a start may take long
+    for _ in range(20):
+        watched.beat()
+        time.sleep(0.05)
+    assert not said
+    assert wait_until(lambda: said)
+    watched.close(1)
+    assert [cause.kind for cause in said] == ["killed"]
+    assert "for 0.5 s (trainer.timeout), so one of them hangs" in said[0].text
+    log = tmp_path / "hang.log"
+    assert str(log) in said[0].text
+    assert "process 0 of 2:" in log.read_text()
+    assert "wait_until(lambda: said)" in log.read_text()
+    assert watched.processes[1].returncode == -signal.SIGKILL
 
 
 class _Seen(Ranks):
@@ -171,7 +191,7 @@ def test_a_full_disk_met_by_another_process(work, tmp_path, monkeypatch, capsys)
 
 
 _DISTURBED = """
-import atexit, errno, functools, os, sys, time
+import atexit, errno, functools, os, signal, subprocess, sys, time
 from indexnet.run import fit, processes
 from indexnet.run.loggers import create
 from indexnet.tasks.base import Task
@@ -188,6 +208,18 @@ if mode == "abort":
     fit.write_gallery = create.finish_loggers = lambda *arguments, **options: time.sleep(1.5)
 elif mode == "full" and second:
     Task.test_step = full
+elif mode == "raise" and second:
+    Task.test_step = lambda self, *arguments: {}["by chance"]
+elif mode == "hang" and second:
+    step = Task.training_step
+    def training_step(self, batch, index):
+        if index == 1:  # stopped and let go on, in time
+            subprocess.Popen(["sh", "-c", f"sleep 1; kill -CONT {os.getpid()}"])
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if index == 3:
+            time.sleep(600)
+        return step(self, batch, index)
+    Task.training_step = training_step
 elif mode == "nan" and second:
     infer = Task.test_step
     def test_step(self, *arguments):
@@ -203,19 +235,32 @@ sys.exit(main(sys.argv[1:]))
 @pytest.mark.long
 @pytest.mark.parametrize(("mode", "code", "status"), [
     ("abort", 0, "done"),
+    ("hang", INTERRUPTED, "running"),
+    pytest.param("raise", 1, "failed", marks=pytest.mark.nightly),
     pytest.param("full", 2, "running", marks=pytest.mark.nightly),
     pytest.param("nan", DIVERGED, "diverged", marks=pytest.mark.nightly),
 ])  # fmt: skip
 def test_what_another_process_meets_is_told_from_what_it_means(mode, code, status, tmp_path):
-    folder = prepare_run(tmp_path, *RECONSTRUCTION, "resampling=bilinear", "trainer.devices=2")
+    words = ["resampling=bilinear", "trainer.devices=2", "trainer.checkpoint_every=2"]
+    folder = prepare_run(tmp_path, *RECONSTRUCTION, *words, f"trainer.timeout={4 if mode == 'hang' else 600}")
     (tmp_path / "disturbed.py").write_text(_DISTURBED)
     command = [sys.executable, str(tmp_path / "disturbed.py"), "job", str(folder.path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MODE": mode}
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert result.returncode == code, result.stderr
-    assert "Traceback" not in result.stderr
+    assert result.stderr.count("Traceback") == (mode == "raise"), result.stderr
     assert folder.status() == status
     assert not list(folder.path.glob(".process*"))
+    if mode == "raise":
+        assert "by chance" in result.stderr.splitlines()[-1]
+        assert folder.record().error == "KeyError: 'by chance'"
+    if mode == "hang":
+        last = result.stderr.splitlines()[-1]
+        assert "no process has come to the end of a batch for 4 s (trainer.timeout), so one of them hangs" in last
+        assert last.endswith("the same command goes on.")
+        log = (folder.path / "hang.log").read_text()
+        assert "process 0 of 2:" in log
+        assert "time.sleep(600)" in log.partition("process 1 of 2:")[2] or "in training_step" in log
     if mode == "full":
         assert "no space left on the device while writing" in result.stderr.splitlines()[-1]
         assert job_process(folder).returncode == 0

@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from pytorch_lightning.plugins.precision import Precision as LightningPrecision
-from pytorch_lightning.strategies import StrategyRegistry
+from pytorch_lightning.strategies import DDPStrategy, StrategyRegistry
 
 from indexnet.core.errors import UserError
 from indexnet.core.paths import VARIABLE, conf_dir, experiments_dir
@@ -295,10 +295,17 @@ def test_what_lightning_is_given(tmp_path):
     }
     expected = {name: said[name] for name in PASSED} | own | same_thing | {"gradient_clip_algorithm": "norm"}
     assert arguments("enable_progress_bar=false") == expected
-    assert [arguments(f"devices={count}")["strategy"] for count in (1, 2, 3)] == [
-        "auto", "ddp", "ddp_find_unused_parameters_true"
-    ]  # fmt: skip
-    assert arguments("devices=3", accelerator="gpu")["strategy"] == "ddp"
+    assert arguments()["strategy"] == "auto"
+    for words, accelerator, unused in (
+        (["devices=2"], "cpu", False),
+        (["devices=3"], "cpu", True),
+        (["devices=3"], "gpu", False),
+        (["devices=2", "strategy=ddp_find_unused_parameters_true"], "cpu", True),
+        (["devices=2", "strategy=ddp"], "cpu", False),
+    ):
+        strategy = arguments(*words, accelerator=accelerator)["strategy"]
+        assert isinstance(strategy, DDPStrategy)
+        assert strategy._ddp_kwargs == {"find_unused_parameters": unused}
     assert arguments("devices=[0,1]", accelerator="gpu")["devices"] == [0, 1]
     assert not arguments("sync_batchnorm=true")["sync_batchnorm"]
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from indexnet.core.machine import share_gpus, visible_gpus
 from indexnet.run import processes
-from indexnet.run.processes import job_environment, share_gpus, visible_gpus
+from indexnet.run.processes import job_environment
 from indexnet.sweep.launch import exit_code
 from indexnet.sweep.pool import View, launch
 from launch_support import job_script, lines_of
@@ -32,7 +33,7 @@ def test_one_failing_job_does_not_stop_the_others(jobs):
     assert reasons["mistake"] == "UserError: no data in nowhere"
     assert reasons["diverge"] == "the training loss became nan at step 3 of 9"
     assert "SIGKILL" in reasons["die"]
-    assert reasons["lost"] == "a process of it was killed; the same command goes on"
+    assert reasons["lost"] == "a process of it was killed, or hung; the same command goes on"
     assert reasons["empty"] == "job empty"  # the last thing it said
     assert exit_code(outcomes) == 3
     assert "job ok-1" in (made[0].console).read_text()

@@ -184,6 +184,9 @@ def test_the_command_that_goes_on(capsys):
     _request(["hin/seed=0"], "experiments=quickstart", "rows=hin")
     assert _json(capsys)["settings"][0]["commands"] == []
     assert "The table: indexnet report quickstart --data photos-small" in _status(capsys)
+    Path("runs").rename("my runs")
+    assert "report quickstart --data photos-small --runs 'my runs'" in _status(capsys, "--runs", "my runs")
+    Path("my runs").rename("runs")
     _request(["m2o/seed=0"], "experiments=quickstart", "rows=m2o")
     _request(["m2o/seed=0", "carafe/seed=0"], "experiments=quickstart", "+x=a b", directory="/elsewhere")
     commands = _json(capsys)["settings"][0]["commands"]

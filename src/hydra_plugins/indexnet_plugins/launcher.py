@@ -109,7 +109,7 @@ def say_what_next(configs: Sequence[dict[str, dict[str, object]]]) -> None:
     folders = os.environ.get(VARIABLE) if any(word.startswith(("--config-dir", "-cd")) for word in sys.argv) else None
     own = f"{VARIABLE}={shlex.quote(folders)} " if folders else ""
     for name, runs in tables.items():
-        where = "" if runs == DEFAULT_RUNS else f" --runs {runs}"
+        where = "" if runs == DEFAULT_RUNS else f" --runs {shlex.quote(runs)}"
         tell(f"The table: {own}indexnet report {name}{where}")
         experiment = load_experiment(name, runs)
         if not experiment.ranks:

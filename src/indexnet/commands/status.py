@@ -151,7 +151,7 @@ def _show(experiment: Experiment, runs: Path, settings: Sequence[Setting]) -> No
     for command, directory in first.commands:
         say(f"{'If it is stopped, this' if first.at_work else 'This'} goes on with it{_at(directory)}: {command}")
     if not first.commands:
-        more = "" if str(runs) == DEFAULT_RUNS else f" --runs {runs}"
+        more = "" if str(runs) == DEFAULT_RUNS else f" --runs {shlex.quote(str(runs))}"
         say(f"The table: indexnet report {experiment.name} --data {first.name}{more}")
 
 

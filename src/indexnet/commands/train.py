@@ -51,7 +51,7 @@ one goes on from its last checkpoint; one of a sweep that failed waits for retry
 (paths.runs=DIR); tags=[mine] go into records, reports and W&B.
 
 exit codes: 0 all done; 2 a mistake in what was given, nothing done; 3 some runs failed or diverged, listed;
-4 a process of a run on several devices was killed, the same command goes on
+4 a process of a run on several devices was killed or hung, the same command goes on
 """
 
 

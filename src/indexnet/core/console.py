@@ -51,10 +51,12 @@ def _plainly(error: UnicodeError) -> tuple[str, int]:
 def create_console(file: Any = None, **options: Any) -> Any:
     """Return a rich console on a stream, by default the process's present stdout.
 
-    Where the reader of the output has gone, as in ``indexnet list | head``, it raises ``BrokenPipeError`` as ``print``
-    does; rich alone would end the process with exit code 1.
+    There it has at least 80 columns: rich drops columns of tables that do not fit, a narrow terminal wraps them.
     """
-    return _console_class()(file=sys.stdout if file is None else file, **options)
+    console = _console_class()(file=sys.stdout if file is None else file, **options)
+    if file is None:
+        console.width = max(80, console.width)
+    return console
 
 
 @functools.cache  # rich is imported where something is said
@@ -62,16 +64,13 @@ def _console_class() -> Any:
     from rich.console import Console
     from rich.segment import Segment
 
-    class PipedConsole(Console):
+    class PlainConsole(Console):
         def render(self, renderable: Any, options: Any = None) -> Any:
             """Render; what somebody's names would do to the terminal is written out instead."""
             for text, style, control in super().render(renderable, options):
                 yield Segment(text if control else visible(text), style, control)
 
-        def on_broken_pipe(self) -> None:
-            raise  # called where the error is being handled
-
-    return PipedConsole
+    return PlainConsole
 
 
 def error_console() -> Any:

@@ -6,9 +6,11 @@ import ctypes
 import gc
 import os
 import platform
+import re
+import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,6 +90,66 @@ def reset_peak_memory() -> bool:
 def cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def share_gpus(gpus: Sequence[str], taken: Sequence[Sequence[str]], devices: int) -> list[str]:
+    """Choose the GPUs of the next job: those that the fewest running jobs use, in the order of the list.
+
+    Jobs share no GPU as long as there are enough; beyond that they spread evenly.
+
+    Args:
+        gpus: all, as ``CUDA_VISIBLE_DEVICES`` names them.
+        taken: those of each running job.
+        devices: how many the job needs.
+
+    Returns:
+        ``devices`` different GPUs; all of them where there are fewer.
+    """
+    load = {gpu: sum(gpu in own for own in taken) for gpu in gpus}
+    chosen = sorted(load, key=lambda gpu: load[gpu])[:devices]  # a stable sort: ties in the order of the list
+    return [gpu for gpu in load if gpu in chosen]
+
+
+def visible_gpus() -> list[str]:
+    """Return what ``CUDA_VISIBLE_DEVICES`` can name here; empty on a machine without GPUs."""
+    import torch
+
+    count = torch.cuda.device_count()
+    listed = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return listed[:count] if listed else [str(index) for index in range(count)]
+
+
+_NO_FILES = re.compile(r"Too many open files|received 0 items of ancdata")
+_NO_ROOM = re.compile(
+    r"unable to (allocate|open|mmap|resize) .*shared memory|out of shared memory|killed by signal: Bus error"
+)
+
+
+def limit_reached(error: BaseException) -> str:
+    """Return the sentence about what this machine gives too little of, ``""`` where an error means something else.
+
+    That is open files, or the shared memory through which loader processes hand over what they have read. Errors of
+    other processes are told by their text, those that come of such an error by what they come of.
+    """
+    import resource  # Unix only
+
+    text = str(error)
+    if _NO_FILES.search(text):
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return (
+            f"no more files can be open at a time (`ulimit -n` is {limit}); allow more, `ulimit -n 1024` for example."
+        )
+    if _NO_ROOM.search(text):
+        try:
+            room = shutil.disk_usage("/dev/shm").total // 2**20
+        except OSError:
+            room = 0
+        return (
+            f"/dev/shm has no room for what loader processes read (it has {room} MiB); give it more (`docker run "
+            "--shm-size=2g`), or trainer.num_workers=0."
+        )
+    before = error.__cause__ or error.__context__
+    return limit_reached(before) if before is not None else ""
 
 
 def device_name(device: torch.device) -> str:

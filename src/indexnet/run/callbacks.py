@@ -45,6 +45,24 @@ class Terminable(pl.Callback):
         self.on_train_start(trainer, module)
 
 
+class Alive(pl.Callback):
+    """Tells at every batch, and at what lies between them, that this process goes on.
+
+    Args:
+        beat: is called.
+    """
+
+    def __init__(self, beat: Callable[[], None]) -> None:
+        self.beat = beat
+
+    def on_train_batch_start(self, *arguments: Any) -> None:
+        self.beat()
+
+    on_train_start = on_train_batch_end = on_save_checkpoint = on_train_end = on_train_batch_start  # type: ignore[assignment]
+    on_validation_start = on_validation_batch_start = on_validation_batch_end = on_train_batch_start  # type: ignore[assignment]
+    on_test_start = on_test_batch_start = on_test_batch_end = on_validation_end = on_train_batch_start  # type: ignore[assignment]
+
+
 class StepSeed(pl.Callback):
     """A step's randomness (dropout) follows from (seed, step, rank), so a resumed run repeats it."""
 

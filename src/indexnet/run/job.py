@@ -153,10 +153,12 @@ def _run_first_process(folder: RunFolder, config: Config) -> int:
         (path / "progress.json").unlink(missing_ok=True)
 
     def explain(cause: Cause) -> int:
-        """Act on what happened in another process; return the exit code."""
+        """Act on what happened in another process, and say it; return the exit code."""
         if cause.kind == "killed":
             print(f"indexnet: {path}: {cause.text}; the same command goes on.", file=sys.stderr, flush=True)
             return INTERRUPTED
+        if cause.kind == "failed":
+            print(cause.trace or f"indexnet: {path}: {cause.text}", file=sys.stderr, flush=True)
         if cause.kind != "full":
             record.status, record.error = "failed", f"{'UserError: ' if cause.kind == 'mistake' else ''}{cause.text}"
         return 1 if cause.kind == "failed" else 2
@@ -169,12 +171,12 @@ def _run_first_process(folder: RunFolder, config: Config) -> int:
         try:
             failed = explain(cause)
             conclude()
-            if cause.kind != "killed":
+            if cause.kind in ("full", "mistake"):
                 print(f"indexnet: {path}: {cause.text}", file=sys.stderr, flush=True)
         finally:
             os._exit(failed)
 
-    ranks = Ranks(path, stuck)
+    ranks = Ranks(path, stuck, hang=config.trainer.timeout)
     try:
         with disk_full_as_sentence(path):
             execute(folder, config, record, loggers, ranks, since)
@@ -197,8 +199,8 @@ def _run_first_process(folder: RunFolder, config: Config) -> int:
             raise DiskFullError(cause.text) from None
         if cause.kind == "mistake":
             raise UserError(cause.text) from None
-        if cause.kind == "failed":
-            raise RuntimeError(cause.text) from (None if killed_process(error) else error)
+        if cause.kind == "failed" and not killed_process(error):  # an error of its own besides
+            raise RuntimeError(cause.text) from error
     finally:
         try:
             with disk_full_as_sentence(path):
@@ -221,7 +223,7 @@ def _run_further_process(folder: RunFolder, config: Config) -> int:
     def stuck(cause: Cause) -> None:
         os._exit(INTERRUPTED)
 
-    ranks = Ranks(folder.path, stuck, first=False)
+    ranks = Ranks(folder.path, stuck, first=False, hang=config.trainer.timeout)
     code = 0
     try:
         with disk_full_as_sentence(folder.path):
@@ -234,9 +236,9 @@ def _run_further_process(folder: RunFolder, config: Config) -> int:
             code = INTERRUPTED
         else:
             code = FULL if isinstance(error, DiskFullError) else 2 if mistake else 1
-            write_error(folder.path, process_rank(), error)
-        if code == 1:
-            raise
+            told = write_error(folder.path, process_rank(), error)  # by the first process, once
+            if code == 1 and not told:
+                raise
     finally:
         ranks.close(code)
     return code

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, DistributedSampler, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from indexnet.core.errors import UserError
-from indexnet.core.machine import cores
+from indexnet.core.machine import cores, limit_reached
 from indexnet.data import Dataset
 from indexnet.data.holdout import hold_out
 from indexnet.run.schema import BudgetConfig, TrainingConfig
@@ -257,9 +257,16 @@ def _start_worker(worker: int) -> None:
 
 @contextlib.contextmanager
 def one_sentence() -> Iterator[None]:
-    """Give a mistake in a person's files, met by a loader's process, the form it has in this one: its sentence."""
+    """Give a mistake in a person's files, met by a loader's process, the form it has in this one: its sentence.
+
+    So for what the machine has too little of, see :func:`indexnet.core.machine.limit_reached`.
+    """
     try:
         yield
+    except (RuntimeError, OSError) as error:
+        if not (said := limit_reached(error)):
+            raise
+        raise UserError(said) from None
     except UserError as error:
         lines = str(error).strip().splitlines()
         if len(lines) == 1:

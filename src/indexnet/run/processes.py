@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 from indexnet.core.errors import UserError
 from indexnet.core.files import DiskFullError, write_json
 from indexnet.core.machine import cores, die_with_parent
-from indexnet.core.readers import read_json
+from indexnet.core.readers import read_json, read_mapping
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -42,7 +43,7 @@ def job_environment(
     Args:
         devices: processes that the job starts.
         n_jobs: jobs at a time.
-        gpus: those that it may use, see :func:`share_gpus`; empty: as in ``environ``.
+        gpus: those that it may use, see :func:`indexnet.core.machine.share_gpus`; empty: as in ``environ``.
         environ: default this process's.
     """
     environ = os.environ if environ is None else environ
@@ -52,33 +53,6 @@ def job_environment(
     if gpus:
         found["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     return found
-
-
-def share_gpus(gpus: Sequence[str], taken: Sequence[Sequence[str]], devices: int) -> list[str]:
-    """Choose the GPUs of the next job: those that the fewest running jobs use, in the order of the list.
-
-    Jobs share no GPU as long as there are enough; beyond that they spread evenly.
-
-    Args:
-        gpus: all, as ``CUDA_VISIBLE_DEVICES`` names them.
-        taken: those of each running job.
-        devices: how many the job needs.
-
-    Returns:
-        ``devices`` different GPUs; all of them where there are fewer.
-    """
-    load = {gpu: sum(gpu in own for own in taken) for gpu in gpus}
-    chosen = sorted(load, key=lambda gpu: load[gpu])[:devices]  # a stable sort: ties in the order of the list
-    return [gpu for gpu in load if gpu in chosen]
-
-
-def visible_gpus() -> list[str]:
-    """Return what ``CUDA_VISIBLE_DEVICES`` can name here; empty on a machine without GPUs."""
-    import torch
-
-    count = torch.cuda.device_count()
-    listed = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    return listed[:count] if listed else [str(index) for index in range(count)]
 
 
 def follow() -> None:
@@ -147,7 +121,7 @@ _CRASHES = frozenset(
 )
 _CLOSED = re.compile(
     r"connection (was )?(closed|reset|refused)|broken pipe|socket (is )?closed|remote process (has )?exited|"
-    r"ncclRemoteError",
+    r"timed out (after|waiting)|wait timeout after|ncclRemoteError",
     re.IGNORECASE,
 )
 _WORKER = re.compile(r"DataLoader worker .*(killed by signal: (Killed|Terminated)|exited unexpectedly)", re.DOTALL)
@@ -161,7 +135,7 @@ class Waits:
         poll: between two looks at the others.
         notice: for this process to notice by itself that another is gone.
         arrival: between a closed connection and the end of the process that closed it.
-        farewell: for the others to end by themselves when all is done.
+        farewell: for the others to end by themselves when all is done, or to write down where they hang.
         end: for this process to end once another was lost: a GPU may wait for that one.
     """
 
@@ -180,10 +154,12 @@ class Cause:
         text: one sentence part: which process, and what became of it.
         kind: a process was ``killed``, so that the run can go on; the disk is ``full``, so that it can once there is
             room, and ``text`` is a sentence; ``mistake`` of a person, ``text`` is a sentence about it; or ``failed``.
+        trace: the traceback of a process that failed with an error.
     """
 
     text: str
     kind: Literal["killed", "full", "mistake", "failed"]
+    trace: str = ""
 
 
 def started_here() -> bool:
@@ -200,16 +176,23 @@ def killed_process(error: BaseException) -> str:
     return ""
 
 
-def write_error(folder: Path, rank: int, error: BaseException) -> None:
-    """Leave the error of a process for the first one, which records it."""
+def write_error(folder: Path, rank: int, error: BaseException) -> bool:
+    """Leave the error of a process for the first one, which records and tells it; return whether that worked."""
     kind = "full" if isinstance(error, DiskFullError) else "mistake" if isinstance(error, UserError) else "failed"
     text = f"{type(error).__name__}: {error}" if kind == "failed" else str(error)
+    trace = "".join(traceback.format_exception(error)).rstrip() if kind == "failed" else ""
     with contextlib.suppress(OSError, UserError):  # a full disk has no room for this either; there is FULL
-        write_json(_error_file(folder, rank), {"text": text, "kind": kind})
+        write_json(_error_file(folder, rank), {"text": text, "kind": kind, "trace": trace})
+        return True
+    return False
 
 
 def _error_file(folder: Path, rank: int | str) -> Path:
     return folder / f".process{rank}.error"
+
+
+HANG_LOG = "hang.log"
+"""File in a run's folder: where each of its processes stood when they hung."""
 
 
 class Ranks:
@@ -221,27 +204,35 @@ class Ranks:
             waits for that one; must end the process.
         first: whether this is the first process of the run, which other processes leave their errors for.
         waits: how long to wait.
+        hang: seconds after which a process whose beats have stopped takes the run for hung; None: never.
     """
 
     def __init__(
-        self, folder: Path, stuck: Callable[[Cause], None], first: bool = True, waits: Waits | None = None
+        self,
+        folder: Path,
+        stuck: Callable[[Cause], None],
+        first: bool = True,
+        waits: Waits | None = None,
+        hang: float | None = None,
     ) -> None:
-        self.folder, self.stuck, self.first, self.waits = folder, stuck, first, waits or Waits()
+        self.folder, self.stuck, self.first, self.waits, self.hang = folder, stuck, first, waits or Waits(), hang
         self.processes: Mapping[int, subprocess.Popen[bytes]] = {}
         self._known = threading.Event()  # that this process has noticed, or needs the others no more
         self._finished = self._lost = False
-        self._world = 1
+        self._world, self._rank, self._beats = 1, 0, 0
         self._environment: dict[str, str | None] = {}
         if first:
             self._forget()
 
     def start(self, trainer: pl.Trainer) -> None:
-        """Start one process for each further device, unless something else has started them."""
+        """Start one process for each further device, unless something else does; watch for one that hangs."""
         devices = trainer.num_devices
-        if devices < 2 or self.processes:
+        if trainer.world_size < 2 or self.processes:
             return
+        self._rank = trainer.global_rank
         environment = trainer.strategy.cluster_environment  # type: ignore[attr-defined]
-        if environment.creates_processes_externally:
+        if devices < 2 or environment.creates_processes_externally:
+            self.watch({}, trainer.world_size)
             return
         group = {
             "MASTER_ADDR": environment.main_address,
@@ -274,6 +265,10 @@ class Ranks:
         """
         self.processes, self._world = processes, world
         threading.Thread(target=self._watch, name="ranks", daemon=True).start()
+
+    def beat(self) -> None:
+        """Note that this process goes on; all wait for each other, so that one that hangs stops the beats of all."""
+        self._beats += 1
 
     def cause(self, error: BaseException) -> Cause | None:
         """Return what lies behind an error of this process, or None where it is an error of its own."""
@@ -319,6 +314,8 @@ class Ranks:
             if value is not None:
                 os.environ[key] = value
         if self.first:
+            if not code and (left := self._left()) is not None:  # after its work: nothing of the run is lost
+                print(left.trace or left.text, file=sys.stderr, flush=True)
             self._forget()
         if self._lost:
             last_resort = threading.Timer(self.waits.end, os._exit, (code,))
@@ -330,15 +327,40 @@ class Ranks:
             file.unlink(missing_ok=True)
 
     def _watch(self) -> None:
+        beats, silent = self._beats, 0.0
         while not self._known.wait(self.waits.poll):
             if any(process.poll() for process in self.processes.values()):
                 if self._known.wait(self.waits.notice):
                     return
-                cause = self._ended() or Cause("another process of the run was lost", "killed")
-                for process in self.processes.values():
-                    process.kill()
-                self.stuck(cause)
+                self._end(self._ended() or Cause("another process of the run was lost", "killed"))
                 return
+            # counted, not measured: the time in which this process itself is stopped does not count
+            silent = silent + self.waits.poll if beats == self._beats else 0.0
+            beats = self._beats
+            if beats and self.hang is not None and silent > self.hang:  # until all have met, torch counts
+                self._hung(self.hang)
+                return
+
+    def _hung(self, seconds: float) -> None:
+        """Write down where this process stands, and end the run: by the first process, by another where that hangs."""
+        text = f"no process has come to the end of a batch for {seconds:g} s (trainer.timeout), so one of them hangs"
+        file = self.folder / HANG_LOG
+        with contextlib.suppress(OSError):
+            stack = "".join(traceback.format_stack(sys._current_frames()[threading.main_thread().ident or 0]))
+            with file.open("a", encoding="utf-8", errors="replace") as log:
+                log.write(f"process {self._rank} of {self._world}:\n{stack}\n")
+        if self._known.wait(self.waits.farewell if self.first else self.waits.end):
+            return
+        if not self.first:
+            print(f"indexnet: {self.folder}: process 0 hangs, see {file}", file=sys.stderr, flush=True)
+            if started_here():
+                os.kill(os.getppid(), signal.SIGKILL)
+        self._end(Cause(f"{text}; where each stood is in {file}", "killed"))
+
+    def _end(self, cause: Cause) -> None:
+        for process in self.processes.values():
+            process.kill()
+        self.stuck(cause)
 
     def _signalled(self) -> Cause | None:
         """Return which process a signal has ended."""
@@ -350,13 +372,17 @@ class Ranks:
                 return Cause(text, "failed" if crash else "killed")
         return None
 
+    def _left(self) -> Cause | None:
+        """Return the error that another process has left for this first one."""
+        for file in sorted(self.folder.glob(_error_file(self.folder, "*").name)) if self.first else ():
+            with contextlib.suppress(OSError, UserError, KeyError):
+                found = read_mapping(file, read_json)
+                return Cause(found["text"], found["kind"], found.get("trace", ""))
+        return None
+
     def _ended(self) -> Cause | None:
         """Return how the process that was lost first ended; those that were interrupted by its end say nothing."""
-        for file in sorted(self.folder.glob(_error_file(self.folder, "*").name)) if self.first else ():
-            with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
-                found = read_json(file)
-                return Cause(found["text"], found["kind"])
-        if (cause := self._signalled()) is not None:
+        if (cause := self._left() or self._signalled()) is not None:
             return cause
         if any(process.poll() == FULL for process in self.processes.values()):
             sentence = f"no space left on the device while writing to {self.folder}"

@@ -87,6 +87,7 @@ class TrainerConfig:
     inference_mode: bool = field(default=True, metadata=_LATER)
     profiler: Literal["simple", "advanced", "pytorch"] | None = field(default=None, metadata=_LATER)
     detect_anomaly: bool = field(default=False, metadata=_LATER)
+    timeout: PositiveNumber = field(default=1800.0, metadata=_LATER | _PLACE)
 
     @property
     def local_devices(self) -> int:

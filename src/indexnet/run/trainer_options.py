@@ -5,6 +5,7 @@ One table for the checks of keys, for the run and for docs/trainer.md. Nothing h
 
 from __future__ import annotations
 
+import datetime
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -95,6 +96,8 @@ OWN: dict[str, str] = {
     "num_workers": "processes of a loader; `auto`: none on two cores or fewer, else up to 8",
     "checkpoint_every": "optimizer steps between two checkpoints; `auto`: a twentieth of the run, at most 1000",
     "monitor": "metric of the validation that the best checkpoint goes by; `null`: the task's first",
+    "timeout": "seconds without the end of a batch in any process of a run of several, after which it counts as hung "
+    "and ends; longer than the longest test image, write of a checkpoint and start take",
 }
 """Keys of the group ``trainer`` that are none of Lightning's."""
 
@@ -286,12 +289,18 @@ def lightning_arguments(
         folder: of the run.
     """
     found = {key: trainer[key] for key in PASSED}
-    strategy = trainer["strategy"]
+    strategy: Any = trainer["strategy"]
     if processes == 1:
         strategy = "auto"  # DDP of one process is none
-    elif strategy == "auto":
+    else:
+        from pytorch_lightning.strategies import DDPStrategy
+
         # DDP otherwise regroups gradients after its first step, and a resumed run would add up three in another order
-        strategy = "ddp_find_unused_parameters_true" if accelerator == "cpu" and processes > 2 else "ddp"
+        unused = strategy == "auto" and accelerator == "cpu" and processes > 2
+        unused |= strategy == "ddp_find_unused_parameters_true"
+        # torch's own patience is no shorter than ours, which ends the run with a sentence
+        patience = datetime.timedelta(seconds=trainer["timeout"] + 60)
+        strategy = DDPStrategy(find_unused_parameters=unused, timeout=patience)
     every, bar = trainer["log_every_n_steps"], trainer["enable_progress_bar"]
     return found | {
         "accelerator": accelerator,

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from indexnet.core.files import writing
-from indexnet.core.machine import die_with_parent
+from indexnet.core.machine import die_with_parent, share_gpus, visible_gpus
 from indexnet.run.folder import RunFolder
 from indexnet.run.job import DIVERGED
 from indexnet.run.processes import (
@@ -26,9 +26,7 @@ from indexnet.run.processes import (
     Command,
     job_command,
     job_environment,
-    share_gpus,
     terminate_as_interrupt,
-    visible_gpus,
 )
 from indexnet.run.record import DamagedRunError, Record, read_progress
 from indexnet.run.schema import Rerun
@@ -295,7 +293,7 @@ def _outcome(running: Running) -> Outcome:
     if code == DIVERGED or record.status == "diverged":
         return Outcome(job, "diverged", seconds, one_line(record.error or "the loss is no longer finite"))
     if code == INTERRUPTED:
-        return Outcome(job, "failed", seconds, "a process of it was killed; the same command goes on")
+        return Outcome(job, "failed", seconds, "a process of it was killed, or hung; the same command goes on")
     if code < 0:
         name = next((each.name for each in signal.Signals if each == -code), f"signal {-code}")
         hint = ", as the system does when memory runs out" if -code == signal.SIGKILL else ""

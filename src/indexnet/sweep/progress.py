@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from indexnet.core.console import output_console, say, tell
+from indexnet.core.console import create_console, output_console, say, tell
 from indexnet.core.errors import UserError
 from indexnet.run.folder import RunFolder
 from indexnet.run.record import DamagedRunError, Record
@@ -35,8 +36,10 @@ def create_view(total: int, n_jobs: int, console: Console | None = None) -> View
         n_jobs: processes at a time.
         console: where to; default standard output.
     """
-    console = console or output_console()
-    return LiveView(total, n_jobs, console) if console.is_terminal else PlainView(total, console)
+    if (console or output_console()).is_terminal:
+        # of the terminal's own width: what is drawn in place must not wrap
+        return LiveView(total, n_jobs, console or create_console(sys.stdout, highlight=False))
+    return PlainView(total, console or output_console())
 
 
 def announce(configs: Sequence[Mapping[str, Any]], n_jobs: int, more: Iterable[str] = ()) -> None:
