@@ -181,5 +181,6 @@ def test_the_readme_commands_run(tmp_path, monkeypatch, capsys):
         if not words or words[0] != "indexnet" or words[1] in ("convert", "app"):  # they have tests of their own
             continue
         capsys.readouterr()
-        done = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True)
-        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+        code = main(words[1:])
+        said = capsys.readouterr()
+        assert code == 0, f"{line}\n{said.out}\n{said.err}"

@@ -8,7 +8,8 @@ import resource
 
 import pytest
 
-from indexnet.core.files import DiskFullError, atomic_write, disk_full_as_sentence, read_json, write_json
+from indexnet.core.files import DiskFullError, atomic_write, disk_full_as_sentence, write_json
+from indexnet.core.readers import read_json
 
 
 @pytest.fixture

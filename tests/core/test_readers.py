@@ -22,9 +22,14 @@ BOMB = "a0: &a0 [x, x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
 )  # 10^11 values once written out
 
+MERGES = "a0: &a0 {x: 1, y: 2}\n" + "".join(
+    f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}\n" for n in range(1, 9)
+)  # 10^8 pairs while they are merged, two afterwards
+
 DAMAGED = {
     "no UTF-8": b"a: \xff\xfe",
     "alias bomb": BOMB.encode(),
+    "merge bomb": MERGES.encode(),
     "deep flow": b"[" * 10_000,
     "deep and closed": b"[" * 5_000 + b"]" * 5_000,
     "contains itself": b"&a [*a]",
@@ -69,8 +74,10 @@ def test_what_is_no_file_is_refused_by_name(kind: str, tmp_path: Path) -> None:
 
 
 def test_nothing_there_is_not_damage(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        read_json(tmp_path / "x.json")
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "x.json", tmp_path / "file" / "x.json"):
+        with pytest.raises(FileNotFoundError):
+            read_json(path)
 
 
 @settings(max_examples=60, deadline=None)

@@ -27,7 +27,7 @@ from indexnet.run.job import run_job
 from indexnet.run.resume import find_checkpoint, read_checkpoint
 from indexnet.tasks.base import Task
 from resume_support import ended_as, forks, result_of, start
-from run_support import RECONSTRUCTION, prepare_run, same
+from run_support import RECONSTRUCTION, losses, prepare_run, same
 
 # --- damaged checkpoints ---------------------------------------------------------------------------------------------
 
@@ -119,7 +119,7 @@ def test_every_process_finds_the_same_checkpoint_at_any_moment(cut):
     cut.checkpoint().write_bytes(b"cut off")
 
     def others():
-        path, step, _ = find_checkpoint(cut, digest, settle=False)
+        path, step, *_ = find_checkpoint(cut, digest, settle=False)
         return torch.load(path, weights_only=True)["global_step"], step
 
     assert others() == (2, 2)  # before the first process has looked
@@ -224,16 +224,68 @@ def test_a_configuration_that_cannot_be_written(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_met_by_a_logger(undisturbed, tmp_path, monkeypatch):
-    from pytorch_lightning.loggers import CSVLogger
-
-    def full(self):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     folder = prepare_run(tmp_path, *undisturbed[0])
-    monkeypatch.setattr(CSVLogger, "save", full)
+    _full_for(monkeypatch, "metrics.csv")
     with pytest.raises(DiskFullError, match="free some, then the same command goes on"):
         run_job(folder.path)
     assert folder.status() == "running"
+
+
+# --- the learning curve ----------------------------------------------------------------------------------------------
+
+
+def _spoil(cut, kind):
+    file = cut.path / "csv" / "metrics.csv"
+    content = file.read_bytes()
+    if kind == "gone":
+        file.unlink()
+    elif kind == "folder gone":
+        shutil.rmtree(file.parent)
+    else:
+        damaged = {"no text": b"\xff\xfe\x00", "cut": content[: len(content) // 2], "other": b"a,b\n1,2,3\n"}
+        file.write_bytes(damaged[kind])
+
+
+@pytest.mark.parametrize("kind", ["gone", "folder gone", "no text", "cut", "other"])
+def test_the_curve_comes_from_the_checkpoint_whatever_became_of_the_file(kind, cut, undisturbed):
+    _spoil(cut, kind)
+    assert run_job(cut.path) == 0
+    ended_as(undisturbed[1], cut)
+    assert (cut.path / "csv/metrics.csv").read_bytes() == (undisturbed[1].path / "csv/metrics.csv").read_bytes()
+    assert cut.record().curve_from is None
+
+
+def test_a_curve_that_is_damaged_while_the_run_is_at_work_ends_whole(undisturbed, tmp_path, monkeypatch):
+    folder = prepare_run(tmp_path, *undisturbed[0])
+    plain = callbacks.Progress.on_train_batch_end
+
+    def spoil(self, trainer, *arguments):
+        plain(self, trainer, *arguments)
+        if (file := folder.path / "csv" / "metrics.csv").is_file():
+            file.write_bytes(b"\xff\x00")
+
+    monkeypatch.setattr(callbacks.Progress, "on_train_batch_end", spoil)
+    assert run_job(folder.path) == 0
+    ended_as(undisturbed[1], folder)
+
+
+def test_a_curve_that_nobody_holds_any_more_is_said_to_have_a_gap(cut, capsys):
+    for path in (cut.checkpoint(), cut.previous_checkpoint()):  # as an earlier version wrote them
+        content = torch.load(path, weights_only=True)
+        del content["curve"]
+        torch.save(content, path)
+    whole = shutil.copytree(cut.path, cut.path.parent / "whole")
+    _spoil(cut, "no text")
+    assert run_job(cut.path) == 0
+    said = capsys.readouterr().err
+    assert "metrics.csv is not UTF-8 text" in said
+    assert "the learning curve is not known before step 4" in said
+    assert (cut.path / "csv" / "metrics.csv.broken").read_bytes() == b"\xff\xfe\x00"
+    assert cut.record().curve_from == 4
+    assert [step for step, _ in losses(cut)] == ["4", "5"]
+    assert run_job(whole) == 0  # the file alone
+    assert RunFolder(whole).record().curve_from is None
+    assert [step for step, _ in losses(RunFolder(whole))] == list("012345")
 
 
 # --- what all tries have taken ---------------------------------------------------------------------------------------
@@ -288,5 +340,5 @@ def test_a_record_of_a_newer_version_is_left_alone(undisturbed, tmp_path, capsys
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[1]", b'{"schema": "one"}'])
 def test_a_record_that_is_none_is_named(content, tmp_path):
     (tmp_path / "record.json").write_bytes(content)
-    with pytest.raises(UserError, match=r"record\.json is .*; delete it to run again\."):
+    with pytest.raises(UserError, match=r"record\.json (is|has|holds) .* (it|folder) away to run again\."):
         RunFolder(tmp_path).record()

@@ -203,7 +203,20 @@ def _grid(**values):
         ),
         (None, {"columns": [{"metric": "psnr", "printed": "psnr_{task.sigma}"}]}, "placeholder in experiment.columns"),
         (None, {"columns": ["psnr"]}, "experiment.columns must be a mapping"),
-        (None, {"columns": [{"metric": "psnr", "digits": -1}]}, "digits of column 'psnr'"),
+        (
+            None,
+            {"columns": [{"metric": "psnr", "digits": -1}]},
+            "experiment.columns.digits must be an integer from 0 to 12, not -1",
+        ),
+        (None, {"columns": [{"metric": "psnr", "higher_is_better": "false"}]}, "columns.higher_is_better must be true"),
+        (None, {"printed_data": 5}, "experiment.printed_data must be"),
+        (None, {"printed": "x" * 300 + ".csv"}, "cannot be read"),
+        (None, {"printed": "a\0b"}, "no name of a file"),
+        (None, {"ranks": "no"}, "experiment.ranks must be true or false, not 'no'"),
+        (_first(overrides=[5]), {}, "entry 1 of experiment.rows.overrides must be a list of texts"),
+        (_grid(grid={f"k{n}": list(range(100)) for n in range(9)}, label="x", name="{k0}"), {}, "more than 10000 rows"),
+        (lambda content: content.update(defaults=5), {}, "override /task"),
+        (lambda content: content.update(plugins=5), {}, "must be a list of modules"),
         (None, {"columns": []}, "at least one column"),
         (None, {"baseline": "b"}, "experiment.baseline: 'b'"),
         (None, {"exceptions": {"b": "why"}}, "experiment.exceptions: 'b'"),
@@ -256,7 +269,7 @@ def test_variants():
 
 @pytest.mark.parametrize(
     "value", [None, True, False, 3, -0.5, 1e-7, "hin", "sigmoid+softmax/sigmoid", "", "true", "3", "a b", "a,b", "it's",
-              "x=y", [1, "a,b", None], "M2O NL+C (assumed)", {"a": 1}, "back\\slash", "end\\"]
+              "x=y", [1, "a,b", None], "M2O NL+C (assumed)", {"a": 1}, "back\\slash", "end\\", "2024-02-31"]
 )  # fmt: skip
 def test_hydra_reads_back_what_is_written(value):
     from hydra.core.override_parser.overrides_parser import OverridesParser

@@ -7,7 +7,7 @@ import types
 import pytest
 import torch
 
-from indexnet.core import files
+from indexnet.core.readers import read_json
 from indexnet.run import callbacks
 
 
@@ -59,12 +59,12 @@ def test_throughput_is_that_of_all_tries(tmp_path, clock, monkeypatch):
     _try(second, clock, 4, 100, [103, 104, 105])
     assert second.samples_per_s == 12 / 4  # and step 7: 4 samples in 1 s
     assert second.peak_memory_mb(torch.device("cpu")) == 700
-    assert files.read_json(tmp_path / "progress.json")["elapsed_s"] == 25
+    assert read_json(tmp_path / "progress.json")["elapsed_s"] == 25
     assert second.state_dict()["steps"] == 7
     clock.now = 130
     second.on_test_start(_Trainer(7), None)
     second.on_test_batch_end(_Trainer(7), None, None, {"name": ["a"]}, 0)
-    assert files.read_json(tmp_path / "progress.json") == {
+    assert read_json(tmp_path / "progress.json") == {
         "step": 7, "steps": 10, "loss": 1.0, "eta_s": 5.0, "elapsed_s": 50.0,
     }  # fmt: skip
     third = progress(since=150)
@@ -73,8 +73,8 @@ def test_throughput_is_that_of_all_tries(tmp_path, clock, monkeypatch):
     clock.now = 155
     third.on_test_start(_Trainer(7), None)
     third.on_test_batch_end(_Trainer(7), None, None, {"name": ["a"]}, 0)
-    assert files.read_json(tmp_path / "progress.json")["elapsed_s"] == 5.0
-    assert files.read_json(tmp_path / "progress.json")["step"] == 7
+    assert read_json(tmp_path / "progress.json")["elapsed_s"] == 5.0
+    assert read_json(tmp_path / "progress.json")["step"] == 7
 
 
 def test_throughput_of_short_tries_is_that_of_all_steps(tmp_path, clock):

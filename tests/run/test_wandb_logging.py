@@ -241,13 +241,11 @@ def test_what_was_logged_before_a_kill_survives_a_second_kill(tmp_path):
     for _ in range(2):
         loggers_of(folder, 4)  # killed before it logs anything
     file = folder.path / "csv" / "metrics.csv"
-    file.rename(folder.path / ".metrics.csv")  # killed between the two steps of taking the rows over
     (logger,) = loggers_of(folder, 4)
     logger.log_metrics({"train/loss": 0.5}, 4)
     with file.open(newline="") as lines:
         steps = [(row["step"], float(row["train/loss"])) for row in csv.DictReader(lines)]
     assert steps == [("0", 1.0), ("1", 1 / 2), ("2", 1 / 3), ("3", 1 / 4), ("4", 0.5)]
-    assert not (folder.path / ".metrics.csv").exists()
 
 
 def test_a_wandb_that_breaks_does_not_stop_the_training(tmp_path, capsys):

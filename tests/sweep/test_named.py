@@ -353,9 +353,12 @@ def test_a_real_sweep_killed_and_logged(tmp_path, monkeypatch):
         "sweep=mysweep",
         "trainer.checkpoint_every=2",
         "training.steps=40",
+        "training.validate_every=10",
+        "tags=[mine]",
     ]
     command = [sys.executable, "-m", "indexnet", "train", "-m", *words, "logger=wandb", "logger.mode=offline"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    (tmp_path / "temporary").mkdir()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path / "temporary")}
     whole = subprocess.run([*command, "paths.runs=whole"], env=environment, capture_output=True, text=True, timeout=300)
     assert whole.returncode == 0, whole.stdout + whole.stderr
     launcher = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
@@ -374,7 +377,14 @@ def test_a_real_sweep_killed_and_logged(tmp_path, monkeypatch):
         records = [json.loads((base / row / "seed=0/record.json").read_text())
                    for base in (root, Path("whole/mysweep/photos-paper"))]  # fmt: skip
         assert records[0]["metrics"] == records[1]["metrics"]
-        started = read_offline(offline_runs((root / row / "seed=0").resolve())[-1]).run
+        logged = read_offline(offline_runs((root / row / "seed=0").resolve())[-1])
+        started = logged.run
         assert (started["display_name"], started["run_group"], started["job_type"]) == (f"{row}-seed0", "mysweep", row)
+        assert "mine" in started["tags"]
+        curve = {line["trainer/global_step"]: line["val/psnr"] for line in logged.history if "val/psnr" in line}
+        assert len(curve) == 4
+        assert logged.summary["val/psnr"] == {"max": max(curve.values()), "last": curve[max(curve)]}
+        assert max(curve.values()) == pytest.approx(records[0]["best"]["value"])
+    assert not list((tmp_path / "temporary").rglob("*wandb*"))
     assert FILE.read_text() == Path("whole/mysweep/experiment.yaml").read_text()
     assert main(["report", "mysweep"]) == 0

@@ -5,11 +5,14 @@ from __future__ import annotations
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
+from hydra_plugins.indexnet_plugins import file_source  # the module: Hydra takes every class here for a plugin
+
 
 class IndexnetSearchPath(SearchPathPlugin):
     """Adds ``conf/`` and the folder that holds ``experiments/`` as the group ``experiments``."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        file_source.install()
         from indexnet.core.paths import conf_dir, experiments_dir, own_dirs
 
         known = {str(each.path) for each in search_path.get_path()}  # --config-dir is there already

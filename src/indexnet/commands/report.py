@@ -67,8 +67,14 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _find_changes(config: Mapping[str, Any]) -> list[list[str]] | None:
+    from indexnet.core.readers import DamagedFileError
     from indexnet.run.config import find_changes  # only for runs of earlier versions: it composes their rows
+    from indexnet.run.schema import check_frozen
 
+    try:
+        check_frozen(config, "config.yaml")
+    except DamagedFileError:  # the report says that it cannot be told
+        return None
     return find_changes(config)
 
 

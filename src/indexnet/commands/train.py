@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from indexnet.core.errors import UserError
 from indexnet.core.paths import VARIABLE, conf_dir, holds_experiments
 from indexnet.run.processes import run_job_process
 from indexnet.run.schema import read_config
@@ -92,6 +93,8 @@ def train(arguments: Sequence[str]) -> int:
         jobs = prepare_jobs(configs, rerun=sweep_options(composed[0])["rerun"])
         codes = []
         for job, config in zip(jobs, configs, strict=True):
+            if job.damaged:
+                raise UserError(job.damaged)
             # on several devices, the other processes are started by repeating the command of the first
             alone = read_config(config).trainer.processes == 1
             codes.append(run_job(job.folder) if alone else run_job_process(job.folder))

@@ -47,7 +47,7 @@ def fits(value: Any, annotation: Any) -> bool:
     if annotation is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if annotation is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return isinstance(value, int | float) and not isinstance(value, bool) and _is_finite(value)
     if annotation in (str, Path):
         return isinstance(value, str)
     if (origin or annotation) in _LISTS:
@@ -57,6 +57,13 @@ def fits(value: Any, annotation: Any) -> bool:
             return len(value) == len(arguments) and all(map(fits, value, arguments))
         return not arguments or all(fits(each, arguments[0]) for each in value)
     return (origin or annotation) in (dict, Mapping) and isinstance(value, Mapping)
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond every float
+        return False
 
 
 def in_words(annotation: Any) -> str:

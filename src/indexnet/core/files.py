@@ -88,16 +88,6 @@ def write_json(path: str | Path, value: Any) -> None:
     atomic_write(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
-def read_json(path: str | Path) -> Any:
-    """Read JSON.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        json.JSONDecodeError: it is not JSON.
-    """
-    return json.loads(Path(path).read_text(encoding="utf-8"))
-
-
 def sha256_file(path: str | Path) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal."""
     with Path(path).open("rb") as file:

@@ -85,7 +85,7 @@ def changed_files(digests: Mapping[str, str], folders: Mapping[str, str]) -> lis
     """
     now: dict[str, Path | None] = {OWN: _folder(OWN)}
     for lay in set(folders.values()):
-        tops = [top for top, each in folders.items() if each == lay]
+        tops = [top for top, each in folders.items() if each == lay and top.isidentifier()]
         places = {_folder(top) for top in tops}
         place = places.pop() if len(places) == 1 else None
         now |= dict.fromkeys(tops, place or Path(lay))
@@ -93,6 +93,8 @@ def changed_files(digests: Mapping[str, str], folders: Mapping[str, str]) -> lis
     for name, before in digests.items():
         top = name.partition("/")[0].removesuffix(".py")
         folder = now.get(top)
+        if ".." in name.split("/"):  # no module: somebody has edited the record
+            continue
         if folder is not None and (folder / name).is_file():
             found += [name] if digest(folder / name) != before else []
         elif top == OWN:

@@ -8,15 +8,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from indexnet.core.annotations import fits
 from indexnet.core.errors import UserError
 from indexnet.core.escape import markdown
-from indexnet.core.files import read_json, write_json
+from indexnet.core.files import write_json
+from indexnet.core.readers import DamagedFileError, read_json, read_mapping
 from indexnet.report.markdown import table_of
 from indexnet.report.table import Table
 from indexnet.run.experiments.experiment import Column, known_metrics
@@ -84,11 +86,8 @@ def publish(table: Table, folder: Path, entity: str | None, project: str) -> dic
             if not wandb.login(prompt=False, verify=True):
                 raise UserError(f"--publish needs a W&B key, and `wandb login` asks for one{kept}")
             entity = entity or str(wandb.Api().default_entity)
-            before: dict[str, Any] = {}
-            with contextlib.suppress(OSError, ValueError):
-                before = read_json(folder / PUBLISHED)
             where = {"entity": entity, "project": project}
-            before = before if {key: before.get(key) for key in where} == where else {}
+            before = _published(folder / PUBLISHED, where)
             workspace = create_workspace(table, entity, project)
             workspace._internal_id, workspace._internal_name = before.get("workspace", ("", ""))
             workspace.save()
@@ -104,6 +103,21 @@ def publish(table: Table, folder: Path, entity: str | None, project: str) -> dic
         saved = {"workspace": [workspace._internal_id, workspace._internal_name], "report": report.id}
         write_json(folder / PUBLISHED, {**where, **saved})
         return {"workspace": str(workspace.url), "report": str(report.url)}
+
+
+def _published(file: Path, where: Mapping[str, str]) -> dict[str, Any]:
+    """Return what was saved at a place of the server; empty where nothing is.
+
+    Raises:
+        DamagedFileError: the file that says so is damaged.
+    """
+    try:
+        before = read_mapping(file, read_json)
+    except FileNotFoundError:
+        return {}
+    if not fits(before.get("workspace", ()), tuple[str, str] | tuple[()]) or not fits(before.get("report", ""), str):
+        raise DamagedFileError(f"{file} does not say what was published; move it away to publish anew.")
+    return before if {key: before.get(key) for key in where} == where else {}
 
 
 def _checked(made: Any) -> str:

@@ -108,6 +108,9 @@ def run_warnings(rows: Sequence[TableRow], columns: Sequence[Column]) -> Iterabl
         if len(groups) > 1:
             listed = "; ".join(f"{value}: {_some(labels)}" for value, labels in groups.items())
             yield f"The runs differ in their {what} ({listed}), so their numbers are not on equal terms."
+    for row, run in finished:
+        if run.record.curve_from is not None:
+            yield f"{row.label}, seed {run.seed}: its learning curve is not known before step {run.record.curve_from}."
     validated = [row.label for row, run in finished if run.record.split == VALIDATION]
     if validated:
         yield f"Measured on validation data instead of test data: {_some(validated)}."

@@ -17,7 +17,8 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from indexnet.core.errors import UserError
 from indexnet.core.files import atomic_write
 from indexnet.run.folder import RunFolder
-from indexnet.run.resume import write_checkpoint
+from indexnet.run.loggers.curve import CurveLogger
+from indexnet.run.resume import CURVE, write_checkpoint
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,13 @@ class Checkpoints(pl.Callback):
         trainer.save_checkpoint(self.folder.checkpoint())
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Save the loops as they were when the step ended: Lightning then goes on after that step's validation."""
+        """Save the learning curve, and the loops as they were when the step ended.
+
+        Lightning then goes on after that step's validation.
+        """
+        for logger in trainer.loggers:
+            if isinstance(logger, CurveLogger):
+                checkpoint[CURVE] = logger.text()
         if self._ended == trainer.global_step:  # else training has ended before its time, and does not go on
             checkpoint["loops"]["fit_loop"] = self._loops
 

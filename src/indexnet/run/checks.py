@@ -77,7 +77,7 @@ def check_places(key: str, value: Any, said: str) -> None:
         UserError: it is one of these.
     """
     inner = key.removeprefix("experiment.").partition(".")[0]
-    if key != inner and inner in EXPERIMENT_KEYS.difference(_EXPERIMENT_SET):
+    if key != inner and inner in EXPERIMENT_KEYS.keys() - set(_EXPERIMENT_SET):
         raise UserError(f"{said}: the file of an experiment says this; change it there, not on the command line.")
     if key == "experiment" and value is not None and not isinstance(value, dict):
         name = said.partition("=")[2]

@@ -83,7 +83,7 @@ def execute(
     parts = build_parts(config, record)
     task, steps, workers = parts.task, parts.steps, worker_count(settings.num_workers)
     progress = callbacks.Progress(folder.path / "progress.json", steps, training.batch_size, since)
-    resume, start, ended = find_checkpoint(folder, config_hash(config.content), settle=process_rank() == 0)
+    resume, start, ended, curve = find_checkpoint(folder, config_hash(config.content), settle=process_rank() == 0)
     if process_rank() == 0:
         note_code(record, config, start)
         record.write(folder.path)  # a killed run leaves it, too
@@ -94,7 +94,9 @@ def execute(
     chosen = create_callbacks(config.callbacks, parts.monitor, monitors(task))
     first = [callbacks.StepSeed(seed), SaveFirst(checkpoints)]
     watching = [*first, *chosen, progress, skipped, checkpoints]  # which saves the others' states
-    trainer = _trainer(folder, config, record, accelerator, parts, start, watching)
+    trainer = _trainer(folder, config, record, accelerator, parts, start, curve, watching)
+    if record.curve_from is not None:
+        record.write(folder.path)
     loggers.extend(trainer.loggers)
     for what, splits in (("test", parts.tests), ("validation", parts.validations)):
         if splits and trainer.world_size > (least := min(parts.counts(splits))):
@@ -243,6 +245,7 @@ def _trainer(
     accelerator: str,
     parts: Parts,
     start: int,
+    curve: str | None,
     watching: list[pl.Callback],
 ) -> pl.Trainer:
     settings, seconds, steps = config.trainer, config.budget.max_seconds, parts.steps
@@ -265,7 +268,9 @@ def _trainer(
         max_time=datetime.timedelta(seconds=seconds) if seconds else None,
         min_steps=min(steps, 5) if seconds else None,
         use_distributed_sampler=False,
-        logger=create_loggers(folder, config.logger, record, config.content, start),
+        logger=create_loggers(
+            folder, config.logger, record, config.content, start, curve, options["log_every_n_steps"]
+        ),
         callbacks=watching,
         val_check_interval=parts.monitor.every * settings.accumulate_grad_batches if parts.monitor else None,
         plugins=[AtomicCheckpointIO(folder)],

@@ -14,9 +14,10 @@ import yaml
 from indexnet.core.errors import UserError
 from indexnet.core.files import atomic_write, disk_full_as_sentence
 from indexnet.core.locks import HeldError, exclusive, held
+from indexnet.core.readers import DamagedFileError, read_mapping
 from indexnet.run.identity import config_hash, is_place
-from indexnet.run.record import Record, RecordError, Status
-from indexnet.run.schema import Rerun, TrainingConfig, flatten
+from indexnet.run.record import DamagedRunError, Record, Status
+from indexnet.run.schema import Rerun, TrainingConfig, check_frozen, flatten
 from indexnet.run.trainer_options import with_present_names, with_trainer
 
 EARLIER = "earlier"
@@ -24,6 +25,8 @@ EARLIER = "earlier"
 _MOVING = ".moving"  # what the name of such a folder ends with until all has come
 _AGAIN = ".again"  # a file in it, until the command has ended that had the run done again
 _STAYS = ("config.yaml", ".lock", EARLIER)
+_FILES = ("config.yaml", "record.json", "progress.json", "per_image.csv", "console.log", ".lock", "csv/metrics.csv")
+_FOLDERS = ("checkpoints", "csv", "pictures", "tensorboard", EARLIER)
 
 
 def run_path(config: Mapping[str, Any]) -> Path:
@@ -63,22 +66,49 @@ class RunFolder:
 
         Raises:
             UserError: the folder holds none.
+            DamagedRunError: what it holds is none.
         """
         file = self.path / "config.yaml"
         try:
-            config = yaml.safe_load(file.read_text(encoding="utf-8"))
+            config = dict(with_trainer(read_mapping(file), with_present_names))
+            check_frozen(config, f"{file}")
         except FileNotFoundError:
             raise UserError(f"{self.path} is no run folder: it has no config.yaml.") from None
-        except yaml.YAMLError as error:
-            raise UserError(f"{file} is not valid YAML: {str(error).splitlines()[0]}.") from error
-        assert isinstance(config, dict)
-        return dict(with_trainer(config, with_present_names))
+        except DamagedFileError as error:
+            raise DamagedRunError(f"{error} Restore it, or move its folder away to run again.") from error
+        return config
+
+    def check_places(self) -> None:
+        """Refuse a folder where a run keeps a file, and the other way round, and links that lead nowhere.
+
+        Raises:
+            DamagedRunError: there is one; the message names it.
+        """
+        for name in ("", *_FILES, *_FOLDERS):
+            path, is_file = self.path / name, name in _FILES
+            if os.path.lexists(path) and not (path.is_file() if is_file else path.is_dir()):
+                found = "a folder" if path.is_dir() else "a file" if path.is_file() else "a link that leads nowhere"
+                kept = "keeps a file" if is_file else "keeps a folder" if name else "has its folder"
+                raise DamagedRunError(f"{path} is {found}, and a run {kept} there; move it away.")
+
+    def check_config(self, config: Mapping[str, Any]) -> None:
+        """Refuse the configuration of another run than the folder's record is of.
+
+        Raises:
+            DamagedRunError: it is, or the record cannot be read.
+        """
+        record = self.record()
+        if record is not None and record.config_hash not in (None, config_hash(config)):
+            raise DamagedRunError(
+                f"{self.path / 'config.yaml'} is not what record.json beside it was made with; restore it, or move its "
+                "folder away to run again."
+            )
 
     def record(self) -> Record | None:
         """Read the record, or return None where there is none yet.
 
         Raises:
-            RecordError: it is damaged, or a newer version of this program wrote it.
+            DamagedRunError: it is damaged, or a newer version of this program wrote it.
         """
         return Record.read(self.path)
 
@@ -86,7 +116,7 @@ class RunFolder:
         """Return how far the run is; ``running`` also where it was killed, see :meth:`locked`.
 
         Raises:
-            RecordError: its record cannot be read.
+            DamagedRunError: its record cannot be read.
         """
         record = self.record()
         return "new" if record is None else record.status
@@ -111,7 +141,7 @@ class RunFolder:
                 and did not come to its end, see :meth:`set_aside`.
 
         Raises:
-            RecordError: its record cannot be read.
+            DamagedRunError: its record cannot be read.
         """
         if rerun is False:
             return False
@@ -135,7 +165,7 @@ class RunFolder:
         """
         self.settle()
         earlier = self.path / EARLIER
-        number = max((int(path.name) for path in earlier.glob("*") if path.name.isdigit()), default=0) + 1
+        number = max((int(path.name) for path in earlier.glob("*") if path.name.isdecimal()), default=0) + 1
         moving = earlier / f"{number}{_MOVING}"
         try:
             with disk_full_as_sentence(moving):
@@ -202,12 +232,15 @@ def prepare(config: Mapping[str, Any]) -> RunFolder:
 
     Raises:
         UserError: the folder exists with another configuration, or with a run on other files.
+        DamagedRunError: what it holds is damaged; other runs can go on.
     """
     folder = RunFolder(run_path(config))
     file = folder.path / "config.yaml"
+    folder.check_places()
     if file.is_file():
         there = folder.config()
         if config_hash(there) != config_hash(config):
+            folder.check_config(there)
             raise UserError(
                 f"{folder.path} holds a run with another configuration ({difference(there, config)}); "
                 "give paths.runs=ANOTHER_FOLDER, or move or delete that folder."
@@ -219,11 +252,12 @@ def prepare(config: Mapping[str, Any]) -> RunFolder:
             _check_files(folder, there, config)
             if there == config or folder.status() == "done":
                 return folder
-        except RecordError:
+        except DamagedRunError:
             return folder
         with contextlib.suppress(HeldError), folder.lock():  # loggers, workers and places may change from try to try
             atomic_write(file, yaml.safe_dump(dict(config), sort_keys=False))
         return folder
+    folder.check_config(config)
     try:
         atomic_write(file, yaml.safe_dump(dict(config), sort_keys=False))
     except OSError as error:

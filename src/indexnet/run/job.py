@@ -37,7 +37,9 @@ def run_job(path: Path) -> int:
     from indexnet.run.schema import read_config
 
     folder = RunFolder(path.resolve())
-    config = read_config(folder.config(), f"{folder.path / 'config.yaml'}")
+    folder.check_places()
+    content = folder.config()
+    config = read_config(content, f"{folder.path / 'config.yaml'}")
     if config.trainer.accelerator == "cpu":  # before torch is imported: DDP warns of the strategy of fit._trainer
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from indexnet.run.loader import process_rank
@@ -46,12 +48,37 @@ def run_job(path: Path) -> int:
         return _run_further_process(folder, config)
     with folder.lock():
         folder.settle()
+        folder.check_config(content)
         if folder.status() in ("done", "diverged"):
             return _finished(folder, before=True)
+        _check_options(folder, config)
         code = _run_first_process(folder, config)
     if code == 0:
         _finished(folder)
     return code
+
+
+def _check_options(folder: RunFolder, config: Config) -> None:
+    """Refuse options that freezing would have refused, in a configuration that no record vouches for.
+
+    Raises:
+        DamagedRunError: there is one.
+    """
+    from indexnet.core.registry import load_plugins
+    from indexnet.run.checks import check_open, check_schedule
+    from indexnet.run.record import DamagedRunError
+
+    if folder.record() is not None:
+        return
+    try:
+        load_plugins(config.plugins)
+    except UserError:  # said, and recorded, where they are needed
+        return
+    try:
+        check_open(config.content)
+        check_schedule(config.schedule, config.content["training"])
+    except UserError as error:
+        raise DamagedRunError(f"{folder.path / 'config.yaml'}: {error}") from error
 
 
 def first_record(config: Config) -> Record:

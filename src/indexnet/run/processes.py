@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from indexnet.core.errors import UserError
-from indexnet.core.files import DiskFullError, read_json, write_json
+from indexnet.core.files import DiskFullError, write_json
 from indexnet.core.machine import cores, die_with_parent
+from indexnet.core.readers import read_json
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -352,7 +353,7 @@ class Ranks:
     def _ended(self) -> Cause | None:
         """Return how the process that was lost first ended; those that were interrupted by its end say nothing."""
         for file in sorted(self.folder.glob(_error_file(self.folder, "*").name)) if self.first else ():
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
                 found = read_json(file)
                 return Cause(found["text"], found["kind"])
         if (cause := self._signalled()) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import datetime
 import functools
@@ -14,12 +15,13 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, TypeGuard, get_args
+from typing import Any, Literal, Self, TypeGuard, get_args, get_origin
 
 from indexnet.core.annotations import fits
 from indexnet.core.errors import UserError
 from indexnet.core.escape import csv_cell
-from indexnet.core.files import atomic_write, read_json, sha256_file, write_json
+from indexnet.core.files import atomic_write, sha256_file, write_json
+from indexnet.core.readers import DamagedFileError, read_json
 from indexnet.core.sources import changed_files
 
 SCHEMA = 1
@@ -33,8 +35,8 @@ _LISTED = 3  # files that a sentence names
 _PACKAGES = ("indexnet", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "hydra-core", "numpy")
 
 
-class RecordError(UserError):
-    """A record that is there and cannot be read: damaged, or of a newer version. It concerns its own run alone."""
+class DamagedRunError(UserError):
+    """What is in the folder of a run cannot be used: damaged, or of a newer version. It concerns that run alone."""
 
 
 @dataclass
@@ -98,6 +100,7 @@ class Record:
         train_peak_memory_mb: the peak before its test.
         device: what it ran on.
         wall_time_s: of all tries.
+        curve_from: the step before which the learning curve is not known; None where it is from its beginning.
     """
 
     schema: int = SCHEMA
@@ -144,34 +147,34 @@ class Record:
     device: str | None = None
     finished: str | None = None
     wall_time_s: float | None = None
+    curve_from: int | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:
         """Read ``record.json`` of a run folder; None where there is none yet.
 
-        Of a field that somebody has edited into something else, the value is dropped; what is no field is left out.
+        Of a field that somebody has edited into something else, the value is dropped, of a mapping each entry; what is
+        no field is left out.
 
         Raises:
-            RecordError: it is damaged, or a newer version of this program wrote it.
+            DamagedRunError: it is damaged, or a newer version of this program wrote it.
         """
         file = folder / "record.json"
         try:
             content = read_json(file)
         except FileNotFoundError:
             return None
-        except OSError as error:
-            raise RecordError(f"{file} cannot be read ({error.strerror}); check its permissions.") from error
-        except ValueError as error:  # JSON that is none, bytes that are no text
-            raise RecordError(f"{file} is not JSON ({error}); delete it to run again.") from error
+        except DamagedFileError as error:
+            raise DamagedRunError(f"{error} Restore it, or move it away to run again.") from error
         schema = content.get("schema", SCHEMA) if isinstance(content, dict) else None
         if type(schema) is not int:
-            raise RecordError(f"{file} is no record of a run; delete it to run again.")
+            raise DamagedRunError(f"{file} is no record of a run; move it away to run again.")
         if schema > SCHEMA:
-            raise RecordError(
+            raise DamagedRunError(
                 f"{file} has schema {schema}, and this version of indexnet knows {SCHEMA}: update indexnet."
             )
         if content.get("status") not in get_args(Status):
-            raise RecordError(f"{file} has no known status; delete it to run again.")
+            raise DamagedRunError(f"{file} has no known status; move it away to run again.")
         found: Self = _build(cls, content)
         return found
 
@@ -199,8 +202,9 @@ class Record:
         changed = changed_files(self.code, folders)
         if self.initial:  # the weights that it started from; gone, they are not needed any more
             path = Path(self.initial.get("path", ""))
-            if path.is_file() and sha256_file(path) != self.initial.get("sha256"):
-                changed = [*changed, str(path)]
+            with contextlib.suppress(PermissionError):
+                if path.is_file() and sha256_file(path) != self.initial.get("sha256"):
+                    changed = [*changed, str(path)]
         return list(dict.fromkeys((*changed, *self.code_before)))
 
     def code_remark(self) -> str:
@@ -238,7 +242,7 @@ def _listed(names: Sequence[str]) -> str:
 
 def is_number(value: object) -> TypeGuard[float]:
     """Whether a value is a finite number (and not a truth value)."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return fits(value, float)
 
 
 _hints = functools.cache(typing.get_type_hints)
@@ -252,9 +256,16 @@ def _build(cls: Any, content: Mapping[str, Any]) -> Any:
         kind = next((each for each in (hint, *get_args(hint)) if is_dataclass(each)), None)
         if kind is not None and isinstance(value, dict):
             found[name] = _build(kind, value)
+        elif isinstance(value, dict) and (mapping := _mapping(hint)) is not None:
+            found[name] = {key: each for key, each in value.items() if fits(each, get_args(mapping)[1])}
         elif fits(value, hint):
             found[name] = value
     return cls(**found)
+
+
+def _mapping(hint: Any) -> Any:
+    """Return the ``dict[...]`` of a hint, None where it has none."""
+    return next((each for each in (hint, *get_args(hint)) if get_origin(each) is dict), None)
 
 
 def read_progress(folder: Path) -> dict[str, float]:
@@ -266,7 +277,7 @@ def read_progress(folder: Path) -> dict[str, float]:
     """
     try:
         content = read_json(folder / "progress.json")
-    except (OSError, ValueError):
+    except (FileNotFoundError, DamagedFileError):
         return {}
     return {key: value for key, value in content.items() if is_number(value)} if isinstance(content, dict) else {}
 

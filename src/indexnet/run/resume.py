@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from indexnet.core.console import tell
 from indexnet.core.errors import UserError
-from indexnet.core.files import atomic_write, read_json, write_json
+from indexnet.core.files import atomic_write, write_json
+from indexnet.core.readers import DamagedFileError, read_json, read_mapping
 from indexnet.core.registry import listed_plugins
 from indexnet.core.sources import OWN, Sources, read_sources
 from indexnet.run.folder import RunFolder, difference
@@ -21,7 +22,9 @@ from indexnet.run.record import Record
 from indexnet.run.schema import Config
 
 BROKEN = ".broken"
-"""What is added to the name of a damaged checkpoint."""
+"""What is added to the name of a damaged file that is kept."""
+CURVE = "curve"
+"""Where a checkpoint has what was logged up to its step, see :mod:`indexnet.run.loggers.curve`."""
 
 
 class Found(NamedTuple):
@@ -31,11 +34,13 @@ class Found(NamedTuple):
         path: of the checkpoint; None: at the beginning.
         step: optimizer steps that are done.
         ended: whether training has ended early (early stopping), so that only the test is left.
+        curve: what was logged up to there, as ``csv/metrics.csv`` has it; None where the checkpoint does not say.
     """
 
     path: Path | None = None
     step: int = 0
     ended: bool = False
+    curve: str | None = None
 
 
 def find_checkpoint(folder: RunFolder, digest: str, *, settle: bool) -> Found:
@@ -61,7 +66,9 @@ def find_checkpoint(folder: RunFolder, digest: str, *, settle: bool) -> Found:
         if checkpoint is not None:
             _check_owner(path, checkpoint["indexnet"]["config"], folder, digest)
             state = checkpoint.get("callbacks", {}).get("Checkpoints", {})
-            found = Found(path, int(checkpoint["global_step"]), bool(state.get("stopped")))
+            curve = checkpoint.get(CURVE)
+            ended = bool(state.get("stopped"))
+            found = Found(path, int(checkpoint["global_step"]), ended, curve if isinstance(curve, str) else None)
             break
         if path.exists():
             damaged.append(path)
@@ -77,10 +84,11 @@ def resumed_step(folder: RunFolder) -> int:
     checkpoint, the checkpoints themselves are read, which takes torch.
     """
     last = folder.checkpoint()
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        noted = read_json(_step_file(last))
-        if noted["bytes"] == last.stat().st_size:
-            return int(noted["step"])
+    with contextlib.suppress(OSError, DamagedFileError):
+        noted = read_mapping(_step_file(last), read_json)
+        step = noted.get("step")
+        if noted.get("bytes") == last.stat().st_size and isinstance(step, int):
+            return step
     for path in (last, folder.previous_checkpoint()):
         with contextlib.suppress(UserError):
             if path.is_file() and (checkpoint := read_checkpoint(path)) is not None:

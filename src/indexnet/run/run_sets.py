@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import csv
+import functools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from indexnet.core.console import warn
 from indexnet.core.errors import UserError
 from indexnet.core.escape import csv_text
-from indexnet.core.files import read_json
+from indexnet.core.readers import DamagedFileError, read_csv, read_json, read_mapping
 from indexnet.core.registry import did_you_mean
-from indexnet.run.record import Record, RecordError, is_number, read_progress
+from indexnet.run.record import DamagedRunError, Record, is_number, read_progress
 
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 _SEED = re.compile(r"seed=(-?\d+)")
@@ -150,7 +149,7 @@ def read_run(folder: Path) -> Run:
     row, seed = folder.parent.name, seed_of(folder) or 0
     try:
         record = Record.read(folder)
-    except RecordError as error:
+    except DamagedRunError as error:
         return Run(folder, row, seed, "unreadable", " ".join(str(error).split()))
     if record is None:
         return Run(folder, row, seed, "new", _progress(folder) or "not started, or stopped before its first record")
@@ -165,12 +164,32 @@ def read_run(folder: Path) -> Run:
 
 
 def read_config(run: Run) -> Mapping[str, Any] | None:
-    """Read the run's frozen configuration; None where there is none, or ``config.yaml`` is not one."""
+    """Read the run's frozen configuration; None where there is none, or ``config.yaml`` is not one, which is said."""
+
+    def read(file: Path) -> dict[str, Any]:
+        config = read_mapping(file)
+        if not isinstance(config.get("training"), Mapping):
+            raise DamagedFileError(f"{file} is no configuration of a run.")
+        return config
+
+    found: dict[str, Any] | None = _read(run.path / "config.yaml", read, None)
+    return found
+
+
+def _read(file: Path, read: Callable[[Path], Any], empty: Any) -> Any:
+    """Return what a file beside a record holds; ``empty`` where there is none, or it is damaged, which is said."""
     try:
-        config = yaml.safe_load((run.path / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return None
-    return config if isinstance(config, Mapping) and isinstance(config.get("training"), Mapping) else None
+        return read(file)
+    except FileNotFoundError:
+        return empty
+    except DamagedFileError as error:
+        _warn_once(f"indexnet: {error} It is left out.")
+        return empty
+
+
+@functools.cache  # a curve is read for each of its columns
+def _warn_once(text: str) -> None:
+    warn(text)
 
 
 def _progress(folder: Path) -> str:
@@ -178,15 +197,6 @@ def _progress(folder: Path) -> str:
         case {"step": step, "steps": steps}:
             return f"running or interrupted at step {int(step)} of {int(steps)}"
     return ""
-
-
-def _table(path: Path) -> Iterator[dict[str, str]]:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            for line in csv.DictReader(file):
-                yield {key: value for key, value in line.items() if key is not None and isinstance(value, str)}
-    except (OSError, UnicodeDecodeError, csv.Error):
-        return
 
 
 def _number(text: str) -> float | None:
@@ -205,7 +215,7 @@ def read_per_image(run: Run) -> dict[str, dict[str, float]]:
     """
     scores: dict[str, dict[str, float]] = {}
     seen: dict[str, int] = {}
-    for line in _table(run.path / "per_image.csv"):
+    for line in _read(run.path / "per_image.csv", read_csv, ()):
         name = csv_text(line.pop("name", ""))
         seen[name] = seen.get(name, 0) + 1
         key = name if seen[name] == 1 else f"{name}#{seen[name]}"
@@ -219,7 +229,7 @@ def read_per_image(run: Run) -> dict[str, dict[str, float]]:
 def read_curve(run: Run, column: str = "train/loss") -> list[tuple[int, float]]:
     """Read one column of ``csv/metrics.csv`` as (step, value), by step; the last value of a step that occurs twice."""
     points: dict[int, float] = {}
-    for line in _table(run.path / "csv" / "metrics.csv"):
+    for line in _read(run.path / "csv" / "metrics.csv", read_csv, ()):
         step, value = _number(line.get("step", "")), _number(line.get(column, ""))
         if step is not None and value is not None:
             points[int(step)] = value
@@ -229,10 +239,7 @@ def read_curve(run: Run, column: str = "train/loss") -> list[tuple[int, float]]:
 def read_pictures(run: Run) -> list[Picture]:
     """Read ``pictures/pictures.json``; entries whose file is missing or outside the folder are left out."""
     folder = run.path / "pictures"
-    try:
-        entries = read_json(folder / "pictures.json")
-    except (OSError, ValueError):
-        return []
+    entries = _read(folder / "pictures.json", read_json, [])
     pictures = []
     for entry in entries if isinstance(entries, list) else []:
         if not isinstance(entry, Mapping) or not isinstance(entry.get("file"), str):

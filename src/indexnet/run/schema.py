@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 from indexnet.core.annotations import Rule, fits, in_words
 from indexnet.core.errors import UserError, shown
+from indexnet.core.readers import DamagedFileError
 from indexnet.core.registry import did_you_mean, nearest
 from indexnet.run.trainer_options import Devices, Precision, device_count, refusal, with_present_names, with_trainer
 
@@ -191,6 +192,9 @@ class SweepConfig:
     rerun: Rerun = False
 
 
+PRINTED = ("training.batch_size", "optimizer.lr")
+"""Settings of which a row of a table keeps, as ``protocol``, what its files print."""
+
 SETTLED = ("protocol", "changes", "uncut", "budget.max_seconds")
 """Keys that nobody sets: freezing adds the first three, a run of ``indexnet plan`` the last."""
 
@@ -201,6 +205,9 @@ GROUPS: dict[str, Any] = {key: hint for key, hint in _TYPES.items() if dataclass
 """The fixed groups and what they hold."""
 OPEN_GROUPS: tuple[str, ...] = tuple(key for key, hint in _TYPES.items() if hint == Options and key not in SETTLED)
 """The groups whose keys are what their constructors take."""
+
+_NAMED = ("task", "network", "resampling", "data", "optimizer", "schedule")
+"""Groups that always choose something by name."""
 
 OPEN_TYPES: dict[str, Any] = {
     "network.in_channels": Literal["auto"] | Positive,
@@ -237,6 +244,50 @@ def read_config(content: Mapping[str, Any], source: str = "the configuration") -
     for key, kind in GROUPS.items():
         found[key] = kind(**{name: value for name, value in content[key].items() if name in _types_of(key)})
     return Config(**found, content=given)
+
+
+def check_frozen(content: Mapping[str, Any], source: str) -> None:
+    """Check that a file holds a frozen configuration: every group, and of the keys that it has, values of their types.
+
+    Raises:
+        DamagedFileError: it does not; the message names the file and the key.
+    """
+
+    def check(key: str, value: Any, hint: Any) -> None:
+        if not fits(value, hint) and not (key in SETTLED and value is None):
+            raise DamagedFileError(f"{source}: {key}={shown(value)} must be {in_words(hint)}.")
+
+    for key in _required(Config):
+        if key not in content:
+            raise DamagedFileError(f"{source} lacks {key}.")
+    for key, value in content.items():
+        if key not in _TYPES:
+            continue
+        check(key, value, Options if key in GROUPS else _TYPES[key])
+        if not _is_plain(value):
+            raise DamagedFileError(f"{source}: {key} must hold texts, numbers, truth values, null, lists and mappings.")
+        for name, hint in _types_of(key).items() if key in GROUPS else ():
+            if name in value:
+                check(f"{key}.{name}", value[name], hint)
+    for group in _NAMED:
+        check(f"{group}.name", content[group].get("name"), str)
+    for dotted, hint in OPEN_TYPES.items():
+        group, _, key = dotted.partition(".")
+        if key in content[group]:
+            check(dotted, content[group][key], hint)
+    for key, value in (content.get("protocol") or {}).items():
+        if key not in PRINTED or not fits(value, float):
+            raise DamagedFileError(f"{source}: protocol.{key}={shown(value)} is no printed number.")
+    if not isinstance(devices := content["trainer"].get("devices", 1), int | list) or devices == -1:
+        raise DamagedFileError(f"{source}: trainer.devices={shown(devices)} must be a number or a list of GPUs.")
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _is_plain(each) for key, each in value.items())
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int | float)
 
 
 @functools.cache

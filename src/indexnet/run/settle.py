@@ -26,11 +26,10 @@ from indexnet.run.checks import (
 from indexnet.run.experiments.experiment import EXPERIMENT_KEYS
 from indexnet.run.folder import RunFolder, run_path
 from indexnet.run.identity import config_hash, is_place, without_new_defaults
-from indexnet.run.schema import OPEN_GROUPS, SETTLED, ExperimentConfig, check_fixed, flatten, read_config
+from indexnet.run.schema import OPEN_GROUPS, PRINTED, SETTLED, ExperimentConfig, check_fixed, flatten, read_config
 from indexnet.run.trainer_options import settle_trainer, with_present_names
 from indexnet.run.weights import check_weights
 
-_PRINTED = ("training.batch_size", "optimizer.lr")
 _GROUPS = ("task", "network", "encoder", "resampling", "data", "optimizer", "schedule", "training", "budget", "debug")
 """Config groups that make a protocol; the others say where a run computes and where its results go."""
 
@@ -289,7 +288,7 @@ def _settle_data(config: dict[str, Any]) -> None:
 def printed_settings(config: Mapping[str, Any]) -> dict[str, float]:
     """Return the global batch and the learning rate of a configuration that is as its files say, by key."""
     found = _settings(config)
-    return {key: found[key] for key in _PRINTED if isinstance(found.get(key), int | float)}
+    return {key: found[key] for key in PRINTED if isinstance(found.get(key), int | float)}
 
 
 def differences(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> list[list[str]]:

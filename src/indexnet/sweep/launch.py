@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from indexnet.core.console import tell
+from indexnet.core.annotations import fits
+from indexnet.core.console import tell, warn
 from indexnet.core.errors import UserError
-from indexnet.core.files import read_json, write_json
+from indexnet.core.files import write_json
 from indexnet.core.locks import exclusive
+from indexnet.core.readers import DamagedFileError, read_json, read_mapping
 from indexnet.run.folder import EARLIER, RunFolder, prepare, run_path, sweep_path
-from indexnet.run.record import RecordError
+from indexnet.run.record import DamagedRunError
+from indexnet.run.resume import BROKEN
 from indexnet.run.schema import Rerun, read_config
 from indexnet.sweep.pool import Job, Outcome, launch, needs_process
 
@@ -31,7 +35,7 @@ def prepare_jobs(
     rerun: Rerun = False,
     before_new: Callable[[], object] = lambda: None,
 ) -> list[Job]:
-    """Create the folders of frozen configurations, all or none.
+    """Create the folders of frozen configurations, all or none; one that is damaged is left, and its job says so.
 
     Args:
         configs: one for each job.
@@ -52,18 +56,22 @@ def prepare_jobs(
                 "what tells the two apart is no part of the folder's name; sweep over one less."
             )
     new = [not (path / "config.yaml").is_file() for path in paths]
+    damaged: dict[Path, str] = {}
     for wanted in (False, True):  # those that exist are compared before any is created
         if wanted:
             before_new()
-        for config, is_new in zip(configs, new, strict=True):
+        for config, path, is_new in zip(configs, paths, new, strict=True):
             if is_new is wanted:
-                prepare(config)
-    _set_aside(configs, rerun)
+                try:
+                    prepare(config)
+                except DamagedRunError as error:
+                    damaged[path] = str(error)
+    _set_aside([config for config, path in zip(configs, paths, strict=True) if path not in damaged], rerun)
     jobs = []
     for index, (typed, path) in enumerate(zip(map(read_config, configs), paths, strict=True)):
         title = titles[index] if titles else typed.experiment.row or path.name
         devices, cpu = typed.trainer.local_devices, typed.trainer.accelerator == "cpu"
-        jobs.append(Job(path.resolve(), title, typed.seed, devices, cpu))
+        jobs.append(Job(path.resolve(), title, typed.seed, devices, cpu, damaged.get(path, "")))
     return jobs
 
 
@@ -73,7 +81,7 @@ def _set_aside(configs: Sequence[Mapping[str, Any]], rerun: Rerun) -> None:
     count = kept = 0
     for config in configs:
         folder = RunFolder(run_path(config))
-        with contextlib.suppress(RecordError):  # said where it is run
+        with contextlib.suppress(DamagedRunError):  # said where it is run
             if folder.runs_again(rerun):
                 with folder.lock():
                     if folder.runs_again(rerun):
@@ -93,7 +101,7 @@ def _set_aside(configs: Sequence[Mapping[str, Any]], rerun: Rerun) -> None:
 def end_rerun(jobs: Sequence[Job]) -> None:
     """Note that a command has come to its end, where it has: then ``rerun=true`` would do the runs once more."""
     folders = [RunFolder(job.folder) for job in jobs]
-    with contextlib.suppress(RecordError):
+    with contextlib.suppress(DamagedRunError):
         if all(folder.status() in ("done", "diverged", "failed") for folder in folders):
             for folder in folders:
                 folder.end_rerun()
@@ -208,6 +216,9 @@ def note_request(configs: Sequence[Mapping[str, Any]], arguments: Sequence[str])
         runs.setdefault(sweep_path(config), []).append(f"{path.parent.name}/{path.name}")
     kept = [text for text in arguments if not text.startswith(("retry_failed=", "rerun="))]
     for folder, names in runs.items():
+        if complaint := _read_requests(folder)[1]:
+            os.replace(folder / _REQUESTS, folder / f"{_REQUESTS}{BROKEN}")
+            warn(f"indexnet: {complaint} It is kept as {_REQUESTS}{BROKEN}.")
         request = {"arguments": kept, "directory": str(Path.cwd()), "runs": names}
         before = read_requests(folder)
         after = [*(each for each in before if each != request), request][-_KEPT:]
@@ -220,20 +231,31 @@ def read_requests(folder: Path) -> list[dict[str, Any]]:
 
     Returns:
         ``arguments`` (of ``indexnet train``), ``directory`` (where it was given) and ``runs`` (``ROW/seed=N``) of each
-        command; empty where nothing readable is there.
+        command; empty where nothing is there, or where it is damaged, which is said.
     """
+    found, complaint = _read_requests(folder)
+    if complaint:
+        warn(f"indexnet: {complaint} So it is not known which commands asked for these runs.")
+    return found
+
+
+def _read_requests(folder: Path) -> tuple[list[dict[str, Any]], str]:
+    """Return what :func:`note_request` kept, and what is wrong with the file."""
+    file = folder / _REQUESTS
     try:
-        found = read_json(folder / _REQUESTS)["requests"]
-        return [
-            {
-                "arguments": [str(text) for text in each["arguments"]],
-                "directory": str(each["directory"]),
-                "runs": [str(name) for name in each["runs"]],
-            }
-            for each in found
-        ]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+        found: Any = read_mapping(file, read_json).get("requests")
+    except FileNotFoundError:
+        return [], ""
+    except DamagedFileError as error:
+        return [], str(error)
+    if not fits(found, list[dict[str, Any]]) or not all(_is_request(each) for each in found):
+        return [], f"{file} does not hold requests."
+    return found, ""
+
+
+def _is_request(entry: Mapping[str, Any]) -> bool:
+    texts = fits(entry.get("arguments"), list[str]) and fits(entry.get("runs"), list[str])
+    return texts and isinstance(entry.get("directory"), str)
 
 
 def exit_code(outcomes: Sequence[Outcome]) -> int:

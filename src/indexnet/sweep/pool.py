@@ -29,7 +29,7 @@ from indexnet.run.processes import (
     terminate_as_interrupt,
     visible_gpus,
 )
-from indexnet.run.record import Record, RecordError, read_progress
+from indexnet.run.record import DamagedRunError, Record, read_progress
 from indexnet.run.schema import Rerun
 
 _POLL = 0.05
@@ -49,6 +49,7 @@ class Job:
         seed: its seed.
         devices: processes that it starts.
         cpu: whether it is told to stay on the CPU.
+        damaged: why its folder cannot be used; "" where it can.
     """
 
     folder: Path
@@ -56,6 +57,7 @@ class Job:
     seed: int
     devices: int = 1
     cpu: bool = False
+    damaged: str = ""
 
     @property
     def console(self) -> Path:
@@ -220,9 +222,11 @@ def left_to_run(jobs: Sequence[Job], retry_failed: bool, ended: Callable[[Outcom
 
 def outcome_before(job: Job, retry_failed: bool) -> Outcome | None:
     """Return the outcome of a job that needs no process, None for one that does."""
+    if job.damaged:
+        return Outcome(job, "failed", reason=job.damaged)
     try:
         record = RunFolder(job.folder).record()
-    except RecordError as error:  # not ours to overwrite; the others can run
+    except DamagedRunError as error:  # not ours to overwrite; the others can run
         return Outcome(job, "failed", reason=str(error))
     if record is None:
         return None
@@ -241,7 +245,7 @@ def outcome_before(job: Job, retry_failed: bool) -> Outcome | None:
 
 def needs_process(job: Job, retry_failed: bool, rerun: Rerun) -> bool:
     """Whether a job that is about to be prepared will need a process."""
-    with contextlib.suppress(RecordError):
+    with contextlib.suppress(DamagedRunError):
         if RunFolder(job.folder).runs_again(rerun):
             return True
     return outcome_before(job, retry_failed) is None
@@ -281,7 +285,7 @@ def _outcome(running: Running) -> Outcome:
     seconds = time.monotonic() - running.started
     try:
         record = RunFolder(job.folder).record() or Record()
-    except RecordError as error:
+    except DamagedRunError as error:
         return Outcome(job, "failed", seconds, str(error))
     if code == 0 and record.status == "done":
         return Outcome(job, "done", seconds)

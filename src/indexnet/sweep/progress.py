@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from indexnet.core.console import output_console, say, tell
 from indexnet.core.errors import UserError
 from indexnet.run.folder import RunFolder
-from indexnet.run.record import Record, RecordError
+from indexnet.run.record import DamagedRunError, Record
 from indexnet.run.resume import resumed_step
 from indexnet.run.schema import BudgetConfig, TrainingConfig, read_config
 from indexnet.sweep.pool import Outcome, Running, View
@@ -94,7 +94,7 @@ def metrics_line(folder: Path) -> str:
     """Return a finished run's metrics in one line; empty where there is no record."""
     try:
         return (RunFolder(folder).record() or Record()).metrics_line()
-    except RecordError:
+    except DamagedRunError:
         return ""
 
 

@@ -26,9 +26,11 @@ from submitit import SlurmJob
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.helpers import Checkpointable
 
-from indexnet.core.console import tell
+from indexnet.core.annotations import fits
+from indexnet.core.console import tell, warn
 from indexnet.core.errors import UserError
-from indexnet.core.files import read_json, write_json
+from indexnet.core.files import write_json
+from indexnet.core.readers import DamagedFileError, read_json, read_mapping
 from indexnet.run.folder import RunFolder
 from indexnet.run.processes import terminate_as_interrupt
 from indexnet.sweep.launch import run_sweep
@@ -251,13 +253,22 @@ def _still_queued(jobs: Sequence[Job], queue: _Queue) -> dict[Path, Any]:
     """Return the jobs that an earlier command submitted and SLURM still has."""
     found: dict[Path, Any] = {}
     for job in jobs:
+        file = job.folder / _SUBMITTED
         try:
-            noted = read_json(job.folder / _SUBMITTED)
-            if (number := queue.find(**{key: noted.get(key) for key in ("job", "name", "element")})) is not None:
-                found[job.folder] = SlurmJob(noted["folder"], number)
-        except (OSError, ValueError, KeyError, TypeError):
+            noted = read_mapping(file, read_json)
+            if not all(fits(noted.get(key), hint) for key, hint in _NOTED.items()):
+                raise DamagedFileError(f"{file} is no note of a submission.")
+        except FileNotFoundError:
             continue
+        except DamagedFileError as error:  # its lock keeps two from being at work
+            warn(f"indexnet: {error} Whether this run is in the queue already is not known; it is submitted.")
+            continue
+        if (number := queue.find(**{key: noted.get(key) for key in ("job", "name", "element")})) is not None:
+            found[job.folder] = SlurmJob(noted["folder"], number)
     return found
+
+
+_NOTED: dict[str, Any] = {"folder": str, "job": str | None, "name": str | None, "element": int | None}
 
 
 class _Queue:

@@ -6,12 +6,12 @@ import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-import yaml
-
+from indexnet.core.annotations import Rule
 from indexnet.core.errors import UserError
 from indexnet.core.metric_facts import FACTS, MetricInfo
+from indexnet.core.readers import DamagedFileError, parse_yaml
 from indexnet.core.registry import load_plugins, registered, unknown_name
 
 FAMILIES = {
@@ -25,13 +25,58 @@ FAMILIES = {
 
 _PLAIN = re.compile(r"[\w.+/-]+")
 
-EXPERIMENT_KEYS = frozenset(
-    (
-        *("name", "title", "source", "printed", "printed_data", "baseline", "columns", "seeds", "exceptions", "notes"),
-        *("ranks", "rows", "overrides", "cost_input", "cost_overrides", "n_jobs", "repeat"),
-    )
-)
-"""What an experiment file may say of its table, under ``experiment``."""
+Text = Annotated[str, Rule("a text", lambda value: value.strip() != "")]
+Cell = str | float | bool
+_Seed = Annotated[int, Rule("an integer of at least 0", lambda value: value >= 0)]
+_Size = Annotated[
+    Sequence[int],
+    Rule("[channels, height, width]", lambda value: len(value) == 3 and all(side > 0 for side in value)),
+]
+
+EXPERIMENT_KEYS: dict[str, Any] = {
+    "name": Text,
+    "title": Text,
+    "source": Text,
+    "printed": Text | None,
+    "printed_data": Text | Sequence[Text] | None,
+    "baseline": Cell | None,
+    "columns": Any,
+    "seeds": Annotated[Sequence[_Seed], Rule("a list of integers of at least 0", lambda value: len(value) > 0)],
+    "exceptions": Mapping[str, Any] | None,
+    "notes": str | None,
+    "ranks": bool,
+    "rows": Any,
+    "overrides": Any,
+    "cost_input": _Size | None,
+    "cost_overrides": Any,
+    "n_jobs": Annotated[int, Rule("an integer of at least 1", lambda value: value >= 1)],
+    "repeat": Any,
+}
+"""What an experiment file may say of its table, under ``experiment``; :class:`Any` is looked into apart."""
+
+ROW_KEYS: dict[str, Any] = {
+    "name": Text,
+    "label": Cell,
+    "overrides": Sequence[str] | None,
+    "grid": Mapping[str, Any] | None,
+    "printed": Mapping[str, Any] | None,
+    "pending": str | bool | None,
+}
+COLUMN_KEYS: dict[str, Any] = {
+    "metric": str,
+    "split": str,
+    "printed": str,
+    "title": Cell,
+    "higher_is_better": bool,
+    "digits": Annotated[int, Rule("an integer from 0 to 12", lambda value: 0 <= value <= 12)],
+    "pending": str | bool | None,
+}
+REPEAT_KEYS: dict[str, Any] = {
+    "key": Text,
+    "values": Annotated[Sequence[Any], Rule("a list of values", lambda value: len(value) > 0)],
+    "name": Text,
+    "label": Text,
+}
 
 COST_CELLS = ("params", "gflops")
 """CSV columns of printed costs."""
@@ -208,10 +253,18 @@ def hydra_value(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key}:{hydra_value(item)}" for key, item in value.items()) + "}"
     text = str(value)
-    if _PLAIN.fullmatch(text) and not isinstance(yaml.safe_load(text), int | float | bool | type(None)):
+    if _PLAIN.fullmatch(text) and not isinstance(plain_value(text), int | float | bool | type(None)):
         return text
     escaped = re.sub(r"(\\+)$", r"\1\1", text.replace("'", "\\'"))  # a quote, or a backslash before the closing one
     return f"'{escaped}'"
+
+
+def plain_value(text: str) -> Any:
+    """Return what a text means as YAML; as it stands where it means nothing there, as only Hydra can read it."""
+    try:
+        return parse_yaml(text, text)
+    except DamagedFileError:
+        return text
 
 
 def known_metrics() -> Mapping[str, MetricInfo]:

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import yaml
-
-from indexnet.core.errors import UserError
+from indexnet.core.annotations import fits, in_words
+from indexnet.core.errors import UserError, shown
+from indexnet.core.readers import DamagedFileError, read_csv
 from indexnet.core.registry import unknown_name
 from indexnet.run.experiments.experiment import (
+    COLUMN_KEYS,
     COST_CELLS,
     EXPERIMENT_KEYS,
     FAMILIES,
+    REPEAT_KEYS,
+    ROW_KEYS,
     Column,
     Experiment,
     Row,
     hydra_value,
+    plain_value,
     variant,
 )
 
@@ -30,10 +34,8 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _OVERRIDE = re.compile(r"([~+]{0,2}[\w/@.-]+)=(.*)", re.DOTALL)
 _LEFT_OUT = re.compile(r"~[\w/@.-]+")
 _FIELD = re.compile(r"\{([\w.]+)\}")
-_ROW_KEYS = frozenset(("name", "label", "overrides", "grid", "printed", "pending"))
-_COLUMN_KEYS = frozenset(("metric", "split", "printed", "title", "higher_is_better", "digits", "pending"))
-_REPEAT_KEYS = frozenset(("key", "values", "name", "label"))
-_EXCEPTION_KEYS = frozenset(("cells", "why"))
+_EXCEPTION_KEYS: dict[str, Any] = {"cells": Any, "why": Any}
+_MOST_ROWS = 10_000
 _SWEEP_KEYS = frozenset(("defaults", "plugins", "experiment"))
 
 
@@ -73,22 +75,18 @@ class Reader:
         Raises:
             UserError: something in it is wrong.
         """
-        self.check_keys("experiment", self.node, EXPERIMENT_KEYS)
+        self.check("experiment", self.node, EXPERIMENT_KEYS, ("name", "title", "source"))
         if self.is_sweep and (more := [key for key in self.content if key not in _SWEEP_KEYS]):
             raise self.error(f"{more[0]} has no effect in the file of a sweep; put it into experiment.overrides.")
         self.repeats = self._repeats()
-        for key in ("name", "title", "source"):
-            if not isinstance(self.node.get(key), str) or not self.node[key].strip():
-                raise self.error(f"experiment.{key} must be a text.")
         if self.node["name"] != self.name:
             raise self.error(f"experiment.name is {self.node['name']!r}; its place says {self.name!r}.")
         self.columns = tuple(self._columns())
         rows = tuple(self._rows())
         if not rows:
             raise self.error("experiment.rows is empty.")
-        names = [row.name for row in rows]
-        for name in names:
-            if names.count(name) > 1:
+        for name, count in Counter(row.name for row in rows).items():
+            if count > 1:
                 raise self.error(f"two rows are called {name!r}; every row needs a name of its own.")
         bases = [row.base for row in rows]
         reference = self.node.get("baseline")
@@ -96,9 +94,6 @@ class Reader:
             raise self.wrap(unknown_name("row in experiment.baseline:", str(reference), bases))
         exceptions, cells = self._exceptions(bases)
         printed_data = self.node.get("printed_data") or ()
-        n_jobs = self.node.get("n_jobs", 1)
-        if type(n_jobs) is not int or n_jobs < 1:
-            raise self.error(f"experiment.n_jobs must be an integer of at least 1, not {n_jobs!r}.")
         return Experiment(
             name=self.name,
             title=self.node["title"],
@@ -110,10 +105,10 @@ class Reader:
             columns=self.columns,
             reference=reference,
             exceptions=MappingProxyType(exceptions),
-            ranks=bool(self.node.get("ranks", True)),
+            ranks=self.node.get("ranks", True),
             cost_input=self._cost_input(),
-            printed_data=(printed_data,) if isinstance(printed_data, str) else tuple(map(str, printed_data)),
-            n_jobs=n_jobs,
+            printed_data=(printed_data,) if isinstance(printed_data, str) else tuple(printed_data),
+            n_jobs=self.node.get("n_jobs", 1),
             exception_cells=MappingProxyType(cells),
             cost_overrides=self._overrides("cost_overrides"),
             overrides=self._overrides("overrides"),
@@ -125,24 +120,28 @@ class Reader:
         """Return somebody else's complaint with the name of the file."""
         return self.error(str(error))
 
-    def check_keys(self, what: str, node: Any, known: frozenset[str]) -> None:
-        """Refuse a node that is no mapping or has an unknown key."""
+    def check(self, what: str, node: Any, known: Mapping[str, Any], needed: Sequence[str] = ()) -> None:
+        """Refuse a node that is no mapping, has an unknown key or lacks one, or has a value of another type."""
         if not isinstance(node, Mapping):
-            raise self.error(f"{what} must be a mapping, not {node!r}.")
+            raise self.error(f"{what} must be a mapping, not {shown(node)}.")
         for key in node:
             if key not in known:
                 raise self.wrap(unknown_name(f"key in {what}:", str(key), known))
+        for key, kind in known.items():
+            if key in needed or key in node:
+                value = node.get(key)
+                if not fits(value, kind):
+                    raise self.error(f"{what}.{key} must be {in_words(kind)}, not {shown(value)}.")
 
     def _task(self) -> str:
-        for entry in self.content.get("defaults") or ():
-            if isinstance(entry, Mapping) and (task := entry.get("override /task")):
-                return str(task)
+        defaults = self.content.get("defaults")
+        for entry in defaults if isinstance(defaults, list) else ():
+            if isinstance(entry, Mapping) and isinstance(task := entry.get("override /task"), str):
+                return task
         raise self.error("its defaults list has no `override /task: NAME`.")
 
     def _seeds(self) -> tuple[int, ...]:
         seeds = self.node.get("seeds", [0])
-        if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
-            raise self.error(f"experiment.seeds must be a list of integers of at least 0, not {seeds!r}.")
         if len(set(seeds)) < len(seeds):
             raise self.error(f"experiment.seeds names a seed twice: {seeds}.")
         return tuple(seeds)
@@ -150,8 +149,6 @@ class Reader:
     def _exceptions(self, bases: Sequence[str]) -> tuple[dict[str, str], dict[str, frozenset[str]]]:
         """Return why rows disagree, and, where a row says it, which of its cells do."""
         node = self.node.get("exceptions") or {}
-        if not isinstance(node, Mapping):
-            raise self.error("experiment.exceptions must be a mapping from rows to reasons.")
         reasons: dict[str, str] = {}
         about: dict[str, frozenset[str]] = {}
         for name, value in node.items():
@@ -159,7 +156,7 @@ class Reader:
                 raise self.wrap(unknown_name("row in experiment.exceptions:", str(name), bases))
             if isinstance(value, Mapping):
                 what = f"experiment.exceptions.{name}"
-                self.check_keys(what, value, _EXCEPTION_KEYS)
+                self.check(what, value, _EXCEPTION_KEYS)
                 cells = value.get("cells")
                 if not isinstance(cells, list) or not cells or not all(cell in COST_CELLS for cell in cells):
                     raise self.error(f"{what}.cells must be a list of {' and '.join(COST_CELLS)}, not {cells!r}.")
@@ -175,15 +172,9 @@ class Reader:
         node = self.node.get("repeat")
         if node is None:
             return [_Repeat({}, "", "")]
-        self.check_keys("experiment.repeat", node, _REPEAT_KEYS)
-        for key in sorted(_REPEAT_KEYS - {"values"}):
-            if not isinstance(node.get(key), str) or not node[key].strip():
-                raise self.error(f"experiment.repeat.{key} must be a text.")
-        values = node.get("values")
-        if not isinstance(values, list) or not values:
-            raise self.error("experiment.repeat.values must be a list of values.")
+        self.check("experiment.repeat", node, REPEAT_KEYS, tuple(REPEAT_KEYS))
         repeats = []
-        for value in values:
+        for value in node["values"]:
             settings = {node["key"]: value}
             name, label = (self._fill("experiment.repeat", node[key], settings) for key in ("name", "label"))
             repeats.append(_Repeat(settings, name, label))
@@ -195,26 +186,26 @@ class Reader:
         node = self.node.get(key) or []
         forms = (_OVERRIDE, _LEFT_OUT)
         if not isinstance(node, list) or not all(any(form.fullmatch(str(text)) for form in forms) for text in node):
-            raise self.error(f"experiment.{key} must be a list of overrides, group=option, not {node!r}.")
+            raise self.error(f"experiment.{key} must be a list of overrides, group=option, not {shown(node)}.")
         return tuple(map(str, node))
 
     def _cost_input(self) -> tuple[int, int, int] | None:
         size = self.node.get("cost_input")
-        if size is None:
-            return None
-        if not isinstance(size, list) or len(size) != 3 or not all(type(side) is int and side > 0 for side in size):
-            raise self.error(f"experiment.cost_input must be [channels, height, width], not {size!r}.")
-        return size[0], size[1], size[2]
+        return None if size is None else (size[0], size[1], size[2])
 
     def _csv(self) -> list[dict[str, str]] | None:
         file = self.node.get("printed")
         if file is None:
             return None
-        path = self.path.parent / str(file)
-        if not path.is_file():
-            raise self.error(f"experiment.printed names {file}, but there is no such file beside it.")
-        with path.open(encoding="utf-8", newline="") as handle:
-            return [{str(k): (v or "").strip() for k, v in line.items()} for line in csv.DictReader(handle)]
+        try:
+            lines = read_csv(self.path.parent / str(file))
+        except FileNotFoundError:
+            raise self.error(f"experiment.printed names {file}, but there is no such file beside it.") from None
+        except DamagedFileError as error:
+            raise self.wrap(error) from error
+        if not lines:
+            raise self.error(f"{file}, which experiment.printed names, has no lines.")
+        return [{key: cell.strip() for key, cell in line.items()} for line in lines]
 
     def _columns(self) -> Iterator[Column]:
         from indexnet.run.experiments.experiment import known_metrics
@@ -225,8 +216,8 @@ class Reader:
         if not isinstance(columns, list) or not columns:
             raise self.error("experiment.columns must be a list with at least one column.")
         for node in columns:
-            self.check_keys("experiment.columns", node, _COLUMN_KEYS)
-            metric, printed, split = (str(node.get(key, "")) for key in ("metric", "printed", "split"))
+            self.check("experiment.columns", node, COLUMN_KEYS)
+            metric, printed, split = (node.get(key, "") for key in ("metric", "printed", "split"))
             info = known.get(metric)
             if info is None and not node.get("pending"):
                 raise self.wrap(unknown_name("metric in experiment.columns:", metric, known))
@@ -240,10 +231,8 @@ class Reader:
             if title is None and info is not None:
                 title = f"{split} {info.heading}".strip()
             better = node.get("higher_is_better", info.higher_is_better if info else None)
-            digits = node.get("digits", 3)
-            if type(digits) is not int or digits < 0:
-                raise self.error(f"digits of column {metric!r} must be an integer of at least 0, not {digits!r}.")
-            yield Column(f"{split}/{metric}" if split else metric, printed, str(title), bool(better), digits, split)
+            name, digits = f"{split}/{metric}" if split else metric, node.get("digits", 3)
+            yield Column(name, printed, str(title), bool(better), digits, split)
 
     # --- rows ----------------------------------------------------------------------------------------------------
 
@@ -251,19 +240,18 @@ class Reader:
         rows = self.node.get("rows")
         if not isinstance(rows, list):
             raise self.error("experiment.rows must be a list of rows and grids.")
+        count = 0
         for repeat in self.repeats:
             for number, node in enumerate(rows, 1):
                 what = f"entry {number} of experiment.rows"
-                self.check_keys(what, node, _ROW_KEYS)
-                if not isinstance(node.get("name"), str):
-                    raise self.error(f"{what} has no name.")
+                self.check(what, node, ROW_KEYS, ("name",))
                 for point in self._points(what, node.get("grid") or {}):
+                    if (count := count + 1) > _MOST_ROWS:
+                        raise self.error(f"experiment.rows makes more than {_MOST_ROWS} rows.")
                     yield self._row(what, node, point, repeat)
 
     def _points(self, what: str, grid: Any) -> Iterator[dict[str, Any]]:
         """Yield the points of a grid: the product of its axes; a key ``a,b`` is one axis of pairs."""
-        if not isinstance(grid, Mapping):
-            raise self.error(f"the grid of {what} must be a mapping from keys to lists.")
         axes = []
         for key, values in grid.items():
             keys = [part.strip() for part in str(key).split(",")]
@@ -281,14 +269,12 @@ class Reader:
 
     def _row(self, what: str, node: Mapping[str, Any], point: Mapping[str, Any], repeat: _Repeat) -> Row:
         overrides = node.get("overrides") or []
-        if not isinstance(overrides, list):
-            raise self.error(f"overrides of {what} must be a list.")
         settings: dict[str, Any] = {}
         for override in overrides:
-            match = _OVERRIDE.fullmatch(str(override))
+            match = _OVERRIDE.fullmatch(override)
             if match is None:
                 raise self.error(f"{override!r} in {what} is no override; give group=option or group.key=value.")
-            settings[match[1].lstrip("+~")] = _read(match[2])
+            settings[match[1].lstrip("+~")] = plain_value(match[2]) if match[2] else ""
         settings.update(point)
         for key in repeat.settings:
             if key in settings:
@@ -303,7 +289,7 @@ class Reader:
         return Row(
             name=self._row_name(what, f"{base}_{repeat.name}") if repeat.name else base,
             label=f"{label}, {repeat.label}" if repeat.label else label,
-            overrides=(*map(str, overrides), *(f"{key}={hydra_value(value)}" for key, value in made.items())),
+            overrides=(*overrides, *(f"{key}={hydra_value(value)}" for key, value in made.items())),
             printed=MappingProxyType(self._printed(base, node.get("printed"), fill, repeat)),
             pending=str(node.get("pending") or "").strip().rstrip("."),
             block=repeat.label,
@@ -337,7 +323,7 @@ class Reader:
         if self.lines is None:
             raise self.error(f"row {row!r} has printed cells, but experiment.printed names no CSV file.")
         file = self.node["printed"]
-        if not isinstance(wanted, Mapping) or not wanted:
+        if not wanted:
             raise self.error(f"printed of row {row!r} must be a mapping from CSV columns to cells.")
         cells = {str(key): fill(value) for key, value in wanted.items()}
         for key in cells:
@@ -350,14 +336,6 @@ class Reader:
             raise self.error(f"row {row!r} needs exactly one line of {file}, but {count} have {asked}.")
         headings = {c.printed: self._fill("experiment.columns", c.printed, repeat.settings) for c in self.columns}
         return found[0] | {template: found[0][name] for template, name in headings.items() if name != template}
-
-
-def _read(text: str) -> Any:
-    """Return what the right of an override means; as it stands where only Hydra can read it."""
-    try:
-        return yaml.safe_load(text) if text else ""
-    except yaml.YAMLError:
-        return text
 
 
 def _text(value: Any) -> str:

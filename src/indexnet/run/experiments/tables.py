@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from indexnet.core.errors import UserError
 from indexnet.core.paths import DEFAULT_RUNS, experiments_dir, own_dirs
+from indexnet.core.readers import read_yaml
 from indexnet.core.registry import load_plugins, unknown_name
 from indexnet.run.experiments.experiment import Experiment
 
@@ -94,9 +93,9 @@ def read_file(name: str, runs: str | Path | None = None) -> tuple[Path, Mapping[
         raise error if runs is None else UserError(f"{error} Sweeps are looked for in {runs}.")
     path = files[name]
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
+        content = read_yaml(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} has just gone.") from None
     if not isinstance(content, Mapping) or not isinstance(content.get("experiment"), Mapping):
         raise UserError(f"{path} has no mapping `experiment`, which says what the table is.")
     if "plugins" in content:  # its columns may be metrics that they register

@@ -2,35 +2,47 @@
 
 from __future__ import annotations
 
-import csv
+import contextlib
 import os
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
+from indexnet.core.console import warn
+from indexnet.core.readers import DamagedFileError, read_csv
 from indexnet.run.folder import RunFolder
 from indexnet.run.loader import process_rank
+from indexnet.run.loggers.curve import CurveLogger, known_from, rows_of
 from indexnet.run.loggers.wandb_logging import finish_run, settle_mode, start_run
 from indexnet.run.record import Record
+from indexnet.run.resume import BROKEN
 from indexnet.run.schema import LoggerConfig
 
 Rows = list[dict[str, str]]
 
 
 def create_loggers(
-    folder: RunFolder, settings: LoggerConfig, record: Record, content: Mapping[str, Any], start: int
+    folder: RunFolder,
+    settings: LoggerConfig,
+    record: Record,
+    content: Mapping[str, Any],
+    start: int,
+    curve: str | None = None,
+    every: int = 1,
 ) -> list[Logger] | bool:
     """Build the loggers of a run; every one writes below the run's folder.
 
     Args:
         folder: of the run.
         settings: which loggers.
-        record: of the run as it begins; of no use in any process but the first.
+        record: of the run as it begins, which is told where the learning curve has a gap; of no use in any process but
+            the first.
         content: the run's frozen configuration, to be shown.
         start: optimizer steps that are done already; what was logged up to there is kept.
+        curve: what was logged up to there, as the checkpoint holds it; None where it does not.
+        every: optimizer steps between two logged losses.
 
     Returns:
         The loggers, or False for none.
@@ -41,8 +53,11 @@ def create_loggers(
     loggers: list[Logger] = []
     rows: Rows | None = None
     if settings.csv:
-        rows = [] if process_rank() else _kept(folder, start)
-        loggers.append(_csv(folder, rows))
+        first = process_rank() == 0
+        rows = _kept(folder, record, start, curve, every) if first else []
+        if first and not rows:  # of a try that is not gone on with
+            (folder.path / "csv" / "metrics.csv").unlink(missing_ok=True)
+        loggers.append(CurveLogger(folder.path / "csv" / "metrics.csv", rows, writes=first))
     if settings.tensorboard:
         # what a killed try logged beyond its last checkpoint is logged again, and shown once
         loggers.append(TensorBoardLogger(folder.path, name="", version="tensorboard", purge_step=start))
@@ -54,29 +69,30 @@ def create_loggers(
     return loggers or False
 
 
-def _kept(folder: RunFolder, start: int) -> Rows:
-    """Return the logged rows of the steps that are done, and set their file aside where :func:`_csv` finds it again."""
-    file, aside = folder.path / "csv" / "metrics.csv", folder.path / ".metrics.csv"
-    if file.is_file() and not aside.is_file():  # there already where a process was killed between here and _csv
-        os.replace(file, aside)
-    if not start or not aside.is_file():
+def _kept(folder: RunFolder, record: Record, start: int, curve: str | None, every: int) -> Rows:
+    """Return the logged rows of the steps that are done: what the checkpoint holds, or else what stands in the file."""
+    if not start:
         return []
-    with aside.open(newline="", encoding="utf-8") as lines:
-        return [row for row in csv.DictReader(lines) if row.get("step", "").isdigit() and int(row["step"]) < start]
-
-
-def _csv(folder: RunFolder, kept: Rows) -> Logger:
-    """Build the CSV logger; Lightning's empties the file of an earlier try, so its rows are handed over."""
-    if process_rank() != 0:
-        return CSVLogger(folder.path, name="", version="csv")
-    shutil.rmtree(folder.path / "csv", ignore_errors=True)
-    # every row goes to the file at once: a killed run goes on with what stands there
-    logger = CSVLogger(folder.path, name="", version="csv", flush_logs_every_n_steps=1)
-    if kept:
-        logger.experiment.metrics.extend(kept)
-        logger.save()
-    (folder.path / ".metrics.csv").unlink(missing_ok=True)
-    return logger
+    file = folder.path / "csv" / "metrics.csv"
+    rows: Rows = []
+    if curve is not None:
+        rows = rows_of(curve)
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                rows = read_csv(file)
+            except DamagedFileError as error:
+                aside = file.with_name(file.name + BROKEN)
+                os.replace(file, aside)
+                warn(f"indexnet: {error} It is kept as {aside.name}.")
+    rows = [row for row in rows if row.get("step", "").isdecimal() and int(row["step"]) < start]
+    record.curve_from = known_from(rows, start, every)
+    if record.curve_from is not None:
+        warn(
+            f"indexnet: {folder.path}: the learning curve is not known before step {record.curve_from}: the checkpoint "
+            f"does not hold it, and {file.name} does not either; the record says so (curve_from)."
+        )
+    return rows
 
 
 class _Wandb(WandbLogger):

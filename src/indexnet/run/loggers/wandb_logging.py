@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import csv
 import hashlib
 import importlib.util
 import itertools
@@ -24,7 +23,8 @@ from typing import Any
 
 from indexnet.core.errors import UserError
 from indexnet.core.escape import csv_text
-from indexnet.core.files import atomic_write, read_json
+from indexnet.core.files import atomic_write
+from indexnet.core.readers import read_csv
 from indexnet.core.registry import unknown_name
 from indexnet.run.folder import RunFolder
 from indexnet.run.loggers.wandb_names import (
@@ -39,6 +39,7 @@ from indexnet.run.loggers.wandb_names import (
     validation_key,
 )
 from indexnet.run.record import Record
+from indexnet.run.run_sets import read_pictures, read_run
 from indexnet.run.schema import MODES
 
 _ALIASES = {"dryrun": "offline", "run": "online", "shared": "online"}  # what WANDB_MODE may say as well
@@ -328,18 +329,16 @@ def _log_results(run: Any, folder: RunFolder, record: Mapping[str, Any]) -> None
     if record["status"] != "done":
         return
     shown: dict[str, Any] = {}
-    pictures = folder.path / "pictures"
-    if (pictures / "pictures.json").is_file():
-        for entry in read_json(pictures / "pictures.json"):
-            image = wandb.Image(str(pictures / entry["file"]), caption=f"{entry['sample']}: {entry['caption']}")
-            shown.setdefault(picture_key(entry["kind"], entry["stage"]), []).append(image)
+    for picture in read_pictures(read_run(folder.path)):
+        image = wandb.Image(str(picture.path), caption=f"{picture.sample}: {picture.caption}")
+        shown.setdefault(picture_key(picture.kind, picture.stage), []).append(image)
+    if shown:
         run.log({**shown, STEP: record["steps"]})
     per_image = folder.path / "per_image.csv"
     if per_image.is_file():  # last: online, a table asks the server at once
-        with per_image.open(encoding="utf-8", newline="") as text:
-            head, *lines = csv.reader(text)
-        data = [[csv_text(name), *(float(cell) if cell else None for cell in cells)] for name, *cells in lines]
-        run.log({PER_IMAGE: wandb.Table(columns=[*head], data=data), STEP: record["steps"]})
+        lines = [list(line.items()) for line in read_csv(per_image)]
+        data = [[csv_text(name), *(float(cell) if cell else None for _, cell in cells)] for (_, name), *cells in lines]
+        run.log({PER_IMAGE: wandb.Table(columns=[key for key, _ in lines[0]], data=data), STEP: record["steps"]})
 
 
 _JWT = "SLURM_JWT"  # a cluster's key: wandb writes down what begins with SLURM_

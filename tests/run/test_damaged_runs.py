@@ -1,0 +1,231 @@
+"""Run folders as crashes, disks and people leave them: told by the name of the file and left, while all else goes on.
+
+The runs are those of ``fixtures/runs_schema_1.zip``: a finished one, which is damaged, and one that was killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import random
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from damage import KINDS, VALUES, copy_fresh, places, put, spoil
+from indexnet.cli import main
+from indexnet.core.errors import UserError
+from indexnet.run.folder import RunFolder, prepare
+from indexnet.run.run_sets import read_curve, read_per_image, read_pictures, read_run
+from indexnet.run.settle import settled_before
+from indexnet.sweep.launch import run_sweep
+from indexnet.sweep.pool import Outcome, left_to_run
+from indexnet.sweep.status import read_state
+
+SETTING = Path("runs/quickstart/photos-smoke")
+DONE = SETTING / "hin" / "seed=0"
+KILLED = SETTING / "max_unpool" / "seed=0"
+FILES = ("config.yaml", "record.json", "progress.json", ".lock", "per_image.csv", "csv/metrics.csv",
+         "pictures/pictures.json", "console.log", "../../sweep.json")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    zipfile.ZipFile(Path(__file__).parent / "fixtures" / "runs_schema_1.zip").extractall(folder)
+    return folder
+
+
+@pytest.fixture
+def fresh(whole, tmp_path, monkeypatch):
+    """Put the whole folders below the working directory, in place of damaged ones."""
+    monkeypatch.chdir(tmp_path)
+
+    def copy_all():
+        copy_fresh(whole, tmp_path / "runs")
+
+    copy_all()
+    return copy_all
+
+
+@pytest.fixture
+def configs(fresh):
+    return [RunFolder(path).config() for path in (DONE, KILLED)]
+
+
+def _pretended(jobs, **_):
+    """Pretend that every job which needs a process comes to its end."""
+    ended = []
+    left_to_run(jobs, False, ended.append)
+    before = {outcome.job.folder: outcome for outcome in ended}
+    return [before.get(job.folder) or Outcome(job, "done") for job in jobs]
+
+
+def _exit_code(capsys, *arguments):
+    """Return a command's exit code and what it has said; a traceback comes through."""
+    capsys.readouterr()
+    code = main([str(word) for word in arguments])
+    said = capsys.readouterr()
+    return code, said.out + said.err
+
+
+def _meet(file, configs, capsys, *, report=True):
+    """Let every command meet the damage: each tells it by name or goes on, and the other run is done."""
+    settled_before(configs[0])
+    code, said = _exit_code(capsys, "status", "quickstart")
+    assert code == 0
+    for words in ((DONE,), (KILLED,)):
+        assert read_state(*words, "psnr").row == words[0].parent.name
+    if report:
+        code, said = _exit_code(capsys, "report", "quickstart", "--output", "report", "--overwrite")
+        assert code == 0, said
+    try:
+        first, second = run_sweep(configs, get_launch=lambda: _pretended, arguments=["-m", "experiments=quickstart"])
+    except UserError as error:  # a configuration that may be another run's is nobody's to leave
+        if f"{DONE} holds a run with another configuration" not in str(error):
+            raise
+    else:
+        assert second.status == "done"
+        assert first.status in ("before", "done") or file.name in first.reason, first
+    code, said = _exit_code(capsys, "job", DONE) if RunFolder(DONE).path.joinpath("record.json").is_file() else (0, "")
+    assert code in (0, 5) or (code == 2 and (file.name in said or "config.yaml" in said)), said
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_damage_of_a_file_ends_in_a_traceback_or_stops_the_others(name, fresh, configs, capsys):
+    for number, kind in enumerate(KINDS):
+        fresh()
+        spoil(DONE / name, kind, random.Random(number))
+        _meet(DONE / name, configs, capsys, report=number % 4 == len(name) % 4)
+
+
+@pytest.mark.long
+@pytest.mark.nightly
+def test_five_hundred_mutations(fresh, configs, capsys):
+    for number in range(500):
+        rng = random.Random(number)
+        name, kind = rng.choice(FILES), rng.choice(("bytes",) * 3 + KINDS)
+        fresh()
+        spoil(DONE / name, kind, rng)
+        try:
+            _meet(DONE / name, configs, capsys)
+        except BaseException as error:
+            raise AssertionError(f"mutation {number}: {kind} of {name}") from error
+
+
+def test_a_configuration_without_a_group_is_told_and_left(fresh, configs, capsys):
+    content = yaml.safe_load((DONE / "config.yaml").read_text())
+    groups = [key for key, value in content.items() if isinstance(value, dict) and key not in ("protocol", "uncut")]
+    for group in groups:
+        rest = {key: value for key, value in content.items() if key != group}
+        (DONE / "config.yaml").write_text(yaml.safe_dump(rest))
+        first, second = run_sweep(configs, get_launch=lambda: _pretended)
+        assert (first.status, second.status) == ("failed", "done")
+        assert f"config.yaml lacks {group}." in first.reason
+        code, said = _exit_code(capsys, "job", DONE)
+        assert code == 2
+        assert f"config.yaml lacks {group}." in said
+
+
+def test_a_changed_value_is_known_by_the_record(fresh, configs, capsys):
+    """A configuration that its record does not vouch for is damage; without a record it may be another run's."""
+    text = (DONE / "config.yaml").read_text()
+    (DONE / "config.yaml").write_text(text.replace("lr: 0.003", "lr: 0.005"))
+    first, second = run_sweep(configs, get_launch=lambda: _pretended)
+    assert (first.status, second.status) == ("failed", "done")
+    assert "config.yaml is not what record.json beside it was made with" in first.reason
+    assert _exit_code(capsys, "job", DONE)[0] == 2
+    (DONE / "record.json").unlink()
+    with pytest.raises(UserError, match=r"holds a run with another configuration \(optimizer\.lr is 0\.005 there"):
+        run_sweep(configs, get_launch=lambda: _pretended)
+    # a record of another configuration is no result of this one, either
+    fresh()
+    (DONE / "config.yaml").unlink()
+    (DONE / "record.json").write_text(
+        (DONE / "record.json").read_text().replace('"config_hash": "', '"config_hash": "0')
+    )
+    first, second = run_sweep(configs, get_launch=lambda: _pretended)
+    assert (first.status, second.status) == ("failed", "done")
+    assert not (DONE / "config.yaml").exists()
+
+
+def test_notes_of_commands_that_are_damaged_are_kept_aside(fresh, configs, capsys):
+    (SETTING / "sweep.json").write_text('{"requests": [{"arguments": 5}]}')
+    code, said = _exit_code(capsys, "status", "quickstart")
+    assert code == 0
+    assert "sweep.json does not hold requests" in said
+    run_sweep(configs, get_launch=lambda: _pretended, arguments=["-m", "experiments=quickstart"])
+    assert (SETTING / "sweep.json.broken").read_text() == '{"requests": [{"arguments": 5}]}'
+    assert len(json.loads((SETTING / "sweep.json").read_text())["requests"]) == 1
+
+
+def test_what_beside_a_record_is_damaged_is_said(fresh, capsys):
+    for name in ("per_image.csv", "csv/metrics.csv", "pictures/pictures.json"):
+        (DONE / name).write_bytes(b"\xff\xfe")
+    run = read_run(DONE.absolute())
+    assert (read_per_image(run), read_curve(run), read_curve(run, "val/psnr"), read_pictures(run)) == ({}, [], [], [])
+    said = capsys.readouterr().err
+    for name in ("per_image.csv", "metrics.csv", "pictures.json"):
+        assert said.count(f"{name} is not UTF-8 text") == 1
+
+
+def _check_record(content, capsys):
+    (DONE / "record.json").write_text(json.dumps(content))
+    code, said = _exit_code(capsys, "job", DONE)
+    assert code in (0, 5) or (code == 2 and "record.json" in said), said
+    for command in (("status", "quickstart"), ("report", "quickstart", "--output", "report", "--overwrite")):
+        assert _exit_code(capsys, *command)[0] == 0
+
+
+def test_a_record_without_one_of_its_fields(fresh, capsys):
+    content = json.loads((DONE / "record.json").read_text())
+    for key in content:
+        if key == "status":
+            continue
+        (DONE / "record.json").write_text(json.dumps({name: each for name, each in content.items() if name != key}))
+        assert read_state(DONE, "psnr").status == "done"
+        assert _exit_code(capsys, "job", DONE)[0] == 0
+    (DONE / "record.json").write_text('{"status": "done"}')
+    assert _exit_code(capsys, "report", "quickstart", "--output", "report")[0] == 0
+
+
+def _records(examples):
+    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @given(data=st.data())
+    def check(fresh, capsys, data):
+        fresh()
+        content = json.loads((DONE / "record.json").read_text())
+        for _ in range(data.draw(st.integers(1, 3))):
+            path = data.draw(st.sampled_from(sorted(places(content), key=str)))
+            put(content, path, data.draw(VALUES))
+        _check_record(content, capsys)
+
+    return check
+
+
+def _configurations(examples):
+    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @given(data=st.data())
+    def check(fresh, configs, capsys, data):
+        fresh()
+        content = copy.deepcopy(configs[0])
+        path = data.draw(st.sampled_from(sorted(places(content), key=str)))
+        put(content, path, data.draw(VALUES))
+        (DONE / "config.yaml").write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
+        with contextlib.suppress(UserError):
+            prepare(configs[0])
+        code, said = _exit_code(capsys, "job", DONE)
+        assert code in (0, 5) or (code == 2 and "config.yaml" in said), said
+
+    return check
+
+
+test_records_with_values_of_any_kind = _records(12)
+test_configurations_with_values_of_any_kind = _configurations(40)
+test_many_records = pytest.mark.long(pytest.mark.nightly(_records(250)))
+test_many_configurations = pytest.mark.long(pytest.mark.nightly(_configurations(1500)))
