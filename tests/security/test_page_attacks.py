@@ -266,6 +266,8 @@ def test_the_limit_holds_for_raw_requests(page):
     ):
         for content in (body, chunked(body)):
             assert page.client.post("/gradio_api/upload", content=content, headers=form).status_code == 413
+        answer = page.client.post("/gradio_api/component_server", content=chunked(body), headers=form)
+        assert answer.status_code in (400, 413)  # where strokes come in
     for content in (b'"' + big + half + b'"', chunked(b'"' + big + half + b'"')):
         answer = page.client.post(
             "/gradio_api/queue/join", content=content, headers={"content-type": "application/json"}
