@@ -248,7 +248,8 @@ def served(checkpoint, tmp_path):
     (tmp_path / "site" / "sitecustomize.py").write_text(WATCH.format(log=str(log)))
     port, scratch = free_port(0), tmp_path / "scratch"
     scratch.mkdir()
-    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site"), "TMPDIR": str(scratch)}
+    paths = os.pathsep.join(filter(None, [str(tmp_path / "site"), os.environ.get("PYTHONPATH")]))
+    environment = os.environ | {"PYTHONPATH": paths, "TMPDIR": str(scratch)}
     words = ["app", str(checkpoint), "--port", str(port), "--max-upload", "1MB", "--device", "cpu"]
     process = subprocess.Popen(
         [sys.executable, "-m", "indexnet", *words],

@@ -33,9 +33,7 @@ _YOUNG = 60  # seconds in which a folder may not have got its lock yet
 # What the page in the browser asks for. gradio serves more: a proxy, screen recordings, links to whole sessions.
 _ROUTES = ("/", "/config", "/theme.css", "/favicon.ico", "/robots.txt", "/gradio_api/info", "/gradio_api/upload",
            "/gradio_api/upload_progress", "/gradio_api/queue/join", "/gradio_api/queue/data", "/gradio_api/cancel",
-           "/gradio_api/reset", "/gradio_api/startup-events", "/gradio_api/theme.css",
-           "/gradio_api/component_server")  # fmt: skip
-_FORMS = ("/gradio_api/upload", "/gradio_api/component_server")  # strokes come by the second
+           "/gradio_api/reset", "/gradio_api/startup-events", "/gradio_api/theme.css")  # fmt: skip
 _UNDER = ("/assets/", "/static/", "/svelte/", "/gradio_api/heartbeat/", "/gradio_api/file=/")
 _HEADERS = {
     # should the page ever name another host, the browser refuses to ask it
@@ -72,7 +70,8 @@ class Guard:
             await send(message)
 
         headers, path = Headers(scope=scope), scope["path"]
-        limit = self.limit if path in _FORMS else _MESSAGE
+        upload = path == "/gradio_api/upload"
+        limit = self.limit if upload else _MESSAGE
         known = path.isprintable() and (path in _ROUTES or path.startswith(_UNDER))
         if not _same_site(scope, headers):
             await PlainTextResponse("only the page itself may ask for this.", 403)(scope, receive, answer)
@@ -81,10 +80,10 @@ class Guard:
         elif int(headers.get("content-length") or 0) > limit:
             await PlainTextResponse(f"larger than the {limit} bytes allowed.", 413)(scope, receive, answer)
         else:
-            await self.app(scope, _counted(receive, limit, form=path in _FORMS), answer)
+            await self.app(scope, _counted(receive, limit, upload), answer)
 
 
-def _counted(receive: Any, limit: int, form: bool) -> Any:
+def _counted(receive: Any, limit: int, upload: bool) -> Any:
     """Count a body while it comes: its header may be missing, or may lie."""
     size, more = 0, True
 
@@ -95,9 +94,9 @@ def _counted(receive: Any, limit: int, form: bool) -> Any:
             size, more = size + len(message.get("body", b"")), message.get("more_body", False)
             problem = size > limit and f"larger than the maximum allowed size of {limit} bytes."
         else:  # the client has gone
-            problem = form and more and "broken off."
+            problem = upload and more and "broken off."
         if problem:  # gradio removes what it has got of an upload for this kind of error only
-            raise MultiPartException(problem) if form else HTTPException(413, problem)
+            raise MultiPartException(problem) if upload else HTTPException(413, problem)
         return message
 
     return counted
@@ -168,7 +167,7 @@ def isolate(folder: Path) -> None:
         "GRADIO_TEMP_DIR": str(folder),
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
-    tempfile.tempdir = str(folder)  # for strokes on their way
+    tempfile.tempdir = str(folder)
     for name in ("NO_PROXY", "no_proxy"):  # gradio asks its own page whether it is there
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), ADDRESS]))
 
