@@ -248,7 +248,8 @@ def served(checkpoint, tmp_path):
     (tmp_path / "site" / "sitecustomize.py").write_text(WATCH.format(log=str(log)))
     port, scratch = free_port(0), tmp_path / "scratch"
     scratch.mkdir()
-    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site"), "TMPDIR": str(scratch)}
+    paths = os.pathsep.join(filter(None, [str(tmp_path / "site"), os.environ.get("PYTHONPATH")]))
+    environment = os.environ | {"PYTHONPATH": paths, "TMPDIR": str(scratch)}
     words = ["app", str(checkpoint), "--port", str(port), "--max-upload", "1MB", "--device", "cpu"]
     process = subprocess.Popen(
         [sys.executable, "-m", "indexnet", *words],
@@ -354,6 +355,15 @@ def test_the_page_in_a_browser(served, files, tmp_path):
         shown = f"document.querySelector('#{field}').innerText.replace(/\\s/g, '')"
         wait(f"{shown}.includes({json.dumps(name)}) && !{shown}.includes('Uploading')")
 
+    def paint():
+        """Draw a stroke across the photograph."""
+        box = "document.querySelector('#editor canvas').getBoundingClientRect()"
+        place = json.loads(tab.evaluate(f"JSON.stringify({box})"))
+        x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
+        moves = [("mouseMoved", step) for step in range(-20, 21, 4)]
+        for kind, dx in (("mousePressed", -20), *moves, ("mouseReleased", 20)):
+            tab.call("Input.dispatchMouseEvent", type=kind, x=x + dx, y=y, button="left", buttons=1, clickCount=1)
+
     def told(sentence):
         wait(f"document.body.innerText.includes({json.dumps(sentence)})")
         assert tab.evaluate(BADGES) == []
@@ -381,6 +391,11 @@ def test_the_page_in_a_browser(served, files, tmp_path):
                 tab.evaluate("document.querySelector('#photo [aria-label=Clear]').click()")
             upload("photo", "cat.png")
             wait("!!document.querySelector('#editor canvas')")
+            if scheme == "light":
+                paint()
+                tab.evaluate("document.querySelector('#run').click()")
+                wait("document.querySelector('#composite img')?.naturalWidth === 52")
+                told("0% of them unknown")
             tab.evaluate("document.querySelector('#start input[value=trimap]').click()")
             upload("trimap", "known.png")
             tab.evaluate("document.querySelector('#run').click()")

@@ -55,7 +55,9 @@ def made(tmp_path, name):
     """A table in which all that is text has this name, with runs."""
     for seed in (0, 1):
         scores, curve = {"psnr": [30.0, 31.0]}, falling_loss(1, 0.1)
-        write_run(tmp_path, "x", seed, record({"psnr": 30.5 + seed}, device=name), per_image=scores, curve=curve)
+        shown = [(name, kind, None, np.zeros((8, 8, 3), np.uint8)) for kind in ("input", "output", name)]
+        done = record({"psnr": 30.5 + seed}, device=name)
+        write_run(tmp_path, "x", seed, done, per_image=scores, curve=curve, pictures=shown)
         write_run(tmp_path, "y", seed, record({"psnr": 29.5}, error=name, status="failed"))
     columns = [column(**PSNR | {"title": name}, printed="psnr")]
     texts = {"title": name, "source": name, "notes": name, "exceptions": {"x": name}}

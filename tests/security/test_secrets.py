@@ -40,11 +40,11 @@ def test_a_value_of_the_environment_is_refused_by_key(words, key, tmp_path, monk
 
 
 def test_places_come_from_the_environment(monkeypatch):
-    monkeypatch.setenv("MONKEY_COMPASS_DISK", "/somewhere")
+    monkeypatch.setenv("MONKEY_DISK", "/somewhere")
     places = [
-        "paths.data=${oc.env:MONKEY_COMPASS_DISK}/data",
-        "paths.runs=${oc.env:MONKEY_COMPASS_DISK}",
-        "data.backgrounds=${oc.env:MONKEY_COMPASS_DISK}",
+        "paths.data=${oc.env:MONKEY_DISK}/data",
+        "paths.runs=${oc.env:MONKEY_DISK}",
+        "data.backgrounds=${oc.env:MONKEY_DISK}",
     ]
     config = freeze(compose(["task=matting", "budget=smoke", *places]))
     assert config["paths"] == {"data": "/somewhere/data", "runs": "/somewhere"}

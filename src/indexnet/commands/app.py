@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
 import signal
@@ -58,11 +59,14 @@ def main(args: argparse.Namespace) -> int:
             from indexnet.inference.app.session import Session
 
             guard.stay_here()
-            serve(Session(task, meta), folder, args.checkpoint.name, port, limit)
+            page = serve(Session(task, meta), folder, args.checkpoint.name, port, limit)
             tell(f"the page is at http://{ADDRESS}:{port} (only on this machine); Ctrl-C ends it")
             guard.plain_output()
             while not ended.wait(_SWEEP):
                 guard.sweep(folder, guard.KEPT)
+            logging.disable()  # of connections that break off now
+            page.server.force_exit = True  # waits for none; an upload under way would make the folder anew
+            page.server.close()
         os._exit(0)  # Python would wait for open connections, and for a prediction, which cannot be interrupted
     finally:
         for number, handler in before.items():

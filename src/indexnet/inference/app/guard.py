@@ -27,6 +27,7 @@ KEPT = 3600
 
 _PREFIX = "indexnet_app_"
 _OVERHEAD = 1 << 16  # bytes that a request may have around the file that it carries
+_MESSAGE = 1 << 20  # bytes of a request that carries no file: all of it is held in memory
 _YOUNG = 60  # seconds in which a folder may not have got its lock yet
 
 # What the page in the browser asks for. gradio serves more: a proxy, screen recordings, links to whole sessions.
@@ -49,7 +50,7 @@ class Guard:
 
     Args:
         app: what answers.
-        limit: of a file that is uploaded, in bytes; a request as a whole may be 64 KB larger.
+        limit: of a file that is uploaded, in bytes; its request may be 64 KB larger. Others may have 1 MB.
     """
 
     def __init__(self, app: Any, limit: int) -> None:
@@ -69,33 +70,36 @@ class Guard:
             await send(message)
 
         headers, path = Headers(scope=scope), scope["path"]
+        upload = path == "/gradio_api/upload"
+        limit = self.limit if upload else _MESSAGE
         known = path.isprintable() and (path in _ROUTES or path.startswith(_UNDER))
         if not _same_site(scope, headers):
             await PlainTextResponse("only the page itself may ask for this.", 403)(scope, receive, answer)
         elif not known:
             await PlainTextResponse("there is nothing here.", 404)(scope, receive, answer)
-        elif int(headers.get("content-length") or 0) > self.limit:
-            await PlainTextResponse(f"larger than the {self.limit} bytes allowed.", 413)(scope, receive, answer)
+        elif int(headers.get("content-length") or 0) > limit:
+            await PlainTextResponse(f"larger than the {limit} bytes allowed.", 413)(scope, receive, answer)
         else:
-            await self.app(scope, self._counted(receive, upload=path == "/gradio_api/upload"), answer)
+            await self.app(scope, _counted(receive, limit, upload), answer)
 
-    def _counted(self, receive: Any, upload: bool) -> Any:
-        """Count a body while it comes: its header may be missing, or may lie."""
-        size, more = 0, True
 
-        async def counted() -> Any:
-            nonlocal size, more
-            message = await receive()
-            if message["type"] == "http.request":
-                size, more = size + len(message.get("body", b"")), message.get("more_body", False)
-                problem = size > self.limit and f"larger than the maximum allowed size of {self.limit} bytes."
-            else:  # the client has gone
-                problem = upload and more and "broken off."
-            if problem:  # gradio removes what it has got of an upload for this kind of error only
-                raise MultiPartException(problem) if upload else HTTPException(413, problem)
-            return message
+def _counted(receive: Any, limit: int, upload: bool) -> Any:
+    """Count a body while it comes: its header may be missing, or may lie."""
+    size, more = 0, True
 
-        return counted
+    async def counted() -> Any:
+        nonlocal size, more
+        message = await receive()
+        if message["type"] == "http.request":
+            size, more = size + len(message.get("body", b"")), message.get("more_body", False)
+            problem = size > limit and f"larger than the maximum allowed size of {limit} bytes."
+        else:  # the client has gone
+            problem = upload and more and "broken off."
+        if problem:  # gradio removes what it has got of an upload for this kind of error only
+            raise MultiPartException(problem) if upload else HTTPException(413, problem)
+        return message
+
+    return counted
 
 
 def _same_site(scope: Any, headers: Headers) -> bool:
@@ -163,6 +167,7 @@ def isolate(folder: Path) -> None:
         "GRADIO_TEMP_DIR": str(folder),
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
+    tempfile.tempdir = str(folder)
     for name in ("NO_PROXY", "no_proxy"):  # gradio asks its own page whether it is there
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), ADDRESS]))
 
