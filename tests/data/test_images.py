@@ -9,12 +9,10 @@ import pytest
 from PIL import Image, ImageCms
 
 from indexnet.core.errors import UserError
+from indexnet.data.io.decoding import MAX_PIXELS, camera_orientation, page_count
 from indexnet.data.io.images import (
-    MAX_PIXELS,
-    camera_orientation,
     list_images,
     list_unread,
-    page_count,
     read_alpha,
     read_image,
     read_mask,

@@ -20,8 +20,6 @@ from indexnet.data.io.cache import Arrays, Cache, Store, check_cache
 from indexnet.data.io.images import file_sizes, image_size, list_images, read_image, read_values
 from indexnet.data.transforms import random_crop
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-
 
 def read_labels(path: Path) -> UInt8:
     """Read the numbers of a label map: the gray levels of an 8-bit or 16-bit gray image, the entries of a palette one.
@@ -32,15 +30,11 @@ def read_labels(path: Path) -> UInt8:
     Raises:
         UserError: it cannot be read, has colours instead of numbers, or numbers above 255.
     """
-    mode, values = read_values(path)
+    mode, values = read_values(path, exact=True)
     if mode not in ("L", "P", "1") and not mode.startswith("I"):
         raise UserError(f"{path} is a colour image ({mode}); labels are numbers, in a gray or palette PNG.")
     if values.size and (values.min() < 0 or values.max() > 255):
         raise UserError(f"{path} holds the label {values.max()}; labels are numbers from 0 to 255.")
-    with path.open("rb") as file:
-        head = file.read(26)
-    if mode == "L" and head.startswith(_PNG) and head[24] in (2, 4):
-        values = values // (255 // (2 ** head[24] - 1))  # decoding has stretched few levels to the range of 8 bits
     return values.astype(np.uint8)
 
 

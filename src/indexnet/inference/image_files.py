@@ -119,8 +119,11 @@ def _list(folder: Path, option: str) -> list[Path]:
 
 
 def _unread(image: Path) -> Item:
-    from indexnet.data.io.images import SUFFIXES
+    from indexnet.data.io.decoding import HEIC_REMEDY
+    from indexnet.data.io.images import HEIC_SUFFIXES, SUFFIXES
 
+    if image.suffix.lower() in HEIC_SUFFIXES:
+        return Item(image, problem=f"{image} is a HEIC picture; {HEIC_REMEDY}.")
     return Item(image, problem=f"{image} is not read, only {', '.join(SUFFIXES)} are; save it as JPEG or PNG.")
 
 

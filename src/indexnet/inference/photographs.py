@@ -9,7 +9,8 @@ import numpy as np
 
 from indexnet.core.errors import UserError
 from indexnet.data.base import UInt8
-from indexnet.data.io.images import camera_orientation, page_count, read_image, read_mask, read_trimap
+from indexnet.data.io.decoding import camera_orientation
+from indexnet.data.io.images import read_image, read_mask, read_trimap
 from indexnet.data.io.masks import Bool, mask_from_boxes, trimap_from_mask
 from indexnet.inference.image_files import Item
 from indexnet.tasks.predictor import Photo
@@ -25,10 +26,8 @@ def read_photo(item: Item, band: int | None = None) -> Photo:
     Raises:
         UserError: a file cannot be read, two differ in size, or no trimap can be made of a mask or of boxes.
     """
-    photo = Photo(read_image(item.image, srgb=True), name=item.stem)
-    pages = page_count(item.image)
-    if pages > 1:
-        photo.remarks.append(f"{item.image} has {pages} pages or frames; the first was taken.")
+    remarks: list[str] = []
+    photo = Photo(read_image(item.image, srgb=True, remarks=remarks), name=item.stem, remarks=remarks)
     if item.trimap is not None:
         photo.trimap, photo.snapped = read_trimap(item.trimap, strict=False)
         _check_size(item, item.trimap, "trimap", photo.image, photo.trimap)

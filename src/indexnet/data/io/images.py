@@ -1,4 +1,4 @@
-"""Reading and writing image files as what they mean: photographs, trimaps, alpha mattes.
+"""Reading and writing image files as what they mean: photographs, masks, trimaps, alpha mattes, numbers.
 
 Palettes are resolved, 16-bit files are scaled rather than cut, the orientation that a camera noted (EXIF) is applied,
 colours of print (CMYK) become sRGB by the file's profile, of several pages the first is taken, and a file that cannot
@@ -9,120 +9,41 @@ from __future__ import annotations
 
 import io
 import os
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageCms, ImageOps
+from PIL import Image, ImageCms
 
 from indexnet.core.errors import UserError
 from indexnet.core.files import atomic_write
 from indexnet.data.base import Float32, UInt8
+from indexnet.data.io.decoding import HEIC_IS_READ, Decoded, decode, decoder_errors, page_count
+from indexnet.data.io.decoding import image_size as image_size
+from indexnet.data.io.gray import FULL_WHITE, WIDE_MODES, drawn_values, gray_values, opacity, palette_mask, wide_values
+
+HEIC_SUFFIXES = (".heic", ".heif")
 
 #: File name endings that are taken for images.
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".avif"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+    *(HEIC_SUFFIXES if HEIC_IS_READ else ()),
+)
 
 #: Endings of photographs that are not read: of phones, of cameras, and of other programs.
 OTHER_SUFFIXES = (
-    *(".heic", ".heif", ".avif", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2"),
-    *(".jfif", ".gif", ".jp2", ".jxl", ".psd"),
+    *(() if HEIC_IS_READ else HEIC_SUFFIXES),
+    *(".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2"),
+    *(".jp2", ".jxl", ".psd", ".exr", ".hdr", ".tga"),
 )
 
-_WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's names for 16-bit gray
-_FULL = 65535
 _KNOWN_LOW, _KNOWN_HIGH = 20, 235  # a lenient trimap's values at or beyond these are taken for 0 and 255
-_GRAY_TOLERANCE = 8  # colour channels of a gray JPEG differ by a few levels
 _MASK_THRESHOLD = 0.5
-
-#: The largest image that is read, in pixels: from there on Pillow takes a file for an attack on the memory.
-MAX_PIXELS = 2 * 89_478_485
-
-
-#: What Pillow raises for a file that it cannot read.
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
-
-# Pillow warns from half of MAX_PIXELS on; a person's large photograph is no reason to.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-
-
-def unreadable(path: str | Path, error: Exception) -> UserError:
-    """Build the error for a file that Pillow could not read."""
-    if isinstance(error, FileNotFoundError):
-        return UserError(f"{path} does not exist.")
-    if isinstance(error, Image.DecompressionBombError):
-        return UserError(
-            f"{path} has more than {MAX_PIXELS // 10**6} megapixels, the most that is read; make it smaller."
-        )
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return UserError(f"{path} cannot be read as an image ({reason}); replace or remove it.")
-
-
-@contextmanager
-def opened(path: str | Path) -> Iterator[Image.Image]:
-    """Open an image file without decoding it; what goes wrong with it becomes a UserError that names the file."""
-    try:
-        with Image.open(path) as image:
-            yield image
-    except UNREADABLE as error:
-        raise unreadable(path, error) from error
-
-
-def _decoded(path: str | Path) -> Image.Image:
-    """Decode an image, upright.
-
-    Raises:
-        UserError: there is no such file, or it cannot be read as an image.
-    """
-    if not Path(path).exists():
-        raise UserError(f"{path} does not exist.")
-    if Path(path).is_dir():
-        raise UserError(f"{path} is a folder; an image file was expected.")
-    with opened(path) as image:
-        image.load()
-        return ImageOps.exif_transpose(image)
-
-
-def page_count(path: str | Path) -> int:
-    """Return how many pages or frames a file has; only the first is ever read.
-
-    The previews that cameras and phones put behind a photograph (MPO) are not counted.
-
-    Raises:
-        UserError: the file cannot be read as an image.
-    """
-    with opened(path) as image:
-        return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
-
-
-def camera_orientation(path: str | Path) -> int:
-    """Return the orientation that a camera noted in a file (EXIF), which reading applies.
-
-    Returns:
-        1: upright, or nothing was noted; 2, 3, 4: mirrored or upside down; 5 to 8: height and width are exchanged.
-
-    Raises:
-        UserError: the file cannot be read as an image.
-    """
-    with opened(path) as image:
-        noted = image.getexif().get(ExifTags.Base.Orientation, 1)
-    return noted if isinstance(noted, int) and 1 <= noted <= 8 else 1
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Return (height, width) of an image file, upright, from its header alone.
-
-    Raises:
-        UserError: it is missing or no image.
-    """
-    with opened(path) as image:
-        turned = "exif" in image.info and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-        width, height = image.size
-    return (width, height) if turned else (height, width)
+_STRIP = 2**20  # pixels that are converted at a time: Pillow hands over three copies of what it is asked for
 
 
 def file_sizes(files: Sequence[Path]) -> list[list[str | int]]:
@@ -130,36 +51,36 @@ def file_sizes(files: Sequence[Path]) -> list[list[str | int]]:
     return [[path.name, path.stat().st_size] for path in files]
 
 
-def _wide(path: str | Path, image: Image.Image) -> npt.NDArray[np.uint16]:
-    """Return the values of a 16-bit gray image, refusing one that only holds 8-bit values."""
-    values = np.asarray(image)
-    if values.size and (values.min() < 0 or values.max() > _FULL):
-        raise UserError(f"{path} holds values outside 0..65535; save it as an 8-bit or 16-bit gray PNG.")
-    if values.size and 0 < values.max() <= 255:
-        raise UserError(
-            f"{path} is a 16-bit file with no value above 255, so white could be 255 or 65535; save it as an 8-bit PNG."
-        )
-    return values.astype(np.uint16)
+def _to_srgb(image: Image.Image) -> Callable[[Image.Image], Image.Image] | None:
+    """Return what converts pieces of an image to sRGB by the profile inside; None: the profile cannot be used.
 
-
-def _to_srgb(image: Image.Image) -> Image.Image:
-    """Convert an image's colours to sRGB by the profile inside; without a usable one, plainly."""
+    Without a profile, or with that of sRGB itself, the conversion is the plain one.
+    """
     profile = image.info.get("icc_profile")
-    if profile and image.mode in ("RGB", "RGBA", "CMYK"):
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            if image.mode == "RGB" and ImageCms.getProfileDescription(source).startswith("sRGB"):
-                return image
-            plain = image.convert("RGB") if image.mode == "RGBA" else image
-            converted = ImageCms.profileToProfile(plain, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-            if converted is not None:
-                return converted
-        except (ImageCms.PyCMSError, OSError):
-            pass  # a damaged profile, or one for something else: the picture is still there
-    return image.convert("RGB")
+    if not profile or image.mode not in ("RGB", "RGBA", "CMYK"):
+        return _plainly
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if image.mode != "CMYK" and ImageCms.getProfileDescription(source).startswith("sRGB"):
+            return _plainly
+        mode = "CMYK" if image.mode == "CMYK" else "RGB"
+        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
+    except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
+        return None  # a damaged profile, or one for something else: the picture is still there
+
+    def convert(piece: Image.Image) -> Image.Image:
+        found = ImageCms.applyTransform(piece if piece.mode == mode else piece.convert(mode), transform)
+        assert found is not None  # it is asked for a new image
+        return found
+
+    return convert
 
 
-def read_image(path: str | Path, srgb: bool = False) -> UInt8:
+def _plainly(piece: Image.Image) -> Image.Image:
+    return piece.convert("RGB")
+
+
+def read_image(path: str | Path, srgb: bool = False, remarks: list[str] | None = None) -> UInt8:
     """Read a photograph.
 
     Palettes are resolved, gray becomes three equal channels, 16-bit values are scaled to 8 bits, an alpha channel is
@@ -170,6 +91,7 @@ def read_image(path: str | Path, srgb: bool = False) -> UInt8:
         srgb: whether RGB is converted to sRGB too where the file holds a profile of another space, as photographs of
             phones do, so that results that are saved without a profile keep their colours. Data sets take values as
             they are.
+        remarks: gets a sentence for each thing in the file that was left out, where a person should know.
 
     Returns:
         uint8 (H, W, 3), RGB.
@@ -177,14 +99,50 @@ def read_image(path: str | Path, srgb: bool = False) -> UInt8:
     Raises:
         UserError: there is no such file, it cannot be read as an image, or it has more than :data:`MAX_PIXELS`.
     """
-    image = _decoded(path)
-    if image.mode in _WIDE_MODES:
-        gray = np.round(_wide(path, image) / np.float32(_FULL / 255)).astype(np.uint8)
-        return np.repeat(gray[..., None], 3, axis=2)
+    decoded = decode(path)
+    image = decoded.image
+    if remarks is not None:
+        remarks += _left_out(path, decoded)
+    if image.mode in WIDE_MODES:
+        values, white = wide_values(path, image), np.float32((decoded.levels or FULL_WHITE) / 255)
+        return _in_strips(image, lambda rows: np.round(values[rows] / white).astype(np.uint8)[..., None])
     if image.mode == "F":
         raise UserError(f"{path} holds floating-point values; save it as an 8-bit or 16-bit image.")
-    colours = _to_srgb(image) if srgb or image.mode == "CMYK" else image.convert("RGB")
-    return np.array(colours, np.uint8)
+    convert = _to_srgb(image) if srgb or image.mode == "CMYK" else _plainly
+    if convert is None:
+        convert = _plainly
+        if remarks is not None:
+            remarks.append(f"{path}: its colour profile cannot be used; its colours were taken for sRGB.")
+    with decoder_errors(path):
+        return _in_strips(image, lambda rows: np.asarray(convert(image.crop((0, rows.start, image.width, rows.stop)))))
+
+
+def _in_strips(image: Image.Image, make: Callable[[slice], npt.NDArray[np.uint8]]) -> UInt8:
+    """Return an array (H, W, 3) for an image, made of some rows at a time."""
+    width, height = image.size
+    found = np.empty((height, width, 3), np.uint8)
+    step = max(1, _STRIP // max(1, width))
+    for top in range(0, height, step):
+        rows = slice(top, min(height, top + step))
+        found[rows] = make(rows)
+    return found
+
+
+def _left_out(path: str | Path, decoded: Decoded) -> list[str]:
+    """Say what of a photograph's file is not in its pixels."""
+    pages, found = page_count(path), []
+    if pages is None:
+        found.append(f"{path} has more pages or frames, which are damaged; the first was taken.")
+    elif pages > 1:
+        found.append(f"{path} has {pages} pages or frames; the first was taken.")
+    if not decoded.metadata:
+        found.append(
+            f"{path}: what it says of its orientation or colours cannot be read (EXIF or the like); it was taken as it "
+            "is stored."
+        )
+    if opacity(path, decoded.image) is not None:
+        found.append(f"{path} has transparent pixels; their colours were taken as the file has them.")
+    return found
 
 
 def read_gray(path: Path) -> UInt8:
@@ -202,53 +160,48 @@ def read_gray(path: Path) -> UInt8:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
-def read_values(path: Path) -> tuple[str, npt.NDArray[Any]]:
+def read_values(path: Path, exact: bool = False) -> tuple[str, npt.NDArray[Any]]:
     """Read an image's values as its file has them: neither turned nor scaled, palettes not resolved.
+
+    Args:
+        path: the file.
+        exact: whether a format that changes numbers (JPEG) is refused.
 
     Returns:
         Pillow's mode, and the values (H, W[, C]).
 
     Raises:
-        UserError: it cannot be read as an image.
+        UserError: it cannot be read as an image, or is a JPEG (``exact``).
     """
-    with opened(path) as image:
-        image.load()
-        return image.mode, np.asarray(image)
-
-
-def _gray(path: str | Path, image: Image.Image) -> tuple[UInt8 | npt.NDArray[np.uint16], int]:
-    """Return the values of a gray image and its white: 255 or 65535."""
-    if image.mode in _WIDE_MODES:
-        return _wide(path, image), _FULL
-    if image.mode == "F":
-        raise UserError(f"{path} holds floating-point values; save it as an 8-bit or 16-bit gray PNG.")
-    if image.mode in ("L", "LA", "1"):
-        return np.array(image.convert("L"), np.uint8), 255
-    rgb = np.array(image.convert("RGB"), np.uint8)
-    if rgb.size and int((rgb.max(axis=2) - rgb.min(axis=2)).max()) > _GRAY_TOLERANCE:
-        raise UserError(f"{path} is a colour image; a gray one (or three equal channels) was expected.")
-    return np.ascontiguousarray(rgb[..., 1]), 255
+    decoded = decode(path, upright=False)
+    if exact and not decoded.exact:
+        raise UserError(f"{path} is a JPEG, which does not keep numbers exactly; save it as PNG from the original.")
+    values = np.asarray(decoded.image)
+    if decoded.image.mode == "L" and decoded.levels:
+        values = values // (255 // decoded.levels)
+    return decoded.image.mode, values
 
 
 def read_mask(path: str | Path) -> npt.NDArray[np.bool_]:
-    """Read a coarse mask: what is at least half white, or in a cut-out with an alpha channel at least half opaque.
+    """Read a coarse mask: what is at least half white, or in a cut-out or silhouette at least half opaque.
 
-    Values 0 and 1 alone, as label maps have, are taken for black and white.
+    Values 0 and 1 alone, as label maps have, are taken for black and white. Of a palette image in colours, as label
+    maps are too, all but entry 0 is marked, if that is black; 255 is not, beside other labels.
 
     Returns:
         bool (H, W), True on what is marked.
 
     Raises:
-        UserError: the file cannot be read, or is a colour image without transparency.
+        UserError: the file cannot be read, is a colour image without transparency, is transparent everywhere, or has
+            both gray levels and transparency.
     """
-    image = _decoded(path)
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        opacity = np.array(image.convert("RGBA").getchannel("A"), np.uint8)
-        if opacity.min() < 255:
-            return opacity >= _MASK_THRESHOLD * 255
-    if image.mode in _WIDE_MODES and np.asarray(image).max(initial=0) <= 1:
+    decoded = decode(path)
+    image = decoded.image
+    if image.mode in WIDE_MODES and np.asarray(image).max(initial=0) <= 1:
         return np.asarray(image) > 0
-    values, white = _gray(path, image)
+    if image.mode == "P" and "transparency" not in image.info and (found := palette_mask(image)) is not None:
+        return found
+    values, white = drawn_values(path, decoded, "mask")
     highest = int(values.max(initial=0))
     return values > 0 if highest == 1 else values >= _MASK_THRESHOLD * white
 
@@ -258,7 +211,7 @@ def read_trimap(path: str | Path, strict: bool) -> tuple[UInt8, int]:
 
     Args:
         path: an 8-bit gray, RGB (equal channels), bilevel or palette image with the values 0, 128, 255; or a 16-bit
-            gray one with the values 0, 32768 (or 128 * 257) and 65535.
+            gray one with the values 0, 32768 (or 128 * 257) and 65535. An alpha channel must be opaque everywhere.
         strict: whether other values are an error. Otherwise values <= 20 become 0, values >= 235 become 255, and all
             between become 128, on the 8-bit scale.
 
@@ -267,16 +220,24 @@ def read_trimap(path: str | Path, strict: bool) -> tuple[UInt8, int]:
         value.
 
     Raises:
-        UserError: the file cannot be read, is a colour image, holds other values (``strict``), or none above 20 but
-            0, so that it rather holds labels than gray (otherwise).
+        UserError: the file cannot be read, is a colour image, has transparent pixels, holds other values (``strict``),
+            or none above 20 but 0, so that it rather holds labels than gray (otherwise).
     """
-    found, white = _gray(path, _decoded(path))
-    if white == _FULL:
-        exact = np.isin(found, (0, 32768, 128 * 257, _FULL))
-        values = (found >> 8).astype(np.uint8)
-    else:
+    decoded = decode(path)
+    alpha = opacity(path, decoded.image)
+    if alpha is not None:
+        raise UserError(
+            f"trimap {path} has {int(np.count_nonzero(alpha < 255))} transparent pixels, of which nothing says whether "
+            "they are background; paint them 0 (background), 128 (unknown) or 255 (foreground) and save it as a gray "
+            "PNG without alpha channel."
+        )
+    found, white = gray_values(path, decoded)
+    if white == 255:
         values = found.astype(np.uint8, copy=False)
         exact = (values == 0) | (values == 128) | (values == 255)
+    else:
+        exact = np.isin(found, (0, (white + 1) // 2, 128 * 257 * white // FULL_WHITE, white))
+        values = (found.astype(np.uint32) * 256 // (white + 1)).astype(np.uint8)
     touched = int(values.size - np.count_nonzero(exact))
     if touched and strict:
         others = np.unique(found[~exact])
@@ -297,15 +258,23 @@ def read_trimap(path: str | Path, strict: bool) -> tuple[UInt8, int]:
 
 
 def read_alpha(path: str | Path) -> Float32:
-    """Read an alpha matte: an 8-bit (divided by 255) or 16-bit (by 65535) gray image, or one of three equal channels.
+    """Read an alpha matte: a gray image of 8 bits (divided by 255) or 16 (by 65535), or one of three equal channels.
+
+    A file with transparent pixels gives its alpha channel, where that draws the matte: a silhouette of one colour, or a
+    cut-out in colours.
 
     Returns:
         float32 (H, W) in [0, 1].
 
     Raises:
-        UserError: the file cannot be read or is a colour image.
+        UserError: the file cannot be read, is a colour image without transparency, is transparent everywhere, has both
+            gray levels and transparency, or only the values 0 and 1 of 255, as a mask of labels has.
     """
-    values, white = _gray(path, _decoded(path))
+    values, white = drawn_values(path, decode(path), "matte")
+    if values.max(initial=0) == 1:
+        raise UserError(
+            f"{path} has only the values 0 and 1, as labels have; a matte is white ({white}) on its object."
+        )
     return (values / white).astype(np.float32)
 
 
