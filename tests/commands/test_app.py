@@ -408,3 +408,4 @@ def test_the_page_in_a_browser(served, files, tmp_path):
             assert [url for url in tab.requests() if not url.startswith((address, f"blob:{address}"))] == []
         process.send_signal(signal.SIGINT)
         assert process.wait(5) == 0  # though the page is open
+        assert process.stdout.read() == ""
