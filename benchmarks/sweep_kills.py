@@ -5,10 +5,13 @@
 The sweep is a part of `tpami/table3_matting` on the procedural scenes, on the CPU, with several checkpoints,
 validations and processes in each run, and an average of the weights. ``kill -9`` hits the launcher or a process of a
 job, ranks included, at moments that are observed and not guessed: before a job starts, while it starts, at a step, when
-a checkpoint has appeared, in the test phase, and while pictures are written. In the end the metrics of the records, the
+a checkpoint has appeared, in the test phase, and while pictures are written. After every kill `indexnet report` must
+make its page of what is there. In the end the metrics of the records, the
 learning curves, the best validation, `per_image.csv`, the weights and the report's `table.csv` must be the same to the
 last bit, and no run may have lost its throughput or its memory. Exit code 1 where that is not so, or where a planned
-kill never found its moment. Linux only. Twenty minutes on two cores.
+kill never found its moment. Linux only. Twenty minutes on two cores; a soak of some hours:
+
+    python benchmarks/sweep_kills.py --kills 300 --folder DIR
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,10 +82,11 @@ class Kill(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What came of it: kills, and planned ones whose moment never came; how many runs were compared; what differs."""
+    """What came of it: kills, planned ones whose moment never came, reports made, runs compared, and what differs."""
 
     kills: list[Kill]
     missed: list[Planned]
+    reports: int
     runs: int
     differences: list[str]
     seconds: tuple[float, float]  # that the undisturbed and the disturbed sweep took
@@ -140,8 +145,12 @@ def run_whole(arguments: list[str], log: Path) -> None:
         raise RuntimeError(f"the sweep that nobody disturbs ended with {code}: {log.read_text()}")
 
 
-def run_disturbed(arguments: list[str], plan: list[Planned], log: Path) -> tuple[list[Kill], list[Planned]]:
+def run_disturbed(
+    arguments: list[str], plan: list[Planned], log: Path, between: Callable[[], object] = lambda: None
+) -> tuple[list[Kill], list[Planned]]:
     """Run the sweep, kill it at the planned moments one after the other, and start it again until it is done.
+
+    ``between`` is called after every kill.
 
     Returns:
         The kills, and those planned ones that did not come because the sweep was done before.
@@ -167,6 +176,7 @@ def run_disturbed(arguments: list[str], plan: list[Planned], log: Path) -> tuple
                 disturbed = True
                 if kill.whom == LAUNCHER:
                     launcher.wait()
+                between()
             time.sleep(_POLL)
         return kills, plan[len(kills) :]
     finally:
@@ -332,17 +342,24 @@ def measure(
     """Run both sweeps below a folder and compare them.
 
     Raises:
-        RuntimeError: a launcher ended otherwise than by its kill, or hangs.
+        RuntimeError: a launcher ended otherwise than by its kill, or hangs, or a report failed.
     """
     names = list(ROWS[:rows])
     plan = plan_kills(kills, rows * seeds, steps, devices, random.Random(seed))
     whole, killed = (command(names, seeds, steps, devices, folder / name, jobs) for name in ("whole", "killed"))
     begun = time.monotonic()
     run_whole(whole, folder / "whole.log")
-    middle = time.monotonic()
-    kills_and_missed = run_disturbed(killed, plan, folder / "killed.log")
+    middle, reports = time.monotonic(), 0
+
+    def report() -> None:
+        nonlocal reports
+        if any((folder / "killed").rglob("record.json")):
+            _table(folder / "killed")
+            reports += 1
+
+    kills_and_missed = run_disturbed(killed, plan, folder / "killed.log", report)
     seconds = (middle - begun, time.monotonic() - middle)
-    return Verdict(*kills_and_missed, *compare(folder / "whole", folder / "killed"), seconds)
+    return Verdict(*kills_and_missed, reports, *compare(folder / "whole", folder / "killed"), seconds)
 
 
 def main() -> int:
@@ -369,6 +386,7 @@ def main() -> int:
         where = f"{kill.run} {kill.phase}"
         print(f"{number:3d}  {kill.moment:10s}  kill -9 {kill.whom:9s}  after {kill.after:6.1f} s  {where}")
     print(f"undisturbed {verdict.seconds[0]:.0f} s, with {len(verdict.kills)} kills {verdict.seconds[1]:.0f} s")
+    print(f"{verdict.reports} reports while it was disturbed")
     for text in verdict.differences:
         print(text)
     same = "the same to the last bit" if not verdict.differences else f"{len(verdict.differences)} differences"
