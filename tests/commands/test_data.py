@@ -35,7 +35,7 @@ def table(text):
 @pytest.mark.parametrize("name", sorted(WRITERS | MATTING_WRITERS))
 def test_sets_that_are_as_they_should_be(name, tmp_path, capsys):
     (WRITERS | MATTING_WRITERS)[name](tmp_path)
-    options = MATTING_OPTIONS.get(name, {"size": 12} if name == "train400" else {})
+    options = MATTING_OPTIONS.get(name, {"size": 12} if name in ("train400", "denoising_folder") else {})
     assert main(["data", "check", name, f"root={tmp_path}", *(f"{key}={value}" for key, value in options.items())]) == 0
     captured = capsys.readouterr()
     assert "all files are as they should be" in captured.out
@@ -126,6 +126,37 @@ def test_a_folder_of_backgrounds(tmp_path, capsys):
     (tmp_path / "b.png").write_bytes(b"no image")
     assert main(["data", "check", "scenes", f"backgrounds={tmp_path}"]) == 2
     assert "b.png cannot be read as an image" in capsys.readouterr().out
+
+
+def turn(path, to=None):
+    """Save a picture with the note that it is upside down."""
+    note = Image.Exif()
+    note[0x112] = 3
+    Image.open(path).save(to or path, exif=note)
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "other"),
+    [
+        ("camvid", "test/test_0.png", "testannot/test_0.png"),
+        ("nyuv2", "nyu_images/0.png", "nyu_depths/0.png"),
+        ("alphamatting", "input_training_lowres/GT01.png", "gt_training_lowres/GT01.png"),
+        ("matting_folder", "fg/thing 0.png", "alpha/thing 0.png"),
+    ],
+)
+def test_a_photograph_that_is_turned_alone_is_told(name, image, other, tmp_path, capsys):
+    (WRITERS | MATTING_WRITERS)[name](tmp_path)
+    words = [f"root={tmp_path}", *(f"{key}={value}" for key, value in MATTING_OPTIONS.get(name, {}).items())]
+    turn(tmp_path / image)
+    assert main(["data", "check", name, *words]) == 0
+    out = capsys.readouterr().out
+    assert "no file is wrong, but there is" in out
+    assert (
+        f"1 image is turned or mirrored as a camera noted (EXIF), and what belongs to it is not, such as {tmp_path}"
+        in out
+    )
+    assert f"{tmp_path / image} and " in out
+    assert "as they should be" not in out
 
 
 COMPOSITION1K = ["per_foreground=2", "test_per_foreground=3"]

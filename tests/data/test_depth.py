@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from data_support import write_frame, write_h5, write_nyuv2, write_nyuv2_h5
+from indexnet.cli import main
 from indexnet.core.errors import UserError
 from indexnet.data import create_data
 from indexnet.data.datasets.nyuv2 import CLASSES
@@ -323,3 +324,47 @@ def test_the_real_frames(shared):
     sample = create_data("nyuv2", root=root, task="segmentation").test().sample(0, rng())
     assert sample["label"].shape == (240, 320)
     assert 0.5 < (sample["label"] < 39).float().mean() < 1
+
+
+UNITS = {"millimetres": 1000, "centimetres": 100, "KITTI": 256, "TUM": 5000}
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_depth_of_any_unit(tmp_path, capsys, unit):
+    write_nyuv2(tmp_path)
+    ramp = np.tile(np.linspace(0.7, 3.5, 24, dtype=np.float32)[:, None], (1, 32))
+    scale = UNITS[unit]
+    for number in range(5):
+        write_png(tmp_path / f"nyu_depths/{number}.png", np.round(ramp * scale).astype(np.uint16), overwrite=True)
+    options = {"root": str(tmp_path), "size": 24, "evaluation": "full"}
+    test = create_data("nyuv2", depth_scale=scale, **options).test()
+    test.verify(0)
+    depth = test.sample(0, rng())["depth"]
+    assert depth.min() == pytest.approx(0.7, abs=0.08)
+    assert depth.max() == pytest.approx(3.5, abs=0.08)
+    assert main(["data", "check", "nyuv2", "task=depth", f"root={tmp_path}", f"depth_scale={scale}"]) == 0
+    assert f"depth from 0.70 to 3.50 m, median 2.04 m; {scale} units of the files a metre" in said(capsys)
+    assert main(["data", "check", "nyuv2", "task=depth", f"root={tmp_path}"]) == 0
+    words = f"depth, test: depth from {0.7 * scale / 1000:.2f} to {3.5 * scale / 1000:.2f} m"
+    assert words in said(capsys)
+    prints = {create_data("nyuv2", depth_scale=s, **options).test().fingerprint() for s in (None, scale, scale + 1)}
+    assert len(prints) == 3
+
+
+def said(capsys):
+    return capsys.readouterr().out.replace("\n", " ")
+
+
+def test_the_unit_of_h5_files_and_of_other_things(tmp_path):
+    write_h5(tmp_path / "val/official/00001.h5", depth=np.full((48, 64), 2500, np.float32))
+    data = {s: create_data("nyuv2_h5", root=str(tmp_path), depth_scale=s).test() for s in (None, 1000, 1)}
+    assert data[1000].sample(0, rng())["depth"].unique().tolist() == [2.5]
+    data[1000].verify(0)
+    for scale in (None, 1):
+        with pytest.raises(UserError, match=r"up to 2500, which cannot be metres.*; give data\.depth_scale"):
+            data[scale].verify(0)
+    for wrong in (0, -1, "mm", True, float("nan"), float("inf")):
+        with pytest.raises(UserError, match=r"data\.depth_scale must be the number of units in a metre"):
+            create_data("nyuv2", root="/nowhere", depth_scale=wrong)
+    with pytest.raises(UserError, match=r"data\.depth_scale has no effect on the task segmentation"):
+        create_data("nyuv2", root="/nowhere", task="segmentation", depth_scale=100)

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +7,7 @@ from hypothesis import strategies as st
 
 from commands_support import photograph
 from indexnet.core.errors import UserError
-from indexnet.data.io.masks import auto_band, check_boxes, mask_from_boxes, parse_box, read_boxes, trimap_from_mask
+from indexnet.data.io.masks import auto_band, check_boxes, mask_from_boxes, trimap_from_mask
 
 
 def disc(height, width, y, x, radius):
@@ -116,44 +114,3 @@ def test_boxes_outside_or_all_over_are_refused():
         mask_from_boxes(image, [(0, 0, 30, 20)])
     with pytest.raises(UserError, match="no box"):
         mask_from_boxes(image, [])
-
-
-def test_box_files(tmp_path):
-    expected = {"a b.jpg": [(1.0, 2.0, 3.0, 4.0), (5.0, 6.0, 7.5, 8.0)], "ü": [(0.0, 0.0, 9.0, 9.0)]}
-    plain = tmp_path / "b.csv"
-    plain.write_text("a b.jpg,1,2,3,4\nü, 0, 0, 9, 9\n\na b.jpg,5,6,7.5,8\n", encoding="utf-8")
-    assert read_boxes(plain) == expected
-    headed = tmp_path / "h.csv"
-    headed.write_text("\ufeffname,x0,y0,x1,y1\n" + plain.read_text(encoding="utf-8"), encoding="utf-8")
-    assert read_boxes(headed) == expected
-    structured = tmp_path / "b.json"
-    structured.write_text(json.dumps({"a b.jpg": [[1, 2, 3, 4], [5, 6, 7.5, 8]], "ü": [0, 0, 9, 9]}), encoding="utf-8")
-    assert read_boxes(structured) == expected
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "fragment"),
-    [
-        ("a.csv", b"", "holds no box"),
-        ("a.csv", b"cat,1,2,3\n", r"line 1: '1,2,3' is not four numbers"),
-        ("a.csv", b"cat,1,2,3,4\ndog,1,2,3,x\n", "line 2"),
-        ("a.csv", b"cat,1,2,3,nan\n", "not four numbers"),
-        ("a.csv", b"\xff\xfe\x00", "no text in UTF-8"),
-        ("a.json", b"{", "is no JSON"),
-        ("a.json", b"[1]", "must hold"),
-        ("a.json", b'{"cat": [[1, 2]]}', "'cat'.*not four numbers"),
-    ],
-)
-def test_box_files_with_mistakes(tmp_path, name, content, fragment):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=fragment):
-        read_boxes(tmp_path / name)
-
-
-def test_box_words(tmp_path):
-    assert parse_box("1, 2,3.5,4") == (1, 2, 3.5, 4)
-    for text in ("1,2,3", "a,b,c,d", "", "1,2,3,inf"):
-        with pytest.raises(UserError, match="four numbers"):
-            parse_box(text)
-    with pytest.raises(UserError, match=r"none\.csv cannot be read"):
-        read_boxes(tmp_path / "none.csv")

@@ -180,7 +180,7 @@ MISTAKES = {
     "the list is no text": (
         lambda root: (root / TESTING / "test_bg_names.txt").write_bytes(b"\xff\xfe\x81"),
         "test",
-        r"test_bg_names\.txt cannot be read .*; it lists backgrounds, one a line",
+        r"test_bg_names\.txt is not UTF-8 text .*\. It lists backgrounds, one a line",
     ),
     "too few backgrounds to train on": (
         lambda root: replaced(root / TRAINING / "training_bg_names.txt", "COCO_train2014_000000000000.jpg\n", ""),

@@ -75,7 +75,7 @@ def test_a_mistake_is_one_sentence_with_the_nearest_key(override, sentence):
     assert "\n" not in str(error.value)
 
 
-_LABELLED = ("camvid", "sunrgbd", "ade20k")
+_LABELLED = ("camvid", "sunrgbd", "ade20k", "segmentation_folder")
 
 
 @pytest.mark.parametrize("group", ["resampling", "data", "optimizer", "schedule", "logger", "budget", "debug"])
@@ -85,6 +85,7 @@ def test_every_option_of_every_group_freezes(group):
             continue
         suits = ["task=denoising", "network=dncnn"] if option == "none" and group == "resampling" else []
         suits += ["task=denoising"] if option == "train400" else ["task=segmentation"] if option in _LABELLED else []
+        suits += ["data.classes=[a,b]"] if option == "segmentation_folder" else []
         suits += ["task=depth"] if option.startswith("nyuv2") else []
         suits += ["task=matting"] if group == "data" and get_data(option).info.tasks == ("matting",) else []
         suits += ["training.validate_every=0.5"] if option == "plateau" else []

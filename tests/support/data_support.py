@@ -205,7 +205,35 @@ def write_simd(root):
     (root / "SIMD_composition_test_filelist.txt").write_text("\n".join(lines) + "\n")
 
 
+def write_denoising_folder(root, size=(24, 20)):
+    """Colour of 8 bits, and one gray photograph of 16 bits; two test sets."""
+    for folder, names in (("train", "abc"), ("validation", "de"), ("test/Set5", "ab"), ("test/Set14", "ab")):
+        for k, name in enumerate(names):
+            write_png(root / folder / f"{name}.png", random_image(ord(name) + len(folder), (size[0] + k, size[1])))
+    deep = np.random.default_rng(0).integers(0, 65536, size, dtype=np.uint16)
+    write_png(root / "train/deep.png", deep)
+
+
+CODE = {"Void": (0, 0, 0), "Sky": (128, 128, 128), "Lane markings": (192, 0, 64), "Road": (128, 64, 128)}
+
+
+def write_coloured(image, label, seed=0, size=(24, 20)):
+    """Write a photograph and a label map in the colours of ``CODE``; gives back the numbers."""
+    numbers = np.random.default_rng(seed).integers(0, len(CODE), size)
+    write_png(image, random_image(seed, size))
+    write_png(label, np.array(list(CODE.values()), np.uint8)[numbers])
+    return numbers
+
+
+def write_segmentation_folder(root):
+    for folder, count in (("train", 3), ("val", 2), ("test", 2)):
+        for k in range(count):
+            write_pair(root / f"images/{folder}/{k}.png", root / f"labels/{folder}/{k}.png", range(3), seed=k)
+    (root / "classes.txt").write_text("sky\nlane markings\nroad\n")
+
+
 WRITERS = {"train400": write_train400, "camvid": write_camvid, "sunrgbd": write_sunrgbd, "ade20k": write_ade20k}
+WRITERS |= {"denoising_folder": write_denoising_folder, "segmentation_folder": write_segmentation_folder}
 WRITERS |= {"nyuv2": write_nyuv2, "nyuv2_h5": write_nyuv2_h5}
 
 # The sets of matting, and the options that fit what their writers write.

@@ -83,12 +83,17 @@ def _check(name: str, words: Sequence[str], full: bool) -> int:
     _print_table(f"{info.name}: {info.title}", found)
     _print_problems(problems)
     took = time.monotonic() - started
+    facts = [fact for split in found for fact in split.facts]
+    remarks = list(dict.fromkeys(remark for split in found for remark in split.remarks))
     if problems:
+        _print_problems([*facts, *remarks])
         tell(f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}, found in {took:.1f} s.")
         if info.layout and not any(split.count for split in found):
             tell(f"expected files: {info.layout}")
         return 2
-    tell(f"all files are as they should be, checked in {took:.1f} s.")
+    verdict = f"{len(remarks)} to look at" if remarks else "all files are as they should be"
+    tell(f"{'no file is wrong, but there is ' if remarks else ''}{verdict}, checked in {took:.1f} s.")
+    _print_problems([*facts, *remarks])
     return 0
 
 

@@ -46,7 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--boxes",
         type=Path,
         metavar="FILE",
-        help="matting: boxes around objects, of which trimaps are made: a CSV of name,x0,y0,x1,y1 or a JSON file",
+        help="matting: boxes around objects, of which trimaps are made: a table of name,x0,y0,x1,y1 or JSON",
     )
     parser.add_argument(
         "--box", action="append", metavar="x0,y0,x1,y1", help="matting: a box in the one image; can be given repeatedly"

@@ -25,6 +25,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -161,6 +162,10 @@ class Dataset(TorchDataset[Sample], ABC):
         """
         self.sample(index, np.random.default_rng(0))
 
+    def image_files(self, index: int) -> tuple[Path, ...]:
+        """Return the image files of one sample, the photograph first; none where a sample has no files of its own."""
+        return ()
+
     def _check_index(self, index: int) -> None:
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of a split of {len(self)}")
@@ -204,6 +209,9 @@ class Subset(Dataset):
 
     def verify(self, index: int) -> None:
         self.base.verify(self._at(index))
+
+    def image_files(self, index: int) -> tuple[Path, ...]:
+        return self.base.image_files(self._at(index))
 
     def fingerprint(self) -> str:
         """SHA-256 over the split's own and the numbers of the samples."""
@@ -304,10 +312,15 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def planes(image: UInt8 | Float32) -> Tensor:
-    """Turn an image on the scale of 0..255, (H, W) or (H, W, C), into a float32 tensor (1 or C, H, W) in [0, 1]."""
+def planes(image: UInt8 | npt.NDArray[np.uint16] | Float32) -> Tensor:
+    """Turn an image, (H, W) or (H, W, C), into a float32 tensor (1 or C, H, W) in [0, 1].
+
+    Args:
+        image: on the scale of 0..255, but uint16 on that of 0..65535.
+    """
     stacked = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
-    return torch.from_numpy(np.divide(stacked, np.float32(255), dtype=np.float32, order="C"))
+    white = np.float32(65535 if image.dtype == np.uint16 else 255)
+    return torch.from_numpy(np.divide(stacked, white, dtype=np.float32, order="C"))
 
 
 def check_size(what: str, size: Any, smallest: int = 8) -> int:

@@ -12,9 +12,12 @@ import cv2
 import numpy as np
 
 from indexnet.core.errors import UserError
-from indexnet.data.base import Data, Dataset, NoSplitError
+from indexnet.data.base import Data, Dataset, Float32, NoSplitError
+from indexnet.data.depth import Depth, DepthFrames
 from indexnet.data.io.cache import Arrays, Store
-from indexnet.data.io.images import image_size, list_images, read_image, read_trimap
+from indexnet.data.io.decoding import camera_orientation, image_size
+from indexnet.data.io.images import list_images, read_image, read_trimap
+from indexnet.data.io.names import printable
 from indexnet.data.io.progress import in_threads
 from indexnet.data.matting import Foreground, read_foreground
 from indexnet.data.matting.photographs import check_same_size
@@ -36,6 +39,8 @@ class Found:
         sizes: (height, width) of all images.
         nbytes: of all items, decoded; 0 where the data set never keeps them.
         problems: one sentence each.
+        facts: one sentence each: how the files were read.
+        remarks: one sentence each: what is to be looked at, though no file is wrong by itself.
     """
 
     task: str
@@ -45,6 +50,8 @@ class Found:
     sizes: set[tuple[int, int]] = field(default_factory=set)
     nbytes: int = 0
     problems: list[str] = field(default_factory=list)
+    facts: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
 
 def check(sets: Sequence[Data], full: bool = False) -> list[Found]:
@@ -67,7 +74,7 @@ def check(sets: Sequence[Data], full: bool = False) -> list[Found]:
             try:
                 splits = _splits(data, name)
             except UserError as error:
-                found.append(Found(data.task, name, problems=[str(error)]))
+                found.append(Found(data.task, name, problems=[printable(str(error))]))
                 continue
             for part, split in splits.items():
                 entry = Found(data.task, f"{name} {part}".strip(), len(split))
@@ -76,9 +83,79 @@ def check(sets: Sequence[Data], full: bool = False) -> list[Found]:
                     if isinstance(split, TrainingComposites | FixedComposites):
                         found += _check_composites(split, entry, opened, full)
                         continue
-                    _check_items(*_verifier(split, entry), entry)
-                    found.append(entry)
+                    found.append(_check_split(split, entry))
     return found
+
+
+def _check_split(split: Dataset, entry: Found) -> Found:
+    """Check each sample's files, and how depth and the orientation of photographs are read."""
+    turned, depths = _Turned(), _Depths()
+    if isinstance(split, DepthFrames):
+        split.store.load = depths.noting(split.store.load, split.metres)
+    verify, numbers = _verifier(split, entry)
+
+    def work(index: int) -> None:
+        verify(index)
+        turned.note(split.image_files(index))
+
+    _check_items(work, numbers, entry)
+    if isinstance(split, DepthFrames) and depths.counts.any():
+        entry.facts.append(f"{entry.task}, {entry.split}: {depths}; {split.unit}.")
+    entry.remarks += turned.remarks()
+    return entry
+
+
+class _Turned:
+    """Notes which photographs are turned as their camera noted, and their maps otherwise."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[Path, Path]] = []
+
+    def note(self, files: Sequence[Path]) -> None:
+        """Look at a photograph and its maps."""
+        noted = [camera_orientation(path) for path in files]
+        self.found += [(files[0], path) for path, each in zip(files, noted, strict=True) if each != noted[0]][:1]
+
+    def remarks(self) -> list[str]:
+        """Return a sentence, or none."""
+        if not self.found:
+            return []
+        image, other = min(self.found)
+        count = len(self.found)
+        return [
+            f"{count} {'image is' if count == 1 else 'images are'} turned or mirrored as a camera noted (EXIF), and "
+            f"what belongs to {'it' if count == 1 else 'them'} is not, such as {image} and {other}: look whether they "
+            "fit; if not, save the image without the note, or turn the other."
+        ]
+
+
+class _Depths:
+    """Which depths there are, in millimetres."""
+
+    def __init__(self) -> None:
+        self.counts, self.lock = np.zeros(1_000_001, np.int64), threading.Lock()
+
+    def noting(self, load: Callable[[int], Arrays], to_metres: Callable[[Depth], Float32]) -> Callable[[int], Arrays]:
+        """Return what loads a frame and counts its depths."""
+
+        def noted(index: int) -> Arrays:
+            item = load(index)
+            self._note(to_metres(item[1]))
+            return item
+
+        return noted
+
+    def _note(self, metres: Float32) -> None:
+        known = metres[np.isfinite(metres) & (metres > 0)]
+        counts = np.bincount(np.minimum(np.rint(known * 1000).astype(np.int64), 1_000_000))
+        with self.lock:
+            self.counts[: len(counts)] += counts
+
+    def __str__(self) -> str:
+        """The nearest, the median and the farthest."""
+        there = np.flatnonzero(self.counts)
+        median = int(np.searchsorted(np.cumsum(self.counts), (self.counts.sum() + 1) // 2))
+        return f"depth from {there[0] / 1000:.2f} to {there[-1] / 1000:.2f} m, median {median / 1000:.2f} m"
 
 
 def check_folder(folder: Path) -> Found:
@@ -110,12 +187,13 @@ def _check_composites(
 
     def foreground(item: Foreground) -> None:
         colour, alpha = read_foreground(replace(item, estimate=False))  # colours take a second to estimate
+        turned.note([item.colour, item.alpha])
         entry.sizes.add(alpha.shape)
         nbytes.append(colour.nbytes + alpha.nbytes)
 
-    nbytes: list[int] = []
+    nbytes, turned = list[int](), _Turned()
     _check_items(foreground, split.foregrounds, entry)
-    entry.nbytes = sum(nbytes)
+    entry.nbytes, entry.remarks = sum(nbytes), turned.remarks()
 
     def background(path: Path) -> None:
         height, width = read_image(path).shape[:2] if full else image_size(path)
@@ -158,9 +236,9 @@ def _check_items(verify: Callable[[_T], object], items: Sequence[_T], entry: Fou
             verify(item)
             return ""
         except UserError as error:
-            return str(error)
+            return printable(str(error))
         except OSError as error:
-            return f"{error.filename or f'item {item}'}: {error.strerror or error}."
+            return printable(f"{error.filename or f'item {item}'}: {error.strerror or error}.")
 
     cv2.setNumThreads(0)  # the threads here are the parallelism
     entry.items = len(items)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,6 +29,7 @@ EVALUATIONS = ("network", "full")
 _EIGEN = (45 / 480, 471 / 480, 41 / 640, 601 / 640)  # top, bottom, left, right of Eigen's crop, as shares of a frame
 _ZOOM, _ANGLE, _JITTER = (1.0, 1.5), 5.0, 0.4
 _FAR = 20.0  # metres; indoor sensors reach 10, so a farther depth is in another unit
+_FAR_OUTDOORS = 1000.0  # metres
 _LINES = 240  # about the height of the frames that are kept
 _SMALLEST = 16
 _H5_SIZE = (480, 640)  # of the frames in HDF5 files, which are not opened to estimate their memory
@@ -97,13 +99,16 @@ def _kind(dataset: h5py.Dataset) -> str:
     return f"{tuple(dataset.shape)} {dataset.dtype}"
 
 
-def to_metres(depth: Depth) -> Float32:
+def to_metres(depth: Depth, scale: float | None = None) -> Float32:
     """Turn depth as files have it into metres; 0 or not finite where it is unknown.
 
     Args:
         depth: (H, W): 8-bit levels, which are (level + 0.5) / 25.5 metres, but for 0, unknown; 16-bit millimetres; or
             floating point, metres.
+        scale: so many of the files' units are a metre, whatever their type.
     """
+    if scale is not None:
+        return depth.astype(np.float32) / np.float32(scale)
     if depth.dtype == np.uint8:
         return np.asarray(_LEVELS[depth])
     return depth.astype(np.float32) / np.float32(1000) if depth.dtype == np.uint16 else np.asarray(depth, np.float32)
@@ -134,6 +139,7 @@ class DepthFrames(Dataset):
             frame at the same scale, ``size`` / 0.912 pixels a side.
         cache: see :class:`~indexnet.data.io.cache.Store`.
         folder: in fingerprints, files are named from here; None: by their names alone.
+        depth_scale: so many units of the files are a metre; None: see :func:`to_metres`.
 
     Attributes:
         store: the frames, halved.
@@ -147,6 +153,7 @@ class DepthFrames(Dataset):
     evaluation: str
     cache: Cache
     folder: Path | None = None
+    depth_scale: float | None = None
 
     def __post_init__(self) -> None:
         self.store = Store(len(self), self._load, self._bytes, self.cache, "frames")
@@ -183,6 +190,7 @@ class DepthFrames(Dataset):
 
     def fingerprint(self) -> str:
         view = [self.split, self.size] if self.split == "train" else [self.split, self.size, self.crop, self.evaluation]
+        view += [] if self.depth_scale is None else [self.depth_scale]
         files = [path for frame in self.frames for path in frame.files]
         names = [str(path.relative_to(self.folder)) if self.folder else path.name for path in files]
         return digest(self.title, view, [[name, path.stat().st_size] for name, path in zip(names, files, strict=True)])
@@ -210,7 +218,7 @@ class DepthFrames(Dataset):
             mirrored,
         )
         image = warp(image, matrix, (size, size))
-        metres = to_metres(warp_nearest(depth, matrix, (size, size), fill=0))
+        metres = self.metres(warp_nearest(depth, matrix, (size, size), fill=0))
         metres = np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0))
         if self.split == "train":
             image, metres = colour_jitter(image, _JITTER, rng), metres / np.float32(zoom)
@@ -222,7 +230,26 @@ class DepthFrames(Dataset):
         """Check a frame's files: readable, of one size, with depth, in metres."""
         self._check_index(index)
         _, depth = self.store.load(index)
-        check_metres(str(self.frames[index].files[-1]), to_metres(depth))
+        check_metres(str(self.frames[index].files[-1]), self.metres(depth), self.depth_scale is not None)
+
+    def metres(self, depth: Depth) -> Float32:
+        """Turn depth (H, W) as the files have it into metres; 0 or not finite where it is unknown."""
+        return to_metres(depth, self.depth_scale)
+
+    def image_files(self, index: int) -> tuple[Path, ...]:
+        self._check_index(index)
+        files = self.frames[index].files
+        return files if len(files) > 1 else ()
+
+    @property
+    def unit(self) -> str:
+        """How the numbers of the files became metres, in words."""
+        if self.depth_scale is not None:
+            return f"{self.depth_scale:g} units of the files a metre"
+        return (
+            "16 bits read as millimetres, 8 bits as NYU's levels, floating point as metres; data.depth_scale=N for N "
+            "units a metre"
+        )
 
 
 def halved(image: UInt8, depth: Depth) -> tuple[UInt8, Depth]:
@@ -258,12 +285,29 @@ def eigen_crop(size: int, seen: float) -> npt.NDArray[np.bool_]:
     return np.logical_and.outer((at >= top) & (at < bottom), (at >= left) & (at < right))
 
 
-def check_metres(where: str, depth: Float32) -> None:
+def check_depth_scale(scale: Any) -> float | None:
+    """Return the option ``data.depth_scale``.
+
+    Raises:
+        UserError: it is no positive number.
+    """
+    if scale is None:
+        return None
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < math.inf:
+        raise UserError(
+            "data.depth_scale must be the number of units in a metre, as 1000 for millimetres, 100 for centimetres, "
+            f"256 for KITTI or 5000 for TUM; got {scale!r}."
+        )
+    return float(scale)
+
+
+def check_metres(where: str, depth: Float32, scaled: bool = False) -> None:
     """Refuse depth (H, W) that is nowhere known, or that cannot be metres.
 
     Args:
         where: the file, for messages.
         depth: in metres; 0 or not finite where it is unknown.
+        scaled: whether a person has said what the unit is.
 
     Raises:
         UserError: it is one of these.
@@ -274,5 +318,8 @@ def check_metres(where: str, depth: Float32) -> None:
         raise UserError(f"{where}: the depth is negative at {negative} pixels; unknown depth is written as 0.")
     if farthest <= 0:
         raise UserError(f"{where}: no pixel has a depth; repair the frame or remove it.")
-    if farthest > _FAR:
-        raise UserError(f"{where}: depth goes up to {farthest:g}, which cannot be metres in a room; convert it.")
+    if farthest > (_FAR_OUTDOORS if scaled else _FAR):
+        raise UserError(
+            f"{where}: depth goes up to {farthest:g}, which cannot be metres{'' if scaled else ' in a room'}; give "
+            "data.depth_scale, the number of units in a metre."
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
@@ -11,14 +12,19 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from indexnet.core.conventions import IGNORE
 from indexnet.core.errors import UserError
 from indexnet.data.base import Data, Dataset, Sample, UInt8, check_size, digest, planes
 from indexnet.data.io.cache import Arrays, Cache, Store, check_cache
+from indexnet.data.io.file_lists import read_numbered_lines
 from indexnet.data.io.images import file_sizes, image_size, list_images, read_image, read_values
+from indexnet.data.io.names import FileFinder, is_file, pair, printable, sample_name
 from indexnet.data.transforms import random_crop
+
+_MOST_SPACES = 32  # in a name of a list; where there are more, none is looked for
 
 
 def read_labels(path: Path) -> UInt8:
@@ -38,6 +44,72 @@ def read_labels(path: Path) -> UInt8:
     return values.astype(np.uint8)
 
 
+Code = int | tuple[int, int, int]
+"""What a label map writes for a class: a number, or a colour (r, g, b)."""
+
+
+@dataclass(frozen=True)
+class LabelCode:
+    """How label maps write their classes.
+
+    Attributes:
+        coloured: whether by colours.
+        pairs: int64 (count, 2): a number, or a colour as r * 65536 + g * 256 + b, and its class, or 255; by number.
+    """
+
+    coloured: bool
+    pairs: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, codes: Sequence[tuple[Code, int]]) -> LabelCode:
+        """Return the code of numbers, where 255 counts for nothing, or of colours; a later entry goes before."""
+        coloured = any(isinstance(code, tuple) for code, _ in codes)
+        table = {_packed(*code) if isinstance(code, tuple) else code: kind for code, kind in codes}
+        table |= {} if coloured else {IGNORE: IGNORE}
+        return cls(coloured, np.array(sorted(table.items()), np.int64))
+
+    def read(self, path: Path, title: str) -> UInt8:
+        """Read a label map.
+
+        Args:
+            path: the file.
+            title: name of the data set, for messages.
+
+        Returns:
+            uint8 (H, W): classes, or 255.
+
+        Raises:
+            UserError: it cannot be read, or holds a number or colour that stands for no class.
+        """
+        if self.coloured:
+            found = _packed(*read_image(path).astype(np.int64).transpose(2, 0, 1))
+        else:
+            found = read_labels(path).astype(np.int64)
+        known, classes = self.pairs.T
+        at = np.searchsorted(known, found).clip(max=len(known) - 1)
+        wrong = np.unique(found[known[at] != found]).tolist()
+        if wrong:
+            shown = ", ".join(map(self._shown, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
+            what = "colour" if self.coloured else "label"
+            raise UserError(f"{path} holds the {what}{'s' * (len(wrong) > 1)} {shown}; data={title} has {self}.")
+        return np.asarray(classes[at], np.uint8)
+
+    def __str__(self) -> str:
+        """The codes, in words."""
+        known, classes = self.pairs.T
+        if self.coloured:
+            return f"{len(known)} colours, and a map must be saved losslessly, as PNG"
+        void, numbers = known[classes == IGNORE], known[classes != IGNORE]
+        return f"{numbers[0]}..{numbers[-1]}, and {', '.join(map(str, void))} for unlabelled pixels"
+
+    def _shown(self, number: int) -> str:
+        return f"({number >> 16}, {number >> 8 & 255}, {number & 255})" if self.coloured else str(number)
+
+
+def _packed(red: Any, green: Any, blue: Any) -> Any:
+    return red * 65536 + green * 256 + blue
+
+
 class Pair(NamedTuple):
     """A photograph and its label map."""
 
@@ -48,46 +120,57 @@ class Pair(NamedTuple):
 def listed_pairs(root: Path, lists: str) -> list[Pair]:
     """Read a list of pairs: one a line, the image first and the label map last, relative to ``root``.
 
+    Names may have spaces in them: then it is the files that tell where one ends. What is not there is taken word by
+    word.
+
     Raises:
         UserError: there is no such list, it is empty, or has a line that is not like that.
     """
-    path = root / lists
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
-        raise UserError(f"{path} {reason}; it lists the split's images and label maps.") from error
-    pairs = []
-    for number, line in enumerate(lines, 1):
-        words = line.split()
-        if not words:
-            continue
-        if len(words) < 2:
-            raise UserError(f"{path}, line {number}: an image and its label map were expected, found {line.strip()!r}.")
-        pairs.append(Pair(_below(root, words[0]), _below(root, words[-1])))
-    if not pairs:
-        raise UserError(f"{path} is empty; it lists the split's images and label maps.")
+    path, finder, pairs = root / lists, FileFinder(), []
+    for number, line in read_numbered_lines(path, "a split's images and label maps"):
+        if (found := listed_pair(root, finder, line)) is None:
+            raise UserError(f"{path}, line {number}: an image and its label map were expected, found {line!r}.")
+        pairs.append(found)
     return pairs
 
 
-def _below(root: Path, listed: str) -> Path:
-    """Return where a listed file is: below ``root``, without the leading folders of the machine that made the list."""
-    parts = Path(listed.lstrip("/")).parts
-    places = [root.joinpath(*parts[start:]) for start in range(len(parts))]
-    return next((place for place in places if place.is_file()), places[0])
+def listed_pair(root: Path, finder: FileFinder, line: str) -> Pair | None:
+    """Return the files of a line of such a list; None where it is one word."""
+    words = line.split("\t" if "\t" in line else None)
+    if len(words) < 2:
+        return None
+    gaps = [found.span() for found in re.finditer(r"\s+", line)]
+    image = _first_file(root, finder, [line[:end] for end, _ in gaps[:_MOST_SPACES]])
+    label = _first_file(root, finder, [line[start:] for _, start in gaps[: -_MOST_SPACES - 1 : -1]])
+    return Pair(image or root / words[0].strip(), label or root / words[-1].strip())
 
 
-def matched_pairs(images: Path, labels: Path) -> list[Pair]:
-    """Return the images of one folder and the label maps (PNG) of another, paired by name.
+def _first_file(root: Path, finder: FileFinder, names: Sequence[str]) -> Path | None:
+    """Return the first of these names' files that is there; quotes around a name are no part of it."""
+    found = (finder.find_below(root, name.strip("\"'")) for name in names)
+    return next((path for path in found if path is not None), None)
+
+
+def matched_pairs(images: Path, labels: Path, ending: str = "") -> list[Pair]:
+    """Return the images of one folder and the label maps of another, paired by name.
 
     What has no partner is paired with the name that it should have.
 
+    Args:
+        images: the one folder.
+        labels: the other.
+        ending: what the names of label maps have behind those of images, such as ``_L``.
+
     Raises:
-        UserError: a folder is missing or empty.
+        UserError: a folder is missing or empty, or two of its files share a name.
     """
-    by_name = {path.stem: path for path in list_images(images)}
-    names = sorted({*by_name, *(path.stem for path in list_images(labels))})
-    return [Pair(by_name.get(name, images / f"{name}.jpg"), labels / f"{name}.png") for name in names]
+    pairs = []
+    for image, label in pair(list_images(images), list_images(labels), ending):
+        if image is None:
+            assert label is not None
+            image = images / f"{label.stem.removesuffix(ending)}.jpg"
+        pairs.append(Pair(image, label or labels / f"{image.stem}{ending}.png"))
+    return pairs
 
 
 @dataclass
@@ -108,6 +191,8 @@ class LabelledImages(Dataset):
         scale: (low, high), scales of training crops.
         cache: see :class:`~indexnet.data.io.cache.Store`.
         scenes: what each photograph shows, such as the video that it is a frame of; None: each something else.
+        codes: what label maps write, a number or a colour (r, g, b), and the class that it stands for, or 255; in the
+            place of ``first`` and ``void``.
 
     Raises:
         UserError: a file is missing, or two images have one name.
@@ -123,21 +208,22 @@ class LabelledImages(Dataset):
     scale: tuple[float, float]
     cache: Cache = "auto"
     scenes: Sequence[str] | None = field(default=None, repr=False)
+    codes: Sequence[tuple[Code, int]] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        missing = [path for pair in self.pairs for path in pair if not path.is_file()]
+        missing = [path for pair in self.pairs for path in pair if not is_file(path)]
         if missing:
             more = f" (and {len(missing) - 1} more files of this split)" if len(missing) > 1 else ""
             raise UserError(
                 f"{missing[0]} is missing{more}; every image of data={self.title} needs its label map and every label "
                 "map its image."
             )
-        name, count = Counter(pair.image.stem for pair in self.pairs).most_common(1)[0]
+        name, count = Counter(sample_name(pair.image) for pair in self.pairs).most_common(1)[0]
         if count > 1:
             raise UserError(f"data={self.title} has {count} images of the name {name!r} in one split; rename them.")
-        self._classes = np.full(256, -1, np.int16)  # by number in the files; -1: there is no such number
-        self._classes[self.first : self.first + self.classes] = np.arange(self.classes)
-        self._classes[[IGNORE, *self.void]] = IGNORE
+        usual: list[tuple[Code, int]] = [(self.first + number, number) for number in range(self.classes)]
+        codes = usual + [(number, IGNORE) for number in self.void] if self.codes is None else self.codes
+        self._code = LabelCode.of(codes)
         self.store = Store(len(self.pairs), self._load, self._bytes, self.cache)
 
     def _bytes(self, index: int) -> int:
@@ -146,22 +232,13 @@ class LabelledImages(Dataset):
     def _load(self, index: int) -> Arrays:
         """Decode and check a pair: uint8 (H, W, 3) and (H, W)."""
         image_path, label_path = self.pairs[index]
-        image, numbers = read_image(image_path), read_labels(label_path)
-        if numbers.shape != image.shape[:2]:
+        image, label = read_image(image_path), self._code.read(label_path, self.title)
+        if label.shape != image.shape[:2]:
             raise UserError(
-                f"{label_path} is {numbers.shape[1]}x{numbers.shape[0]} pixels but {image_path} is "
+                f"{label_path} is {label.shape[1]}x{label.shape[0]} pixels but {image_path} is "
                 f"{image.shape[1]}x{image.shape[0]}; they must be of one size."
             )
-        label = self._classes[numbers]
-        if label.min() < 0:
-            wrong = np.unique(numbers[label < 0]).tolist()
-            shown = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
-            void = ", ".join(map(str, (*self.void, IGNORE)))
-            raise UserError(
-                f"{label_path} holds the label{'s' * (len(wrong) > 1)} {shown}; data={self.title} has "
-                f"{self.first}..{self.first + self.classes - 1}, and {void} for unlabelled pixels."
-            )
-        return image, label.astype(np.uint8)
+        return image, label
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -172,12 +249,12 @@ class LabelledImages(Dataset):
 
     def name(self, index: int) -> str:
         self._check_index(index)
-        return self.pairs[index].image.stem
+        return sample_name(self.pairs[index].image)
 
     def group(self, index: int) -> str:
         """Return the photograph's scene, where that is known; its name otherwise."""
         name = self.name(index)
-        return name if self.scenes is None else self.scenes[index]
+        return name if self.scenes is None else printable(self.scenes[index])
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Return ``image`` (3, H, W) in [0, 1], ``label`` (H, W), classes or 255, and ``name``.
@@ -191,6 +268,10 @@ class LabelledImages(Dataset):
             image, label = random_crop(image, label, self.size, self.scale, rng)
         return {"image": planes(image), "label": torch.from_numpy(label.astype(np.int64)), "name": name}
 
+    def image_files(self, index: int) -> tuple[Path, ...]:
+        self._check_index(index)
+        return self.pairs[index]
+
     def verify(self, index: int) -> None:
         self._check_index(index)
         self._load(index)
@@ -198,7 +279,8 @@ class LabelledImages(Dataset):
     def fingerprint(self) -> str:
         view = [self.size, self.scale] if self.split == "train" else []
         files = file_sizes([path for pair in self.pairs for path in pair])
-        return digest(self.title, self.split, self.classes, self.first, self.void, view, files)
+        codes = [] if self.codes is None else [self._code.pairs.tolist()]
+        return digest(self.title, self.split, self.classes, self.first, self.void, view, *codes, files)
 
 
 class SegmentationData(Data):
@@ -246,6 +328,10 @@ class SegmentationData(Data):
         """Return what photographs of one scene or video have in common, as their names tell; by default nothing."""
         return image.stem
 
+    def codes(self) -> Sequence[tuple[Code, int]] | None:
+        """Return what label maps write for each class, where ``first`` and ``void`` do not say it."""
+        return None
+
     def _split(self, split: str) -> LabelledImages:
         pairs = self.pairs(split)
         return LabelledImages(
@@ -259,6 +345,7 @@ class SegmentationData(Data):
             self.scale,
             self.cache,
             [self.scene(pair.image) for pair in pairs] if split == "train" else None,
+            self.codes(),
         )
 
     def train(self) -> LabelledImages:

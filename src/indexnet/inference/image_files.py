@@ -14,7 +14,8 @@ from indexnet.core.errors import UserError
 from indexnet.core.files import prepare_folder, writing
 
 if TYPE_CHECKING:
-    from indexnet.data.io.masks import Box
+    from indexnet.data.io.boxes import Box
+    from indexnet.data.io.names import Names
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ def find_items(
         UserError: nothing can be done at all: a missing or empty folder, trimaps missing or not wanted.
     """
     from indexnet.data.io.images import list_unread
+    from indexnet.data.io.names import Names
 
     given = [name for name, value in (("trimaps", trimaps), ("masks", masks), ("boxes", boxes)) if value is not None]
     if wants_trimap and not given:
@@ -90,7 +92,7 @@ def find_items(
     files = [images] if images.is_file() else _list(images, "images")
     unread = [] if images.is_file() else [_unread(file) for file in list_unread(images)]
     if boxes is not None:
-        return _without_clashes([_boxed(file, boxes) for file in files]) + unread
+        return _without_clashes(_boxed(files, boxes)) + unread
     folder, word = (trimaps, "trimap") if masks is None else (masks, "mask")
     if folder is None:
         return _without_clashes([Item(file) for file in files]) + unread
@@ -98,10 +100,8 @@ def find_items(
         if not images.is_file():
             raise UserError(f"--{word}s {folder} is one file but --images is a folder; give a folder of {word}s.")
         return [_with(images, word, folder)]
-    found: dict[str, list[Path]] = {}
-    for file in _list(folder, f"{word}s"):
-        found.setdefault(file.stem, []).append(file)
-    return _without_clashes([_pair(file, found.get(file.stem, []), folder, word) for file in files]) + unread
+    there = Names(_list(folder, f"{word}s"))
+    return _without_clashes([_pair(file, there, folder, word) for file in files]) + unread
 
 
 def _list(folder: Path, option: str) -> list[Path]:
@@ -138,27 +138,51 @@ def list_without_image(items: Sequence[Item], images: Path, folder: Path, word: 
     """
     if not folder.is_dir():
         return
-    names = {item.image.stem for item in items}
-    others = [file.name for file in _list(folder, f"{word}s") if file.stem not in names]
+    taken = {item.trimap or item.mask for item in items}
+    names = {item.image.stem for item in items}  # of those with several, which are refused
+    others = [file.name for file in _list(folder, f"{word}s") if file not in taken and file.stem not in names]
     if others:
         shown = f"{', '.join(others[:5])}{', ...' if len(others) > 5 else ''}"
         warn(f"{folder}: {word}s without an image of that name in {images}: {len(others)} ({shown})")
 
 
-def _boxed(image: Path, boxes: Mapping[str, Sequence[Box]]) -> Item:
-    found = boxes.get(image.name) or boxes.get(image.stem)
-    if not found:
-        return Item(image, problem=f"{image} has no box; give a line {image.name},x0,y0,x1,y1.")
-    return Item(image, boxes=tuple(found))
+def _boxed(images: Sequence[Path], boxes: Mapping[str, Sequence[Box]]) -> list[Item]:
+    """Give images their boxes, which may be listed without the endings, or with folders before the names."""
+    from indexnet.data.io.names import Names
+
+    written = {Path(name.replace("\\", "/")): found for name, found in boxes.items()}
+    by_name, by_stem, items = Names(written, lambda path: path.name), Names(written), []
+    for image in images:
+        found = boxes.get(image.name) or boxes.get(image.stem)
+        try:
+            listed = None if found else by_name.find(image.name) or by_stem.find(image.stem)
+        except UserError as error:
+            items.append(Item(image, problem=f"{image} has boxes under several names: {error}"))
+            continue
+        found = written[listed] if listed else found
+        missing = f"{image} has no box; give a line {image.name},x0,y0,x1,y1."
+        items.append(Item(image, boxes=tuple(found)) if found else Item(image, problem=missing))
+    return items
 
 
-def _pair(image: Path, candidates: Sequence[Path], folder: Path, word: str) -> Item:
-    if not candidates:
+def list_boxes_without_image(
+    items: Sequence[Item], images: Path, boxes: Mapping[str, Sequence[Box]], file: Path
+) -> None:
+    """Say, on stderr, which boxes belong to no image: arguments as of :func:`list_without_image`."""
+    taken = {item.boxes for item in items}
+    names = {name for item in items for name in (item.image.name, item.image.stem)}
+    for name in sorted(name for name, found in boxes.items() if name not in names and tuple(found) not in taken):
+        warn(f"{file} has a box for {name}, which is not in {images}.")
+
+
+def _pair(image: Path, there: Names, folder: Path, word: str) -> Item:
+    try:
+        found = there.find(image.stem)
+    except UserError as error:
+        return Item(image, problem=f"{image} has several {word}s in {folder}: {error}")
+    if found is None:
         return Item(image, problem=f"{image} has no {word}; put one named {image.stem}.png into {folder}.")
-    if len(candidates) > 1:
-        names = ", ".join(file.name for file in candidates)
-        return Item(image, problem=f"{image} has several {word}s in {folder} ({names}); keep one.")
-    return _with(image, word, candidates[0])
+    return _with(image, word, found)
 
 
 def _with(image: Path, word: str, file: Path) -> Item:

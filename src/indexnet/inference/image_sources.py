@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from indexnet.core.console import warn
 from indexnet.core.errors import UserError
-from indexnet.inference.image_files import Item, find_items, list_without_image
+from indexnet.inference.image_files import Item, find_items, list_boxes_without_image, list_without_image
 from indexnet.inference.image_loop import ReadAhead
 
 if TYPE_CHECKING:
     from indexnet.data.base import UInt8
-    from indexnet.data.io.masks import Box
+    from indexnet.data.io.boxes import Box
     from indexnet.tasks import Task
     from indexnet.tasks.predictor import Files, Predictor
 
@@ -49,9 +48,7 @@ class FolderSource:
             )
         self.items = find_items(args.images, args.trimaps, task.name, task.guide is not None, args.masks, boxes)
         if args.boxes is not None and boxes is not None:
-            names = {name for item in self.items for name in (item.image.name, item.image.stem)}
-            for name in sorted(boxes.keys() - names):
-                warn(f"{args.boxes} has a box for {name}, which is not in {args.images}.")
+            list_boxes_without_image(self.items, args.images, boxes, args.boxes)
         for word, folder in (("trimap", args.trimaps), ("mask", args.masks)):
             if folder is not None and args.images.is_dir():
                 list_without_image(self.items, args.images, folder, word)
@@ -102,7 +99,7 @@ class DataSource:
 
 
 def _read_boxes(args: argparse.Namespace) -> dict[str, list[Box]] | None:
-    from indexnet.data.io.masks import parse_box, read_boxes
+    from indexnet.data.io.boxes import parse_box, read_boxes
 
     if args.box:
         return {args.images.name: [parse_box(text) for text in args.box]}

@@ -35,16 +35,17 @@ def _later() -> tuple[tuple[str, str, Any], ...]:
     """Return group (empty for a single key), key and default of the fields that earlier versions did not have."""
     kinds = {"": Config, **GROUPS}
     fields = [(group, each) for group, kind in kinds.items() for each in dataclasses.fields(kind)]
-    return tuple(
+    found = [
         (group, each.name, each.default if each.default_factory is dataclasses.MISSING else each.default_factory())
         for group, each in fields
         if each.metadata.get("later")
-    )
+    ]
+    return (*found, *((each.name, *item) for _, each in fields for item in each.metadata.get("later_keys", {}).items()))
 
 
 def without_new_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration without the keys that earlier versions did not have, where they are at their defaults."""
-    found = {key: dict(value) if key in GROUPS else value for key, value in config.items()}
+    found = {key: dict(value) if isinstance(value, Mapping) else value for key, value in config.items()}
     for group, key, default in _later():
         node = found.get(group, {}) if group else found
         if key in node and node[key] == default:
@@ -62,7 +63,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
             unused.add("validation_count")
     if not content.get("plugins"):
         content.pop("plugins", None)
-    content["data"] = {key: value for key, value in config["data"].items() if key not in unused}
+    content["data"] = {key: value for key, value in content["data"].items() if key not in unused}
     if "cache" in content["data"]:
         content["data"]["cache"] = "auto"  # part of every hash since before it was known to change no sample
     trainer = with_present_names(content["trainer"])

@@ -159,7 +159,7 @@ class Config:
     network: Options
     encoder: Options
     resampling: Options
-    data: Options = field(metadata={"places": ("root", "cache")})
+    data: Options = field(metadata={"places": ("root", "cache"), "later_keys": {"depth_scale": None}})
     optimizer: Options
     schedule: Options
     training: TrainingConfig

@@ -14,6 +14,7 @@ from indexnet.core.registry import unknown_name
 from indexnet.data.base import DataInfo, Dataset, NoSplitError, check_choice, check_count, register_data
 from indexnet.data.io.file_lists import read_lines
 from indexnet.data.io.images import image_names
+from indexnet.data.io.names import Names, sample_name
 from indexnet.data.matting.composite_data import CompositeData, CompositeOptions
 from indexnet.data.matting.foregrounds import Foreground, pair_foregrounds
 from indexnet.data.matting.photographs import MattingFiles, Triple
@@ -83,10 +84,11 @@ class Aim500(CompositeData):
     def test(self) -> Dataset:
         if self.options.composites:
             return super().test()
-        triples = [
-            Triple(item.name, item.name, item.colour, item.alpha, self.root / "trimap" / f"{item.name}.png")
-            for item in self._pairs_in(self.root)
-        ]
+        triples = []
+        for item in self._pairs_in(self.root):
+            trimap = self.root / "trimap" / f"{item.alpha.stem}.png"
+            found = self.finder.find_image(trimap) or trimap
+            triples.append(Triple(item.name, item.name, item.colour, item.alpha, found))
         return MattingFiles("test", self.name, triples)
 
     def foregrounds(self, split: str) -> list[Foreground]:
@@ -110,7 +112,7 @@ class Aim500(CompositeData):
             UserError: one does.
         """
         other = self.folder("train" if split == "test" else "test") / self.parts[1]
-        names = {Path(name).stem for name in image_names(other)} if other.is_dir() else set()
+        names = {sample_name(Path(name)) for name in image_names(other)} if other.is_dir() else set()
         for item in found:
             if item.name in names:
                 raise UserError(
@@ -123,10 +125,11 @@ class Aim500(CompositeData):
         if self.options.test_names is not None:
             path = Path(self.options.test_names)
             listed = read_lines(path, "the photographs to test on")
+            there = Names(map(Path, names), str)
             for name in listed:
-                if Path(name).stem not in names:
+                if there.find(Path(name).stem) is None:
                     raise unknown_name(f"photograph in {path}", name, names[:5])
-            return {Path(name).stem for name in listed}
+            return {str(there.find(Path(name).stem)) for name in listed}
         if len(names) <= count:
             raise UserError(
                 f"{self.root / self.parts[1]} holds {len(names)} mattes; holding out {count} of them leaves none to "
@@ -150,5 +153,5 @@ class Aim500(CompositeData):
         return [files[i] for i in chosen]
 
     def trimap(self, pair_name: str, foreground: Foreground) -> Path | None:
-        path = foreground.alpha.parent.parent / "trimap" / f"{foreground.name}.png"
-        return path if path.is_file() else super().trimap(pair_name, foreground)
+        path = foreground.alpha.parent.parent / "trimap" / f"{foreground.alpha.stem}.png"
+        return self.finder.find_image(path) or super().trimap(pair_name, foreground)

@@ -9,7 +9,7 @@ from typing import Any
 from indexnet.core.errors import UserError
 from indexnet.core.registry import unknown_name
 from indexnet.data.base import Data, DataInfo, Dataset, NoSplitError, check_choice, register_data
-from indexnet.data.io.images import list_images
+from indexnet.data.io.names import FileFinder, list_named, sample_name
 from indexnet.data.matting.photographs import MattingFiles, Triple
 
 _INPUT, _ALPHA, _TRIMAP = "input_training_lowres", "gt_training_lowres", "trimap_training_lowres"
@@ -61,9 +61,9 @@ class AlphaMatting(Data):
         for name in self.names or ():
             if name not in stems:
                 raise unknown_name("photograph in data.names", name, stems)
-        alphas, trimaps = self.root / _ALPHA, self.root / _TRIMAP / self.trimap
+        alphas, trimaps, finder = self.root / _ALPHA, self.root / _TRIMAP / self.trimap, FileFinder()
         triples = [
-            Triple(file.stem, file.stem, file, alphas / file.name, trimaps / file.name)
+            _triple(file, finder, alphas / file.name, trimaps / file.name)
             for file in files
             if self.names is None or file.stem in self.names
         ]
@@ -105,11 +105,19 @@ class AlphaMattingTest(Data):
         """Return the photographs with each set of trimaps: ``Trimap1``, ``Trimap2``, ``Trimap3``."""
         files = _list_photographs(self.root, _TEST_INPUT, self.info)
         splits: dict[str, Dataset] = {}
+        finder = FileFinder()
         for trimaps in ("Trimap1", "Trimap2", "Trimap3"):
             folder = self.root / _TEST_TRIMAP / trimaps
-            triples = [Triple(file.stem, file.stem, file, None, folder / file.name) for file in files]
+            triples = [_triple(file, finder, None, folder / file.name) for file in files]
             splits[trimaps] = MattingFiles("test", self.name, triples, variant=trimaps)
         return splits
+
+
+def _triple(image: Path, finder: FileFinder, alpha: Path | None, trimap: Path) -> Triple:
+    """Return a photograph with the files at these places, or of their names and other endings."""
+    name = sample_name(image)
+    alpha = alpha and (finder.find_image(alpha) or alpha)
+    return Triple(name, name, image, alpha, finder.find_image(trimap) or trimap)
 
 
 def _list_photographs(root: Path, folder: str, info: DataInfo) -> list[Path]:
@@ -119,7 +127,7 @@ def _list_photographs(root: Path, folder: str, info: DataInfo) -> list[Path]:
         UserError: there are none.
     """
     try:
-        return list_images(root / folder)
+        return list_named(root / folder)
     except UserError as error:
         what = str(error).partition(";")[0]
         raise UserError(

@@ -9,8 +9,9 @@ from typing import Any
 
 from indexnet.core.errors import UserError
 from indexnet.data.base import DataInfo, register_data
-from indexnet.data.io.file_lists import find_images, find_named, read_lines, standard_places
+from indexnet.data.io.file_lists import find_images, find_named, read_lines, read_numbered_lines, standard_places
 from indexnet.data.io.images import list_images
+from indexnet.data.io.names import is_file, sample_name
 from indexnet.data.matting.composite_data import CompositeData, CompositeOptions
 from indexnet.data.matting.foregrounds import Foreground, pair_foregrounds
 
@@ -78,18 +79,21 @@ class Composition1k(CompositeData):
             if (part / "fg").is_dir():
                 found += pair_foregrounds(part / "fg", part / "alpha")
             else:  # composites and mattes only, which is enough to test
-                found += [Foreground(path.stem, part / "fg" / path.name, path) for path in list_images(part / "alpha")]
+                found += [
+                    Foreground(sample_name(path), part / "fg" / path.name, path) for path in list_images(part / "alpha")
+                ]
         return found
 
     def _find(self, folder: Path, name: str, listed_by: Path) -> Foreground:
         """Find a listed foreground: the matte has its name, the colours the same but perhaps for the ending."""
         stem = Path(name).stem
         for source in _SOURCES:
-            alpha = folder / source / "alpha" / name
-            if alpha.is_file():
+            alpha = self.finder.find(folder / source / "alpha" / name)
+            if alpha is not None:
                 endings = (alpha.suffix, ".jpg", ".png", ".jpeg")
                 places = [folder / source / "fg" / f"{stem}{ending}" for ending in endings]
-                return Foreground(stem, next((place for place in places if place.is_file()), places[0]), alpha)
+                colour = next((place for place in places if is_file(place)), None)
+                return Foreground(stem, colour or self.finder.find_image(places[0]) or places[0], alpha)
         raise UserError(f"the alpha of {name}, listed in {listed_by}, is missing below {folder}; put it there.")
 
     def _list(self, split: str) -> Path | None:
@@ -102,7 +106,7 @@ class Composition1k(CompositeData):
     def _lines(self, path: Path) -> list[list[str]]:
         """Return the lines of a list: composite, matte, and trimap; or composite, matte, foreground, background."""
         found = []
-        for number, line in enumerate(read_lines(path, "composites and their parts"), 1):
+        for number, line in read_numbered_lines(path, "composites and their parts"):
             words = line.split("\t")
             if len(words) < 3:
                 raise UserError(
@@ -153,4 +157,4 @@ class Composition1k(CompositeData):
     def trimap(self, pair_name: str, foreground: Foreground) -> Path | None:
         """Return the trimap of a test composite as shipped, or from the flattened layout; None where none is there."""
         shipped = foreground.alpha.parent.parent / "trimaps" / f"{pair_name}.png"
-        return shipped if shipped.is_file() else super().trimap(pair_name, foreground)
+        return self.finder.find_image(shipped) or super().trimap(pair_name, foreground)

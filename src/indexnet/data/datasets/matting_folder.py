@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from indexnet.core.errors import UserError
 from indexnet.data.base import DataInfo, Dataset, check_choice, register_data
 from indexnet.data.io.file_lists import find_images, hold_out
+from indexnet.data.io.names import name_bytes
 from indexnet.data.matting.composite_data import CompositeData, CompositeOptions
 from indexnet.data.matting.compositing import Pair
 from indexnet.data.matting.foregrounds import Foreground, pair_foregrounds
@@ -90,7 +91,7 @@ class MattingFolder(CompositeData):
         if split not in self._backgrounds:
             files = self._find_backgrounds(split)
             if split != "train":
-                files = sorted(files, key=lambda path: (zlib.crc32(path.name.encode()), path))
+                files = sorted(files, key=lambda path: (zlib.crc32(name_bytes(path.name)), path))
             self._backgrounds[split] = files
         return self._backgrounds[split]
 
@@ -131,8 +132,8 @@ class MattingFolder(CompositeData):
         ]
 
     def trimap(self, pair_name: str, foreground: Foreground) -> Path | None:
-        path = foreground.alpha.parent.parent / "trimap" / f"{foreground.name}.png"
-        return path if path.is_file() else super().trimap(pair_name, foreground)
+        path = foreground.alpha.parent.parent / "trimap" / f"{foreground.alpha.stem}.png"
+        return self.finder.find_image(path) or super().trimap(pair_name, foreground)
 
     def validation(self) -> Dataset | None:
         return self.fixed("validation") if self.has_validation else None

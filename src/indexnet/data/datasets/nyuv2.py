@@ -10,10 +10,11 @@ from pathlib import Path
 
 from indexnet.core.errors import UserError
 from indexnet.data.base import Data, DataInfo, Dataset, check_choice, check_size, register_data
-from indexnet.data.depth import CROPS, EVALUATIONS, DepthFrames, Frame
+from indexnet.data.depth import CROPS, EVALUATIONS, DepthFrames, Frame, check_depth_scale
 from indexnet.data.io.cache import Cache, check_cache
 from indexnet.data.io.file_lists import read_lines
 from indexnet.data.io.images import list_images
+from indexnet.data.io.names import FileFinder, Names, is_file, printable, sample_name
 from indexnet.data.segmentation import LabelledImages, Pair, check_scale
 
 _IMAGES, _DEPTHS, _LABELS = "nyu_images", "nyu_depths", "nyu_labels40"
@@ -45,6 +46,7 @@ class NYUv2(Data):
         size: side of the samples for depth, of training crops for segmentation, in pixels.
         crop: depth, tests: ``"none"``, or ``"eigen"``: only Eigen's crop counts.
         evaluation: depth, tests: ``"network"``, what training shows of a frame; or ``"full"``, all of it.
+        depth_scale: depth: so many units of the files are a metre, as 1000 for millimetres; None: see ``info.layout``.
         scale: segmentation, (low, high): a training image is enlarged by a factor drawn between them.
         cache: whether the files are decoded once and kept: ``"auto"`` (where memory allows), True or False.
 
@@ -70,6 +72,7 @@ class NYUv2(Data):
         size: int = 224,
         crop: str = "none",
         evaluation: str = "network",
+        depth_scale: float | None = None,
         scale: Sequence[float] = _SCALE,
         cache: Cache = "auto",
     ) -> None:
@@ -77,9 +80,9 @@ class NYUv2(Data):
         self.root, self.size = Path(root), check_size("data.size", size)
         check_choice("data.crop", crop, CROPS)
         check_choice("data.evaluation", evaluation, EVALUATIONS)
-        self.crop, self.evaluation = crop, evaluation
+        self.crop, self.evaluation, self.depth_scale = crop, evaluation, check_depth_scale(depth_scale)
         self.scale, self.cache = check_scale(scale), check_cache(cache)
-        given = {"crop": crop != "none", "evaluation": evaluation != "network"}
+        given = {"crop": crop != "none", "evaluation": evaluation != "network", "depth_scale": depth_scale is not None}
         if task == "segmentation":
             self.classes = CLASSES
         else:
@@ -98,10 +101,11 @@ class NYUv2(Data):
         scenes = _runs([pair.image.stem for pair in pairs]) if split == "train" else None
         if self.task == "depth":
             frames = [
-                Frame(image.stem, (image, depth), None if scenes is None else scenes[k])
+                Frame(sample_name(image), (image, depth), None if scenes is None else scenes[k])
                 for k, (image, depth) in enumerate(pairs)
             ]
-            return DepthFrames(split, self.name, frames, self.size, self.crop, self.evaluation, self.cache)
+            view = self.size, self.crop, self.evaluation
+            return DepthFrames(split, self.name, frames, *view, self.cache, depth_scale=self.depth_scale)
         return LabelledImages(split, self.name, pairs, len(CLASSES), 0, (), self.size, self.scale, self.cache, scenes)
 
     def _pairs(self, listed: Path) -> list[Pair]:
@@ -110,10 +114,13 @@ class NYUv2(Data):
         name, count = Counter(names).most_common(1)[0]
         if count > 1:
             raise UserError(f"{listed} lists the frame {name} {count} times; list it once.")
-        images = {path.stem: path for path in list_images(self.root / _IMAGES)}
+        images, finder = Names(list_images(self.root / _IMAGES)), FileFinder()
         targets = self.root / (_DEPTHS if self.task == "depth" else _LABELS)
-        pairs = [Pair(images.get(name, self.root / _IMAGES / f"{name}.jpg"), targets / f"{name}.png") for name in names]
-        missing = [path for pair in pairs for path in pair if not path.is_file()]
+        places = [(name, self.root / _IMAGES / f"{name}.jpg", targets / f"{name}.png") for name in names]
+        pairs = [
+            Pair(images.find(name) or image, finder.find_image(target) or target) for name, image, target in places
+        ]
+        missing = [path for pair in pairs for path in pair if not is_file(path)]
         if missing:
             more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
             raise UserError(f"{missing[0]} is missing{more}, but {listed} lists it; add it or take it off the list.")
@@ -146,6 +153,7 @@ class NYUv2H5(Data):
         size: side of the samples in pixels.
         crop: tests: ``"none"``, or ``"eigen"``: only Eigen's crop counts.
         evaluation: tests: ``"network"``, what training shows of a frame; or ``"full"``, all of it.
+        depth_scale: so many units of the files are a metre; None: they are metres.
         held_out: whether the frames 00001 and 00201 of each training scene are left out of training, as in FastDepth,
             and make the validation split.
         cache: whether the files are decoded once and kept: ``"auto"`` (where memory allows), True or False.
@@ -172,6 +180,7 @@ class NYUv2H5(Data):
         size: int = 224,
         crop: str = "none",
         evaluation: str = "network",
+        depth_scale: float | None = None,
         held_out: bool = True,
         cache: Cache = "auto",
     ) -> None:
@@ -180,7 +189,8 @@ class NYUv2H5(Data):
         check_choice("data.evaluation", evaluation, EVALUATIONS)
         check_choice("data.held_out", held_out, (True, False))
         self.root, self.size = Path(root), check_size("data.size", size)
-        self.crop, self.evaluation, self.held_out, self.cache = crop, evaluation, held_out, check_cache(cache)
+        self.crop, self.evaluation, self.depth_scale = crop, evaluation, check_depth_scale(depth_scale)
+        self.held_out, self.cache = held_out, check_cache(cache)
 
     def train(self) -> Dataset:
         return self._split("train")
@@ -200,12 +210,13 @@ class NYUv2H5(Data):
             found = [path for path in found if (path.name in _HELD_OUT) == (split == "validation")]
         if not found:
             raise UserError(f"{folder} holds no .h5 file for the split {split}; a frame is SCENE/NUMBER.h5.")
-        by_name = sorted((str(path.relative_to(folder)), path) for path in found)
+        by_name = sorted((printable(str(path.relative_to(folder))), path) for path in found)
         frames = [
             Frame(name.removesuffix(".h5").replace(os.sep, "-"), (path,), _scene(name) if split == "train" else None)
             for name, path in by_name
         ]
-        return DepthFrames(split, self.name, frames, self.size, self.crop, self.evaluation, self.cache, folder)
+        view = self.size, self.crop, self.evaluation
+        return DepthFrames(split, self.name, frames, *view, self.cache, folder, self.depth_scale)
 
 
 def _scene(file: str) -> str:

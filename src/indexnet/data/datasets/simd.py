@@ -8,8 +8,8 @@ from typing import Any, ClassVar, NamedTuple
 
 from indexnet.core.errors import UserError
 from indexnet.data.base import DataInfo, Dataset, NoSplitError, register_data
-from indexnet.data.io.file_lists import find_named, read_lines
-from indexnet.data.io.images import list_images
+from indexnet.data.io.file_lists import find_named, read_numbered_lines
+from indexnet.data.io.names import is_file, list_named, sample_name
 from indexnet.data.matting.composite_data import CompositeData, CompositeOptions
 from indexnet.data.matting.compositing import Pair
 from indexnet.data.matting.foregrounds import Foreground
@@ -85,7 +85,7 @@ class SIMD(CompositeData):
             UserError: it is missing, or has a line of another form.
         """
         found = []
-        for number, line in enumerate(read_lines(self.test_list, "the test composites"), 1):
+        for number, line in read_numbered_lines(self.test_list, "the test composites"):
             words = line.split(":")
             if len(words) != 3 or words[0] not in PATTERNS:
                 raise UserError(
@@ -99,9 +99,12 @@ class SIMD(CompositeData):
         """Return the split's foregrounds, by class and name; their names are ``CLASS_NAME``."""
         tested = dict.fromkeys((line.pattern, line.foreground) for line in self.lines())
         if split == "test":
-            return [self._find(pattern, self.root / pattern / "fg" / name) for pattern, name in tested]
+            places = [(pattern, self.root / pattern / "fg" / name) for pattern, name in tested]
+            return [self._find(pattern, self.finder.find_image(place) or place) for pattern, place in places]
         # whatever their endings in the list: composites are named by stems too
         held = {(pattern, Path(name).stem) for pattern, name in tested}
+        found = (self.finder.find_image(self.root / pattern / "fg" / name) for pattern, name in tested)
+        tested_files = {path for path in found if path}  # names may be written otherwise, as é in two ways
         folders = {pattern: self.root / pattern / "fg" for pattern in PATTERNS}
         if not any(folder.is_dir() for folder in folders.values()):
             raise UserError(f"{self.root} holds none of the 20 classes of data=simd, such as {PATTERNS[0]}/fg.")
@@ -109,15 +112,15 @@ class SIMD(CompositeData):
             self._find(pattern, path)
             for pattern, folder in folders.items()
             if folder.is_dir()
-            for path in list_images(folder)
-            if (pattern, path.stem) not in held
+            for path in list_named(folder)
+            if (pattern, path.stem) not in held and path not in tested_files
         ]
 
     def _find(self, pattern: str, path: Path) -> Foreground:
         """Return the foreground of a file of colours; the matte has its name, but perhaps for the ending."""
         places = [path.parents[1] / "alpha" / name for name in (path.name, f"{path.stem}.png")]
-        alpha = next((place for place in places if place.is_file()), places[0])
-        return Foreground(f"{pattern}_{path.stem}", path, alpha)
+        alpha = next((place for place in places if is_file(place)), None) or self.finder.find_image(places[0])
+        return Foreground(f"{pattern}_{sample_name(path)}", path, alpha or places[0])
 
     def backgrounds(self, split: str) -> list[Path]:
         """Return the training split's photographs by name, the test split's as listed."""
@@ -134,7 +137,7 @@ class SIMD(CompositeData):
             image, alpha, trimap = (self.test_root / pattern / part / file for part in ("merged", "alpha", "trimap"))
             group = f"{pattern}_{Path(foreground).stem}"
             triples.append(Triple(f"{pattern}_{Path(file).stem}", group, image, alpha, trimap))
-        if all(triple.image.is_file() for triple in triples):
+        if all(is_file(triple.image) for triple in triples):
             return MattingFiles("test", self.name, triples, self.rule)
         by_name = {item.name: item for item in self.chosen_foregrounds("test")}
         pairs = [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from indexnet.core.errors import UserError
 from indexnet.data.base import DataInfo, register_data
-from indexnet.data.io.images import list_images
+from indexnet.data.io.names import is_file, list_named
 from indexnet.data.segmentation import Pair, SegmentationData, listed_pairs
 
 _IMAGES = {"train": "SUNRGBD-train_images", "test": "SUNRGBD-test_images"}
@@ -45,12 +45,12 @@ class SunRgbd(SegmentationData):
 
     def pairs(self, split: str) -> list[Pair]:
         """Return the files that the split's list names, or else those of the split's archive."""
-        if (self.root / f"{split}.txt").is_file():
+        if is_file(self.root / f"{split}.txt"):
             return listed_pairs(self.root, f"{split}.txt")
         folder = self.root / _IMAGES[split]
-        images = {_number(path): path for path in list_images(folder)}
+        images = {_number(path): path for path in list_named(folder)}
         offset = _TEST_COUNT if split == "train" else 0
-        labels = {_number(path) - offset: path for path in list_images(self.root / _LABELS)}
+        labels = {_number(path) - offset: path for path in list_named(self.root / _LABELS)}
         labels = {number: path for number, path in labels.items() if number > 0 and (offset or number <= _TEST_COUNT)}
         return [
             Pair(

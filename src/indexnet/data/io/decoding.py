@@ -126,6 +126,15 @@ def camera_orientation(path: str | Path) -> int:
     return _ask(path, lambda image, _: _noted(image) or 1)
 
 
+def is_deep(path: str | Path) -> bool:
+    """Return whether a file has 16 bits a channel, of which Pillow's colours keep 8.
+
+    Raises:
+        UserError: the file cannot be read as an image.
+    """
+    return _ask(path, lambda image, _: any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())))
+
+
 def image_size(path: str | Path) -> tuple[int, int]:
     """Return (height, width) of an image file, upright, from its header alone.
 

@@ -8,13 +8,20 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from indexnet.core.errors import UserError
+from indexnet.core.readers import DamagedFileError, read_text
 from indexnet.data.io.images import image_names
+from indexnet.data.io.names import FileFinder, Names, name_bytes
 
 _P = TypeVar("_P", Path, str)
 
 
 def read_lines(path: Path, what: str) -> list[str]:
-    """Return the lines of a text file that are not empty.
+    """Return the texts of :func:`read_numbered_lines`."""
+    return [line for _, line in read_numbered_lines(path, what)]
+
+
+def read_numbered_lines(path: Path, what: str) -> list[tuple[int, str]]:
+    """Return the lines of a text file that are not empty, without the spaces around them, with their numbers.
 
     Args:
         path: the file.
@@ -24,11 +31,12 @@ def read_lines(path: Path, what: str) -> list[str]:
         UserError: it does not exist, cannot be read, or is empty.
     """
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
-        raise UserError(f"{path} {reason}; it lists {what}, one a line.") from error
-    if not (lines := [line for line in lines if line]):
+        lines = [(number, line.strip()) for number, line in enumerate(read_text(path).splitlines(), 1)]
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist; it lists {what}, one a line.") from error
+    except DamagedFileError as error:
+        raise DamagedFileError(f"{error} It lists {what}, one a line.") from error
+    if not (lines := [(number, line) for number, line in lines if line]):
         raise UserError(f"{path} is empty; it lists {what}, one a line.")
     return lines
 
@@ -64,7 +72,9 @@ def find_images(places: Iterable[Path], option: str) -> list[Path]:
         if not place.exists():
             raise UserError(f"{place} does not exist; name a folder of images, or a file that lists them, in {option}.")
         if place.is_file():
-            found += [place.parent / line for line in read_lines(place, "images")]
+            finder = FileFinder()
+            lines = read_lines(place, "images")
+            found += [finder.find_below(place.parent, line) or place.parent / line for line in lines]
         else:
             found += [place / name for name in image_names(place)]
     return found
@@ -85,13 +95,14 @@ def find_named(names: Sequence[str], places: Sequence[Path], listed_by: Path, op
     by_name: dict[str, Path] = {}
     for path in reversed(find_images(places, option)):
         by_name[path.name] = path
-    missing = [name for name in names if name not in by_name]
-    if missing:
+    there = Names(by_name.values(), lambda path: path.name)
+    found = [(name, there.find(name)) for name in names]
+    if missing := [name for name, path in found if path is None]:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise UserError(
             f"{missing[0]}{more}, listed in {listed_by}, is missing from {', '.join(map(str, places))}; put it there."
         )
-    return [by_name[name] for name in names]
+    return [path for _, path in found if path is not None]
 
 
 def hold_out(items: Sequence[_P], what: str, parts: int = 1) -> list[list[_P]]:
@@ -114,7 +125,7 @@ def hold_out(items: Sequence[_P], what: str, parts: int = 1) -> list[list[_P]]:
 
     def key(item: _P) -> tuple[int, str]:
         # CRC-32 is linear: of a few dozen numbered names almost all can be even
-        return int(hashlib.sha256(Path(item).name.encode()).hexdigest(), 16), str(item)
+        return int(hashlib.sha256(name_bytes(Path(item).name)).hexdigest(), 16), str(item)
 
     left = sorted(set(items), key=key)
     if len(left) <= parts:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -15,10 +11,9 @@ import numpy.typing as npt
 
 from indexnet.core.errors import UserError
 from indexnet.data.base import UInt8
+from indexnet.data.io.boxes import Box
 
 Bool = npt.NDArray[np.bool_]
-Box = tuple[float, float, float, float]
-"""x0, y0, x1, y1 in pixels of the upright image; x1 and y1 are the first column and row outside."""
 
 _BAND = 0.04  # of the square root of a mask's area
 _LEAST_BAND = 4
@@ -157,80 +152,3 @@ def _ellipse(height: int, width: int) -> Bool:
     y = (np.arange(height)[:, None] + 0.5) / height * 2 - 1
     x = (np.arange(width)[None] + 0.5) / width * 2 - 1
     return np.asarray(y * y + x * x <= 1)
-
-
-def parse_box(text: str) -> Box:
-    """Read ``x0,y0,x1,y1``.
-
-    Raises:
-        UserError: it is not four numbers.
-    """
-    return _box(text.split(","), f"the box {text!r}")
-
-
-def _box(values: Iterable[Any], where: str) -> Box:
-    try:
-        x0, y0, x1, y1 = (float(value) for value in values)
-        if not all(map(math.isfinite, (x0, y0, x1, y1))):
-            raise ValueError
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{where} is not four numbers; give x0,y0,x1,y1 in pixels, as 40,25,310,480.") from error
-    return x0, y0, x1, y1
-
-
-def read_boxes(path: str | Path) -> dict[str, list[Box]]:
-    """Read boxes of several images.
-
-    A CSV has a line ``name,x0,y0,x1,y1`` for each box, with or without a heading; a JSON file has
-    ``{"name": [[x0, y0, x1, y1], ...]}``. An image may have several boxes.
-
-    Returns:
-        Boxes by image name, as it stands in the file.
-
-    Raises:
-        UserError: the file is missing or empty, or a line of it is no box.
-    """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
-        raise UserError(f"{path} cannot be read ({reason}); give a CSV of name,x0,y0,x1,y1 or a JSON file.") from error
-    boxes = _json_boxes(path, text) if path.suffix.lower() == ".json" else _csv_boxes(path, text)
-    if not boxes:
-        raise UserError(f"{path} holds no box; give a line name,x0,y0,x1,y1 for each.")
-    return boxes
-
-
-def _csv_boxes(path: Path, text: str) -> dict[str, list[Box]]:
-    boxes: dict[str, list[Box]] = {}
-    for number, row in enumerate(csv.reader(text.splitlines(), skipinitialspace=True), start=1):
-        if not any(cell.strip() for cell in row):
-            continue
-        name, *values = (cell.strip() for cell in row)
-        if not boxes and name.lower() in ("name", "image", "file") and values[:1] and not _number(values[0]):
-            continue
-        boxes.setdefault(name, []).append(_box(values, f"{path}, line {number}: {','.join(values)!r}"))
-    return boxes
-
-
-def _number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _json_boxes(path: Path, text: str) -> dict[str, list[Box]]:
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is no JSON (line {error.lineno}: {error.msg}); mend it.") from error
-    if not isinstance(content, dict) or not all(isinstance(found, list) for found in content.values()):
-        raise UserError(f'{path} must hold {{"name": [[x0, y0, x1, y1], ...]}}.')
-    boxes = {}
-    for name, found in content.items():
-        several = found if found and isinstance(found[0], list) else [found]
-        boxes[name] = [_box(box if isinstance(box, list) else [], f"{path}, {name!r}: {box!r}") for box in several]
-    return boxes

@@ -14,6 +14,7 @@ from indexnet.data.base import Data, Dataset, NoSplitError, check_choice, check_
 from indexnet.data.io.cache import Cache, check_cache
 from indexnet.data.io.file_lists import check_places, find_images, standard_places
 from indexnet.data.io.images import image_names
+from indexnet.data.io.names import FileFinder, is_file
 from indexnet.data.matting.compositing import Pair, digest_foregrounds, made_of, pair_backgrounds
 from indexnet.data.matting.foregrounds import Foreground, check_foregrounds
 from indexnet.data.matting.manifest import Manifest
@@ -101,7 +102,7 @@ class CompositeData(Data):
         check_choice("data.damaged", given.damaged, DAMAGED)
         as_they_are = self.Options.foreground  # its default: files are taken as they are
         check_choice("data.foreground", given.foreground or as_they_are, (as_they_are, "estimated"))
-        self.cache = check_cache(given.cache, folder=True)
+        self.cache, self.finder = check_cache(given.cache, folder=True), FileFinder()
         self.per_foreground = check_count("data.per_foreground", given.per_foreground)
         self.test_per_foreground = check_count("data.test_per_foreground", given.test_per_foreground)
         self.places = {
@@ -136,8 +137,8 @@ class CompositeData(Data):
     def trimap(self, pair_name: str, foreground: Foreground) -> Path | None:
         """Return the trimap that comes with a test composite or its foreground; None where one is to be made."""
         folder = self.folder("test") / "trimaps"
-        places = (folder / f"{name}.png" for name in (pair_name, foreground.name))
-        return next((place for place in places if place.is_file()), None)
+        places = (folder / f"{name}.png" for name in (pair_name, foreground.name, foreground.alpha.stem))
+        return next((found for place in places if (found := self.finder.find_image(place))), None)
 
     def folder(self, split: str) -> Path:
         """Return the folder of a split."""
@@ -217,7 +218,7 @@ class CompositeData(Data):
             ) from error
         trimaps = [self._given_trimap(pair, manifest) for pair in pairs]
         composed = FixedComposites(split, self.name, pairs, trimaps, self.rule, self.cache)
-        if files and all(path.is_file() for path in composed.backgrounds) and manifest.fits(made_of(pairs, count)):
+        if files and all(map(is_file, composed.backgrounds)) and manifest.fits(made_of(pairs, count)):
             same = manifest.as_written(path for triple in files.triples for path in (triple.image, triple.trimap))
             return replace(files, composition=composed.fingerprint() if same else "")
         return composed

@@ -10,6 +10,7 @@ from pathlib import Path
 from indexnet.core.errors import UserError
 from indexnet.data.base import UInt8
 from indexnet.data.io.images import list_images, read_alpha, read_image
+from indexnet.data.io.names import is_file, pair, sample_name
 from indexnet.data.io.trimaps import quantise
 
 
@@ -58,18 +59,13 @@ def pair_foregrounds(colours: Path, alphas: Path, estimate: bool = False) -> lis
     Raises:
         UserError: a folder is missing or empty, a file has no partner, or two files of one folder share a stem.
     """
-    found = []
-    for folder in (colours, alphas):
-        by_stem: dict[str, Path] = {}
-        for path in list_images(folder):
-            if path.stem in by_stem:
-                raise UserError(f"{path} and {by_stem[path.stem].name} share a name; keep one of them.")
-            by_stem[path.stem] = path
-        found.append(by_stem)
-    for stem in sorted(found[0].keys() ^ found[1].keys()):
-        lone, partner = (found[0][stem], alphas) if stem in found[0] else (found[1][stem], colours)
-        raise UserError(f"{lone} has no partner; put one named {stem}.png into {partner}.")
-    return [Foreground(stem, found[0][stem], found[1][stem], estimate) for stem in sorted(found[0])]
+    found = pair(list_images(colours), list_images(alphas))
+    for colour, alpha in found:
+        if colour is None or alpha is None:
+            lone, partners = (alpha, colours) if colour is None else (colour, alphas)
+            assert lone is not None
+            raise UserError(f"{lone} has no partner; put one named {lone.stem}.png into {partners}.")
+    return [Foreground(sample_name(colour), colour, alpha, estimate) for colour, alpha in found if colour and alpha]
 
 
 def check_foregrounds(title: str, foregrounds: Sequence[Foreground]) -> None:
@@ -80,7 +76,7 @@ def check_foregrounds(title: str, foregrounds: Sequence[Foreground]) -> None:
     """
     if not foregrounds:
         raise UserError(f"data={title} has no foreground.")
-    missing = [path for item in foregrounds for path in (item.colour, item.alpha) if not path.is_file()]
+    missing = [path for item in foregrounds for path in (item.colour, item.alpha) if not is_file(path)]
     if missing:
         more = f" (and {len(missing) - 1} more files)" if len(missing) > 1 else ""
         raise UserError(f"{missing[0]} is missing{more}; every foreground of data={title} needs colours and alpha.")

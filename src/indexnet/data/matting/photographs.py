@@ -16,6 +16,7 @@ import torch
 from indexnet.core.errors import UserError
 from indexnet.data.base import Dataset, Sample, UInt8, digest, planes
 from indexnet.data.io.images import file_sizes, read_alpha, read_image, read_trimap
+from indexnet.data.io.names import is_file
 from indexnet.data.io.trimaps import eroded_trimap, quantise, trimap_from_alpha
 
 _TRIMAP = 0x7217  # first word of the keys of random streams
@@ -83,7 +84,7 @@ class MattingFiles(Dataset):
     def __post_init__(self) -> None:
         for triple in self.triples:
             for path in _files(triple):
-                if not path.is_file():
+                if not is_file(path):
                     raise UserError(f"{path} is missing: data={self.title} needs it for the image {triple.name}.")
         name, count = Counter(triple.name for triple in self.triples).most_common(1)[0]
         if count > 1:
@@ -126,6 +127,10 @@ class MattingFiles(Dataset):
             trimap = generate_trimap(self.rule, name, quantise(alpha))
         sample["trimap"] = planes(trimap)
         return sample
+
+    def image_files(self, index: int) -> tuple[Path, ...]:
+        self._check_index(index)
+        return tuple(_files(self.triples[index]))
 
     def fingerprint(self) -> str:
         """SHA-256 over the files' names and byte sizes, and the rule of the trimaps that are made.

@@ -14,6 +14,7 @@ from indexnet.core.errors import UserError
 from indexnet.data.base import Dataset, Sample, UInt8, digest, planes
 from indexnet.data.io.cache import Arrays, Cache, Store
 from indexnet.data.io.images import file_sizes, image_size, read_image, read_trimap
+from indexnet.data.io.names import is_file
 from indexnet.data.matting.compositing import Pair, composite, cover
 from indexnet.data.matting.foregrounds import Foreground, check_foregrounds, read_foreground
 from indexnet.data.matting.photographs import check_same_size, generate_trimap
@@ -54,7 +55,7 @@ class FixedComposites(Dataset):
         self.backgrounds = [pair.background for pair in self.pairs]
         check_foregrounds(self.title, self.foregrounds)
         for pair, trimap in zip(self.pairs, self.trimaps, strict=True):
-            if trimap and not trimap.is_file():
+            if trimap and not is_file(trimap):
                 raise UserError(f"{trimap} is missing: data={self.title} needs it for the composite {pair.name}.")
         numbers = {foreground: number for number, foreground in enumerate(self.foregrounds)}
         self._numbers = [numbers[pair.foreground] for pair in self.pairs]

@@ -14,6 +14,7 @@ from indexnet.core.errors import UserError
 from indexnet.data.base import Dataset, Sample, UInt8, check_choice, check_count, digest
 from indexnet.data.io.cache import Arrays, Cache, Store, check_cache
 from indexnet.data.io.images import image_size, read_image
+from indexnet.data.io.names import printable
 from indexnet.data.matting.compositing import check_enough
 from indexnet.data.matting.estimate import check_installed
 from indexnet.data.matting.foregrounds import Foreground, check_foregrounds, read_foreground
@@ -153,7 +154,7 @@ class TrainingComposites(Dataset):
             except UserError as error:
                 if self.damaged == "refuse" or step + 1 == count:
                     raise
-                lost.append(str(error))
+                lost.append(" ".join(printable(str(error)).splitlines()))
         raise AssertionError("unreachable")
 
     def _bytes(self, index: int) -> int:

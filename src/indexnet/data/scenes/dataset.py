@@ -14,6 +14,7 @@ from indexnet.core.errors import UserError
 from indexnet.data.base import Data, DataInfo, Dataset, Sample, check_count, check_size, digest, planes, register_data
 from indexnet.data.io import skimage_photographs
 from indexnet.data.io.images import file_sizes, list_images
+from indexnet.data.io.names import name_bytes
 from indexnet.data.io.trimaps import trimap_from_alpha
 from indexnet.data.scenes.compose import Rendering, Scene, draw_scene
 from indexnet.data.scenes.objects import CLASSES, View, square_view
@@ -29,7 +30,7 @@ _WINDOWS = (0.5, 0.75, 1.0)  # sides of training windows: crops of 320, 480 and 
 @lru_cache(maxsize=8)
 def _backgrounds(folder: Path, training: bool) -> tuple[Path, ...]:
     """The images of a person's folder that serve one side: about a tenth of them, chosen by name, is for testing."""
-    files = sorted(list_images(folder), key=lambda path: (zlib.crc32(path.name.encode()), path.name))
+    files = sorted(list_images(folder), key=lambda path: (zlib.crc32(name_bytes(path.name)), path.name))
     if len(files) < 2:
         raise UserError(f"{folder} holds one image; data.backgrounds needs two at least, one of them for testing.")
     held = max(1, len(files) // 10)
