@@ -114,14 +114,15 @@ def test_a_trimap_that_marks_nothing(matting, folder, capsys):
 
 
 def test_formats_that_are_not_read_and_trimaps_of_nothing_are_named(matting, folder, capsys):
-    for name in ("IMG_1.HEIC", "a.cr2"):  # a has a JPEG beside it
+    for name in ("IMG_1.HEIC", "c.nef", "a.cr2"):  # a has a JPEG beside it
         (folder / "images" / name).write_bytes(b"x")
     for name in ("IMG_1", "old", "older"):
         save_image(folder / "trimaps" / f"{name}.png", trimap(9, 9))
     assert predict(matting, folder) == 3
     err = capsys.readouterr().err
-    assert "IMG_1.HEIC is not read, only .png, " in err
-    assert "1 of 3" in err
+    assert "IMG_1.HEIC is a HEIC picture; pip install 'indexnet[heic]' to have HEIC read, or save it as" in err
+    assert "c.nef is not read, only .png, " in err
+    assert "2 of 4" in err
     assert "a.cr2" not in err
     assert "trimaps without an image of that name in" in err
     assert ": 2 (old.png, older.png)" in err
