@@ -98,10 +98,11 @@ def _meet(file, configs, capsys, *, report=True):
 
 @pytest.mark.parametrize("name", FILES)
 def test_no_damage_of_a_file_ends_in_a_traceback_or_stops_the_others(name, fresh, configs, capsys):
-    for number, kind in enumerate(KINDS):
+    kinds = KINDS if name in ("config.yaml", "record.json", ".lock") else KINDS[len(name) % 3 :: 3]
+    for number, kind in enumerate(kinds):
         fresh()
         spoil(DONE / name, kind, random.Random(number))
-        _meet(DONE / name, configs, capsys, report=number % 4 == len(name) % 4)
+        _meet(DONE / name, configs, capsys, report=number == 1)
 
 
 @pytest.mark.long
@@ -225,7 +226,7 @@ def _configurations(examples):
     return check
 
 
-test_records_with_values_of_any_kind = _records(12)
-test_configurations_with_values_of_any_kind = _configurations(40)
+test_records_with_values_of_any_kind = _records(4)
+test_configurations_with_values_of_any_kind = _configurations(20)
 test_many_records = pytest.mark.long(pytest.mark.nightly(_records(250)))
 test_many_configurations = pytest.mark.long(pytest.mark.nightly(_configurations(1500)))

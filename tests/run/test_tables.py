@@ -6,8 +6,12 @@ import copy
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from damage import VALUES, places, put
 from indexnet.core.errors import UserError
+from indexnet.run.config import compose
 from indexnet.run.experiments.experiment import Row, hydra_value, variant
 from indexnet.run.experiments.tables import load_experiment
 
@@ -214,7 +218,7 @@ def _grid(**values):
         (None, {"printed": "a\0b"}, "no name of a file"),
         (None, {"ranks": "no"}, "experiment.ranks must be true or false, not 'no'"),
         (_first(overrides=[5]), {}, "entry 1 of experiment.rows.overrides must be a list of texts"),
-        (_grid(grid={f"k{n}": list(range(100)) for n in range(9)}, label="x", name="{k0}"), {}, "more than 10000 rows"),
+        (_grid(grid={f"k{n}": list(range(22)) for n in range(9)}, label="x", name="{k0}"), {}, "more than 10000 rows"),
         (lambda content: content.update(defaults=5), {}, "override /task"),
         (lambda content: content.update(plugins=5), {}, "must be a list of modules"),
         (None, {"columns": []}, "at least one column"),
@@ -277,3 +281,88 @@ def test_hydra_reads_back_what_is_written(value):
     override = OverridesParser.create().parse_override(f"key={hydra_value(value)}")
     assert not override.is_sweep_override()
     assert override.value() == value
+
+
+# --- files as crashes and people leave them --------------------------------------------------------------------------
+
+MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 20)}]}}\n" for n in range(1, 12))
+BROKEN_FILES = {
+    "no UTF-8": b"# @package _global_\nexperiment: \xff\xfe",
+    "alias bomb": b"a0: &a0 [x]\n"
+    + b"".join(b"a%d: &a%d [%s]\n" % (n, n, b",".join([b"*a%d" % (n - 1)] * 20)) for n in range(1, 12)),
+    "merge bomb": MERGES.encode(),
+    "deep": b"[" * 20_000,
+    "a number": b"7",
+    "a list": b"[1]",
+    "keys that are no text": b"1: 2",
+    "a list as key": b"[1]: 2",
+    "a date that is none": b"experiment: 2024-02-31",
+    "defaults that are a number": b"defaults: 5\nexperiment: {}",
+    "defaults of numbers": b"defaults: [5]\nexperiment: {}",
+    "defaults of two groups in one": b"defaults: [{override /task: matting, override /data: scenes}]\nexperiment: {}",
+    "a header that is none": b"# @package\nexperiment: {}",
+    "an interpolation that is none": b"# @package _global_\nexperiment: {name: '${'}",
+    "a tag": b"experiment: !!python/object/apply:os.getcwd []",
+}
+
+
+@pytest.mark.parametrize("content", BROKEN_FILES.values(), ids=BROKEN_FILES)
+def test_a_broken_file_is_named_by_all_that_read_it(content, made_up, tmp_path, monkeypatch):
+    """By the reader of tables, and by Hydra, which reads the same file."""
+    made_up()
+    (tmp_path / "experiments" / "made" / "up.yaml").write_bytes(content)
+    with pytest.raises(UserError, match=r"up\.yaml"):
+        load_experiment("made/up")
+    with pytest.raises(UserError, match=r"up\.yaml|experiments?[=. ]"):
+        compose(["experiments=made/up"])
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"7", MERGES.encode(), b"defaults: 5", b"name: 2024-02-31"])
+def test_an_option_of_a_group_of_ones_own_that_is_broken_is_named(content, made_up, tmp_path):
+    made_up()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.yaml").write_bytes(content)
+    with pytest.raises(UserError, match=r"mine\.yaml"):
+        compose(["data=mine"])
+
+
+@pytest.mark.parametrize(
+    "content", [b"import sys\nsys.exit(0)", b"\xff\xfe", b"a = '\0'", b"(" * 10_000, b"1 / 0", b"x ="]
+)
+def test_a_broken_plugin_is_named(content, made_up, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / f"broken_{abs(hash(content))}.py").write_bytes(content)
+    with pytest.raises(UserError, match=r"plugin 'broken_.*up\.yaml"):
+        made_up(lambda file: file.update(plugins=[f"broken_{abs(hash(content))}"]))
+
+
+def _fuzzed(examples):
+    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @given(data=st.data())
+    def check(made_up, data):
+        content = copy.deepcopy(FILE)
+        content["experiment"] |= {
+            "repeat": REPEAT,
+            "cost_input": [1, 32, 32],
+            "n_jobs": 2,
+            "printed_data": ["mnist"],
+            "overrides": ["training.size=32"],
+            "cost_overrides": ["data=mnist"],
+            "notes": "x",
+        }
+        for _ in range(data.draw(st.integers(1, 2))):
+            put(content, data.draw(st.sampled_from(sorted(places(content), key=str))), data.draw(VALUES))
+        try:
+            found = made_up(lambda file: (file.clear(), file.update(content)))
+        except UserError as error:
+            said = str(error)
+        else:
+            said = ""
+            found.select(None), found.base_rows, [found.composed_of(row) for row in found.rows]
+        assert not said or "up.yaml" in said, said
+
+    return check
+
+
+test_values_of_any_kind_anywhere_in_a_file = _fuzzed(40)
+test_many_values_of_any_kind = pytest.mark.long(pytest.mark.nightly(_fuzzed(3000)))

@@ -181,7 +181,7 @@ def _import_plugin(name: str, source: str) -> None:
         importlib.import_module(name)
     except UserError as error:
         raise UserError(f"plugin {name!r} of {source}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
             raise UserError(
                 f"plugin {name!r} of {source} is not found; put the folder that holds it on PYTHONPATH."

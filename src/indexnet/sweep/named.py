@@ -111,6 +111,8 @@ class NamedSweep:
         """
         with exclusive(self.path.parent / _LOCK, f"another command is writing {self.path}; give this one again."):
             there = read_file(self.name, self.runs)[1] if self.path.is_file() else None
+            if there is not None and there != self.before:
+                load_experiment(self.name, self.runs)  # another command, or a person, has written it
             if there != self.before:
                 self._check_growth(there or {})
             content = self._content(configs, there)
