@@ -128,9 +128,8 @@ def test_a_network_that_gives_no_numbers_writes_nothing(matting, good, folder, t
         assert "the network's output is not finite; its training diverged" in capsys.readouterr().err
         assert files_of(given / "out") in ([], ["classes.txt"])
     words = ["--gallery", "0", "--limit", "1", "--output", str(tmp_path / "measured")]
-    for path in networks[:2]:
-        assert main(["evaluate", str(path), *words]) == 2
-        assert "nothing in it can be measured; the prediction is not finite" in capsys.readouterr().err
+    assert main(["evaluate", str(networks[1]), *words]) == 2
+    assert "nothing in it can be measured; the prediction is not finite" in capsys.readouterr().err
     assert main(["export", str(networks[1]), "--format", "torch_export"]) == 2
     assert "the network's output is not finite, so the file was not written" in capsys.readouterr().err
     assert not (tmp_path / "measured").exists()
