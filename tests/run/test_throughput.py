@@ -28,7 +28,7 @@ def clock():
 class _Trainer:
     """As much of a trainer as the measurement of a run looks at."""
 
-    is_global_zero, accumulate_grad_batches = True, 1
+    is_global_zero, accumulate_grad_batches, progress_bar_callback = True, 1, None
     strategy = types.SimpleNamespace(root_device=torch.device("cpu"), reduce_boolean_decision=lambda value, all: value)
 
     def __init__(self, start):
@@ -85,3 +85,11 @@ def test_throughput_of_short_tries_is_that_of_all_steps(tmp_path, clock):
         known = _try(progress, clock, 0, 0, [3, 5]).state_dict()
     assert progress.samples_per_s == 24 / 15
     assert callbacks.Progress(tmp_path / "progress.json", 10, 4).samples_per_s is None
+
+
+def test_a_run_without_a_bar_says_how_far_it_is(tmp_path, clock, capsys):
+    progress = callbacks.Progress(tmp_path / "progress.json", 200, 4, clock=clock)
+    _try(progress, clock, 0, 100, [101, 105, 110, 150, 169, 170, 300])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(",")[0] for line in lines] == ["step 3 of 200", "step 6 of 200", "step 7 of 200"]
+    assert lines[0] == "step 3 of 200, loss 1, about 11 min left"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,12 +20,12 @@ from indexnet.run.config import compose, freeze
 from indexnet.run.folder import RunFolder, prepare
 from indexnet.run.job import run_job
 from indexnet.run.loggers.create import finish_loggers
+from indexnet.run.loggers.wandb_identity import kept_id, run_id
 from indexnet.run.loggers.wandb_logging import (
     UnusableError,
     check_use,
     finish_run,
     printed_values,
-    run_id,
     settle_mode,
 )
 from indexnet.run.loggers.wandb_names import STEP, picture_key, validation_key
@@ -80,6 +81,22 @@ def test_the_id_follows_from_configuration_data_and_folder(tmp_path):
         run_id(folder, "c0ffee", "/data/other"),
     ]
     assert len({same, *others}) == 4
+
+
+def test_the_id_stays_with_a_run_that_is_moved(tmp_path):
+    first = RunFolder(tmp_path / "runs" / "a")
+    known = kept_id(first, "c0ffee", "/data")
+    assert known == run_id(first, "c0ffee", "/data") == kept_id(first, "c0ffee", "/data/renamed")
+    shutil.copytree(tmp_path / "runs", tmp_path / "copy")
+    copy = RunFolder(tmp_path / "copy" / "a")
+    assert kept_id(copy, "c0ffee", "/data") == run_id(copy, "c0ffee", "/data") != known
+    (tmp_path / "runs").rename(tmp_path / "elsewhere")
+    moved = RunFolder(tmp_path / "elsewhere" / "a")
+    assert kept_id(moved, "c0ffee", "/data") == known
+    assert kept_id(moved, "c0ffef", "/data") != known  # another configuration
+    for damage in ("", "[]", '{"id": 3}', '{"id": "../x"}'):
+        (moved.path / "wandb" / "run.json").write_text(damage)
+        assert kept_id(moved, "c0ffee", "/data") == run_id(moved, "c0ffee", "/data")
 
 
 def test_printed_numbers_are_those_of_the_row():

@@ -10,7 +10,8 @@ from indexnet.run.folder import RunFolder, prepare
 from indexnet.run.identity import config_hash
 from indexnet.run.job import first_record
 from indexnet.run.loggers.create import create_loggers
-from indexnet.run.loggers.wandb_logging import run_id, start_run
+from indexnet.run.loggers.wandb_identity import run_id
+from indexnet.run.loggers.wandb_logging import start_run
 from indexnet.run.record import Record
 from indexnet.run.schema import read_config
 

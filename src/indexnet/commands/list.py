@@ -105,11 +105,11 @@ def _data() -> Listing:
 
 
 def _metrics() -> Listing:
-    from indexnet.metrics import list_metrics
+    from indexnet.run.experiments.experiment import known_metrics  # without torch, unless a plugin needs it
 
     rows: Rows = [
         (info.name, info.title, info.unit, "higher" if info.higher_is_better else "lower", info.task)
-        for info in list_metrics()
+        for _, info in sorted(known_metrics().items())
     ]
     return ("name", "title", "unit", "better", "task"), rows
 

@@ -136,6 +136,8 @@ def _added(*counts: dict[str, int]) -> dict[str, int]:
 class Progress(pl.Callback):
     """Measure throughput, notice divergence, and say once a second how far the run is, in ``progress.json``.
 
+    Where there is no progress bar, a line says so after ten seconds, then every minute.
+
     What was measured goes into the checkpoints: a killed run ends with the throughput and the memory of all its tries.
 
     Args:
@@ -162,6 +164,7 @@ class Progress(pl.Callback):
         self.path, self.total, self.batch_size, self.clock = path, total, batch_size, clock
         self.since = clock() if since is None else since
         self._started = self._first = self._now = self._written = self._validating = 0.0
+        self._tell_at = 0.0
         self._begin = self._first_step = self._step = 0
         self._earlier = {"steps": 0, "seconds": 0.0, "warm_steps": 0, "warm_seconds": 0.0, "peak_memory_mb": 0.0}
         self._device = torch.device("cpu")
@@ -170,6 +173,7 @@ class Progress(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._started = self._now = self.clock()
+        self._tell_at = self._started + 10
         self._begin = self._step = trainer.global_step
         self._device = trainer.strategy.root_device
 
@@ -194,6 +198,10 @@ class Progress(pl.Callback):
             eta = (now - self._started) / done * (self.total - step)
             self._said |= {"step": step, "steps": self.total, "loss": loss, "eta_s": round(eta, 1)}
             self._write(now)
+            if trainer.progress_bar_callback is None and step < self.total and now >= self._tell_at:
+                self._tell_at = now + 60
+                left = f"{eta / 60:.0f} min" if eta >= 90 else f"{eta:.0f} s"
+                print(f"step {step} of {self.total}, loss {loss:.4g}, about {left} left", flush=True)
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._validating = self.clock()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import hashlib
 import importlib.util
 import itertools
 import math
@@ -27,6 +26,7 @@ from indexnet.core.files import atomic_write
 from indexnet.core.readers import read_csv
 from indexnet.core.registry import unknown_name
 from indexnet.run.folder import RunFolder
+from indexnet.run.loggers.wandb_identity import kept_id
 from indexnet.run.loggers.wandb_names import (
     LOSS,
     PER_IMAGE,
@@ -94,16 +94,6 @@ def _need_wandb() -> None:
         raise UnusableError("logger.wandb=true needs the package wandb: pip install wandb, or give logger.wandb=false.")
 
 
-def run_id(folder: RunFolder, digest: str, data_root: str | None) -> str:
-    """Return the id of the folder's W&B run: 16 hexadecimal digits from its configuration's hash and where it lies.
-
-    A run that is done again is another one.
-    """
-    again = folder.earlier_count()
-    parts = (digest, str(data_root), str(folder.path.resolve()), *([str(again)] if again else []))
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-
-
 def printed_values(name: str | None, row: str | None) -> dict[str, float | str]:
     """Return what the paper printed for a row of an experiment: metric, ``params`` and ``gflops`` -> cell.
 
@@ -163,7 +153,7 @@ def start_run(
         import wandb
 
         mode = _usable_mode(mode)
-        identity = run_id(folder, str(record.config_hash), content["data"].get("root"))
+        identity = kept_id(folder, str(record.config_hash), content["data"].get("root"))
         whole = start == 0 or (rows is not None and _are_whole(rows, start))
         if mode == "offline" and not whole:
             rows = None  # in the earlier log
