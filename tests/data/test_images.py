@@ -17,6 +17,7 @@ from indexnet.data.io.images import (
     read_image,
     read_mask,
     read_trimap,
+    read_values,
     write_png,
 )
 
@@ -63,6 +64,7 @@ def test_orientation_of_cameras_is_applied(tmp_path):
     assert camera_orientation(save(tmp_path / "plain.png", picture)) == 1
     assert upright.shape == (6, 4, 3)
     assert (upright[0, 3] == 255).all()
+    assert (read_values(tmp_path / "e.png")[1] == upright).all()  # maps turn as photographs do
 
 
 def test_sixteen_bits(tmp_path):

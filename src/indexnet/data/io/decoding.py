@@ -67,12 +67,8 @@ class Decoded(NamedTuple):
     exact: bool
 
 
-def decode(path: str | Path, upright: bool = True) -> Decoded:
-    """Decode the first picture of a file; damaged metadata is passed over.
-
-    Args:
-        path: the file.
-        upright: whether to turn it as a camera noted (Pillow turns a TIFF in any case).
+def decode(path: str | Path) -> Decoded:
+    """Decode the first picture of a file, upright as a camera noted; damaged metadata is passed over.
 
     Raises:
         UserError: there is no such file, it cannot be read as an image, or it has more than :data:`MAX_PIXELS`.
@@ -88,7 +84,7 @@ def decode(path: str | Path, upright: bool = True) -> Decoded:
         exact = image.format not in ("JPEG", "MPO")
         image.load()
         noted = _noted(image)
-        if upright and noted in _TURNS:
+        if noted in _TURNS:
             image = image.transpose(_TURNS[noted])
         return Decoded(image, 2 ** int(few[1]) - 1 if few else None, metadata and noted is not None, exact)
 

@@ -161,7 +161,7 @@ def read_gray(path: Path) -> UInt8:
 
 
 def read_values(path: Path, exact: bool = False) -> tuple[str, npt.NDArray[Any]]:
-    """Read an image's values as its file has them: neither turned nor scaled, palettes not resolved.
+    """Read an image's values as its file has them, upright: not scaled, palettes not resolved.
 
     Args:
         path: the file.
@@ -173,7 +173,7 @@ def read_values(path: Path, exact: bool = False) -> tuple[str, npt.NDArray[Any]]
     Raises:
         UserError: it cannot be read as an image, or is a JPEG (``exact``).
     """
-    decoded = decode(path, upright=False)
+    decoded = decode(path)
     if exact and not decoded.exact:
         raise UserError(f"{path} is a JPEG, which does not keep numbers exactly; save it as PNG from the original.")
     values = np.asarray(decoded.image)
