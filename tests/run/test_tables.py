@@ -342,7 +342,7 @@ def _fuzzed(examples):
     def check(made_up, data):
         content = copy.deepcopy(FILE)
         content["experiment"] |= {
-            "repeat": REPEAT,
+            "repeat": copy.deepcopy(REPEAT),
             "cost_input": [1, 32, 32],
             "n_jobs": 2,
             "printed_data": ["mnist"],
