@@ -100,6 +100,18 @@ def test_no_ranks_where_the_budget_ranks_nothing(four_rows):
     assert "★" not in markdown.markdown(table)
 
 
+@pytest.mark.parametrize(("units", "title"), [
+    (({}, {}), "SAD (thousands)"), (({"sad": ""}, {"sad": ""}), "SAD"), (({}, {"sad": ""}), "SAD"),
+])  # fmt: skip
+def test_columns_are_headed_with_the_unit_that_was_measured(tmp_path, units, title):
+    for seed, each in enumerate(units):
+        write_run(tmp_path, "a", seed, record({"sad": 0.5}, units=each))
+    table = built(
+        tmp_path, [row("a")], [column(metric="sad", title="SAD (thousands)", higher_is_better=False, digits=2)]
+    )
+    assert table.columns[0].title == title
+
+
 def test_csv_holds_plain_numbers(four_rows):
     lines = read_csv(build(*four_rows))
     first, second, *_, fourth = lines

@@ -37,6 +37,7 @@ def build(
     seeds = tuple(sorted({*experiment.seeds, *(run.seed for row in rows for run in row.runs)}))
     protocol = protocol or check_protocol(experiment, runs)
     columns, stand_in = _columns(experiment, rows)
+    columns = _in_their_units(columns, rows)
     comparable = provenance.comparable(experiment, runs, protocol) and not stand_in
     if not comparable:
         columns = _enough_digits(columns, rows)
@@ -105,6 +106,20 @@ def _columns(experiment: Experiment, rows: Sequence[TableRow]) -> tuple[tuple[Co
         return columns or experiment.columns, ""
     first = experiment.columns[0].split or (experiment.printed_data[0] if experiment.printed_data else "its own")
     return (columns, first) if columns else (experiment.columns, "")
+
+
+def _in_their_units(columns: Sequence[Column], rows: Sequence[TableRow]) -> tuple[Column, ...]:
+    """Head columns with the unit that the runs measured in; with none where runs of one column differ."""
+    known, done = known_metrics(), [run.record.units for row in rows for run in row.done]
+    found = []
+    for column in columns:
+        info = known.get(column.metric.rpartition("/")[2])
+        units = {each.get(info.name, info.unit) for each in done} if info else set()
+        if info and units - {info.unit}:
+            heading = info._replace(unit=units.pop() if len(units) == 1 else "").heading
+            column = dataclasses.replace(column, title=column.title.replace(info.heading, heading))
+        found.append(column)
+    return tuple(found)
 
 
 def _enough_digits(columns: Sequence[Column], rows: Sequence[TableRow]) -> tuple[Column, ...]:

@@ -154,6 +154,11 @@ def execute(
         for key, value in trainer.callback_metrics.items()
         if "test/" in key
     }
+    record.units = {
+        name: metric.info.unit
+        for name, metric in task.test_metrics[0].items()
+        if metric.info.unit != type(metric).info.unit
+    }
     record.test_count = len(rows)
     record.skipped_files = skipped_files(skipped.found) if skipped.found else None
     record.train_samples_per_s = None if progress.samples_per_s is None else round(progress.samples_per_s, 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -256,11 +257,11 @@ def _finished(folder: RunFolder, before: bool = False) -> int:
     said = "done before" if before else "done"
     print(f"{said}: {folder.path}, measured on {record.test_count} images{changed}:")
     for name, value in record.metrics.items():
-        print(f"  {_result(name, value)}")
+        print(f"  {_result(name, value, record.units)}")
     return 0
 
 
-def _result(name: str, value: float | None) -> str:
+def _result(name: str, value: float | None, units: Mapping[str, str]) -> str:
     """Return a metric as a person reads it: ``psnr = 27.31 dB (higher is better)``."""
     from indexnet.run.experiments.experiment import known_metrics
 
@@ -269,6 +270,7 @@ def _result(name: str, value: float | None) -> str:
     info = known_metrics().get(name.rpartition("/")[2])
     unit, better = "", ""
     if info is not None:
-        unit = f"{'' if info.unit == '%' else ' '}{info.unit}" if info.unit else ""
+        unit = units.get(info.name, info.unit)
+        unit = f"{'' if unit == '%' else ' '}{unit}" if unit else ""
         better = f" ({'higher' if info.higher_is_better else 'lower'} is better)"
     return f"{name} = {value:.4g}{unit}{better}"

@@ -79,6 +79,7 @@ class Record:
         code_before: of files that changed between the tries of the run, the digests of earlier tries, oldest first.
         split: what it was measured on, ``test`` or ``validation``.
         metrics: by name; None for one that nothing could be measured for.
+        units: of metrics whose unit is not their usual one, by name without the split.
         versions: of Python and packages.
         git: revision of the checkout.
         config_hash: see :func:`indexnet.run.identity.config_hash`.
@@ -118,6 +119,7 @@ class Record:
     tags: list[str] = field(default_factory=list)
     split: str = "test"
     metrics: dict[str, float | None] = field(default_factory=dict)
+    units: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     git: str | None = None
     code: dict[str, str] = field(default_factory=dict)
