@@ -94,8 +94,8 @@ def test_splits_as_folders_in_both_orders(tmp_path):
         == segmentation(other, classes=["sky", "lane markings", "road"]).train().fingerprint()
     )
     assert again.validation() is None
-    (other / "train/labels/1.png").unlink()
-    with pytest.raises(UserError, match=r"train/labels/1\.png is missing"):
+    (other / "train/labels/train1.png").unlink()
+    with pytest.raises(UserError, match=r"train/labels/train1\.png is missing"):
         again.train()
 
 

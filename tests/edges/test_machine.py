@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import io
 import os
 import re
@@ -125,9 +126,11 @@ def _few_descriptors():
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 
 
-def _fewer_descriptors():
-    limit = len(os.listdir("/proc/self/fd")) + 12
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+def test_no_more_descriptors_is_said_with_its_remedy():
+    from indexnet.core.machine import limit_reached
+
+    assert "`ulimit -n`" in limit_reached(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+    assert limit_reached(OSError(errno.EACCES, "no")) == ""
 
 
 def _small_shared_memory():
@@ -145,7 +148,6 @@ def _small_shared_memory():
 @pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux has them")
 @pytest.mark.parametrize(("limit", "words", "error"), [
     (_few_descriptors, [], None),
-    (_fewer_descriptors, ["trainer.num_workers=8"], "no more files can be open at a time (`ulimit -n` is "),
     (_small_shared_memory, ["training.batch_size=300"], "/dev/shm has no room for what loader processes read (it has"),
 ])  # fmt: skip
 def test_little_is_enough_or_told(limit, words, error, tmp_path):

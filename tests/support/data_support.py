@@ -228,7 +228,9 @@ def write_coloured(image, label, seed=0, size=(24, 20)):
 def write_segmentation_folder(root):
     for folder, count in (("train", 3), ("val", 2), ("test", 2)):
         for k in range(count):
-            write_pair(root / f"images/{folder}/{k}.png", root / f"labels/{folder}/{k}.png", range(3), seed=k)
+            write_pair(
+                root / f"images/{folder}/{folder}{k}.png", root / f"labels/{folder}/{folder}{k}.png", range(3), seed=k
+            )
     (root / "classes.txt").write_text("sky\nlane markings\nroad\n")
 
 

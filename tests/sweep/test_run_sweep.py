@@ -330,11 +330,12 @@ def test_the_live_table_shows_the_running_jobs(jobs):
     assert isinstance(create_view(3, 1, Console(file=file)), PlainView)
     plain = PlainView(3, Console(file=file, width=100), every=0)
     live = LiveView(3, 2, terminal, every=0)
+    before = signal.getsignal(signal.SIGTERM)
     with live:
         launch(jobs("ok"), command=job_script, view=live)
         with pytest.raises(KeyboardInterrupt):  # SIGTERM in this process; everything is put back
             launch(jobs("long", "crash"), command=job_script, view=Watch(live, plain), grace=5)
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        assert signal.getsignal(signal.SIGTERM) is before
         shown = live.table()
     text = screen.getvalue()
     for part in ("3 / 9", "0.25", "1 min 01 s", "ok", "psnr 1.5", "of 3 runs"):

@@ -75,9 +75,9 @@ class Reader:
         Raises:
             UserError: something in it is wrong.
         """
-        self.check("experiment", self.node, EXPERIMENT_KEYS, ("name", "title", "source"))
         if self.is_sweep and (more := [key for key in self.content if key not in _SWEEP_KEYS]):
             raise self.error(f"{more[0]} has no effect in the file of a sweep; put it into experiment.overrides.")
+        self.check("experiment", self.node, EXPERIMENT_KEYS, ("name", "title", "source"))
         self.repeats = self._repeats()
         if self.node["name"] != self.name:
             raise self.error(f"experiment.name is {self.node['name']!r}; its place says {self.name!r}.")
