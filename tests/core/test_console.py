@@ -41,6 +41,17 @@ def test_a_command_goes_on_when_the_reader_of_its_output_has_gone():
     assert process.returncode == 3
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has a full disk")
+def test_a_command_goes_on_when_the_disk_under_its_log_is_full():
+    with open("/dev/full", "wb") as full:
+        result = subprocess.run([sys.executable, "-c", PIPED], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert result.returncode == 3
+    first, last = result.stderr.splitlines()
+    assert "standard output" in first
+    assert "No space left on device" in first
+    assert last == "over"
+
+
 @pytest.mark.parametrize("text", ["[bold]x[/]", ":smile:", "a" * 300, "1.5 'two' /three"])
 def test_a_line_is_printed_as_it_is(text, capsys):
     tell(text)

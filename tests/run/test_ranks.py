@@ -14,6 +14,7 @@ import pytest
 
 from data_support import write_camvid
 from indexnet.cli import main
+from indexnet.core.beats import Beats
 from indexnet.core.errors import UserError
 from indexnet.run import fit, processes
 from indexnet.run.job import DIVERGED, run_job
@@ -23,9 +24,10 @@ from resume_support import ended_as
 from run_support import RECONSTRUCTION, job_process, prepare_run, wait_until
 
 
-def _processes(tmp_path, *programs, stuck=lambda cause: None, before=lambda ranks: None, hang=None, **waits):
+def _processes(tmp_path, *programs, stuck=lambda cause: None, before=lambda ranks: None, options=None, **waits):
     """Return the processes of a run, as if started, each a small program."""
-    watched = Ranks(tmp_path, stuck, waits=Waits(**{"notice": 60.0, "end": 3600.0, **waits}), hang=hang)
+    waits = Waits(**{"notice": 60.0, "end": 3600.0, **waits})
+    watched = Ranks(tmp_path, stuck, waits=waits, **options or {})
     before(watched)
     command = [sys.executable, "-S", "-c"]
     started = {rank: subprocess.Popen([*command, program]) for rank, program in enumerate(programs, 1)}
@@ -96,24 +98,76 @@ def test_a_process_that_is_lost_after_its_work_takes_nothing_with_it(tmp_path):
     assert not said
 
 
-def test_processes_that_hang_are_ended_and_those_that_go_on_are_not(tmp_path):
-    said = []
-    watched = _processes(tmp_path, WAIT, stuck=said.append, hang=0.5, poll=0.02, farewell=0.02)
-    time.sleep(1.0)
-    assert not said  # a start may take long
-    for _ in range(20):
-        watched.beat()
-        time.sleep(0.05)
-    assert not said
+@pytest.mark.parametrize(("own", "other", "told"), [
+    (KeyError("mine"), ValueError("its own"), "ValueError: its own\n"),
+    (ValueError("of both"), ValueError("of both"), ""),
+    (UserError("x is broken."), UserError("x is broken."), ""),
+    (KeyError("mine"), UserError("y is broken."), "y is broken.\n"),
+    (None, ValueError("after Ctrl-C"), ""),
+])  # fmt: skip
+def test_what_another_process_met_besides_is_told(own, other, told, tmp_path, capsys):
+    watched = _processes(tmp_path)
+    write_error(tmp_path, 1, other)
+    if own is not None:
+        assert watched.cause(own) is None
+    watched.close(1)
+    said = capsys.readouterr().err
+    assert said.endswith(told)
+    assert bool(said) == bool(told)
+    assert not list(tmp_path.iterdir())
+
+
+class _Scripted(Beats):
+    """Beats that are seen, or not, at each look."""
+
+    def __init__(self, folder, count, seen):
+        super().__init__(folder)
+        self.count, self.seen, self.looks = count, seen, 0
+
+    def look(self):
+        self.looks += 1
+        return self.looks <= len(self.seen) and self.seen[self.looks - 1]
+
+
+@pytest.mark.parametrize(("count", "seen", "looks"), [
+    (1, [True, *[False] * 16, True, *[False] * 16, True], 35 + 17),
+    (0, [], 48 + 1),  # a start may take long
+])  # fmt: skip
+def test_processes_that_hang_are_ended_and_those_that_go_on_are_not(count, seen, looks, tmp_path):
+    said, poll = [], 2.0**-9
+    beats = _Scripted(tmp_path, count, seen)
+    options = {"hang": 16 * poll, "beats": beats}
+    watched = _processes(tmp_path, WAIT, stuck=said.append, options=options, poll=poll, start=32 * poll, farewell=0.02)
     assert wait_until(lambda: said)
     watched.close(1)
+    assert beats.looks == looks
     assert [cause.kind for cause in said] == ["killed"]
-    assert "for 0.5 s (trainer.timeout), so one of them hangs" in said[0].text
+    assert "for 0.03125 s (trainer.timeout), so one of them hangs" in said[0].text
     log = tmp_path / "hang.log"
     assert str(log) in said[0].text
     assert "process 0 of 2:" in log.read_text()
     assert "wait_until(lambda: said)" in log.read_text()
     assert watched.processes[1].returncode == -signal.SIGKILL
+
+
+_ADOPTED = """
+import os, pathlib, sys, time
+from indexnet.run.processes import Ranks, Waits
+ranks = Ranks(pathlib.Path(sys.argv[1]), lambda cause: os._exit(4), False, Waits(poll=0.01, end=0.01, start=0.0), 0.05)
+ranks.watch({}, 2)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("parent", ["the leader", "a stranger"])
+def test_only_the_process_that_started_the_run_is_ended_for_hanging(parent, tmp_path):
+    leader = "$$" if parent == "the leader" else "1"
+    script = f'INDEXNET_LEADER={leader} "$0" -c "$1" "$2"; echo "code $?"'
+    command = ["sh", "-c", script, sys.executable, _ADOPTED, str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert "process 0 hangs" in result.stderr
+    assert result.stdout == ("" if parent == "the leader" else "code 4\n")
+    assert result.returncode == (-signal.SIGKILL if parent == "the leader" else 0)
 
 
 class _Seen(Ranks):
@@ -153,6 +207,22 @@ def test_a_process_that_is_lost_while_the_loggers_finish_changes_nothing(work, t
     assert not exits
     assert folder.status() == "done"
     assert folder.record().error is None
+
+
+def test_where_processes_hung_is_forgotten_once_the_run_is_done(work, tmp_path):
+    def stop():
+        raise KeyboardInterrupt
+
+    folder = prepare_run(tmp_path, *RECONSTRUCTION)
+    log = folder.path / "hang.log"
+    log.write_text("process 0 of 2:\n")
+    work.append(stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_job(folder.path)
+    assert log.exists()
+    work.clear()
+    assert run_job(folder.path) == 0
+    assert not log.exists()
 
 
 def test_a_full_disk_met_by_another_process(work, tmp_path, monkeypatch, capsys):
@@ -195,6 +265,7 @@ import atexit, errno, functools, os, signal, subprocess, sys, time
 from indexnet.run import fit, processes
 from indexnet.run.loggers import create
 from indexnet.tasks.base import Task
+from indexnet.tasks.reconstruction import ReconstructionTask
 
 mode, second = os.environ["MODE"], os.environ.get("RANK") == "1"
 processes.Ranks = functools.partial(processes.Ranks, waits=processes.Waits(notice=0.1))
@@ -220,6 +291,14 @@ elif mode == "hang" and second:
             time.sleep(600)
         return step(self, batch, index)
     Task.training_step = training_step
+elif mode == "uneven":  # the first process has its share done while the second has most of its own before it
+    ReconstructionTask.test_batch_size = 1
+    if second:
+        slow = Task.test_step
+        def test_step(self, *arguments):
+            time.sleep(1.2)
+            return slow(self, *arguments)
+        Task.test_step = test_step
 elif mode == "nan" and second:
     infer = Task.test_step
     def test_step(self, *arguments):
@@ -236,13 +315,15 @@ sys.exit(main(sys.argv[1:]))
 @pytest.mark.parametrize(("mode", "code", "status"), [
     ("abort", 0, "done"),
     ("hang", INTERRUPTED, "running"),
+    ("uneven", 0, "done"),
     pytest.param("raise", 1, "failed", marks=pytest.mark.nightly),
     pytest.param("full", 2, "running", marks=pytest.mark.nightly),
     pytest.param("nan", DIVERGED, "diverged", marks=pytest.mark.nightly),
 ])  # fmt: skip
 def test_what_another_process_meets_is_told_from_what_it_means(mode, code, status, tmp_path):
     words = ["resampling=bilinear", "trainer.devices=2", "trainer.checkpoint_every=2"]
-    folder = prepare_run(tmp_path, *RECONSTRUCTION, *words, f"trainer.timeout={4 if mode == 'hang' else 600}")
+    words += {"hang": ["trainer.timeout=12"], "uneven": ["trainer.timeout=10", "data.test_count=24"]}.get(mode, [])
+    folder = prepare_run(tmp_path, *RECONSTRUCTION, *words)
     (tmp_path / "disturbed.py").write_text(_DISTURBED)
     command = [sys.executable, str(tmp_path / "disturbed.py"), "job", str(folder.path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MODE": mode}
@@ -256,7 +337,7 @@ def test_what_another_process_meets_is_told_from_what_it_means(mode, code, statu
         assert folder.record().error == "KeyError: 'by chance'"
     if mode == "hang":
         last = result.stderr.splitlines()[-1]
-        assert "no process has come to the end of a batch for 4 s (trainer.timeout), so one of them hangs" in last
+        assert "no process has come to the end of a batch for 12 s (trainer.timeout), so one of them hangs" in last
         assert last.endswith("the same command goes on.")
         log = (folder.path / "hang.log").read_text()
         assert "process 0 of 2:" in log

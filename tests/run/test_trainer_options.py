@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import typing
 from dataclasses import fields
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -306,6 +307,7 @@ def test_what_lightning_is_given(tmp_path):
         strategy = arguments(*words, accelerator=accelerator)["strategy"]
         assert isinstance(strategy, DDPStrategy)
         assert strategy._ddp_kwargs == {"find_unused_parameters": unused}
+        assert strategy._timeout >= timedelta(days=1)  # one waits for the others' shares of an evaluation
     assert arguments("devices=[0,1]", accelerator="gpu")["devices"] == [0, 1]
     assert not arguments("sync_batchnorm=true")["sync_batchnorm"]
 

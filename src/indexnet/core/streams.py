@@ -1,7 +1,8 @@
-"""Standard output and error that may lose their reader while a command is at work."""
+"""Standard output and error that may lose their reader, or room on their disk, while a command is at work."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
@@ -9,15 +10,21 @@ import sys
 from typing import Any
 
 _GONE = (errno.EPIPE, errno.EIO)  # of a pipe, `indexnet ... | head -1`; of a terminal that was closed
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of the disk that a log is on
 
 
 class _Unread(io.FileIO):
-    """A descriptor that is written to as long as somebody reads."""
+    """A descriptor that is written to as long as somebody reads and while there is room; what finds none is lost."""
+
+    told = False
 
     def write(self, data: Any) -> int:
         try:
             return super().write(data)
         except OSError as error:
+            if error.errno in _FULL:
+                self._tell(error)
+                return len(data)
             if error.errno not in _GONE:
                 raise
             null = os.open(os.devnull, os.O_WRONLY)
@@ -25,9 +32,19 @@ class _Unread(io.FileIO):
             os.close(null)
             return len(data)
 
+    def _tell(self, error: OSError) -> None:
+        """Say once on standard error that standard output has gaps."""
+        if self.fileno() == 1 and not self.told:
+            self.told = True
+            text = f"indexnet: what standard output says is lost in part: {error.strerror}; the work goes on.\n"
+            with contextlib.suppress(OSError):
+                os.write(2, text.encode())
+
 
 def outlive_readers() -> None:
-    """Let this process go on in silence when the reader of its output has gone: what it does matters, not what it says.
+    """Let this process go on when the reader of its output has gone: what it does matters, not what it says.
+
+    So, too, where its output is written to a full disk; standard error says that once.
 
     A stream that was closed before the process began is opened to nowhere. Streams that somebody else has put in the
     place of the process's own are left alone.

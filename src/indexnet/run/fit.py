@@ -95,7 +95,7 @@ def execute(
     checkpoints = Checkpoints(folder, every, steps, parts.monitor, initial)
     chosen = create_callbacks(config.callbacks, parts.monitor, monitors(task))
     first = [callbacks.StepSeed(seed), SaveFirst(checkpoints)]
-    alive = callbacks.Alive(ranks.beat)
+    alive = callbacks.Alive(ranks.beats.beat)
     watching = [*first, *chosen, progress, skipped, alive, checkpoints]  # the last saves the others' states
     trainer = _trainer(folder, config, record, accelerator, parts, start, curve, watching)
     if record.curve_from is not None:

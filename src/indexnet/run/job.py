@@ -126,7 +126,7 @@ def _run_first_process(folder: RunFolder, config: Config) -> int:
     from indexnet.run.fit import execute
     from indexnet.run.loggers.create import finish_loggers
     from indexnet.run.loggers.wandb_logging import UnusableError
-    from indexnet.run.processes import INTERRUPTED, Cause, Ranks, killed_process
+    from indexnet.run.processes import HANG_LOG, INTERRUPTED, Cause, Ranks, killed_process
     from indexnet.run.record import now, read_progress
     from indexnet.run.resume import forget_step
 
@@ -150,6 +150,7 @@ def _run_first_process(folder: RunFolder, config: Config) -> int:
         if record.status in ("done", "diverged"):  # first, for what is finished is not looked at again
             folder.previous_checkpoint().unlink(missing_ok=True)
             forget_step(folder.checkpoint())
+            (path / HANG_LOG).unlink(missing_ok=True)  # of an earlier try
         record.write(path)
         (path / "progress.json").unlink(missing_ok=True)
 

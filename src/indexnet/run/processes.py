@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from indexnet.core.beats import Beats
 from indexnet.core.errors import UserError
 from indexnet.core.files import DiskFullError, write_json
 from indexnet.core.machine import cores, die_with_parent
@@ -133,6 +134,7 @@ class Waits:
 
     Attributes:
         poll: between two looks at the others.
+        start: for all to start, in addition to what a batch may take.
         notice: for this process to notice by itself that another is gone.
         arrival: between a closed connection and the end of the process that closed it.
         farewell: for the others to end by themselves when all is done, or to write down where they hang.
@@ -140,6 +142,7 @@ class Waits:
     """
 
     poll: float = 0.2
+    start: float = 60.0
     notice: float = 5.0
     arrival: float = 3.0
     farewell: float = 2.0
@@ -182,13 +185,9 @@ def write_error(folder: Path, rank: int, error: BaseException) -> bool:
     text = f"{type(error).__name__}: {error}" if kind == "failed" else str(error)
     trace = "".join(traceback.format_exception(error)).rstrip() if kind == "failed" else ""
     with contextlib.suppress(OSError, UserError):  # a full disk has no room for this either; there is FULL
-        write_json(_error_file(folder, rank), {"text": text, "kind": kind, "trace": trace})
+        write_json(folder / f".process{rank}.error", {"text": text, "kind": kind, "trace": trace})
         return True
     return False
-
-
-def _error_file(folder: Path, rank: int | str) -> Path:
-    return folder / f".process{rank}.error"
 
 
 HANG_LOG = "hang.log"
@@ -204,7 +203,8 @@ class Ranks:
             waits for that one; must end the process.
         first: whether this is the first process of the run, which other processes leave their errors for.
         waits: how long to wait.
-        hang: seconds after which a process whose beats have stopped takes the run for hung; None: never.
+        hang: seconds without a beat of any process after which the run counts as hung; None: never.
+        beats: of its processes; default those of the folder.
     """
 
     def __init__(
@@ -214,12 +214,14 @@ class Ranks:
         first: bool = True,
         waits: Waits | None = None,
         hang: float | None = None,
+        beats: Beats | None = None,
     ) -> None:
         self.folder, self.stuck, self.first, self.waits, self.hang = folder, stuck, first, waits or Waits(), hang
+        self.beats = beats or Beats(folder)
         self.processes: Mapping[int, subprocess.Popen[bytes]] = {}
         self._known = threading.Event()  # that this process has noticed, or needs the others no more
-        self._finished = self._lost = False
-        self._world, self._rank, self._beats = 1, 0, 0
+        self._finished, self._lost, self._world = False, False, 1
+        self._told: set[str] = set()  # what the first process says by itself
         self._environment: dict[str, str | None] = {}
         if first:
             self._forget()
@@ -229,7 +231,7 @@ class Ranks:
         devices = trainer.num_devices
         if trainer.world_size < 2 or self.processes:
             return
-        self._rank = trainer.global_rank
+        self.beats.rank = trainer.global_rank
         environment = trainer.strategy.cluster_environment  # type: ignore[attr-defined]
         if devices < 2 or environment.creates_processes_externally:
             self.watch({}, trainer.world_size)
@@ -266,12 +268,13 @@ class Ranks:
         self.processes, self._world = processes, world
         threading.Thread(target=self._watch, name="ranks", daemon=True).start()
 
-    def beat(self) -> None:
-        """Note that this process goes on; all wait for each other, so that one that hangs stops the beats of all."""
-        self._beats += 1
-
     def cause(self, error: BaseException) -> Cause | None:
         """Return what lies behind an error of this process, or None where it is an error of its own."""
+        cause = self._behind(error)
+        self._told = {cause.text} if cause else {str(error), f"{type(error).__name__}: {error}"}
+        return cause
+
+    def _behind(self, error: BaseException) -> Cause | None:
         if isinstance(error, UserError):
             return None
         killed = killed_process(error)
@@ -314,8 +317,10 @@ class Ranks:
             if value is not None:
                 os.environ[key] = value
         if self.first:
-            if not code and (left := self._left()) is not None:  # after its work: nothing of the run is lost
-                print(left.trace or left.text, file=sys.stderr, flush=True)
+            # left after its work, which loses nothing of the run, or besides an error of the first process's own
+            left = self._left() if self._told or not code else None
+            if left is not None and left.text not in self._told:
+                print(left.trace or f"indexnet: {self.folder}: {left.text}", file=sys.stderr, flush=True)
             self._forget()
         if self._lost:
             last_resort = threading.Timer(self.waits.end, os._exit, (code,))
@@ -323,11 +328,12 @@ class Ranks:
             last_resort.start()
 
     def _forget(self) -> None:
-        for file in self.folder.glob(_error_file(self.folder, "*").name):
+        for file in self.folder.glob(".process*.error"):
             file.unlink(missing_ok=True)
+        self.beats.forget()
 
     def _watch(self) -> None:
-        beats, silent = self._beats, 0.0
+        silent = 0.0
         while not self._known.wait(self.waits.poll):
             if any(process.poll() for process in self.processes.values()):
                 if self._known.wait(self.waits.notice):
@@ -335,9 +341,8 @@ class Ranks:
                 self._end(self._ended() or Cause("another process of the run was lost", "killed"))
                 return
             # counted, not measured: the time in which this process itself is stopped does not count
-            silent = silent + self.waits.poll if beats == self._beats else 0.0
-            beats = self._beats
-            if beats and self.hang is not None and silent > self.hang:  # until all have met, torch counts
+            silent = 0.0 if self.beats.look() else silent + self.waits.poll
+            if self.hang is not None and silent > self.hang + (0 if self.beats.count else self.waits.start):
                 self._hung(self.hang)
                 return
 
@@ -348,18 +353,19 @@ class Ranks:
         with contextlib.suppress(OSError):
             stack = "".join(traceback.format_stack(sys._current_frames()[threading.main_thread().ident or 0]))
             with file.open("a", encoding="utf-8", errors="replace") as log:
-                log.write(f"process {self._rank} of {self._world}:\n{stack}\n")
+                log.write(f"process {self.beats.rank} of {self._world}:\n{stack}\n")
         if self._known.wait(self.waits.farewell if self.first else self.waits.end):
             return
         if not self.first:
             print(f"indexnet: {self.folder}: process 0 hangs, see {file}", file=sys.stderr, flush=True)
-            if started_here():
+            if os.environ.get(LEADER) == str(os.getppid()):  # and not who has adopted this process
                 os.kill(os.getppid(), signal.SIGKILL)
         self._end(Cause(f"{text}; where each stood is in {file}", "killed"))
 
     def _end(self, cause: Cause) -> None:
         for process in self.processes.values():
             process.kill()
+        self.beats.forget()
         self.stuck(cause)
 
     def _signalled(self) -> Cause | None:
@@ -374,7 +380,7 @@ class Ranks:
 
     def _left(self) -> Cause | None:
         """Return the error that another process has left for this first one."""
-        for file in sorted(self.folder.glob(_error_file(self.folder, "*").name)) if self.first else ():
+        for file in sorted(self.folder.glob(".process*.error")) if self.first else ():
             with contextlib.suppress(OSError, UserError, KeyError):
                 found = read_mapping(file, read_json)
                 return Cause(found["text"], found["kind"], found.get("trace", ""))

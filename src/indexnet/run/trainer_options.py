@@ -298,8 +298,9 @@ def lightning_arguments(
         # DDP otherwise regroups gradients after its first step, and a resumed run would add up three in another order
         unused = strategy == "auto" and accelerator == "cpu" and processes > 2
         unused |= strategy == "ddp_find_unused_parameters_true"
-        # torch's own patience is no shorter than ours, which ends the run with a sentence
-        patience = datetime.timedelta(seconds=trainer["timeout"] + 60)
+        # ours ends the run with a sentence; torch's would end one in which a process rightly waits long for the others,
+        # whose share of an evaluation takes longer
+        patience = datetime.timedelta(days=7, seconds=trainer["timeout"])
         strategy = DDPStrategy(find_unused_parameters=unused, timeout=patience)
     every, bar = trainer["log_every_n_steps"], trainer["enable_progress_bar"]
     return found | {
