@@ -14,6 +14,7 @@ from indexnet.core.paths import CLASSICAL_METHODS
 from indexnet.resampling import create_resampling, list_resampling
 from indexnet.tasks.classical import CLASSICAL
 from report_fabricated import record, write_run
+from rights_support import without_rights
 
 WRONG = """
 predict nowhere.ckpt --images . --output out
@@ -40,13 +41,39 @@ train seed=4294967296
 train -m experiments=nothing
 train -m experiments=quickstart rows=nothing
 train -m 'resampling=[bilinear,nearest]'
+predict LONG --images . --output out
+predict closed_form --images LONG --output out
+predict closed_form --images . --masks LONG --output out
+evaluate LONG
+evaluate LONG=1
+robustness LONG
+compare closed_form LONG --images . --output out
+compare closed_form knn --images LONG --output out
+export LONG
+export closed_form --output LONG
+bench latency LONG
+convert LONG out.ckpt
+app LONG
+job LONG
+list experiments --runs LONG
+plan quickstart --json LONG
+report quickstart --runs LONG
+status --runs LONG
+costs quickstart --runs LONG
+train ckpt_path=LONG
+train encoder.pretrained=LONG
+train --config-dir LONG
+train data.LONG=1
+train ~LONG
 """
+LONGEST = 255
+"""Bytes that a file's name may have."""
 
 
 def test_what_is_wrong_is_said_without_torch(tmp_path):
     code = (
         "import shlex, sys; from indexnet.cli import main\n"
-        f"for line in {WRONG.strip().splitlines()!r}:\n"
+        f"for line in {WRONG.replace('LONG', 'n' * (LONGEST + 1)).strip().splitlines()!r}:\n"
         "    try: code = main(shlex.split(line))\n"
         "    except SystemExit as end: code = end.code\n"
         "    print(line, '->', code, 'torch' in sys.modules)\n"
@@ -57,6 +84,26 @@ def test_what_is_wrong_is_said_without_torch(tmp_path):
     assert done.stderr.count("indexnet: ") == len(WRONG.strip().splitlines()) - 1  # argparse says "indexnet list:"
     assert "nowhere" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("predict locked/x.ckpt --images . --output out", "locked/x.ckpt cannot be read (Permission denied)"),
+        ("predict closed_form --images locked/x --output out", "--images locked/x does not exist"),
+        ("convert locked/x.pth out.ckpt", "locked/x.pth cannot be read (Permission denied)"),
+        ("evaluate closed_form data=simd data.root=locked", "data.root=locked cannot be read (Permission denied)"),
+        ("plan quickstart --json locked/x.json", "locked/x.json cannot be written (Permission denied)"),
+        ("report quickstart --runs locked/runs", "--runs locked/runs: there is no such folder"),
+        ("report --runs locked", "under locked there are runs of nothing"),
+        ("train ckpt_path=locked/x.ckpt paths.runs=locked", "ckpt_path=locked/x.ckpt cannot be read (Permission den"),
+        ("train --config-dir locked/conf", "config directory"),
+    ],
+)
+def test_a_place_that_may_not_be_looked_at_is_told_in_a_sentence(command, sentence, tmp_path, monkeypatch, mistake):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "locked").mkdir(mode=0)
+    mistake(without_rights(main, command.split()), sentence)
 
 
 def test_any_command_speaks_in_any_encoding(tmp_path, monkeypatch):

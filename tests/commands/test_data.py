@@ -234,6 +234,9 @@ def test_foregrounds_are_not_estimated_to_be_checked(tmp_path, monkeypatch):
         (["nyuv2", "x"], "'x' is not understood"),
         (["nyuv2", "task=matting"], "no targets for the task 'matting'"),
         (["nyuv2", "crop=egien"], "data.crop must be one of none, eigen"),
+        (["nyuv2", "crop=2024-02-31"], "data.crop must be one of none, eigen"),
+        (["nyuv2", f"crop={'[' * 20_000}"], "data.crop must be one of none, eigen"),
+        (["nyuv2", f"root={'n' * 300}"], "cannot be read (File name too long)"),
         (["nyuv2", "name=camvid"], "'name=camvid' is not understood"),
     ],
 )

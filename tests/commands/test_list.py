@@ -33,6 +33,15 @@ def test_every_listing_has_its_facts(what, capsys):
     assert capsys.readouterr().out.split() == [row[0] for row in rows]
 
 
+def test_a_damaged_experiment_of_ones_own_hides_no_other(tmp_path, monkeypatch, capsys):
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "damaged.yaml").write_bytes(b"\xff\xfe")
+    monkeypatch.setenv("INDEXNET_EXPERIMENTS", str(tmp_path))
+    assert main(["list", "experiments"]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in (*KNOWN["experiments"], "damaged", "UTF-8"))
+
+
 def test_everything_at_once(capsys):
     assert main(["list"]) == 0
     said = capsys.readouterr().out

@@ -21,6 +21,7 @@ from indexnet.core.files import (
     write_json,
 )
 from indexnet.core.readers import read_json
+from rights_support import without_rights
 
 
 @pytest.fixture
@@ -95,15 +96,19 @@ def test_an_unwritable_place_is_one_sentence(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
 
 
-def test_a_place_is_looked_at_before_the_work(tmp_path, monkeypatch):
+def test_a_place_is_looked_at_before_the_work(tmp_path):
     (tmp_path / "file").write_text("in the way")
     check_writable(tmp_path / "file")
     check_writable(tmp_path / "not" / "yet")
     with pytest.raises(UnwritableError, match=r"below cannot be written \(Not a directory\)"):
         check_writable(tmp_path / "file" / "below")
-    monkeypatch.setattr(os, "access", lambda place, mode: False)  # as in a read-only folder of somebody else's
+    tmp_path.chmod(0o555)
     with pytest.raises(UnwritableError, match=rf"yet cannot be written \({tmp_path} is not writable\)"):
-        check_writable(tmp_path / "not" / "yet")
+        without_rights(check_writable, tmp_path / "not" / "yet")
+    tmp_path.chmod(0)
+    with pytest.raises(UnwritableError, match=r"yet cannot be written \(Permission denied\)"):
+        without_rights(check_writable, tmp_path / "not" / "yet")
+    tmp_path.chmod(0o755)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 

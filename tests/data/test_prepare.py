@@ -17,10 +17,12 @@ from PIL import Image
 
 from data_support import COUNTS, prepare, write_aim500, write_composition1k, write_matting_folder
 from indexnet.cli import main
+from indexnet.core.errors import UserError
 from indexnet.core.locks import exclusive
 from indexnet.data import create_data
 from indexnet.data.io.images import read_alpha, read_image, write_png
 from indexnet.data.matting.estimate import estimate_foreground
+from indexnet.data.matting.manifest import Manifest
 
 
 def entries(folder):
@@ -348,3 +350,9 @@ def session_is_alive(leader):
     except ProcessLookupError:
         return False
     return True
+
+
+def test_a_damaged_line_of_a_manifest_is_named(tmp_path):
+    (tmp_path / "manifest.jsonl").write_text("[" * 20_000 + "\n")
+    with pytest.raises(UserError, match=r"line 1 of .*manifest\.jsonl is damaged"):
+        Manifest(tmp_path)

@@ -244,7 +244,7 @@ def test_wrong_files_are_explained(tmp_path):
         (RELEASED, {}, "pickled.pth", "pickled.pth is not a readable file of weights"),
         (RELEASED, {}, "text.pth", "text.pth is not a readable file of weights"),
         (RELEASED, {}, "text.safetensors", "text.safetensors is not a readable safetensors file"),
-        (RELEASED, {}, "absent.pth", "there is no weights file .*absent.pth"),
+        (RELEASED, {}, "absent.pth", "there is no checkpoint .*absent.pth"),
         ("resnet18", {}, "v2.pth", "does not hold the weights of encoder 'resnet18': .* are missing"),
     ]
     for name, options, file, message in cases:

@@ -287,8 +287,8 @@ def write_cut(path):
         (write_cut, "is no complete checkpoint file"),
         (lambda path: path.write_bytes(b""), "is no complete checkpoint file"),
         (write_code, "loading such a file can run code"),
-        (lambda path: path.mkdir(), "the input .* is a folder"),
-        (lambda path: None, "there is no weights file"),
+        (lambda path: path.mkdir(), "is a folder, but a checkpoint file"),
+        (lambda path: None, "there is no checkpoint"),
     ],
 )
 def test_an_unreadable_input_is_refused_without_unsafe_advice(tmp_path, write, reason):

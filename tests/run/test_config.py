@@ -266,7 +266,20 @@ def test_no_run_folder(tmp_path):
         (["-m", "seed=0,1", "hydra.launcher.n_job=2"], "'hydra.launcher.n_job'. Did you mean 'hydra.launcher.n_jobs'?"),
         (["-m", "seed=0,1", "hydra.launcher.n_jobs=two"], "hydra.launcher.n_jobs=two: this key takes another kind"),
         (["-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trial=2"], "Did you mean 'hydra.sweeper.n_trials'?"),
-        (["resampling.family=hin,m2o"], "is a list of values; give -m to sweep over them, or one value."),
+        (
+            ["resampling.family=hin,m2o"],
+            "resampling.family=hin,m2o is a list of values; give -m to sweep over them, or",
+        ),
+        (
+            ["ckpt_path=a=b/c,d.ckpt"],
+            "ckpt_path='a=b/c',d.ckpt is a list of values; give -m to sweep over them, or one "
+            "value; quotes keep a comma: 'KEY=\"A,B\"'.",
+        ),
+        (['ckpt_path="a=b/c,d.ckpt"'], "there is no checkpoint ckpt_path=a=b/c,d.ckpt;"),
+        (
+            ["ckpt_path=run"],
+            "ckpt_path=run is a folder, but a checkpoint file is needed; its last checkpoint is run/ch",
+        ),
         (["-m", "optimizer.lr=interval(a,b)"], "interval(a,b) takes two numbers"),
         (["task=reconstruction", "data.root=/x"], "this data set reads no folder"),
         (["--config-dir", "/gone", "seed=1"], "indexnet: the configuration cannot be composed: Additional config dir"),
@@ -278,6 +291,8 @@ def test_mistakes_that_hydra_finds_are_said_with_a_remedy(arguments, sentence, c
     from indexnet.cli import main
 
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoints" / "last.ckpt").touch()
     assert main(["train", *arguments]) == 2
     said = capsys.readouterr().err
     assert sentence in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 
 import pytest
 import yaml
@@ -251,6 +252,14 @@ def test_yaml_that_is_none(made_up, tmp_path):
     (tmp_path / "experiments" / "made" / "up.yaml").write_text("a: [", encoding="utf-8")
     with pytest.raises(UserError, match=r"up\.yaml is not valid YAML"):
         load_experiment("made/up")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("nowhere")], ids=["pipe", "link"])
+def test_an_experiment_that_is_no_file_is_named(make, made_up, tmp_path):
+    made_up()
+    make(tmp_path / "experiments" / "q3.yaml")
+    with pytest.raises(UserError, match=r"q3\.yaml is no file"):
+        compose(["experiments=q3"])
 
 
 def test_an_unknown_experiment_names_the_nearest():

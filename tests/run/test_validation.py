@@ -181,7 +181,7 @@ MISTAKES = {
     "training.validate_every=2 callbacks=early_stopping callbacks.early_stopping.monitor=val/x": "nobody logs 'val/x'",
     "test_checkpoint=best": "give training.validate_every",
     "test_checkpoint=first": "last or best",
-    "ckpt_path=nowhere.ckpt": "ckpt_path=nowhere.ckpt is no file",
+    "ckpt_path=nowhere.ckpt": "there is no checkpoint ckpt_path=nowhere.ckpt",
 }
 
 

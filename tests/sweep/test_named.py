@@ -218,6 +218,8 @@ def test_other_settings_under_the_same_name_are_refused(arguments, sentence, swe
         (["-m", "sweep=taken"], "runs/taken holds runs of a table whose file is not known here"),
         (["-m", "sweep=file"], "runs/file is a file"),
         (["-m", "sweep=broken"], "runs/broken/experiment.yaml is not valid YAML"),
+        (["-m", "sweep=broken"], "makes it anew"),
+        (["-m", "sweep=cut"], "has no mapping `experiment`, which says what the table is. Restore it, or move it away"),
         (["-m", "sweep=body"], "optimizer has no effect in the file of a sweep"),
         (["-m", "sweep=named"], "experiment.name is 'other'; its place says 'named'"),
         (["sweep=a"], "sweep=NAME names a sweep; give -m too"),
@@ -225,13 +227,14 @@ def test_other_settings_under_the_same_name_are_refused(arguments, sentence, swe
 )
 def test_mistakes(arguments, sentence, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    for name in ("taken/photos-smoke", "broken", "body", "named"):
+    for name in ("taken/photos-smoke", "broken", "cut", "body", "named"):
         (tmp_path / "runs" / name).mkdir(parents=True)
     request = {"arguments": ["-m", "experiments=taken"], "directory": "", "runs": []}
     write_json("runs/taken/photos-smoke/sweep.json", {"requests": [request]})
     Path("runs/file").touch()
     content = {"defaults": [{"override /task": "reconstruction"}], "experiment": {"name": "other"}}
     Path("runs/broken/experiment.yaml").write_text("a: [")
+    Path("runs/cut/experiment.yaml").write_text("plugins: []\n")
     Path("runs/body/experiment.yaml").write_text(yaml.safe_dump({**content, "optimizer": {"lr": 1}}))
     content["experiment"] |= {"title": "a", "source": "a", "columns": [{"metric": "psnr"}], "rows": [{"name": "a"}]}
     Path("runs/named/experiment.yaml").write_text(yaml.safe_dump(content))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,11 @@ class FileConfigSource(file_config_source.FileConfigSource):
         from indexnet.core.readers import DamagedFileError, read_mapping, read_yaml, yaml_mistakes
 
         file = Path(self.path, self._normalize_file_name(config_path))
-        if not file.exists():
+        if not os.path.exists(file):
             return super().load_config(config_path)
-        if read_yaml(file) is not None:
-            _check_defaults(file, read_mapping(file).get("defaults"))
+        content = read_yaml(file)
+        if content is not None:
+            _check_defaults(file, read_mapping(file, lambda _: content).get("defaults"))
         with yaml_mistakes(str(file)):
             try:
                 return super().load_config(config_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -65,7 +66,7 @@ def main(args: argparse.Namespace) -> int:
         if value is not None and value < 1:
             raise UserError(f"{option} {value} must be at least 1.")
     for path in (args.json, args.csv, args.plot):
-        if path is not None and path.exists() and not args.overwrite:
+        if path is not None and os.path.exists(path) and not args.overwrite:
             raise UserError(f"{path} exists; give --overwrite to replace it, or another name.")
         if path is not None:
             prepare_file(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from indexnet.core.console import allow_anywhere, tell, warn
@@ -72,7 +73,7 @@ def main(args: argparse.Namespace) -> int:
     device = pick_device(args.device)
     check_output(args.output, args.images, args.trimaps)
     page = args.output / "index.html"
-    there = [path for path in (page, *(args.output / f"{item.stem}.png" for item in items)) if path.exists()]
+    there = [path for path in (page, *(args.output / f"{item.stem}.png" for item in items)) if os.path.exists(path)]
     if there and not args.overwrite:
         raise UserError(f"{there[0]} exists; give --overwrite to replace the comparison in it, or another --output.")
     captions = unique_captions(args.checkpoints, [meta for _, meta in loaded])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from indexnet.core.console import busy, tell
-from indexnet.core.errors import UserError
+from indexnet.core.paths import check_checkpoint
 
 HELP = "convert a checkpoint of the released matting code (.pth.tar)"
 
@@ -30,8 +30,7 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         UserError: the input is no such checkpoint, or the output exists.
     """
-    if not args.input.is_file():
-        raise UserError(f"there is no weights file {args.input}.")
+    check_checkpoint(args.input)
     from indexnet.networks.checkpoint import load_checkpoint
     from indexnet.networks.released_checkpoints import convert
 

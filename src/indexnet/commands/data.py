@@ -108,9 +108,8 @@ def read_options(name: str, words: Sequence[str], action: str = "check") -> dict
     Raises:
         UserError: a word of another form.
     """
-    import yaml
-
     from indexnet.core.paths import config_file
+    from indexnet.core.readers import plain_value
     from indexnet.run.config import compose, to_plain
 
     options: dict[str, Any] = {}
@@ -122,10 +121,7 @@ def read_options(name: str, words: Sequence[str], action: str = "check") -> dict
         key = key.removeprefix("data.")
         if not equals or not key or key == "name":
             raise UserError(f"{word!r} is not understood; data {action} takes OPTION=VALUE after the data set's name.")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            value = text
+        value = plain_value(text)
         options[key] = os.path.expanduser(value) if isinstance(value, str) else value
     return options
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,7 @@ def main(args: argparse.Namespace) -> int:
     methods, several = setup.methods, len(setup.methods) > 1
     folder = args.output or default_folder(paths, setup.name, setup.overrides)
     result_file = folder / "evaluation.json"
-    if result_file.exists() and not args.overwrite:
+    if os.path.exists(result_file) and not args.overwrite:
         raise UserError(f"{result_file} exists; give --overwrite to replace it, or another --output.")
     prepare_folder(folder, "worst")
     task = methods[0].task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from indexnet.core.console import busy, tell
@@ -30,25 +31,26 @@ def main(args: argparse.Namespace) -> int:
         UserError: a mistake in what was given, a missing package, or a file that would differ from PyTorch.
     """
     output: Path = args.output or args.checkpoint.with_suffix(SUFFIXES[args.format])
-    if output.is_dir():
+    if os.path.isdir(output):
         raise UserError(
             f"--output {output} is a folder, but the name of a file is needed, such as {output}/network.onnx."
         )
-    if output.exists() and not args.overwrite:
+    if os.path.exists(output) and not args.overwrite:
         raise UserError(f"{output} exists; give --overwrite to replace it, or another --output.")
     check_methods([args.checkpoint])
     if args.format == "onnx":
         require_onnx()
     from indexnet.core.files import atomic_write, prepare_file, sha256_file
-    from indexnet.inference.loading import load_task
 
     prepare_file(output)
+    from indexnet.inference.loading import load_task
+
     task, meta = load_task(args.checkpoint)
     if next(task.network.parameters(), None) is None:
         raise UserError(
             f"{args.checkpoint} is a method without a network, which cannot be exported; give a .ckpt file."
         )
-    if output.exists() and output.samefile(args.checkpoint):
+    if os.path.exists(output) and output.samefile(args.checkpoint):
         raise UserError(f"--output {output} is the checkpoint itself; give another file.")
     module = task.export_module()
     facts = describe(module, task, meta, sha256_file(args.checkpoint))

@@ -150,15 +150,13 @@ def _schedules() -> Listing:
 
 
 def _experiments(runs: Path | None = None) -> Listing:
-    from indexnet.run.experiments.tables import list_experiments, load_experiment, sweep_files
+    from indexnet.run.experiments.tables import list_experiments, load_experiment
 
     rows: Rows = []
     for name in list_experiments(runs):
         try:
             experiment = load_experiment(name, runs)
         except UserError as error:
-            if name not in sweep_files(runs):
-                raise
             rows.append((name, str(error), "", "", ""))
             continue
         pending = sum(bool(row.pending) for row in experiment.rows)

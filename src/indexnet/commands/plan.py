@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,7 +58,7 @@ def main(args: argparse.Namespace) -> int:
     counts = _device_counts(args.devices)
     if not args.limit > 0:
         raise UserError(f"--limit {args.limit:g}: the time to measure must be more than 0 seconds.")
-    if args.json is not None and args.json.is_dir():
+    if args.json is not None and os.path.isdir(args.json):
         raise UserError(f"--json {args.json} is a folder; give the name of a file.")
     if args.json is not None:
         prepare_file(args.json)

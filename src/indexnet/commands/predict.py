@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -105,7 +106,7 @@ def main(args: argparse.Namespace) -> int:
     def result(item: Item, folder: str = "") -> Path:
         return Path(args.output) / folder / f"{item.stem}.png"
 
-    kept = [] if args.overwrite else [item for item in items if not item.problem and result(item).exists()]
+    kept = [] if args.overwrite else [item for item in items if not item.problem and os.path.exists(result(item))]
     if len(kept) == len(items):
         raise UserError(
             f"all {len(items)} results exist in {args.output}; give --overwrite to replace them, or another --output."
@@ -126,7 +127,7 @@ def main(args: argparse.Namespace) -> int:
             snapped.extend([reading.snapped] if reading.snapped else [])
             for folder in sorted(files, reverse=True):  # the result itself last: it says that an image is done
                 # what lies beside a result that is not there was left by a command that was stopped
-                replace = args.overwrite or (folder != "" and not result(item).exists())
+                replace = args.overwrite or (folder != "" and not os.path.exists(result(item)))
                 write_png(result(item, folder), files[folder], overwrite=replace)
             return "\n".join(reading.remarks) or None
 
@@ -139,7 +140,7 @@ def main(args: argparse.Namespace) -> int:
     if kept:
         names = ", ".join(f"{item.stem}.png" for item in kept)
         warn(f"results that existed and were kept: {len(kept)} ({names}); --overwrite replaces them.")
-        lacking = [folder for folder in folders if not all(result(item, folder).exists() for item in kept)]
+        lacking = [folder for folder in folders if not all(os.path.exists(result(item, folder)) for item in kept)]
         if lacking:
             warn(f"some of these have no {' and no '.join(lacking)}; --overwrite makes all anew.")
     list_failures(outcome, len(items))
@@ -173,7 +174,7 @@ def _write_classes(classes: Sequence[str], output: Path, overwrite: bool) -> Non
     if classes:
         lines = "".join(f"{number} {name}\n" for number, name in enumerate(classes))
         listed = output / "classes.txt"
-        if listed.exists() and listed.read_text(encoding="utf-8") != lines and not overwrite:
+        if os.path.exists(listed) and listed.read_text(encoding="utf-8") != lines and not overwrite:
             raise UserError(f"{listed} exists and says something else; give --overwrite, or another --output.")
         atomic_write(listed, lines)
 
@@ -195,7 +196,7 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(f"{guides[0]} is for --images; a data set has trimaps of its own.")
     if len(guides) > 1:
         raise UserError(f"{' and '.join(guides)} exclude each other; give one of them.")
-    if args.box and not args.images.is_file():
+    if args.box and not os.path.isfile(args.images):
         raise UserError("--box is for one image; give --images FILE, or --boxes FILE for a folder.")
     if args.band is not None and not any(guide in guides for guide in ("--masks", "--boxes", "--box")):
         raise UserError("--band is for trimaps that are made of --masks, --boxes or --box.")

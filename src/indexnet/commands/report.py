@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -89,13 +90,13 @@ def write(table: Table, folder: Path, *, overwrite: bool) -> None:
     from indexnet.report.latex import table_tex
     from indexnet.report.markdown import markdown, table_csv
 
-    there = [name for name in FILES if (folder / name).exists()]
+    there = [name for name in FILES if os.path.exists(folder / name)]
     if there and not overwrite and not _is_report(folder / "report.html"):
         raise UserError(
             f"{folder} already holds {', '.join(there)}, not made by indexnet report; "
             "give another --output, or --overwrite."
         )
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not os.path.isdir(folder):
         raise UserError(f"--output {folder} is a file; give a folder.")
     prepare_folder(folder)
     time = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import time
 from collections.abc import Sequence
@@ -64,7 +65,7 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(f"robustness is for matting; {paths[0]} is for {setup.methods[0].task.name}.")
     folder = args.output or default_folder(paths, setup.name, setup.overrides, "robustness")
     result_file = folder / "robustness.json"
-    if result_file.exists() and not args.overwrite:
+    if os.path.exists(result_file) and not args.overwrite:
         raise UserError(f"{result_file} exists; give --overwrite to replace it, or another --output.")
     prepare_folder(folder)
     started, begun = records.now(), time.monotonic()

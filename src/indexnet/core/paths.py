@@ -41,7 +41,7 @@ def runs_folder(given: str | None) -> Path:
     Raises:
         UserError: the one given is not there; a mistyped folder must not look like a table without runs.
     """
-    if given is not None and not Path(given).is_dir():
+    if given is not None and not os.path.isdir(given):
         raise UserError(
             f"--runs {given}: there is no such folder; give the folder that the runs were written to (paths.runs, by "
             f"default {DEFAULT_RUNS})."
@@ -49,24 +49,27 @@ def runs_folder(given: str | None) -> Path:
     return Path(given or DEFAULT_RUNS)
 
 
-def check_checkpoint(path: str | Path) -> None:
+def check_checkpoint(path: str | Path, key: str = "") -> None:
     """Check that a checkpoint is a file that can be opened; needs no torch, which takes seconds to import.
+
+    Args:
+        path: of the checkpoint.
+        key: what named it, ``ckpt_path=``, for the message.
 
     Raises:
         UserError: it is a folder, is not there, or must not be read.
     """
-    path = Path(path)
-    if path.is_dir():
-        inside = path / "checkpoints" / "last.ckpt"
-        hint = f"; its last checkpoint is {inside}" if inside.is_file() else ""
-        raise UserError(f"{path} is a folder, but a checkpoint file (.ckpt) is needed{hint}.")
-    if not path.is_file():
-        raise UserError(f"there is no checkpoint {path}; give the path of a .ckpt file that `indexnet train` wrote.")
+    if os.path.isdir(path):
+        inside = Path(path, "checkpoints", "last.ckpt")
+        hint = f"; its last checkpoint is {inside}" if os.path.isfile(inside) else ""
+        raise UserError(f"{key}{path} is a folder, but a checkpoint file is needed{hint}.")
     try:
-        with path.open("rb") as file:
+        if not Path(path).is_file():
+            raise UserError(f"there is no checkpoint {key}{path}; give the path of a checkpoint file.")
+        with open(path, "rb") as file:
             file.read(1)
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror or error}); check its permissions.") from error
+        raise UserError(f"{key}{path} cannot be read ({error.strerror}); check its name and permissions.") from error
 
 
 def check_methods(paths: Iterable[str | Path]) -> None:
@@ -87,7 +90,7 @@ def check_inputs(**given: Path | None) -> None:
         UserError: one is not.
     """
     for option, path in given.items():
-        if path is not None and not path.exists():
+        if path is not None and not os.path.exists(path):
             raise UserError(f"--{option} {path} does not exist; name a file, or a folder of them.")
 
 
@@ -115,10 +118,10 @@ def own_dirs() -> list[Path]:
 
 def holds_experiments(folder: Path) -> bool:
     """Return whether there is an experiment file in a folder's ``experiments/``."""
-    return any((folder / "experiments").rglob("*.yaml"))
+    return os.path.isdir(folder / "experiments") and any((folder / "experiments").rglob("*.yaml"))
 
 
 def config_file(group: str, option: str) -> Path | None:
     """Return the file of a group's option, as Hydra finds it; None where there is none."""
     files = (folder / group / f"{option}.yaml" for folder in (conf_dir(), *own_dirs()))
-    return next((file for file in files if file.is_file()), None)
+    return next((file for file in files if os.path.isfile(file)), None)

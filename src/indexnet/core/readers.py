@@ -147,6 +147,14 @@ def yaml_mistakes(source: str) -> Iterator[None]:
         raise DamagedFileError(f"{source} is not valid YAML: {error}.") from error
 
 
+def plain_value(text: str) -> Any:
+    """Return what a text means as YAML; as it stands where it means nothing there, as only Hydra can read it."""
+    try:
+        return parse_yaml(text, text)
+    except DamagedFileError:
+        return text
+
+
 def read_mapping(path: str | Path, read: Callable[[str | Path], Any] = read_yaml) -> dict[str, Any]:
     """Read a file that holds one mapping whose keys are text, with :func:`read_yaml` or :func:`read_json`.
 

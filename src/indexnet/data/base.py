@@ -21,6 +21,7 @@ from __future__ import annotations
 import hashlib
 import json
 import operator
+import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -299,6 +300,14 @@ def create_data(name: str, **options: Any) -> Data:
     Raises:
         UserError: unknown name or option, or an option's value that the data set cannot serve.
     """
+    root = options.get("root")
+    try:
+        if isinstance(root, str):
+            os.stat(os.path.join(root, "."))
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # which the data set tells with what it needs
+        pass
+    except OSError as error:
+        raise UserError(f"data.root={root} cannot be read ({error.strerror}); give a folder that can.") from error
     return DATA.create(name, **options)
 
 

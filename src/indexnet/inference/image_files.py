@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -89,15 +90,15 @@ def find_items(
         raise UserError(f"the task {task} needs a trimap for each image; give --trimaps DIR.")
     if not wants_trimap and given:
         raise UserError(f"the task {task} takes no {given[0]}; leave --{given[0]} out.")
-    files = [images] if images.is_file() else _list(images, "images")
-    unread = [] if images.is_file() else [_unread(file) for file in list_unread(images)]
+    files = [images] if os.path.isfile(images) else _list(images, "images")
+    unread = [] if os.path.isfile(images) else [_unread(file) for file in list_unread(images)]
     if boxes is not None:
         return _without_clashes(_boxed(files, boxes)) + unread
     folder, word = (trimaps, "trimap") if masks is None else (masks, "mask")
     if folder is None:
         return _without_clashes([Item(file) for file in files]) + unread
-    if folder.is_file():
-        if not images.is_file():
+    if os.path.isfile(folder):
+        if not os.path.isfile(images):
             raise UserError(f"--{word}s {folder} is one file but --images is a folder; give a folder of {word}s.")
         return [_with(images, word, folder)]
     there = Names(_list(folder, f"{word}s"))
@@ -136,7 +137,7 @@ def list_without_image(items: Sequence[Item], images: Path, folder: Path, word: 
         folder: of trimaps or masks; where it is one file, nothing is said.
         word: ``"trimap"`` or ``"mask"``.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return
     taken = {item.trimap or item.mask for item in items}
     names = {item.image.stem for item in items}  # of those with several, which are refused

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from indexnet.core.annotations import check_part, fits, in_words, option_types
 from indexnet.core.console import DEVICE_HELP, MEMORY_HELP, allow_anywhere
 from indexnet.core.errors import UserError, shown
 from indexnet.core.paths import check_methods
+from indexnet.core.readers import plain_value, read_mapping
 
 if TYPE_CHECKING:
     import torch
@@ -136,21 +138,11 @@ def _read_measures(words: Sequence[str]) -> dict[str, Any]:
                 if options
             )
             raise UserError(f"{word!r} follows from the checkpoint; of the task only {allowed} can be given.")
-        kind, plain = option_types(get_task(takers[0])).get(key, Any), _plain(text)
+        kind, plain = option_types(get_task(takers[0])).get(key, Any), plain_value(text) if text else ""
         if not fits(plain, kind) and not fits(text, kind):
             raise UserError(f"task.{key}={shown(plain)} must be {in_words(kind)}.")
         found[key] = plain if fits(plain, kind) else text
     return found
-
-
-def _plain(text: str) -> Any:
-    """Read a value as YAML, as Hydra does for plain values."""
-    import yaml
-
-    try:
-        return yaml.safe_load(text) if text else ""
-    except yaml.YAMLError:
-        return text
 
 
 def load_methods(paths: Sequence[Path], measures: Mapping[str, Any], memory: str) -> list[Method]:
@@ -204,7 +196,7 @@ def split_words(words: Sequence[str]) -> tuple[list[Path], list[str]]:
 
 
 def _is_word(word: str) -> bool:
-    return "=" in word and not word.endswith(".ckpt") and not Path(word).exists()
+    return "=" in word and not word.endswith(".ckpt") and not os.path.exists(word)
 
 
 def parse_overrides(words: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
@@ -222,7 +214,7 @@ def parse_overrides(words: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
         key, equals, text = word.partition("=")
         if not equals or not (key == "data" or (key.startswith("data.") and len(key) > 5)):
             raise UserError(f"{word!r} is not understood; give data=NAME and data.OPTION=VALUE, beside the --options.")
-        value = _plain(text)
+        value = plain_value(text) if text else ""
         if key == "data":
             name = text
         elif key.removeprefix("data.") in _TASK_KEYS:
@@ -279,12 +271,10 @@ def file_options(name: str, folder: str = "data") -> dict[str, Any]:
         name: of the data set.
         folder: what ``${paths.data}`` stands for, the one reference that these files make.
     """
-    import yaml
-
     from indexnet.core.paths import config_file
 
     file = config_file("data", name)
-    options = {} if file is None else yaml.safe_load(file.read_text(encoding="utf-8"))
+    options = {} if file is None else read_mapping(file)
     return {
         key: value.replace("${paths.data}", folder) if isinstance(value, str) else value
         for key, value in options.items()

@@ -7,6 +7,7 @@ those of the release, ``layerN`` (encoder), ``indexN`` (index networks), ``dconv
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 from collections.abc import Callable, Mapping
@@ -86,9 +87,9 @@ def convert(
         UserError: the output exists, or the input cannot be read or is not a released matting checkpoint.
     """
     source, target = Path(input_path), Path(output_path)
-    if target.is_dir():
+    if os.path.isdir(target):
         raise UserError(f"the output {target} is a folder; give the name of the file to write, such as a .ckpt in it.")
-    if target.exists() and not overwrite:
+    if os.path.exists(target) and not overwrite:
         raise UserError(f"{target} exists; choose another output or give --overwrite.")
     prepare_file(target)
     content = _converted(source, _read(source), family)
@@ -143,8 +144,6 @@ def recognise_released(state_dict: Mapping[str, Any], family: str | None = None)
 
 def _read(path: Path) -> Any:
     """Read the input. What PyTorch says of a file that it refuses, to load it unsafely, is never passed on."""
-    if path.is_dir():
-        raise UserError(f"the input {path} is a folder; give a checkpoint file of the released matting code.")
     try:
         return read_checkpoint(path)
     except UserError as error:

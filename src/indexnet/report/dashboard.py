@@ -55,7 +55,7 @@ def write(table: Table, folder: Path, entity: str, project: str) -> tuple[Path, 
     with _quiet():
         made = create_workspace(table, entity, project), create_report(table, entity or "me", project)
         texts = [_checked(each) for each in made]
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not os.path.isdir(folder):
         raise UserError(f"--output {folder} is a file; give a folder.")
     paths = folder / FILES[0], folder / FILES[1]
     for path, text in zip(paths, texts, strict=True):

@@ -244,6 +244,8 @@ def as_meant(words: Iterable[str]) -> list[str]:
 
 @functools.cache
 def _as_meant(word: str) -> str:
+    if len(key := word.partition("=")[0]) > 200:  # Hydra looks for a file of this name
+        raise UserError(f"{shown(key)[1:-1]}: no key has such a long name; `indexnet train --cfg job` shows every key.")
     for written in (lambda text: text, readable):
         with contextlib.suppress(HydraException):
             if (text := written(word)) is not None and not text.startswith("="):

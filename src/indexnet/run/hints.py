@@ -19,7 +19,9 @@ from indexnet.run.experiments.experiment import hydra_value
 from indexnet.run.trainer_options import REFUSED, refusal
 
 _COMPLAINTS = {
-    r"Ambiguous value for argument '([^']*)'": "{} is a list of values; give -m to sweep over them, or one value.",
+    r"Ambiguous value for argument '(.*)'\s+1\. To": (
+        "{} is a list of values; give -m to sweep over them, or one value; quotes keep a comma: 'KEY=\"A,B\"'."
+    ),
     r"Sweep parameters '(.*)' requires --multirun": "{} stands for several values; give -m to try them, or one value.",
     r"force-add of config groups is not supported: '(.*)'": "{} is a config group; leave out the ++.",
     r"An item is already at '([^']+)'": "+{}: there is such a key already; leave out the +.",

@@ -17,11 +17,10 @@ from typing import Annotated, Any, Literal
 from indexnet.core.annotations import Positive, Rule, check_value, fits, in_words
 from indexnet.core.errors import UserError, shown
 from indexnet.core.readers import DamagedFileError
-from indexnet.run.experiments.experiment import LAST_SEED, SEED_RULE
+from indexnet.run.experiments.experiment import Seed
 from indexnet.run.hints import nearest_key
 from indexnet.run.trainer_options import Devices, Precision, device_count, refusal, with_present_names, with_trainer
 
-Seed = Annotated[int, Rule(SEED_RULE, lambda value: 0 <= value <= LAST_SEED)]
 Count = Annotated[int, Rule("an integer of at least 0", lambda value: value >= 0)]
 PositiveNumber = Annotated[float, Rule("a positive number", lambda value: value > 0)]
 NonNegative = Annotated[float, Rule("a number of at least 0", lambda value: value >= 0)]

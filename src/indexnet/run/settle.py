@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import glob
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 import yaml
 
 from indexnet.core.errors import UserError, shown
-from indexnet.core.paths import conf_dir
+from indexnet.core.paths import check_checkpoint, conf_dir
 from indexnet.core.schedules import schedule_options
 from indexnet.run.checks import (
     check_open,
@@ -28,7 +30,7 @@ from indexnet.run.folder import RunFolder, run_path
 from indexnet.run.identity import config_hash, is_place, without_new_defaults
 from indexnet.run.schema import OPEN_GROUPS, PRINTED, SETTLED, ExperimentConfig, check_fixed, flatten, read_config
 from indexnet.run.trainer_options import settle_trainer, with_present_names
-from indexnet.run.weights import check_weights, missing_weights
+from indexnet.run.weights import check_weights
 
 _GROUPS = ("task", "network", "encoder", "resampling", "data", "optimizer", "schedule", "training", "budget", "debug")
 """Config groups that make a protocol; the others say where a run computes and where its results go."""
@@ -86,7 +88,7 @@ def settle(plain: Mapping[str, Any]) -> dict[str, Any]:
     _reduce(config)
     _settle_auto(config)
     check_parts(config)
-    if config.get("ckpt_path") is not None and not RunFolder(run_path(config)).checkpoint().is_file():
+    if config.get("ckpt_path") is not None and not os.path.isfile(RunFolder(run_path(config)).checkpoint()):
         check_weights(Path(config["ckpt_path"]), network_without_memory(config))
     return without_new_defaults(config)
 
@@ -99,16 +101,16 @@ def _check_files(config: Mapping[str, Any]) -> None:
             single runs it is, only the whole configuration tells.
     """
     pretrained, start = config["encoder"].get("pretrained"), config.get("ckpt_path")
-    if isinstance(pretrained, str) and not Path(pretrained).is_file():
+    if isinstance(pretrained, str) and not os.path.isfile(pretrained):
         raise UserError(
             f"encoder.pretrained={shown(pretrained).strip(chr(39))} is no file; give the path of a state dict, true or "
             "false."
         )
-    if start is not None and not Path(start).is_file():
+    if start is not None and not os.path.isfile(start):
         single = config["experiment"]["name"] is None
-        runs = Path(config["paths"]["runs"], "single").glob("*") if single else [run_path(config)]
-        if not any(RunFolder(each).checkpoint().is_file() for each in runs):
-            raise missing_weights(start)
+        runs = glob.iglob(f"{glob.escape(config['paths']['runs'])}/single/*") if single else [run_path(config)]
+        if not any(os.path.isfile(RunFolder(Path(each)).checkpoint()) for each in runs):
+            check_checkpoint(start, "ckpt_path=")
 
 
 def settle_network(plain: Mapping[str, Any]) -> dict[str, Any]:

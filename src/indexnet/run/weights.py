@@ -8,15 +8,11 @@ from typing import TYPE_CHECKING
 
 from indexnet.core.errors import UserError
 from indexnet.core.files import sha256_file
+from indexnet.core.paths import check_checkpoint
 
 if TYPE_CHECKING:
     from indexnet.networks import Network
     from indexnet.tasks import Task
-
-
-def missing_weights(path: str | Path) -> UserError:
-    """Return the complaint about a checkpoint that is not there."""
-    return UserError(f"ckpt_path={path} is no file; give a checkpoint to start from.")
 
 
 def check_weights(path: Path, network: Network) -> None:
@@ -29,8 +25,7 @@ def check_weights(path: Path, network: Network) -> None:
     Raises:
         UserError: it cannot be read, or holds those of another network.
     """
-    if not path.is_file():
-        raise missing_weights(path)
+    check_checkpoint(path, "ckpt_path=")
     name, there = _described(str(path), path.stat().st_mtime_ns, _family(network))
     from indexnet.networks.encoders.weights import number_kind
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,7 +132,7 @@ def _progress(folder: RunFolder, digest: str) -> tuple[str, int]:
     Raises:
         UserError: the folder holds a run with another configuration, or a record that cannot be read.
     """
-    if not (folder.path / "config.yaml").is_file():
+    if not os.path.isfile(folder.path / "config.yaml"):
         return "new", 0
     if config_hash(folder.config()) != digest:
         raise UserError(
@@ -147,4 +148,4 @@ def _progress(folder: RunFolder, digest: str) -> tuple[str, int]:
 def nearest_folder(path: Path) -> Path:
     """Return the innermost folder of a path that exists: the path itself, or one above."""
     path = path.absolute()
-    return next(folder for folder in (path, *path.parents) if folder.is_dir())
+    return next(folder for folder in (path, *path.parents) if os.path.isdir(folder))

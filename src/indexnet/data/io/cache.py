@@ -38,7 +38,7 @@ def check_cache(cache: Any, folder: bool = False) -> Cache:
     if cache == "auto" or isinstance(cache, bool):
         return bool(cache) if isinstance(cache, bool) else "auto"
     if folder and isinstance(cache, str | Path) and os.sep in str(cache):
-        if Path(cache).exists() and not Path(cache).is_dir():
+        if os.path.exists(cache) and not os.path.isdir(cache):
             raise UserError(f"data.cache={cache} is a file; name a folder, or give auto, true or false.")
         return str(cache)
     also = ", or a folder such as ./cache" if folder else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -69,9 +70,9 @@ def find_images(places: Iterable[Path], option: str) -> list[Path]:
     """
     found: list[Path] = []
     for place in places:
-        if not place.exists():
+        if not os.path.exists(place):
             raise UserError(f"{place} does not exist; name a folder of images, or a file that lists them, in {option}.")
-        if place.is_file():
+        if os.path.isfile(place):
             finder = FileFinder()
             lines = read_lines(place, "images")
             found += [finder.find_below(place.parent, line) or place.parent / line for line in lines]

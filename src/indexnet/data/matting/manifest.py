@@ -9,6 +9,7 @@ from typing import Any
 
 from indexnet.core.errors import UserError
 from indexnet.core.files import writing
+from indexnet.core.readers import parse_json
 
 MANIFEST = "manifest.jsonl"
 
@@ -39,7 +40,7 @@ class Manifest:
         self._whole = text.rfind(b"\n") + 1  # a process that was killed may have left a part of a line
         for number, line in enumerate(text[: self._whole].splitlines(), 1):
             try:
-                entry = json.loads(line)
+                entry = parse_json(line.decode(), "it")
                 if number == 1:
                     self.made_of, self.kept = dict(entry["made_of"]), list(entry["kept"])
                 else:

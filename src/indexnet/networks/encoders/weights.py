@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from indexnet.core.errors import UserError
+from indexnet.core.paths import check_checkpoint
 
 DAMAGES = (
     *(pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, OSError, TypeError),
@@ -58,8 +59,7 @@ def read_checkpoint(path: str | Path) -> Any:
         UserError: there is no such file, or it is not a file of tensors.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"there is no weights file {path}.")
+    check_checkpoint(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

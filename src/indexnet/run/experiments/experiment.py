@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from indexnet.core.annotations import Rule
 from indexnet.core.errors import UserError
 from indexnet.core.metric_facts import FACTS, MetricInfo
-from indexnet.core.readers import DamagedFileError, parse_yaml
+from indexnet.core.readers import plain_value
 from indexnet.core.registry import load_plugins, registered, unknown_name
 
 FAMILIES = {
@@ -30,7 +30,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.+/-]+")
 
 Text = Annotated[str, Rule("a text", lambda value: value.strip() != "")]
 Cell = str | float | bool
-_Seed = Annotated[int, Rule(SEED_RULE, lambda value: 0 <= value <= LAST_SEED)]
+Seed = Annotated[int, Rule(SEED_RULE, lambda value: 0 <= value <= LAST_SEED)]
 _Size = Annotated[
     Sequence[int],
     Rule("[channels, height, width]", lambda value: len(value) == 3 and all(side > 0 for side in value)),
@@ -44,9 +44,7 @@ EXPERIMENT_KEYS: dict[str, Any] = {
     "printed_data": Text | Sequence[Text] | None,
     "baseline": Cell | None,
     "columns": Any,
-    "seeds": Annotated[
-        Sequence[_Seed], Rule(f"a list of integers from 0 to {LAST_SEED}", lambda value: len(value) > 0)
-    ],
+    "seeds": Annotated[Sequence[Seed], Rule(f"a list of integers from 0 to {LAST_SEED}", lambda value: len(value) > 0)],
     "exceptions": Mapping[str, Any] | None,
     "notes": str | None,
     "ranks": bool,
@@ -262,14 +260,6 @@ def hydra_value(value: Any) -> str:
         return text
     escaped = re.sub(r"(\\+)$", r"\1\1", text.replace("'", "\\'"))  # a quote, or a backslash before the closing one
     return f"'{escaped}'"
-
-
-def plain_value(text: str) -> Any:
-    """Return what a text means as YAML; as it stands where it means nothing there, as only Hydra can read it."""
-    try:
-        return parse_yaml(text, text)
-    except DamagedFileError:
-        return text
 
 
 def known_metrics() -> Mapping[str, MetricInfo]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from indexnet.core.annotations import fits, in_words
 from indexnet.core.errors import UserError, shown
-from indexnet.core.readers import DamagedFileError, read_csv
+from indexnet.core.readers import DamagedFileError, plain_value, read_csv
 from indexnet.core.registry import unknown_name
 from indexnet.run.experiments.experiment import (
     COLUMN_KEYS,
@@ -26,7 +26,6 @@ from indexnet.run.experiments.experiment import (
     Experiment,
     Row,
     hydra_value,
-    plain_value,
     variant,
 )
 

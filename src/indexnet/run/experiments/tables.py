@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import glob
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from indexnet.core.errors import UserError
 from indexnet.core.paths import DEFAULT_RUNS, experiments_dir, own_dirs
-from indexnet.core.readers import read_yaml
+from indexnet.core.readers import DamagedFileError, read_mapping
 from indexnet.core.registry import load_plugins, unknown_name
 from indexnet.run.experiments.experiment import Experiment
 
@@ -45,8 +47,8 @@ def sweep_files(runs: str | Path | None) -> dict[str, Path]:
     """Return the file of every sweep with a name that is kept below a folder of runs."""
     if runs is None:
         return {}
-    paths = (path for pattern in (f"*/{SWEEP_FILE}", f"*/*/{SWEEP_FILE}") for path in Path(runs).glob(pattern))
-    return {path.parent.relative_to(runs).as_posix(): path for path in sorted(paths)}
+    found = (path for level in ("*", "*/*") for path in glob.iglob(f"{level}/{SWEEP_FILE}", root_dir=runs))
+    return {os.path.dirname(path): Path(runs, path) for path in sorted(found)}
 
 
 def unknown_experiment(name: str, runs: str | Path = DEFAULT_RUNS) -> UserError:
@@ -56,13 +58,19 @@ def unknown_experiment(name: str, runs: str | Path = DEFAULT_RUNS) -> UserError:
             f"experiments={name}: {name} is a sweep; sweep={name} goes on with it, and `indexnet sweep save {name} "
             f"experiments/{name}.yaml` makes an experiment file of it."
         )
+    if (path := experiment_files().get(name)) is not None:
+        return UserError(f"{path} is no file, or a link that leads nowhere; an experiment is a YAML file.")
     return unknown_name("experiment", name, list_experiments())
 
 
 def experiments_with_runs(runs: str | Path) -> list[str]:
     """Return the names of the experiments and sweeps that have runs below a folder, sorted."""
     sweeps = sweep_files(runs)
-    return [name for name in list_experiments(runs) if name in sweeps or any((Path(runs) / name).glob("*/*/seed=*"))]
+    return [
+        name
+        for name in list_experiments(runs)
+        if name in sweeps or any(glob.iglob(f"{glob.escape(name)}/*/*/seed=*", root_dir=runs))
+    ]
 
 
 def load_experiment(name: str, runs: str | Path | None = None) -> Experiment:
@@ -87,17 +95,21 @@ def read_file(name: str, runs: str | Path | None = None) -> tuple[Path, Mapping[
     Raises:
         UserError: there is no such experiment, or the file is not YAML with a node ``experiment``.
     """
-    files = {**sweep_files(runs), **experiment_files()}
+    own = experiment_files()
+    files = {**sweep_files(runs), **own}
     if name not in files:
         error = unknown_name("experiment", name, files)
         raise error if runs is None else UserError(f"{error} Sweeps are looked for in {runs}.")
     path = files[name]
     try:
-        content = read_yaml(path)
+        content = read_mapping(path)
+        if not isinstance(content.get("experiment"), Mapping):
+            raise DamagedFileError(f"{path} has no mapping `experiment`, which says what the table is.")
     except FileNotFoundError:
         raise UserError(f"{path} has just gone.") from None
-    if not isinstance(content, Mapping) or not isinstance(content.get("experiment"), Mapping):
-        raise UserError(f"{path} has no mapping `experiment`, which says what the table is.")
+    except DamagedFileError as error:
+        remedy = " Restore it, or move it away: the same command with all its seeds makes it anew."
+        raise DamagedFileError(f"{error}{'' if name in own else remedy}") from error
     if "plugins" in content:  # its columns may be metrics that they register
         load_plugins(content["plugins"], f"{path}")
     return path, content
