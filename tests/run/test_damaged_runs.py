@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import os
 import random
 import zipfile
 from pathlib import Path
@@ -21,11 +22,13 @@ from damage import KINDS, VALUES, copy_fresh, places, put, spoil
 from indexnet.cli import main
 from indexnet.core.errors import UserError
 from indexnet.run.folder import RunFolder, prepare
+from indexnet.run.record import DamagedRunError, Record
 from indexnet.run.run_sets import read_curve, read_per_image, read_pictures, read_run
 from indexnet.run.settle import settled_before
 from indexnet.sweep.launch import run_sweep
 from indexnet.sweep.pool import Outcome, left_to_run
 from indexnet.sweep.status import read_state
+from resume_support import bound_by_permissions, forks
 
 SETTING = Path("runs/quickstart/photos-smoke")
 DONE = SETTING / "hin" / "seed=0"
@@ -152,6 +155,7 @@ def test_a_changed_value_is_known_by_the_record(fresh, configs, capsys):
     )
     first, second = run_sweep(configs, get_launch=lambda: _pretended)
     assert (first.status, second.status) == ("failed", "done")
+    assert "config.yaml is missing, and record.json beside it is of another configuration" in first.reason
     assert not (DONE / "config.yaml").exists()
 
 
@@ -193,6 +197,107 @@ def test_a_record_without_one_of_its_fields(fresh, capsys):
         assert _exit_code(capsys, "job", DONE)[0] == 0
     (DONE / "record.json").write_text('{"status": "done"}')
     assert _exit_code(capsys, "report", "quickstart", "--output", "report")[0] == 0
+
+
+@forks
+@pytest.mark.parametrize(("path", "mode", "said"), [
+    (DONE, 0, "seed=0 cannot be looked into (Permission denied); change its permissions, or give paths.runs="),
+    (DONE, 0o444, "seed=0 cannot be looked into (Permission denied)"),
+    (DONE.parent, 0, "seed=0 cannot be looked into (Permission denied)"),
+    (DONE / "config.yaml", 0, "config.yaml cannot be read: Permission denied"),
+    (DONE / "record.json", 0, "record.json cannot be read: Permission denied"),
+    (KILLED, 0o555, "cannot be written"),
+    (KILLED / ".lock", 0o444, ".lock cannot be written (Permission denied)"),
+])  # fmt: skip
+def test_what_may_not_be_read_or_written_is_told_and_left(path, mode, said, fresh, configs):
+    (KILLED / ".lock").touch()
+    configs[1]["tags"] = ["other"]  # which is written before the run goes on
+    damaged = int(path.is_relative_to(KILLED))
+
+    def check():
+        path.chmod(mode)
+        outcomes = run_sweep(configs, get_launch=lambda: _pretended)
+        assert said in outcomes[damaged].reason
+        assert [each.status for each in outcomes] == (["before", "failed"] if damaged else ["failed", "done"])
+
+    try:
+        bound_by_permissions(check)
+    finally:
+        path.chmod(0o755)
+
+
+@forks
+def test_results_that_cannot_be_set_aside_are_told_and_left(fresh, configs):
+    def check():
+        for path, named in ((DONE, ".lock"), (DONE / "checkpoints", "checkpoints")):
+            path.chmod(0o555)
+            first, second = run_sweep(configs, get_launch=lambda: _pretended, rerun=True)
+            path.chmod(0o755)
+            assert (first.status, second.status) == ("failed", "done")
+            assert f"{DONE / named} cannot be written (Permission denied)" in first.reason
+
+    bound_by_permissions(check)
+    first, _ = run_sweep(configs, get_launch=lambda: _pretended, rerun=True)  # the move goes on where it was
+    assert first.status == "done"
+    assert [path.name for path in (DONE / "earlier").iterdir()] == ["1"]
+    assert (DONE / "earlier" / "1" / "checkpoints" / "last.ckpt").is_file()
+
+
+def _recorded(jobs, **_):
+    """Do what :func:`_pretended` does, and leave a record as well."""
+    outcomes = _pretended(jobs)
+    for outcome in outcomes:
+        if outcome.status == "done":
+            Record(status="done").write(outcome.job.folder)
+    return outcomes
+
+
+@pytest.mark.parametrize("name", ["record.json", "config.yaml"])
+def test_a_damaged_run_does_not_keep_the_others_from_being_done_again(name, fresh, configs):
+    Record(status="done").write(KILLED)
+    (DONE / name).write_text("[")
+    for times in (1, 2):
+        first, second = run_sweep(configs, get_launch=lambda: _recorded, rerun=True)
+        assert (first.status, second.status) == ("failed", "done")
+        assert RunFolder(KILLED).earlier_count() == times
+
+
+@forks
+@pytest.mark.parametrize("path", [DONE.parent, SETTING, SETTING.parent])
+def test_results_that_may_not_be_read_are_not_taken_for_none(path, fresh, capsys):
+    path.chmod(0)
+    try:
+        for command in (("status", "quickstart"), ("status",), ("report", "quickstart", "--output", "report")):
+
+            def check(command=command):
+                code, said = _exit_code(capsys, *command)
+                assert code == 0
+                assert said.count(f"{path} cannot be read (Permission denied); the runs in it are left out.") == 1, said
+
+            bound_by_permissions(check)
+    finally:
+        path.chmod(0o755)
+
+
+def test_places_that_are_neither_file_nor_folder_are_called_so(fresh, configs, capsys):
+    (DONE / "progress.json").unlink(missing_ok=True)
+    os.mkfifo(DONE / "progress.json")
+    (KILLED / "csv" / "metrics.csv").unlink()
+    (KILLED / "csv" / "metrics.csv").symlink_to("metrics.csv")
+    first, second = run_sweep(configs, get_launch=lambda: _pretended)
+    assert "progress.json is no file or folder that can be used, and a run keeps a file there" in first.reason
+    assert "metrics.csv is a link to no file or folder that can be used" in second.reason
+    assert "console.log" not in capsys.readouterr().out
+
+
+def test_runs_with_seeds_that_are_refused_now_are_whole(fresh, configs):
+    content = copy.deepcopy(configs[0]) | {"seed": 2**32}
+    folder = RunFolder(prepare(content).path)
+    assert folder.config()["seed"] == 2**32
+    for wrong in (-1, "0", 1.5):
+        (folder.path / "config.yaml").write_text(yaml.safe_dump(content | {"seed": wrong}))
+        with pytest.raises(DamagedRunError, match="seed="):
+            folder.config()
 
 
 def _records(examples):

@@ -5,12 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -20,7 +18,6 @@ from indexnet.run.config import compose, freeze
 from indexnet.run.folder import RunFolder, prepare
 from indexnet.run.job import run_job
 from indexnet.run.loggers.create import finish_loggers
-from indexnet.run.loggers.wandb_identity import kept_id, run_id
 from indexnet.run.loggers.wandb_logging import (
     UnusableError,
     check_use,
@@ -33,7 +30,7 @@ from indexnet.sweep.launch import run_sweep
 from indexnet.sweep.pool import Job, outcome_before
 from run_support import prepare_run
 from wandb_offline import offline_runs, read_offline
-from wandb_runs import TINY, identity, loggers_of, loss_rows, prepare_tiny, record_of, start_wandb
+from wandb_runs import TINY, identity, identity_of_old, loggers_of, loss_rows, prepare_tiny, record_of, start_wandb
 
 pytestmark = pytest.mark.usefixtures("nobody")
 
@@ -68,35 +65,6 @@ def test_an_unknown_mode_names_the_nearest(monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "onlin")
     with pytest.raises(UserError, match=r"unknown WANDB_MODE 'onlin'. Did you mean 'online'\?"):
         settle_mode("auto")
-
-
-def test_the_id_follows_from_configuration_data_and_folder(tmp_path):
-    folder = RunFolder(tmp_path / "run")
-    same = run_id(folder, "c0ffee", None)
-    assert same == run_id(RunFolder(Path(os.path.relpath(folder.path))), "c0ffee", None)
-    assert len(same) == 16
-    others = [
-        run_id(RunFolder(tmp_path / "elsewhere"), "c0ffee", None),
-        run_id(folder, "c0ffef", None),
-        run_id(folder, "c0ffee", "/data/other"),
-    ]
-    assert len({same, *others}) == 4
-
-
-def test_the_id_stays_with_a_run_that_is_moved(tmp_path):
-    first = RunFolder(tmp_path / "runs" / "a")
-    known = kept_id(first, "c0ffee", "/data")
-    assert known == run_id(first, "c0ffee", "/data") == kept_id(first, "c0ffee", "/data/renamed")
-    shutil.copytree(tmp_path / "runs", tmp_path / "copy")
-    copy = RunFolder(tmp_path / "copy" / "a")
-    assert kept_id(copy, "c0ffee", "/data") == run_id(copy, "c0ffee", "/data") != known
-    (tmp_path / "runs").rename(tmp_path / "elsewhere")
-    moved = RunFolder(tmp_path / "elsewhere" / "a")
-    assert kept_id(moved, "c0ffee", "/data") == known
-    assert kept_id(moved, "c0ffef", "/data") != known  # another configuration
-    for damage in ("", "[]", '{"id": 3}', '{"id": "../x"}'):
-        (moved.path / "wandb" / "run.json").write_text(damage)
-        assert kept_id(moved, "c0ffee", "/data") == run_id(moved, "c0ffee", "/data")
 
 
 def test_printed_numbers_are_those_of_the_row():
@@ -173,7 +141,7 @@ def test_an_offline_run_that_goes_on_is_one_whole_file(tmp_path):
 ])  # fmt: skip
 def test_an_offline_log_goes_only_where_the_csv_has_all_of_it(steps, start, whole, tmp_path):
     folder = prepare_tiny(tmp_path, "logger.csv=false", "logger.tensorboard=false")
-    old = folder.path / "wandb" / f"offline-run-20200101_000000-{identity(folder)}"
+    old = folder.path / "wandb" / f"offline-run-20200101_000000-{identity_of_old(folder)}"
     old.mkdir(parents=True)
     run = start_wandb(folder, "offline", start, loss_rows(steps))
     finish_run(run, folder, record_of("done"))
@@ -392,15 +360,6 @@ def test_a_single_run_has_a_name_that_says_what_it_is(tmp_path, words, name):
     run = start_wandb(folder, "offline")
     assert (run.name, run.group, run.job_type) == (name, "reconstruction", "single")
     finish_run(run, folder, record_of("running"))
-
-
-def test_a_run_that_is_done_again_is_another_run(tmp_path):
-    folder = prepare_tiny(tmp_path)
-    first = identity(folder)
-    write_json(folder.path / "record.json", record_of("done"))
-    with folder.lock():
-        folder.set_aside()
-    assert identity(folder) != first
 
 
 @pytest.mark.long

@@ -20,8 +20,8 @@ pytestmark = pytest.mark.usefixtures("nobody")
 
 def test_online_only_what_the_server_lacks_is_logged_again(tmp_path, server):
     folder = prepare_tiny(tmp_path)
-    run = identity(folder)
     first = start_wandb(folder, "online", 0, [])
+    run = identity(folder)
     for row in loss_rows([1, 3]):
         first.log({"train/loss": float(row["train/loss"]), STEP: int(row["step"])})
     finish_run(first, folder, record_of("running"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import traceback
 
 import pytest
 import torch
@@ -66,3 +68,32 @@ def start(folder, before=lambda: None):
 def result_of(pid):
     """Wait for a process; return its exit code, negative for a signal."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def bound_by_permissions(check):
+    """Check something in a process forked from this one that permissions bind, also where this one (root's) may all."""
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            _give_up_rights()
+            check()
+            code = 0
+        except BaseException:
+            os.write(2, traceback.format_exc().encode())
+        finally:
+            os._exit(code)
+    assert result_of(pid) == 0
+
+
+def _give_up_rights():
+    """Do without the capabilities of Linux to write, read and enter what is another's."""
+    if os.geteuid() != 0:
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    version, override, read_search = 0x20080522, 1 << 1, 1 << 2
+    header, sets = (ctypes.c_uint32 * 2)(version, 0), (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, sets) == 0
+    for number in (0, 1):  # effective, permitted
+        sets[number] &= ~(override | read_search)
+    assert libc.capset(header, sets) == 0

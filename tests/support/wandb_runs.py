@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from indexnet.run.folder import RunFolder, prepare
 from indexnet.run.identity import config_hash
 from indexnet.run.job import first_record
 from indexnet.run.loggers.create import create_loggers
-from indexnet.run.loggers.wandb_identity import run_id
+from indexnet.run.loggers.wandb_identity import first_id
 from indexnet.run.loggers.wandb_logging import start_run
 from indexnet.run.record import Record
 from indexnet.run.schema import read_config
@@ -41,8 +42,14 @@ def _begun(folder: RunFolder) -> tuple[Record, dict[str, Any]]:
 
 
 def identity(folder: RunFolder) -> str:
+    """Return the id of the W&B run that a folder has."""
+    return str(json.loads((folder.path / "wandb" / "run.json").read_text())["id"])
+
+
+def identity_of_old(folder: RunFolder) -> str:
+    """Return the id that an earlier version, which did not keep it, has given the folder's run."""
     content = folder.config()
-    return run_id(folder, config_hash(content), content["data"].get("root"))
+    return first_id(folder, config_hash(content), content["data"].get("root"))
 
 
 def start_wandb(folder: RunFolder, mode: str, start: int = 0, rows: Any = ()) -> Any:

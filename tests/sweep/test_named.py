@@ -194,6 +194,15 @@ def test_other_settings_under_the_same_name_are_refused(arguments, sentence, swe
     assert _everything() == before
 
 
+def test_a_file_on_a_disk_that_is_not_there_is_not_replaced(sweep, capsys):
+    sweep(*SWEEP)
+    FILE.symlink_to(FILE.rename("away.yaml").absolute().with_name("disk.yaml"))
+    sweep(*SWEEP, code=2)
+    assert f"{FILE}, which says what the sweep is, cannot be read; restore it" in capsys.readouterr().err
+    Path("away.yaml").rename("disk.yaml")
+    sweep(*SWEEP)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -235,9 +244,9 @@ def test_mistakes(arguments, sentence, tmp_path, monkeypatch, capsys):
     content = {"defaults": [{"override /task": "reconstruction"}], "experiment": {"name": "other"}}
     Path("runs/broken/experiment.yaml").write_text("a: [")
     Path("runs/cut/experiment.yaml").write_text("plugins: []\n")
-    Path("runs/body/experiment.yaml").write_text(yaml.safe_dump({**content, "optimizer": {"lr": 1}}))
     content["experiment"] |= {"title": "a", "source": "a", "columns": [{"metric": "psnr"}], "rows": [{"name": "a"}]}
     Path("runs/named/experiment.yaml").write_text(yaml.safe_dump(content))
+    Path("runs/body/experiment.yaml").write_text(yaml.safe_dump({**content, "optimizer": {"lr": 1}}))
     before = _everything()
     more = [] if any(text.startswith("task=") for text in arguments) else ["task=reconstruction"]
     assert main(["train", *arguments, *more]) == 2

@@ -79,15 +79,26 @@ class RunFolder:
         return config
 
     def check_places(self) -> None:
-        """Refuse a folder where a run keeps a file, and the other way round, and links that lead nowhere.
+        """Refuse a folder where a run keeps a file, and the other way round, what is neither, and what is locked away.
 
         Raises:
             DamagedRunError: there is one; the message names it.
         """
+        try:
+            os.listdir(self.path)
+            os.lstat(self.path / "config.yaml")
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:
+            raise DamagedRunError(
+                f"{self.path} cannot be looked into ({error.strerror}); change its permissions, or give "
+                "paths.runs=ANOTHER_FOLDER."
+            ) from error
         for name in ("", *_FILES, *_FOLDERS):
             path, is_file = self.path / name, name in _FILES
-            if os.path.lexists(path) and not (path.is_file() if is_file else path.is_dir()):
-                found = "a folder" if path.is_dir() else "a file" if path.is_file() else "a link that leads nowhere"
+            if os.path.lexists(path) and not (os.path.isfile if is_file else os.path.isdir)(path):
+                neither = f"{'a link to ' if path.is_symlink() else ''}no file or folder that can be used"
+                found = "a folder" if os.path.isdir(path) else "a file" if os.path.isfile(path) else neither
                 kept = "keeps a file" if is_file else "keeps a folder" if name else "has its folder"
                 raise DamagedRunError(f"{path} is {found}, and a run {kept} there; move it away.")
 
@@ -99,10 +110,11 @@ class RunFolder:
         """
         record = self.record()
         if record is not None and record.config_hash not in (None, config_hash(config)):
-            raise DamagedRunError(
-                f"{self.path / 'config.yaml'} is not what record.json beside it was made with; restore it, or move its "
-                "folder away to run again."
-            )
+            file = self.path / "config.yaml"
+            said = "is not what record.json beside it was made with; restore it"
+            if not os.path.lexists(file):
+                said = "is missing, and record.json beside it is of another configuration; restore both"
+            raise DamagedRunError(f"{file} {said}, or move its folder away to run again.")
 
     def record(self) -> Record | None:
         """Read the record, or return None where there is none yet.
@@ -152,7 +164,7 @@ class RunFolder:
 
     def done_again(self) -> bool:
         """Whether a command has set the results aside and not ended yet, see :meth:`end_rerun`."""
-        return any((file.parent / "record.json").is_file() for file in self._again())
+        return any(os.path.isfile(file.parent / "record.json") for file in self._again())
 
     def set_aside(self) -> None:
         """Move the results of a run that has ended into ``earlier/<n>/``, all but ``config.yaml``, which is copied.
@@ -174,29 +186,40 @@ class RunFolder:
         self.settle()
 
     def settle(self) -> None:
-        """End a :meth:`set_aside` that was killed; hold the folder's lock."""
+        """End a :meth:`set_aside` that was killed; hold the folder's lock.
+
+        Raises:
+            UnwritableError: a file cannot be moved.
+        """
         for moving in (self.path / EARLIER).glob(f"*{_MOVING}"):
-            if not (moving / "record.json").is_file():
+            if not os.path.isfile(moving / "record.json"):
                 continue  # nothing has been moved: the results are still in their place
             for name in sorted(os.listdir(self.path)):
                 if name not in _STAYS:
                     target = moving / name
-                    while target.exists():
+                    while os.path.lexists(target):
                         target = target.with_name(f"{target.name}~")
-                    os.replace(self.path / name, target)
-            os.replace(moving, moving.with_suffix(""))
+                    with writing(self.path / name):
+                        os.replace(self.path / name, target)
+            with writing(moving):
+                os.replace(moving, moving.with_suffix(""))
 
     def end_rerun(self) -> None:
-        """Note that the command has ended that had the run done again: the next ``rerun=true`` does it once more."""
+        """Note that the command has ended that had the run done again: the next ``rerun=true`` does it once more.
+
+        Raises:
+            UnwritableError: it cannot be noted.
+        """
         for file in self._again():
-            file.unlink(missing_ok=True)
+            with writing(file):
+                file.unlink(missing_ok=True)
 
     def _again(self) -> list[Path]:
         return list((self.path / EARLIER).glob(f"*/{_AGAIN}"))
 
     def earlier_count(self) -> int:
         """Return how many earlier results have been set aside."""
-        return sum((path / "record.json").is_file() for path in (self.path / EARLIER).glob("*"))
+        return sum(os.path.isfile(path / "record.json") for path in (self.path / EARLIER).glob("*"))
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -230,11 +253,12 @@ def prepare(config: Mapping[str, Any]) -> RunFolder:
     Raises:
         UserError: the folder exists with another configuration, or with a run on other files.
         DamagedRunError: what it holds is damaged; other runs can go on.
+        UnwritableError: it is there and cannot be written; likewise.
     """
     folder = RunFolder(run_path(config))
     file = folder.path / "config.yaml"
     folder.check_places()
-    if file.is_file():
+    if os.path.isfile(file):
         there = folder.config()
         if config_hash(there) != config_hash(config):
             folder.check_config(there)

@@ -91,7 +91,7 @@ def resumed_step(folder: RunFolder) -> int:
             return step
     for path in (last, folder.previous_checkpoint()):
         with contextlib.suppress(UserError):
-            if path.is_file() and (checkpoint := read_checkpoint(path)) is not None:
+            if os.path.isfile(path) and (checkpoint := read_checkpoint(path)) is not None:
                 return int(checkpoint["global_step"])
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -108,11 +109,9 @@ def find_run_sets(runs: str | Path, experiment: str) -> list[RunSet]:
     Returns:
         One set per data and budget, best first: most finished runs, then the newest. Empty where there are none.
     """
-    base = Path(runs) / experiment
     sets: dict[str, list[Run]] = {}
-    for folder in sorted(base.glob("*/*/seed=*")):
-        if seed_of(folder) is not None and folder.is_dir():
-            sets.setdefault(folder.parent.parent.name, []).append(read_run(folder))
+    for folder in run_folders(Path(runs) / experiment):
+        sets.setdefault(folder.parent.parent.name, []).append(read_run(folder))
     found = []
     for name, members in sets.items():
         data, _, budget = name.rpartition("-")
@@ -120,6 +119,25 @@ def find_run_sets(runs: str | Path, experiment: str) -> list[RunSet]:
         found.append(RunSet(experiment, data or budget, budget if data else "", tuple(members)))
     found.sort(key=lambda each: (each.done, each.newest, each.name), reverse=True)
     return found
+
+
+def run_folders(base: Path) -> list[Path]:
+    """Return the folders ``<data>-<budget>/<row>/seed=<n>`` below that of an experiment, sorted.
+
+    A folder above them that may not be read is said: what is in it is not known, which is not the same as nothing.
+    """
+    level = [base]
+    for _ in range(3):
+        below: list[Path] = []
+        for folder in level:
+            try:
+                below += [folder / name for name in os.listdir(folder)]
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                _warn_once(f"indexnet: {folder} cannot be read ({error.strerror}); the runs in it are left out.")
+        level = below
+    return sorted(path for path in level if seed_of(path) is not None and not os.path.isfile(path))
 
 
 def choose(sets: list[RunSet], name: str | None, where: str) -> RunSet | None:
@@ -246,7 +264,7 @@ def read_pictures(run: Run) -> list[Picture]:
             continue
         path = folder / Path(entry["file"]).name  # the name only: a record must not reach outside its folder
         stage = entry.get("stage")
-        if path.is_file():
+        if os.path.isfile(path):
             sample, kind = str(entry.get("sample", "")), str(entry.get("kind", ""))
             caption = str(entry.get("caption") or "")
             number = stage if isinstance(stage, int) else None

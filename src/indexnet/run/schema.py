@@ -168,7 +168,7 @@ class Config:
     debug: DebugConfig
     paths: PathsConfig = field(metadata=_PLACE)
     experiment: ExperimentConfig
-    seed: Seed
+    seed: Count  # before one beyond what libraries take was refused, there were runs of such
     split: Literal["test", "validation"] = "test"
     callbacks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, metadata=_LATER)
     test_checkpoint: Literal["last", "best"] = field(default="last", metadata=_LATER)
@@ -326,7 +326,7 @@ def check_fixed(config: Mapping[str, Any]) -> None:
     Raises:
         UserError: a key is missing or unknown, or a value cannot work.
     """
-    types, groups = _TYPES | _SWEEP_TYPES, (*GROUPS, *OPEN_GROUPS)
+    types, groups = _TYPES | _SWEEP_TYPES | {"seed": Seed}, (*GROUPS, *OPEN_GROUPS)
     known = [key for key in types if key not in SETTLED]
     for key in config:
         if key not in known:

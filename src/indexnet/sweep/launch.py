@@ -12,7 +12,7 @@ from typing import Any
 from indexnet.core.annotations import fits
 from indexnet.core.console import tell, warn
 from indexnet.core.errors import UserError
-from indexnet.core.files import write_json
+from indexnet.core.files import UnwritableError, write_json
 from indexnet.core.locks import exclusive
 from indexnet.core.readers import DamagedFileError, read_json, read_mapping
 from indexnet.run.folder import EARLIER, RunFolder, prepare, run_path, sweep_path
@@ -35,7 +35,7 @@ def prepare_jobs(
     rerun: Rerun = False,
     before_new: Callable[[], object] = lambda: None,
 ) -> list[Job]:
-    """Create the folders of frozen configurations, all or none; one that is damaged is left, and its job says so.
+    """Create the folders of frozen configurations, all or none; one that cannot be used is left, and its job says so.
 
     Args:
         configs: one for each job.
@@ -55,7 +55,7 @@ def prepare_jobs(
                 f"two jobs of this sweep have the same folder {path}: the same configuration is asked for twice, or "
                 "what tells the two apart is no part of the folder's name; sweep over one less."
             )
-    new = [not (path / "config.yaml").is_file() for path in paths]
+    new = [not os.path.isfile(path / "config.yaml") for path in paths]
     damaged: dict[Path, str] = {}
     for wanted in (False, True):  # those that exist are compared before any is created
         if wanted:
@@ -64,9 +64,9 @@ def prepare_jobs(
             if is_new is wanted:
                 try:
                     prepare(config)
-                except DamagedRunError as error:
+                except (DamagedRunError, UnwritableError) as error:
                     damaged[path] = str(error)
-    _set_aside([config for config, path in zip(configs, paths, strict=True) if path not in damaged], rerun)
+    damaged |= _set_aside([config for config, path in zip(configs, paths, strict=True) if path not in damaged], rerun)
     jobs = []
     for index, (typed, path) in enumerate(zip(map(read_config, configs), paths, strict=True)):
         title = titles[index] if titles else typed.experiment.row or path.name
@@ -75,13 +75,15 @@ def prepare_jobs(
     return jobs
 
 
-def _set_aside(configs: Sequence[Mapping[str, Any]], rerun: Rerun) -> None:
+def _set_aside(configs: Sequence[Mapping[str, Any]], rerun: Rerun) -> dict[Path, str]:
+    """Set results aside; return why that of a folder cannot be done."""
+    damaged: dict[Path, str] = {}
     if rerun is False:
-        return
+        return damaged
     count = kept = 0
     for config in configs:
         folder = RunFolder(run_path(config))
-        with contextlib.suppress(DamagedRunError):  # said where it is run
+        try:
             if folder.runs_again(rerun):
                 with folder.lock():
                     if folder.runs_again(rerun):
@@ -90,21 +92,33 @@ def _set_aside(configs: Sequence[Mapping[str, Any]], rerun: Rerun) -> None:
                 prepare(config)  # loggers, workers and places may be others this time
             elif rerun is True and folder.status() in ("done", "diverged"):
                 kept += 1
+        except (DamagedRunError, UnwritableError) as error:
+            damaged[folder.path] = str(error)
     said = "true" if rerun is True else rerun
     if count:
         many = f"{count} finished runs, whose results are" if count > 1 else "a finished run, whose results are"
         tell(f"rerun={said} does again {many} kept in {EARLIER}/ of {'their folders' if count > 1 else 'its folder'}")
     if kept:
         tell(f"rerun=true goes on where it was interrupted: done again already {kept} of {len(configs)}")
+    return damaged
 
 
 def end_rerun(jobs: Sequence[Job]) -> None:
-    """Note that a command has come to its end, where it has: then ``rerun=true`` would do the runs once more."""
-    folders = [RunFolder(job.folder) for job in jobs]
-    with contextlib.suppress(DamagedRunError):
-        if all(folder.status() in ("done", "diverged", "failed") for folder in folders):
-            for folder in folders:
-                folder.end_rerun()
+    """Note that a command has come to its end, where it has: then ``rerun=true`` would do the runs once more.
+
+    What cannot be used is no part of it: no command would ever come to the end of that.
+    """
+    ended = []
+    for folder in (RunFolder(job.folder) for job in jobs if not job.damaged):
+        with contextlib.suppress(DamagedRunError):
+            if folder.status() not in ("done", "diverged", "failed"):
+                return
+            ended.append(folder)
+    for folder in ended:
+        try:
+            folder.end_rerun()
+        except UnwritableError as error:
+            warn(f"indexnet: {error}")
 
 
 def _of_tables(configs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

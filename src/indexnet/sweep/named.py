@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -268,9 +269,14 @@ def _check_free(folder: Path) -> None:
     """Refuse the folder of a table whose file is not known here.
 
     Raises:
-        UserError: it is one, or no folder at all.
+        UserError: it is one, or no folder at all, or its file cannot be read now.
     """
-    if folder.exists() and not folder.is_dir():
+    file = folder / SWEEP_FILE
+    if os.path.lexists(file) and not os.path.isfile(file):  # on a disk that is not there at the moment
+        raise UserError(
+            f"{file}, which says what the sweep is, cannot be read; restore it, or give sweep=ANOTHER_NAME."
+        )
+    if os.path.exists(folder) and not os.path.isdir(folder):
         raise UserError(f"{folder} is a file, and the sweep's folder would be of that name; give it another name.")
     arguments = [
         text for place in folder.glob("*") for request in read_requests(place) for text in request["arguments"]

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from indexnet.core.files import writing
+from indexnet.core.files import UnwritableError, check_writable, writing
 from indexnet.core.machine import die_with_parent, share_gpus, visible_gpus
 from indexnet.run.folder import RunFolder
 from indexnet.run.job import DIVERGED
@@ -193,7 +193,12 @@ def launch(
                         failed = True
                         break
                     own = [] if job.cpu else share_gpus(gpus, [each.gpus for each in places], job.devices)
-                    places.append(_start(job, command, job_environment(job.devices, n_jobs, own), own))
+                    try:
+                        places.append(_start(job, command, job_environment(job.devices, n_jobs, own), own))
+                    except UnwritableError as error:
+                        ended(Outcome(job, "failed", reason=str(error)))
+                        failed = True
+                        break
                     view.started(places[-1])
                 view.tick(places)
                 if places:
@@ -224,11 +229,9 @@ def outcome_before(job: Job, retry_failed: bool) -> Outcome | None:
     if job.damaged:
         return Outcome(job, "failed", reason=job.damaged)
     try:
-        record = RunFolder(job.folder).record()
+        record = RunFolder(job.folder).record() or Record()
     except DamagedRunError as error:  # not ours to overwrite; the others can run
         return Outcome(job, "failed", reason=str(error))
-    if record is None:
-        return None
     reason = one_line(record.error or "")
     if record.status == "done":
         return Outcome(job, "before", reason=record.code_remark())
@@ -239,6 +242,10 @@ def outcome_before(job: Job, retry_failed: bool) -> Outcome | None:
     if record.status == "failed" and not retry_failed:
         reason = f"failed before: {reason or 'without a reason'}; retry_failed=true tries again"
         return Outcome(job, "failed", reason=reason)
+    try:
+        check_writable(job.folder)
+    except UnwritableError as error:
+        return Outcome(job, "failed", reason=str(error))
     return None
 
 

@@ -253,7 +253,7 @@ def summarize(outcomes: Sequence[Outcome], folders: Sequence[Path], seconds: flo
         if outcome.status in ("failed", "diverged", "stopped"):
             job = outcome.job
             tell(f"{outcome.status}: {job.title} seed={job.seed}: {outcome.reason}")
-            if job.console.is_file():
+            if not job.damaged and job.console.is_file():  # it has not started, else
                 tell(f"  {_short(job.console)}")
 
 

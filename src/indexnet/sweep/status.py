@@ -16,7 +16,7 @@ from indexnet.core.paths import DEFAULT_RUNS
 from indexnet.run.folder import RunFolder
 from indexnet.run.record import is_number, read_progress
 from indexnet.run.resume import resumed_step
-from indexnet.run.run_sets import read_run, seed_of
+from indexnet.run.run_sets import read_run, run_folders, seed_of
 from indexnet.sweep.launch import LOCK, read_requests
 
 if TYPE_CHECKING:
@@ -116,16 +116,15 @@ def find_settings(runs: Path, experiment: Experiment) -> list[Setting]:
     Returns:
         One for each data set and budget, newest first; empty where there are none.
     """
-    found = []
-    for folder in sorted((runs / experiment.name).glob("*")):
-        if folder.is_dir() and any(folder.glob("*/seed=*")):
-            found.append(_setting(folder, experiment))
+    settings: dict[Path, dict[str, Path]] = {}
+    for path in run_folders(runs / experiment.name):
+        settings.setdefault(path.parent.parent, {})[f"{path.parent.name}/{path.name}"] = path
+    found = [_setting(folder, experiment, there) for folder, there in settings.items()]
     return sorted(found, key=lambda each: each.changed, reverse=True)
 
 
-def _setting(folder: Path, experiment: Experiment) -> Setting:
+def _setting(folder: Path, experiment: Experiment, there: Mapping[str, Path]) -> Setting:
     requests = read_requests(folder)
-    there = {f"{path.parent.name}/{path.name}": path for path in folder.glob("*/seed=*") if seed_of(path) is not None}
     asked = [name for request in requests for name in request["runs"]]
     if not requests:  # launched by something that keeps no notes: then all that the table has
         asked = [f"{row.name}/seed={seed}" for row in experiment.select(None) for seed in experiment.seeds]

@@ -13,6 +13,7 @@ from indexnet.core.paths import DEFAULT_RUNS, experiments_dir, own_dirs
 from indexnet.core.readers import DamagedFileError, read_mapping
 from indexnet.core.registry import load_plugins, unknown_name
 from indexnet.run.experiments.experiment import Experiment
+from indexnet.run.run_sets import run_folders
 
 SWEEP_FILE = "experiment.yaml"
 """What says, in the folder of a sweep with a name, what its table is: ``<runs>/<name>/experiment.yaml``."""
@@ -66,11 +67,7 @@ def unknown_experiment(name: str, runs: str | Path = DEFAULT_RUNS) -> UserError:
 def experiments_with_runs(runs: str | Path) -> list[str]:
     """Return the names of the experiments and sweeps that have runs below a folder, sorted."""
     sweeps = sweep_files(runs)
-    return [
-        name
-        for name in list_experiments(runs)
-        if name in sweeps or any(glob.iglob(f"{glob.escape(name)}/*/*/seed=*", root_dir=runs))
-    ]
+    return [name for name in list_experiments(runs) if name in sweeps or run_folders(Path(runs) / name)]
 
 
 def load_experiment(name: str, runs: str | Path | None = None) -> Experiment:

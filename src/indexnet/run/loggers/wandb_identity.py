@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import re
+import secrets
 from pathlib import Path
+from typing import Any
 
 from indexnet.core.errors import UserError
 from indexnet.core.files import write_json
@@ -15,28 +16,35 @@ from indexnet.run.folder import RunFolder
 _IDENTITY = "run.json"  # in the folder of W&B's files
 
 
-def run_id(folder: RunFolder, digest: str, data_root: str | None) -> str:
-    """Return the id of the folder's W&B run: 16 hexadecimal digits from its configuration's hash and where it lies.
-
-    A run that is done again is another one.
-    """
+def first_id(folder: RunFolder, digest: str, data_root: str | None) -> str:
+    """Return the id that earlier versions, which kept none, gave a folder's W&B run: it follows from where it lies."""
     again = folder.earlier_count()
     parts = (digest, str(data_root), str(folder.path.resolve()), *([str(again)] if again else []))
     return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def kept_id(folder: RunFolder, digest: str, data_root: str | None) -> str:
-    """Return :func:`run_id` as it was at first: it is kept with the run, whose folder and data may be moved since.
+    """Return the id of a folder's W&B run, 16 hexadecimal digits: it is kept with the run, which may be moved.
 
-    A copy of a folder that is still there is another run.
+    A copy of a folder that is still there is another run, and so is a run that is done again.
     """
-    place, file = str(folder.path.resolve()), folder.path / "wandb" / _IDENTITY
-    found = run_id(folder, digest, data_root)
-    with contextlib.suppress(FileNotFoundError, UserError):  # a damaged one is as good as none
-        kept = read_mapping(file, read_json)
-        known, there = str(kept.get("id")), Path(str(kept.get("folder")))
-        copied = str(there) != place and (there / "wandb" / _IDENTITY).is_file()
-        if re.fullmatch(r"[0-9a-f]{16}", known) and kept.get("config_hash") == digest and not copied:
-            found = known
-    write_json(file, {"id": found, "folder": place, "config_hash": digest})
+    place, kept, found = str(folder.path.resolve()), _read(folder.path), secrets.token_hex(8)
+    if kept:
+        there = Path(str(kept.get("folder")))
+        copied = str(there) != place and _read(there).get("id") == kept["id"]  # another run may have taken its place
+        if kept.get("config_hash") == digest and not copied:
+            found = str(kept["id"])
+    elif any((folder.path / "wandb").glob("*run-*")):
+        found = first_id(folder, digest, data_root)
+    write_json(folder.path / "wandb" / _IDENTITY, {"id": found, "folder": place, "config_hash": digest})
     return found
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """Return what is kept in a run's folder; empty where nothing is, or it is damaged."""
+    try:
+        kept = read_mapping(folder / "wandb" / _IDENTITY, read_json)
+    except (FileNotFoundError, UserError):
+        return {}
+    known = kept.get("id")
+    return kept if isinstance(known, str) and re.fullmatch(r"[0-9a-f]{16}", known) else {}

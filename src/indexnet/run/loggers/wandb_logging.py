@@ -1,7 +1,7 @@
 """The W&B run of a run folder: how it starts, goes on and ends.
 
-There is one for every run folder, with an id that follows from what the folder holds, so two jobs never share one and a
-resumed job continues its own.
+There is one for every run folder, with an id that is kept in it, so two jobs never share one and a resumed job
+continues its own.
 """
 
 from __future__ import annotations
