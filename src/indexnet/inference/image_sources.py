@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,7 +51,7 @@ class FolderSource:
         if args.boxes is not None and boxes is not None:
             list_boxes_without_image(self.items, args.images, boxes, args.boxes)
         for word, folder in (("trimap", args.trimaps), ("mask", args.masks)):
-            if folder is not None and args.images.is_dir():
+            if folder is not None and os.path.isdir(args.images):
                 list_without_image(self.items, args.images, folder, word)
 
     def read(self, item: Item) -> Reading:

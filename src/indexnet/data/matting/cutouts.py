@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 import cv2
 import numpy as np
@@ -118,7 +118,7 @@ def read_background(text: str) -> UInt8:
     Raises:
         UserError: it is neither, or the file cannot be read.
     """
-    if Path(text).exists():
+    if os.path.exists(text):
         return read_image(text, srgb=True)
     try:
         return np.array(ImageColor.getrgb(text)[:3], np.uint8)
