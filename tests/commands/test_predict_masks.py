@@ -76,10 +76,12 @@ def test_boxes(matting, folder, capsys):
         image[20:40, 30:60, 0] += np.uint8(200)
         save_image(folder / "images" / f"{name}.{ending}", image)
     listed = folder / "boxes.csv"
-    listed.write_text("name,x0,y0,x1,y1\na.jpg,25,15,65,45\ncat.png,1,2,3,4\n")
+    listed.write_text("name,x0,y0,x1,y1\na.jpg,25,15,65,45\ncat.png,1,2,3,4\ndog.png,25,15,65,45\n")
     assert predict(matting, folder, "--boxes", str(listed), trimaps=False) == 3
     err = capsys.readouterr().err
     assert "has a box for cat.png, which is not in" in err
+    assert "has a box for dog.png, which is not in" in err  # though it is that of a.jpg
+    assert "has a box for a.jpg" not in err
     assert "b.png has no box; give a line b.png,x0,y0,x1,y1" in err
     known = read(folder / "out" / "trimap" / "a.png")
     assert (known[25:35, 35:55] == 255).all()

@@ -26,6 +26,7 @@ FILES = {
     "detector.csv": "filename,width,height,class,score,xmin,ymin,xmax,ymax\n"
     "a b.jpg,64,48,cat,0.9,1,2,3,4\nü,64,48,a dog,1,0,0,9,9\na b.jpg,64,48,cat,,5,6,7.5,8\n",
     "sides.csv": "x,y,w,h,name\n1,2,2,2,a b.jpg\n0,0,9,9,ü\n5,6,2.5,2,a b.jpg\n",
+    "annotated.csv": "image,xmin,ymin,width,height\na b.jpg,1,2,2,2\n\u00fc,0,0,9,9\na b.jpg,5,6,2.5,2\n",
     "lists.json": json.dumps({"a b.jpg": [[1, 2, 3, 4], [5, 6, 7.5, 8, 0.5]], "ü": [0, 0, 9, 9]}),
     "marked.json": "\ufeff" + json.dumps({"a b.jpg": [[1, 2, 3, 4], [5, 6, 7.5, 8]], "ü": [0, 0, 9, 9]}),
     "objects.json": json.dumps(
@@ -49,6 +50,9 @@ MISTAKES = {
     "heading.csv": (b"name,x0,y0,x1,y1\n", "holds no box"),
     "three.csv": (b"cat,1,2,3\n", r"line 1: '1,2,3' is not four numbers"),
     "word.csv": (b"cat,1,2,3,4\ndog,1,2,3,x\n", "line 2.*not four numbers"),
+    "score.csv": (b"cat,1,2,3,4,97\n", "line 1: the fifth number is a score, from 0 to 1; got 97"),
+    "score.json": (b'{"cat": [[1, 2, 3, 4, 97]]}', "'cat': .* is a score, from 0 to 1; got 97"),
+    "coco.json": (b'{"images": [], "annotations": [], "categories": []}', "is a COCO file, .*file_name"),
     "nan.csv": (b"cat,1,2,3,nan\n", "not four numbers"),
     "bytes.csv": (b"\xff\xfe\x00", "is not UTF-8 text"),
     "more.csv": (b"cat,dog,1,2,3,4\n", "more columns need a heading"),

@@ -6,10 +6,10 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
 from indexnet.core.errors import UserError
-from indexnet.data.io.decoding import MAX_PIXELS, camera_orientation, page_count
+from indexnet.data.io.decoding import MAX_PIXELS, camera_orientation, image_size, page_count
 from indexnet.data.io.images import (
     list_images,
     list_unread,
@@ -51,6 +51,23 @@ def test_palettes_are_resolved_not_read_as_indices(tmp_path):
     path = save_palette(tmp_path / "t.png", np.array([[0, 1, 2]]), [(255,) * 3, (0,) * 3, (128,) * 3])
     assert read_trimap(path, strict=True)[0].tolist() == [[255, 0, 128]]
     assert read_alpha(path)[0] == pytest.approx([1, 0, 128 / 255])
+
+
+def test_the_size_of_a_png_is_told_without_its_pixels(tmp_path, monkeypatch):
+    path = tmp_path / "e.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("L", (7, 5)).save(path, exif=exif)
+    content = path.read_bytes()
+    at = content.index(b"eXIf") - 4
+    length = 12 + int.from_bytes(content[at : at + 4], "big")
+    late = content[:at] + content[at + length : -12] + content[at : at + length] + content[-12:]
+    path.write_bytes(late)  # the note stands behind the pixels
+    assert (camera_orientation(path), image_size(path)) == (6, (7, 5))
+    Image.new("L", (7, 5)).save(path)
+    decoded = []
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda self: decoded.append(self))
+    assert (camera_orientation(path), image_size(path), decoded) == (1, (5, 7), [])
 
 
 def test_orientation_of_cameras_is_applied(tmp_path):

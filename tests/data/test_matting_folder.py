@@ -142,6 +142,17 @@ def test_a_folder_of_ones_own_with_a_folder_for_each_split(tmp_path):
         data.test()
 
 
+def test_trimaps_of_ones_own_are_png_files(tmp_path):
+    """Others were never read, and a folder's samples stay what they are."""
+    data = make("matting_folder", tmp_path)
+    plain = data.test().fingerprint()
+    for item in data.foregrounds("test"):
+        for ending in (".tif", ".png"):
+            write_png(tmp_path / f"trimap/{item.name}{ending}", np.full((4, 4), 128, np.uint8))
+            again = make("matting_folder", tmp_path, write=False).test()
+            assert (again.fingerprint() == plain) == (ending == ".tif")
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

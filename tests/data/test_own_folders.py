@@ -79,6 +79,93 @@ def test_maps_of_numbers_with_void_classes_and_numbers(tmp_path):
         data.test()
 
 
+def listed(root, line, **options):
+    (root / "train.txt").write_text(f"{line}\n")
+    return [
+        tuple(map(str, (p.relative_to(root) for p in pair))) for pair in segmentation(root, **options).train().pairs
+    ]
+
+
+def test_a_listed_image_in_a_folder_has_its_label_map_there(tmp_path):
+    write_pair(tmp_path / "images/sub/a.jpg", tmp_path / "labels/sub/a_L.png", (0, 1))
+    write_pair(tmp_path / "whole/b.png", tmp_path / "labels/a_L.png", (0, 1))
+    options = {"classes": ["sky", "road"], "label_ending": "_L"}
+    for line in ("sub/a.jpg", "sub/a", "/data/images/sub/a.jpg", "images/sub/a.jpg"):
+        assert listed(tmp_path, line, **options) == [("images/sub/a.jpg", "labels/sub/a_L.png")]
+    assert listed(tmp_path, "whole/b.png labels/a_L.png", **options) == [("whole/b.png", "labels/a_L.png")]
+    (tmp_path / "labels/sub/a_L.png").unlink()
+    with pytest.raises(UserError, match=r"labels/sub/a_L\.png is missing"):
+        listed(tmp_path, "sub/a.jpg", **options)
+    (tmp_path / "images" / "sub" / "a.png").write_bytes(b"")
+    with pytest.raises(UserError, match="share a name"):
+        listed(tmp_path, "sub/a", **options)
+
+
+def test_one_gap_of_a_line_parts_image_and_label_map(tmp_path):
+    write_pair(tmp_path / "x 1.jpg", tmp_path / "x 1_L.png", (0, 1))
+    write_pair(tmp_path / "depth.png", tmp_path / "1_L.png", (0, 1))
+    classes = {"classes": ["sky", "road"]}
+    assert listed(tmp_path, "x 1.jpg x 1_L.png", **classes) == [("x 1.jpg", "x 1_L.png")]
+    assert listed(tmp_path, "x 1.jpg depth.png x 1_L.png", **classes) == [("x 1.jpg", "x 1_L.png")]
+    (tmp_path / "x 1_L.png").unlink()
+    with pytest.raises(UserError):
+        listed(tmp_path, "x 1.jpg x 1_L.png", **classes)
+
+
+@pytest.mark.parametrize("text", ["2 car\n1 road\n0 sky\n", "id;name\n0;sky\n1;road\n2;car\n", "name\nsky\nroad\ncar\n",
+                                  "Label\n0: sky\n1: road\n2: car\n"])  # fmt: skip
+def test_headings_and_numbers_of_lists_of_classes(tmp_path, text):
+    (tmp_path / "classes.txt").write_text(text)
+    assert read_classes(tmp_path / "classes.txt") == [("sky", None), ("road", None), ("car", None)]
+
+
+def test_numbers_of_classes_that_do_not_fit(tmp_path, capsys):
+    (tmp_path / "classes.txt").write_text("1 sky\n2 road\n")
+    write_pair(tmp_path / "images/a.png", tmp_path / "labels/a.png", (1, 2))
+    write_pair(tmp_path / "images/b.png", tmp_path / "labels/b.png", (1, 2))
+    with pytest.raises(UserError, match=r"classes\.txt numbers its classes '1, 2'; they must be numbered from 0"):
+        segmentation(tmp_path).train()
+    assert segmentation(tmp_path, first=1).classes == ("sky", "road")
+    assert main(["data", "check", "segmentation_folder", f"root={tmp_path}", "first=1"]) == 0
+    assert "classes in the label maps: 1 sky, 2 road." in " ".join(capsys.readouterr().out.split())
+    (tmp_path / "classes.txt").write_text("64 0 0 1 sky\n0 0 64 2 wheeler\n")
+    assert read_classes(tmp_path / "classes.txt") == [("sky", (64, 0, 0)), ("wheeler", (0, 0, 64))]
+
+
+def test_void_by_number_is_no_class(tmp_path):
+    _, numbers = write_pair(tmp_path / "images/test/a.png", tmp_path / "labels/test/a.png", (0, 1, 2))
+    data = segmentation(tmp_path, classes=["sky", "dirt", "road"], void=1)
+    assert data.classes == ("sky", "road")
+    label = data.test().sample(0, RNG)["label"].numpy()
+    assert np.array_equal(label, np.select([numbers == 0, numbers == 2], [0, 1], IGNORE))
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_split_without_folder_or_list(tmp_path, split):
+    other = {"train": "test", "test": "train"}[split]
+    write_pair(tmp_path / f"images/{other}/a.png", tmp_path / f"labels/{other}/a.png", (0,))
+    with pytest.raises(UserError, match=rf"images/{split} does not exist.*folder of images so, or list .*{split}\.txt"):
+        getattr(segmentation(tmp_path, classes=["sky"]), split)()
+
+
+def test_names_that_no_file_can_have(tmp_path):
+    from indexnet.data.io.file_lists import find_images
+    from indexnet.data.matting.cutouts import read_background
+    from indexnet.inference.image_files import find_items
+
+    name = "x" * 300
+    for ask, words in (
+        (lambda: segmentation(tmp_path, classes=name).classes, "cannot be read|does not exist|too long"),
+        (lambda: segmentation(tmp_path / name, classes=["sky"]).train(), "File name too long"),
+        (lambda: find_images([tmp_path / name], "backgrounds"), "does not exist"),
+        (lambda: read_background(name), "neither a file nor a colour"),
+        (lambda: find_items(tmp_path / name, None, "denoising", False), "File name too long"),
+        (lambda: create_data("matting_folder", root=str(tmp_path / name)).train(), "File name too long"),
+    ):
+        with pytest.raises(UserError, match=words):
+            ask()
+
+
 def test_splits_as_folders_in_both_orders(tmp_path):
     write_split_folders(tmp_path)
     data = segmentation(tmp_path)
@@ -109,6 +196,7 @@ def test_splits_as_folders_in_both_orders(tmp_path):
         ({"classes": 3}, r"data\.classes must be a file, a list of names, or a mapping"),
         ({"classes": ["a", "b"], "void": "c"}, r"class in data\.void 'c'"),
         ({"classes": ["a", "b"], "void": ["a", "b"]}, "names all classes"),
+        ({"classes": ["a", "b"], "void": [0, "b"]}, "names all classes"),
         ({"classes": ["a"] , "void": 300}, r"data\.void must be names of classes, or numbers from 0 to 255"),
         ({"classes": {"a": [1, 1, 1]}, "void": 0}, r"data\.void=0 is a number, but label maps have colours"),
         ({"classes": ["a", "b"], "first": 254}, "gives the class 'b' the number 255"),
@@ -153,6 +241,12 @@ def test_each_test_set_has_its_name_and_colours_stay(tmp_path):
     write_png(tmp_path / "test/loose.png", random_image(1))
     with pytest.raises(UserError, match=r"test holds both images \(loose\.png\) and folders of images \(Set14\)"):
         data.tests()
+    (tmp_path / "test/loose.png").rename(tmp_path / "loose.png")
+    write_png(tmp_path / "test/Deep/x2/a.png", random_image(1))
+    with pytest.raises(UserError, match=r"test/Deep holds images in folders of its own only, .*\[test/Deep/x2\]"):
+        data.tests()
+    (tmp_path / "test/Deep").rename(tmp_path / "Deep")
+    (tmp_path / "loose.png").rename(tmp_path / "test/loose.png")
     for folder in ("Set5", "Set14", ".hidden"):
         (tmp_path / "test" / folder).rename(tmp_path / folder)
     assert list(data.tests()) == [""]

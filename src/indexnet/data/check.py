@@ -23,6 +23,7 @@ from indexnet.data.matting import Foreground, read_foreground
 from indexnet.data.matting.photographs import check_same_size
 from indexnet.data.matting.test_composites import FixedComposites
 from indexnet.data.matting.train_composites import TrainingComposites
+from indexnet.data.segmentation import SegmentationData
 
 _T = TypeVar("_T")
 
@@ -84,6 +85,8 @@ def check(sets: Sequence[Data], full: bool = False) -> list[Found]:
                         found += _check_composites(split, entry, opened, full)
                         continue
                     found.append(_check_split(split, entry))
+                    if isinstance(data, SegmentationData) and name == "train":
+                        entry.facts.append(f"{data.task}, classes in the label maps: {data.described_classes()}.")
     return found
 
 

@@ -18,6 +18,7 @@ from indexnet.core.errors import UserError
 from indexnet.data.base import Dataset, Sample, Subset, UInt8, digest, planes
 from indexnet.data.io.cache import Arrays, Cache, Store
 from indexnet.data.io.decoding import camera_orientation, image_size, is_deep
+from indexnet.data.io.gray import check_wide
 from indexnet.data.io.images import file_sizes, read_gray, read_image
 from indexnet.data.io.names import list_named, sample_name
 
@@ -51,11 +52,7 @@ def read_clean(path: Path, channels: int) -> Pixels:
         decoded = None
     if decoded is None or decoded.dtype != np.uint16:
         raise UserError(f"{path} cannot be read as an image of 16 bits; replace or remove it.")
-    if decoded.max(initial=0) <= 255 and decoded.any():
-        raise UserError(
-            f"{path} is a 16-bit file with no value above 255, so white could be 255 or 65535; save it as an 8-bit PNG."
-        )
-    colours = np.asarray(decoded[..., ::-1], np.uint16)
+    colours = check_wide(path, np.asarray(decoded[..., ::-1], np.uint16))
     if channels == 3:
         return np.ascontiguousarray(colours)
     if np.array_equal(colours[..., 0], colours[..., 1]) and np.array_equal(colours[..., 0], colours[..., 2]):

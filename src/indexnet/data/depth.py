@@ -55,9 +55,9 @@ def read_depth(path: Path) -> Depth:
         uint8 or uint16 (H, W), as the file has them.
 
     Raises:
-        UserError: it cannot be read as an image, or is not a gray one of 8 or 16 bits.
+        UserError: it cannot be read as an image, is a JPEG, or is not a gray one of 8 or 16 bits.
     """
-    mode, values = read_values(path)
+    mode, values = read_values(path, exact=True)
     if mode == "L":
         return values
     if mode.startswith("I") and values.size and values.min() >= 0 and values.max() < 2**16:

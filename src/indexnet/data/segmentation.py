@@ -8,6 +8,7 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain, combinations, islice
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -24,6 +25,8 @@ from indexnet.data.io.images import file_sizes, image_size, list_images, read_im
 from indexnet.data.io.names import FileFinder, is_file, pair, printable, sample_name
 from indexnet.data.transforms import random_crop
 
+_STRIP = 256  # rows of a label map that are looked up at a time
+_MOST_SHOWN = 40  # classes in a sentence
 _MOST_SPACES = 32  # in a name of a list; where there are more, none is looked for
 
 
@@ -41,7 +44,7 @@ def read_labels(path: Path) -> UInt8:
         raise UserError(f"{path} is a colour image ({mode}); labels are numbers, in a gray or palette PNG.")
     if values.size and (values.min() < 0 or values.max() > 255):
         raise UserError(f"{path} holds the label {values.max()}; labels are numbers from 0 to 255.")
-    return values.astype(np.uint8)
+    return values.astype(np.uint8, copy=False)
 
 
 Code = int | tuple[int, int, int]
@@ -81,18 +84,22 @@ class LabelCode:
         Raises:
             UserError: it cannot be read, or holds a number or colour that stands for no class.
         """
-        if self.coloured:
-            found = _packed(*read_image(path).astype(np.int64).transpose(2, 0, 1))
-        else:
-            found = read_labels(path).astype(np.int64)
-        known, classes = self.pairs.T
-        at = np.searchsorted(known, found).clip(max=len(known) - 1)
-        wrong = np.unique(found[known[at] != found]).tolist()
-        if wrong:
+        values = read_image(path) if self.coloured else read_labels(path)
+        table = np.zeros(2**24 if self.coloured else 256, np.uint16)  # class + 1; memory that is not touched costs none
+        table[self.pairs[:, 0]] = self.pairs[:, 1] + 1
+        result, unknown = np.empty(values.shape[:2], np.uint8), set[int]()
+        for top in range(0, len(values), _STRIP):
+            strip = values[top : top + _STRIP]
+            found = _packed(*strip.astype(np.int32).transpose(2, 0, 1)) if self.coloured else strip
+            kinds = table[found]
+            if not kinds.all():
+                unknown.update(np.unique(found[kinds == 0]).tolist())
+            result[top : top + _STRIP] = kinds - 1
+        if wrong := sorted(unknown):
             shown = ", ".join(map(self._shown, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
             what = "colour" if self.coloured else "label"
             raise UserError(f"{path} holds the {what}{'s' * (len(wrong) > 1)} {shown}; data={title} has {self}.")
-        return np.asarray(classes[at], np.uint8)
+        return result
 
     def __str__(self) -> str:
         """The codes, in words."""
@@ -120,8 +127,8 @@ class Pair(NamedTuple):
 def listed_pairs(root: Path, lists: str) -> list[Pair]:
     """Read a list of pairs: one a line, the image first and the label map last, relative to ``root``.
 
-    Names may have spaces in them: then it is the files that tell where one ends. What is not there is taken word by
-    word.
+    Names may have spaces in them: then it is the files that tell where one ends. Otherwise the first and the last word
+    are taken.
 
     Raises:
         UserError: there is no such list, it is empty, or has a line that is not like that.
@@ -139,16 +146,17 @@ def listed_pair(root: Path, finder: FileFinder, line: str) -> Pair | None:
     words = line.split("\t" if "\t" in line else None)
     if len(words) < 2:
         return None
-    gaps = [found.span() for found in re.finditer(r"\s+", line)]
-    image = _first_file(root, finder, [line[:end] for end, _ in gaps[:_MOST_SPACES]])
-    label = _first_file(root, finder, [line[start:] for _, start in gaps[: -_MOST_SPACES - 1 : -1]])
-    return Pair(image or root / words[0].strip(), label or root / words[-1].strip())
 
+    def file(name: str) -> Path | None:
+        return finder.find_below(root, name.strip().strip("\"'"))
 
-def _first_file(root: Path, finder: FileFinder, names: Sequence[str]) -> Path | None:
-    """Return the first of these names' files that is there; quotes around a name are no part of it."""
-    found = (finder.find_below(root, name.strip("\"'")) for name in names)
-    return next((path for path in found if path is not None), None)
+    gaps = list(islice(re.finditer(r"\s+", line), _MOST_SPACES))
+    for first, last in chain(zip(gaps, gaps, strict=True), combinations(gaps, 2)):
+        between = line[first.end() : last.start()]  # another column; without an ending it is rather part of a name
+        image = file(line[: first.start()]) if first is last or Path(between).suffix else None
+        if image and (label := file(line[last.end() :])):
+            return Pair(image, label)
+    return Pair(*(file(word) or root / word.strip() for word in (words[0], words[-1])))
 
 
 def matched_pairs(images: Path, labels: Path, ending: str = "") -> list[Pair]:
@@ -331,6 +339,16 @@ class SegmentationData(Data):
     def codes(self) -> Sequence[tuple[Code, int]] | None:
         """Return what label maps write for each class, where ``first`` and ``void`` do not say it."""
         return None
+
+    def described_classes(self) -> str:
+        """Return what label maps write for the classes, in words; the first of them where there are many.
+
+        Raises:
+            UserError: see the classes of the data set.
+        """
+        codes = self.codes() or [(self.first + number, number) for number in range(len(self.classes))]
+        found = [f"{code} {self.classes[kind]}" for code, kind in codes if kind != IGNORE]
+        return ", ".join(found[:_MOST_SHOWN]) + (", ..." if len(found) > _MOST_SHOWN else "")
 
     def _split(self, split: str) -> LabelledImages:
         pairs = self.pairs(split)

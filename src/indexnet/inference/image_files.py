@@ -90,15 +90,16 @@ def find_items(
         raise UserError(f"the task {task} needs a trimap for each image; give --trimaps DIR.")
     if not wants_trimap and given:
         raise UserError(f"the task {task} takes no {given[0]}; leave --{given[0]} out.")
-    files = [images] if os.path.isfile(images) else _list(images, "images")
-    unread = [] if os.path.isfile(images) else [_unread(file) for file in list_unread(images)]
+    single = os.path.isfile(images)  # False for a name that no file can have
+    files = [images] if single else _list(images, "images")
+    unread = [] if single else [_unread(file) for file in list_unread(images)]
     if boxes is not None:
         return _without_clashes(_boxed(files, boxes)) + unread
     folder, word = (trimaps, "trimap") if masks is None else (masks, "mask")
     if folder is None:
         return _without_clashes([Item(file) for file in files]) + unread
     if os.path.isfile(folder):
-        if not os.path.isfile(images):
+        if not single:
             raise UserError(f"--{word}s {folder} is one file but --images is a folder; give a folder of {word}s.")
         return [_with(images, word, folder)]
     there = Names(_list(folder, f"{word}s"))
@@ -170,9 +171,19 @@ def list_boxes_without_image(
     items: Sequence[Item], images: Path, boxes: Mapping[str, Sequence[Box]], file: Path
 ) -> None:
     """Say, on stderr, which boxes belong to no image: arguments as of :func:`list_without_image`."""
-    taken = {item.boxes for item in items}
-    names = {name for item in items for name in (item.image.name, item.image.stem)}
-    for name in sorted(name for name, found in boxes.items() if name not in names and tuple(found) not in taken):
+    from indexnet.data.io.names import Names
+
+    files = {item.image for item in items}
+    by_name, by_stem = Names(files, lambda path: path.name), Names(files)
+
+    def has_image(name: str) -> bool:
+        path = Path(name.replace("\\", "/"))
+        try:
+            return any((by_name.find(path.name), by_stem.find(path.name), by_stem.find(path.stem)))
+        except UserError:  # it has several
+            return True
+
+    for name in sorted(name for name in boxes if not has_image(name)):
         warn(f"{file} has a box for {name}, which is not in {images}.")
 
 
@@ -218,7 +229,7 @@ def check_output(output: Path, *inputs: Path | None, folders: Sequence[str] = ()
     for given in inputs:
         if given is None:
             continue
-        read = (given if given.is_dir() else given.parent).resolve()
+        read = (given if os.path.isdir(given) else given.parent).resolve()
         if read in written:
             raise UserError(f"--output {written[read]} is the folder of the inputs; give another one.")
     prepare_folder(output, *folders)

@@ -154,4 +154,4 @@ class Aim500(CompositeData):
 
     def trimap(self, pair_name: str, foreground: Foreground) -> Path | None:
         path = foreground.alpha.parent.parent / "trimap" / f"{foreground.alpha.stem}.png"
-        return self.finder.find_image(path) or super().trimap(pair_name, foreground)
+        return self.finder.find(path) or super().trimap(pair_name, foreground)

@@ -157,4 +157,4 @@ class Composition1k(CompositeData):
     def trimap(self, pair_name: str, foreground: Foreground) -> Path | None:
         """Return the trimap of a test composite as shipped, or from the flattened layout; None where none is there."""
         shipped = foreground.alpha.parent.parent / "trimaps" / f"{pair_name}.png"
-        return self.finder.find_image(shipped) or super().trimap(pair_name, foreground)
+        return self.finder.find(shipped) or super().trimap(pair_name, foreground)

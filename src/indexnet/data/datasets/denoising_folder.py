@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from indexnet.core.errors import UserError
 from indexnet.data.base import Data, DataInfo, Dataset, check_choice, check_count, check_size, register_data
 from indexnet.data.denoising import CleanImages, CleanPatches, check_scales
 from indexnet.data.io.cache import Cache, check_cache
-from indexnet.data.io.images import SUFFIXES
+from indexnet.data.io.images import any_images
 from indexnet.data.io.names import printable
 
 _VALIDATION = ("validation", "val")
@@ -76,7 +77,7 @@ class DenoisingFolder(Data):
         )
 
     def validation(self) -> Dataset | None:
-        found = [self.root / name for name in _VALIDATION if (self.root / name).is_dir()]
+        found = [self.root / name for name in _VALIDATION if os.path.isdir(self.root / name)]
         return self._whole("validation", found[0]) if found else None
 
     def test(self) -> Dataset:
@@ -88,11 +89,20 @@ class DenoisingFolder(Data):
             folders = [self.root / folder for folder in self.test_folders]
             return {printable(folder.name): self._whole("test", folder) for folder in folders}
         own = self.root / "test"
-        folders = [path for path in _visible(own) if path.is_dir() and _images(path)]
-        loose = _images(own)
+        within = own.iterdir() if os.path.isdir(own) else ()
+        there = sorted(path for path in within if path.name[0] != "." and path.is_dir())
+        folders = [path for path in there if any_images(path)]
+        loose = any_images(own)
+        for path in there:
+            deeper = [] if path in folders else [each for each in path.rglob("[!.]*") if any_images(each)]
+            if deeper:
+                raise UserError(
+                    f"{path} holds images in folders of its own only, such as {deeper[0]}; name all folders to test on "
+                    f"in data.tests, as [{deeper[0].relative_to(self.root)}]."
+                )
         if folders and loose:
             raise UserError(
-                f"{own} holds both images ({loose[0].name}) and folders of images ({folders[0].name}); name those to "
+                f"{own} holds both images ({loose[0]}) and folders of images ({folders[0].name}); name those to "
                 "test on in data.tests."
             )
         return {printable(folder.name): self._whole("test", folder) for folder in folders} or {
@@ -101,15 +111,6 @@ class DenoisingFolder(Data):
 
     def _whole(self, split: str, folder: Path) -> CleanImages:
         return CleanImages(self.name, split, folder, self.cache, self.channels, deep=True)
-
-
-def _visible(folder: Path) -> list[Path]:
-    """Return what a folder holds, by name; hidden files are left out, and of a folder that is not there nothing is."""
-    return sorted(path for path in folder.iterdir() if path.name[0] != ".") if folder.is_dir() else []
-
-
-def _images(folder: Path) -> list[Path]:
-    return [path for path in _visible(folder) if path.suffix.lower() in SUFFIXES and path.is_file()]
 
 
 def _check_tests(tests: Any) -> tuple[str, ...] | None:

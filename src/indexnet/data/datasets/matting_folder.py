@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,16 +65,16 @@ class MattingFolder(CompositeData):
     @property
     def divided(self) -> bool:
         """Whether the splits have folders of their own."""
-        return any((self.root / folder / self.parts[1]).is_dir() for folder in self.folders.values())
+        return any(os.path.isdir(self.root / folder / self.parts[1]) for folder in self.folders.values())
 
     @property
     def has_validation(self) -> bool:
         """Whether there is a validation split."""
-        return self.folder("validation").is_dir() if self.divided else self.options.validation
+        return os.path.isdir(self.folder("validation")) if self.divided else self.options.validation
 
     def foregrounds(self, split: str) -> list[Foreground]:
         folder = self.folder(split) if self.divided else self.root
-        if not folder.is_dir() and self.divided:
+        if not os.path.isdir(folder) and self.divided:
             raise UserError(
                 f"{folder} does not exist, but a folder of another split does; put fg, alpha and bg of the {split} "
                 f"split there, or those of all into {self.root}, and a tenth is held out."
@@ -100,7 +101,7 @@ class MattingFolder(CompositeData):
             return find_images(test, self.place_options["test"])
         train = self.places["train"]
         own = self.folder(split) / "bg"
-        if self.divided and (not train or (split != "train" and own.is_dir())):
+        if self.divided and (not train or (split != "train" and os.path.isdir(own))):
             return find_images([own], self.place_options["train" if split == "train" else "test"])
         places = train or (self.root / "bg",)
         files = find_images(places, self.place_options["train"])
@@ -114,7 +115,7 @@ class MattingFolder(CompositeData):
         """Return whether a part of the training split's backgrounds is held out for a split."""
         if self.places["test"] or (split == "validation" and not self.has_validation):
             return False
-        return not (self.divided and (self.folder(split) / "bg").is_dir())
+        return not (self.divided and os.path.isdir(self.folder(split) / "bg"))
 
     def count(self, split: str) -> int:
         """Return the number of composites of each foreground; fixed ones are no more than there are backgrounds."""
@@ -133,7 +134,7 @@ class MattingFolder(CompositeData):
 
     def trimap(self, pair_name: str, foreground: Foreground) -> Path | None:
         path = foreground.alpha.parent.parent / "trimap" / f"{foreground.alpha.stem}.png"
-        return self.finder.find_image(path) or super().trimap(pair_name, foreground)
+        return self.finder.find(path) or super().trimap(pair_name, foreground)
 
     def validation(self) -> Dataset | None:
         return self.fixed("validation") if self.has_validation else None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,10 +13,9 @@ from indexnet.core.errors import UserError
 from indexnet.core.registry import unknown_name
 from indexnet.data.base import DataInfo, check_choice, register_data
 from indexnet.data.io.cache import Cache
-from indexnet.data.io.class_lists import Classes, parse_classes, read_classes
+from indexnet.data.io.class_lists import Classes, Colour, parse_classes, read_classes
 from indexnet.data.io.file_lists import hold_out, read_numbered_lines
-from indexnet.data.io.images import list_images
-from indexnet.data.io.names import FileFinder, Names, is_file
+from indexnet.data.io.names import FileFinder, is_file
 from indexnet.data.segmentation import Code, LabelledImages, Pair, SegmentationData, listed_pair, matched_pairs
 
 _SPLITS = {
@@ -108,7 +108,7 @@ class SegmentationFolder(SegmentationData):
             places = [self.root / name for name in _CLASS_FILES]
         else:
             return self.given
-        return read_classes(next((place for place in places if place.is_file()), places[0]))
+        return read_classes(next((place for place in places if is_file(place)), places[0]), self.first_number)
 
     @cached_property
     def classes(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -117,13 +117,16 @@ class SegmentationFolder(SegmentationData):
         Raises:
             UserError: see :attr:`listed`; or ``void`` names a class that is not there, or all of them.
         """
-        names = [name for name, _ in self.listed]
+        names = {name: place if colour is None else name for place, (name, colour) in self._numbered()}
         for name in self.void_given:
             if isinstance(name, str) and name not in names:
-                raise unknown_name("class in data.void", name, names)
-        if not (kept := tuple(name for name in names if name not in self.void_given)):
+                raise unknown_name("class in data.void", name, list(names))
+        if not (kept := tuple(name for name, place in names.items() if not {name, place} & set(self.void_given))):
             raise UserError("data.void names all classes; none is left.")
         return kept
+
+    def _numbered(self) -> Iterable[tuple[int, tuple[str, Colour | None]]]:
+        return enumerate(self.listed, self.first_number)
 
     def codes(self) -> Sequence[tuple[Code, int]]:
         """Return what label maps write for each class: a colour where classes have one, else a number.
@@ -133,7 +136,7 @@ class SegmentationFolder(SegmentationData):
         """
         numbers = {name: number for number, name in enumerate(self.classes)}
         found: list[tuple[Code, int]] = []
-        for place, (name, colour) in enumerate(self.listed, self.first_number):
+        for place, (name, colour) in self._numbered():
             found.append((place if colour is None else colour, numbers.get(name, IGNORE)))
             if colour is None and place >= IGNORE:
                 raise UserError(
@@ -151,7 +154,7 @@ class SegmentationFolder(SegmentationData):
 
     def _listed_in(self, split: str) -> Path | None:
         places = (self.root / f"{name}.txt" for name in _SPLITS[split])
-        return next((place for place in places if place.is_file()), None)
+        return next((place for place in places if is_file(place)), None)
 
     def _folders(self, split: str) -> tuple[Path, Path] | None:
         for name in _SPLITS[split]:
@@ -159,7 +162,7 @@ class SegmentationFolder(SegmentationData):
                 (self.root / self.images / name, self.root / self.labels / name),
                 (self.root / name / self.images, self.root / name / self.labels),
             ):
-                if images.is_dir() or labels.is_dir():
+                if os.path.isdir(images) or os.path.isdir(labels):
                     return images, labels
         return None
 
@@ -175,7 +178,12 @@ class SegmentationFolder(SegmentationData):
         if any(map(self._listed_in, _SPLITS)):
             return self._from_list(self._listed_in(split) or self.root / f"{split}.txt")
         if any(map(self._folders, _SPLITS)):
-            images, labels = self._folders(split) or (self.root / self.images / split, self.root / self.labels / split)
+            if (folders := self._folders(split)) is None:
+                raise UserError(
+                    f"{self.root / self.images / split} does not exist, though another split has a folder; name a "
+                    f"folder of images so, or list the splits in {self.root / 'train.txt'}, {split}.txt and so on."
+                )
+            images, labels = folders
             return matched_pairs(images, labels, self.ending)
         pairs = matched_pairs(self.root / self.images, self.root / self.labels, self.ending)
         splits = ["test", "validation"] if self.held_out else ["test"]
@@ -191,14 +199,15 @@ class SegmentationFolder(SegmentationData):
         """
         lines = read_numbered_lines(listed, "a split's images, or images and label maps")
         finder, pairs = FileFinder(), []
-        folder = self.root / self.images
-        images = Names(list_images(folder)) if folder.is_dir() else Names([])
+        folder, labels = self.root / self.images, self.root / self.labels
         for number, line in lines:
             found = listed_pair(self.root, finder, line)
             if found is None or not all(map(is_file, found)):  # it may be one name with spaces
-                image = images.find(line) or finder.find_below(folder, line) or finder.find_below(self.root, line)
+                named = finder.find_image(folder / f"{line.lstrip('/')}.*")  # a name without its ending
+                image = named or finder.find_below(folder, line) or finder.find_below(self.root, line)
                 if image is not None:
-                    label = self.root / self.labels / f"{image.stem}{self.ending}.png"
+                    base = folder if image.is_relative_to(folder) else self.root
+                    label = labels / image.relative_to(base).with_name(f"{image.stem}{self.ending}.png")
                     found = Pair(image, finder.find_image(label) or label)
             if found is None:
                 raise UserError(f"{listed}, line {number}: {folder} holds no image of the name {line!r}.")

@@ -28,6 +28,8 @@ _SIDES = (
     ("x", "y", "w", "h"),
     ("x", "y", "width", "height"),
     ("left", "top", "width", "height"),
+    ("xmin", "ymin", "width", "height"),
+    ("x_min", "y_min", "width", "height"),
     ("bbox_x", "bbox_y", "bbox_width", "bbox_height"),
 )  # a corner, width and height
 _EXPECTED = "give a line name,x0,y0,x1,y1 for each"
@@ -105,8 +107,8 @@ def _mark(text: str) -> str:
 def _headless(cells: Sequence[str], where: str) -> tuple[str, Box]:
     """Read a line without a heading: a name and four numbers, and perhaps a score."""
     name, *values = cells
-    if len(values) == 5 and _is_number(values[4]) and 0 <= float(values[4]) <= 1:
-        values = values[:4]
+    if len(values) == 5 and all(map(_is_number, values)):
+        values = [str(value) for value in _without_score([*values[:4], float(_point(values[4]))], where)]
     if len(values) > 4:
         raise UserError(
             f"{where}: {','.join(values)[:80]!r} is not four numbers; more columns need a heading such as "
@@ -175,6 +177,11 @@ def _point(text: str) -> str:
 
 def _json_boxes(path: Path) -> dict[str, list[Box]]:
     content = read_json(path)
+    if isinstance(content, dict) and isinstance(content.get("annotations"), list) and "images" in content:
+        raise UserError(
+            f"{path} is a COCO file, in which boxes have numbers of images; write them with the images' names: "
+            '[{"file_name": "a.jpg", "bbox": [x, y, width, height]}, ...].'
+        )
     boxes: dict[str, list[Box]] = {}
     if isinstance(content, dict) and all(isinstance(found, list) for found in content.values()):
         for name, found in content.items():
@@ -182,7 +189,7 @@ def _json_boxes(path: Path) -> dict[str, list[Box]]:
             for box in several:
                 where = f"{path}, {shown(name)}: {shown(box)}"
                 values = box if isinstance(box, list) else []
-                boxes.setdefault(name, []).append(_box(_without_score(values), where))
+                boxes.setdefault(name, []).append(_box(_without_score(values, where), where))
         return boxes
     if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
         raise UserError(f'{path} must hold {{"name": [[x0, y0, x1, y1], ...]}}, or a list of objects with such keys.')
@@ -192,7 +199,7 @@ def _json_boxes(path: Path) -> dict[str, list[Box]]:
         listed = next((key for key in ("box", "bbox") if isinstance(keys.get(key), list)), None)
         if listed is not None:
             at = ("x", "y", "w", "h") if listed == "bbox" else ("x0", "y0", "x1", "y1")
-            values = list(_without_score(keys[listed]))
+            values = list(_without_score(keys[listed], where))
             if len(values) != 4:
                 raise UserError(f"{where}: {shown(keys[listed])} is not four numbers.")
             keys = {key: value for key, value in keys.items() if key in _NAMES} | dict(zip(at, values, strict=True))
@@ -201,7 +208,13 @@ def _json_boxes(path: Path) -> dict[str, list[Box]]:
     return boxes
 
 
-def _without_score(values: Sequence[Any]) -> Sequence[Any]:
-    """Return four numbers of five, of which the last is a score."""
-    scored = len(values) == 5 and isinstance(values[4], int | float) and 0 <= values[4] <= 1
+def _without_score(values: Sequence[Any], where: str) -> Sequence[Any]:
+    """Return four numbers of five, of which the last is a score.
+
+    Raises:
+        UserError: it is a number outside 0..1.
+    """
+    scored = len(values) == 5 and isinstance(values[4], int | float)
+    if scored and not 0 <= values[4] <= 1:
+        raise UserError(f"{where}: the fifth number is a score, from 0 to 1; got {values[4]:g}.")
     return values[:4] if scored else values

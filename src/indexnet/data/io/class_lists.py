@@ -18,21 +18,26 @@ _GAP = r"[\s,;:]+"
 _NUMBERS = _GAP.join([r"(\d{1,3})"] * 3)
 _COLOUR_FIRST = re.compile(rf"{_NUMBERS}{_GAP}(\S.*)")
 _COLOUR_LAST = re.compile(rf"(.*\S){_GAP}{_NUMBERS}")
+_NUMBERED = re.compile(rf"(\d{{1,3}})\.?{_GAP}(\S.*)")
+_NAME, _COLOUR = r"(?:names?|class(?:es)?|labels?)", rf"r(?:ed)?{_GAP}g(?:reen)?{_GAP}b(?:lue)?"
 _HEADING = re.compile(
-    rf"(?:names?|class(?:es)?|labels?){_GAP}r(?:ed)?{_GAP}g(?:reen)?{_GAP}b(?:lue)?"
-    rf"|r(?:ed)?{_GAP}g(?:reen)?{_GAP}b(?:lue)?{_GAP}(?:names?|class(?:es)?|labels?)",
-    re.IGNORECASE,
+    rf"(?:(?:id|index|number|class|label){_GAP})?{_NAME}(?:{_GAP}{_COLOUR})?|{_COLOUR}{_GAP}{_NAME}", re.IGNORECASE
 )
 
 
-def read_classes(path: Path) -> Classes:
+def read_classes(path: Path, first: int = 0) -> Classes:
     """Read a list of classes: a line each, its name, or name and colour in either order (``64 128 64 Animal``).
 
-    Spaces, commas, semicolons, tabs and colons separate; a heading ``name,r,g,b`` and lines that begin with ``#`` are
-    left out.
+    Spaces, commas, semicolons, tabs and colons separate; a heading ``name,r,g,b`` or ``name`` and lines that begin with
+    ``#`` are left out. Where a number stands before each name (``2 car``), the numbers tell the order.
+
+    Args:
+        path: the file.
+        first: the number of the first class in label maps.
 
     Raises:
-        UserError: there is no such file, it is no text or empty, or its lines are no such list.
+        UserError: there is no such file, it is no text or empty, its lines are no such list, or their numbers are not
+            ``first`` and those that follow.
     """
     found: Classes = []
     for number, line in read_numbered_lines(path, "classes"):
@@ -47,7 +52,23 @@ def read_classes(path: Path) -> Classes:
             name, *levels = match.groups()
             colour = check_colour(levels, f"{path}, line {number}")
         found.append((name.strip(" \t\"'"), colour))
-    return check_classes(found, str(path))
+    return check_classes(_in_order(found, path, first), str(path))
+
+
+def _in_order(found: Classes, path: Path, first: int) -> Classes:
+    """Return classes by the numbers before their names, where all have one, without those."""
+    numbered = [(int(match[1]), (match[2], colour)) for name, colour in found if (match := _NUMBERED.fullmatch(name))]
+    if not found or len(numbered) < len(found):
+        return found
+    numbered.sort(key=lambda each: each[0])
+    numbers = [number for number, _ in numbered]
+    first = first if found[0][1] is None else numbers[0]  # colours need none
+    if numbers != list(range(first, first + len(found))):
+        raise UserError(
+            f"{path} numbers its classes {shown(', '.join(map(str, numbers)))}; they must be numbered from {first} "
+            "(data.first) on without a gap, or have no numbers."
+        )
+    return [each for _, each in numbered]
 
 
 def parse_classes(classes: Any) -> Classes:

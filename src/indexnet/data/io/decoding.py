@@ -9,12 +9,13 @@ import io
 import os
 import re
 import stat
+import struct
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import IO, NamedTuple, TypeVar
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
@@ -198,10 +199,24 @@ def _noted(image: Image.Image) -> int | None:
     try:
         if (found := image.info.get("exif")) is not None:
             Image.Exif().load(found)  # raises what getexif raises the first time only
-        noted = image.getexif().get(ExifTags.Base.Orientation, 1)
+        if image.format == "PNG" and getattr(image, "tile", None) and _has_late_metadata(image.fp):
+            image.load()
+        noted = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)  # PNG's own decodes the pixels
     except Exception:  # of Pillow, about bytes that are no EXIF
         return None
     return noted if isinstance(noted, int) and 1 <= noted <= 8 else 1
+
+
+def _has_late_metadata(file: IO[bytes]) -> bool:
+    """Return whether a PNG may note an orientation behind its pixels, where Pillow finds it only by decoding them."""
+    here, found = file.tell(), set()
+    file.seek(8)
+    while len(head := file.read(8)) == 8:
+        length, name = struct.unpack(">I4s", head)
+        found |= {name} if b"IDAT" in found else {name} & {b"IDAT"}
+        file.seek(length + 4, os.SEEK_CUR)
+    file.seek(here)
+    return not found.isdisjoint((b"eXIf", b"iTXt", b"zTXt", b"tEXt"))
 
 
 def _check_file(path: str | Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from indexnet.core.errors import UserError
 from indexnet.core.readers import DamagedFileError, read_text
 from indexnet.data.io.images import image_names
-from indexnet.data.io.names import FileFinder, Names, name_bytes
+from indexnet.data.io.names import FileFinder, Names, is_file, name_bytes
 
 _P = TypeVar("_P", Path, str)
 
@@ -72,7 +72,7 @@ def find_images(places: Iterable[Path], option: str) -> list[Path]:
     for place in places:
         if not os.path.exists(place):
             raise UserError(f"{place} does not exist; name a folder of images, or a file that lists them, in {option}.")
-        if os.path.isfile(place):
+        if is_file(place):
             finder = FileFinder()
             lines = read_lines(place, "images")
             found += [finder.find_below(place.parent, line) or place.parent / line for line in lines]
@@ -157,7 +157,7 @@ def standard_places(root: Path, split: str, title: str, within: Path | None = No
     """
     folders = [folder for folder in (root, within, root.absolute().parent, root.absolute().parent.parent) if folder]
     if split == "train":
-        found = [folder / "train2014" for folder in folders if (folder / "train2014").is_dir()][:1]
+        found = [folder / "train2014" for folder in folders if os.path.isdir(folder / "train2014")][:1]
         expected, option = f"{root / 'train2014'} (COCO's train2014)", "backgrounds"
     else:
         found = [

@@ -26,11 +26,16 @@ def wide_values(path: str | Path, image: Image.Image) -> npt.NDArray[np.uint16]:
     values = np.asarray(image)
     if values.size and (values.min() < 0 or values.max() > FULL_WHITE):
         raise UserError(f"{path} holds values outside 0..65535; save it as an 8-bit or 16-bit gray PNG.")
-    if values.size and 0 < values.max() <= 255:
+    return check_wide(path, values.astype(np.uint16, copy=False))
+
+
+def check_wide(path: str | Path, values: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
+    """Return values of 16 bits, refusing those that only have 8."""
+    if 0 < values.max(initial=0) <= 255:
         raise UserError(
             f"{path} is a 16-bit file with no value above 255, so white could be 255 or 65535; save it as an 8-bit PNG."
         )
-    return values.astype(np.uint16, copy=False)
+    return values
 
 
 def gray_values(path: str | Path, decoded: Decoded) -> tuple[UInt8 | npt.NDArray[np.uint16], int]:
@@ -64,11 +69,13 @@ def opacity(path: str | Path, image: Image.Image) -> UInt8 | None:
 def drawn_values(path: str | Path, decoded: Decoded, what: str) -> tuple[UInt8 | npt.NDArray[np.uint16], int]:
     """Return the values and the white of a mask or matte: its gray, or its alpha channel where that draws it.
 
-    The alpha channel of a silhouette (one colour everywhere) or of a cut-out (a picture in colours) draws it. With gray
-    levels beside transparency either could be meant.
+    The alpha channel of a silhouette (one colour everywhere, perhaps multiplied by alpha) or of a cut-out (a picture in
+    colours) draws it. With gray levels beside transparency either could be meant in a matte; a mask is drawn by what
+    varies, alpha first.
 
     Raises:
-        UserError: it has colours without transparency, is clear everywhere, or has both gray levels and transparency.
+        UserError: it has colours without transparency, is clear everywhere, or is a matte with both gray levels and
+            transparency.
     """
     alpha = opacity(path, decoded.image)
     if alpha is None:
@@ -80,10 +87,14 @@ def drawn_values(path: str | Path, decoded: Decoded, what: str) -> tuple[UInt8 |
         spread = FULL_WHITE
     else:
         with decoder_errors(path):
-            colours = np.asarray(decoded.image.convert("RGB"))[seen].astype(np.int16)
+            rgb = np.asarray(decoded.image.convert("RGB")).astype(np.int16)
+        colours = rgb[seen]
         if int(np.ptp(colours, axis=1).max()) > _GRAY_TOLERANCE:  # a cut-out
             return alpha, 255
-        spread = int(np.ptp(colours, axis=0).max())
+        white_on_black = int(np.abs(rgb[..., 1] - alpha).max()) <= _GRAY_TOLERANCE
+        spread = 0 if white_on_black else int(np.ptp(colours, axis=0).max())
+    if what == "mask" and spread > _GRAY_TOLERANCE:
+        return (alpha, 255) if np.ptp(alpha) else gray_values(path, decoded)
     if spread > _GRAY_TOLERANCE:
         raise UserError(
             f"{path} has both gray levels and transparent pixels, and either could be the {what}; save the {what} as a "

@@ -192,8 +192,7 @@ def read_mask(path: str | Path) -> npt.NDArray[np.bool_]:
         bool (H, W), True on what is marked.
 
     Raises:
-        UserError: the file cannot be read, is a colour image without transparency, is transparent everywhere, or has
-            both gray levels and transparency.
+        UserError: the file cannot be read, is a colour image without transparency, or is transparent everywhere.
     """
     decoded = decode(path)
     image = decoded.image
@@ -318,6 +317,11 @@ def image_names(folder: str | Path) -> list[str]:
         shown = f" but {', '.join(others[:5])}{', ...' if len(others) > 5 else ''}" if others else ""
         raise UserError(f"{folder} holds no image{shown}; files ending in {', '.join(SUFFIXES)} are read.")
     return names
+
+
+def any_images(folder: str | Path) -> list[str]:
+    """Return what :func:`image_names` does, or nothing where there is no image or no folder."""
+    return _ending(folder, SUFFIXES) if os.path.isdir(folder) else []
 
 
 def list_images(folder: str | Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -138,7 +139,7 @@ class CompositeData(Data):
         """Return the trimap that comes with a test composite or its foreground; None where one is to be made."""
         folder = self.folder("test") / "trimaps"
         places = (folder / f"{name}.png" for name in (pair_name, foreground.name, foreground.alpha.stem))
-        return next((found for place in places if (found := self.finder.find_image(place))), None)
+        return next((found for place in places if (found := self.finder.find(place))), None)
 
     def folder(self, split: str) -> Path:
         """Return the folder of a split."""
@@ -226,7 +227,7 @@ class CompositeData(Data):
     def _files(self, split: str, count: int) -> MattingFiles | None:
         """Return the composites that lie in a split's folder, None where not all of them do."""
         merged = self.folder(split) / "merged"
-        there = set(image_names(merged)) if merged.is_dir() else set()
+        there = set(image_names(merged)) if os.path.isdir(merged) else set()
         names = [(f"{item.name}_{k}", item) for item in self.foregrounds(split) for k in range(count)]
         if not there or not names or not all(f"{name}.png" in there for name, _ in names):
             return None
