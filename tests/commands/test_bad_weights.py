@@ -105,34 +105,42 @@ def test_no_command_uses_weights_that_are_no_numbers(matting, folder, tmp_path, 
     assert files_of(tmp_path) == before
 
 
-def test_a_network_that_gives_no_numbers_writes_nothing(matting, good, folder, tmp_path, capsys):
-    """Its weights are finite, what it makes of them is not, even where classes or clipping hide it."""
+def overflow(content):
+    for key, value in content["state_dict"].items():
+        if key.endswith("weight"):
+            value.fill_(1e20)
 
-    def overflow(content):
-        for key, value in content["state_dict"].items():
-            if key.endswith("weight"):
-                value.fill_(1e20)
+
+def writes_nothing(path, folder, capsys, trimaps=False):
+    assert predict(path, folder, trimaps=trimaps) == 2
+    assert "the network's output is not finite; its training diverged" in capsys.readouterr().err
+    assert files_of(folder / "out") in ([], ["classes.txt"])
+
+
+def test_a_network_that_gives_no_numbers_writes_nothing(good, tmp_path, capsys):
+    """Its weights are finite, what it makes of them is not, even where clipping hides it."""
+    save_image(tmp_path / "images" / "x.png", photograph(40, 40))
+    writes_nothing(changed(good, tmp_path / "images.ckpt", overflow), tmp_path, capsys)
+
+
+@pytest.mark.long
+def test_networks_that_give_no_numbers_are_neither_measured_nor_exported(matting, good, folder, tmp_path, capsys):
+    path = changed(good, tmp_path / "images.ckpt", overflow)
+    words = ["--gallery", "0", "--limit", "1", "--output", str(tmp_path / "measured")]
+    assert main(["evaluate", str(path), *words]) == 2
+    assert "nothing in it can be measured; the prediction is not finite" in capsys.readouterr().err
+    assert main(["export", str(path), "--format", "torch_export"]) == 2
+    assert "the network's output is not finite, so the file was not written" in capsys.readouterr().err
+    assert not (tmp_path / "measured").exists()
 
     def huge(weight):
         return torch.full_like(weight, 3e38)
 
+    path = weights_changed(matting, tmp_path / "matting.ckpt", huge, "network.head.1.weight")
+    writes_nothing(path, folder, capsys, trimaps=True)
     save_image(tmp_path / "one" / "images" / "x.png", photograph(40, 40))
-    networks = (
-        weights_changed(matting, tmp_path / "matting.ckpt", huge, "network.head.1.weight"),
-        changed(good, tmp_path / "images.ckpt", overflow),
-        changed(labelled_checkpoint(tmp_path / "s.ckpt"), tmp_path / "classes.ckpt", overflow),
-    )
-    for number, path in enumerate(networks):
-        given = folder if number == 0 else tmp_path / "one"
-        assert predict(path, given, trimaps=number == 0) == 2
-        assert "the network's output is not finite; its training diverged" in capsys.readouterr().err
-        assert files_of(given / "out") in ([], ["classes.txt"])
-    words = ["--gallery", "0", "--limit", "1", "--output", str(tmp_path / "measured")]
-    assert main(["evaluate", str(networks[1]), *words]) == 2
-    assert "nothing in it can be measured; the prediction is not finite" in capsys.readouterr().err
-    assert main(["export", str(networks[1]), "--format", "torch_export"]) == 2
-    assert "the network's output is not finite, so the file was not written" in capsys.readouterr().err
-    assert not (tmp_path / "measured").exists()
+    path = changed(labelled_checkpoint(tmp_path / "s.ckpt"), tmp_path / "classes.ckpt", overflow)
+    writes_nothing(path, tmp_path / "one", capsys)
 
 
 IMPOSSIBLE = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import traceback
 
@@ -12,6 +11,7 @@ import torch
 
 from indexnet.core.files import PART
 from indexnet.run.job import run_job
+from rights_support import give_up_rights
 from run_support import losses, same, weights
 
 
@@ -76,7 +76,7 @@ def bound_by_permissions(check):
     if not pid:
         code = 1
         try:
-            _give_up_rights()
+            give_up_rights()
             check()
             code = 0
         except BaseException:
@@ -84,16 +84,3 @@ def bound_by_permissions(check):
         finally:
             os._exit(code)
     assert result_of(pid) == 0
-
-
-def _give_up_rights():
-    """Do without the capabilities of Linux to write, read and enter what is another's."""
-    if os.geteuid() != 0:
-        return
-    libc = ctypes.CDLL(None, use_errno=True)
-    version, override, read_search = 0x20080522, 1 << 1, 1 << 2
-    header, sets = (ctypes.c_uint32 * 2)(version, 0), (ctypes.c_uint32 * 6)()
-    assert libc.capget(header, sets) == 0
-    for number in (0, 1):  # effective, permitted
-        sets[number] &= ~(override | read_search)
-    assert libc.capset(header, sets) == 0

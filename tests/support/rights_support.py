@@ -7,7 +7,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 
-def _give_up_rights():
+def give_up_rights():
     """Let this thread look at and write no more than permissions say (CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH)."""
     if sys.platform == "linux":
         words = ctypes.c_uint32 * 6
@@ -20,5 +20,5 @@ def _give_up_rights():
 
 def without_rights(function, *arguments):
     """Call a function in a thread without them, which is how Linux gives rights; return or raise what it does."""
-    with ThreadPoolExecutor(1, initializer=_give_up_rights) as pool:
+    with ThreadPoolExecutor(1, initializer=give_up_rights) as pool:
         return pool.submit(function, *arguments).result()

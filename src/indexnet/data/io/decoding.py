@@ -199,7 +199,7 @@ def _noted(image: Image.Image) -> int | None:
     try:
         if (found := image.info.get("exif")) is not None:
             Image.Exif().load(found)  # raises what getexif raises the first time only
-        if image.format == "PNG" and image.tile and _has_late_metadata(image.fp):  # type: ignore[attr-defined]
+        if image.format == "PNG" and getattr(image, "tile", None) and _has_late_metadata(image.fp):  # type: ignore[attr-defined]
             image.load()
         noted = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)  # PNG's own decodes the pixels
     except Exception:  # of Pillow, about bytes that are no EXIF
