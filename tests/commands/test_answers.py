@@ -95,7 +95,6 @@ def test_what_is_wrong_is_said_without_torch(tmp_path):
         ("evaluate closed_form data=simd data.root=locked", "data.root=locked cannot be read (Permission denied)"),
         ("plan quickstart --json locked/x.json", "locked/x.json cannot be written (Permission denied)"),
         ("report quickstart --runs locked/runs", "--runs locked/runs: there is no such folder"),
-        ("report --runs locked", "under locked there are runs of nothing"),
         ("train ckpt_path=locked/x.ckpt paths.runs=locked", "ckpt_path=locked/x.ckpt cannot be read (Permission den"),
         ("train --config-dir locked/conf", "config directory"),
     ],

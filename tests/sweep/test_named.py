@@ -198,7 +198,7 @@ def test_a_file_on_a_disk_that_is_not_there_is_not_replaced(sweep, capsys):
     sweep(*SWEEP)
     FILE.symlink_to(FILE.rename("away.yaml").absolute().with_name("disk.yaml"))
     sweep(*SWEEP, code=2)
-    assert f"{FILE}, which says what the sweep is, cannot be read; restore it" in capsys.readouterr().err
+    assert f"{FILE} is a link that leads nowhere. Restore it" in capsys.readouterr().err
     Path("away.yaml").rename("disk.yaml")
     sweep(*SWEEP)
 

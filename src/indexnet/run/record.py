@@ -30,7 +30,7 @@ SCHEMA = 1
 Status = Literal["running", "done", "failed", "diverged"]
 
 _NULLABLE = ("experiment", "row", "label", "git", "error")  # written as null; other fields without a value are left out
-_UNSAID = ("tags", "code", "code_folders", "code_before")  # left out where they are empty
+_UNSAID = ("units", "tags", "code", "code_folders", "code_before")  # left out where they are empty
 _LISTED = 3  # files that a sentence names
 _PACKAGES = ("indexnet", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "hydra-core", "numpy")
 

@@ -135,7 +135,9 @@ def run_folders(base: Path) -> list[Path]:
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
-                _warn_once(f"indexnet: {folder} cannot be read ({error.strerror}); the runs in it are left out.")
+                above = (each for each in reversed(folder.parents) if not os.access(each, os.X_OK))
+                place = next(above, folder)  # one sentence for all that lies in it
+                _warn_once(f"indexnet: {place} cannot be read ({error.strerror}); the runs in it are left out.")
         level = below
     return sorted(path for path in level if seed_of(path) is not None and not os.path.isfile(path))
 
