@@ -91,7 +91,16 @@ def test_known_encoders_exist():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", [*list_encoders(), "densenet121", "regnety_002", "mobilenetv3_large_100", "resnet50d"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *list_encoders(),
+        "densenet121",
+        "regnety_002",
+        "mobilenetv3_large_100",
+        pytest.param("resnet50d", marks=pytest.mark.nightly),
+    ],
+)
 def test_matting_over_every_known_encoder(name):
     network = create_network("matting_unet", encoder=name, resampling="indexnet" if name == RELEASED else "bilinear")
     y = network(torch.randn(2, 4, 64, 64))

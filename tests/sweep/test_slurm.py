@@ -308,6 +308,7 @@ def _wait(condition, seconds=180):
 
 @pytest.mark.nightly
 @pytest.mark.long
+@pytest.mark.nightly
 def test_a_slurm_job_of_two_tasks_is_preempted_and_goes_on(slurm):
     table = ["experiments=quickstart", "rows=max_unpool", "seeds=0", "trainer.devices=2", "trainer.accelerator=cpu",
              "trainer.num_workers=0", "data.train_count=16", "data.test_count=3", "training.batch_size=4",
