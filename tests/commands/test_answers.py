@@ -105,6 +105,15 @@ def test_a_place_that_may_not_be_looked_at_is_told_in_a_sentence(command, senten
     mistake(without_rights(main, command.split()), sentence)
 
 
+def test_a_locked_folder_of_runs_is_told_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shut").mkdir(mode=0)
+    assert without_rights(main, ["report", "--runs", "shut"]) == 2
+    first, last = capsys.readouterr().err.strip().splitlines()
+    assert first.startswith("indexnet: shut cannot be read (Permission denied)")
+    assert "under shut there are runs of nothing" in last
+
+
 def test_any_command_speaks_in_any_encoding(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     network = autoencoder_checkpoint(tmp_path / "pool.ckpt")

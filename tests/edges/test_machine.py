@@ -8,6 +8,7 @@ import io
 import os
 import re
 import resource
+import subprocess
 import sys
 import time
 
@@ -131,6 +132,22 @@ def test_no_more_descriptors_is_said_with_its_remedy():
 
     assert "`ulimit -n`" in limit_reached(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
     assert limit_reached(OSError(errno.EACCES, "no")) == ""
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux has them")
+def test_too_few_descriptors_for_loader_processes_are_told(tmp_path):
+    given = [*RECONSTRUCTION, "resampling=nearest", "trainer.num_workers=8", "data.train_count=400"]
+    folder = prepare_run(tmp_path, *given)
+    command = [sys.executable, "-m", "indexnet", "job", str(folder.path)]
+    limited = ["sh", "-c", 'ulimit -n 32; exec "$@"', "sh", *command]
+    done = subprocess.run(limited, capture_output=True, text=True, timeout=300)
+    sentence = "no more files can be open at a time (`ulimit -n` is 32)"
+    assert done.returncode == 2, done.stderr
+    assert f"indexnet: {sentence}" in done.stderr
+    record = folder.record()
+    assert record.status == "failed"
+    assert record.error.startswith(f"UserError: {sentence}")
 
 
 def _small_shared_memory():

@@ -307,6 +307,7 @@ def test_at_the_end_nothing_is_left_and_nobody_else_was_asked(page, pictures):
     thread = threading.Thread(target=send)
     thread.start()
     assert Path(pictures[0]).exists()
+    assert not page.cut("/tmp/\x1b]0;title\x07\x1b[31m.png", pictures[1], "leaver")["success"]
     page.process.send_signal(signal.SIGINT)
     assert page.process.wait(60) == 0  # though an upload is under way
     slow.set()
@@ -314,7 +315,8 @@ def test_at_the_end_nothing_is_left_and_nobody_else_was_asked(page, pictures):
     assert not list(page.scratch.glob("indexnet_app_*"))
     said = page.process.stdout.read()
     assert "public URL" not in said
-    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", said)  # though words of clients may be in it
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", said)  # though clients' words are in it
+    assert "title" in said
     assert not (page.root / "home" / ".gradio").exists()
     asked = {line for line in page.log.read_text().split("\n") if line}
     allowed = {f"socket.{what} {where}" for what in ("bind", "connect", "getaddrinfo") for where in

@@ -20,11 +20,12 @@ PART = ".part"
 
 _UNFINISHED = re.compile(r"\.(.+)\.[a-z0-9_]{8}" + re.escape(PART), re.DOTALL)
 _LONGEST = 235  # bytes of a file's name that its unfinished file repeats; the longest name has 255
-_FULL = {
+FULL_DISK = {
     errno.ENOSPC: "no space left on the device",
     errno.EDQUOT: "the disk quota is used up",
     errno.EFBIG: "the limit on the size of a file is reached",
 }
+"""What the system says where there is no room for a file."""
 
 
 class DiskFullError(UserError):
@@ -70,10 +71,10 @@ def disk_full_as_sentence(path: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in FULL_DISK:
             raise
         raise DiskFullError(
-            f"{_FULL[error.errno]} while writing {path}; free some, then the same command goes on."
+            f"{FULL_DISK[error.errno]} while writing {path}; free some, then the same command goes on."
         ) from error
 
 

@@ -14,6 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+if sys.platform != "win32":
+    import resource  # now: where files have run out, nothing can be imported any more
+
 if TYPE_CHECKING:
     import torch
 
@@ -51,8 +54,6 @@ def resident_memory() -> int:
 
 def peak_memory() -> int:
     """Return the most that this process held since :func:`reset_peak_memory`, or ever."""
-    import resource  # Unix only
-
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return _proc("self/status", "VmHWM") or most
 

@@ -9,8 +9,9 @@ import os
 import sys
 from typing import Any
 
+from indexnet.core.files import FULL_DISK
+
 _GONE = (errno.EPIPE, errno.EIO)  # of a pipe, `indexnet ... | head -1`; of a terminal that was closed
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of the disk that a log is on
 
 
 class _Unread(io.FileIO):
@@ -22,7 +23,7 @@ class _Unread(io.FileIO):
         try:
             return super().write(data)
         except OSError as error:
-            if error.errno in _FULL:
+            if error.errno in FULL_DISK:
                 self._tell(error)
                 return len(data)
             if error.errno not in _GONE:

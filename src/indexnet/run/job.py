@@ -142,8 +142,11 @@ def _run_first_process(folder: RunFolder, config: Config) -> int:
     since = time.monotonic() - (record.wall_time_s or 0.0)
     code = 1
     loggers: list[Logger] = []
+    spare = [os.open(os.devnull, os.O_RDONLY) for _ in range(4)]  # room for the record where files have run out
 
     def conclude() -> None:
+        while spare:
+            os.close(spare.pop())
         if record.status == "running":
             return
         record.finished, record.wall_time_s, record.pid = now(), round(time.monotonic() - since, 2), None

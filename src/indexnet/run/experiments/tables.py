@@ -103,7 +103,7 @@ def read_file(name: str, runs: str | Path | None = None) -> tuple[Path, Mapping[
         if not isinstance(content.get("experiment"), Mapping):
             raise DamagedFileError(f"{path} has no mapping `experiment`, which says what the table is.")
     except FileNotFoundError:
-        raise UserError(f"{path} has just gone.") from None
+        raise UserError(f"{path} has just gone; restore it, or give the command without it.") from None
     except DamagedFileError as error:
         remedy = " Restore it, or move it away: the same command with all its seeds makes it anew."
         raise DamagedFileError(f"{error}{'' if name in own else remedy}") from error
