@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import traceback
 
@@ -56,6 +57,7 @@ def start(folder, before=lambda: None):
         return pid
     code = 99
     try:
+        _end_where_it_hangs()
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
@@ -63,6 +65,11 @@ def start(folder, before=lambda: None):
         code = run_job(folder.path)
     finally:
         os._exit(code)
+
+
+def _end_where_it_hangs():
+    """Let a forked process say where it hangs and end with 1: nobody waits for it for ever."""
+    faulthandler.dump_traceback_later(300, exit=True, file=os.dup(2))
 
 
 def result_of(pid):
@@ -76,6 +83,7 @@ def bound_by_permissions(check):
     if not pid:
         code = 1
         try:
+            _end_where_it_hangs()
             give_up_rights()
             check()
             code = 0
