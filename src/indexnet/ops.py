@@ -1,4 +1,4 @@
-"""The public name of :mod:`indexnet.resampling.functional` and of the conventions of labels and trimaps.
+"""The public name of :mod:`indexnet.resampling.functional`, of reassembly and of the conventions of labels and trimaps.
 
 A *cell* is a 2x2 block of a map; its four positions are always ordered top-left, top-right, bottom-left,
 bottom-right. A *packed* map holds the four positions of each cell in a dimension of its own, (N, C, 4, h, w), at half
@@ -6,6 +6,7 @@ the resolution of the map (N, C, 2h, 2w) that it stands for.
 """
 
 from indexnet.core.conventions import IGNORE, UNKNOWN, unknown_mask
+from indexnet.resampling.assembly import reassemble
 from indexnet.resampling.functional import (
     NORMALIZATIONS,
     crop_to,
@@ -18,7 +19,6 @@ from indexnet.resampling.functional import (
     normalise_indices,
     pack_cells,
     pad_to_even,
-    reassemble,
     unpack_cells,
 )
 

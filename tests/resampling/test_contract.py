@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import nn
 from torch.func import functional_call
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from indexnet.core.errors import UserError
 from indexnet.resampling import (
@@ -37,6 +39,35 @@ VARIANTS = {
     "carafe-max": ("carafe", {"compressed": 4}),
     "carafe-avg": ("carafe", {"pooling": "avg", "compressed": 4, "k_up": 3}),
     "carafe-conv": ("carafe", {"pooling": "conv", "compressed": 4, "k_enc": 1, "k_up": 1}),
+    "nearest-blur": ("nearest", {"pooling": "blur"}),
+    "nearest-max_blur": ("nearest", {"pooling": "max_blur"}),
+    "nearest-soft": ("nearest", {"pooling": "soft"}),
+    "nearest-lip-conv": ("nearest", {"pooling": "lip"}),
+    "nearest-hwd-conv": ("nearest", {"pooling": "hwd"}),
+    "haar": ("haar", {}),
+    "dysample": ("dysample", {"groups": 1}),
+    "dysample-plus": ("dysample", {"groups": 1, "scope": "dynamic"}),
+    "lda_aqu": ("lda_aqu", {"reduction": 1, "groups": 1}),
+    "a2u": ("a2u", {}),
+    "a2u-static": ("a2u", {"dynamics": "static", "channel": "cw", "activation": "none", "k_en": 6}),
+    "a2u-point": ("a2u", {"pooling": "max", "position": "point", "channel": "cw", "activation": "sigmoid", "k_up": 1}),
+    "a2u-hybrid": ("a2u", {"pooling": "avg", "dynamics": "hybrid", "normalization": "softmax"}),
+    "semi_shift": ("semi_shift", {"compressed": 4, "k_up": 3}),
+    "fade": ("fade", {"compressed": 4}),
+    "fade_lite": ("fade_lite", {"k_up": 3}),
+    "sapa_i": ("sapa_i", {"k_up": 3}),
+    "sapa_i-norm": ("sapa_i", {"normalize": True}),
+    "sapa_b": ("sapa_b", {"embedding": 4}),
+    "sapa_g": ("sapa_g", {"embedding": 4, "k_up": 3}),
+    "sapa_d": ("sapa_d", {"groups": 1, "embedding": 4, "points": 4}),
+    "sapa_d-low": ("sapa_d", {"groups": 1, "embedding": 4, "points": 2, "low_resolution": True}),
+    "freqfusion": ("freqfusion", {"compressed": 8, "groups": 1}),
+    "freqfusion-plain": ("freqfusion", {"compressed": 4, "resample": False, "hamming": False, "sharpen_skip": False}),
+    "resfu": ("resfu", {"embedding": 8, "hidden": 8}),
+    "jbu": ("jbu", {"radius": 1, "embedding": 4}),
+    "naf": ("naf", {"embedding": 16, "heads": 1, "k": 3}),
+    "indexnet-max": ("indexnet", {"pooling": "max", "context": False}),
+    "indexnet-hin-avg": ("indexnet", {"pooling": "avg", "family": "hin", "nonlinear": False}),
     "indexnet-m2o": ("indexnet", {}),
     "indexnet-m2o-linear": ("indexnet", {"nonlinear": False, "context": False}),
     "indexnet-m2o-raw": ("indexnet", {"skip": "raw", "context": False, "normalization": "softmax/softmax"}),
@@ -47,7 +78,7 @@ VARIANTS = {
     "indexnet-unshared": ("indexnet", {"family": "o2o_unshared", "expansion": 1}),
 }
 EQUAL_WIDTHS = [
-    v for v, (name, o) in VARIANTS.items() if name == "max_unpool" or (name == "indexnet" and "hin" not in v)
+    v for v, (name, _) in VARIANTS.items() if get_resampling(name).info.equal_widths and "hin" not in v.split("-")
 ]
 # Exporting with symbolic sizes takes seconds: one variant of each way to compute.
 DYNAMIC = [
@@ -67,11 +98,12 @@ class OneStage(nn.Module):
 
     def forward(self, x):
         stage = self.resampling.stages[0]
-        features, skip, guide, size = stage.down(x)
-        decoder = 0.5 * features
+        down = stage.down(x)
+        decoder = 0.5 * down.features
         if stage.decoder_channels != stage.channels:
             decoder = torch.cat([decoder] * stage.decoder_channels, 1)[:, : stage.decoder_channels]
-        return features, skip, stage.up(decoder, guide, size)
+        up, skip = stage.up_and_skip(decoder, down)
+        return down.features, skip, up
 
 
 def build(variant: str, channels=2, decoder_channels=None, dtype=torch.float32, seed=0) -> OneStage:
@@ -79,6 +111,18 @@ def build(variant: str, channels=2, decoder_channels=None, dtype=torch.float32, 
     torch.manual_seed(seed)
     decoder = None if decoder_channels is None else [decoder_channels]
     return OneStage(create_resampling(name, [channels], decoder, **options)).to(dtype)
+
+
+def moved(net: OneStage) -> OneStage:
+    """Move weights away from zeros, where functions have kinks and gradients vanish; leave out dropout."""
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for p in net.parameters():
+            p += 0.1 * torch.randn_like(p)
+    for layer in net.modules():
+        if isinstance(layer, nn.Dropout2d):
+            layer.eval()
+    return net
 
 
 def picture(*shape: int, dtype=torch.float32) -> torch.Tensor:
@@ -107,7 +151,7 @@ def test_shapes_and_dtypes(variant, dtype, size):
 @every_variant
 @pytest.mark.parametrize("size", [(4, 4), (3, 5)], ids=str)
 def test_gradients(variant, size):
-    net = build(variant, dtype=torch.float64)
+    net = moved(build(variant, dtype=torch.float64))
     names, parameters = zip(*net.named_parameters(), strict=True) if list(net.parameters()) else ((), ())
 
     def forward(x, *values):
@@ -119,7 +163,7 @@ def test_gradients(variant, size):
 
 @every_variant
 def test_every_parameter_learns(variant):
-    net = build(variant, dtype=torch.float64)
+    net = moved(build(variant, dtype=torch.float64))
     _, skip, up = net(picture(2, 2, 6, 6, dtype=torch.float64).requires_grad_())
     (skip.square().sum() + up.square().sum()).backward()
     missing = [name for name, p in net.named_parameters() if p.grad is None]
@@ -252,26 +296,33 @@ def test_index_maps(variant):
     torch.testing.assert_close(stage.up(torch.ones(1, 2, 3, 3), down.guide, (6, 6)), maps.expand(1, 2, 6, 6))
 
 
+class _Counter(TorchFunctionMode):
+    """Counts as the papers do: learned weights times output positions, for each convolution that runs."""
+
+    total = 0
+
+    def __torch_function__(self, function, types, arguments=(), options=None):
+        out = function(*arguments, **(options or {}))
+        if function in (F.conv2d, torch.conv2d, F.conv_transpose2d, torch.conv_transpose2d, F.linear):
+            weight = arguments[1]
+            positions = out.shape[2] * out.shape[3] if weight.ndim == 4 else out[0, ..., 0].numel()
+            self.total += weight.numel() * positions if weight.requires_grad else 0
+        return out
+
+
 @every_variant
 @pytest.mark.parametrize("size", [(6, 8), (7, 5)], ids=str)
 def test_paper_macs_count_every_convolution_once(variant, size):
-    """By the counter of the papers: weights times output positions, for each convolution that runs."""
+    """But for what is no convolution there and one by the rule: see the tests of these operators."""
     net = build(variant, 3)
-    stage, total = net.resampling.stages[0], 0
-
-    def hook(module, _inputs, output):
-        nonlocal total
-        total += module.weight.numel() * output.shape[2] * output.shape[3]
-
-    for module in net.modules():
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-            module.register_forward_hook(hook)
-    net(picture(1, 3, *size))
-    if variant.startswith("indexnet"):  # its convolutions are functions; see test_resampling_indexnet
-        assert total == 0
+    stage = net.resampling.stages[0]
+    with _Counter() as counter:
+        net(picture(1, 3, *size))
+    if variant.split("-")[0] in ("indexnet", "a2u"):
+        assert counter.total > 0
         return
-    assert stage.paper_macs(*size) == total
-    assert stage.true_macs(*size) <= total
+    assert stage.paper_macs(*size) == counter.total
+    assert stage.true_macs(*size) <= counter.total or variant == "lda_aqu"  # its groups share weights
 
 
 def test_watching_stages():

@@ -58,7 +58,7 @@ class FastDepth(Network):
         widths = self.encoder.stage_channels
         decoder_widths = [width if stage == 0 else max(width // 2, 1) for stage, width in enumerate(widths)]
         self.resampling = build_resampling(
-            self.info.name, resampling, widths, decoder_widths, strides=True, reduction="mean"
+            self.info.name, resampling, self.encoder.guide_channels, decoder_widths, strides=True, reduction="mean"
         )
         before = [*decoder_widths[1:], self.encoder.widths[-1]]
         self.decoder = nn.ModuleList(

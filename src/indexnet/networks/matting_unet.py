@@ -109,13 +109,16 @@ class MattingUNet(Network):
         x = self.context(x)
         del levels[len(self.decoder) :]
         for unit in reversed(range(len(self.decoder))):
-            skip, guide, size, stage = levels.pop()  # its memory is free once it has been used
-            if stage is not None:
-                x = self.stage(stage).up(x, guide, size)
+            level = levels.pop()  # its memory is free once it has been used
+            skip = level.skip
+            if level.stage is not None and self.fusion in ("concat", "skip"):
+                x, skip = self.stage(level.stage).up_and_skip(x, level)
+            elif level.stage is not None:
+                x = self.stage(level.stage).up(x, level.guide, level.size)
             if self.fusion == "concat":
                 x = torch.cat([x, skip], dim=1)
             elif self.fusion == "skip":
                 x = x + skip
-            del skip, guide
+            del level, skip
             x = self.decoder[unit](x)
         return self.head(x)  # type: ignore[no-any-return]

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, NoReturn, Protocol
 
 from torch import Tensor, nn
 
@@ -37,6 +37,19 @@ class Downsampled(NamedTuple):
     skip: Tensor
     guide: Tensor | None
     size: tuple[int, int]
+
+
+class Kept(Protocol):
+    """What of a :class:`Downsampled` waits for the decoder; ``features`` may be gone."""
+
+    @property
+    def skip(self) -> Tensor: ...
+
+    @property
+    def guide(self) -> Tensor | None: ...
+
+    @property
+    def size(self) -> tuple[int, int]: ...
 
 
 @dataclass(frozen=True)
@@ -118,6 +131,19 @@ class ResamplingStage(nn.Module, ABC):
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         """Double a decoder map (N, C', h, w) to (N, C', *size), with the guide and size that ``down`` returned."""
 
+    def up_and_skip(self, x: Tensor, down: Kept) -> tuple[Tensor, Tensor]:
+        """Double a decoder map, and give the skip that belongs to it: what a decoder that fuses skips calls.
+
+        Args:
+            x: (N, C', h, w).
+            down: what ``down`` or ``pass_through`` returned, or what was kept of it.
+
+        Returns:
+            What ``up`` gives, (N, C', *size), and the map to fuse, (N, C, *size): ``down.skip`` unless the operator
+            makes one of both.
+        """
+        return self.up(x, down.guide, down.size), down.skip
+
     def paper_macs(self, height: int, width: int) -> int:
         """Multiply-adds of this pair for a (height, width) encoder map, by the papers' counting rule.
 
@@ -129,6 +155,10 @@ class ResamplingStage(nn.Module, ABC):
     def true_macs(self, height: int, width: int) -> int:
         """Multiply-adds that the convolutions really cost for one image; differs where channels share weights."""
         return self.paper_macs(height, width)
+
+    def assembly_macs(self, height: int, width: int) -> int:
+        """Multiply-adds of comparing and assembling neighbours, which the papers' rule leaves out; often none."""
+        return 0
 
     def index_maps(self, guide: Tensor | None) -> Tensor | None:
         """Return the decoder index map to look at, (N, C or 1, 2h, 2w) in [0, 1]; None where there is none."""
@@ -147,6 +177,26 @@ class ResamplingStage(nn.Module, ABC):
             raise WidthError(
                 f"the encoder map has {self.channels} channels but the decoder map {self.decoder_channels}, and an "
                 f"index per channel needs equal widths; {remedy}"
+            )
+
+    def refuse(self, reason: str) -> NoReturn:
+        """Refuse options that do not go together.
+
+        Raises:
+            UserError: always; names the operator and the reason.
+        """
+        raise UserError(f"resampling {self.info.name!r}: {reason}.")
+
+    def check_divides(self, option: str, value: int) -> None:
+        """Refuse a decoder width that is no multiple of what an option asks for.
+
+        Raises:
+            WidthError: it is none; the message names both.
+        """
+        if self.decoder_channels % value:
+            raise WidthError(
+                f"the decoder map has {self.decoder_channels} channels, which {option}={value} does not divide; give "
+                f"another value, or another decoder width."
             )
 
     def check_choice(self, option: str, value: Any, choices: Sequence[Any]) -> None:
@@ -244,7 +294,7 @@ class Resampling(nn.Module):
 
 
 OPERATORS: Registry[ResamplingStage] = Registry(
-    "resampling", "indexnet.resampling", skip=("channels", "decoder_channels")
+    "resampling", "indexnet.resampling", "indexnet.resampling.guided", skip=("channels", "decoder_channels")
 )
 register_resampling = OPERATORS.register
 get_resampling = OPERATORS.get

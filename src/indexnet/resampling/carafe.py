@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from indexnet.resampling.assembly import reassemble
 from indexnet.resampling.base import OperatorInfo, register_resampling
-from indexnet.resampling.functional import crop_to, half, reassemble
-from indexnet.resampling.pooling import PooledStage
+from indexnet.resampling.functional import crop_to, half
+from indexnet.resampling.pooling import POOLING_PARAMETERS, POOLING_TITLES, PooledStage
 
 
 @register_resampling
@@ -20,7 +21,7 @@ class Carafe(PooledStage):
     Args:
         channels: encoder width C.
         decoder_channels: decoder width D, default C; any.
-        pooling: ``max``, ``avg``, ``conv`` (3x3, stride 2, its own) or ``encoder`` (its convolution strides).
+        pooling: see :class:`indexnet.resampling.pooling.PooledStage`.
         k_up: size of the reassembly neighbourhood, odd; 1 is nearest neighbour with unused weights.
         k_enc: size of the kernel-predicting convolution, odd.
         compressed: width that the decoder map is compressed to.
@@ -35,8 +36,8 @@ class Carafe(PooledStage):
         paper="J. Wang et al., CARAFE: Content-Aware ReAssembly of FEatures, ICCV 2019",
         equation="up(d)[p] = sum over the k_up x k_up neighbours q of p/2 of softmax_q(conv(conv1x1(d)))[p, q] d[q]",
         learned=True,
-        downsampling="max pooling | average pooling | 3x3 convolution with stride 2 | the encoder's stride",
-        parameters="64D + 57764 at the default options (+ 9C^2 + C with pooling=conv)",
+        downsampling=POOLING_TITLES,
+        parameters=f"64D + 57764 at the default options; pooling: {POOLING_PARAMETERS}",
     )
 
     def __init__(
@@ -78,3 +79,6 @@ class Carafe(PooledStage):
         """Multiply-adds of the convolutions; the reassembly itself is free by the papers' rule."""
         weights = self.compress.weight.numel() + self.encode.weight.numel()
         return super().paper_macs(height, width) + weights * half(height) * half(width)
+
+    def assembly_macs(self, height: int, width: int) -> int:
+        return 4 * self.k_up**2 * self.decoder_channels * half(height) * half(width)

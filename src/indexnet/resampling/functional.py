@@ -7,6 +7,8 @@ the resolution of the map (N, C, 2h, 2w) that it stands for.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -72,10 +74,11 @@ def indexed_pool_with_skip(x: Tensor, encoder: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _sum_cells(packed: Tensor, channels_last: bool) -> Tensor:
-    return _in_format(packed.sum(2), channels_last)
+    return in_format(packed.sum(2), channels_last)
 
 
-def _in_format(x: Tensor, channels_last: bool) -> Tensor:
+def in_format(x: Tensor, channels_last: bool) -> Tensor:
+    """Return a map (N, C, H, W) in the memory format channels-last, or as it is."""
     return x.contiguous(memory_format=torch.channels_last) if channels_last else x
 
 
@@ -90,34 +93,6 @@ def indexed_upsample(x: Tensor, decoder: Tensor) -> Tensor:
         (N, C, 2h, 2w), in the memory format of ``x``.
     """
     return unpack_cells(decoder * x.unsqueeze(2), is_channels_last(x))
-
-
-def reassemble(x: Tensor, kernels: Tensor, k: int, groups: int = 1, scale: int = 2) -> Tensor:
-    """Sum the k x k neighbours of each source value with kernels of their own for each output position.
-
-    Neighbours outside the map count as zero; the kernels are used as they are.
-
-    Args:
-        x: (N, C, h, w), floating point.
-        kernels: (N, groups*k*k, scale*h, scale*w); taps of one group in row-major order.
-        k: odd neighbourhood size.
-        groups: number of channel groups with kernels of their own; divides C.
-        scale: integer upsampling factor.
-
-    Returns:
-        (N, C, scale*h, scale*w), in the memory format of ``x``.
-    """
-    n, c, h, w = x.shape
-    s, taps = scale, k * k
-    # One product for each source position, (channels x taps)(taps x s*s): the s*s outputs of a source value share its
-    # neighbourhood, which is therefore read at low resolution and never repeated.
-    patches = F.unfold(x, k, padding=k // 2).reshape(n, groups, c // groups, taps, h * w).permute(0, 1, 4, 2, 3)
-    weights = kernels.reshape(n, groups, taps, h, s, w, s).permute(0, 1, 3, 5, 2, 4, 6)
-    out = torch.matmul(patches, weights.reshape(n, groups, h * w, taps, s * s))
-    out = out.reshape(n, groups, h, w, c // groups, s, s)
-    if is_channels_last(x):
-        return out.permute(0, 2, 5, 3, 6, 1, 4).reshape(n, s * h, s * w, c).permute(0, 3, 1, 2)
-    return out.permute(0, 1, 4, 2, 5, 3, 6).reshape(n, c, s * h, s * w)
 
 
 def holistic_max_pool(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,7 +113,7 @@ def holistic_max_pool(x: Tensor) -> tuple[Tensor, Tensor]:
     n, c = x.shape[:2]
     flat = indices.flatten(2).expand(-1, c, -1)
     pooled = x.reshape(n, c, -1).gather(2, flat).reshape(n, c, *indices.shape[-2:])
-    return _in_format(pooled, is_channels_last(x)), indices
+    return in_format(pooled, is_channels_last(x)), indices
 
 
 def holistic_max_unpool(x: Tensor, indices: Tensor, size: tuple[int, int]) -> Tensor:
@@ -156,7 +131,76 @@ def holistic_max_unpool(x: Tensor, indices: Tensor, size: tuple[int, int]) -> Te
     flat = indices.flatten(2).expand(-1, c, -1)
     plane = torch.zeros((n, c, size[0] * size[1]), dtype=x.dtype, device=x.device)
     out = plane.scatter(2, flat, x.reshape(n, c, -1)).reshape(n, c, *size)
-    return _in_format(out, is_channels_last(x))
+    return in_format(out, is_channels_last(x))
+
+
+def haar_bands(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Split a map into its Haar wavelet bands, orthonormal.
+
+    Args:
+        x: (N, C, 2h, 2w), floating point.
+
+    Returns:
+        LL, LH, HL and HH, each (N, C, h, w). Of a cell [[a, b], [c, d]]: LL = (a+b+c+d)/2, which is twice the mean,
+        LH = (-a+b-c+d)/2, HL = (-a-b+c+d)/2, HH = (a-b-c+d)/2.
+    """
+    a, b, c, d = (0.5 * x[..., i::2, j::2] for i in (0, 1) for j in (0, 1))
+    return a + b + c + d, b + d - a - c, c + d - a - b, a + d - b - c
+
+
+def haar_merge(low: Tensor, lh: Tensor, hl: Tensor, hh: Tensor) -> Tensor:
+    """Put Haar wavelet bands together again, the inverse of :func:`haar_bands`.
+
+    Args:
+        low: LL, (N, C, h, w).
+        lh: as ``low``, and so ``hl`` and ``hh``.
+        hl: see ``lh``.
+        hh: see ``lh``.
+
+    Returns:
+        (N, C, 2h, 2w), in the memory format of ``low``.
+    """
+    cells = (low - lh - hl + hh, low + lh - hl - hh, low - lh + hl - hh, low + lh + hl + hh)
+    return unpack_cells(0.5 * torch.stack(cells, 2), is_channels_last(low))
+
+
+def blur_pool(x: Tensor, size: int) -> Tensor:
+    """Filter each channel with a binomial kernel and keep every second pixel.
+
+    The map is reflected at its borders, or its border values repeated where it is too small for that.
+
+    Args:
+        x: (N, C, H, W), floating point.
+        size: of the kernel, 1 to 7: rows of Pascal's triangle, such as 1 3 3 1, in both directions.
+
+    Returns:
+        (N, C, ceil(H/2), ceil(W/2)), in the memory format of ``x``.
+    """
+    row = torch.tensor([math.comb(size - 1, k) for k in range(size)], dtype=x.dtype, device=x.device) / 2 ** (size - 1)
+    before, after = (size - 1) // 2, size // 2
+    small = min(x.shape[-2:]) <= after
+    x = F.pad(x, (before, after, before, after), mode="replicate" if small else "reflect")
+    kernel = torch.outer(row, row).expand(x.shape[1], 1, size, size)
+    return F.conv2d(x, kernel, stride=2, groups=x.shape[1])
+
+
+def soft_pool(x: Tensor) -> Tensor:
+    """Weight the four values of each 2x2 cell with their softmax, per channel, and sum.
+
+    Args:
+        x: (N, C, 2h, 2w), floating point.
+
+    Returns:
+        (N, C, h, w), in the memory format of ``x``.
+    """
+    cells = pack_cells(x)
+    weights = torch.softmax(cells, 2, dtype=full_precision(cells.dtype))
+    return _sum_cells((weights * cells).to(x.dtype), is_channels_last(x))
+
+
+def full_precision(dtype: torch.dtype) -> torch.dtype:
+    """Return single precision for a half one, else the dtype itself."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
 def pad_to_even(x: Tensor) -> Tensor:

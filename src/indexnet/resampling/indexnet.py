@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from indexnet.resampling.base import Downsampled, OperatorInfo, ResamplingStage, register_resampling
+from indexnet.resampling.base import Downsampled, OperatorInfo, register_resampling
 from indexnet.resampling.functional import (
     NORMALIZATIONS,
     crop_to,
@@ -23,10 +23,12 @@ from indexnet.resampling.functional import (
     pad_to_even,
     unpack_cells,
 )
+from indexnet.resampling.pooling import POOLING_PARAMETERS, POOLING_TITLES, POOLINGS, GuidedStage
 
 FAMILIES = ("hin", "o2o_modelwise", "o2o_shared", "o2o_unshared", "m2o")
 MODELWISE = "o2o_modelwise"
 _SHARED = (MODELWISE, "o2o_shared")
+INDEXED = "indexed"
 
 
 class IndexNetwork(nn.Module):
@@ -91,7 +93,7 @@ class IndexNetwork(nn.Module):
 
 
 @register_resampling
-class IndexNet(ResamplingStage):
+class IndexNet(GuidedStage):
     """Index networks: learned indices that guide pooling and upsampling.
 
     The guide is the decoder index map, packed at low resolution: (N, C or 1, 4, ceil(H/2), ceil(W/2)); C/2 where pairs
@@ -101,6 +103,8 @@ class IndexNet(ResamplingStage):
         channels: encoder width C.
         decoder_channels: decoder width; must equal C, or with ``reduction`` be half of it, unless ``family`` is
             ``hin``, which takes any.
+        pooling: ``indexed``, with the encoder's index map; or one of :class:`indexnet.resampling.pooling.PooledStage`,
+            which leaves the indices to upsampling and the skip as it is.
         family: which channels an index looks at. ``hin``: all channels give one map for all (holistic). ``m2o``: all
             channels give one map per channel. One channel gives its own map, by weights that are shared by all stages
             (``o2o_modelwise``), by the channels of one stage (``o2o_shared``), or by none (``o2o_unshared``).
@@ -110,7 +114,7 @@ class IndexNet(ResamplingStage):
             code. ``hin`` is always 2; linear networks have no hidden layer.
         normalization: encoder/decoder pair, one of :data:`indexnet.ops.NORMALIZATIONS`. The decoder half of the fourth
             pair is unreadable in the source and assumed to be sigmoid.
-        skip: what a decoder fuses: the map weighted with the encoder indices (``indexed``) or itself (``raw``).
+        skip: what a decoder fuses where indices pool: the map weighted with them (``indexed``) or itself (``raw``).
         reduction: what becomes of index maps where the decoder has half the encoder's width: their ``mean`` over
             neighbouring pairs of channels, without weights. None: what the network declares (FastDepth: ``mean``), else
             nothing, and widths must be equal. The paper does not say how the two meet; this is this project's choice.
@@ -127,10 +131,11 @@ class IndexNet(ResamplingStage):
         learned=True,
         guided=True,
         equal_widths=True,
-        downsampling="indexed pooling",
+        downsampling=f"indexed pooling | {POOLING_TITLES}",
         parameters=(
             "linear / nonlinear / nonlinear + context: hin 16C / 8C^2+12C / 32C^2+12C; o2o shared (a stage) and "
-            "modelwise (a model) 16 / 56 / 152; o2o unshared 16C / 56C / 152C; m2o 16C^2 / 40C^2+16C / 136C^2+16C"
+            "modelwise (a model) 16 / 56 / 152; o2o unshared 16C / 56C / 152C; m2o 16C^2 / 40C^2+16C / 136C^2+16C; "
+            f"pooling: {POOLING_PARAMETERS}"
         ),
     )
 
@@ -139,6 +144,7 @@ class IndexNet(ResamplingStage):
         channels: int,
         decoder_channels: int | None = None,
         *,
+        pooling: str = INDEXED,
         family: str = "m2o",
         nonlinear: bool = True,
         context: bool = True,
@@ -147,7 +153,7 @@ class IndexNet(ResamplingStage):
         skip: str = "indexed",
         reduction: str | None = None,
     ) -> None:
-        super().__init__(channels, decoder_channels)
+        super().__init__(channels, decoder_channels, pooling=pooling, poolings=(INDEXED, *POOLINGS))
         self.check_choice("reduction", reduction, (None, "mean"))
         self.check_choice("family", family, FAMILIES)
         self.check_choice("nonlinear", nonlinear, (True, False))
@@ -180,17 +186,25 @@ class IndexNet(ResamplingStage):
         return network
 
     def down(self, x: Tensor) -> Downsampled:
+        if self.pooling != INDEXED:
+            return super().down(x)
         size = (x.shape[-2], x.shape[-1])
         even = pad_to_even(x)
-        encoder, decoder = normalise_indices(self.index_network(even, self.channels), self.normalization)
-        # Autocast runs convolutions in half and softmax in single precision; features keep the dtype that came in.
-        encoder, decoder = encoder.to(x.dtype), decoder.to(x.dtype)
-        if self.pairs:
-            decoder = decoder.unflatten(1, (-1, 2)).mean(2)
+        encoder, decoder = self._index_maps(even)
         if self.skip == "raw":
             return Downsampled(indexed_pool(even, encoder), x, decoder, size)
         features, weighted = indexed_pool_with_skip(even, encoder)
         return Downsampled(features, crop_to(weighted, size), decoder, size)
+
+    def create_guide(self, x: Tensor) -> Tensor:
+        return self._index_maps(x)[1]
+
+    def _index_maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the encoder and the decoder index map of a map of even sizes, both packed."""
+        encoder, decoder = normalise_indices(self.index_network(x, self.channels), self.normalization)
+        # Autocast runs convolutions in half and softmax in single precision; features keep the dtype that came in.
+        encoder, decoder = encoder.to(x.dtype), decoder.to(x.dtype)
+        return encoder, decoder.unflatten(1, (-1, 2)).mean(2) if self.pairs else decoder
 
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         assert guide is not None
@@ -198,11 +212,13 @@ class IndexNet(ResamplingStage):
 
     def paper_macs(self, height: int, width: int) -> int:
         """Convolution weights times low-resolution positions; a shared network counts for one channel."""
-        return self.index_network.weights() * half(height) * half(width)
+        return super().paper_macs(height, width) + self.index_network.weights() * half(height) * half(width)
 
     def true_macs(self, height: int, width: int) -> int:
         """As :meth:`paper_macs`, with a shared network counted for each channel."""
-        return self.paper_macs(height, width) * (self.channels if self.index_network.shared else 1)
+        copies = self.channels if self.index_network.shared else 1
+        own = self.index_network.weights() * half(height) * half(width)
+        return super().paper_macs(height, width) + copies * own
 
     def index_maps(self, guide: Tensor | None) -> Tensor | None:
         """Return the decoder index map at full resolution, (N, C, C/2 or 1, 2h, 2w) in (0, 1)."""

@@ -9,20 +9,20 @@ from torch.nn import functional as F
 
 from indexnet.resampling.base import OperatorInfo, register_resampling
 from indexnet.resampling.functional import crop_to
-from indexnet.resampling.pooling import PooledStage
+from indexnet.resampling.pooling import POOLING_PARAMETERS, POOLING_TITLES, PooledStage
 
 
 @register_resampling
 class Nearest(PooledStage):
-    """Nearest neighbour upsampling after max pooling, average pooling or a strided convolution."""
+    """Nearest neighbour upsampling after any pooling of :class:`indexnet.resampling.pooling.PooledStage`."""
 
     info = OperatorInfo(
         name="nearest",
         title="Nearest neighbour",
         paper="textbook",
         equation="up(d)[2i+a, 2j+b] = d[i, j]",
-        downsampling="max pooling | average pooling | 3x3 convolution with stride 2 | the encoder's stride",
-        parameters="0 (max, avg, encoder) | 9C^2 + C (conv)",
+        downsampling=POOLING_TITLES,
+        parameters=f"0; pooling: {POOLING_PARAMETERS}",
     )
 
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
@@ -31,7 +31,7 @@ class Nearest(PooledStage):
 
 @register_resampling
 class Bilinear(PooledStage):
-    """Bilinear upsampling after max pooling, average pooling or a strided convolution."""
+    """Bilinear upsampling after any pooling of :class:`indexnet.resampling.pooling.PooledStage`."""
 
     info = dataclasses.replace(
         Nearest.info,

@@ -1,56 +1,181 @@
-"""The unguided halves that several operators share: maximum, average, strided convolution, or the encoder's own."""
+"""The unguided halves that operators share, and how a guide is made beside them."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from indexnet.resampling.base import Downsampled, ResamplingStage
-from indexnet.resampling.functional import half, pad_to_even
+from indexnet.resampling.functional import blur_pool, haar_bands, half, pad_to_even, soft_pool
 
-POOLINGS = ("max", "avg", "conv", "encoder")
+POOLINGS = ("max", "avg", "conv", "blur", "max_blur", "soft", "lip", "hwd", "encoder")
+
+POOLING_TITLES = (
+    "max pooling | average pooling | 3x3 convolution with stride 2 | blur pooling | max-blur pooling | soft pooling | "
+    "LIP | Haar wavelet downsampling | the encoder's stride"
+)
+"""What :data:`POOLINGS` are called, in their order: the fact ``downsampling`` of operators that take any."""
+
+POOLING_PARAMETERS = "9C^2 + C (conv), 9C^2 + 2C (lip), 4C^2 + 3C (hwd)"
 
 
 class PooledStage(ResamplingStage):
     """A stage whose ``down`` pools and whose skip is its input.
 
-    ``max`` and ``avg`` work on 2x2 cells, with the last row or column repeated where a size is odd. ``conv`` is a 3x3
-    convolution of its own, stride 2, padding 1, with bias, C -> C. ``encoder`` leaves it to the encoder, whose own
-    convolution before the stage strides; only some networks can.
+    All work on 2x2 cells, with the last row or column repeated where a size is odd. ``max``, ``avg``: of a cell.
+    ``conv``: a 3x3 convolution of its own, stride 2, padding 1, with bias, C -> C. ``blur``: a binomial 4x4 filter,
+    stride 2; ``max_blur``: the largest of 2x2 at stride 1, then a binomial 3x3 filter, stride 2 (Zhang, Making
+    Convolutional Networks Shift-Invariant Again, ICML 2019). ``soft``: the values of a cell weighted with their softmax
+    (Stergiou et al., Refining activation downsampling with SoftPool, ICCV 2021). ``lip``: local importance, see
+    :class:`LocalImportancePool`. ``hwd``: see :class:`HaarDownsampling`. ``encoder`` leaves it to the encoder, whose
+    own convolution before the stage strides; only some networks can.
 
     Args:
-        channels: encoder width C.
+        channels: encoder width C; with ``pooling="encoder"`` that of the map before the encoder's stride.
         decoder_channels: decoder width, default C; any.
-        pooling: ``max``, ``avg``, ``conv`` or ``encoder``.
+        pooling: one of ``poolings``.
+        poolings: what this operator can pool by.
 
     Raises:
         UserError: unknown pooling.
     """
 
-    def __init__(self, channels: int, decoder_channels: int | None = None, *, pooling: str = "max") -> None:
+    def __init__(
+        self,
+        channels: int,
+        decoder_channels: int | None = None,
+        *,
+        pooling: str = "max",
+        poolings: Sequence[str] = POOLINGS,
+    ) -> None:
         super().__init__(channels, decoder_channels)
-        self.check_choice("pooling", pooling, POOLINGS)
+        self.check_choice("pooling", pooling, poolings)
         self.pooling = pooling
         self.strided = pooling == "encoder"
         if pooling == "conv":
-            self.reduce = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+            self.reduce: nn.Module = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        elif pooling == "lip":
+            self.reduce = LocalImportancePool(channels)
+        elif pooling == "hwd":
+            self.reduce = HaarDownsampling(channels)
 
     def down(self, x: Tensor) -> Downsampled:
         """Halve a map (N, C, H, W); skip is ``x``, there is no guide."""
-        size = (x.shape[-2], x.shape[-1])
-        even = pad_to_even(x)
+        return Downsampled(self.pool(pad_to_even(x)), x, None, (x.shape[-2], x.shape[-1]))
+
+    def pool(self, x: Tensor) -> Tensor:
+        """Halve a map of even sizes, (N, C, 2h, 2w), to (N, C, h, w)."""
         if self.pooling == "max":
-            features = F.max_pool2d(even, 2)
-        elif self.pooling == "avg":
-            features = F.avg_pool2d(even, 2)
-        elif self.pooling == "conv":
-            features = self.reduce(even)
-        else:
+            return F.max_pool2d(x, 2)
+        if self.pooling == "avg":
+            return F.avg_pool2d(x, 2)
+        if self.pooling == "blur":
+            return blur_pool(x, 4)
+        if self.pooling == "max_blur":
+            return blur_pool(F.max_pool2d(x, 2, stride=1), 3)
+        if self.pooling == "soft":
+            return soft_pool(x)
+        if self.pooling == "encoder":
             raise RuntimeError("pooling='encoder': the network halves and calls pass_through, not down")
-        return Downsampled(features, x, None, size)
+        return self.reduce(x)  # type: ignore[no-any-return]
 
     def paper_macs(self, height: int, width: int) -> int:
-        """Multiply-adds of the strided convolution, 9*C*C a low-resolution position; 0 for the other poolings."""
-        if self.pooling != "conv":
-            return 0
-        return 9 * self.channels**2 * half(height) * half(width)
+        """Multiply-adds of the pooling's own convolutions: a low-resolution position 9*C*C, for LIP 36, for HWD 4."""
+        weights = {"conv": 9, "lip": 36, "hwd": 4}.get(self.pooling, 0)
+        return weights * self.channels**2 * half(height) * half(width)
+
+
+class GuidedStage(PooledStage):
+    """A stage that pools as :class:`PooledStage` does and hands ``up`` a guide made of the map before the halving.
+
+    The guide is (N, any, 2h, 2w) for a decoder map (N, D, h, w): made of the map with its last row or column repeated
+    where a size is odd.
+    """
+
+    @abstractmethod
+    def create_guide(self, x: Tensor) -> Tensor:
+        """Make the guide of an encoder map of even sizes, (N, C, 2h, 2w)."""
+
+    def down(self, x: Tensor) -> Downsampled:
+        """Halve a map (N, C, H, W); skip is ``x``."""
+        even = pad_to_even(x)
+        return Downsampled(self.pool(even), x, self.create_guide(even), (x.shape[-2], x.shape[-1]))
+
+    def pass_through(self, x: Tensor, before: Tensor) -> Downsampled:
+        return super().pass_through(x, before)._replace(guide=self.create_guide(pad_to_even(before)))
+
+
+class LocalImportancePool(nn.Module):
+    """Local importance-based pooling: 3x3 neighbours, stride 2, weighted with the exponential of learned logits.
+
+    Logits are 12 sigmoid(instance norm(convolution)); the last convolution starts at zero, so that the pooling starts
+    as the average of the neighbours. Neighbours outside the map have no weight.
+
+    Source: Z. Gao et al., LIP: Local Importance-based Pooling, ICCV 2019.
+
+    Args:
+        channels: C.
+        bottleneck: width of three convolutions, 1x1, 3x3, 1x1, with ReLU between, in place of the one; None: the one.
+    """
+
+    def __init__(self, channels: int, bottleneck: int | None = None) -> None:
+        super().__init__()
+        widths = [(channels, channels, 3)]
+        if bottleneck is not None:
+            widths = [(channels, bottleneck, 1), (bottleneck, bottleneck, 3), (bottleneck, channels, 1)]
+        layers: list[nn.Module] = []
+        for before, after, size in widths:
+            layers += [nn.ReLU()] if layers else []
+            layers += [
+                nn.Conv2d(before, after, size, padding=size // 2, bias=False),
+                nn.InstanceNorm2d(after, affine=True),
+            ]
+        self.logits = nn.Sequential(*layers)
+        nn.init.zeros_(layers[-2].weight)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, C, ceil(H/2), ceil(W/2)) of (N, C, H, W), any sizes but 1x1."""
+        return importance_pool(x, 12 * torch.sigmoid(self.logits(x)))
+
+
+def importance_pool(x: Tensor, logits: Tensor) -> Tensor:
+    """Average the 3x3 neighbours of every second pixel, weighted with exp(logits).
+
+    Args:
+        x: (N, C, H, W), floating point.
+        logits: the same shape.
+
+    Returns:
+        (N, C, ceil(H/2), ceil(W/2)), in the dtype of ``x``.
+    """
+    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    weights = torch.exp(logits - logits.amax((2, 3), keepdim=True).detach())
+    total = F.avg_pool2d(x * weights, 3, stride=2, padding=1)
+    return (total / F.avg_pool2d(weights, 3, stride=2, padding=1)).to(x.dtype)
+
+
+class HaarDownsampling(nn.Module):
+    """Haar wavelet downsampling: the four bands, a 1x1 convolution 4C -> C with bias, batch normalisation, ReLU.
+
+    Source: G. Xu et al., Haar wavelet downsampling, Pattern Recognition 2023. The order and the signs of the bands are
+    those of its code: LL, -HL, -LH, HH.
+
+    Args:
+        channels: C.
+        out_channels: default C.
+    """
+
+    def __init__(self, channels: int, out_channels: int | None = None) -> None:
+        super().__init__()
+        out_channels = channels if out_channels is None else out_channels
+        self.conv = nn.Conv2d(4 * channels, out_channels, 1)
+        self.norm = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, out_channels, h, w) of (N, C, 2h, 2w)."""
+        low, lh, hl, hh = haar_bands(x)
+        return F.relu(self.norm(self.conv(torch.cat([low, -hl, -lh, hh], 1))))

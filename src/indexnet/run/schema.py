@@ -157,7 +157,7 @@ class Config:
     task: Options
     network: Options
     encoder: Options
-    resampling: Options
+    resampling: Options = field(metadata={"later_keys": {"pooling": "indexed"}})
     data: Options = field(metadata={"places": ("root", "cache"), "later_keys": {"depth_scale": None}})
     optimizer: Options
     schedule: Options

@@ -85,6 +85,14 @@ class Encoder(nn.Module):
         """Widths of the maps that stages halve, from full resolution down."""
         return tuple(width for width, halves in zip(self.widths, self.halves, strict=True) if halves)
 
+    @property
+    def guide_channels(self) -> tuple[int, ...]:
+        """Widths of the maps that guides are made of, likewise: where the encoder strides, those before a halving."""
+        if self.downsampling == "stage":
+            return self.stage_channels
+        before = (self.in_channels, *self.widths)
+        return tuple(width for width, halves in zip(before, self.halves, strict=False) if halves)
+
     def units_at(self, reduction: int) -> list[int]:
         """Return the units whose maps have 1/``reduction`` of the input's resolution, in order, where it strides."""
         found, reached = [], 1
