@@ -42,7 +42,7 @@ def pretend(counts, **changes):
     """Show a changed experiment with pretended counts."""
     found = dataclasses.replace(load_experiment("tpami/table3_matting"), **changes)
     found = dataclasses.replace(found, rows=tuple(row for row in found.rows if row.name in counts))
-    return show(found, count(found, lambda _, row: Costs(*counts[row.name])))
+    return show(found, count(found, lambda _, row: Costs(*counts[row.name], assembly_macs=1)))
 
 
 B11 = (3_753_259, 0, int(4.0808 * 1024**3), int(4.3817e9))
@@ -97,7 +97,9 @@ def test_exceptions_may_be_about_one_cell(capsys):
     more = {"p_nnconv5": 0, "o2o_modelwise_l": 16, "o2o_shared_l": 80}
 
     def shown() -> int:
-        return show(found, count(found, lambda _, row: Costs(3_960_930 + more[row.name], 0, int(1.0132 * 1024**3), 1)))
+        return show(
+            found, count(found, lambda _, row: Costs(3_960_930 + more[row.name], 0, int(1.0132 * 1024**3), 1, 1))
+        )
 
     assert shown() == 0
     said = capsys.readouterr().out
@@ -112,7 +114,7 @@ def test_exceptions_may_be_about_one_cell(capsys):
 def test_repeated_rows_are_counted_and_shown_once():
     found = load_experiment("tpami/table5_denoising")
     asked = []
-    lines = count(found, lambda _, row: asked.append(row.name) or Costs(7_087_873, 0, 1, 1))
+    lines = count(found, lambda _, row: asked.append(row.name) or Costs(7_087_873, 0, 1, 1, 1))
     assert asked == [row.base for row in found.rows[:20]]
     assert [line.row.label for line in lines][:3] == ["DnCNN", "DnCNN-SegNet", "DnCNN-max-carafe"]
 

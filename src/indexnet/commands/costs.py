@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from indexnet.core.console import output_console, say, tracked
+from indexnet.core.conventions import COUNTING_RULES
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,6 +26,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "experiment", metavar="EXPERIMENT", help="an experiment, as in `indexnet list experiments`, or a sweep"
     )
     parser.add_argument("--runs", metavar="DIR", help="folder of the runs, where a sweep is found (default: runs)")
+    parser.add_argument(
+        "--rule", choices=COUNTING_RULES, default=COUNTING_RULES[0],
+        help="what is counted as GFLOPs: papers (default), convolutions alone, as those on index networks do; "
+        "assembly, with the comparing and assembling of neighbours, as those on FADE and SAPA do",
+    )  # fmt: skip
     parser.epilog = "exit codes: 0 every printed cost agrees but the declared exceptions; 1 some do not; 2 a mistake"
 
 
@@ -38,14 +44,14 @@ def main(args: argparse.Namespace) -> int:
     from indexnet.run.experiments.tables import load_experiment
 
     experiment = load_experiment(args.experiment, runs_folder(args.runs))
-    return show(experiment, count(experiment))
+    return show(experiment, count(experiment, rule=args.rule), args.rule)
 
 
-def show(experiment: Experiment, lines: Sequence[Line]) -> int:
+def show(experiment: Experiment, lines: Sequence[Line], rule: str = COUNTING_RULES[0]) -> int:
     """Print the table and what is to be said of it; return the exit code."""
     console = output_console()
-    console.print(table(experiment, lines))
-    for text in remarks(experiment, lines):
+    console.print(table(experiment, lines, rule))
+    for text in remarks(experiment, lines, rule):
         say(console, text)
     return 0 if all(line.is_fine for line in lines) else DISAGREES
 
@@ -95,12 +101,17 @@ class Line(NamedTuple):
         return all(cell.agrees or cell.is_exception for cell in self.cells.values())
 
 
-def count(experiment: Experiment, costs_of: Callable[[Experiment, Row], Costs] | None = None) -> list[Line]:
+def count(
+    experiment: Experiment,
+    costs_of: Callable[[Experiment, Row], Costs] | None = None,
+    rule: str = COUNTING_RULES[0],
+) -> list[Line]:
     """Build every row's network without memory (on the meta device) and count it; repeated rows cost the same, once.
 
     Args:
         experiment: whose rows are counted.
         costs_of: counts one row; default :func:`row_costs`.
+        rule: of :meth:`indexnet.networks.costs.Costs.gflops`.
 
     Raises:
         UserError: a row's configuration does not work out, or a printed cell cannot be read.
@@ -112,7 +123,7 @@ def count(experiment: Experiment, costs_of: Callable[[Experiment, Row], Costs] |
         rows = tracked(experiment.base_rows, "counting", len(experiment.base_rows))
         counted = {row.name: None if row.pending else costs_of(experiment, row) for row in rows}
     reference = counted.get(experiment.reference) if experiment.reference else None
-    return [_line(experiment, row, counted[row.name], reference) for row in experiment.base_rows]
+    return [_line(experiment, row, counted[row.name], reference, rule) for row in experiment.base_rows]
 
 
 def row_costs(experiment: Experiment, row: Row) -> Costs:
@@ -136,7 +147,7 @@ def row_costs(experiment: Experiment, row: Row) -> Costs:
     return count_costs(network, experiment.cost_input or (network.in_channels, side, side))
 
 
-def _line(experiment: Experiment, row: Row, costs: Costs | None, reference: Costs | None) -> Line:
+def _line(experiment: Experiment, row: Row, costs: Costs | None, reference: Costs | None, rule: str) -> Line:
     from indexnet.core.errors import UserError
     from indexnet.run.experiments.experiment import COST_CELLS
 
@@ -147,7 +158,7 @@ def _line(experiment: Experiment, row: Row, costs: Costs | None, reference: Cost
         printed = row.printed.get(key, "")
         if costs is None or not printed:
             continue
-        value = float(costs.parameters) if key == "params" else costs.paper_gflops
+        value = float(costs.parameters) if key == "params" else costs.gflops(rule)
         if key == "params" and (printed.startswith("+") or row.printed.get("params_kind") == "delta"):
             if reference is None:
                 raise UserError(
@@ -171,7 +182,7 @@ def as_printed(printed: str, value: float) -> str:
     return f"{plus}{value / UNITS[unit]:.{len(number.partition('.')[2])}f}{unit}"
 
 
-def table(experiment: Experiment, lines: Sequence[Line]) -> Table:
+def table(experiment: Experiment, lines: Sequence[Line], rule: str = COUNTING_RULES[0]) -> Table:
     """Lay the costs out as a table."""
     from rich import box
     from rich.table import Table
@@ -192,14 +203,14 @@ def table(experiment: Experiment, lines: Sequence[Line]) -> Table:
             continue
         word, style = ("exception", "yellow") if line.agrees is False and line.is_fine else words[line.agrees]
         params = line.cells.get("params", Cell("", ""))
-        gflops = line.cells.get("gflops", Cell("", f"{line.costs.paper_gflops:.2f}"))
+        gflops = line.cells.get("gflops", Cell("", f"{line.costs.gflops(rule):.2f}"))
         exact = f"{line.costs.parameters:,}", f"{line.costs.true_gmacs:.2f}"
         cells = [params.printed, params.counted, exact[0], gflops.printed, gflops.counted, exact[1]]
         shown.add_row(Text(line.row.label), *cells, Text(word, style=style))
     return shown
 
 
-def remarks(experiment: Experiment, lines: Sequence[Line]) -> list[str]:
+def remarks(experiment: Experiment, lines: Sequence[Line], rule: str = COUNTING_RULES[0]) -> list[str]:
     """Say in sentences how printed and counted costs compare, and by which rules they are counted."""
     printed = [line for line in lines if line.agrees is not None]
     agreed = sum(line.agrees is True for line in printed)
@@ -216,8 +227,17 @@ def remarks(experiment: Experiment, lines: Sequence[Line]) -> list[str]:
         elif line.agrees is False:
             texts.append(f"{line.row.label} disagrees: {both}.")
     texts += [f"{line.row.label}: pending, {line.row.pending}." for line in lines if line.row.pending]
-    texts.append(
-        "GFLOPs: multiply-adds of the convolutions over 1024^3, by the papers' rule, where a convolution that all "
-        "channels share counts once; GMACs: what they really cost, over 1e9."
-    )
+    texts.append(_RULES[rule] + "; GMACs: what the convolutions really cost, over 1e9.")
     return texts
+
+
+_RULES = {
+    "papers": (
+        "GFLOPs: multiply-adds of the convolutions over 1024^3, by the papers' rule, where a convolution that all "
+        "channels share counts once"
+    ),
+    "assembly": (
+        "GFLOPs: multiply-adds of the convolutions and of comparing and assembling neighbours over 1e9, as the papers "
+        "on FADE and SAPA count"
+    ),
+}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 IGNORE = 255
 """The label of pixels that count neither in a loss nor in a metric, whatever a data set's files call it."""
@@ -21,3 +24,7 @@ def unknown_mask(trimap: Tensor) -> Tensor:
         Boolean (N, 1, H, W).
     """
     return (trimap * 255 - UNKNOWN).abs() < 0.5
+
+
+COUNTING_RULES = ("papers", "assembly")
+"""By what multiply-adds are counted, see :meth:`indexnet.networks.costs.Costs.gflops`; the first is the usual one."""

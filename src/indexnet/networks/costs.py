@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from indexnet.core.conventions import COUNTING_RULES
+from indexnet.core.errors import UserError, shown
 from indexnet.networks.base import Network
 from indexnet.networks.layers import evaluating, run_on_meta
 from indexnet.resampling.base import ResamplingStage, watch_stages
@@ -24,17 +26,34 @@ class Costs:
         paper_macs: multiply-adds by the papers' rule: convolutions only, without bias and without the batch axis, so
             that a convolution that all channels share counts once.
         true_macs: multiply-adds that the convolutions really cost for one image.
+        assembly_macs: these, and those of comparing and assembling neighbours in the resampling, as the papers on FADE
+            and SAPA count.
     """
 
     parameters: int
     resampling_parameters: int
     paper_macs: int
     true_macs: int
+    assembly_macs: int
 
     @property
     def paper_gflops(self) -> float:
         """Multiply-adds by the papers' rule over 1024**3, the unit in which the papers print "GFLOPs"."""
         return self.paper_macs / 1024**3
+
+    def gflops(self, rule: str = COUNTING_RULES[0]) -> float:
+        """Count by a rule, in the unit in which its papers print "GFLOPs".
+
+        Args:
+            rule: ``papers``, those on index networks: :attr:`paper_macs` over 1024**3; ``assembly``, those on FADE and
+                SAPA: :attr:`assembly_macs` over 1e9.
+
+        Raises:
+            UserError: another rule.
+        """
+        if rule not in COUNTING_RULES:
+            raise UserError(f"the rule of counting is {' or '.join(map(repr, COUNTING_RULES))}, got {shown(rule)}.")
+        return self.paper_gflops if rule == COUNTING_RULES[0] else self.assembly_macs / 1e9
 
     @property
     def true_gmacs(self) -> float:
@@ -79,15 +98,17 @@ def count_costs(network: Network, input_size: tuple[int, int, int] | None = None
         for handle in handles:
             handle.remove()
 
-    paper = true = macs
+    paper = true = assembly = macs
     for stage, results in zip(network.resampling.stages, seen, strict=True):
         assert isinstance(stage, ResamplingStage)
         for result in results:
             paper += stage.paper_macs(*result.size)
             true += stage.true_macs(*result.size)
+            assembly += stage.true_macs(*result.size) + stage.assembly_macs(*result.size)
     return Costs(
         parameters=_count(network.parameters()),
         resampling_parameters=_count(network.resampling.parameters()),
         paper_macs=paper,
         true_macs=true,
+        assembly_macs=assembly,
     )

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from indexnet.resampling.assembly import reassemble
 from indexnet.resampling.base import OperatorInfo, register_resampling
 from indexnet.resampling.functional import crop_to, half
-from indexnet.resampling.pooling import POOLING_PARAMETERS, POOLING_TITLES, PooledStage
+from indexnet.resampling.pooling import ANY_POOLING, POOLED, PooledStage
 
 
 @register_resampling
@@ -36,8 +36,8 @@ class Carafe(PooledStage):
         paper="J. Wang et al., CARAFE: Content-Aware ReAssembly of FEatures, ICCV 2019",
         equation="up(d)[p] = sum over the k_up x k_up neighbours q of p/2 of softmax_q(conv(conv1x1(d)))[p, q] d[q]",
         learned=True,
-        downsampling=POOLING_TITLES,
-        parameters=f"64D + 57764 at the default options; pooling: {POOLING_PARAMETERS}",
+        downsampling=ANY_POOLING,
+        parameters=f"64D + 57764 at the default options{POOLED}",
     )
 
     def __init__(

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from indexnet.resampling.assembly import sample, source_places
 from indexnet.resampling.base import OperatorInfo, register_resampling
 from indexnet.resampling.functional import crop_to, full_precision, half
-from indexnet.resampling.pooling import POOLING_PARAMETERS, POOLING_TITLES, PooledStage
+from indexnet.resampling.pooling import ANY_POOLING, POOLED, PooledStage
 
 
 @register_resampling
@@ -36,11 +36,8 @@ class DySample(PooledStage):
         paper="W. Liu et al., Learning to Upsample by Learning to Sample, ICCV 2023",
         equation="up(d)[p] = bilinear sample of d at p/2 + s * conv1x1(d)[p], s = 1/4 or sigmoid(conv1x1(d)[p])/2",
         learned=True,
-        downsampling=POOLING_TITLES,
-        parameters=(
-            "8gD + 8g (lp), 2gD/4 + 2g (pl); scope=dynamic: + 8gD (lp), 2gD/4 (pl); g groups; pooling: "
-            + POOLING_PARAMETERS
-        ),
+        downsampling=ANY_POOLING,
+        parameters=("8gD + 8g (lp), 2gD/4 + 2g (pl); scope=dynamic: + 8gD (lp), 2gD/4 (pl); g groups" + POOLED),
     )
 
     def __init__(

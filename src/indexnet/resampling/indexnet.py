@@ -23,7 +23,7 @@ from indexnet.resampling.functional import (
     pad_to_even,
     unpack_cells,
 )
-from indexnet.resampling.pooling import POOLING_PARAMETERS, POOLING_TITLES, POOLINGS, GuidedStage
+from indexnet.resampling.pooling import ANY_POOLING, POOLED, POOLINGS, GuidedStage
 
 FAMILIES = ("hin", "o2o_modelwise", "o2o_shared", "o2o_unshared", "m2o")
 MODELWISE = "o2o_modelwise"
@@ -131,11 +131,10 @@ class IndexNet(GuidedStage):
         learned=True,
         guided=True,
         equal_widths=True,
-        downsampling=f"indexed pooling | {POOLING_TITLES}",
+        downsampling=f"indexed pooling | {ANY_POOLING}",
         parameters=(
             "linear / nonlinear / nonlinear + context: hin 16C / 8C^2+12C / 32C^2+12C; o2o shared (a stage) and "
-            "modelwise (a model) 16 / 56 / 152; o2o unshared 16C / 56C / 152C; m2o 16C^2 / 40C^2+16C / 136C^2+16C; "
-            f"pooling: {POOLING_PARAMETERS}"
+            "modelwise (a model) 16 / 56 / 152; o2o unshared 16C / 56C / 152C; m2o 16C^2 / 40C^2+16C / 136C^2+16C" + POOLED
         ),
     )
 

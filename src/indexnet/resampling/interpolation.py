@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from indexnet.resampling.base import OperatorInfo, register_resampling
 from indexnet.resampling.functional import crop_to
-from indexnet.resampling.pooling import POOLING_PARAMETERS, POOLING_TITLES, PooledStage
+from indexnet.resampling.pooling import ANY_POOLING, POOLED, PooledStage
 
 
 @register_resampling
@@ -21,8 +21,8 @@ class Nearest(PooledStage):
         title="Nearest neighbour",
         paper="textbook",
         equation="up(d)[2i+a, 2j+b] = d[i, j]",
-        downsampling=POOLING_TITLES,
-        parameters=f"0; pooling: {POOLING_PARAMETERS}",
+        downsampling=ANY_POOLING,
+        parameters=f"0{POOLED}",
     )
 
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:

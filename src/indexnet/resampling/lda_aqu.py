@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from indexnet.resampling.assembly import sample
 from indexnet.resampling.base import OperatorInfo, register_resampling
 from indexnet.resampling.functional import crop_to, full_precision, half, in_format, is_channels_last
-from indexnet.resampling.pooling import POOLING_PARAMETERS, POOLING_TITLES, PooledStage
+from indexnet.resampling.pooling import ANY_POOLING, POOLED, PooledStage
 
 
 @register_resampling
@@ -41,10 +41,8 @@ class LdaAqu(PooledStage):
             "q = p/2 + neighbour + f(Q d[p/2])"
         ),
         learned=True,
-        downsampling=POOLING_TITLES,
-        parameters=(
-            "2Dc + 2D + 173e + 9c + 18 at the default options, c = D/4, e = D/8; pooling: " + POOLING_PARAMETERS
-        ),
+        downsampling=ANY_POOLING,
+        parameters=("2Dc + 2D + 173e + 9c + 18 at the default options, c = D/4, e = D/8" + POOLED),
     )
 
     def __init__(
@@ -93,7 +91,7 @@ class LdaAqu(PooledStage):
         parts = self.offset_encode(query.unflatten(1, (self.groups, -1)).flatten(0, 1))
         parts = F.gelu(self.offset_norm(parts.movedim(1, -1)).movedim(-1, 1))
         moved = self.reach * torch.tanh(self.offset(parts).to(full_precision(query.dtype)))
-        return moved.reshape(len(query), self.groups, self.k**2, 2, *query.shape[-2:])
+        return moved.reshape(query.shape[0], self.groups, self.k**2, 2, *query.shape[-2:])
 
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         h, w = x.shape[-2:]

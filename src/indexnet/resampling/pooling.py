@@ -14,13 +14,11 @@ from indexnet.resampling.functional import blur_pool, haar_bands, half, pad_to_e
 
 POOLINGS = ("max", "avg", "conv", "blur", "max_blur", "soft", "lip", "hwd", "encoder")
 
-POOLING_TITLES = (
-    "max pooling | average pooling | 3x3 convolution with stride 2 | blur pooling | max-blur pooling | soft pooling | "
-    "LIP | Haar wavelet downsampling | the encoder's stride"
-)
-"""What :data:`POOLINGS` are called, in their order: the fact ``downsampling`` of operators that take any."""
+ANY_POOLING = "any pooling"
+"""The fact ``downsampling`` of operators that pool by any of them."""
 
-POOLING_PARAMETERS = "9C^2 + C (conv), 9C^2 + 2C (lip), 4C^2 + 3C (hwd)"
+POOLED = "; and the pooling's"
+"""The end of their fact ``parameters``: 9C^2 + C (conv), 9C^2 + 2C (lip), 4C^2 + 3C (hwd), none for the others."""
 
 
 class PooledStage(ResamplingStage):

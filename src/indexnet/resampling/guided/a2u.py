@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from indexnet.resampling.assembly import assemble, reassemble
+from indexnet.resampling.assembly import assemble, pad_around, reassemble
 from indexnet.resampling.base import Downsampled, OperatorInfo, register_resampling
 from indexnet.resampling.functional import crop_to, full_precision, half, pad_to_even
-from indexnet.resampling.pooling import POOLING_PARAMETERS, POOLING_TITLES, POOLINGS, GuidedStage
+from indexnet.resampling.pooling import ANY_POOLING, POOLED, POOLINGS, GuidedStage
 
 PAIRED = "paired"
 
@@ -59,11 +59,11 @@ class A2U(GuidedStage):
         ),
         learned=True,
         guided=True,
-        downsampling=f"assembly of 2k_up x 2k_up neighbours | {POOLING_TITLES}",
+        downsampling=f"assembly of 2k_up x 2k_up neighbours | {ANY_POOLING}",
         parameters=(
             "s = k_up, k = k_en; P: static 4s^2, else 4s^2(C + 1), twice with pooling=paired; U and V: static and "
             "hybrid 2k^2 (cs), 2k^2 C (cw), dynamic 2C + 2 (cs), 2C^2 + 2C (cw); position=point: U, V four times, P a "
-            f"quarter; activation=leaky_relu: + 4C; pooling: {POOLING_PARAMETERS}"
+            f"quarter; activation=leaky_relu: + 4C{POOLED}"
         ),
     )
 
@@ -127,13 +127,21 @@ class A2U(GuidedStage):
         """Convolve each channel of each image with filters of its own; (N, sets, C, h, w)."""
         n, c, height, width = x.shape
         k = self.k_en
-        filters = filters.reshape(-1, self.sets, filters.shape[1] // self.sets, k, k).transpose(1, 2).to(x.dtype)
-        filters = filters.expand(-1, c, -1, -1, -1)
-        images = len(filters)  # one where the filters are learned, else as many as there are images
+        padding = (k - 1) // 2 if k % 2 == 0 else k // 2
+        filters = filters.unflatten(1, (self.sets, -1)).transpose(1, 2).to(x.dtype)  # (N or 1, C or 1, sets, k, k)
+        learned = isinstance(self.first, _Learned)
+        if not learned and torch.compiler.is_exporting():  # whose number of groups must be known
+            padded = pad_around(x, padding, "zeros").unsqueeze(2)
+            taps = (
+                filters[..., i, j, None, None] * padded[..., i : i + height : 2, j : j + width : 2]
+                for i in range(k) for j in range(k)
+            )  # fmt: skip
+            return sum(taps, start=torch.zeros((), dtype=x.dtype)).transpose(1, 2)
+        groups = c if learned else n * c
         out = F.conv2d(
-            x.reshape(n // images, images * c, height, width),
-            filters.reshape(images * c * self.sets, 1, k, k),
-            stride=2, padding=(k - 1) // 2 if k % 2 == 0 else k // 2, groups=images * c,
+            x.reshape(-1, groups, height, width),
+            filters.expand(-1, c, -1, -1, -1).reshape(groups * self.sets, 1, k, k),
+            stride=2, padding=padding, groups=groups,
         )  # fmt: skip
         return out.reshape(n, c, self.sets, height // 2, width // 2).transpose(1, 2)
 

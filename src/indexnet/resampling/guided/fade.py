@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from indexnet.resampling.assembly import reassemble
 from indexnet.resampling.base import OperatorInfo, register_resampling
 from indexnet.resampling.functional import crop_to, full_precision, half
-from indexnet.resampling.pooling import POOLING_PARAMETERS, POOLING_TITLES, GuidedStage
+from indexnet.resampling.pooling import ANY_POOLING, POOLED, GuidedStage
 
 
 def _xavier(layer: nn.Conv2d) -> nn.Conv2d:
@@ -49,8 +49,8 @@ class SemiShift(GuidedStage):
         ),
         learned=True,
         guided=True,
-        downsampling=POOLING_TITLES,
-        parameters=f"64(C + D) + 14489 at the default options; pooling: {POOLING_PARAMETERS}",
+        downsampling=ANY_POOLING,
+        parameters=f"64(C + D) + 14489 at the default options{POOLED}",
     )
     gated: ClassVar[bool] = False
     depthwise: ClassVar[bool] = False
@@ -126,13 +126,13 @@ class Fade(SemiShift):
         title="FADE",
         equation="up(d) = g x + (1 - g) semi_shift(d), g = sigmoid(conv1x1(d)) repeated over each cell",
         equal_widths=True,
-        parameters=f"129C + 14490 at the default options; pooling: {POOLING_PARAMETERS}",
+        parameters=f"129C + 14490 at the default options{POOLED}",
     )
 
     gated = True
 
     def assembly_macs(self, height: int, width: int) -> int:
-        """As the paper's README counts: with the blend of four positions."""
+        """Of the assembly, and of the blend of four positions."""
         blend = 8 * self.decoder_channels * half(height) * half(width)
         return super().assembly_macs(height, width) + blend
 
@@ -156,7 +156,7 @@ class FadeLite(Fade):
         name="fade_lite",
         title="FADE-Lite",
         paper="H. Lu et al., FADE: A Task-Agnostic Upsampling Operator for Encoder-Decoder Architectures, IJCV 2024",
-        parameters=f"51C + 276 at the default options; pooling: {POOLING_PARAMETERS}",
+        parameters=f"51C + 276 at the default options{POOLED}",
     )
     depthwise = True
 
@@ -165,7 +165,3 @@ class FadeLite(Fade):
     ) -> None:
         self.check_positive("k_up", k_up, odd=True)
         super().__init__(channels, decoder_channels, pooling=pooling, k_up=k_up, compressed=k_up**2)
-
-    def assembly_macs(self, height: int, width: int) -> int:
-        """As the paper's README counts, which leaves the blend out here."""
-        return SemiShift.assembly_macs(self, height, width)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from indexnet.resampling.assembly import assemble, pad_around, reassemble, sample
 from indexnet.resampling.base import Kept, OperatorInfo, register_resampling
 from indexnet.resampling.functional import crop_to, full_precision, half, pad_to_even
-from indexnet.resampling.pooling import POOLING_PARAMETERS, POOLING_TITLES, GuidedStage
+from indexnet.resampling.pooling import ANY_POOLING, POOLED, GuidedStage
 
 _WINDOWS = {3: (0.08, 1.0, 0.08), 5: (0.08, 0.54, 1.0, 0.54, 0.08)}
 
@@ -47,11 +47,8 @@ class FreqFusion(GuidedStage):
         ),
         learned=True,
         guided=True,
-        downsampling=POOLING_TITLES,
-        parameters=(
-            "m(C + D) + 308m + 34, with resample + 180g(m + 8) + 20g, with its norm + 4m; g groups; pooling: "
-            + POOLING_PARAMETERS
-        ),
+        downsampling=ANY_POOLING,
+        parameters=("m(C + D) + 308m + 34, with resample + 180g(m + 8) + 20g, with its norm + 4m; g groups" + POOLED),
     )
 
     def __init__(

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from indexnet.resampling.assembly import assemble, pad_around
 from indexnet.resampling.base import OperatorInfo, register_resampling
 from indexnet.resampling.functional import crop_to, full_precision, half
-from indexnet.resampling.pooling import POOLING_PARAMETERS, POOLING_TITLES, GuidedStage
+from indexnet.resampling.pooling import ANY_POOLING, POOLED, GuidedStage
 
 
 @register_resampling
@@ -39,8 +39,8 @@ class Jbu(GuidedStage):
         ),
         learned=True,
         guided=True,
-        downsampling=POOLING_TITLES,
-        parameters=f"81C + 5990 at the default options; pooling: {POOLING_PARAMETERS}",
+        downsampling=ANY_POOLING,
+        parameters=f"81C + 5990 at the default options{POOLED}",
     )
 
     def __init__(

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from indexnet.resampling.base import OperatorInfo, register_resampling
 from indexnet.resampling.functional import crop_to, full_precision, half, is_channels_last, pack_cells, unpack_cells
-from indexnet.resampling.pooling import POOLING_PARAMETERS, POOLING_TITLES, GuidedStage
+from indexnet.resampling.pooling import ANY_POOLING, POOLED, GuidedStage
 
 _BASE = 100.0  # of the periods of the rotary embedding
 
@@ -44,8 +44,8 @@ class Naf(GuidedStage):
         ),
         learned=True,
         guided=True,
-        downsampling=POOLING_TITLES,
-        parameters=f"10Ce + 40e^2 + 26e, e = embedding / 2; pooling: {POOLING_PARAMETERS}",
+        downsampling=ANY_POOLING,
+        parameters=f"10Ce + 40e^2 + 26e, e = embedding / 2{POOLED}",
     )
 
     def __init__(

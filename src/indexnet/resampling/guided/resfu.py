@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from indexnet.resampling.assembly import pad_around, sample, source_places
 from indexnet.resampling.base import OperatorInfo, register_resampling
 from indexnet.resampling.functional import crop_to, full_precision, half
-from indexnet.resampling.pooling import POOLING_PARAMETERS, POOLING_TITLES, GuidedStage
+from indexnet.resampling.pooling import ANY_POOLING, POOLED, GuidedStage
 
 _RADIUS, _EPS = 4, 1e-3  # of the guided filter, at half the resolution
 _GROUPS = 4  # of the paired convolutions
@@ -43,8 +43,8 @@ class ReSFU(GuidedStage):
         ),
         learned=True,
         guided=True,
-        downsampling=POOLING_TITLES,
-        parameters=f"34(C + D) + 30162 at the default options; pooling: {POOLING_PARAMETERS}",
+        downsampling=ANY_POOLING,
+        parameters=f"34(C + D) + 30162 at the default options{POOLED}",
     )
 
     def __init__(
@@ -90,7 +90,7 @@ class ReSFU(GuidedStage):
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         assert guide is not None
         kernels = self.kernels(x, guide).to(x.dtype)
-        shape = (len(x), 1, *guide.shape[-2:])
+        shape = (x.shape[0], 1, *guide.shape[-2:])
         rows, columns = (places.expand(shape) for places in source_places(x))
         out = sum(
             kernels[:, 3 * i + j, None] * sample(x, rows + (i - 1), columns + (j - 1))

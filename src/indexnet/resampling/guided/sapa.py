@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from indexnet.resampling.assembly import reassemble, sample, similarity
 from indexnet.resampling.base import OperatorInfo, register_resampling
 from indexnet.resampling.functional import crop_to, full_precision, half, in_format, is_channels_last
-from indexnet.resampling.pooling import POOLING_PARAMETERS, POOLING_TITLES, GuidedStage
+from indexnet.resampling.pooling import ANY_POOLING, POOLED, GuidedStage
 
 
 class _Sapa(GuidedStage):
@@ -76,8 +76,8 @@ class SapaI(_Sapa):
         equation="up(d)[p] = sum over the k_up x k_up neighbours q of p/2 of softmax_q(<x[p], d[q]>) d[q]",
         guided=True,
         equal_widths=True,
-        downsampling=POOLING_TITLES,
-        parameters=f"0; pooling: {POOLING_PARAMETERS}",
+        downsampling=ANY_POOLING,
+        parameters=f"0{POOLED}",
     )
 
     def __init__(
@@ -124,7 +124,7 @@ class SapaB(_Sapa):
         equation="as sapa_i with Linear(LayerNorm(x)) and Linear(LayerNorm(d)) compared",
         learned=True,
         equal_widths=False,
-        parameters=f"34(C + D) + 64 at the default options; pooling: {POOLING_PARAMETERS}",
+        parameters=f"34(C + D) + 64 at the default options{POOLED}",
     )
 
     def __init__(
@@ -180,7 +180,7 @@ class SapaG(SapaB):
         name="sapa_g",
         title="SAPA-G",
         equation="as sapa_b with queries g Linear(LayerNorm(x)) + (1 - g) Linear(d), g = sigmoid(Linear(LayerNorm(d)))",
-        parameters=f"34C + 67D + 97 at the default options; pooling: {POOLING_PARAMETERS}",
+        parameters=f"34C + 67D + 97 at the default options{POOLED}",
     )
 
     def __init__(
@@ -237,7 +237,7 @@ class SapaD(_Sapa):
         ),
         learned=True,
         equal_widths=False,
-        parameters=f"128C + 416D + 544 at the default options; pooling: {POOLING_PARAMETERS}",
+        parameters=f"128C + 416D + 544 at the default options{POOLED}",
     )
 
     def __init__(
