@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import os
+import signal
 import traceback
 
 import pytest
@@ -68,8 +69,9 @@ def start(folder, before=lambda: None):
 
 
 def _end_where_it_hangs():
-    """Let a forked process say where it hangs and end with 1: nobody waits for it for ever."""
-    faulthandler.dump_traceback_later(300, exit=True, file=os.dup(2))
+    """Let a forked process say where it hangs and end: nobody waits for it for ever."""
+    faulthandler.register(signal.SIGALRM, file=os.dup(2), chain=True)  # not its timer: that hangs in a forked process
+    signal.alarm(300)
 
 
 def result_of(pid):
