@@ -180,6 +180,11 @@ def test_done_runs_are_not_left():
     other = compose_table("quickstart", [*words, "optimizer.lr=0.5"])
     with pytest.raises(UserError, match=r"seed=0 holds a run with another configuration"):
         group_rows(other)
+    damaged = prepare(by_place["hin", 0]).path / "record.json"
+    damaged.write_text("[")
+    rows = group_rows(sweep)
+    assert [(row.left, row.failed, len(row.damaged)) for row in rows] == [([2, 0, 0], 0, 0), ([], 1, 1)]
+    assert f"left out: {damaged} " in "".join(text for text, _ in remarks(sweep, rows, add_up(rows, [1]), 10.0))
 
 
 def test_the_runs_are_those_of_the_sweep():
