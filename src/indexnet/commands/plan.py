@@ -42,7 +42,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "longer, smaller ones are measured and a straight line is drawn",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the plan as JSON too")
-    parser.epilog = "exit codes: 0 all rows measured; 2 a mistake in what was given; 3 some rows cannot run here or runs are damaged, listed"
+    parser.epilog = (
+        "exit codes: 0 all rows measured; 2 a mistake in what was given; 3 some rows cannot run here, or runs are "
+        "damaged, listed"
+    )
 
 
 def main(args: argparse.Namespace) -> int:
