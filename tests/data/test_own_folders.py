@@ -11,9 +11,10 @@ from data_support import CODE, names, random_image, write_coloured, write_denois
 from data_support import write_segmentation_folder as write_split_folders
 from indexnet.cli import main
 from indexnet.core.errors import UserError
-from indexnet.data import IGNORE, create_data
+from indexnet.core.registry import option_names
+from indexnet.data import IGNORE, create_data, get_data, list_data
 from indexnet.data.io.class_lists import read_classes
-from indexnet.data.io.images import write_png
+from indexnet.data.io.images import image_names, write_png
 from indexnet.run.config import compose, freeze
 
 RNG = np.random.default_rng(0)
@@ -138,6 +139,21 @@ def test_void_by_number_is_no_class(tmp_path):
     assert data.classes == ("sky", "road")
     label = data.test().sample(0, RNG)["label"].numpy()
     assert np.array_equal(label, np.select([numbers == 0, numbers == 2], [0, 1], IGNORE))
+
+
+def test_roots_that_no_folder_can_have(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for name in [info.name for info in list_data() if "root" in option_names(get_data(info.name))]:
+        for root in ("a\0b", "x/" * 3000, "loop"):
+            with pytest.raises(UserError, match=r"data\.root="):
+                create_data(name, root=str(tmp_path / root))
+
+
+def test_a_link_to_itself_is_no_image(tmp_path):
+    write_png(tmp_path / "a.png", random_image(0))
+    (tmp_path / "b.png").symlink_to("b.png")
+    (tmp_path / "c.png").symlink_to("a.png")
+    assert image_names(tmp_path) == ["a.png", "c.png"]
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

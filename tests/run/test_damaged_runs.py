@@ -227,6 +227,22 @@ def test_what_may_not_be_read_or_written_is_told_and_left(path, mode, said, fres
 
 
 @forks
+def test_a_row_folder_that_takes_no_new_run_is_told_and_left(fresh, configs):
+    new = [config | {"seed": 1} for config in configs]
+    DONE.parent.chmod(0o555)
+
+    def check():
+        outcomes = run_sweep(new, get_launch=lambda: _pretended)
+        assert [each.status for each in outcomes] == ["failed", "done"]
+        made = "hin/seed=1 cannot be made (Permission denied); give paths.runs=ANOTHER_FOLDER."
+        assert outcomes[0].reason.endswith(made)
+        with pytest.raises(UserError, match=r"seed=1 cannot be made"):  # nothing is left to do
+            run_sweep(new[:1], get_launch=lambda: _pretended)
+
+    bound_by_permissions(check)
+
+
+@forks
 def test_results_that_cannot_be_set_aside_are_told_and_left(fresh, configs):
     def check():
         for path, named in ((DONE, ".lock"), (DONE / "checkpoints", "checkpoints")):

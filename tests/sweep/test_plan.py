@@ -7,7 +7,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -180,6 +179,11 @@ def test_done_runs_are_not_left():
     other = compose_table("quickstart", [*words, "optimizer.lr=0.5"])
     with pytest.raises(UserError, match=r"seed=0 holds a run with another configuration"):
         group_rows(other)
+    damaged = prepare(by_place["hin", 0]).path / "record.json"
+    damaged.write_text("[")
+    rows = group_rows(sweep)
+    assert [(row.left, row.failed, len(row.damaged)) for row in rows] == [([2, 0, 0], 0, 0), ([], 1, 1)]
+    assert f"left out: {damaged} " in "".join(text for text, _ in remarks(sweep, rows, add_up(rows, [1]), 10.0))
 
 
 def test_the_runs_are_those_of_the_sweep():
@@ -244,7 +248,7 @@ if row == "carafe":
 if row == "hin":
     sys.exit(7)
 if (row == "m2o" and batch > 4) or row == "max_unpool":
-    print("training for 200 steps", flush=True); time.sleep(60)
+    print("training for 200 steps", flush=True); time.sleep(60); Path("waited").touch()
 if row == "o2o_shared" and batch > 4:
     record(status="failed", error="OutOfMemoryError: CUDA out of memory. Tried to"); sys.exit(1)
 import torch
@@ -289,9 +293,8 @@ def test_rows_that_cannot_run_do_not_stop_the_others():
 def test_a_batch_that_is_too_large_is_measured_from_smaller_ones():
     sweep = compose_table("quickstart", ["rows=hin,carafe,m2o,o2o_shared", "seeds=0", *TINY[:2]])
     rows = {row.name: row for row in group_rows(sweep)}
-    begun = time.monotonic()
     measure_rows(sweep, list(rows.values()), 0.5, command=pretended)
-    assert time.monotonic() - begun < 40  # nobody waits for the pretended minute
+    assert not Path("waited").exists()
     assert rows["hin"].error == "its measuring process ended with exit code 7"
     assert rows["carafe"].error == "the loss is not finite after a few steps"
     assert rows["carafe"].estimate is rows["hin"].estimate is None

@@ -304,8 +304,10 @@ def create_data(name: str, **options: Any) -> Data:
     try:
         if isinstance(root, str):
             os.stat(os.path.join(root, "."))
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # which the data set tells with what it needs
+    except (FileNotFoundError, NotADirectoryError):  # which the data set tells with what it needs
         pass
+    except ValueError:  # a NUL
+        raise UserError(f"data.root={root!r} is no name of a folder; give the folder of the files.") from None
     except OSError as error:
         raise UserError(f"data.root={root} cannot be read ({error.strerror}); give a folder that can.") from error
     return DATA.create(name, **options)

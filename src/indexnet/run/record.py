@@ -9,6 +9,7 @@ import functools
 import importlib.metadata
 import io
 import math
+import os
 import platform
 import subprocess
 import typing
@@ -205,7 +206,7 @@ class Record:
         if self.initial:  # the weights that it started from; gone, they are not needed any more
             path = Path(self.initial.get("path", ""))
             with contextlib.suppress(PermissionError):
-                if path.is_file() and sha256_file(path) != self.initial.get("sha256"):
+                if os.path.isfile(path) and sha256_file(path) != self.initial.get("sha256"):
                     changed = [*changed, str(path)]
         return list(dict.fromkeys((*changed, *self.code_before)))
 

@@ -45,8 +45,8 @@ def prepare_jobs(
         before_new: called once those that exist fit, before any is created.
 
     Raises:
-        UserError: two jobs have the same folder, a folder holds a run with another configuration, or another process
-            is at work in one whose results are to be set aside.
+        UserError: two jobs have the same folder, a folder holds a run with another configuration, another process is
+            at work in one whose results are to be set aside, or not one of the folders can be made.
     """
     paths = [run_path(config) for config in configs]
     for index, path in enumerate(paths):
@@ -66,6 +66,8 @@ def prepare_jobs(
                     prepare(config)
                 except (DamagedRunError, UnwritableError) as error:
                     damaged[path] = str(error)
+    if all(new) and len(damaged) == len(paths) > 0:
+        raise UserError(next(iter(damaged.values())))
     damaged |= _set_aside([config for config, path in zip(configs, paths, strict=True) if path not in damaged], rerun)
     jobs = []
     for index, (typed, path) in enumerate(zip(map(read_config, configs), paths, strict=True)):

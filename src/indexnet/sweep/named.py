@@ -111,7 +111,7 @@ class NamedSweep:
             UserError: another command has changed the file since, so that the two do not go together.
         """
         with exclusive(self.path.parent / _LOCK, f"another command is writing {self.path}; give this one again."):
-            there = read_file(self.name, self.runs)[1] if self.path.is_file() else None
+            there = read_file(self.name, self.runs)[1] if os.path.isfile(self.path) else None
             if there is not None and there != self.before:
                 load_experiment(self.name, self.runs)  # another command, or a person, has written it
             if there != self.before:

@@ -82,6 +82,7 @@ def group_rows(sweep: Sweep) -> list[PlannedRow]:
     """
     from indexnet.run.folder import RunFolder, run_path
     from indexnet.run.loader import build_data, total_steps
+    from indexnet.run.record import DamagedRunError
     from indexnet.sweep.plan_estimate import PlannedRow
 
     known = {row.name: row for row in sweep.experiment.rows}
@@ -107,10 +108,16 @@ def group_rows(sweep: Sweep) -> list[PlannedRow]:
             rows[place] = PlannedRow(name, config, total_steps(training, budget, train), tests, validated=validated)
         found = rows[place]
         found.runs += 1
-        status, step = _progress(RunFolder(run_path(config.content)), config_hash(config.content))
+        folder = RunFolder(run_path(config.content))
+        try:
+            status, step = _progress(folder, config_hash(config.content))
+            again = folder.runs_again(sweep.rerun)
+        except DamagedRunError as error:  # the sweep would leave it, too
+            found.damaged.append(str(error))
+            continue
         if status == "failed" and not sweep.retry_failed:
             found.failed += 1
-        elif status not in ("done", "diverged") or RunFolder(run_path(config.content)).runs_again(sweep.rerun):
+        elif status not in ("done", "diverged") or again:
             found.left.append(step)
     return list(rows.values())
 
@@ -130,8 +137,10 @@ def _progress(folder: RunFolder, digest: str) -> tuple[str, int]:
     """Return a run's status and the step that it goes on from.
 
     Raises:
-        UserError: the folder holds a run with another configuration, or a record that cannot be read.
+        UserError: the folder holds a run with another configuration.
+        DamagedRunError: what it holds cannot be read.
     """
+    folder.check_places()
     if not os.path.isfile(folder.path / "config.yaml"):
         return "new", 0
     if config_hash(folder.config()) != digest:

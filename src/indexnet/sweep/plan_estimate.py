@@ -226,6 +226,7 @@ class PlannedRow:
         runs: how many there are.
         left: the step that each run that is left goes on from, 0 for one that has not begun.
         failed: runs that failed before and are left alone.
+        damaged: why runs cannot be used, a sentence each; they are left alone as well.
         estimate: what one run costs; None where nothing was measured.
         error: why it was not, or only in part; one sentence.
         device: what it was measured on.
@@ -239,6 +240,7 @@ class PlannedRow:
     runs: int = 0
     left: list[int] = field(default_factory=list)
     failed: int = 0
+    damaged: list[str] = field(default_factory=list)
     estimate: Estimate | None = None
     error: str = ""
     device: str = ""

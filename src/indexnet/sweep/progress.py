@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections import Counter
@@ -253,7 +254,7 @@ def summarize(outcomes: Sequence[Outcome], folders: Sequence[Path], seconds: flo
         if outcome.status in ("failed", "diverged", "stopped"):
             job = outcome.job
             tell(f"{outcome.status}: {job.title} seed={job.seed}: {outcome.reason}")
-            if not job.damaged and job.console.is_file():  # it has not started, else
+            if not job.damaged and os.path.isfile(job.console):  # it has not started, else
                 tell(f"  {_short(job.console)}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,7 +95,7 @@ class Aim500(CompositeData):
     def foregrounds(self, split: str) -> list[Foreground]:
         if not self.options.composites:
             raise NoSplitError("data=aim500 has composites with data.composites=true only.")
-        if not (self.root / self.parts[1]).is_dir():  # prepared in another folder, and divided there
+        if not os.path.isdir(self.root / self.parts[1]):  # prepared in another folder, and divided there
             found = self._pairs_in(self.folder(split))
             self._check_apart(split, found)
             return found
@@ -112,7 +113,7 @@ class Aim500(CompositeData):
             UserError: one does.
         """
         other = self.folder("train" if split == "test" else "test") / self.parts[1]
-        names = {sample_name(Path(name)) for name in image_names(other)} if other.is_dir() else set()
+        names = {sample_name(Path(name)) for name in image_names(other)} if os.path.isdir(other) else set()
         for item in found:
             if item.name in names:
                 raise UserError(

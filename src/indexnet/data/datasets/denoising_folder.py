@@ -90,7 +90,7 @@ class DenoisingFolder(Data):
             return {printable(folder.name): self._whole("test", folder) for folder in folders}
         own = self.root / "test"
         within = own.iterdir() if os.path.isdir(own) else ()
-        there = sorted(path for path in within if path.name[0] != "." and path.is_dir())
+        there = sorted(path for path in within if path.name[0] != "." and os.path.isdir(path))
         folders = [path for path in there if any_images(path)]
         loose = any_images(own)
         for path in there:

@@ -203,7 +203,7 @@ class NYUv2H5(Data):
 
     def _split(self, split: str) -> Dataset:
         folder = self.root / _H5_FOLDERS[split]
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise UserError(f"{folder} does not exist; data.root=DIR names the folder that holds train and val.")
         found = [path for path in folder.rglob("*.h5") if not path.name.startswith(".")]
         if split != "test" and (split == "validation" or self.held_out):

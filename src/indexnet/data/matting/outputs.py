@@ -110,16 +110,16 @@ def composites_batch(
     Raises:
         UserError: a file is missing, or two would be written to one place.
     """
-    missing = [pair.background for pair in pairs if not pair.background.is_file()]
+    missing = [pair.background for pair in pairs if not os.path.isfile(pair.background)]
     if missing:
         more = f" (and {len(missing) - 1} more backgrounds)" if len(missing) > 1 else ""
         raise UserError(f"{missing[0]} is missing{more}; the composites need {len(pairs)} backgrounds.")
     check_foregrounds("prepare", list(dict.fromkeys(pair.foreground for pair in pairs)))
     outputs: list[Output] = []
     for source, destination in copies.items():
-        if not source.is_file():
+        if not os.path.isfile(source):
             raise UserError(f"{source} is missing; it belongs to the composites.")
-        if not (destination.exists() and destination.samefile(source)):
+        if not (os.path.exists(destination) and destination.samefile(source)):
             file = os.path.relpath(destination, folder)
             outputs.append(Output("copy", file, source, partial(Path.read_bytes, source)))
     copied = {output.file for output in outputs}
