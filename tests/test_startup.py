@@ -32,8 +32,10 @@ MAIN = "from indexnet.cli import main; "
          "torch hydra numpy pytorch_lightning"),
         ("from indexnet.run.config import compose; compose(['task=depth', 'callbacks=ema'])", "torch timm numpy"),
         ("from indexnet.run.experiments.tables import load_experiment; load_experiment('quickstart')", "torch"),
+        ("import indexnet, indexnet.core.registry, indexnet.core.paths", "torch numpy hydra"),
+        ("import indexnet.resampling", "timm torchvision pytorch_lightning hydra cv2 torchmetrics scipy wandb"),
     ],
-    ids=["train", "costs", "help", "compose", "tables"],
+    ids=["train", "costs", "help", "compose", "tables", "registry", "resampling"],
 )  # fmt: skip
 def test_what_is_not_needed_is_not_imported(code, unused, tmp_path):
     asked = f"import sys; print('FOUND', [name for name in {unused.split()} if name in sys.modules])"

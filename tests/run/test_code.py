@@ -20,7 +20,7 @@ from indexnet.run.identity import config_hash
 from indexnet.run.job import DIVERGED, run_job
 from indexnet.sweep.launch import prepare_jobs
 from resume_support import interrupted_at_replace, interrupted_at_step
-from run_support import RECONSTRUCTION, command, prepare_run, same, weights
+from run_support import RECONSTRUCTION, prepare_run, same, weights
 
 OPERATOR = """
 from torch.nn import functional as F
@@ -246,31 +246,6 @@ def test_an_interrupted_rerun_goes_on_and_is_not_begun_again(done, capsys):
     assert sorted(path.name for path in (done.path / "earlier").iterdir()) == ["1", "2"]
     assert _train("rerun=true") == 0
     assert sorted(path.name for path in (done.path / "earlier").iterdir()) == ["1", "2", "3"]
-
-
-@pytest.mark.long
-def test_a_rerun_in_processes_of_its_own_that_is_killed(done, edit, place):
-    """The command dies while results are moved, and again between two checkpoints."""
-    edit("0.5")
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([*filter(None, sys.path), str(place)])}
-    words = [*WORDS, "rerun=changed"]
-    deadly = (
-        "import os, signal, sys; plain, count = os.replace, 0\n"
-        "def replace(source, target):\n"
-        "    global count; count += 'earlier' in str(target) or '.ckpt' in str(target)\n"
-        "    if count == int(sys.argv[1]): os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    plain(source, target)\n"
-        "os.replace = replace\n"
-        "from indexnet.cli import main; sys.exit(main(['train', *sys.argv[2:]]))"
-    )
-    for kill in ("4", "8"):
-        killed = subprocess.run([sys.executable, "-c", deadly, kill, *words], env=env, capture_output=True)
-        assert killed.returncode == -9, killed.stderr
-    ended = subprocess.run(command("train", *words), env=env, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
-    assert "going on from step" in ended.stdout
-    assert sorted(path.name for path in (done.path / "earlier").iterdir()) == ["1"]
-    assert done.record().changed_code() == []
 
 
 def test_a_diverged_run_is_done_again_too(edit, capfd):
