@@ -228,15 +228,18 @@ def test_a_damaged_run_does_not_keep_the_others_from_being_done_again(name, fres
 
 
 @pytest.mark.parametrize("path", [DONE.parent, SETTING, SETTING.parent])
-def test_results_that_may_not_be_read_are_not_taken_for_none(path, fresh, capsys):
-    path.chmod(0)
+@pytest.mark.parametrize(
+    "words", [["status", "quickstart"], ["status"], ["report", "quickstart", "--output", "report"]]
+)
+def test_results_that_may_not_be_read_are_not_taken_for_none(words, path, fresh, tmp_path, capsys):
+    place = tmp_path / path  # said once a process, so each time another one
+    place.chmod(0)
     try:
-        for command in (("status", "quickstart"), ("status",), ("report", "quickstart", "--output", "report")):
-            code, said = without_rights(_exit_code, capsys, *command)
-            assert code == 0
-            assert said.count(f"{path} cannot be read (Permission denied); the runs in it are left out.") == 1, said
+        code, said = without_rights(_exit_code, capsys, *words, "--runs", tmp_path / "runs")
     finally:
-        path.chmod(0o755)
+        place.chmod(0o755)
+    assert code == 0
+    assert said.count(f"{place} cannot be read (Permission denied); the runs in it are left out.") == 1, said
 
 
 def test_places_that_are_neither_file_nor_folder_are_called_so(fresh, configs, capsys):
