@@ -8,11 +8,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from data_support import (
     MATTING_OPTIONS,
     MATTING_WRITERS,
+    assert_same_samples,
     levels,
     make,
     names,
@@ -32,16 +32,6 @@ RNG = np.random.default_rng(0)
 
 
 COMPOSED = ("aim500", "composition1k", "distinctions646")
-
-
-def assert_same_samples(split, other):
-    assert sorted(names(split)) == sorted(names(other))
-    where = {other.name(i): i for i in range(len(other))}
-    for i in range(len(split)):
-        a, b = split.sample(i, RNG), other.sample(where[split.name(i)], RNG)
-        assert a.keys() == b.keys()
-        assert all(torch.equal(a[key], b[key]) for key in ("image", "alpha", "trimap"))
-        assert split.group(i) == other.group(where[split.name(i)])
 
 
 def test_composition1k_follows_its_lists(tmp_path):

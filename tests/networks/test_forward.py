@@ -189,16 +189,18 @@ def test_without_pretrained_touches_nothing_else():
 # --- denoising, segmentation, depth ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["dncnn", "dncnn_segnet"])
-def test_a_residual_that_is_zero_gives_exactly_the_input(name):
-    network = create_network(name).eval()
+@pytest.mark.parametrize(
+    ("name", "resampling"), [("dncnn", "none"), ("dncnn_segnet", "max_unpool"), ("dncnn_segnet", "indexnet")]
+)
+def test_a_residual_that_is_zero_gives_exactly_the_input(name, resampling):
+    network = create_network(name, resampling=resampling).eval()
     torch.nn.init.zeros_(network.head.weight)
     if network.head.bias is not None:
         torch.nn.init.zeros_(network.head.bias)
     x = torch.randn(2, 1, 40, 33)
     with torch.no_grad():
         assert torch.equal(network(x), x)
-        plain = create_network(name, residual=False).eval()
+        plain = create_network(name, resampling=resampling, residual=False).eval()
         plain.load_state_dict(network.state_dict())
         assert plain(x).eq(0).all()
 
