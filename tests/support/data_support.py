@@ -199,7 +199,7 @@ def write_distinctions646(root):
 
 def write_simd(root):
     for k, (pattern, name) in enumerate((("fur", "a"), ("fur", "b"), ("net", "a"), ("net", "c"))):
-        write_foreground(root / f"{pattern}/fg/{name}.png", root / f"{pattern}/alpha/{name}.png", k, (400, 900))
+        write_foreground(root / f"{pattern}/fg/{name}.png", root / f"{pattern}/alpha/{name}.png", k, (400, 450))
     write_backgrounds(root / "train2014", [f"COCO_train2014_{k:012d}.jpg" for k in range(4)])
     write_backgrounds(root / "VOCdevkit/VOC2012/JPEGImages", [f"2008_{k:06d}.jpg" for k in range(3)], seed=200)
     lines = ["fur:b.png:2008_000002.jpg", "net:a.png:2008_000000.jpg", "net:a.png:2008_000001.jpg"]
