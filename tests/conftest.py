@@ -28,9 +28,9 @@ def shared() -> Path:
     return SHARED
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def root(tmp_path_factory):
-    """A folder with a tiny one of every data set that has files."""
+    """A folder with a tiny one of every data set that has files, in which no test writes."""
     from data_support import write_all
 
     folder = tmp_path_factory.mktemp("data")
