@@ -326,8 +326,6 @@ def _is_same(path: Path, content: bytes) -> bool:
 
 def _remove_parts(batch: Batch) -> None:
     """Remove what killed processes left half-written: hidden files named after ours, see ``indexnet.core.files``."""
-    outputs: dict[Path, list[str]] = {}
-    for path in (batch.folder / output.file for output in batch.outputs):
-        outputs.setdefault(path.parent, []).append(path.name)
-    for folder, names in outputs.items():
-        remove_parts(folder, names)
+    paths = [batch.folder / output.file for output in batch.outputs]
+    for folder in {path.parent for path in paths}:
+        remove_parts(folder, [path.name for path in paths])

@@ -12,7 +12,7 @@ import numpy as np
 
 from indexnet.core.errors import UserError
 from indexnet.core.registry import unknown_name
-from indexnet.data.base import DataInfo, Dataset, NoSplitError, check_choice, check_count, register_data
+from indexnet.data.base import DataInfo, Dataset, NoSplitError, check_choice, check_count, check_seed, register_data
 from indexnet.data.io.file_lists import read_lines
 from indexnet.data.io.images import image_names
 from indexnet.data.io.names import Names, sample_name
@@ -68,10 +68,8 @@ class Aim500(CompositeData):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        seed = self.options.seed
         check_choice("data.composites", self.options.composites, (True, False))
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise UserError(f"data.seed must be a whole number, at least 0; got {seed!r}.")
+        check_seed("data.seed", self.options.seed)
         check_count("data.test_count", self.options.test_count)
 
     def train(self) -> Dataset:
@@ -152,7 +150,3 @@ class Aim500(CompositeData):
             )
         chosen = order[: counts["train"]] if split == "train" else order[::-1][: counts["test"]]
         return [files[i] for i in chosen]
-
-    def trimap(self, pair_name: str, foreground: Foreground) -> Path | None:
-        path = foreground.alpha.parent.parent / "trimap" / f"{foreground.alpha.stem}.png"
-        return self.finder.find(path) or super().trimap(pair_name, foreground)

@@ -155,9 +155,14 @@ def read_gray(path: Path) -> UInt8:
         UserError: it cannot be read as an image.
     """
     image = read_image(path)
-    if np.array_equal(image[..., 0], image[..., 1]) and np.array_equal(image[..., 0], image[..., 2]):
+    if is_gray(image):
         return np.ascontiguousarray(image[..., 0])
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+
+
+def is_gray(image: npt.NDArray[Any]) -> bool:
+    """Return whether the three channels of an image (H, W, 3) are equal."""
+    return bool((image == image[..., :1]).all())
 
 
 def read_values(path: Path, exact: bool = False) -> tuple[str, npt.NDArray[Any]]:

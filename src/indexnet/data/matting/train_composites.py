@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from indexnet.core.errors import UserError
-from indexnet.data.base import Dataset, Sample, UInt8, check_choice, check_count, digest
+from indexnet.data.base import Dataset, Sample, UInt8, check_choice, digest
 from indexnet.data.io.cache import Arrays, Cache, Store, check_cache
 from indexnet.data.io.images import image_size, read_image
 from indexnet.data.io.names import printable
@@ -63,7 +63,6 @@ class TrainingComposites(Dataset):
     def __post_init__(self) -> None:
         self.made_by = create_pipeline(self.pipeline, self.size)
         check_choice("data.damaged", self.damaged, DAMAGED)
-        check_count("data.per_foreground", self.per_foreground)
         check_foregrounds(self.title, self.foregrounds)
         if self.paired:
             check_enough(len(self.foregrounds), len(self.backgrounds), self.per_foreground)
@@ -126,10 +125,7 @@ class TrainingComposites(Dataset):
 
     def fingerprint(self) -> str:
         """SHA-256 over the parameters, the foreground files' names and sizes, and the backgrounds' names."""
-        objects = [
-            [item.name, item.estimate, item.colour.stat().st_size, item.alpha.stat().st_size]
-            for item in self.foregrounds
-        ]
+        objects = [[item.name, item.estimate, *(p.stat().st_size for p in item.files)] for item in self.foregrounds]
         used = self.backgrounds[: len(self)] if self.paired else self.backgrounds
         parameters = [self.split, self.per_foreground, self.pipeline, self.size, self.paired]
         return digest("composites", self.title, parameters, objects, [path.name for path in used])
@@ -168,10 +164,7 @@ class TrainingComposites(Dataset):
     def _key(self, index: int) -> str:
         """Return what a decoded foreground depends on."""
         item = self.foregrounds[index]
-        files = [
-            [str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in (item.colour, item.alpha)
-        ]
-        return digest(files, item.estimate, self.damaged, self.made_by.map_names)
+        return digest(item.stamps(), item.estimate, self.damaged, self.made_by.map_names)
 
 
 def _lines(text: UInt8) -> list[str]:
