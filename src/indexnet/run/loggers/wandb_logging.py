@@ -9,8 +9,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import importlib.util
-import itertools
-import math
 import os
 import shutil
 import sys
@@ -25,10 +23,11 @@ from indexnet.core.escape import csv_text
 from indexnet.core.files import atomic_write
 from indexnet.core.readers import read_csv
 from indexnet.core.registry import unknown_name
+from indexnet.run.experiments.experiment import COST_CELLS, known_metrics
+from indexnet.run.experiments.tables import load_experiment
 from indexnet.run.folder import RunFolder
 from indexnet.run.loggers.wandb_identity import kept_id
 from indexnet.run.loggers.wandb_names import (
-    LOSS,
     PER_IMAGE,
     RECORD,
     STEP,
@@ -39,7 +38,7 @@ from indexnet.run.loggers.wandb_names import (
     validation_key,
 )
 from indexnet.run.record import Record
-from indexnet.run.run_sets import read_pictures, read_run
+from indexnet.run.run_sets import finite, read_pictures, read_run
 from indexnet.run.schema import MODES
 
 _ALIASES = {"dryrun": "offline", "run": "online", "shared": "online"}  # what WANDB_MODE may say as well
@@ -99,9 +98,6 @@ def printed_values(name: str | None, row: str | None) -> dict[str, float | str]:
 
     Numbers where the cell is a plain one, else the cell as printed (``+4.99K``); nothing for a run outside a table.
     """
-    from indexnet.run.experiments.experiment import COST_CELLS
-    from indexnet.run.experiments.tables import load_experiment
-
     if name is None:
         return {}
     try:
@@ -115,11 +111,8 @@ def printed_values(name: str | None, row: str | None) -> dict[str, float | str]:
 
 
 def _plain(cell: str) -> float | str:
-    try:
-        value = float(cell)
-    except ValueError:
-        return cell
-    return value if math.isfinite(value) and not cell.startswith("+") else cell
+    value = finite(cell)
+    return cell if value is None or cell.startswith("+") else value
 
 
 def start_run(
@@ -154,7 +147,7 @@ def start_run(
 
         mode = _usable_mode(mode)
         identity = kept_id(folder, str(record.config_hash), content["data"].get("root"))
-        whole = start == 0 or (rows is not None and _are_whole(rows, start))
+        whole = start == 0 or (rows is not None and record.curve_from is None)
         if mode == "offline" and not whole:
             rows = None  # in the earlier log
         elif mode == "offline":
@@ -215,7 +208,6 @@ def _tags(record: Record) -> list[str]:
 
 def _best(task: str) -> dict[str, str]:
     """Return for each metric of a task which of its values is the best, ``min`` or ``max``."""
-    from indexnet.run.experiments.experiment import known_metrics
     from indexnet.tasks import get_task
 
     facts = known_metrics()
@@ -257,16 +249,6 @@ def _offline_instead(what: str) -> UnusableError:
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split()).rstrip(".")
-
-
-def _are_whole(rows: Sequence[Mapping[str, str]], start: int) -> bool:
-    """Return whether rows are all that was logged before a step: the loss at one in so many, from the beginning on.
-
-    They are not where an earlier try had no CSV logger.
-    """
-    steps = sorted({int(row["step"]) for row in rows if row.get(LOSS)})
-    gaps = [after - before for before, after in itertools.pairwise([-1, *steps, start - 1])]
-    return bool(steps) and len(set(gaps[:-1])) == 1 and gaps[-1] < gaps[0]
 
 
 def _log_again(run: Any, rows: Sequence[Mapping[str, str]]) -> None:
