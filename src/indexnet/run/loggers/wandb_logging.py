@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import importlib.util
+import itertools
 import os
 import shutil
 import sys
@@ -28,6 +29,7 @@ from indexnet.run.experiments.tables import load_experiment
 from indexnet.run.folder import RunFolder
 from indexnet.run.loggers.wandb_identity import kept_id
 from indexnet.run.loggers.wandb_names import (
+    LOSS,
     PER_IMAGE,
     RECORD,
     STEP,
@@ -147,7 +149,7 @@ def start_run(
 
         mode = _usable_mode(mode)
         identity = kept_id(folder, str(record.config_hash), content["data"].get("root"))
-        whole = start == 0 or (rows is not None and record.curve_from is None)
+        whole = start == 0 or (rows is not None and _are_whole(rows, start))
         if mode == "offline" and not whole:
             rows = None  # in the earlier log
         elif mode == "offline":
@@ -249,6 +251,16 @@ def _offline_instead(what: str) -> UnusableError:
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split()).rstrip(".")
+
+
+def _are_whole(rows: Sequence[Mapping[str, str]], start: int) -> bool:
+    """Return whether rows are all that was logged before a step: the loss at one in so many, from the beginning on.
+
+    They are not where an earlier try had no CSV logger.
+    """
+    steps = sorted({int(row["step"]) for row in rows if row.get(LOSS)})
+    gaps = [after - before for before, after in itertools.pairwise([-1, *steps, start - 1])]
+    return bool(steps) and len(set(gaps[:-1])) == 1 and gaps[-1] < gaps[0]
 
 
 def _log_again(run: Any, rows: Sequence[Mapping[str, str]]) -> None:
