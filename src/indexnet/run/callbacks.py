@@ -116,7 +116,10 @@ class SkippedFiles(pl.Callback):
         if trainer.world_size > 1:
             gathered = gathered * trainer.world_size
             dist.all_gather_object(gathered, self.found)
-        return dict(sorted(sum(map(Counter, (self._earlier, *gathered)), Counter[str]()).items()))
+        total = Counter(self._earlier)
+        for found in gathered:
+            total.update(found)
+        return dict(sorted(total.items()))
 
 
 def _say_skipped(problem: str) -> None:
