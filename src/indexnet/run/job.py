@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from indexnet.core.errors import UserError
 from indexnet.core.files import DiskFullError, disk_full_as_sentence, remove_parts
 from indexnet.core.registry import load_plugins
+from indexnet.run import processes
 from indexnet.run.experiments.experiment import known_metrics
 from indexnet.run.folder import RunFolder
 from indexnet.run.freezing.checks import check_open, check_schedule
@@ -22,7 +23,6 @@ from indexnet.run.processes import (
     INTERRUPTED,
     LEADER,
     Cause,
-    Ranks,
     follow,
     killed_process,
     write_error,
@@ -91,7 +91,7 @@ def _check_options(folder: RunFolder, config: Config) -> None:
 
 def first_record(config: Config) -> Record:
     """Return the record of a run that begins."""
-    batch, processes = config.training.batch_size, config.trainer.processes
+    batch, devices = config.training.batch_size, config.trainer.processes
     used = {"training.batch_size": ("global batch", batch), "optimizer.lr": ("optimizer.lr", config.optimizer["lr"])}
     return Record(
         experiment=config.experiment.name,
@@ -104,9 +104,9 @@ def first_record(config: Config) -> Record:
         resampling=dict(config.resampling),
         batch={
             "global": batch,
-            "devices": processes,
+            "devices": devices,
             "accumulate": config.trainer.accumulate_grad_batches,
-            "per_device": batch // (processes * config.trainer.accumulate_grad_batches),
+            "per_device": batch // (devices * config.trainer.accumulate_grad_batches),
             "printed": config.protocol.get("training.batch_size"),
         },
         changes=[
@@ -181,7 +181,7 @@ def _run_first_process(folder: RunFolder, config: Config) -> int:
         finally:
             os._exit(failed)
 
-    ranks = Ranks(path, stuck, hang=config.trainer.timeout)
+    ranks = processes.Ranks(path, stuck, hang=config.trainer.timeout)
     try:
         with disk_full_as_sentence(path):
             execute(folder, config, record, loggers, ranks, since)
@@ -225,7 +225,7 @@ def _run_further_process(folder: RunFolder, config: Config) -> int:
     def stuck(cause: Cause) -> None:
         os._exit(INTERRUPTED)
 
-    ranks = Ranks(folder.path, stuck, first=False, hang=config.trainer.timeout)
+    ranks = processes.Ranks(folder.path, stuck, first=False, hang=config.trainer.timeout)
     code = 0
     try:
         with disk_full_as_sentence(folder.path):
