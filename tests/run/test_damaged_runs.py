@@ -19,9 +19,9 @@ from damage import KINDS, fuzzed, put_any, spoil
 from indexnet.cli import main
 from indexnet.core.errors import UserError
 from indexnet.run.folder import RunFolder, prepare
+from indexnet.run.freezing.settle import settled_before
 from indexnet.run.record import DamagedRunError, Record
 from indexnet.run.run_sets import read_curve, read_per_image, read_pictures, read_run
-from indexnet.run.settle import settled_before
 from indexnet.sweep.launch import run_sweep
 from indexnet.sweep.pool import Outcome, left_to_run
 from indexnet.sweep.status import read_state

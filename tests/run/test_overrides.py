@@ -27,8 +27,8 @@ from indexnet.run.config import (
     parse_overrides,
     to_plain,
 )
+from indexnet.run.freezing.settle import settle, without_sweep
 from indexnet.run.schema import read_config
-from indexnet.run.settle import settle, without_sweep
 from indexnet.sweep.expand import expand
 from indexnet.sweep.progress import announce
 from run_support import command, refused

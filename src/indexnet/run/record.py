@@ -217,14 +217,9 @@ class Record:
         """
         changed = self.changed_code()
         during = [name for name in changed if name in self.code_before]
-        parts = [
-            f"{_listed(names)} {verb if len(names) == 1 else verbs}"
-            for names, verb, verbs in (
-                ([name for name in changed if name not in during], "has changed since", "have changed since"),
-                (during, "changed while it ran", "changed while it ran"),
-            )
-            if names
-        ]
+        since = [name for name in changed if name not in during]
+        parts = [f"{_listed(since)} {'has' if len(since) == 1 else 'have'} changed since"] if since else []
+        parts += [f"{_listed(during)} changed while it ran"] if during else []
         return "; ".join(parts)
 
     def metrics_line(self) -> str:

@@ -16,16 +16,19 @@ from indexnet.core.files import UnwritableError, write_json
 from indexnet.core.locks import exclusive
 from indexnet.core.readers import DamagedFileError, read_json, read_mapping
 from indexnet.run.folder import EARLIER, RunFolder, prepare, run_path, sweep_path
+from indexnet.run.loggers.wandb_logging import check_use, settle_mode
 from indexnet.run.record import DamagedRunError
 from indexnet.run.resume import BROKEN
 from indexnet.run.schema import Rerun, read_config
 from indexnet.sweep.pool import Job, Outcome, launch, needs_process
+from indexnet.sweep.progress import announce, create_view, summarize
 
 PARTLY = 3
 """Exit code: some of what was asked for has no result; all the rest has."""
 LOCK = ".sweep"
 """The file in a sweep's folder that its launcher holds."""
 _REQUESTS = "sweep.json"
+_REQUEST: dict[str, Any] = {"arguments": list[str], "directory": str, "runs": list[str]}
 _KEPT = 20
 
 
@@ -149,8 +152,6 @@ def check_wandb(configs: Sequence[Mapping[str, Any]], retry_failed: bool, rerun:
     Raises:
         UserError: wandb is missing, ``WANDB_MODE`` is unknown, or the mode is ``online`` and the server cannot be used.
     """
-    from indexnet.run.loggers.wandb_logging import check_use, settle_mode
-
     modes = set()
     for config in configs:
         logger = read_config(config).logger
@@ -191,8 +192,6 @@ def run_sweep(
     Raises:
         UserError: the folders cannot be prepared, another sweep is at work in them, or W&B cannot be used.
     """
-    from indexnet.sweep.progress import announce, create_view, summarize
-
     if n_jobs < 1:
         raise UserError(f"hydra.launcher.n_jobs={n_jobs} must be at least 1.")
     for typed in map(read_config, configs):
@@ -264,14 +263,10 @@ def _read_requests(folder: Path) -> tuple[list[dict[str, Any]], str]:
         return [], ""
     except DamagedFileError as error:
         return [], str(error)
-    if not fits(found, list[dict[str, Any]]) or not all(_is_request(each) for each in found):
+    asked = fits(found, list[dict[str, Any]])
+    if not asked or not all(fits(each.get(key), hint) for each in found for key, hint in _REQUEST.items()):
         return [], f"{file} does not hold requests."
     return found, ""
-
-
-def _is_request(entry: Mapping[str, Any]) -> bool:
-    texts = fits(entry.get("arguments"), list[str]) and fits(entry.get("runs"), list[str])
-    return texts and isinstance(entry.get("directory"), str)
 
 
 def exit_code(outcomes: Sequence[Outcome]) -> int:

@@ -20,6 +20,7 @@ from indexnet.core.files import atomic_write
 from indexnet.core.locks import exclusive
 from indexnet.core.paths import DEFAULT_RUNS, VARIABLE
 from indexnet.run.experiments.experiment import Experiment, Row, key_of
+from indexnet.run.experiments.table_file import Reader
 from indexnet.run.experiments.tables import SWEEP_FILE, experiment_files, load_experiment, read_file, sweep_files
 from indexnet.run.folder import difference
 from indexnet.run.identity import config_hash, is_place
@@ -382,6 +383,4 @@ def _is_kept(key: str) -> bool:
 
 
 def _read(path: Path, content: Mapping[str, Any], name: str) -> Experiment:
-    from indexnet.run.experiments.table_file import Reader
-
     return Reader(path, content, name, is_sweep=True).read()

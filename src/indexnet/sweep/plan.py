@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 
 from indexnet.core.errors import UserError
 from indexnet.core.paths import DEFAULT_RUNS
+from indexnet.run.experiments.experiment import Experiment, key_of
+from indexnet.run.experiments.tables import experiment_files, load_experiment, read_file, sweep_files
+from indexnet.run.folder import RunFolder, run_path
 from indexnet.run.identity import config_hash
+from indexnet.run.resume import resumed_step
 from indexnet.run.schema import Config, Rerun, TrainingConfig, read_config
 
 if TYPE_CHECKING:
     from indexnet.data import Data
-    from indexnet.run.experiments.experiment import Experiment
-    from indexnet.run.folder import RunFolder
     from indexnet.sweep.plan_estimate import PlannedRow
 
 
@@ -50,8 +52,6 @@ def compose_table(name: str, overrides: Sequence[str]) -> Sweep:
     Raises:
         UserError: what ``indexnet train -m`` would refuse as well.
     """
-    from indexnet.run.experiments.experiment import key_of
-    from indexnet.run.experiments.tables import experiment_files, load_experiment, read_file, sweep_files
     from indexnet.sweep.frozen import compose_sweep
 
     words = [name, *overrides]
@@ -80,7 +80,6 @@ def group_rows(sweep: Sweep) -> list[PlannedRow]:
     Raises:
         UserError: data are missing, or a folder holds a run with another configuration.
     """
-    from indexnet.run.folder import RunFolder, run_path
     from indexnet.run.loader import build_data, total_steps
     from indexnet.run.record import DamagedRunError
     from indexnet.sweep.plan_estimate import PlannedRow
@@ -148,8 +147,6 @@ def _progress(folder: RunFolder, digest: str) -> tuple[str, int]:
             f"{folder.path} holds a run with another configuration, which `indexnet train` would refuse; give "
             "paths.runs=ANOTHER_FOLDER, or move or delete that folder."
         )
-    from indexnet.run.resume import resumed_step
-
     status = folder.status()
     return status, resumed_step(folder) if status in ("running", "failed") else 0
 

@@ -5,14 +5,10 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from indexnet.run.loader import checkpoint_interval, log_interval, validation_interval
-
-if TYPE_CHECKING:
-    from indexnet.run.record import Record
-    from indexnet.run.schema import Config
-
+from indexnet.run.record import Record
+from indexnet.run.schema import Config
 
 _SCALED = ("csv", "tensorboard", "checkpoints", "per_image.csv")  # in a run's folder: what depends on its length
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from indexnet.core.console import create_console, output_console, say, tell
 from indexnet.core.errors import UserError
+from indexnet.run.experiments.tables import load_experiment
 from indexnet.run.folder import RunFolder
 from indexnet.run.record import DamagedRunError, Record
 from indexnet.run.resume import resumed_step
@@ -51,7 +52,6 @@ def announce(configs: Sequence[Mapping[str, Any]], n_jobs: int, more: Iterable[s
         n_jobs: runs at a time.
         more: what else there is to say; empty texts are nothing.
     """
-    from indexnet.run.experiments.tables import load_experiment
 
     def listed(values: Iterable[object]) -> str:
         return ", ".join(dict.fromkeys(map(str, values)))
