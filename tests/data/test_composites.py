@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -127,7 +126,7 @@ def test_a_cache_folder_is_written_once_and_knows_changed_files(tmp_path, monkey
     third.prepare()
     array = third.store[0][0]
     assert not array.flags.writeable
-    assert str(folder) in Path("/proc/self/maps").read_text()  # mapped, not read
+    assert isinstance(array, np.memmap)
 
 
 def test_an_interrupted_cache_is_completed(tmp_path, monkeypatch):

@@ -54,7 +54,7 @@ def test_a_description_needs_no_files(name, task):
 
 def splits(data):
     found = [*data.tests().values(), *filter(None, [data.validation()])]
-    with contextlib.suppress(NoSplitError):
+    with contextlib.suppress(*[NoSplitError] * data.name.startswith("alphamatting")):  # which are for testing only
         found.append(data.train())
     return found
 

@@ -14,8 +14,9 @@ import pytest
 from indexnet.cli import main
 from indexnet.core.beats import Beats
 from indexnet.core.errors import UserError
-from indexnet.run import fit
+from indexnet.run import fit, processes
 from indexnet.run.job import DIVERGED, run_job
+from indexnet.run.loggers import create
 from indexnet.run.processes import FULL, INTERRUPTED, Cause, Ranks, Waits, write_error
 from resume_support import ended_as
 from run_support import RECONSTRUCTION, children, command, job_process, prepare_run, wait_until
@@ -167,6 +168,16 @@ def test_only_the_process_that_started_the_run_is_ended_for_hanging(parent, tmp_
     assert result.returncode == (-signal.SIGKILL if parent == "the leader" else 0)
 
 
+class _Seen(Ranks):
+    """Keeps what the watcher would call."""
+
+    stuck_calls: list = []  # noqa: RUF012
+
+    def __init__(self, folder, stuck, **options):
+        super().__init__(folder, stuck, **options)
+        self.stuck_calls.append(stuck)
+
+
 @pytest.fixture
 def work(monkeypatch):
     """Replace the work of a run by nothing, or by what the test puts into the list."""
@@ -179,6 +190,21 @@ def work(monkeypatch):
 
     monkeypatch.setattr(fit, "execute", execute)
     return todo
+
+
+def test_a_process_that_is_lost_while_the_loggers_finish_changes_nothing(work, tmp_path, monkeypatch):
+    exits = []
+    monkeypatch.setattr(_Seen, "stuck_calls", [])
+    monkeypatch.setattr(processes, "Ranks", _Seen)
+    monkeypatch.setattr(os, "_exit", exits.append)
+    monkeypatch.setattr(
+        create, "finish_loggers", lambda *rest: _Seen.stuck_calls[0](Cause("process 1 crashed", "failed"))
+    )
+    folder = prepare_run(tmp_path, *RECONSTRUCTION)
+    assert run_job(folder.path) == 0
+    assert not exits
+    assert folder.status() == "done"
+    assert folder.record().error is None
 
 
 def test_where_processes_hung_is_forgotten_once_the_run_is_done(work, tmp_path):

@@ -18,7 +18,7 @@ import torch
 from indexnet.cli import main
 from indexnet.core import files
 from indexnet.core.errors import UserError
-from indexnet.core.files import PART, write_json
+from indexnet.core.files import PART, DiskFullError, write_json
 from indexnet.run import callbacks
 from indexnet.run.folder import RunFolder
 from indexnet.run.identity import config_hash
@@ -182,6 +182,12 @@ def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(name, times, u
     assert not list(folder.path.rglob(f".*{PART}"))
     assert main(["job", str(folder.path)]) == 0
     ended_as(whole, folder)
+
+
+def test_a_configuration_that_cannot_be_written(undisturbed, tmp_path, monkeypatch):
+    _full_for(monkeypatch, "config.yaml")
+    with pytest.raises(DiskFullError, match=r"config\.yaml; free some"):
+        prepare_run(tmp_path, *undisturbed[0])
 
 
 def test_a_disk_that_is_full_for_all_large_files(undisturbed, tmp_path, capsys):

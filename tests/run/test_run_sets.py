@@ -53,7 +53,7 @@ def test_choose(tmp_path):
         (record(status="running", metrics={}), "running", "no result yet"),
         (record(status="failed", error="RuntimeError: out of\n memory"), "failed", "^RuntimeError: out of memory$"),
         (record(status="failed"), "failed", r"console\.log"),
-        (record(status="diverged"), "diverged", "NaN"),
+        (record(status="diverged"), "diverged", r"console\.log"),
         (record(schema=2), "unreadable", "schema 2.*update indexnet"),
         (record(status="splendid"), "unreadable", "no known status"),
         ({"hello": 1}, "unreadable", "no known status"),

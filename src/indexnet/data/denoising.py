@@ -269,6 +269,10 @@ class CleanData(FileData):
     def train_folder(self) -> Path:
         """Return the folder of the training photographs."""
 
+    @abstractmethod
+    def tests(self) -> dict[str, Dataset]:
+        """Return the test sets by name, of which :meth:`test` is the first."""
+
     def _split(self, split: str) -> Dataset:
         if split == "test":
             return next(iter(self.tests().values()))

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from indexnet.core.errors import UserError
 from indexnet.data.base import Data, Dataset, check_size
 from indexnet.data.io.cache import Cache, check_cache
-from indexnet.data.io.names import is_file
+from indexnet.data.io.names import is_file, printable
 
 
 class Listed(Dataset):
@@ -40,7 +40,7 @@ class Listed(Dataset):
 
     def group(self, index: int) -> str:
         name = self.name(index)
-        return name if self.scenes is None else self.scenes[index]
+        return name if self.scenes is None else printable(self.scenes[index])
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -86,8 +85,17 @@ class DataModule(pl.LightningDataModule):
             raise UserError(f"seed must be a whole number, at least 0; got {seed!r}.")
         self.predict_split, self.seed, self.holdout = predict_split, seed, holdout
         if isinstance(data, str):  # plain data, which a checkpoint may hold
-            own = [name for name in inspect.signature(DataModule).parameters if name != "options"]
-            self.save_hyperparameters(*own, *options, logger=False)
+            arguments = {
+                "task": task,
+                "batch_size": batch_size,
+                "size": size,
+                "num_workers": num_workers,
+                "holdout": holdout,
+                "seed": seed,
+                "test_batch_size": test_batch_size,
+                "predict_split": predict_split,
+            }  # given, because Lightning would take those of whoever calls this
+            self.save_hyperparameters({"data": data, **arguments, **options}, logger=False)
 
     # --- splits --------------------------------------------------------------------------------------------------
 

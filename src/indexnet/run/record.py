@@ -37,7 +37,7 @@ _PACKAGES = ("indexnet", "torch", "torchvision", "pytorch-lightning", "torchmetr
 
 
 class DamagedRunError(UserError):
-    """What is in the folder of a run cannot be used: damaged, or of a newer version. It concerns that run alone."""
+    """The folder of a run cannot be made, or what is in it cannot be used. It concerns that run alone."""
 
 
 @dataclass

@@ -177,8 +177,8 @@ def read_run(folder: Path) -> Run:
     reasons = {
         "done": "",
         "running": _progress(folder) or "started, no result yet",
-        "failed": message or "failed; console.log in the run folder says more",
-        "diverged": message or "the loss became NaN or infinite",
+        "failed": message or "console.log in its folder says more",
+        "diverged": message or "console.log in its folder says more",
     }
     return Run(folder, row, seed, record.status, reasons[record.status], record)
 

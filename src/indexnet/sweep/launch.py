@@ -60,6 +60,7 @@ def prepare_jobs(
             )
     new = [not os.path.isfile(path / "config.yaml") for path in paths]
     damaged: dict[Path, str] = {}
+    unmade = 0
     for wanted in (False, True):  # those that exist are compared before any is created
         if wanted:
             before_new()
@@ -69,7 +70,8 @@ def prepare_jobs(
                     prepare(config)
                 except (DamagedRunError, UnwritableError) as error:
                     damaged[path] = str(error)
-    if all(new) and len(damaged) == len(paths) > 0:
+                    unmade += isinstance(error.__cause__, UnwritableError)
+    if unmade == len(paths) > 0:
         raise UserError(next(iter(damaged.values())))
     damaged |= _set_aside([config for config, path in zip(configs, paths, strict=True) if path not in damaged], rerun)
     jobs = []

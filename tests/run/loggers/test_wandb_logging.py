@@ -136,13 +136,14 @@ def test_an_offline_run_that_goes_on_is_one_whole_file(tmp_path):
 @pytest.mark.parametrize(("steps", "start", "whole"), [
     ([1, 3, 5], 6, True), ([1, 3, 5], 7, True), ([0], 1, True), ([9], 14, True),
     ([], 4, False),  # the first try had no CSV logger
+    (None, 4, False),  # this one has none: the earlier log is the only copy
     ([1, 3], 6, False), ([3, 5], 6, False), ([1, 5], 6, False),
 ])  # fmt: skip
 def test_an_offline_log_goes_only_where_the_csv_has_all_of_it(steps, start, whole, tmp_path):
     folder = prepare_tiny(tmp_path, "logger.csv=false", "logger.tensorboard=false")
     old = folder.path / "wandb" / f"offline-run-20200101_000000-{identity_of_old(folder)}"
     old.mkdir(parents=True)
-    run = start_wandb(folder, "offline", start, loss_rows(steps))
+    run = start_wandb(folder, "offline", start, None if steps is None else loss_rows(steps))
     finish_run(run, folder, record_of("done"))
     assert old.exists() is not whole
     new = next(path for path in offline_runs(folder.path) if path.parent != old)

@@ -111,7 +111,7 @@ class Aim500(CompositeData):
             UserError: one does.
         """
         other = self.folder("train" if split == "test" else "test") / self.parts[1]
-        names = {sample_name(Path(name)) for name in image_names(other)} if os.path.isdir(other) else set()
+        names = {sample_name(Path(name)) for name in image_names(other)} if other.is_dir() else set()
         for item in found:
             if item.name in names:
                 raise UserError(
@@ -150,3 +150,7 @@ class Aim500(CompositeData):
             )
         chosen = order[: counts["train"]] if split == "train" else order[::-1][: counts["test"]]
         return [files[i] for i in chosen]
+
+    def trimap(self, pair_name: str, foreground: Foreground) -> Path | None:
+        path = foreground.alpha.parent.parent / "trimap" / f"{foreground.alpha.stem}.png"
+        return self.finder.find(path) or super().trimap(pair_name, foreground)

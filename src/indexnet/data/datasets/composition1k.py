@@ -10,7 +10,7 @@ from typing import Any
 
 from indexnet.core.errors import UserError
 from indexnet.data.base import DataInfo, register_data
-from indexnet.data.io.file_lists import find_images, find_named, read_lines, read_numbered_lines
+from indexnet.data.io.file_lists import find_images, find_named, read_lines, read_numbered_lines, standard_places
 from indexnet.data.io.images import list_images
 from indexnet.data.io.names import is_file, sample_name
 from indexnet.data.matting.composite_data import CompositeData, CompositeOptions
@@ -146,9 +146,17 @@ class Composition1k(CompositeData):
         names = [name for found in by_matte.values() for _, name in sorted(found)]
         return find_named(names, places, path, self.place_options["train"])
 
+    def find_places(self, split: str) -> tuple[Path, ...]:
+        return self.places[split] or standard_places(self.root, split, self.name, self.folder(split))
+
     def lists(self, split: str, output: Path) -> dict[Path, Path]:
         names = [f"{_PREFIX[split]}_{part}_names.txt" for part in ("fg", "bg")]
         lists = {self.folder(split) / name: output / self.folders[split] / name for name in names}
         if (path := self._list(split)) is not None:
             lists[path] = output / "lists" / path.name
         return {source: destination for source, destination in lists.items() if os.path.isfile(source)}
+
+    def trimap(self, pair_name: str, foreground: Foreground) -> Path | None:
+        """Return the trimap of a test composite as shipped, or from the flattened layout; None where none is there."""
+        shipped = foreground.alpha.parent.parent / "trimaps" / f"{pair_name}.png"
+        return self.finder.find(shipped) or super().trimap(pair_name, foreground)

@@ -132,5 +132,9 @@ class MattingFolder(CompositeData):
             for k in range(count)
         ]
 
+    def trimap(self, pair_name: str, foreground: Foreground) -> Path | None:
+        path = foreground.alpha.parent.parent / "trimap" / f"{foreground.alpha.stem}.png"
+        return self.finder.find(path) or super().trimap(pair_name, foreground)
+
     def validation(self) -> Dataset | None:
         return self._split("validation") if self.has_validation else None

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from indexnet.core.errors import UserError
 from indexnet.core.files import atomic_write, format_bytes
@@ -23,6 +22,7 @@ Cache = bool | str
 
 _SHARE = 4  # ``auto`` keeps what fits in one part of so many of the available memory
 _LOOKED_AT = 32  # items that an estimate looks at
+_MAPPED = 128  # files that stay mapped: each holds a descriptor, and a process often has no more than 1,024
 
 
 def check_cache(cache: Any, folder: bool = False) -> Cache:
@@ -128,7 +128,7 @@ class Store:
                     f"{them})"
                 )
         if self.kept is None:
-            self.kept = list(in_threads(self._fixed, range(self.count), f"decoding {self.what}"))
+            self.kept = list(in_threads(self._fixed, range(self.count), self._title))
         return f"{self._counted} decoded once, {format_bytes(self.nbytes)} in memory"
 
     @property
@@ -136,8 +136,15 @@ class Store:
         what, gap, where = self.what.partition(" ")
         return f"{self.count} {what.removesuffix('s') if self.count == 1 else what}{gap}{where}"
 
+    @property
+    def _title(self) -> str:
+        return f"decoding {self.what}"
+
     def _fixed(self, index: int) -> Arrays:
-        return _read_only(self.load(index))
+        item = self.load(index)
+        for array in item:
+            array.flags.writeable = False  # nobody changes what later samples are made from
+        return item
 
     def _fill(self, folder: str, reads: int | None) -> str:
         """Decode into the folder what is not there."""
@@ -150,31 +157,53 @@ class Store:
         def size(index: int) -> int:
             return sum(array.nbytes for array in self._written(index, folder))
 
-        nbytes = sum(in_threads(size, order, f"decoding {self.what}"))
-        return f"{self._counted} decoded once, {format_bytes(nbytes)} in {folder}"
+        return f"{self._counted} decoded once, {format_bytes(sum(in_threads(size, order, self._title)))} in {folder}"
 
     def _from_folder(self, index: int, folder: str) -> Arrays:
-        """Return an item that is mapped from the folder's file, and stays so."""
-        if index not in self._mapped:
-            self._mapped[index] = self._written(index, folder)
-        return self._mapped[index]
+        """Return an item that is mapped from the folder's file; those asked for last stay mapped."""
+        item = self._mapped.pop(index, None)
+        if item is None:
+            item = self._written(index, folder)
+        self._mapped[index] = item
+        if len(self._mapped) > _MAPPED:
+            self._mapped.pop(next(iter(self._mapped)), None)
+        return item
 
     def _written(self, index: int, folder: str) -> Arrays:
         """Map an item's file; decode it before if there is none."""
         assert self.key is not None
-        path = Path(folder) / f"{self.key(index)}.pt"
+        path = Path(folder) / f"{self.key(index)}{_ENDING}"
         if not os.path.exists(path):
-            content = io.BytesIO()
-            torch.save([torch.tensor(array) for array in self.load(index)], content)
-            atomic_write(path, content.getbuffer())
-        tensors = torch.load(path, mmap=True, weights_only=True)  # leaves no descriptor open
-        return _read_only(tuple(tensor.numpy() for tensor in tensors))
+            atomic_write(path, _packed(self.load(index)))
+        return _unpacked(path)
 
 
-def _read_only(item: Arrays) -> Arrays:
+_ENDING = ".arrays"
+_ALIGNED = 64
+
+
+def _packed(item: Arrays) -> bytes:
+    """Put arrays one after another as a file: the .npy format, each at a multiple of 64 bytes."""
+    file = io.BytesIO()
     for array in item:
-        array.flags.writeable = False  # nobody changes what later samples are made from
-    return item
+        np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+        file.write(bytes(-file.tell() % _ALIGNED))
+    return file.getvalue()
+
+
+def _unpacked(path: Path) -> Arrays:
+    """Map the arrays of a file, read-only."""
+    found = []
+    whole = np.memmap(path, np.uint8, "r")
+    with path.open("rb") as file:
+        while file.tell() < whole.size:
+            np.lib.format.read_magic(file)
+            shape, _, kind = np.lib.format.read_array_header_1_0(file)
+            start = file.tell()
+            end = start + int(np.prod(shape)) * kind.itemsize
+            found.append(whole[start:end].view(kind).reshape(shape))
+            file.seek(end + -end % _ALIGNED)
+    return tuple(found)
 
 
 def _processes() -> int:

@@ -143,19 +143,19 @@ def hold_out(items: Sequence[_P], what: str, parts: int = 1) -> list[list[_P]]:
     return [[item for item in items if belongs.get(item, 0) == part] for part in range(parts + 1)]
 
 
-def standard_places(root: Path, split: str, title: str, within: Path) -> tuple[Path, ...]:
+def standard_places(root: Path, split: str, title: str, within: Path | None = None) -> tuple[Path, ...]:
     """Return where COCO (for training) or PASCAL VOC (for tests) lies if nothing else is said.
 
     Args:
         root: of the data set; it is looked for in there and beside it.
         split: ``"train"`` or ``"test"``.
         title: the data set's name, for the error.
-        within: the split's folder, where it is looked for too.
+        within: another folder to look in.
 
     Raises:
         UserError: it is in none of these places.
     """
-    folders = (root, within, root.absolute().parent, root.absolute().parent.parent)
+    folders = [folder for folder in (root, within, root.absolute().parent, root.absolute().parent.parent) if folder]
     if split == "train":
         found = [folder / "train2014" for folder in folders if os.path.isdir(folder / "train2014")][:1]
         expected, option = f"{root / 'train2014'} (COCO's train2014)", "backgrounds"

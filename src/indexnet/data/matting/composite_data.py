@@ -116,17 +116,12 @@ class CompositeData(FileData):
         Raises:
             UserError: in none of the usual places.
         """
-        return self.places[split] or standard_places(self.root, split, self.name, self.folder(split))
+        return self.places[split] or standard_places(self.root, split, self.name)
 
     def trimap(self, pair_name: str, foreground: Foreground) -> Path | None:
-        """Return the trimap that comes with a test composite or its foreground; None where one is to be made.
-
-        It lies in ``trimaps`` (of a composite) or ``trimap`` (of a foreground) beside the folder of mattes, or in the
-        split's.
-        """
-        stem, beside, folder = foreground.alpha.stem, foreground.alpha.parent.parent, self.folder("test") / "trimaps"
-        places = [beside / "trimaps" / f"{pair_name}.png", beside / "trimap" / f"{stem}.png"]
-        places += [folder / f"{name}.png" for name in (pair_name, foreground.name, stem)]
+        """Return the trimap that comes with a test composite or its foreground; None where one is to be made."""
+        folder = self.folder("test") / "trimaps"
+        places = (folder / f"{name}.png" for name in (pair_name, foreground.name, foreground.alpha.stem))
         return next((found for place in places if (found := self.finder.find(place))), None)
 
     def folder(self, split: str) -> Path:

@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from indexnet.core.errors import UserError
-from indexnet.data.base import Dataset, Sample, UInt8, check_choice, digest
+from indexnet.data.base import Dataset, Sample, UInt8, check_choice, check_count, digest
 from indexnet.data.io.cache import Arrays, Cache, Store, check_cache
 from indexnet.data.io.images import image_size, read_image
 from indexnet.data.io.names import printable
@@ -63,6 +63,7 @@ class TrainingComposites(Dataset):
     def __post_init__(self) -> None:
         self.made_by = create_pipeline(self.pipeline, self.size)
         check_choice("data.damaged", self.damaged, DAMAGED)
+        check_count("data.per_foreground", self.per_foreground)
         check_foregrounds(self.title, self.foregrounds)
         if self.paired:
             check_enough(len(self.foregrounds), len(self.backgrounds), self.per_foreground)
