@@ -8,8 +8,9 @@ job, ranks included, at moments that are observed and not guessed: before a job 
 a checkpoint has appeared, in the test phase, and while pictures are written. After every kill `indexnet report` must
 make its page of what is there. In the end the metrics of the records, the
 learning curves, the best validation, `per_image.csv`, the weights and the report's `table.csv` must be the same to the
-last bit, and no run may have lost its throughput or its memory. Exit code 1 where that is not so, or where a planned
-kill never found its moment. Linux only. Twenty minutes on two cores; a soak of some hours:
+last bit, and no run may have lost its throughput or its memory. Kills that are left when the sweep is done come to the
+same sweep in another folder. Exit code 1 where results differ, or where a planned kill never found its moment. Linux
+only. Twenty minutes on two cores; a soak of some hours:
 
     python benchmarks/sweep_kills.py --kills 300 --folder DIR
 """
@@ -20,6 +21,7 @@ import argparse
 import contextlib
 import csv
 import io
+import itertools
 import json
 import os
 import random
@@ -89,7 +91,8 @@ class Verdict(NamedTuple):
     reports: int
     runs: int
     differences: list[str]
-    seconds: tuple[float, float]  # that the undisturbed and the disturbed sweep took
+    seconds: tuple[float, float]  # that the undisturbed and the disturbed sweeps took
+    sweeps: int  # that were disturbed
 
 
 def plan_kills(kills: int, runs: int, steps: int, devices: int, rng: random.Random) -> list[Planned]:
@@ -339,27 +342,39 @@ def _table(runs: Path) -> list[dict[str, str]]:
 def measure(
     folder: Path, *, rows: int, seeds: int, kills: int, steps: int, devices: int, jobs: int = 1, seed: int = 0
 ) -> Verdict:
-    """Run both sweeps below a folder and compare them.
+    """Run the sweeps below a folder and compare them.
 
     Raises:
         RuntimeError: a launcher ended otherwise than by its kill, or hangs, or a report failed.
     """
-    names = list(ROWS[:rows])
-    plan = plan_kills(kills, rows * seeds, steps, devices, random.Random(seed))
-    whole, killed = (command(names, seeds, steps, devices, folder / name, jobs) for name in ("whole", "killed"))
+    missed = plan_kills(kills, rows * seeds, steps, devices, random.Random(seed))
+
+    def words(name: str) -> list[str]:
+        return command(list(ROWS[:rows]), seeds, steps, devices, folder / name, jobs)
+
     begun = time.monotonic()
-    run_whole(whole, folder / "whole.log")
-    middle, reports = time.monotonic(), 0
+    run_whole(words("whole"), folder / "whole.log")
+    middle, reports, runs = time.monotonic(), 0, 0
+    came: list[Kill] = []
+    differences: list[str] = []
+    for sweep in itertools.count(1):
+        name = "killed" if sweep == 1 else f"killed-{sweep}"
 
-    def report() -> None:
-        nonlocal reports
-        if any((folder / "killed").rglob("record.json")):
-            _table(folder / "killed")
-            reports += 1
+        def report(runs: Path = folder / name) -> None:
+            nonlocal reports
+            if any(runs.rglob("record.json")):
+                _table(runs)
+                reports += 1
 
-    kills_and_missed = run_disturbed(killed, plan, folder / "killed.log", report)
-    seconds = (middle - begun, time.monotonic() - middle)
-    return Verdict(*kills_and_missed, reports, *compare(folder / "whole", folder / "killed"), seconds)
+        found, missed = run_disturbed(words(name), missed, folder / f"{name}.log", report)
+        came += found
+        count, differing = compare(folder / "whole", folder / name)
+        runs += count
+        differences += [f"{name}: {each}" for each in differing]
+        if not found or not missed:
+            break
+        print(f"{len(came)} kills in {sweep} sweeps, {len(differences)} differences", flush=True)
+    return Verdict(came, missed, reports, runs, differences, (middle - begun, time.monotonic() - middle), sweep)
 
 
 def main() -> int:
@@ -368,7 +383,7 @@ def main() -> int:
     usual = {"rows": 6, "seeds": 2, "kills": 10, "steps": 24, "devices": 2, "jobs": 1, "seed": 0}
     for name, default in usual.items():
         parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"default: {default}")
-    parser.add_argument("--folder", type=Path, help="an empty folder that keeps both sweeps (default: a temporary one)")
+    parser.add_argument("--folder", type=Path, help="an empty folder that keeps the sweeps (default: a temporary one)")
     args = parser.parse_args()
     if not 1 <= args.rows <= len(ROWS):
         parser.error(f"--rows must be 1 to {len(ROWS)}")
@@ -385,14 +400,15 @@ def main() -> int:
     for number, kill in enumerate(verdict.kills, 1):
         where = f"{kill.run} {kill.phase}"
         print(f"{number:3d}  {kill.moment:10s}  kill -9 {kill.whom:9s}  after {kill.after:6.1f} s  {where}")
-    print(f"undisturbed {verdict.seconds[0]:.0f} s, with {len(verdict.kills)} kills {verdict.seconds[1]:.0f} s")
+    disturbed = f"{verdict.sweeps} with {len(verdict.kills)} kills {verdict.seconds[1]:.0f} s"
+    print(f"one sweep undisturbed {verdict.seconds[0]:.0f} s, {disturbed}")
     print(f"{verdict.reports} reports while it was disturbed")
     for text in verdict.differences:
         print(text)
     same = "the same to the last bit" if not verdict.differences else f"{len(verdict.differences)} differences"
     print(f"{verdict.runs} runs (metrics, curves, per_image.csv, weights) and table.csv: {same}")
     for planned in verdict.missed:
-        print(f"the sweep was done before the kill of {planned.whom} at: {planned.moment}; give more --rows or --seeds")
+        print(f"no sweep came to the kill of {planned.whom} at: {planned.moment}; give more --rows or --seeds")
     return 1 if verdict.differences or verdict.missed else 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ def _one_thread():
     import torch
 
     torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start, too
 
 
 @pytest.fixture(scope="session")
@@ -26,11 +28,26 @@ def shared() -> Path:
     return SHARED
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def root(tmp_path_factory):
-    """A folder with a tiny one of every data set that has files."""
+    """A folder with a tiny one of every data set that has files, in which no test writes."""
     from data_support import write_all
 
     folder = tmp_path_factory.mktemp("data")
     write_all(folder)
     return folder
+
+
+@pytest.fixture
+def mistake(capsys):
+    """Check that a command told a person's mistake in one sentence: its exit code, and what the sentence says."""
+
+    def check(code, *fragments):
+        sentence = capsys.readouterr().err.strip()
+        assert code == 2, sentence
+        assert sentence.startswith("indexnet: ")
+        assert "\n" not in sentence
+        for fragment in fragments:
+            assert fragment in sentence
+
+    return check

@@ -43,7 +43,7 @@ def checkout(tmp_path):
 
 
 def _python(checkout, *words):
-    environment = {**os.environ, "PYTHONPATH": str(checkout / "src"), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(checkout / "src")}
     return subprocess.run([sys.executable, *words], cwd=checkout, env=environment, capture_output=True, text=True)
 
 

@@ -33,7 +33,7 @@ def run(folder, *words, **variables):
     path = os.pathsep.join([str(ROOT / "src"), *([variables.pop("PYTHONPATH")] if "PYTHONPATH" in variables else [])])
     return subprocess.run(
         [sys.executable, "-m", "indexnet", *words],
-        cwd=folder, env={**clean, "OMP_NUM_THREADS": "1", **variables, "PYTHONPATH": path},
+        cwd=folder, env={**clean, **variables, "PYTHONPATH": path},
         capture_output=True, text=True,
     )  # fmt: skip
 

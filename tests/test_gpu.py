@@ -6,8 +6,6 @@ import pytest
 import torch
 
 from indexnet.resampling import create_resampling, list_resampling
-from indexnet.run.config import compose, freeze
-from indexnet.run.folder import prepare
 from indexnet.run.job import run_job
 from run_support import job_process, prepare_run, weights
 
@@ -36,22 +34,16 @@ def test_an_operator_computes_the_same_on_the_gpu(name):
 @pytest.mark.parametrize("task", ["matting", "reconstruction"])
 def test_a_run_on_the_gpu(tmp_path, task, precision):
     overrides = [f"task={task}", f"trainer.precision={precision}", "training.steps=6", "training.batch_size=4"]
-    overrides += ["training.size=64", "data.train_count=8", "data.test_count=2", f"paths.runs={tmp_path}"]
-    folder = prepare(freeze(compose([*overrides, "trainer.accelerator=gpu", "trainer.channels_last=true"])))
+    overrides += ["training.size=64", "data.train_count=8", "data.test_count=2", "trainer.channels_last=true"]
+    folder = prepare_run(tmp_path, *overrides, "trainer.accelerator=gpu")
     assert run_job(folder.path) == 0
     assert folder.record().status == "done"
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device")
 def test_batch_norm_over_two_gpus_is_that_of_one(tmp_path):
-    words = [
-        "task=reconstruction",
-        "training.steps=3",
-        "training.batch_size=8",
-        "data.train_count=16",
-        "data.test_count=4",
-    ]
-    words += ["resampling=bilinear", "trainer.accelerator=gpu", "optimizer.lr=0.001"]
+    words = ["task=reconstruction", "training.steps=3", "training.batch_size=8", "data.train_count=16"]
+    words += ["data.test_count=4", "resampling=bilinear", "trainer.accelerator=gpu", "optimizer.lr=0.001"]
     means = []
     for devices in (1, 2):
         folder = prepare_run(

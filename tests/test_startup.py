@@ -6,7 +6,7 @@ import sys
 import pytest
 
 TRAIN = (
-    "import sys; from indexnet.cli import main\n"
+    "from indexnet.cli import main\n"
     "code = main(['train', 'task=reconstruction', 'resampling=max_unpool', 'training.steps=1', 'data.test_count=2',\n"
     "    'training.batch_size=2', 'trainer.accelerator=cpu', 'trainer.num_workers=0'])\n"
     "assert code == 0\n"
@@ -19,23 +19,27 @@ def run(code, folder):
     return done.stdout
 
 
-def test_training_imports_neither_scipy_signal_nor_torchvision_nor_timm(tmp_path):
-    unused = ("scipy.signal", "scipy.stats", "torchvision", "timm", "albumentations", "wandb", "matplotlib", "h5py")
-    shown = run(TRAIN + f"print('FOUND', [name for name in {unused!r} if name in sys.modules])", tmp_path)
-    assert shown.splitlines()[-1] == "FOUND []"
+MAIN = "from indexnet.cli import main; "
 
 
-def test_a_configuration_is_composed_without_torch(tmp_path):
-    code = "import sys; from indexnet.run.config import compose; compose(['task=depth', 'callbacks=ema'])\n"
-    shown = run(code + "print('FOUND', [name for name in ('torch', 'timm', 'numpy') if name in sys.modules])", tmp_path)
-    assert shown.splitlines()[-1] == "FOUND []"
-
-
-def test_costs_are_counted_without_lightning(tmp_path):
-    unused = ("pytorch_lightning", "torchmetrics", "wandb", "scipy.signal")
-    code = "import sys; from indexnet.cli import main\nassert main(['costs', 'tpami/table6_sunrgbd']) == 0\n"
-    shown = run(code + f"print('FOUND', [name for name in {unused!r} if name in sys.modules])", tmp_path)
-    assert shown.splitlines()[-1] == "FOUND []"
+@pytest.mark.parametrize(
+    ("code", "unused"),
+    [
+        (TRAIN, "scipy.signal scipy.stats torchvision timm albumentations wandb matplotlib h5py"),
+        (f"{MAIN} assert main(['costs', 'tpami/table6_sunrgbd']) == 0",
+         "pytorch_lightning torchmetrics wandb scipy.signal"),
+        (f"{MAIN} import contextlib\nwith contextlib.suppress(SystemExit): main(['--help'])",
+         "torch hydra numpy pytorch_lightning"),
+        ("from indexnet.run.config import compose; compose(['task=depth', 'callbacks=ema'])", "torch timm numpy"),
+        ("from indexnet.run.experiments.tables import load_experiment; load_experiment('quickstart')", "torch"),
+        ("import indexnet, indexnet.core.registry, indexnet.core.paths", "torch numpy hydra"),
+        ("import indexnet.resampling", "timm torchvision pytorch_lightning hydra cv2 torchmetrics scipy wandb"),
+    ],
+    ids=["train", "costs", "help", "compose", "tables", "registry", "resampling"],
+)  # fmt: skip
+def test_what_is_not_needed_is_not_imported(code, unused, tmp_path):
+    asked = f"import sys; print('FOUND', [name for name in {unused.split()} if name in sys.modules])"
+    assert run(f"{code}\n{asked}", tmp_path).splitlines()[-1] == "FOUND []"
 
 
 def test_what_torchmetrics_postpones_works_afterwards(tmp_path):

@@ -25,18 +25,3 @@ def folder(tmp_path):
     save_image(tmp_path / "trimaps" / "a.png", trimap(40, 50))
     save_image(tmp_path / "trimaps" / "b.bmp", trimap(33, 64))
     return tmp_path
-
-
-@pytest.fixture
-def mistake(capsys):
-    """Check that a command told a person's mistake in one sentence: its exit code, and what the sentence says."""
-
-    def check(code, *fragments):
-        sentence = capsys.readouterr().err.strip()
-        assert code == 2, sentence
-        assert sentence.startswith("indexnet: ")
-        assert "\n" not in sentence
-        for fragment in fragments:
-            assert fragment in sentence
-
-    return check

@@ -63,6 +63,8 @@ costs quickstart --runs LONG
 train ckpt_path=LONG
 train encoder.pretrained=LONG
 train --config-dir LONG
+train --config-path LONG
+train --config-name LONG
 train data.LONG=1
 train ~LONG
 """
@@ -96,7 +98,7 @@ def test_what_is_wrong_is_said_without_torch(tmp_path):
         ("plan quickstart --json locked/x.json", "locked/x.json cannot be written (Permission denied)"),
         ("report quickstart --runs locked/runs", "--runs locked/runs: there is no such folder"),
         ("train ckpt_path=locked/x.ckpt paths.runs=locked", "ckpt_path=locked/x.ckpt cannot be read (Permission den"),
-        ("train --config-dir locked/conf", "config directory"),
+        ("train --config-dir locked/conf", "conf: there is no such folder"),
     ],
 )
 def test_a_place_that_may_not_be_looked_at_is_told_in_a_sentence(command, sentence, tmp_path, monkeypatch, mistake):

@@ -76,30 +76,6 @@ def test_only_plain_data_is_written(value):
         checkpoint_meta({"name": "matting"}, NETWORK, value)
 
 
-def write_released(path):
-    torch.save({"state_dict": {"module.layer0.0.weight": torch.zeros(1)}, "epoch": 3}, path)
-
-
-def write_foreign(path):
-    torch.save({"conv.weight": torch.zeros(1)}, path)
-
-
-def write_pickled_code(path):
-    torch.save({"arguments": argparse.Namespace(lr=0.1), "state_dict": {}}, path)
-
-
-def write_plain_pickle(path):
-    path.write_bytes(pickle.dumps({"a": [1, 2]}))
-
-
-def write_text(path):
-    path.write_text("not a checkpoint\n")
-
-
-def write_empty(path):
-    path.write_bytes(b"")
-
-
 def write_cut(path):
     make(path)
     path.write_bytes(path.read_bytes()[:-900])
@@ -110,44 +86,38 @@ def write_zip(path):
         archive.writestr("a.txt", "b")
 
 
-def write_newer(path):
-    make(path, version=2)
-
-
-def write_unnamed(path):
-    make(path, network={"widths": [4]})
-
-
-def write_list(path):
-    torch.save([1, 2], path)
-
-
 def write_folder(path):
     (path / "checkpoints").mkdir(parents=True)
     (path / "checkpoints" / "last.ckpt").touch()
 
 
+def write(content):
+    return lambda path: torch.save(content, path)
+
+
+NO_FILE = "no (complete )?checkpoint file"
 BAD = {
-    write_released: "indexnet convert",
-    write_foreign: "checkpoint of something else",
-    write_pickled_code: "can run code",
-    write_plain_pickle: "checkpoint",
-    write_text: "no (complete )?checkpoint file",
-    write_empty: "no (complete )?checkpoint file",
-    write_cut: "no (complete )?checkpoint file",
-    write_zip: "no (complete )?checkpoint file",
-    write_newer: "format 2 but this program reads format 1",
-    write_unnamed: "indexnet.network has no name",
-    write_list: "checkpoint of something else",
-    write_folder: r"last checkpoint is .*last\.ckpt",
+    "released": (write({"state_dict": {"module.layer0.0.weight": torch.zeros(1)}, "epoch": 3}), "indexnet convert"),
+    "foreign": (write({"conv.weight": torch.zeros(1)}), "checkpoint of something else"),
+    "pickled code": (write({"arguments": argparse.Namespace(lr=0.1), "state_dict": {}}), "can run code"),
+    "plain pickle": (lambda path: path.write_bytes(pickle.dumps({"a": [1, 2]})), NO_FILE),
+    "text": (lambda path: path.write_text("not a checkpoint\n"), NO_FILE),
+    "empty": (lambda path: path.touch(), NO_FILE),
+    "cut": (write_cut, NO_FILE),
+    "zip": (write_zip, NO_FILE),
+    "newer": (lambda path: make(path, version=2), "format 2 but this program reads format 1"),
+    "unnamed": (lambda path: make(path, network={"widths": [4]}), "indexnet.network has no name"),
+    "list": (write([1, 2]), "checkpoint of something else"),
+    "folder": (write_folder, r"last checkpoint is .*last\.ckpt"),
 }
 
 
-@pytest.mark.parametrize("write", BAD, ids=lambda f: f.__name__)
-def test_a_file_of_something_else_is_refused_in_a_sentence(tmp_path, write):
+@pytest.mark.parametrize("kind", BAD)
+def test_a_file_of_something_else_is_refused_in_a_sentence(tmp_path, kind):
     path = tmp_path / "it.ckpt"
-    write(path)
-    with pytest.raises(UserError, match=BAD[write]) as caught:
+    put, sentence = BAD[kind]
+    put(path)
+    with pytest.raises(UserError, match=sentence) as caught:
         load_checkpoint(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
-import numpy as np
 import pytest
 import torch
 
 from indexnet.cli import main
 from indexnet.networks.checkpoint import load_checkpoint, load_network
-
-
-def released_state(shared, configuration):
-    names = json.loads((shared / "specs" / "indexnet_matting_state_dicts.json").read_text())[configuration]
-    rng = np.random.default_rng(0)
-    state = {}
-    for name, shape in names:
-        if name.endswith("num_batches_tracked"):
-            state[name] = torch.tensor(0)
-        else:
-            values = rng.standard_normal(shape, dtype=np.float32)
-            state[name] = torch.from_numpy(np.abs(values) + 0.5 if name.endswith("running_var") else values * 0.05)
-    return state
+from released import released_state
 
 
 def test_convert_says_what_it_found_and_under_what_licence(shared, tmp_path, capsys):

@@ -11,6 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from damage import BOMB, MERGES
 from indexnet.core.readers import DamagedFileError, read_csv, read_json, read_mapping, read_text, read_yaml
 
 PLAIN = st.recursive(
@@ -18,14 +19,6 @@ PLAIN = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(string.ascii_letters), inner, max_size=4),
     max_leaves=20,
 )
-BOMB = "a0: &a0 [x, x]\n" + "".join(
-    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
-)  # 10^11 values once written out
-
-MERGES = "a0: &a0 {x: 1, y: 2}\n" + "".join(
-    f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}\n" for n in range(1, 9)
-)  # 10^8 pairs while they are merged, two afterwards
-
 DAMAGED = {
     "no UTF-8": b"a: \xff\xfe",
     "alias bomb": BOMB.encode(),

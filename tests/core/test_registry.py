@@ -141,15 +141,3 @@ def test_plugins_of_the_variable_and_of_installed_packages(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert {"Listed", "Installed", "autoencoder"} <= set(done.stdout.split())
-
-
-def test_importing_the_package_is_light():
-    code = (
-        "import sys, indexnet, indexnet.core.registry, indexnet.core.paths\n"
-        "assert not {'torch', 'numpy', 'hydra'} & set(sys.modules)\n"
-        "import indexnet.resampling\n"
-        "heavy = {'timm', 'torchvision', 'pytorch_lightning', 'hydra', 'cv2', 'torchmetrics', 'scipy', 'wandb'}\n"
-        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr

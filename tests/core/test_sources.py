@@ -148,3 +148,8 @@ def test_a_plugin_is_found_where_python_finds_it_now(write, tmp_path_factory, mo
 
 def test_a_module_without_a_source_file_is_left_out():
     assert read_sources(["sys", "no_such_module_anywhere"]).digests == {}
+
+
+def test_a_name_that_no_file_can_have_is_a_changed_file():
+    name = f"indexnet/{'x' * 300}.py"
+    assert changed_files({name: "0"}, {}) == [name]

@@ -6,7 +6,7 @@ import json
 import math
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexnet.core.errors import UserError
@@ -94,6 +94,7 @@ def test_box_words(tmp_path):
         read_boxes(tmp_path / "folder.csv")
 
 
+EXAMPLES = [40, pytest.param(3000, marks=[pytest.mark.long, pytest.mark.nightly])]
 NUMBERS = st.integers(-5000, 5000).map(lambda number: number / 4)
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc", "Z"]), min_size=1)
 BOXES = st.lists(st.tuples(NAMES, st.tuples(NUMBERS, NUMBERS, NUMBERS, NUMBERS)), min_size=1, max_size=6)
@@ -108,53 +109,43 @@ JSON = st.recursive(
 )
 
 
-def check_what_is_written(folder, boxes, mark, headed):
-    """A table of any marks holds what was written."""
-    path, wanted = folder / "boxes.csv", {}
-    lines = [mark.join(["name", "x0", "y0", "x1", "y1"])] if headed else []
-    for name, box in boxes:
-        wanted.setdefault(name, []).append(box)
-        quoted = '"' + name.replace('"', '""') + '"'
-        cells = [f"{value:g}".replace(".", "," if mark == ";" else ".") for value in box]
-        lines.append(mark.join([quoted, *cells]))
-    path.write_text("\n".join(lines), encoding="utf-8")
-    assert read_boxes(path) == wanted
+@pytest.mark.parametrize("examples", EXAMPLES)
+def test_a_table_of_any_marks_holds_what_was_written(tmp_path, examples):
+    @settings(max_examples=examples, deadline=None)
+    @given(BOXES, st.sampled_from(",;\t"), st.booleans())
+    def check(boxes, mark, headed):
+        path, wanted = tmp_path / "boxes.csv", {}
+        lines = [mark.join(["name", "x0", "y0", "x1", "y1"])] if headed else []
+        for name, box in boxes:
+            wanted.setdefault(name, []).append(box)
+            quoted = '"' + name.replace('"', '""') + '"'
+            cells = [f"{value:g}".replace(".", "," if mark == ";" else ".") for value in box]
+            lines.append(mark.join([quoted, *cells]))
+        path.write_text("\n".join(lines), encoding="utf-8")
+        assert read_boxes(path) == wanted
+
+    check()
 
 
-def check_anything(folder, content, ending):
-    """Whatever a file holds, it is read as finite boxes or refused in a sentence that names it."""
-    path = folder / f"boxes.{ending}"
-    path.write_bytes(content)
-    try:
-        found = read_boxes(path)
-    except UserError as error:
-        refusal = str(error)
-    else:
-        refusal = str(path)
-        assert all(math.isfinite(value) for boxes in found.values() for box in boxes for value in box)
-    assert str(path) in refusal
-
-
-def properties(examples):
-    usual = settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    anything = st.one_of(
-        st.tuples(st.binary(max_size=60), st.sampled_from(["csv", "json"])),
-        st.tuples(st.lists(CELLS, max_size=8).map(lambda cells: "".join(cells).encode()), st.just("csv")),
-        st.tuples(JSON.map(lambda value: json.dumps(value).encode()), st.just("json")),
+@pytest.mark.parametrize("examples", EXAMPLES)
+def test_whatever_a_file_holds_is_read_as_finite_boxes_or_refused_by_name(tmp_path, examples):
+    @settings(max_examples=examples, deadline=None)
+    @given(
+        st.tuples(st.binary(max_size=60), st.sampled_from(["csv", "json"]))
+        | st.tuples(st.lists(CELLS, max_size=8).map(lambda cells: "".join(cells).encode()), st.just("csv"))
+        | st.tuples(JSON.map(lambda value: json.dumps(value).encode()), st.just("json"))
     )
-    return (
-        usual(given(boxes=BOXES, mark=st.sampled_from(",;\t"), headed=st.booleans())(check_what_is_written)),
-        usual(given(case=anything)(lambda folder, case: check_anything(folder, *case))),
-    )
+    def check(case):
+        content, ending = case
+        path = tmp_path / f"boxes.{ending}"
+        path.write_bytes(content)
+        try:
+            found = read_boxes(path)
+        except UserError as error:
+            refusal = str(error)
+        else:
+            refusal = str(path)
+            assert all(math.isfinite(value) for boxes in found.values() for box in boxes for value in box)
+        assert str(path) in refusal
 
-
-def test_what_is_written_is_read_and_anything_else_refused(tmp_path):
-    for check in properties(40):
-        check(folder=tmp_path)
-
-
-@pytest.mark.long
-@pytest.mark.nightly
-def test_what_is_written_is_read_and_anything_else_refused_at_length(tmp_path):
-    for check in properties(3000):
-        check(folder=tmp_path)
+    check()

@@ -6,32 +6,20 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
-from data_support import write_frame, write_h5, write_nyuv2, write_nyuv2_h5
+from data_support import names, write_frame, write_h5, write_nyuv2, write_nyuv2_h5
 from indexnet.cli import main
 from indexnet.core.errors import UserError
 from indexnet.data import create_data
 from indexnet.data.datasets.nyuv2 import CLASSES
 from indexnet.data.depth import SEEN, check_metres, eigen_crop, halved, to_metres
 from indexnet.data.io.images import write_png
+from indexnet.run.loader import Keyed
 
 
 def rng(seed=0):
     return np.random.default_rng(seed)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    root = tmp_path_factory.mktemp("nyuv2")
-    write_nyuv2(root)
-    return root
-
-
-@pytest.fixture(scope="module")
-def h5(tmp_path_factory):
-    root = tmp_path_factory.mktemp("nyudepthv2")
-    write_nyuv2_h5(root)
-    return root
 
 
 def coordinates(height, width):
@@ -114,8 +102,8 @@ def test_training_samples_follow_fastdepth(tmp_path, monkeypatch, seed):
     assert (metres[outside] == 0).all()
 
 
-def test_colours_are_changed_in_training_only(folder):
-    data = create_data("nyuv2", root=str(folder), size=32)
+def test_colours_are_changed_in_training_only(root):
+    data = create_data("nyuv2", root=str(root / "nyuv2"), size=32)
     means = [data.train().sample(0, rng(i))["image"].mean().item() for i in range(8)]
     assert np.ptp(means) > 0.1
     assert torch.equal(data.test().sample(0, rng(1))["image"], data.test().sample(0, rng(2))["image"])
@@ -163,10 +151,10 @@ def test_estimates_of_memory_are_right(tmp_path):
     assert split.store.estimate() == split.store.nbytes
 
 
-def test_segmentation(folder):
-    data = create_data("nyuv2", root=str(folder), task="segmentation", size=20)
+def test_segmentation(root, tmp_path):
+    data = create_data("nyuv2", root=str(root / "nyuv2"), task="segmentation", size=20)
     sample = data.test().sample(1, rng())
-    _, labels, _ = write_frame(folder / "again", 2)
+    _, labels, _ = write_frame(tmp_path, 2)
     assert np.array_equal(sample["label"].numpy(), labels)
     assert sample["name"] == "2"
     assert data.train().sample(0, rng())["label"].shape == (20, 20)
@@ -221,10 +209,10 @@ def test_depth_that_cannot_be(depth, fragment):
         check_metres("x.h5", depth.astype(np.float32))
 
 
-def test_h5_splits(h5):
+def test_h5_splits(root):
+    h5 = root / "nyuv2_h5"
     data = create_data("nyuv2_h5", root=str(h5))
-    names = {s.split: [s.name(i) for i in range(len(s))] for s in (data.train(), data.validation(), data.test())}
-    assert names == {
+    assert {split.split: names(split) for split in (data.train(), data.validation(), data.test())} == {
         "train": ["cafe_1-00006", "den_2-00011", "den_2-00016"],
         "validation": ["cafe_1-00001", "den_2-00001"],
         "test": ["official-00001", "official-00002"],
@@ -285,26 +273,16 @@ def test_damaged_h5_files_and_empty_folders(tmp_path):
         create_data("nyuv2_h5", root=str(tmp_path)).test()
 
 
-def loaded(split, method):
-    from torch.utils.data import DataLoader
-
-    from indexnet.run.loader import Keyed
-
-    keys = [[(0, i)] for i in range(len(split))] * 2
-    loader = DataLoader(Keyed(split, 0), batch_sampler=keys, num_workers=2, multiprocessing_context=method)
-    return list(loader)
-
-
 @pytest.mark.parametrize(
     ("method", "cache"), [("fork", False), ("fork", True), pytest.param("spawn", True, marks=pytest.mark.long)]
 )
-def test_workers_read_h5_files_that_this_process_has_read(h5, method, cache):
-    from indexnet.run.loader import Keyed
-
-    split = create_data("nyuv2_h5", root=str(h5), size=32, cache=cache).train()
+def test_workers_read_h5_files_that_this_process_has_read(root, method, cache):
+    split = create_data("nyuv2_h5", root=str(root / "nyuv2_h5"), size=32, cache=cache).train()
     split.prepare()
     expected = [Keyed(split, 0)[0, i] for i in range(len(split))] * 2  # opens all files here first
-    for batch, sample in zip(loaded(split, method), expected, strict=True):
+    keys = [[(0, i)] for i in range(len(split))] * 2
+    loader = DataLoader(Keyed(split, 0), batch_sampler=keys, num_workers=2, multiprocessing_context=method)
+    for batch, sample in zip(loader, expected, strict=True):
         assert batch["name"] == [sample["name"]]
         assert torch.equal(batch["image"][0], sample["image"])
         assert torch.equal(batch["depth"][0], sample["depth"])
@@ -315,7 +293,7 @@ def test_the_real_frames(shared):
     data = create_data("nyuv2", root=root)
     train, test = data.train(), data.test()
     assert (len(train), len(test)) == (795, 654)
-    assert not {train.name(i) for i in range(795)} & {test.name(i) for i in range(654)}
+    assert not set(names(train)) & set(names(test))
     for index in (0, 100, 653):
         test.verify(index)
         depth = test.sample(index, rng())["depth"]

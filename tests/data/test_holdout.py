@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_support import build, make, write_camvid, write_h5, write_nyuv2, write_train400
+from data_support import build, make, names, same, write_camvid, write_h5, write_nyuv2, write_train400
 from indexnet.core.errors import UserError
 from indexnet.data import Dataset, create_data, list_data
 from indexnet.data.holdout import hold_out
@@ -41,10 +41,6 @@ class Grouped(Dataset):
 
     def fingerprint(self):
         return str(self.members)
-
-
-def names(split):
-    return [split.name(index) for index in range(len(split))]
 
 
 def groups(split):
@@ -135,7 +131,7 @@ def test_every_data_set_is_divided(name, root):
         for index in range(len(part)):
             one, other = (each.sample(index, np.random.default_rng(7)) for each in (part, copy))
             assert one["name"] == part.name(index)
-            assert all(torch.equal(one[k], other[k]) if k != "name" else one[k] == other[k] for k in one)
+            assert same(one, other)
             part.verify(index)
         assert part.fingerprint() == copy.fingerprint()
         assert hasattr(part, "store") == hasattr(split, "store")

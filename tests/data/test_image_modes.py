@@ -30,6 +30,9 @@ WIDE = np.where(VALUES == 128, 32768, VALUES.astype(np.uint16) * 257).astype(np.
 VOC = [0, 0, 0, 128, 0, 0, 0, 128, 0] + [0] * 756 + [224, 224, 192]  # PASCAL's colours; 255 is the line around objects
 
 
+MAGIC = b"\x89PNG\r\n\x1a\n"
+
+
 def chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
@@ -38,7 +41,7 @@ def png(bits: int, kind: int, rows: list[bytes], chunks: bytes = b"") -> bytes:
     """A PNG three pixels wide: Pillow writes none of 2 or 4 bits, and none with 16 bits and alpha."""
     header = chunk(b"IHDR", struct.pack(">2I5B", 3, len(rows), bits, kind, 0, 0, 0))
     pixels = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
-    return b"\x89PNG\r\n\x1a\n" + header + chunks + pixels + chunk(b"IEND", b"")
+    return MAGIC + header + chunks + pixels + chunk(b"IEND", b"")
 
 
 def tiff(bits: int, rows: list[bytes]) -> bytes:
@@ -84,7 +87,9 @@ FILES = {
     "gray 4 tiff": tiff(4, [bytes([0x01, 0x20]), bytes([0x20, 0x10])]),
     "gray 8 numbers": saved(Image.fromarray(NUMBERS)),
     "gray 16 numbers": coded(NUMBERS.astype(np.uint16)),
+    "gray 8 around the middle": saved(Image.fromarray(VALUES // 2 + 63)),
     "gray 8 of 0 and 1": saved(Image.fromarray(NUMBERS // 2)),
+    "gray 16 of 0 and 1": coded((NUMBERS // 2).astype(np.uint16)),
     "bilevel": saved(Image.fromarray(VALUES).convert("1", dither=0)),
     "gray and alpha": saved(layers(VALUES, 255)),
     "rgb gray": saved(layers(VALUES, VALUES, VALUES)),
@@ -125,8 +130,10 @@ MASK = (VALUES >= 128).tolist()
 LABELS = NUMBERS.tolist()
 INK = (NUMBERS > 0).tolist()
 STEPS = (NUMBERS * 85).tolist()
+BLACK_AND_WHITE = (VALUES // 128 * 255).tolist()
 COLOUR, FLOATS, TWO = "is a colour image", "floating-point", "both gray levels and"
-CLEAR, SMALL = "transparent", "no value above 255"
+CLEAR, SMALL = "transparent", "no value above 255.*8-bit PNG"
+NO_DEPTH = "no depth map"
 PNM = "PNM file as text, or with a white"
 
 #: photograph (its green channel), mask, trimap, matte (times 255, rounded), label map, depth map; text: a refusal.
@@ -140,28 +147,30 @@ TABLE = {
     "gray 4 tiff": ((NUMBERS * 17).tolist(), None, None, None, LABELS, LABELS),
     "gray 8 numbers": (LABELS, None, "with the values 1, 2", None, LABELS, LABELS),
     "gray 16 numbers": (SMALL, SMALL, SMALL, SMALL, LABELS, LABELS),
+    "gray 8 around the middle": (None, (VALUES == 255).tolist(), "the values 63, 127, 190", None, None, None),
     "gray 8 of 0 and 1": (None, (NUMBERS == 2).tolist(), "with the values 1", "only the values 0 and 1", None, None),
-    "bilevel": ((VALUES // 128 * 255).tolist(), MASK, None, None, (VALUES // 128).tolist(), "no depth map"),
-    "gray and alpha": (DRAWN, MASK, DRAWN, DRAWN, COLOUR, "no depth map"),
-    "rgb gray": (DRAWN, MASK, DRAWN, DRAWN, COLOUR, "no depth map"),
-    "rgb 16 gray": (DRAWN, MASK, DRAWN, DRAWN, COLOUR, "no depth map"),
-    "rgb colours": (None, COLOUR, COLOUR, COLOUR, COLOUR, "no depth map"),
-    "rgba opaque": (DRAWN, MASK, DRAWN, DRAWN, COLOUR, "no depth map"),
-    "white silhouette": ([[255] * 3] * 2, MASK, CLEAR, DRAWN, COLOUR, "no depth map"),
-    "premultiplied silhouette": (DRAWN, MASK, CLEAR, DRAWN, COLOUR, "no depth map"),
-    "black silhouette": ([[0] * 3] * 2, MASK, CLEAR, DRAWN, COLOUR, "no depth map"),
-    "silhouette 16": ([[255] * 3] * 2, MASK, CLEAR, DRAWN, COLOUR, "no depth map"),
-    "cut-out": ([[7] * 3] * 2, MASK, CLEAR, DRAWN, COLOUR, "no depth map"),
-    "cut-out webp": ([[7] * 3] * 2, MASK, CLEAR, DRAWN, COLOUR, "no depth map"),
-    "gray and holes": (DRAWN, INK, CLEAR, TWO, COLOUR, "no depth map"),
+    "gray 16 of 0 and 1": (SMALL, (NUMBERS == 2).tolist(), SMALL, SMALL, (NUMBERS // 2).tolist(), None),
+    "bilevel": (BLACK_AND_WHITE, MASK, BLACK_AND_WHITE, None, (VALUES // 128).tolist(), NO_DEPTH),
+    "gray and alpha": (DRAWN, MASK, DRAWN, DRAWN, COLOUR, NO_DEPTH),
+    "rgb gray": (DRAWN, MASK, DRAWN, DRAWN, COLOUR, NO_DEPTH),
+    "rgb 16 gray": (DRAWN, MASK, DRAWN, DRAWN, COLOUR, NO_DEPTH),
+    "rgb colours": (None, COLOUR, COLOUR, COLOUR, COLOUR, NO_DEPTH),
+    "rgba opaque": (DRAWN, MASK, DRAWN, DRAWN, COLOUR, NO_DEPTH),
+    "white silhouette": ([[255] * 3] * 2, MASK, CLEAR, DRAWN, COLOUR, NO_DEPTH),
+    "premultiplied silhouette": (DRAWN, MASK, CLEAR, DRAWN, COLOUR, NO_DEPTH),
+    "black silhouette": ([[0] * 3] * 2, MASK, CLEAR, DRAWN, COLOUR, NO_DEPTH),
+    "silhouette 16": ([[255] * 3] * 2, MASK, CLEAR, DRAWN, COLOUR, NO_DEPTH),
+    "cut-out": ([[7] * 3] * 2, MASK, CLEAR, DRAWN, COLOUR, NO_DEPTH),
+    "cut-out webp": ([[7] * 3] * 2, MASK, CLEAR, DRAWN, COLOUR, NO_DEPTH),
+    "gray and holes": (DRAWN, INK, CLEAR, TWO, COLOUR, NO_DEPTH),
     "gray and a clear value": (DRAWN, INK, CLEAR, TWO, DRAWN, DRAWN),
     "gray 16 and a clear value": (DRAWN, INK, CLEAR, TWO, "label 65535", WIDE.tolist()),
-    "clear": (DRAWN, CLEAR, CLEAR, CLEAR, COLOUR, "no depth map"),
-    "palette of grays": (DRAWN, MASK, DRAWN, DRAWN, DRAWN, "no depth map"),
-    "palette of labels": (None, INK, COLOUR, COLOUR, LABELS, "no depth map"),
-    "palette with void": (None, (NUMBERS == 1).tolist(), COLOUR, COLOUR, None, "no depth map"),
-    "palette cut-out": (None, INK, CLEAR, (NUMBERS.clip(0, 1) * 255).tolist(), LABELS, "no depth map"),
-    "palette picture": (None, COLOUR, COLOUR, COLOUR, LABELS, "no depth map"),
+    "clear": (DRAWN, CLEAR, CLEAR, CLEAR, COLOUR, NO_DEPTH),
+    "palette of grays": (DRAWN, MASK, DRAWN, DRAWN, DRAWN, NO_DEPTH),
+    "palette of labels": (None, INK, COLOUR, COLOUR, LABELS, NO_DEPTH),
+    "palette with void": (None, (NUMBERS == 1).tolist(), COLOUR, COLOUR, None, NO_DEPTH),
+    "palette cut-out": (None, INK, CLEAR, (NUMBERS.clip(0, 1) * 255).tolist(), LABELS, NO_DEPTH),
+    "palette picture": ([[200, 9, 9], [9, 200, 9]], COLOUR, COLOUR, COLOUR, LABELS, NO_DEPTH),
     "gif": (DRAWN, MASK, DRAWN, DRAWN, None, None),
     "bmp": (DRAWN, MASK, DRAWN, DRAWN, DRAWN, DRAWN),
     "pgm": (DRAWN, MASK, DRAWN, DRAWN, DRAWN, DRAWN),
@@ -169,10 +178,10 @@ TABLE = {
     "pgm white 2": (PNM, PNM, PNM, PNM, PNM, PNM),
     "pgm text": (PNM, PNM, PNM, PNM, PNM, PNM),
     "jpeg gray": ([[255] * 8] * 8, None, None, None, "is a JPEG", "is a JPEG"),
-    "avif": (DRAWN, MASK, DRAWN, DRAWN, COLOUR, "no depth map"),
-    "cmyk": (DRAWN, MASK, DRAWN, DRAWN, COLOUR, "no depth map"),
-    "lab": (None, None, None, None, COLOUR, "no depth map"),
-    "float": (FLOATS, FLOATS, FLOATS, FLOATS, COLOUR, "no depth map"),
+    "avif": (DRAWN, MASK, DRAWN, DRAWN, COLOUR, NO_DEPTH),
+    "cmyk": (DRAWN, MASK, DRAWN, DRAWN, COLOUR, NO_DEPTH),
+    "lab": (None, None, None, None, COLOUR, NO_DEPTH),
+    "float": (FLOATS, FLOATS, FLOATS, FLOATS, COLOUR, NO_DEPTH),
     "integers 32": (DRAWN, MASK, DRAWN, DRAWN, "label 65535", WIDE.tolist()),
 }
 READERS = {
@@ -221,13 +230,16 @@ def in_jpeg(marker: int, content: bytes) -> bytes:
     return data[:2] + struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content + data[2:]
 
 
+def places_of_entries(data: bytes, start: int) -> range:
+    """Where the entries of the directory of a TIFF lie."""
+    return range(start + 2, start + 2 + 12 * struct.unpack_from("<H", data, start)[0], 12)
+
+
 def in_tiff(tag: int, kind: int, value: int) -> bytes:
     """A TIFF with one entry more in its directory, which stands at the end."""
     data = saved(Image.fromarray(PIXELS), "TIFF", tiffinfo={tag: 1} if tag == 274 else {65000: "x"})
     start = struct.unpack_from("<I", data, 4)[0]
-    entries = [
-        data[at : at + 12] for at in range(start + 2, start + 2 + 12 * struct.unpack_from("<H", data, start)[0], 12)
-    ]
+    entries = [data[at : at + 12] for at in places_of_entries(data, start)]
     kept = [entry for entry in entries if struct.unpack_from("<H", entry)[0] not in (tag, 65000)]
     kept.append(struct.pack("<HHII", tag, kind, 1, value))
     body = struct.pack("<H", len(kept)) + b"".join(sorted(kept, key=lambda entry: struct.unpack_from("<H", entry)[0]))
@@ -334,8 +346,8 @@ def test_a_damaged_second_page_leaves_the_first(tmp_path):
     first = Image.fromarray(PIXELS)
     data = bytearray(saved(first, "TIFF", save_all=True, append_images=[first]))
     start = struct.unpack_from("<I", data, 4)[0]
-    second = struct.unpack_from("<I", data, start + 2 + 12 * struct.unpack_from("<H", data, start)[0])[0]
-    for entry in range(second + 2, second + 2 + 12 * struct.unpack_from("<H", data, second)[0], 12):
+    second = struct.unpack_from("<I", data, places_of_entries(data, start).stop)[0]
+    for entry in places_of_entries(data, second):
         if struct.unpack_from("<H", data, entry)[0] in (256, 257):  # no width, no height
             struct.pack_into("<H", data, entry, 65000)
     (tmp_path / "b.tif").write_bytes(data)
@@ -364,3 +376,14 @@ def test_a_thousand_mutated_files_are_read_or_refused_by_name(tmp_path, kind):
     assert done.returncode == 0, done.stderr[-3000:]
     print(kind, done.stdout)
     assert json.loads(done.stdout)["peak bytes"] < 2**29 + MAX_PIXELS * 7  # four in Pillow, three here
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_huge_files_are_refused_by_their_header(tmp_path):
+    for name, side in (("huge.png", 20000), ("large.png", 10000)):  # which end there
+        header = chunk(b"IHDR", struct.pack(">2I5B", side, side, 8, 2, 0, 0, 0))
+        (tmp_path / name).write_bytes(MAGIC + header + struct.pack(">I", 1000) + b"IDAT")
+    with pytest.raises(UserError, match=r"huge\.png has more than 178 megapixels"):
+        read_image(tmp_path / "huge.png")
+    assert page_count(tmp_path / "large.png") == 1  # no reason for a refusal
+    assert MAX_PIXELS == 2 * Image.MAX_IMAGE_PIXELS

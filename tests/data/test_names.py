@@ -22,12 +22,12 @@ from indexnet.data.io.names import FileFinder, Names, pair, printable
 from indexnet.data.matting.foregrounds import pair_foregrounds
 from indexnet.data.segmentation import matched_pairs
 
-FORMS = {form: lambda text, form=form: unicodedata.normalize(form, text) for form in ("NFC", "NFD")}
 CASES = {"as it is": str, "upper": str.upper, "lower": str.lower}
 LETTERS = st.characters(codec="utf-8", exclude_characters="/\0", categories=["L", "N", "Zs", "P", "Mn", "Cc"])
 STEMS = st.text(LETTERS, min_size=1, max_size=8).map(lambda text: f"x{text}y")  # no ending of its own
 ENDINGS = st.sampled_from([".png", ".JPG", ".tiff", ".PnG"])
-WAYS = st.tuples(st.sampled_from([*FORMS]), st.sampled_from([*CASES]), ENDINGS)
+EXAMPLES = [60, pytest.param(5000, marks=[pytest.mark.long, pytest.mark.nightly])]
+WAYS = st.tuples(st.sampled_from(["NFC", "NFD"]), st.sampled_from([*CASES]), ENDINGS)
 
 
 def alike(name):
@@ -37,50 +37,40 @@ def alike(name):
 
 def written(folder, stem, way):
     form, case, ending = way
-    return folder / f"{FORMS[form](CASES[case](stem))}{ending}"
+    return folder / f"{unicodedata.normalize(form, CASES[case](stem))}{ending}"
 
 
-def check_pairs(tmp_path, stems, ways, lone, order):
-    """However names are written, each file finds its partner, one without any stays alone, and nothing is lost."""
-    ways = ways[: len(stems)]
-    assume(len({alike(stem) for stem in stems}) == len(stems))
-    for stem, both in zip(stems, ways, strict=True):
-        assume(all(alike(CASES[case](stem)) == alike(stem) for _, case, _ in both))
-    first = [written(tmp_path / "a", stem, way) for stem, (way, _) in zip(stems, ways, strict=True)]
-    second = [written(tmp_path / "b", stem, way) for stem, (_, way) in zip(stems, ways, strict=True)]
-    wanted = set(zip(first, second, strict=True))
-    if lone is not None and lone < len(stems):
-        wanted -= {(first[lone], second[lone])}
-        wanted |= {(first[lone], None)}
-        del second[lone]
-    found = pair(first, sorted(second, reverse=order))
-    assert set(found) == wanted
-    assert len(found) == len(wanted)
-    assert found == pair(first[::-1], second)
-    names = Names(second)
-    for image, label in wanted:
-        assert names.find(image.stem) == label
+@pytest.mark.parametrize("examples", EXAMPLES)
+def test_names_find_their_partners_however_they_are_written(tmp_path, examples):
+    """Each file finds its partner, one without any stays alone, and nothing is lost."""
 
-
-def properties(examples):
-    return settings(max_examples=examples, deadline=None)(
-        given(
-            stems=st.lists(STEMS, min_size=1, max_size=5, unique=True),
-            ways=st.lists(st.tuples(WAYS, WAYS), min_size=5, max_size=5),
-            lone=st.none() | st.integers(0, 4),
-            order=st.booleans(),
-        )(lambda folder, **drawn: check_pairs(folder, **drawn))
+    @settings(max_examples=examples, deadline=None)
+    @given(
+        stems=st.lists(STEMS, min_size=1, max_size=5, unique_by=alike),
+        ways=st.lists(st.tuples(WAYS, WAYS), min_size=5, max_size=5),
+        lone=st.none() | st.integers(0, 4),
+        order=st.booleans(),
     )
+    def check(stems, ways, lone, order):
+        ways = ways[: len(stems)]
+        for stem, both in zip(stems, ways, strict=True):
+            assume(all(alike(CASES[case](stem)) == alike(stem) for _, case, _ in both))
+        first = [written(tmp_path / "a", stem, way) for stem, (way, _) in zip(stems, ways, strict=True)]
+        second = [written(tmp_path / "b", stem, way) for stem, (_, way) in zip(stems, ways, strict=True)]
+        wanted = set(zip(first, second, strict=True))
+        if lone is not None and lone < len(stems):
+            wanted -= {(first[lone], second[lone])}
+            wanted |= {(first[lone], None)}
+            del second[lone]
+        found = pair(first, sorted(second, reverse=order))
+        assert set(found) == wanted
+        assert len(found) == len(wanted)
+        assert found == pair(first[::-1], second)
+        names = Names(second)
+        for image, label in wanted:
+            assert names.find(image.stem) == label
 
-
-def test_names_find_their_partners_however_they_are_written(tmp_path):
-    properties(60)(folder=tmp_path)
-
-
-@pytest.mark.long
-@pytest.mark.nightly
-def test_names_find_their_partners_however_they_are_written_at_length(tmp_path):
-    properties(5000)(folder=tmp_path)
+    check()
 
 
 def test_the_strictest_match_goes_first(tmp_path):

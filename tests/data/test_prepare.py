@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_support import COUNTS, prepare, write_aim500, write_composition1k, write_matting_folder
+from data_support import COUNTS, prepare, write_composition1k, write_matting_folder
 from indexnet.cli import main
 from indexnet.core.errors import UserError
 from indexnet.core.locks import exclusive
@@ -260,22 +260,20 @@ def test_mistakes_are_one_sentence(shipped, words, sentence, capsys):
     assert not shipped[1].exists()
 
 
-def test_mistakes_of_other_kinds(shipped, capsys, tmp_path):
+def test_mistakes_of_other_kinds(shipped, capsys):
     root, output = shipped
     assert prepare(root, output, jobs="0") == 2
     assert "--jobs must be a positive whole number; got 0" in capsys.readouterr().err
-    assert main(["data", "prepare", "camvid", "root=x"]) == 2
-    assert "data set 'camvid' has no composites to prepare; these have: " in (said := capsys.readouterr().err)
-    assert "composition1k" in said
-    assert "matting_folder" not in said  # it has nothing that could be prepared
-    assert main(["data", "prepare", "matting_folder", f"root={tmp_path}"]) == 2
-    assert "data set 'matting_folder' has no composites to prepare; these have: aim500, " in capsys.readouterr().err
-    assert main(["data", "prepare", "camvid", "foregrounds", "root=x", "output=y"]) == 2
-    assert "has no estimated foregrounds to prepare" in capsys.readouterr().err
-    assert main(["data", "check", "composition1k", "--verify"]) == 2
-    assert "--verify belongs to `indexnet data prepare`" in capsys.readouterr().err
-    assert main(["data", "prepare", "matting_folder", "foregrounds", f"root={tmp_path}"]) == 2
-    assert "output=DIR" in capsys.readouterr().err
+    none = "has no composites to prepare; these have: aim500, composition1k, distinctions646, simd."
+    for command, sentence in (
+        ("prepare camvid root=x", f"data set 'camvid' {none}"),
+        ("prepare matting_folder root=x", f"data set 'matting_folder' {none}"),
+        ("prepare camvid foregrounds root=x output=y", "has no estimated foregrounds to prepare"),
+        ("prepare matting_folder foregrounds root=x", "output=DIR"),
+        ("check composition1k --verify", "--verify belongs to `indexnet data prepare`"),
+    ):
+        assert main(["data", *command.split()]) == 2
+        assert sentence in capsys.readouterr().err
     background = root / "VOCdevkit/VOC2012/JPEGImages/2008_000003.jpg"
     background.unlink()
     assert prepare(root, output) == 2
@@ -299,16 +297,6 @@ def test_estimated_foregrounds(tmp_path, capsys):
     assert "nothing to do" in capsys.readouterr().out
     options = ["per_foreground=1", "test_per_foreground=1", f"foregrounds={output}"]
     assert main(["data", "check", "matting_folder", f"root={root}", *options]) == 0
-
-
-def test_the_substitute_of_aim500(tmp_path):
-    write_aim500(tmp_path / "in")
-    words = ["composites=true", "per_foreground=2", "test_per_foreground=3", "test_count=2"]
-    command = ["data", "prepare", "aim500", f"root={tmp_path / 'in'}", f"output={tmp_path / 'out'}", *words]
-    assert main([*command, "--jobs", "1"]) == 0
-    assert main([*command, "training", "--jobs", "1"]) == 0
-    merged = sorted(path for path in tmp_path.glob("out/*/merged/*.png"))
-    assert len(merged) == 3 * 2 + 2 * 3
 
 
 @pytest.mark.long

@@ -7,7 +7,17 @@ import shutil
 import numpy as np
 import pytest
 
-from data_support import COUNTS, prepare, write_aim500, write_backgrounds, write_composition1k, write_foreground
+from data_support import (
+    COUNTS,
+    assert_same_samples,
+    make,
+    names,
+    prepare,
+    write_aim500,
+    write_backgrounds,
+    write_composition1k,
+    write_foreground,
+)
 from indexnet.cli import main
 from indexnet.core.errors import UserError
 from indexnet.data import create_data
@@ -16,14 +26,7 @@ from indexnet.data.matting.outputs import composites_batch
 
 
 def c1k(root, **options):
-    return create_data("composition1k", root=str(root), **{"per_foreground": 2, "test_per_foreground": 3} | options)
-
-
-def same_samples(a, b):
-    assert [a.name(i) for i in range(len(a))] == [b.name(i) for i in range(len(b))]
-    for i in range(len(a)):
-        one, other = (split.sample(i, np.random.default_rng(0)) for split in (a, b))
-        assert all(bool((one[key] == other[key]).all()) for key in ("image", "alpha", "trimap"))
+    return make("composition1k", root, write=False, **options)
 
 
 @pytest.mark.parametrize("trimaps", [True, False])
@@ -35,7 +38,7 @@ def test_prepared_composites_are_read_only_with_the_options_that_made_them(trima
     read = c1k(root).test()
     assert type(read).__name__ == "MattingFiles"
     assert read.fingerprint() == live.fingerprint()  # they are the same
-    same_samples(read, live)
+    assert_same_samples(read, live)
     write_backgrounds(tmp_path / "other", [f"o{k}.jpg" for k in range(6)], seed=300)
     for item in c1k(root).foregrounds("test"):
         write_png(tmp_path / f"colours/{item.name}.png", np.zeros((40, 36, 3), np.uint8))
@@ -73,11 +76,11 @@ def test_another_folder_has_the_lists_too(shipped):
     for folder in ("train2014", "VOCdevkit"):
         shutil.copytree(root / folder, output / folder)
     live, read = c1k(root), c1k(output)
-    assert [live.train().name(i) for i in range(6)] == [read.train().name(i) for i in range(6)]
+    assert names(live.train()) == names(read.train())
     assert [p.name for p in live.train().backgrounds] == [p.name for p in read.train().backgrounds]
     assert type(read.test()).__name__ == "MattingFiles"
     assert live.test().fingerprint() == read.test().fingerprint()
-    same_samples(live.test(), read.test())
+    assert_same_samples(live.test(), read.test())
 
 
 def test_the_lists_of_the_released_code_go_along(tmp_path):

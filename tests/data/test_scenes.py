@@ -238,18 +238,6 @@ def test_soften_is_a_gaussian_blur(sigma):
     assert np.abs(soften(image, sigma).astype(int) - expected.astype(int)).max() <= 14
 
 
-def test_scenes_fit_their_budget():
-    """A guard against an accidental slow path; the measured time is in benchmarks/scenes.py."""
-    import time
-
-    train = create_data("scenes", size=320).train()
-    train.sample(0, rng())
-    start = time.process_time()
-    for index in range(10):
-        train.sample(index, rng(index))
-    assert (time.process_time() - start) / 10 < 0.15
-
-
 def test_drawing_leaves_the_global_generator_alone():
     state = np.random.get_state()[1].copy()
     create_data("scenes", size=32).train().sample(0, rng())

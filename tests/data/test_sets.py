@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import pickle
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import ConcatDataset, DataLoader, RandomSampler
+from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import Subset as TorchSubset
 
-from data_support import MATTING_WRITERS, WRITERS, build, write_alphamatting, write_idx
+from data_support import MATTING_WRITERS, WRITERS, build, same, write_idx
 from indexnet.core.errors import UserError
+from indexnet.core.registry import option_names
 from indexnet.data import IGNORE, create_data, get_data, list_data
+from indexnet.data.base import NoSplitError
+from indexnet.data.holdout import hold_out
 from indexnet.data.io import skimage_photographs
-from indexnet.data.io.images import write_png
 
 NAMES = [info.name for info in list_data()]
 KEYS = {
@@ -24,6 +30,14 @@ KEYS = {
     "depth": {"image", "depth", "name"},
 }
 CASES = [(info.name, task) for info in list_data() for task in info.tasks]
+
+
+def test_roots_that_no_folder_can_have(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for name in [name for name in NAMES if "root" in option_names(get_data(name))]:
+        for root in ("a\0b", "x/" * 3000, "loop"):
+            with pytest.raises(UserError, match=r"data\.root="):
+                create_data(name, root=str(tmp_path / root))
 
 
 @pytest.mark.parametrize(
@@ -39,17 +53,10 @@ def test_a_description_needs_no_files(name, task):
 
 
 def splits(data):
-    found = list(data.tests().values())
-    if data.name not in ("alphamatting", "alphamatting_test"):
-        found += [data.train()]
-    validation = data.validation()
-    return found + ([validation] if validation else [])
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(
-        torch.equal(a[k], b[k]) if isinstance(a[k], torch.Tensor) else a[k] == b[k] for k in a
-    )
+    found = [*data.tests().values(), *filter(None, [data.validation()])]
+    with contextlib.suppress(*[NoSplitError] * data.name.startswith("alphamatting")):  # which are for testing only
+        found.append(data.train())
+    return found
 
 
 @pytest.mark.parametrize(("name", "task"), CASES)
@@ -231,15 +238,11 @@ def test_idx_compressed_or_not_resized_or_padded(tmp_path):
 def test_idx_files_missing_or_damaged(tmp_path):
     with pytest.raises(UserError, match=r"holds neither train-images-idx3-ubyte nor train-images-idx3-ubyte\.gz"):
         create_data("mnist", root=str(tmp_path)).train()
-    cases = {
-        "train-images-idx3-ubyte.gz": (b"not gzip", "cannot be read"),
-        "t10k-images-idx3-ubyte": (b"\x00\x00\x08\x01" + b"\x00" * 40, "is not an idx file"),
-    }
-    for name, (content, _) in cases.items():
-        (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=cases["train-images-idx3-ubyte.gz"][1]):
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(b"not gzip")
+    with pytest.raises(UserError, match="cannot be read"):
         create_data("mnist", root=str(tmp_path)).train()
-    with pytest.raises(UserError, match=cases["t10k-images-idx3-ubyte"][1]):
+    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(b"\x00\x00\x08\x01" + b"\x00" * 40)
+    with pytest.raises(UserError, match="is not an idx file"):
         create_data("mnist", root=str(tmp_path)).test()
 
 
@@ -252,38 +255,65 @@ def test_the_real_digits(shared):
     assert 0.05 < image.mean() < 0.3
 
 
-def test_alphamatting_refuses_training_and_names_files(tmp_path):
-    write_alphamatting(tmp_path)
-    data = create_data("alphamatting", root=str(tmp_path))
-    with pytest.raises(UserError, match="for testing only"):
-        data.train()
-    assert len(data.test()) == 2
-    with pytest.raises(UserError, match="Trimap1, Trimap2"):
-        create_data("alphamatting", root=str(tmp_path), trimap="Trimap3")
-    write_png(tmp_path / "gt_training_lowres/GT01.png", np.zeros((24, 21), np.uint8), overwrite=True)
-    with pytest.raises(UserError, match=r"gt_training_lowres/GT01\.png is 21x24 pixels but .*GT01\.png is 20x24"):
-        data.test().sample(0, np.random.default_rng(0))
-    (tmp_path / "trimap_training_lowres/Trimap1/GT02.png").unlink()
-    with pytest.raises(UserError, match=r"Trimap1/GT02\.png is missing"):
-        data.test()
-    with pytest.raises(UserError, match="does not exist"):
-        create_data("alphamatting", root=str(tmp_path / "nowhere")).test()
+# --- every split is a torch data set, in anybody's DataLoader --------------------------------------------------------
 
 
-def test_alphamatting_trimaps_are_strict(tmp_path):
-    write_alphamatting(tmp_path)
-    bad = np.full((24, 20), 127, np.uint8)
-    write_png(tmp_path / "trimap_training_lowres/Trimap1/GT01.png", bad, overwrite=True)
-    with pytest.raises(UserError, match=r"Trimap1/GT01\.png.*127"):
-        create_data("alphamatting", root=str(tmp_path)).test().sample(0, np.random.default_rng(0))
+def every_split(data):
+    found = splits(data)
+    return found + [part for split in found if split.split == "train" for part in hold_out(split, 0.34)]
 
 
-@pytest.mark.parametrize("trimap", ["Trimap1", "Trimap2"])
-def test_the_real_photographs(shared, trimap):
-    test = create_data("alphamatting", root=str(shared / "data/alphamatting"), trimap=trimap).test()
-    assert len(test) >= 21
-    sample = test.sample(0, np.random.default_rng(0))
-    assert sample["name"] == "GT01"
-    assert max(sample["image"].shape[1:]) == 800
-    known = sample["trimap"] != 128 / 255
-    assert (sample["alpha"] - sample["trimap"])[known].abs().max() < 0.03
+@pytest.mark.parametrize(("name", "task"), CASES)
+def test_a_split_is_a_torch_data_set(name, task, root):
+    for split in every_split(build(name, task, root)):
+        assert isinstance(split, TorchDataset)
+        assert same(split[-1], split[-1]) or split.split == "train"
+        assert split[np.int64(0)]["name"] == split.name(0)
+        assert split[-1]["name"] == split.name(len(split) - 1)
+        for index in (len(split), -len(split) - 1):
+            with pytest.raises(IndexError):
+                split[index]
+        if len(split) <= 16:
+            assert [sample["name"] for sample in split] == [split.name(k) for k in range(len(split))]
+        before = torch.get_rng_state()
+        first = split[0]
+        if split.split != "train":
+            assert same(first, split.sample(0, np.random.default_rng(1)))
+            assert torch.equal(torch.get_rng_state(), before)  # chance has no part in it
+        torch.set_rng_state(before)
+        assert same(split[0], first)
+
+
+@pytest.mark.parametrize(("name", "task"), CASES)
+def test_a_plain_loader_batches_every_split_of_one_size(name, task, root):
+    for split in every_split(build(name, task, root)):
+        if not split.one_size:
+            continue
+        batches = list(DataLoader(split, batch_size=2, num_workers=2 if split.split == "train" else 0))
+        assert [name for batch in batches for name in batch["name"]] == [split.name(k) for k in range(len(split))]
+        assert [len(batch["image"]) for batch in batches[:-1]] == [2] * (len(batches) - 1)
+        assert len({batch["image"].shape[1:] for batch in batches}) == 1
+
+
+def test_a_loader_augments_anew_in_every_epoch_and_follows_the_seed():
+    split = create_data("photos", size=32, train_count=4).train()
+    loader = DataLoader(split, batch_size=2, num_workers=2)
+
+    def epochs(seed):
+        torch.manual_seed(seed)
+        return [torch.cat([batch["image"] for batch in loader]) for _ in range(2)]
+
+    first, second = epochs(0)
+    assert all(not torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert all(map(torch.equal, epochs(0), (first, second)))
+    assert not torch.equal(epochs(1)[0], first)
+
+
+def test_what_torch_builds_of_data_sets_works():
+    train, test = (
+        getattr(create_data("photos", size=16, train_count=6, test_count=4), side)() for side in ("train", "test")
+    )
+    assert len(ConcatDataset([train, test])) == 10
+    assert len(train + test) == 10
+    assert TorchSubset(test, [2])[0]["name"] == test.name(2)
+    assert len(list(DataLoader(train, sampler=RandomSampler(train, num_samples=3)))) == 3

@@ -61,20 +61,6 @@ def test_only_measured_pixels_count(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_image_that_was_not_measured_has_no_number_and_changes_none(name):
-    prediction, depth = maps(0)
-    depth[1] = 0
-    metric = create_metric(name)
-    metric.update(prediction, depth)
-    assert torch.isnan(metric.latest).tolist() == [False, True, False]
-    keep = torch.tensor([0, 2])
-    assert metric.compute().item() == pytest.approx(value(name, prediction[keep], depth[keep]), rel=1e-13)
-    metric.reset()
-    metric.update(prediction[1:2], depth[1:2])
-    assert math.isnan(metric.compute().item())
-
-
-@pytest.mark.parametrize("name", NAMES)
 def test_predictions_of_nothing_are_a_millimetre(name):
     prediction, depth = maps(0)
     expected = value(name, torch.full_like(prediction, 1e-3), depth)

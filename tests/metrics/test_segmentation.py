@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -102,20 +100,6 @@ def test_properties(seed, classes, name, right):
     right_everywhere = torch.where(label == 255, 0, label)
     assert value(name, classes, right_everywhere, label) == 100
     assert (expected == 100) == bool(((prediction == label) | (label == 255)).all())
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_an_image_without_labels_has_no_number_and_changes_none(name):
-    prediction, label = maps(0, 4)
-    label[1] = 255
-    metric = create_metric(name, classes=4)
-    metric.update(prediction[:, None], label)
-    assert torch.isnan(metric.latest).tolist() == [False, True, False]
-    keep = torch.tensor([0, 2])
-    assert metric.compute().item() == value(name, 4, prediction[keep], label[keep])
-    metric.reset()
-    metric.update(prediction[1:2, None], label[1:2])
-    assert math.isnan(metric.compute().item())
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])

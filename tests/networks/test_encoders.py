@@ -17,7 +17,6 @@ from indexnet.networks.checkpoint import load_checkpoint
 from indexnet.networks.encoders import timm_chain
 from indexnet.networks.encoders.mobilenetv2_released import InvertedResidual
 from indexnet.networks.encoders.weights import read_checkpoint
-from indexnet.networks.imagenet import normalise
 from indexnet.resampling import create_resampling
 
 # name: (width, halved) of every unit
@@ -28,6 +27,12 @@ UNITS = {
     "resnet34": [(64, 1), (64, 1), (64, 0), (128, 1), (256, 1), (512, 1)],
     "vgg11_bn": [(64, 1), (128, 1), (256, 1), (512, 1), (512, 1)],
 }
+
+
+def take_weights(encoder: Encoder, model: nn.Module) -> None:
+    """Give an encoder the weights of timm's model that it was cut from."""
+    by_name = {key.replace(".", "_"): value for key, value in model.state_dict().items()}
+    encoder.load_state_dict({key: by_name[key.split(".", 2)[2].replace(".", "_")] for key in encoder.state_dict()})
 
 
 def batch_norms(module: nn.Module) -> list[nn.BatchNorm2d]:
@@ -61,8 +66,7 @@ def test_timm_encoders_stride_as_timm_does(timm_name):
         layer.running_mean.normal_(0, 0.1)
         layer.bias.data.normal_(0, 0.1)
     encoder = create_encoder(timm_name, 4, "stride").eval()
-    by_name = {key.replace(".", "_"): value for key, value in model.state_dict().items()}
-    encoder.load_state_dict({key: by_name[key.split(".", 2)[2].replace(".", "_")] for key in encoder.state_dict()})
+    take_weights(encoder, model)
     x = torch.randn(1, 4, 64, 64)
     with torch.no_grad():
         assert torch.equal(encoder(x)[0], model(x)[-1])
@@ -72,8 +76,7 @@ def test_a_stage_in_place_of_a_pooling_layer_changes_nothing():
     """VGG halves by max pooling alone: with max pooling stages it must give timm's own features."""
     model = timm_chain.create_timm_model("vgg11_bn", 3).eval()
     encoder = create_encoder("vgg11_bn", 3).eval()
-    by_name = {key.replace(".", "_"): value for key, value in model.state_dict().items()}
-    encoder.load_state_dict({key: by_name[key.split(".", 2)[2].replace(".", "_")] for key in encoder.state_dict()})
+    take_weights(encoder, model)
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         bottom, levels = encoder(x, create_resampling("max_unpool", encoder.stage_channels).stages)
@@ -239,6 +242,7 @@ def test_wrong_files_are_explained(tmp_path):
     (tmp_path / "text.safetensors").write_text("not weights at all")
     short = dict(list(good.items())[:40])
     torch.save(short, tmp_path / "short.pth")
+    torch.save({"conv0.0.weight": torch.zeros(32, 3, 3, 3)}, tmp_path / "first.pth")
     cases = [
         (
             RELEASED,
@@ -248,6 +252,8 @@ def test_wrong_files_are_explained(tmp_path):
         ),
         (RELEASED, {}, "short.pth", r"\d+ of 3\d\d tensors are missing \(first: .*pretrained=false"),
         (RELEASED, {}, "other.pth", "holds no MobileNetV2 weights"),
+        (FASTDEPTH, {}, "other.pth", "holds no MobileNetV1 weights by names of timm or FastDepth .*'other.weight'"),
+        (FASTDEPTH, {}, "first.pth", r"\d+ of \d+ tensors are missing"),
         (RELEASED, {}, "list.pth", "holds a list, where a state dict"),
         (RELEASED, {}, "numbers.pth", "holds no tensors by name"),
         (RELEASED, {}, "pickled.pth", "pickled.pth is not a readable file of weights"),
@@ -347,24 +353,6 @@ def test_two_input_channels_have_no_rgb_weights(tmp_path):
     torch.save(layout(RELEASED, "csail")[0], tmp_path / "weights.pth")
     with pytest.raises(UserError, match="weights for 3 input channels cannot serve 2"):
         create_encoder(RELEASED, 2, pretrained=str(tmp_path / "weights.pth"))
-
-
-# --- FastDepth's MobileNetV1 ----------------------------------------------------------------------------------------
-
-
-def test_imagenet_weights_fit_how_images_are_normalised_here(monkeypatch):
-    """timm's own model on images of mean and deviation 0.5 = ours on images normalised as everywhere here."""
-    model = timm_chain.create_timm_model("mobilenetv1_100", 3)
-    state = random_state(model)
-    model.load_state_dict(state)
-    model.eval()
-    monkeypatch.setattr(timm_chain, "pretrained_state", lambda name, encoder: dict(state))
-    encoder = create_encoder(FASTDEPTH, 3, pretrained=True).eval()
-    image = torch.rand(1, 3, 32, 32)
-    with torch.no_grad():
-        theirs = model.bn1(nn.functional.conv2d((image - 0.5) / 0.5, state["conv_stem.weight"], padding=1))
-        ours = encoder.units[0](normalise(image))
-    torch.testing.assert_close(ours[..., 1:-1, 1:-1], theirs[..., 1:-1, 1:-1], atol=1e-4, rtol=1e-4)
 
 
 # --- encoders of timm by name ----------------------------------------------------------------------------------------

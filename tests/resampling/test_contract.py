@@ -184,13 +184,11 @@ def test_state_dict_round_trip(variant):
     duplicate = copy.deepcopy(source)
     source.eval(), target.eval(), duplicate.eval()
     for other in (target, duplicate):
-        for a, b in zip(source(x), other(x), strict=True):
-            assert torch.equal(a, b)
+        assert all(map(torch.equal, source(x), other(x)))
     # A copy must not look into its original.
     for p in source.parameters():
         nn.init.constant_(p, 9.0)
-    for a, b in zip(target(x), duplicate(x), strict=True):
-        assert torch.equal(a, b)
+    assert all(map(torch.equal, target(x), duplicate(x)))
 
 
 @every_variant
@@ -202,10 +200,9 @@ def test_channels_last(variant, size):
     net = build(variant, 3, dtype=torch.float64).to(memory_format=torch.channels_last)
     x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
     actual = net(x)
-    for a, b in zip(actual, expected, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
-        if size == (6, 8):
-            assert a.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
+    if size == (6, 8):
+        assert all(each.is_contiguous(memory_format=torch.channels_last) for each in actual)
     sum(a.sum() for a in actual).backward()
     assert torch.isfinite(x.grad).all()
 
@@ -224,8 +221,7 @@ def test_export_static(variant):
     net = build(variant, 2).eval()
     x = picture(1, 2, 5, 6)
     exported = torch.export.export(net, (x,)).module()
-    for a, b in zip(exported(x), net(x), strict=True):
-        torch.testing.assert_close(a, b)
+    torch.testing.assert_close(exported(x), net(x))
 
 
 @pytest.mark.parametrize("variant", DYNAMIC)
@@ -236,8 +232,7 @@ def test_export_dynamic(variant):
     exported = torch.export.export(net, (picture(2, 2, 6, 8),), dynamic_shapes=shapes).module()
     for shape in ((1, 2, 4, 10), (3, 2, 12, 8)):
         x = picture(*shape)
-        for a, b in zip(exported(x), net(x), strict=True):
-            torch.testing.assert_close(a, b)
+        torch.testing.assert_close(exported(x), net(x))
 
 
 @every_variant
@@ -246,8 +241,7 @@ def test_compiles_without_graph_breaks(variant):
     x = picture(2, 2, 6, 8)
     torch.compiler.reset()
     compiled = torch.compile(copy.deepcopy(net), backend="aot_eager", fullgraph=True)
-    for a, b in zip(compiled(x), net(x), strict=True):
-        torch.testing.assert_close(a, b)
+    torch.testing.assert_close(compiled(x), net(x))
 
 
 @every_variant
@@ -257,8 +251,7 @@ def test_autocast(variant):
     expected = net(x)
     with torch.autocast("cpu", torch.bfloat16):
         actual = net(x)
-    for a, b in zip(actual, expected, strict=True):
-        torch.testing.assert_close(a.float(), b, rtol=0.1, atol=0.1)
+    torch.testing.assert_close([each.float() for each in actual], [*expected], rtol=0.1, atol=0.1)
 
 
 @every_variant

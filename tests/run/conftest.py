@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import sys
+import shutil
+import zipfile
+from pathlib import Path
 
 import pytest
 
 from indexnet.run.job import run_job
 from run_support import RECONSTRUCTION, prepare_run
-from wandb_server import WandbServer
+
+EARLIER = Path(__file__).parent / "fixtures" / "runs_schema_1.zip"
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -21,23 +28,12 @@ def undisturbed(tmp_path_factory):
 
 
 @pytest.fixture
-def server(monkeypatch, tmp_path):
-    with WandbServer() as server:
-        for name, value in server.environment(tmp_path / "home").items():
-            monkeypatch.setenv(name, value)
-        yield server
+def fresh():
+    """Put the runs that an earlier version made below the working directory; a call puts them there anew."""
 
+    def unpack():
+        shutil.rmtree("runs", ignore_errors=True)
+        zipfile.ZipFile(EARLIER).extractall("runs")
 
-@pytest.fixture
-def nobody(tmp_path, monkeypatch):
-    """Nobody is logged in, and wandb forgets what it knew of the test before."""
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    home = tmp_path / "home"
-    home.mkdir()
-    for name, value in (("HOME", home), ("NETRC", home / "none"), ("XDG_CONFIG_HOME", home), ("MPLCONFIGDIR", home)):
-        monkeypatch.setenv(name, str(value))
-    monkeypatch.chdir(tmp_path)
-    yield
-    if sys.modules.get("wandb"):
-        sys.modules["wandb"].teardown()
+    unpack()
+    return unpack

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import os
-import re
 import signal
 from pathlib import Path
 
 import pytest
 
 from indexnet.cli import main
-from indexnet.core.errors import UserError
 from indexnet.run.config import compose, freeze
 from indexnet.run.identity import config_hash
 from indexnet.run.job import run_job
 from indexnet.tasks.base import Task
-from resume_support import forks, result_of, start
-from run_support import MATTING, RECONSTRUCTION, prepare_run, same, weights
+from resume_support import die_at, forks, result_of, start
+from run_support import MATTING, RECONSTRUCTION, curve, prepare_run, refused, same, weights
 
 
 def _frozen(words):
@@ -96,9 +92,8 @@ def test_a_tables_setting_for_another_optimizer_is_left_out():
     ],
 )
 def test_what_cannot_work_is_said_before_anything_starts(words, sentence):
-    with pytest.raises(UserError, match=re.escape(sentence)) as error:
+    with refused(sentence):
         freeze(compose(["task=reconstruction", *words.split()] if "task=" not in words else words.split()))
-    assert "\n" not in str(error.value)
 
 
 def test_new_keys_at_their_defaults_change_no_hash():
@@ -110,10 +105,9 @@ def test_new_keys_at_their_defaults_change_no_hash():
 
 
 @pytest.mark.long
-def test_a_sweep_over_names(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    words = [*MATTING, "encoder=resnet18", "~encoder.width", "resampling=max_unpool", "budget=smoke", "logger=none"]
-    words = [word for word in words if word not in ("encoder.width=0.25", "~encoder.width")]
+def test_a_sweep_over_names():
+    words = [word for word in MATTING if word != "encoder.width=0.25"]
+    words += ["encoder=resnet18", "resampling=max_unpool", "budget=smoke", "logger=none"]
     assert main(["train", "-m", *words, "optimizer=adan,adamw", "schedule=cosine"]) == 0
     assert len(list(Path("runs/single").glob("matting-*/record.json"))) == 2
 
@@ -135,28 +129,12 @@ REAL = {
      ("lion-plateau", "training_step"), ("lion-plateau", "validation_step")],
 )  # fmt: skip
 def test_a_killed_run_keeps_its_rates(name, step, tmp_path):
-    words = [word for word in RECONSTRUCTION if not word.startswith("schedule")]
-    words += [
-        *REAL[name],
-        "trainer.checkpoint_every=2",
-        "optimizer.lr=0.01",
-        "training.steps=8",
-        "callbacks=lr_monitor",
-    ]
+    words = [*RECONSTRUCTION, *REAL[name], "trainer.checkpoint_every=2", "optimizer.lr=0.01", "training.steps=8",
+             "callbacks=lr_monitor"]  # fmt: skip
     whole, cut = prepare_run(tmp_path / "whole", *words), prepare_run(tmp_path / "cut", *words)
     assert run_job(whole.path) == 0
 
-    def arm():
-        plain, count = getattr(Task, step), iter(range(100))
-
-        def deadly(self, *arguments):
-            if next(count) == (4 if step == "training_step" else 2):
-                os.kill(os.getpid(), signal.SIGKILL)
-            return plain(self, *arguments)
-
-        setattr(Task, step, deadly)
-
-    assert result_of(start(cut, arm)) == -signal.SIGKILL
+    assert result_of(start(cut, die_at(Task, step, 5 if step == "training_step" else 3))) == -signal.SIGKILL
     assert run_job(cut.path) == 0
     assert same(weights(whole), weights(cut))
     assert whole.record().metrics == cut.record().metrics
@@ -165,6 +143,4 @@ def test_a_killed_run_keeps_its_rates(name, step, tmp_path):
 
 
 def _rates(folder):
-    with (folder.path / "csv" / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    return [(key, row["step"], row[key]) for row in rows for key in row if key.startswith("lr-") and row[key]]
+    return [(key, row["step"], row[key]) for row in curve(folder) for key in row if key.startswith("lr-") and row[key]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -15,12 +14,12 @@ import pytest
 from indexnet.cli import main
 from indexnet.core.errors import UserError
 from indexnet.core.locks import HeldError
-from indexnet.run import callbacks
 from indexnet.run.config import compose, freeze
 from indexnet.run.folder import RunFolder, prepare
 from indexnet.run.identity import config_hash
 from indexnet.run.job import DIVERGED, run_job
 from indexnet.sweep.launch import prepare_jobs
+from resume_support import interrupted_at_replace, interrupted_at_step
 from run_support import RECONSTRUCTION, prepare_run, same, weights
 
 OPERATOR = """
@@ -75,9 +74,8 @@ def finished(place, tmp_path_factory):
 
 
 @pytest.fixture
-def done(finished, edit, tmp_path, monkeypatch):
+def done(finished, edit):
     """A finished run in the working directory's ``runs``, and the words of its command."""
-    monkeypatch.chdir(tmp_path)
     path = Path("runs/single") / finished.path.name
     shutil.copytree(finished.path, path)
     return RunFolder(path.resolve())
@@ -174,24 +172,9 @@ def test_rerun_does_what_has_changed_again_and_keeps_the_old(done, edit, capsys)
         assert (done.path / "earlier" / number / "record.json").is_file()
 
 
-class _Stop(callbacks.Progress):
-    at = 3
-
-    def on_train_batch_end(self, trainer, module, outputs, batch, index):
-        super().on_train_batch_end(trainer, module, outputs, batch, index)
-        if trainer.global_step == self.at:
-            raise KeyboardInterrupt
-
-
-def _interrupted(monkeypatch, *words: str) -> None:
-    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
-        patch.setattr(callbacks, "Progress", _Stop)
-        _train(*words)
-
-
-def test_a_run_that_goes_on_with_other_code_says_so(tmp_path, edit, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    _interrupted(monkeypatch)
+def test_a_run_that_goes_on_with_other_code_says_so(edit, capsys):
+    with interrupted_at_step(3):
+        _train()
     (path,) = Path("runs/single").iterdir()
     folder = RunFolder(path)
     old = folder.record().code["edited_helper.py"]  # a killed run leaves it
@@ -211,12 +194,9 @@ def test_a_run_that_goes_on_with_other_code_says_so(tmp_path, edit, monkeypatch,
     assert json.loads((path / "earlier/1/record.json").read_text())["code_before"] == {"edited_helper.py": [old]}
 
 
-def test_a_run_that_failed_before_its_first_step_has_one_code(tmp_path, edit, monkeypatch):
+def test_a_run_that_failed_before_its_first_step_has_one_code(edit):
     """Who mends a mistake and starts again has not trained with it."""
-    monkeypatch.chdir(tmp_path)
-    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
-        patch.setattr(callbacks, "Progress", _Stop)
-        patch.setattr(_Stop, "at", 1)
+    with interrupted_at_step(1):
         _train()  # no checkpoint yet
     edit("0.0")
     assert _train() == 0
@@ -225,21 +205,11 @@ def test_a_run_that_failed_before_its_first_step_has_one_code(tmp_path, edit, mo
 
 
 @pytest.mark.parametrize("kill", range(1, 9))
-def test_a_kill_while_results_are_set_aside_loses_nothing(done, monkeypatch, kill):
+def test_a_kill_while_results_are_set_aside_loses_nothing(done, kill):
     config = freeze(compose(WORDS))
     files = {path.name for path in done.path.iterdir()} - {"config.yaml", ".lock"}
     content = (done.path / "record.json").read_bytes(), (done.path / "per_image.csv").read_bytes()
-    plain, count = os.replace, 0
-
-    def replace(source, target):
-        nonlocal count
-        count += 1
-        if count == kill:
-            raise KeyboardInterrupt
-        plain(source, target)
-
-    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt), done.lock():
-        patch.setattr(os, "replace", replace)
+    with interrupted_at_replace(kill - 1), done.lock():
         done.set_aside()
         raise AssertionError("it is done with fewer files")
     folder = prepare(config)  # what every command does first
@@ -258,10 +228,9 @@ def test_a_kill_while_results_are_set_aside_loses_nothing(done, monkeypatch, kil
     assert ((old / "record.json").read_bytes(), (old / "per_image.csv").read_bytes()) == content
 
 
-def test_an_interrupted_rerun_goes_on_and_is_not_begun_again(done, monkeypatch, capsys):
+def test_an_interrupted_rerun_goes_on_and_is_not_begun_again(done, capsys):
     whole = weights(done)
-    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
-        patch.setattr(callbacks, "Progress", _Stop)
+    with interrupted_at_step(3):
         _train("rerun=true")
     assert done.status() == "running"
     assert _train("rerun=true") == 0
@@ -279,35 +248,7 @@ def test_an_interrupted_rerun_goes_on_and_is_not_begun_again(done, monkeypatch, 
     assert sorted(path.name for path in (done.path / "earlier").iterdir()) == ["1", "2", "3"]
 
 
-@pytest.mark.long
-def test_a_rerun_in_processes_of_its_own_that_is_killed(done, edit, place):
-    """The command dies while results are moved, and again between two checkpoints."""
-    edit("0.5")
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([*filter(None, sys.path), str(place)])}
-    command = [sys.executable, "-m", "indexnet", "train", *WORDS]
-    deadly = (
-        "import os, signal, sys; plain, count = os.replace, 0\n"
-        "def replace(source, target):\n"
-        "    global count; count += 'earlier' in str(target) or '.ckpt' in str(target)\n"
-        "    if count == int(sys.argv[1]): os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    plain(source, target)\n"
-        "os.replace = replace\n"
-        "from indexnet.cli import main; sys.exit(main(['train', *sys.argv[2:]]))"
-    )
-    for kill in ("4", "8"):
-        killed = subprocess.run(
-            [sys.executable, "-c", deadly, kill, *command[4:], "rerun=changed"], env=env, capture_output=True
-        )
-        assert killed.returncode == -9, killed.stderr
-    ended = subprocess.run([*command, "rerun=changed"], env=env, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
-    assert "going on from step" in ended.stdout
-    assert sorted(path.name for path in (done.path / "earlier").iterdir()) == ["1"]
-    assert done.record().changed_code() == []
-
-
-def test_a_diverged_run_is_done_again_too(tmp_path, edit, monkeypatch, capfd):
-    monkeypatch.chdir(tmp_path)
+def test_a_diverged_run_is_done_again_too(edit, capfd):
     words = ["optimizer.lr=1e30", "schedule=constant"]
     assert _train(*words) == 3
     edit("0.0")
@@ -337,12 +278,8 @@ def test_a_run_at_work_is_not_set_aside(done):
         (f"tags=[{'x' * 65}]", "must be a list of texts of at most 64 characters."),
     ],
 )
-def test_mistakes_are_one_sentence(word, said, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert main(["train", *RECONSTRUCTION, word]) == 2
-    err = capsys.readouterr().err
-    assert said in err
-    assert err.count("\n") == 1
+def test_mistakes_are_one_sentence(word, said, mistake):
+    mistake(main(["train", *RECONSTRUCTION, word]), said)
     assert not Path("runs").exists()
 
 
@@ -357,13 +294,8 @@ def test_neither_is_part_of_what_a_run_is(tmp_path):
         freeze(compose([*RECONSTRUCTION, "rerun=null"]))
 
 
-@pytest.mark.parametrize(
-    ("file", "dirty"),
-    [("src/indexnet/resampling/mine.py", True), ("experiments/mine.yaml", True), ("notes.txt", False), (None, False)],
-)
-def test_a_file_that_git_does_not_know_makes_a_revision_dirty(tmp_path, file, dirty):
-    root = Path(__file__).resolve().parents[2]
-    code = root / "src" / "indexnet"
+def test_a_file_that_git_does_not_know_makes_a_revision_dirty(tmp_path):
+    code = Path(__file__).resolve().parents[2] / "src" / "indexnet"
     for name in ("core", "run"):
         shutil.copytree(code / name, tmp_path / "src/indexnet" / name, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "src/indexnet/__init__.py").touch()
@@ -371,11 +303,16 @@ def test_a_file_that_git_does_not_know_makes_a_revision_dirty(tmp_path, file, di
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
     for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "all"]):
         subprocess.run([*git, *words], check=True)
-    if file is not None:
-        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / file).write_text("x = 1\n")
-    asked = "from indexnet.run.record import git_revision; print(git_revision())"
+    asked = (
+        "from pathlib import Path; from indexnet.run.record import git_revision; print(git_revision())\n"
+        "for name in ('src/indexnet/run/mine.py', 'experiments/mine.yaml', 'notes.txt'):\n"
+        "    Path(name).parent.mkdir(exist_ok=True); Path(name).write_text('x = 1')\n"
+        "    print(git_revision()); Path(name).unlink()"
+    )
     env = {**os.environ, "PYTHONPATH": str(tmp_path / "src")}
-    said = subprocess.run([sys.executable, "-c", asked], env=env, capture_output=True, text=True, check=True).stdout
-    assert said.strip().endswith("-dirty") is dirty
-    assert len(said.strip().removesuffix("-dirty")) == 40
+    done = subprocess.run(
+        [sys.executable, "-c", asked], cwd=tmp_path, env=env, capture_output=True, text=True, check=True
+    )
+    clean, *others = done.stdout.split()
+    assert len(clean) == 40
+    assert others == [f"{clean}-dirty", f"{clean}-dirty", clean]

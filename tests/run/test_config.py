@@ -17,6 +17,7 @@ from indexnet.run.config import compose, freeze
 from indexnet.run.folder import RunFolder, difference, prepare, run_path
 from indexnet.run.identity import config_hash, is_place, places
 from indexnet.run.schema import ExperimentConfig, read_config
+from run_support import refused
 
 
 def _frozen(*overrides):
@@ -41,19 +42,15 @@ def _options(group):
         ("+network.width=3", "widths"),
         ("training.batch_size=7 trainer.devices=2", "multiple of 2"),
         ("training.batch_size=zero", "positive integer"),
-        ("seed=-1", "seed"),
         ("training.steps=null training.epochs=null", "training.steps"),
         ("optimizer.foo=1", "optimizer.lr"),
         ("+optimizer.foo=1", "foo"),
-        ("trainer.precision=foo", "trainer.precision='foo' must be one of 32-true"),
         ("trainer.checkpoint_every=0", "trainer.checkpoint_every=0 must be auto or a positive integer"),
         ("trainer.num_workers=foo", "trainer.num_workers"),
         ("trainer.gradient_clip_val=foo", "trainer.gradient_clip_val"),
-        ("trainer.accelerator=mps", "metrics are summed in float64"),
         ("trainer.compile=maybe", "true or false"),
         ("debug.overfit=maybe", "true or false"),
         ("network.widths=foo", "network"),
-        ("network.widths=[4,foo]", "network"),
         ("task.costs_size=foo", "task.costs_size"),
         ("schedule.milestones=5", "schedule.milestones=5 must be a list of epochs"),
         ("schedule.name=cosin", "unknown schedule 'cosin'. Did you mean 'cosine'?"),
@@ -69,10 +66,8 @@ def _options(group):
     ],
 )
 def test_a_mistake_is_one_sentence_with_the_nearest_key(override, sentence):
-    with pytest.raises(UserError) as error:
+    with refused(sentence):
         _frozen(*override.split())
-    assert sentence in str(error.value)
-    assert "\n" not in str(error.value)
 
 
 _LABELLED = ("camvid", "sunrgbd", "ade20k", "segmentation_folder")
@@ -162,6 +157,9 @@ def test_budget_caps_and_never_raises():
         ("task=matting budget=small trainer.devices=2 logger=none", "a4e572d60f8b"),
         ("task=segmentation", "918135ee30c7"),
         ("task=depth schedule=constant training.steps=10", "6f472dc79923"),
+        ("task=reconstruction resampling=indexnet trainer.accelerator=cpu", "335b0bbdefbd"),
+        ("task=reconstruction resampling=indexnet trainer.accelerator=cpu trainer.accumulate_grad_batches=2 "
+         "trainer.gradient_clip_val=1.5 trainer.devices=2", "658275c15cef"),
         ("task=reconstruction data=mnist data.root=/x trainer.num_workers=4", "c0940d2f2a5b"),
         ("task=segmentation data=camvid data.cache=true", "8ade128b30f9"),
         ("task=depth data=nyuv2_h5", "8e40d4970b64"),
@@ -173,7 +171,7 @@ def test_budget_caps_and_never_raises():
         ("experiments=quickstart resampling.family=hin experiment.row=hin", "05857ebb6c58"),
         ("experiments=tpami/table3_matting experiment.row=x", "f00eee0f3782"),
     ],
-)
+)  # fmt: skip
 def test_the_hash_of_a_run_stays_what_earlier_versions_gave_it(words, known):
     assert config_hash(freeze(compose(words.split()))) == known
 
@@ -282,18 +280,22 @@ def test_no_run_folder(tmp_path):
         ),
         (["-m", "optimizer.lr=interval(a,b)"], "interval(a,b) takes two numbers"),
         (["task=reconstruction", "data.root=/x"], "this data set reads no folder"),
-        (["--config-dir", "/gone", "seed=1"], "indexnet: the configuration cannot be composed: Additional config dir"),
+        (["--config-dir", "/gone", "seed=1"], "--config-dir /gone: there is no such folder; name one that holds exper"),
+        (["--config-path", "/gone"], "--config-path /gone: there is no such folder; leave it out."),
+        (["--config-path", "gone"], "gone: there is no such folder; leave it out."),
+        (["--config-name", "gone"], "--config-name gone: there is no such configuration; leave it out."),
         (["-m", "seed=0,1", "fail_fast=${nosuch}"], "fail_fast cannot be resolved"),
         (["-m", "seed=0,1", "plugins=???"], "plugins cannot be resolved"),
     ],
 )
-def test_mistakes_that_hydra_finds_are_said_with_a_remedy(arguments, sentence, capsys, tmp_path, monkeypatch):
+def test_mistakes_that_hydra_finds_are_said_with_a_remedy(
+    arguments,
+    sentence,
+    mistake,
+    tmp_path,
+):
     from indexnet.cli import main
 
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     (tmp_path / "run" / "checkpoints" / "last.ckpt").touch()
-    assert main(["train", *arguments]) == 2
-    said = capsys.readouterr().err
-    assert sentence in said
-    assert len(said.splitlines()) == 1
+    mistake(main(["train", *arguments]), sentence)

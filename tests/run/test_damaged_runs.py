@@ -1,6 +1,6 @@
 """Run folders as crashes, disks and people leave them: told by the name of the file and left, while all else goes on.
 
-The runs are those of ``fixtures/runs_schema_1.zip``: a finished one, which is damaged, and one that was killed.
+The runs are those of an earlier version: a finished one, which is damaged, and one that was killed.
 """
 
 from __future__ import annotations
@@ -10,50 +10,28 @@ import copy
 import json
 import os
 import random
-import zipfile
 from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from damage import KINDS, VALUES, copy_fresh, places, put, spoil
+from damage import KINDS, fuzzed, put_any, spoil
 from indexnet.cli import main
 from indexnet.core.errors import UserError
 from indexnet.run.folder import RunFolder, prepare
+from indexnet.run.freezing.settle import settled_before
 from indexnet.run.record import DamagedRunError, Record
 from indexnet.run.run_sets import read_curve, read_per_image, read_pictures, read_run
-from indexnet.run.settle import settled_before
 from indexnet.sweep.launch import run_sweep
 from indexnet.sweep.pool import Outcome, left_to_run
 from indexnet.sweep.status import read_state
-from resume_support import bound_by_permissions, forks
+from rights_support import without_rights
 
 SETTING = Path("runs/quickstart/photos-smoke")
 DONE = SETTING / "hin" / "seed=0"
 KILLED = SETTING / "max_unpool" / "seed=0"
 FILES = ("config.yaml", "record.json", "progress.json", ".lock", "per_image.csv", "csv/metrics.csv",
          "pictures/pictures.json", "console.log", "../../sweep.json")  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("whole")
-    zipfile.ZipFile(Path(__file__).parent / "fixtures" / "runs_schema_1.zip").extractall(folder)
-    return folder
-
-
-@pytest.fixture
-def fresh(whole, tmp_path, monkeypatch):
-    """Put the whole folders below the working directory, in place of damaged ones."""
-    monkeypatch.chdir(tmp_path)
-
-    def copy_all():
-        copy_fresh(whole, tmp_path / "runs")
-
-    copy_all()
-    return copy_all
 
 
 @pytest.fixture
@@ -69,6 +47,10 @@ def _pretended(jobs, **_):
     return [before.get(job.folder) or Outcome(job, "done") for job in jobs]
 
 
+def _sweep(configs, launch=_pretended, **options):
+    return run_sweep(configs, get_launch=lambda: launch, **options)
+
+
 def _exit_code(capsys, *arguments):
     """Return a command's exit code and what it has said; a traceback comes through."""
     capsys.readouterr()
@@ -82,13 +64,13 @@ def _meet(file, configs, capsys, *, report=True):
     settled_before(configs[0])
     code, said = _exit_code(capsys, "status", "quickstart")
     assert code == 0
-    for words in ((DONE,), (KILLED,)):
-        assert read_state(*words, "psnr").row == words[0].parent.name
+    for folder in (DONE, KILLED):
+        assert read_state(folder, "psnr").row == folder.parent.name
     if report:
         code, said = _exit_code(capsys, "report", "quickstart", "--output", "report", "--overwrite")
         assert code == 0, said
     try:
-        first, second = run_sweep(configs, get_launch=lambda: _pretended, arguments=["-m", "experiments=quickstart"])
+        first, second = _sweep(configs, arguments=["-m", "experiments=quickstart"])
     except UserError as error:  # a configuration that may be another run's is nobody's to leave
         if f"{DONE} holds a run with another configuration" not in str(error):
             raise
@@ -128,7 +110,7 @@ def test_a_configuration_without_a_group_is_told_and_left(fresh, configs, capsys
     for group in groups:
         rest = {key: value for key, value in content.items() if key != group}
         (DONE / "config.yaml").write_text(yaml.safe_dump(rest))
-        first, second = run_sweep(configs, get_launch=lambda: _pretended)
+        first, second = _sweep(configs)
         assert (first.status, second.status) == ("failed", "done")
         assert f"config.yaml lacks {group}." in first.reason
         code, said = _exit_code(capsys, "job", DONE)
@@ -140,20 +122,19 @@ def test_a_changed_value_is_known_by_the_record(fresh, configs, capsys):
     """A configuration that its record does not vouch for is damage; without a record it may be another run's."""
     text = (DONE / "config.yaml").read_text()
     (DONE / "config.yaml").write_text(text.replace("lr: 0.003", "lr: 0.005"))
-    first, second = run_sweep(configs, get_launch=lambda: _pretended)
+    first, second = _sweep(configs)
     assert (first.status, second.status) == ("failed", "done")
     assert "config.yaml is not what record.json beside it was made with" in first.reason
     assert _exit_code(capsys, "job", DONE)[0] == 2
     (DONE / "record.json").unlink()
     with pytest.raises(UserError, match=r"holds a run with another configuration \(optimizer\.lr is 0\.005 there"):
-        run_sweep(configs, get_launch=lambda: _pretended)
+        _sweep(configs)
     # a record of another configuration is no result of this one, either
     fresh()
     (DONE / "config.yaml").unlink()
-    (DONE / "record.json").write_text(
-        (DONE / "record.json").read_text().replace('"config_hash": "', '"config_hash": "0')
-    )
-    first, second = run_sweep(configs, get_launch=lambda: _pretended)
+    text = (DONE / "record.json").read_text()
+    (DONE / "record.json").write_text(text.replace('"config_hash": "', '"config_hash": "0'))
+    first, second = _sweep(configs)
     assert (first.status, second.status) == ("failed", "done")
     assert "config.yaml is missing, and record.json beside it is of another configuration" in first.reason
     assert not (DONE / "config.yaml").exists()
@@ -164,7 +145,7 @@ def test_notes_of_commands_that_are_damaged_are_kept_aside(fresh, configs, capsy
     code, said = _exit_code(capsys, "status", "quickstart")
     assert code == 0
     assert "sweep.json does not hold requests" in said
-    run_sweep(configs, get_launch=lambda: _pretended, arguments=["-m", "experiments=quickstart"])
+    _sweep(configs, arguments=["-m", "experiments=quickstart"])
     assert (SETTING / "sweep.json.broken").read_text() == '{"requests": [{"arguments": 5}]}'
     assert len(json.loads((SETTING / "sweep.json").read_text())["requests"]) == 1
 
@@ -179,14 +160,6 @@ def test_what_beside_a_record_is_damaged_is_said(fresh, capsys):
         assert said.count(f"{name} is not UTF-8 text") == 1
 
 
-def _check_record(content, capsys):
-    (DONE / "record.json").write_text(json.dumps(content))
-    code, said = _exit_code(capsys, "job", DONE)
-    assert code in (0, 5) or (code == 2 and "record.json" in said), said
-    for command in (("status", "quickstart"), ("report", "quickstart", "--output", "report", "--overwrite")):
-        assert _exit_code(capsys, *command)[0] == 0
-
-
 def test_a_record_without_one_of_its_fields(fresh, capsys):
     content = json.loads((DONE / "record.json").read_text())
     for key in content:
@@ -199,7 +172,6 @@ def test_a_record_without_one_of_its_fields(fresh, capsys):
     assert _exit_code(capsys, "report", "quickstart", "--output", "report")[0] == 0
 
 
-@forks
 @pytest.mark.parametrize(("path", "mode", "said"), [
     (DONE, 0, "seed=0 cannot be looked into (Permission denied); change its permissions, or give paths.runs="),
     (DONE, 0o444, "seed=0 cannot be looked into (Permission denied)"),
@@ -214,30 +186,34 @@ def test_what_may_not_be_read_or_written_is_told_and_left(path, mode, said, fres
     configs[1]["tags"] = ["other"]  # which is written before the run goes on
     damaged = int(path.is_relative_to(KILLED))
 
-    def check():
-        path.chmod(mode)
-        outcomes = run_sweep(configs, get_launch=lambda: _pretended)
-        assert said in outcomes[damaged].reason
-        assert [each.status for each in outcomes] == (["before", "failed"] if damaged else ["failed", "done"])
-
+    path.chmod(mode)
     try:
-        bound_by_permissions(check)
+        outcomes = without_rights(_sweep, configs)
     finally:
         path.chmod(0o755)
+    assert said in outcomes[damaged].reason
+    assert [each.status for each in outcomes] == (["before", "failed"] if damaged else ["failed", "done"])
 
 
-@forks
+def test_a_row_folder_that_takes_no_new_run_is_told_and_left(fresh, configs):
+    new = [config | {"seed": 1} for config in configs]
+    DONE.parent.chmod(0o555)
+    outcomes = without_rights(_sweep, new)
+    assert [each.status for each in outcomes] == ["failed", "done"]
+    made = "hin/seed=1 cannot be made (Permission denied); give paths.runs=ANOTHER_FOLDER."
+    assert outcomes[0].reason.endswith(made)
+    with pytest.raises(UserError, match=r"seed=1 cannot be made"):  # nothing is left to do
+        without_rights(_sweep, new[:1])
+
+
 def test_results_that_cannot_be_set_aside_are_told_and_left(fresh, configs):
-    def check():
-        for path, named in ((DONE, ".lock"), (DONE / "checkpoints", "checkpoints")):
-            path.chmod(0o555)
-            first, second = run_sweep(configs, get_launch=lambda: _pretended, rerun=True)
-            path.chmod(0o755)
-            assert (first.status, second.status) == ("failed", "done")
-            assert f"{DONE / named} cannot be written (Permission denied)" in first.reason
-
-    bound_by_permissions(check)
-    first, _ = run_sweep(configs, get_launch=lambda: _pretended, rerun=True)  # the move goes on where it was
+    for path, named in ((DONE, ".lock"), (DONE / "checkpoints", "checkpoints")):
+        path.chmod(0o555)
+        first, second = without_rights(lambda: _sweep(configs, rerun=True))
+        path.chmod(0o755)
+        assert (first.status, second.status) == ("failed", "done")
+        assert f"{DONE / named} cannot be written (Permission denied)" in first.reason
+    first, _ = _sweep(configs, rerun=True)  # the move goes on where it was
     assert first.status == "done"
     assert [path.name for path in (DONE / "earlier").iterdir()] == ["1"]
     assert (DONE / "earlier" / "1" / "checkpoints" / "last.ckpt").is_file()
@@ -257,26 +233,24 @@ def test_a_damaged_run_does_not_keep_the_others_from_being_done_again(name, fres
     Record(status="done").write(KILLED)
     (DONE / name).write_text("[")
     for times in (1, 2):
-        first, second = run_sweep(configs, get_launch=lambda: _recorded, rerun=True)
+        first, second = _sweep(configs, _recorded, rerun=True)
         assert (first.status, second.status) == ("failed", "done")
         assert RunFolder(KILLED).earlier_count() == times
 
 
-@forks
 @pytest.mark.parametrize("path", [DONE.parent, SETTING, SETTING.parent])
-def test_results_that_may_not_be_read_are_not_taken_for_none(path, fresh, capsys):
-    path.chmod(0)
+@pytest.mark.parametrize(
+    "words", [["status", "quickstart"], ["status"], ["report", "quickstart", "--output", "report"]]
+)
+def test_results_that_may_not_be_read_are_not_taken_for_none(words, path, fresh, tmp_path, capsys):
+    place = tmp_path / path  # said once a process, so each time another one
+    place.chmod(0)
     try:
-        for command in (("status", "quickstart"), ("status",), ("report", "quickstart", "--output", "report")):
-
-            def check(command=command):
-                code, said = _exit_code(capsys, *command)
-                assert code == 0
-                assert said.count(f"{path} cannot be read (Permission denied); the runs in it are left out.") == 1, said
-
-            bound_by_permissions(check)
+        code, said = without_rights(_exit_code, capsys, *words, "--runs", tmp_path / "runs")
     finally:
-        path.chmod(0o755)
+        place.chmod(0o755)
+    assert code == 0
+    assert said.count(f"{place} cannot be read (Permission denied); the runs in it are left out.") == 1, said
 
 
 def test_places_that_are_neither_file_nor_folder_are_called_so(fresh, configs, capsys):
@@ -284,7 +258,7 @@ def test_places_that_are_neither_file_nor_folder_are_called_so(fresh, configs, c
     os.mkfifo(DONE / "progress.json")
     (KILLED / "csv" / "metrics.csv").unlink()
     (KILLED / "csv" / "metrics.csv").symlink_to("metrics.csv")
-    first, second = run_sweep(configs, get_launch=lambda: _pretended)
+    first, second = _sweep(configs)
     assert "progress.json is no file or folder that can be used, and a run keeps a file there" in first.reason
     assert "metrics.csv is a link to no file or folder that can be used" in second.reason
     assert "console.log" not in capsys.readouterr().out
@@ -300,38 +274,27 @@ def test_runs_with_seeds_that_are_refused_now_are_whole(fresh, configs):
             folder.config()
 
 
-def _records(examples):
-    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-    @given(data=st.data())
-    def check(fresh, capsys, data):
-        fresh()
-        content = json.loads((DONE / "record.json").read_text())
-        for _ in range(data.draw(st.integers(1, 3))):
-            path = data.draw(st.sampled_from(sorted(places(content), key=str)))
-            put(content, path, data.draw(VALUES))
-        _check_record(content, capsys)
-
-    return check
+def _any_record(fresh, capsys, data):
+    fresh()
+    content = json.loads((DONE / "record.json").read_text())
+    put_any(data, content, 3)
+    (DONE / "record.json").write_text(json.dumps(content))
+    code, said = _exit_code(capsys, "job", DONE)
+    assert code in (0, 5) or (code == 2 and "record.json" in said), said
+    for command in (("status", "quickstart"), ("report", "quickstart", "--output", "report", "--overwrite")):
+        assert _exit_code(capsys, *command)[0] == 0
 
 
-def _configurations(examples):
-    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-    @given(data=st.data())
-    def check(fresh, configs, capsys, data):
-        fresh()
-        content = copy.deepcopy(configs[0])
-        path = data.draw(st.sampled_from(sorted(places(content), key=str)))
-        put(content, path, data.draw(VALUES))
-        (DONE / "config.yaml").write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
-        with contextlib.suppress(UserError):
-            prepare(configs[0])
-        code, said = _exit_code(capsys, "job", DONE)
-        assert code in (0, 5) or (code == 2 and "config.yaml" in said), said
-
-    return check
+def _any_configuration(fresh, configs, capsys, data):
+    fresh()
+    content = copy.deepcopy(configs[0])
+    put_any(data, content, 1)
+    (DONE / "config.yaml").write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
+    with contextlib.suppress(UserError):
+        prepare(configs[0])
+    code, said = _exit_code(capsys, "job", DONE)
+    assert code in (0, 5) or (code == 2 and "config.yaml" in said), said
 
 
-test_records_with_values_of_any_kind = _records(4)
-test_configurations_with_values_of_any_kind = _configurations(20)
-test_many_records = pytest.mark.long(pytest.mark.nightly(_records(250)))
-test_many_configurations = pytest.mark.long(pytest.mark.nightly(_configurations(1500)))
+test_records_with_values_of_any_kind, test_many_records = fuzzed(_any_record, 4, 250)
+test_configurations_with_values_of_any_kind, test_many_configurations = fuzzed(_any_configuration, 20, 1500)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pytorch_lightning.callbacks import BasePredictionWriter, ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from data_support import build, write_train400
+from data_support import build, names, write_train400
 from indexnet.core.errors import UserError
 from indexnet.data import create_data, list_data
 from indexnet.data.base import NoSplitError
@@ -31,10 +31,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's ad
 def photos(**options):
     given = {"task": "denoising", "batch_size": 2, "size": 16, "train_count": 8, "test_count": 5}
     return DataModule("photos", **{**given, **options})
-
-
-def names(split):
-    return [split.name(k) for k in range(len(split))]
 
 
 def loader_names(loader):
@@ -356,7 +352,7 @@ with open(f"{folder}/{trainer.global_rank}.json", "w") as file:
 def test_two_processes_share_the_samples(workers, tmp_path):
     """With Lightning's default ``use_distributed_sampler=True``; a process that is left alone would hang."""
     (tmp_path / "script.py").write_text(SCRIPT)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "script.py", str(tmp_path), str(workers)]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr

@@ -16,28 +16,8 @@ from indexnet.run.job import run_job
 from indexnet.run.processes import INTERRUPTED
 from indexnet.run.resume import read_checkpoint
 from indexnet.tasks.base import Task
-from resume_support import ended_as, forks, result_of, start
-from run_support import DENOISING, MATTING, RECONSTRUCTION, alive, losses, prepare_run, wait_until
-
-
-def _die_at(module, name, when, applies=lambda *arguments: True, after=False):
-    """Return a function that makes the ``when``-th call of ``module.name`` the last thing that a process does."""
-
-    def arm():
-        plain, count = getattr(module, name), 0
-
-        def deadly(*arguments, **options):
-            nonlocal count
-            count += bool(applies(*arguments))
-            if applies(*arguments) and count == when:
-                if after:
-                    plain(*arguments, **options)
-                os.kill(os.getpid(), signal.SIGKILL)
-            return plain(*arguments, **options)
-
-        setattr(module, name, deadly)
-
-    return arm
+from resume_support import die_at, ended_as, forks, result_of, start
+from run_support import DENOISING, MATTING, RECONSTRUCTION, alive, children, losses, prepare_run, wait_until
 
 
 def _to_checkpoint(source, target=""):
@@ -45,21 +25,21 @@ def _to_checkpoint(source, target=""):
 
 
 MOMENTS = {
-    "the first checkpoint is written, not renamed": _die_at(os, "replace", 1, _to_checkpoint),
-    "the third is written, nothing renamed": _die_at(os, "replace", 4, _to_checkpoint),
-    "the second has become the previous one, the third is not the last one yet": _die_at(
+    "the first checkpoint is written, not renamed": die_at(os, "replace", 1, _to_checkpoint),
+    "the third is written, nothing renamed": die_at(os, "replace", 4, _to_checkpoint),
+    "the second has become the previous one, the third is not the last one yet": die_at(
         os, "replace", 4, _to_checkpoint, after=True
     ),
-    "the second is the last one": _die_at(os, "replace", 3, _to_checkpoint, after=True),
-    "the third step after the first checkpoint": _die_at(Task, "training_step", 5),
-    "a part of the second is on the disk": _die_at(
+    "the second is the last one": die_at(os, "replace", 3, _to_checkpoint, after=True),
+    "the third step after the first checkpoint": die_at(Task, "training_step", 5),
+    "a part of the second is on the disk": die_at(
         os, "fsync", 2, lambda handle: ".ckpt." in os.readlink(f"/proc/self/fd/{handle}")
     ),
-    "the test images": _die_at(Task, "test_step", 1, after=True),
-    "per_image.csv is written, not renamed": _die_at(
+    "the test images": die_at(Task, "test_step", 1, after=True),
+    "per_image.csv is written, not renamed": die_at(
         os, "replace", 1, lambda source, target: Path(target).name == "per_image.csv"
     ),
-    "all is done but the record": _die_at(os, "replace", 2, lambda source, target: Path(target).name == "record.json"),
+    "all is done but the record": die_at(os, "replace", 2, lambda source, target: Path(target).name == "record.json"),
 }
 
 
@@ -138,8 +118,7 @@ def test_a_killed_loader_process_is_no_failure(tmp_path):
 
         def step(self, batch, index):
             if index == 3:
-                children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
-                os.kill(int(children[0]), signal.SIGKILL)
+                os.kill(children(os.getpid())[0], signal.SIGKILL)
                 time.sleep(0.5)
             return plain(self, batch, index)
 
@@ -158,9 +137,9 @@ def test_a_killed_run_leaves_neither_lock_nor_loader_process(tmp_path):
                          "trainer.num_workers=2")  # fmt: skip
     pid = start(folder)
     assert wait_until((folder.path / "progress.json").exists, 60)
-    workers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    workers = children(pid)
     assert len(workers) == 2
     os.kill(pid, signal.SIGKILL)
     assert result_of(pid) == -signal.SIGKILL
     assert not folder.locked()  # at once
-    assert wait_until(lambda: not any(alive(int(worker)) for worker in workers), 3)
+    assert wait_until(lambda: not any(map(alive, workers)), 3)

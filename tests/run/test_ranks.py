@@ -8,11 +8,9 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from data_support import write_camvid
 from indexnet.cli import main
 from indexnet.core.beats import Beats
 from indexnet.core.errors import UserError
@@ -21,7 +19,7 @@ from indexnet.run.job import DIVERGED, run_job
 from indexnet.run.loggers import create
 from indexnet.run.processes import FULL, INTERRUPTED, Cause, Ranks, Waits, write_error
 from resume_support import ended_as
-from run_support import RECONSTRUCTION, job_process, prepare_run, wait_until
+from run_support import RECONSTRUCTION, children, command, job_process, prepare_run, wait_until
 
 
 def _processes(tmp_path, *programs, stuck=lambda cause: None, before=lambda ranks: None, options=None, **waits):
@@ -262,6 +260,7 @@ def test_a_full_disk_met_by_another_process(work, tmp_path, monkeypatch, capsys)
 
 _DISTURBED = """
 import atexit, errno, functools, os, signal, subprocess, sys, time
+from indexnet.core.errors import UserError
 from indexnet.run import fit, processes
 from indexnet.run.loggers import create
 from indexnet.tasks.base import Task
@@ -273,6 +272,9 @@ processes.Ranks = functools.partial(processes.Ranks, waits=processes.Waits(notic
 def full(self, *arguments):
     raise OSError(errno.ENOSPC, "No space left on device")
 
+def mistake(self, *arguments):
+    raise UserError("its second image cannot be read.")
+
 if mode == "abort":
     if second:
         atexit.register(os.abort)  # while the interpreter goes down, all is done
@@ -281,6 +283,8 @@ elif mode == "full" and second:
     Task.test_step = full
 elif mode == "raise" and second:
     Task.test_step = lambda self, *arguments: {}["by chance"]
+elif mode == "mistake" and second:
+    Task.test_step = mistake
 elif mode == "hang" and second:
     step = Task.training_step
     def training_step(self, batch, index):
@@ -317,6 +321,7 @@ sys.exit(main(sys.argv[1:]))
     ("hang", INTERRUPTED, "running"),
     pytest.param("uneven", 0, "done", marks=pytest.mark.nightly),
     pytest.param("raise", 1, "failed", marks=pytest.mark.nightly),
+    pytest.param("mistake", 2, "failed", marks=pytest.mark.nightly),
     pytest.param("full", 2, "running", marks=pytest.mark.nightly),
     pytest.param("nan", DIVERGED, "diverged", marks=pytest.mark.nightly),
 ])  # fmt: skip
@@ -325,16 +330,16 @@ def test_what_another_process_meets_is_told_from_what_it_means(mode, code, statu
     words += {"hang": ["trainer.timeout=12"], "uneven": ["trainer.timeout=10", "data.test_count=24"]}.get(mode, [])
     folder = prepare_run(tmp_path, *RECONSTRUCTION, *words)
     (tmp_path / "disturbed.py").write_text(_DISTURBED)
-    command = [sys.executable, str(tmp_path / "disturbed.py"), "job", str(folder.path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MODE": mode}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    words = [sys.executable, str(tmp_path / "disturbed.py"), "job", str(folder.path)]
+    result = subprocess.run(words, env={**os.environ, "MODE": mode}, capture_output=True, text=True)
     assert result.returncode == code, result.stderr
     assert result.stderr.count("Traceback") == (mode == "raise"), result.stderr
     assert folder.status() == status
     assert not list(folder.path.glob(".process*"))
-    if mode == "raise":
-        assert "by chance" in result.stderr.splitlines()[-1]
-        assert folder.record().error == "KeyError: 'by chance'"
+    if mode in ("raise", "mistake"):
+        error = {"raise": "KeyError: 'by chance'", "mistake": "UserError: its second image cannot be read."}[mode]
+        assert folder.record().error == error
+        assert error.partition(": ")[2] in result.stderr.splitlines()[-1]
     if mode == "hang":
         last = result.stderr.splitlines()[-1]
         assert "no process has come to the end of a batch for 12 s (trainer.timeout), so one of them hangs" in last
@@ -355,16 +360,10 @@ def test_a_run_that_loses_a_process_goes_on(tmp_path):
              "trainer.devices=3", "trainer.checkpoint_every=2"]  # fmt: skip
     whole, folder = prepare_run(tmp_path / "whole", *words), prepare_run(tmp_path / "cut", *words)
     assert job_process(whole).returncode == 0
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "indexnet", "job", str(folder.path)]
-    first = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 200
-    while not folder.previous_checkpoint().exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    children = [int(word) for word in Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()]
-    assert len(children) == 2
-    os.kill(children[1], signal.SIGKILL)
+    first = subprocess.Popen(command("job", folder.path), stderr=subprocess.PIPE, text=True)
+    assert wait_until(folder.previous_checkpoint().exists, 200)
+    _, second = children(first.pid)
+    os.kill(second, signal.SIGKILL)
     said = first.communicate()[1]
     assert first.returncode == INTERRUPTED
     assert "process 2 of 3 was killed by SIGKILL; the same command goes on." in said
@@ -374,25 +373,3 @@ def test_a_run_that_loses_a_process_goes_on(tmp_path):
     assert job_process(folder).returncode == 0
     assert folder.record().test_count == 5
     ended_as(whole, folder)
-
-
-@pytest.mark.nightly
-@pytest.mark.long
-def test_a_mistake_that_only_another_process_meets_is_the_one_that_is_recorded(tmp_path):
-    root = tmp_path / "data"
-    write_camvid(root, counts=(("train", 3), ("val", 1), ("test", 3)))
-    words = ["task=segmentation", "data=camvid", f"data.root={root}", "data.cache=false", "encoder.name=vgg11_bn",
-             "training.size=32", "training.batch_size=2", "training.steps=1",
-             "resampling=max_unpool", "trainer.accelerator=cpu", "trainer.devices=2"]  # fmt: skip
-    folder = prepare_run(tmp_path / "runs", *words)
-    image = sorted((root / "test").glob("*.png"))[1]  # the second process has the second image
-    image.write_bytes(image.read_bytes()[:-40])
-    result = job_process(folder)
-    assert result.returncode == 2
-    assert f"{image.name} cannot be read as an image" in result.stderr.splitlines()[-1]
-    assert "Traceback" not in result.stderr
-    record = folder.record()
-    assert record.status == "failed"
-    assert record.error.startswith("UserError: ")
-    assert f"{image.name} cannot be read as an image" in record.error
-    assert not list(folder.path.glob(".process*"))

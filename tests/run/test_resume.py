@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import random
@@ -26,8 +25,8 @@ from indexnet.run.identity import config_hash
 from indexnet.run.job import run_job
 from indexnet.run.resume import find_checkpoint, read_checkpoint
 from indexnet.tasks.base import Task
-from resume_support import ended_as, forks, result_of, start
-from run_support import RECONSTRUCTION, losses, prepare_run, same
+from resume_support import die, ended_as, forks, interrupted_at_step, result_of, start
+from run_support import losses, prepare_run, same
 
 # --- damaged checkpoints ---------------------------------------------------------------------------------------------
 
@@ -37,15 +36,7 @@ def interrupted(undisturbed, tmp_path_factory):
     """The files of a run that was killed after step 5, with checkpoints of steps 2 and 4."""
     words, _ = undisturbed
     folder = prepare_run(tmp_path_factory.mktemp("cut"), *words)
-
-    class Stop(callbacks.Progress):
-        def on_train_batch_end(self, trainer, *arguments):
-            super().on_train_batch_end(trainer, *arguments)
-            if trainer.global_step == 5:
-                raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
-        patch.setattr(callbacks, "Progress", Stop)
+    with interrupted_at_step(5):
         run_job(folder.path)
     steps = [read_checkpoint(path)["global_step"] for path in (folder.checkpoint(), folder.previous_checkpoint())]
     assert steps == [4, 2]
@@ -173,7 +164,7 @@ def _full_for(monkeypatch, name, times=1):
 
 @pytest.mark.parametrize(("name", "times"), [
     ("record.json", 1), ("record.json", 2), ("last.ckpt", 1), ("last.ckpt", 3), ("per_image.csv", 1),
-    ("pictures.json", 1),
+    ("pictures.json", 1), ("metrics.csv", 1),
 ])  # fmt: skip
 def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(name, times, undisturbed, tmp_path, capsys):
     words, whole = undisturbed
@@ -191,6 +182,12 @@ def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(name, times, u
     assert not list(folder.path.rglob(f".*{PART}"))
     assert main(["job", str(folder.path)]) == 0
     ended_as(whole, folder)
+
+
+def test_a_configuration_that_cannot_be_written(undisturbed, tmp_path, monkeypatch):
+    _full_for(monkeypatch, "config.yaml")
+    with pytest.raises(DiskFullError, match=r"config\.yaml; free some"):
+        prepare_run(tmp_path, *undisturbed[0])
 
 
 def test_a_disk_that_is_full_for_all_large_files(undisturbed, tmp_path, capsys):
@@ -215,20 +212,6 @@ def test_progress_that_cannot_be_written_stops_nothing(undisturbed, tmp_path, mo
     _full_for(monkeypatch, "progress.json")
     assert run_job(folder.path) == 0
     ended_as(whole, folder)
-
-
-def test_a_configuration_that_cannot_be_written(tmp_path, monkeypatch):
-    _full_for(monkeypatch, "config.yaml")
-    with pytest.raises(DiskFullError, match=r"config\.yaml; free some"):
-        prepare_run(tmp_path, *RECONSTRUCTION)
-
-
-def test_a_full_disk_met_by_a_logger(undisturbed, tmp_path, monkeypatch):
-    folder = prepare_run(tmp_path, *undisturbed[0])
-    _full_for(monkeypatch, "metrics.csv")
-    with pytest.raises(DiskFullError, match="free some, then the same command goes on"):
-        run_job(folder.path)
-    assert folder.status() == "running"
 
 
 # --- the learning curve ----------------------------------------------------------------------------------------------
@@ -302,7 +285,7 @@ def test_the_time_of_killed_and_failed_tries_counts(undisturbed, tmp_path):
             if self.trainer.callbacks and (folder.path / "progress.json").exists():
                 write_json(folder.path / "progress.json", {"step": 6, "steps": 6, "loss": 1, "elapsed_s": 300})
             plain(self, *arguments)
-            os.kill(os.getpid(), signal.SIGKILL)
+            die()
 
         Task.test_step = step
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -51,7 +53,7 @@ def test_choose(tmp_path):
         (record(status="running", metrics={}), "running", "no result yet"),
         (record(status="failed", error="RuntimeError: out of\n memory"), "failed", "^RuntimeError: out of memory$"),
         (record(status="failed"), "failed", r"console\.log"),
-        (record(status="diverged"), "diverged", "NaN"),
+        (record(status="diverged"), "diverged", r"console\.log"),
         (record(schema=2), "unreadable", "schema 2.*update indexnet"),
         (record(status="splendid"), "unreadable", "no known status"),
         ({"hello": 1}, "unreadable", "no known status"),
@@ -61,19 +63,15 @@ def test_choose(tmp_path):
 def test_states_of_a_run(tmp_path, content, status, reason):
     run = read_run(write_run(tmp_path, "a", 0, content))
     assert run.status == status
-    assert __import__("re").search(reason, run.reason)
+    assert re.search(reason, run.reason)
     assert bool(run.metrics) == (status == "done")
 
 
 def test_what_somebody_has_edited_into_another_type_is_dropped(tmp_path):
     edited = record(steps="many", parameters=True, batch=[4], data={"name": 1, "test": {"count": "4", "splits": {}}})
     found = read_run(write_run(tmp_path, "a", 0, edited)).record
-    assert (found.steps, found.parameters, found.batch, found.data) == (
-        None,
-        None,
-        {},
-        DataRecord(test=Samples(splits={})),
-    )
+    assert (found.steps, found.parameters, found.batch) == (None, None, {})
+    assert found.data == DataRecord(test=Samples(splits={}))
     assert found.paper_gflops == 0.05
 
 

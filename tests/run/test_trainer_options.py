@@ -25,7 +25,7 @@ from indexnet.run.job import run_job
 from indexnet.run.schema import TrainerConfig, read_config
 from indexnet.run.trainer_options import OWN, PASSED, REFUSED, RENAMED, lightning_arguments, settle_trainer, table
 from indexnet.sweep.launch import run_sweep
-from run_support import RECONSTRUCTION, losses, prepare_run, same, weights
+from run_support import RECONSTRUCTION, losses, prepare_run, refused, same, weights
 
 SHORT = [*RECONSTRUCTION, "training.steps=2", "data.test_count=3"]
 
@@ -117,14 +117,11 @@ def test_a_value_is_frozen_in_one_spelling(override, key, frozen):
         ("trainer.profiler=xla", "trainer.profiler='xla' must be"),
         ("trainer.log_every_n_steps=0", "must be auto or a positive integer"),
         ("trainer.deterministic=maybe", "trainer.deterministic='maybe' must be"),
-        ("trainer.acumulate_grad_batches=2", "Did you mean 'trainer.accumulate_grad_batches'?"),
     ],
 )
 def test_a_value_that_cannot_be_is_one_sentence(overrides, sentence):
-    with pytest.raises(UserError) as error:
+    with refused(sentence):
         _frozen(*overrides.split())
-    assert sentence in str(error.value)
-    assert "\n" not in str(error.value)
 
 
 def test_every_strategy_of_lightnings_is_known():
@@ -199,13 +196,6 @@ def test_a_configuration_under_earlier_names(tmp_path):
     assert prepare(config).config() == config
 
 
-def test_a_known_hash():
-    words = ["task=reconstruction", "resampling=indexnet", "trainer.accelerator=cpu"]
-    assert config_hash(freeze(compose(words))) == "335b0bbdefbd"
-    words += ["trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=1.5", "trainer.devices=2"]
-    assert config_hash(freeze(compose(words))) == "658275c15cef"
-
-
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     folder = prepare_run(tmp_path_factory.mktemp("plain"), *SHORT)
@@ -278,8 +268,17 @@ def test_a_run_with_another_value(word, tmp_path, torch_flags, capsys):
     assert (folder.path / "profiler").is_dir() is word.startswith("profiler")
 
 
-def test_what_lightning_is_given(tmp_path):
+class _Recorded(DDPStrategy):
+    """Keeps what it is made with."""
+
+    def __init__(self, **given):
+        super().__init__(**given)
+        self.given = given
+
+
+def test_what_lightning_is_given(tmp_path, monkeypatch):
     """A group that says nothing gives what runs always had; each of Lightning's names reaches Lightning."""
+    monkeypatch.setattr("pytorch_lightning.strategies.DDPStrategy", _Recorded)
 
     def arguments(*words, accelerator="cpu"):
         trainer = read_config(_frozen("training.batch_size=12", *(f"trainer.{word}" for word in words))).trainer
@@ -288,12 +287,7 @@ def test_what_lightning_is_given(tmp_path):
 
     said = {name: value.default for name, value in inspect.signature(pl.Trainer).parameters.items()}
     own = {"accelerator": "cpu", "devices": 1, "precision": "32-true", "log_every_n_steps": 7}
-    same_thing = {
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "deterministic": False,
-        "benchmark": False,
-    }
+    same_thing = dict.fromkeys(("enable_progress_bar", "enable_model_summary", "deterministic", "benchmark"), False)
     expected = {name: said[name] for name in PASSED} | own | same_thing | {"gradient_clip_algorithm": "norm"}
     assert arguments("enable_progress_bar=false") == expected
     assert arguments()["strategy"] == "auto"
@@ -304,10 +298,9 @@ def test_what_lightning_is_given(tmp_path):
         (["devices=2", "strategy=ddp_find_unused_parameters_true"], "cpu", True),
         (["devices=2", "strategy=ddp"], "cpu", False),
     ):
-        strategy = arguments(*words, accelerator=accelerator)["strategy"]
-        assert isinstance(strategy, DDPStrategy)
-        assert strategy._ddp_kwargs == {"find_unused_parameters": unused}
-        assert strategy._timeout >= timedelta(days=1)  # one waits for the others' shares of an evaluation
+        given = arguments(*words, accelerator=accelerator)["strategy"].given
+        assert given["find_unused_parameters"] is unused
+        assert given["timeout"] >= timedelta(days=1)  # one waits for the others' shares of an evaluation
     assert arguments("devices=[0,1]", accelerator="gpu")["devices"] == [0, 1]
     assert not arguments("sync_batchnorm=true")["sync_batchnorm"]
 

@@ -10,7 +10,7 @@ from indexnet.networks import create_network
 from indexnet.networks.checkpoint import load_checkpoint
 from indexnet.networks.released_checkpoints import NOTICE, from_released
 from indexnet.run.job import run_job
-from indexnet.run.weights import check_weights, load_weights
+from indexnet.run.resume import check_weights, load_weights
 from indexnet.tasks import create_task
 from released import released_state
 from run_support import prepare_run

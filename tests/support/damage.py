@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 VALUES = st.recursive(
@@ -22,57 +23,58 @@ VALUES = st.recursive(
 )
 """What somebody may write where something else belongs."""
 
-KINDS = (
-    "empty",
-    "list",
-    "number",
-    "half",
-    "no text",
-    "NUL",
-    "deep",
-    "bomb",
-    "folder",
-    "dangling link",
-    "loop",
-    "bytes",
-)
+
+def _bomb(first: str, more: str) -> str:
+    lines = [f"a{n}: &a{n} {more % ', '.join([f'*a{n - 1}'] * 20)}\n" for n in range(1, 12)]
+    return f"a0: &a0 {first}\n{''.join(lines)}"
+
+
+BOMB = _bomb("[x, x]", "[%s]")
+"""YAML of 10^14 values once written out."""
+
+MERGES = _bomb("{x: 1, y: 2}", "{<<: [%s]}")
+"""YAML of as many pairs while they are merged, two afterwards."""
+
+KINDS = ("empty", "list", "number", "half", "no text", "NUL", "deep", "bomb", "folder", "dangling link", "loop",
+         "bytes")  # fmt: skip
 
 
 def spoil(file: Path, kind: str, rng: random.Random) -> None:
     """Damage a file; ``bytes`` changes a few of its bytes at random, so that it may still be whole."""
     content = file.read_bytes() if file.is_file() else b""
-    if kind in ("folder", "dangling link", "loop"):
-        file.unlink(missing_ok=True)
-        if kind == "folder":
-            file.mkdir(parents=True)
-        else:
-            file.symlink_to(file if kind == "loop" else file.with_name("nowhere") / "x")
+    damaged = {
+        "empty": b"",
+        "list": b"[]",
+        "number": b"7",
+        "half": content[: len(content) // 2],
+        "no text": content[:20] + b"\xff\xfe" + content[20:],
+        "NUL": content[:9] + b"\0" + content[9:],
+        "deep": b"[" * 20_000,
+        "bomb": BOMB.encode(),
+        "bytes": _changed(content, rng),
+    }
+    if kind in damaged:
+        file.write_bytes(damaged[kind])
         return
-    bomb = b"a0: &a0 [x]\n" + b"".join(
-        b"a%d: &a%d [%s]\n" % (n, n, b",".join([b"*a%d" % (n - 1)] * 20)) for n in range(1, 12)
-    )
-    plain = {"empty": b"", "list": b"[]", "number": b"7", "half": content[: len(content) // 2], "bomb": bomb}
-    plain |= {"no text": content[:20] + b"\xff\xfe" + content[20:], "NUL": content[:9] + b"\0" + content[9:]}
-    plain |= {"deep": b"[" * 20_000}
-    if kind == "bytes":
-        changed = bytearray(content)
-        for _ in range(rng.randint(1, 3)):
-            place = rng.randrange(len(changed) or 1)
-            how = rng.randrange(3)
-            if how == 0:
-                changed[place : place + 1] = bytes([rng.randrange(256)])
-            elif how == 1:
-                del changed[place : place + rng.randint(1, 40)]
-            else:
-                changed[place:place] = changed[: rng.randint(1, 40)]
-        plain[kind] = bytes(changed)
-    file.write_bytes(plain[kind])
+    file.unlink(missing_ok=True)
+    if kind == "folder":
+        file.mkdir(parents=True)
+    else:
+        file.symlink_to(file if kind == "loop" else file.with_name("nowhere") / "x")
 
 
-def copy_fresh(source: Path, target: Path) -> None:
-    """Copy a folder in place of what is there."""
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(source, target)
+def _changed(content: bytes, rng: random.Random) -> bytes:
+    changed = bytearray(content)
+    for _ in range(rng.randint(1, 3)):
+        place = rng.randrange(len(changed) or 1)
+        how = rng.randrange(3)
+        if how == 0:
+            changed[place : place + 1] = bytes([rng.randrange(256)])
+        elif how == 1:
+            del changed[place : place + rng.randint(1, 40)]
+        else:
+            changed[place:place] = changed[: rng.randint(1, 40)]
+    return bytes(changed)
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -83,8 +85,23 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from places(each, (*path, key))
 
 
-def put(content: Any, path: tuple[Any, ...], value: Any) -> None:
-    """Put a value in the place of another one."""
-    for key in path[:-1]:
-        content = content[key]
-    content[path[-1]] = value
+def put_any(data: st.DataObject, content: Any, most: int) -> None:
+    """Put values of any kind in the places of up to so many drawn ones."""
+    for _ in range(data.draw(st.integers(1, most))):
+        *path, last = data.draw(st.sampled_from(sorted(places(content), key=str)))
+        inner = content
+        for key in path:
+            inner = inner[key]
+        inner[last] = data.draw(VALUES)
+
+
+def fuzzed(check: Callable[..., None], few: int, many: int) -> tuple[Any, Any]:
+    """Make a check that draws from ``data`` a quick test of few examples, and a nightly one of many."""
+
+    def test(examples: int) -> Any:
+        given_data = given(data=st.data())(check)
+        return settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None)(
+            given_data
+        )
+
+    return test(few), pytest.mark.long(pytest.mark.nightly(test(many)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 
 import numpy as np
+import torch
 from PIL import Image
 
 from indexnet.cli import main
@@ -198,7 +199,7 @@ def write_distinctions646(root):
 
 def write_simd(root):
     for k, (pattern, name) in enumerate((("fur", "a"), ("fur", "b"), ("net", "a"), ("net", "c"))):
-        write_foreground(root / f"{pattern}/fg/{name}.png", root / f"{pattern}/alpha/{name}.png", k, (400, 900))
+        write_foreground(root / f"{pattern}/fg/{name}.png", root / f"{pattern}/alpha/{name}.png", k, (400, 450))
     write_backgrounds(root / "train2014", [f"COCO_train2014_{k:012d}.jpg" for k in range(4)])
     write_backgrounds(root / "VOCdevkit/VOC2012/JPEGImages", [f"2008_{k:06d}.jpg" for k in range(3)], seed=200)
     lines = ["fur:b.png:2008_000002.jpg", "net:a.png:2008_000000.jpg", "net:a.png:2008_000001.jpg"]
@@ -274,6 +275,24 @@ def levels(tensor):
 
 def names(split):
     return [split.name(i) for i in range(len(split))]
+
+
+def same(a, b):
+    """Whether two samples are equal in every value."""
+    return a.keys() == b.keys() and all(
+        torch.equal(a[key], b[key]) if isinstance(a[key], torch.Tensor) else a[key] == b[key] for key in a
+    )
+
+
+def assert_same_samples(split, other):
+    """The matting samples of two test splits are the same, in whatever order."""
+    assert sorted(names(split)) == sorted(names(other))
+    where = {other.name(i): i for i in range(len(other))}
+    for i in range(len(split)):
+        a, b = (each.sample(k, np.random.default_rng(0)) for each, k in ((split, i), (other, where[split.name(i)])))
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[key], b[key]) for key in ("image", "alpha", "trimap"))
+        assert split.group(i) == other.group(where[split.name(i)])
 
 
 COUNTS = ["per_foreground=2", "test_per_foreground=3"]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
 from pathlib import Path
+
+from run_support import wait_until
 
 # What a pretended job does, by the name of its folder or row; the working directory holds what the test looks at.
 SCRIPT = """
@@ -48,3 +52,13 @@ def job_script(folder: Path) -> list[str]:
 
 def lines_of(name: str) -> list[list[str]]:
     return [line.split() for line in Path(name).read_text().splitlines()] if Path(name).exists() else []
+
+
+def killed_when(command: list[str], condition) -> None:
+    """Start a command, and kill it once a condition holds."""
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as launcher:
+        try:
+            assert wait_until(lambda: launcher.poll() is not None or condition(), 240)
+        finally:
+            launcher.kill()
+    assert launcher.returncode == -signal.SIGKILL

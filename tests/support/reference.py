@@ -93,3 +93,18 @@ def literal_reassembly(x: Tensor, kernels: Tensor, k: int, groups: int, scale: i
             if 0 <= y < h and 0 <= z < w:
                 out[i, channel, row, column] += kernels[i, group * k * k + tap, row, column] * x[i, channel, y, z]
     return out
+
+
+def literal_macs(network: nn.Module, x: Tensor) -> int:
+    """The papers' count of multiply-adds: weights times output positions, for each convolution module that runs."""
+    counts = []
+
+    def count(module, _inputs, output):
+        counts.append(module.weight.numel() * output.shape[2] * output.shape[3])
+
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            module.register_forward_hook(count)
+    with torch.no_grad():
+        network(x)
+    return sum(counts)

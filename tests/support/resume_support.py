@@ -6,14 +6,13 @@ import contextlib
 import faulthandler
 import os
 import signal
-import traceback
 
 import pytest
 import torch
 
 from indexnet.core.files import PART
+from indexnet.run import callbacks
 from indexnet.run.job import run_job
-from rights_support import give_up_rights
 from run_support import losses, same, weights
 
 
@@ -51,6 +50,55 @@ def interrupted_at_replace(calls):
         yield
 
 
+def die():
+    """End this process as the system does that has no memory left."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def progress_that(act, hook, step):
+    """The progress of a run that acts at the end of one of its hooks, at a step."""
+    base = callbacks.Progress
+
+    def hooked(self, trainer, *arguments):
+        getattr(base, hook)(self, trainer, *arguments)
+        if trainer.global_step == step:
+            act()
+
+    return type("Progress", (base,), {hook: hooked})
+
+
+@contextlib.contextmanager
+def interrupted_at_step(step):
+    """Interrupt the run that is done here after a step of its training."""
+
+    def stop():
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr(callbacks, "Progress", progress_that(stop, "on_train_batch_end", step))
+        yield
+
+
+def die_at(module, name, when, applies=lambda *arguments: True, after=False):
+    """Return a function that makes the ``when``-th call of ``module.name`` the last thing that a process does."""
+
+    def arm():
+        plain, count = getattr(module, name), 0
+
+        def deadly(*arguments, **options):
+            nonlocal count
+            count += bool(applies(*arguments))
+            if applies(*arguments) and count == when:
+                if after:
+                    plain(*arguments, **options)
+                die()
+            return plain(*arguments, **options)
+
+        setattr(module, name, deadly)
+
+    return arm
+
+
 def start(folder, before=lambda: None):
     """Run a folder in a process forked from this one, which spares it the imports; return its id."""
     pid = os.fork()
@@ -58,7 +106,9 @@ def start(folder, before=lambda: None):
         return pid
     code = 99
     try:
-        _end_where_it_hangs()
+        # nobody waits for it for ever; not faulthandler's timer: armed by pytest, it hangs in a forked process
+        faulthandler.register(signal.SIGALRM, file=os.dup(2), chain=True)
+        signal.alarm(300)
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
@@ -68,29 +118,6 @@ def start(folder, before=lambda: None):
         os._exit(code)
 
 
-def _end_where_it_hangs():
-    """Let a forked process say where it hangs and end: nobody waits for it for ever."""
-    faulthandler.register(signal.SIGALRM, file=os.dup(2), chain=True)  # not its timer: that hangs in a forked process
-    signal.alarm(300)
-
-
 def result_of(pid):
     """Wait for a process; return its exit code, negative for a signal."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-def bound_by_permissions(check):
-    """Check something in a process forked from this one that permissions bind, also where this one (root's) may all."""
-    pid = os.fork()
-    if not pid:
-        code = 1
-        try:
-            _end_where_it_hangs()
-            give_up_rights()
-            check()
-            code = 0
-        except BaseException:
-            os.write(2, traceback.format_exc().encode())
-        finally:
-            os._exit(code)
-    assert result_of(pid) == 0

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
-import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pytest
 import pytorch_lightning as pl
 import torch
 
+from indexnet.core.errors import UserError
 from indexnet.run.config import compose, freeze
 from indexnet.run.folder import prepare
 
@@ -77,24 +79,47 @@ def prepare_run(root, *overrides):
     return prepare(freeze(compose([*overrides, f"paths.runs={root}"])))
 
 
+@contextlib.contextmanager
+def refused(*texts):
+    """Check that what is done is refused in one sentence that says all this."""
+    with pytest.raises(UserError) as error:
+        yield
+    said = str(error.value)
+    assert "\n" not in said
+    assert [text for text in texts if text not in said] == [], said
+
+
 def weights(folder):
     return torch.load(folder.checkpoint(), weights_only=True)["state_dict"]
 
 
+def curve(folder):
+    """The rows of everything that was logged while training."""
+    with (folder.path / "csv" / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def losses(folder):
-    with (folder.path / "csv" / "metrics.csv").open() as file:
-        return [(row["step"], row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+    return [(row["step"], row["train/loss"]) for row in curve(folder) if row["train/loss"]]
 
 
 def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
+def command(*words):
+    """What starts this program in a process of its own."""
+    return [sys.executable, "-m", "indexnet", *map(str, words)]
+
+
 def job_process(folder):
     """Run a folder as its own process, to its end."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "indexnet", "job", str(folder.path)]
-    return subprocess.run(command, env=env, capture_output=True, text=True)
+    return subprocess.run(command("job", folder.path), capture_output=True, text=True)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started, in their order."""
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def alive(pid: int) -> bool:

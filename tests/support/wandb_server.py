@@ -53,9 +53,6 @@ class WandbServer:
         lines = self._lines.get(run, {})
         return [json.loads(lines[place]) for place in sorted(lines)]
 
-    def summary(self, run: str) -> dict[str, Any]:
-        return json.loads(self._summaries.get(run, "{}"))
-
     def exit_code(self, run: str) -> int | None:
         return self._exits.get(run)
 

@@ -8,9 +8,13 @@ from indexnet.sweep.pool import Job
 from launch_support import SCRIPT
 
 
-@pytest.fixture
-def jobs(tmp_path, monkeypatch):
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def jobs(tmp_path):
     (tmp_path / "job.py").write_text(SCRIPT)
 
     def make(*names: str, **values) -> list[Job]:

@@ -29,7 +29,7 @@ def benchmark():
 
 
 @pytest.mark.long
-@pytest.mark.nightly  # test_real.py, test_named.py and test_ranks.py show one kill each
+@pytest.mark.nightly  # test_named.py and test_ranks.py show one kill each
 def test_a_sweep_that_was_killed_equals_one_that_was_not(benchmark, tmp_path):
     # the seed of a plan with four moments that costs little; in it the launcher is killed while its runs train
     verdict = benchmark.measure(tmp_path, rows=2, seeds=2, kills=4, steps=8, devices=2, jobs=2, seed=7)

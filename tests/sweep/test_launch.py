@@ -19,7 +19,7 @@ from indexnet.run.processes import job_environment
 from indexnet.sweep.launch import exit_code
 from indexnet.sweep.pool import View, launch
 from launch_support import job_script, lines_of
-from resume_support import bound_by_permissions, forks
+from rights_support import without_rights
 from run_support import alive, wait_until
 
 
@@ -41,20 +41,15 @@ def test_one_failing_job_does_not_stop_the_others(jobs):
     assert [name for name, *_ in lines_of("started")] == [job.title for job in made]  # one after another, in order
 
 
-@forks
 def test_a_job_whose_files_cannot_be_written_does_not_stop_the_others(jobs):
     made = jobs("ok-1", "ok-2", "ok-3", "ok-4")
     made[1].console.touch(0o444)
     made[2].folder.chmod(0o555)
-
-    def check():
-        outcomes = launch(made, command=job_script)
-        assert [outcome.status for outcome in outcomes] == ["done", "failed", "failed", "done"]
-        assert "ok-2/console.log cannot be written (Permission denied)" in outcomes[1].reason
-        assert "ok-3 is not writable" in outcomes[2].reason
-        assert [name for name, *_ in lines_of("started")] == ["ok-1", "ok-4"]
-
-    bound_by_permissions(check)
+    outcomes = without_rights(lambda: launch(made, command=job_script))
+    assert [outcome.status for outcome in outcomes] == ["done", "failed", "failed", "done"]
+    assert "ok-2/console.log cannot be written (Permission denied)" in outcomes[1].reason
+    assert "ok-3 is not writable" in outcomes[2].reason
+    assert [name for name, *_ in lines_of("started")] == ["ok-1", "ok-4"]
 
 
 def test_what_is_done_is_not_run_again(jobs):

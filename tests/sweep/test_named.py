@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,12 +15,14 @@ from indexnet.core.errors import UserError
 from indexnet.core.files import write_json
 from indexnet.run.config import parse_overrides
 from indexnet.run.experiments.tables import list_experiments, load_experiment
+from indexnet.run.record import Record
 from indexnet.sweep import launch
 from indexnet.sweep.named import asked_jobs
 from indexnet.sweep.plan import compose_table
 from indexnet.sweep.pool import Outcome
+from launch_support import killed_when
 from resume_support import interrupted_at_replace
-from run_support import RECONSTRUCTION
+from run_support import RECONSTRUCTION, command
 from wandb_offline import offline_runs, read_offline
 
 FILE = Path("runs/mysweep/experiment.yaml")
@@ -32,9 +31,8 @@ SWEEP = [*TASK, "resampling.family=hin,m2o", "seed=0,1", "sweep=mysweep"]
 
 
 @pytest.fixture
-def sweep(tmp_path, monkeypatch):
+def sweep(monkeypatch):
     """Launch a sweep whose jobs are done at once; gives the frozen configurations."""
-    monkeypatch.chdir(tmp_path)
     captured: list[dict] = []
 
     def run_sweep(configs, titles, *, keep=lambda: "", **options):
@@ -42,12 +40,9 @@ def sweep(tmp_path, monkeypatch):
         jobs = launch.prepare_jobs(configs, titles, before_new=lambda: print(keep()))
         launch.note_request(configs, options["arguments"])
         for job, config in zip(jobs, configs, strict=True):
-            experiment = {
-                "experiment": config["experiment"]["name"],
-                **{key: config["experiment"][key] for key in ("row", "label")},
-            }
             metrics = {"psnr": 20.0 + config["seed"], "ssim": 0.5, "mae": 0.1, "rmse": 0.2}
-            write_json(job.folder / "record.json", {"schema": 1, "status": "done", "metrics": metrics, **experiment})
+            name, row, label = config["experiment"].values()
+            Record(status="done", metrics=metrics, experiment=name, row=row, label=label).write(job.folder)
         return [Outcome(job, "done") for job in jobs]
 
     monkeypatch.setattr(launch, "run_sweep", run_sweep)
@@ -90,7 +85,7 @@ def test_what_other_commands_say_of_it(sweep, capsys):
     sweep(*SWEEP)
     sweep("task=reconstruction", "budget=smoke", "seed=0,1")
     capsys.readouterr()
-    for command, expected in (
+    for words, expected in (
         (["status"], ["mysweep photos-smoke: 4 of 4 runs done", "2 runs of no table: runs/single"]),
         (["status", "mysweep"], ["hin   20.000   21.000", "4 of 4 runs done", "indexnet report mysweep"]),
         (["report", "mysweep"], ["Reconstruction, by resampling.family", "family hin", "4 of 4", "Report: reports/"]),
@@ -99,7 +94,7 @@ def test_what_other_commands_say_of_it(sweep, capsys):
         (["dashboard", "mysweep"], ["Workspace: reports/mysweep/dashboard"]),
         (["list", "experiments"], ["a sweep in runs"]),
     ):
-        assert main(command) == 0, command
+        assert main(words) == 0, words
         said = capsys.readouterr().out
         assert [text for text in expected if text not in said] == [], said
     assert json.loads(Path("reports/mysweep/dashboard/workspace.json").read_text())
@@ -126,9 +121,7 @@ def test_the_same_again_changes_nothing(sweep):
     assert sweep("sweep=mysweep") == configs  # all that it is
     assert sweep("sweep=mysweep", "rows=glob(h*)", "seeds=1") == [configs[2]]
     assert sweep("sweep=mysweep", "optimizer.lr=0.01") == configs  # as it is anyway
-    moved = sweep(
-        "sweep=mysweep", "trainer.num_workers=0", "paths.data=elsewhere"
-    )  # where and how is nobody's business
+    moved = sweep("sweep=mysweep", "trainer.num_workers=0", "paths.data=elsewhere")  # where and how: nobody's business
     assert [c["experiment"] for c in moved] == [c["experiment"] for c in configs]
     after = _everything()
     for path in (*before, *after):
@@ -163,8 +156,7 @@ def test_more_values_and_seeds_extend_it(sweep, capsys):
 def test_what_was_fixed_may_be_swept_over_and_finds_its_row(sweep):
     configs = sweep(*TASK, "optimizer.lr=0.1", "resampling.family=hin,m2o", "sweep=mysweep")
     again = sweep(*TASK, "optimizer.lr=0.1,0.2", "resampling.family=hin,m2o", "sweep=mysweep")
-    rows = [config["experiment"]["row"] for config in again]
-    assert rows == ["hin", "m2o", "lr-0.2_hin", "lr-0.2_m2o"]
+    assert [config["experiment"]["row"] for config in again] == ["hin", "m2o", "lr-0.2_hin", "lr-0.2_m2o"]
     assert again[:2] == configs
     found = sweep("sweep=mysweep")
     assert sorted(map(str, found)) == sorted(map(str, again))
@@ -183,22 +175,18 @@ def test_what_was_fixed_may_be_swept_over_and_finds_its_row(sweep):
         (["experiments=mysweep"], "mysweep is a sweep; sweep=mysweep goes on with it"),
     ],
 )
-def test_other_settings_under_the_same_name_are_refused(arguments, sentence, sweep, capsys):
+def test_other_settings_under_the_same_name_are_refused(arguments, sentence, sweep, mistake, capsys):
     sweep(*SWEEP)
     before = _everything()
     capsys.readouterr()
-    sweep(*arguments, code=2)
-    said = capsys.readouterr().err
-    assert sentence in said
-    assert said.count("\n") == 1
+    mistake(main(["train", "-m", *arguments]), sentence)
     assert _everything() == before
 
 
-def test_a_file_on_a_disk_that_is_not_there_is_not_replaced(sweep, capsys):
+def test_a_file_on_a_disk_that_is_not_there_is_not_replaced(sweep, mistake):
     sweep(*SWEEP)
     FILE.symlink_to(FILE.rename("away.yaml").absolute().with_name("disk.yaml"))
-    sweep(*SWEEP, code=2)
-    assert f"{FILE} is a link that leads nowhere. Restore it" in capsys.readouterr().err
+    mistake(main(["train", "-m", *SWEEP]), f"{FILE} is a link that leads nowhere. Restore it")
     Path("away.yaml").rename("disk.yaml")
     sweep(*SWEEP)
 
@@ -234,8 +222,7 @@ def test_a_file_on_a_disk_that_is_not_there_is_not_replaced(sweep, capsys):
         (["sweep=a"], "sweep=NAME names a sweep; give -m too"),
     ],
 )
-def test_mistakes(arguments, sentence, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_mistakes(arguments, sentence, tmp_path, mistake, capsys):
     for name in ("taken/photos-smoke", "broken", "cut", "body", "named"):
         (tmp_path / "runs" / name).mkdir(parents=True)
     request = {"arguments": ["-m", "experiments=taken"], "directory": "", "runs": []}
@@ -249,11 +236,7 @@ def test_mistakes(arguments, sentence, tmp_path, monkeypatch, capsys):
     Path("runs/body/experiment.yaml").write_text(yaml.safe_dump({**content, "optimizer": {"lr": 1}}))
     before = _everything()
     more = [] if any(text.startswith("task=") for text in arguments) else ["task=reconstruction"]
-    assert main(["train", *arguments, *more]) == 2
-    said = capsys.readouterr().err
-    assert sentence in said
-    assert said.count("\n") == 1
-    assert "Traceback" not in said
+    mistake(main(["train", *arguments, *more]), sentence)
     assert _everything() == before
     if sentence.endswith("its place says 'named'"):  # a folder that was copied stops no list
         assert main(["list", "experiments"]) == 0
@@ -261,15 +244,8 @@ def test_mistakes(arguments, sentence, tmp_path, monkeypatch, capsys):
         assert "its place says 'named'" in capsys.readouterr().out.replace("\n", " ")
 
 
-def test_an_experiment_file_is_the_same_thing_written_down(sweep, capsys):
-    arguments = [
-        "task=reconstruction",
-        "budget=smoke",
-        "data=photos",
-        "optimizer.lr=0.1",
-        "~data.train_count",
-        "schedule=constant",
-    ]
+def test_an_experiment_file_is_the_same_thing_written_down(sweep, mistake, capsys):
+    arguments = [*TASK[:2], "data=photos", "optimizer.lr=0.1", "~data.train_count", "schedule=constant"]
     configs = sweep(*arguments, "resampling=max_unpool,carafe", "seed=0,3", "sweep=first")
     capsys.readouterr()
     assert main(["sweep", "save", "first", "own/experiments/tables/mine.yaml"]) == 0
@@ -287,6 +263,7 @@ def test_an_experiment_file_is_the_same_thing_written_down(sweep, capsys):
     assert main(["sweep", "save", "first", "own/experiments/first.yaml"]) == 0
     assert sweep("experiments=first", "--config-dir", "own") == configs
     before = _everything() | {path: path.read_bytes() for path in Path("own").rglob("*.yaml")}
+    capsys.readouterr()
     for words, sentence in (
         (["first", "own/experiments/tables/mine.yaml"], "is there already"),
         (["first", "own/experiments/first.json"], "is a .yaml in a folder `experiments`"),
@@ -297,9 +274,7 @@ def test_an_experiment_file_is_the_same_thing_written_down(sweep, capsys):
         (["first", "own/experiments/a.yaml", "--runs", "nowhere"], "there is no such folder"),
         (["first", "own/experiments/first.yaml/experiments/a.yaml"], "cannot be written"),
     ):
-        capsys.readouterr()
-        assert main(["sweep", "save", *words]) == 2
-        assert sentence in capsys.readouterr().err
+        mistake(main(["sweep", "save", *words]), sentence)
     assert _everything() | {path: path.read_bytes() for path in Path("own").rglob("*.yaml")} == before
 
 
@@ -328,8 +303,7 @@ def _ask(*arguments: str):
 CONFIGS = [{"task": {"name": "reconstruction"}}]
 
 
-def test_two_commands_at_the_same_time(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_two_commands_at_the_same_time():
     first = _ask("budget=smoke", "resampling.family=hin,m2o", "sweep=mysweep")
     second = _ask("budget=small", "resampling.family=m2o,o2o_shared", "seed=1", "sweep=mysweep")
     other = _ask("budget=small", "optimizer.lr=0.1", "resampling.family=hin", "sweep=mysweep")
@@ -358,31 +332,16 @@ def test_a_kill_while_a_sweep_is_written_down(call, sweep):
 @pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="needs the parent-death signal")
 def test_a_real_sweep_killed_and_logged(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    words = [
-        *RECONSTRUCTION,
-        "resampling.family=hin,m2o",
-        "sweep=mysweep",
-        "trainer.checkpoint_every=2",
-        "training.steps=40",
-        "training.validate_every=10",
-        "tags=[mine]",
-    ]
-    command = [sys.executable, "-m", "indexnet", "train", "-m", *words, "logger=wandb", "logger.mode=offline"]
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path / "temporary")}
-    whole = subprocess.run([*command, "paths.runs=whole"], env=environment, capture_output=True, text=True, timeout=300)
+    words = ["train", "-m", *RECONSTRUCTION, "resampling.family=hin,m2o", "sweep=mysweep", "trainer.checkpoint_every=2",
+             "training.steps=40", "training.validate_every=10", "tags=[mine]", "logger=wandb",
+             "logger.mode=offline"]  # fmt: skip
+    whole = subprocess.run(command(*words, "paths.runs=whole"), capture_output=True, text=True, timeout=300)
     assert whole.returncode == 0, whole.stdout + whole.stderr
-    launcher = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     root = Path("runs/mysweep/photos-paper")
-    deadline = time.monotonic() + 120
-    while not (root / "hin/seed=0/checkpoints/last.ckpt").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    launcher.send_signal(signal.SIGKILL)
-    launcher.wait()
-    time.sleep(0.5)
-    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    killed_when(command(*words), (root / "hin/seed=0/checkpoints/last.ckpt").exists)
+    again = subprocess.run(command(*words), capture_output=True, text=True, timeout=300)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "goes on from step" in again.stdout
     for row in ("hin", "m2o"):

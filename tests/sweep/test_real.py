@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from indexnet.cli import main
+from indexnet.core.locks import exclusive
+from run_support import command
 
 TINY = ["budget=smoke", "data.train_count=8", "trainer.accelerator=cpu", "trainer.num_workers=0"]
 ROOT = Path("runs/quickstart/photos-smoke")
 
 
-@pytest.fixture(autouse=True)
-def _here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
-def _command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "indexnet", "train", "-m", *arguments]
-
-
 def _sweep(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(_command(*arguments), env=environment, capture_output=True, text=True, timeout=500)
+    return subprocess.run(command("train", "-m", *arguments), capture_output=True, text=True, timeout=500)
 
 
 def _record(path: Path) -> dict:
@@ -39,7 +27,6 @@ def _record(path: Path) -> dict:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["experiments=quickstart", "rows=max_unpol"], "Did you mean 'max_unpool'"),
         (["experiments=quickstart", "training.stepz=3"], "training.steps"),
         (["experiments=quickstart", "rows=hin", "+resampling.familly=3"], "Did you mean 'family'"),
         (["experiments=quickstart", "trainer.devices=2", "hydra/launcher=basic"], "needs hydra/launcher=process"),
@@ -47,25 +34,20 @@ def _record(path: Path) -> dict:
         (["experiments=quickstart", "rows=hin", "hydra.launcher.n_jobs=0"], "n_jobs=0 must be at least 1"),
     ],
 )
-def test_a_mistake_starts_nothing(arguments, sentence, capsys):
-    assert main(["train", "-m", *arguments]) == 2
-    said = capsys.readouterr().err
-    assert sentence in said
-    assert "Traceback" not in said
+def test_a_mistake_starts_nothing(arguments, sentence, mistake):
+    mistake(main(["train", "-m", *arguments]), sentence)
     assert not Path("runs").exists() or not list(Path("runs").rglob("config.yaml"))
 
 
-def test_a_table_cannot_be_one_run(capsys):
-    assert main(["train", "experiments=quickstart"]) == 2
-    assert "-m experiments=quickstart" in capsys.readouterr().err
+def test_a_table_cannot_be_one_run(mistake):
+    mistake(main(["train", "experiments=quickstart"]), "-m experiments=quickstart")
 
 
-def test_only_one_sweep_at_a_time(capsys):
-    from indexnet.core.locks import exclusive
-
+def test_only_one_sweep_at_a_time(mistake):
     with exclusive(ROOT / ".sweep", ""):
-        assert main(["train", "-m", "experiments=quickstart", "rows=hin", *TINY]) == 2
-    assert f"another sweep is at work in {ROOT}" in capsys.readouterr().err
+        code = main(["train", "-m", "experiments=quickstart", "rows=hin", *TINY])
+    mistake(code, f"another sweep is at work in {ROOT}")
+    assert [path.name for path in ROOT.iterdir()] == [".sweep"]
 
 
 @pytest.mark.long
@@ -95,13 +77,7 @@ def test_two_processes_then_one_within_a_sweep():
     for devices in (2, 1):
         record = _record(ROOT / f"max_unpool--trainer.devices-{devices}" / "seed=0")
         assert record["status"] == "done"
-        assert record["batch"] == {
-            "global": 2,
-            "devices": devices,
-            "accumulate": 1,
-            "per_device": 2 // devices,
-            "printed": 32,
-        }
+        assert (record["batch"]["devices"], record["batch"]["per_device"]) == (devices, 2 // devices)
         assert record["test_count"] == 2
     assert sorted(path.name for path in Path().iterdir()) == ["runs"]  # no rank sweeps into a folder of its own
 
@@ -121,35 +97,3 @@ def test_a_row_that_fails_is_listed_and_the_others_are_done():
     assert "nowhere" in console.read_text()
     statuses = sorted(_record(path.parent)["status"] for path in Path("runs").rglob("record.json"))
     assert statuses == ["done", "failed"]
-
-
-@pytest.mark.long
-@pytest.mark.skipif(sys.platform != "linux", reason="needs the parent-death signal")
-def test_a_killed_sweep_goes_on_as_if_it_had_not_been():
-    arguments = [
-        *("experiments=quickstart", "rows=hin,m2o", "seeds=0", "trainer.accelerator=cpu", "trainer.num_workers=0"),
-        *("data.train_count=16", "data.test_count=3", "training.batch_size=4", "training.steps=40"),
-        "trainer.checkpoint_every=3",
-    ]
-    root = Path("runs/quickstart/photos-paper")
-    whole = _sweep(*arguments, "paths.runs=whole")
-    assert whole.returncode == 0, whole.stdout + whole.stderr
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    launcher = subprocess.Popen(_command(*arguments), env=environment, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not (root / "hin/seed=0/checkpoints/last.ckpt").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    pid = _record(root / "hin/seed=0")["pid"]
-    launcher.send_signal(signal.SIGKILL)
-    launcher.wait()
-    time.sleep(0.5)
-    stat = Path(f"/proc/{pid}/stat")
-    assert not stat.exists() or stat.read_text().split()[2] == "Z"
-    again = _sweep(*arguments)
-    assert again.returncode == 0, again.stdout + again.stderr
-    for row in ("hin", "m2o"):
-        assert (
-            _record(root / row / "seed=0")["metrics"]
-            == _record(Path("whole/quickstart/photos-paper") / row / "seed=0")["metrics"]
-        )

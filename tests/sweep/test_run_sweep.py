@@ -18,12 +18,12 @@ import pytest
 
 from indexnet.core.errors import UserError
 from indexnet.core.files import DiskFullError
-from indexnet.core.locks import HeldError, exclusive
+from indexnet.core.locks import HeldError
 from indexnet.run.folder import RunFolder, difference, prepare
 from indexnet.sweep.launch import exit_code, note_request, prepare_jobs, read_requests, run_sweep
 from indexnet.sweep.pool import Job, View, launch
 from launch_support import job_script, lines_of
-from run_support import alive, wait_until
+from run_support import alive
 
 
 def _config(row: str | None = "r", seed: int = 0, steps: int = 1):
@@ -38,8 +38,9 @@ def pretended():
     return functools.partial(launch, command=job_script)
 
 
-def test_folders_are_prepared_all_or_none(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_folders_are_prepared_all_or_none(
+    tmp_path,
+):
     with pytest.raises(UserError, match="same folder"):
         prepare_jobs([_config(), _config()])
     assert not Path("runs").exists()
@@ -51,16 +52,6 @@ def test_folders_are_prepared_all_or_none(tmp_path, monkeypatch):
     single = prepare_jobs([_config(None), _config(None, seed=1)], ["a", "b"])
     assert [job.title for job in single] == ["a", "b"]
     assert single[0].folder.parent == tmp_path / "runs/single"
-
-
-def test_a_sweep_holds_its_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    message = "another sweep is at work in runs/t/photos-paper"
-    with exclusive(Path("runs/t/photos-paper/.sweep"), ""), pytest.raises(UserError, match=message):
-        run_sweep([_config()])
-    assert not Path("runs/t/photos-paper/r").exists()
-    with pytest.raises(UserError, match="n_jobs=0"):
-        run_sweep([_config()], n_jobs=0)
 
 
 @pytest.mark.parametrize("content", ["{", '{"schema": 99, "status": "done"}', '{"status": "dome"}', "[]"])
@@ -95,25 +86,6 @@ def test_a_job_that_another_process_is_at_work_on(jobs):
     with RunFolder(first.folder).lock():
         outcomes = launch([first, *jobs("ok-3")], command=job_script, patience=0.1, fail_fast=True)
     assert [outcome.status for outcome in outcomes] == ["failed", "stopped"]
-
-
-@pytest.mark.long
-def test_the_same_table_twice_at_once_is_refused(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    words = ["experiments=quickstart", "rows=hin", "seeds=0", "budget=smoke", "budget.max_steps=9999"]
-    command = [sys.executable, "-m", "indexnet", "train", "-m", *words, "trainer.accelerator=cpu"]
-    first = subprocess.Popen([*command, "training.steps=9999"], env={**os.environ, "OMP_NUM_THREADS": "1"})
-    try:
-        assert wait_until(lambda: any(tmp_path.rglob("progress.json")), 120)
-        before = {path: path.read_bytes() for path in tmp_path.rglob("sweep.json")}
-        second = subprocess.run([*command, "training.steps=3"], capture_output=True, text=True)
-        assert second.returncode == 2
-        assert second.stderr.count("\n") == 1
-        assert "another sweep is at work in runs/quickstart/" in second.stderr
-        assert {path: path.read_bytes() for path in tmp_path.rglob("sweep.json")} == before
-    finally:
-        first.terminate()
-        assert first.wait(30) == 130
 
 
 @pytest.mark.parametrize(("seconds", "good"), [(0.2, True), (3.0, False)])
@@ -179,8 +151,7 @@ def test_a_full_disk_is_no_lock(tmp_path, monkeypatch):
         pass
 
 
-def test_a_full_disk_is_said_when_a_folder_is_prepared_again(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_full_disk_is_said_when_a_folder_is_prepared_again(monkeypatch):
     config = _config()
     folder = prepare(config)
 

@@ -24,11 +24,6 @@ from resume_support import interrupted_at_replace
 ROOT = Path("runs/quickstart/photos-small")
 
 
-@pytest.fixture(autouse=True)
-def _here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
 def _run(name: str, status: str | None, root: Path = ROOT, **more: object) -> Path:
     folder = root / name
     folder.mkdir(parents=True)
@@ -256,10 +251,9 @@ def test_the_newest_setting_comes_first_and_all_are_counted(capsys):
         (["quickstart", "--runs", "nowhere"], "--runs nowhere: there is no such folder"),
     ],
 )
-def test_mistakes(arguments, sentence, capsys):
+def test_mistakes(arguments, sentence, mistake):
     _run("hin/seed=0", "done")
-    assert main(["status", *arguments]) == 2
-    assert sentence in capsys.readouterr().err
+    mistake(main(["status", *arguments]), sentence)
 
 
 def test_a_step_beside_a_checkpoint_is_that_of_this_checkpoint(tmp_path, checkpoint):

@@ -126,15 +126,6 @@ def test_matting_measures_as_its_options_say():
         assert all(a != pytest.approx(b, rel=1e-3) for a, b in zip(numbers["{}"], numbers[other], strict=True)), other
 
 
-@pytest.mark.parametrize(("override", "words"), [
-    ("task.semantics=mathlab", "task.semantics='mathlab' must be matlab, released_python or mmediting"),
-    ("task.region=all", "task.region='all' must be unknown or image"),
-])  # fmt: skip
-def test_matting_mistakes_are_told_before_anything_starts(override, words):
-    with pytest.raises(UserError, match=words):
-        _config("matting", override)
-
-
 def test_matting_copies_what_is_known():
     task, config = _build("matting")
     task.eval()
@@ -170,28 +161,6 @@ def test_the_released_groups_have_the_released_sizes():
     assert _rates(task) == {0.01: 4_141_515, 1e-4: 1_812_000}
 
 
-def test_the_schedule_drops_at_its_milestones():
-    task, _ = _build("reconstruction", schedule={"name": "multistep", "milestones": [2, 3], "gamma": 0.1})
-    plan = task.configure_optimizers()
-    optimizer, scheduler = plan["optimizer"], plan["lr_scheduler"]["scheduler"]
-    rates = []
-    for _ in range(4):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-    assert rates == pytest.approx([0.01, 0.01, 0.001, 0.0001])
-
-
-def test_optimizer_mistakes():
-    task, _ = _build("reconstruction")
-    task.optimizer_spec = {"name": "adamm", "lr": 0.1}
-    with pytest.raises(UserError, match="unknown optimizer 'adamm'"):
-        task.configure_optimizers()
-    task.optimizer_spec = {"name": "adam", "lr": 0.1, "momentum": 0.9}
-    with pytest.raises(UserError, match="'momentum'"):
-        task.configure_optimizers()
-
-
 @pytest.mark.parametrize(("name", "key"), [("segmentation", "label"), ("depth", "depth")])
 def test_pixels_without_a_target_change_no_loss(name, key):
     torch.manual_seed(0)
@@ -223,17 +192,6 @@ def test_depth_is_written_in_millimetres():
     assert written[0, 0] == 65535
 
 
-@pytest.mark.parametrize(("override", "words"), [
-    ("task.sigma=0", "task.sigma=0 must be a number above 0"),
-    ("task.sigma=much", "task.sigma='much' must be a number"),
-    ("task.quantise=1", "task.quantise=1 must be true or false"),
-    ("task.sigm=25", "unknown config key 'task.sigm'"),
-])  # fmt: skip
-def test_denoising_mistakes_are_told_before_anything_starts(override, words):
-    with pytest.raises(UserError, match=words):
-        _config("denoising", override)
-
-
 def test_labels_of_other_classes_are_refused(tmp_path):
     task, config = _build("segmentation")
     task.check_data(_data(config))
@@ -242,3 +200,16 @@ def test_labels_of_other_classes_are_refused(tmp_path):
     ) as error:
         task.check_data(create_data("camvid", root=str(tmp_path), task="segmentation"))
     assert "(8: " in str(error.value)
+
+
+@pytest.mark.parametrize(("name", "override", "words"), [
+    ("matting", "task.semantics=mathlab", "task.semantics='mathlab' must be matlab, released_python or mmediting"),
+    ("matting", "task.region=all", "task.region='all' must be unknown or image"),
+    ("denoising", "task.sigma=0", "task.sigma=0 must be a number above 0"),
+    ("denoising", "task.sigma=much", "task.sigma='much' must be a number"),
+    ("denoising", "task.quantise=1", "task.quantise=1 must be true or false"),
+    ("denoising", "task.sigm=25", "unknown config key 'task.sigm'"),
+])  # fmt: skip
+def test_mistakes_are_told_before_anything_starts(name, override, words):
+    with pytest.raises(UserError, match=words):
+        _config(name, override)

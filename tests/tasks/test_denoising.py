@@ -60,10 +60,9 @@ def test_noisy_photographs_have_the_psnr_of_their_noise(photographs, name, sigma
     assert clipped > expected + 0.05
 
 
-def zeroed(name, **options):
-    """A denoising network whose last layer gives 0."""
-    torch.manual_seed(0)
-    network = create_network(name, in_channels=1, **options).eval()
+def zeroed():
+    """A small DnCNN whose last layer gives 0."""
+    network = create_network("dncnn", in_channels=1, depth=3, width=4).eval()
     for parameter in network.head.parameters():
         torch.nn.init.zeros_(parameter)
     return network
@@ -72,7 +71,7 @@ def zeroed(name, **options):
 @pytest.mark.parametrize("sigma", SIGMAS)
 def test_a_network_that_finds_no_noise_scores_what_its_input_does(photographs, sigma):
     """On all of Set12, to the last bit, through everything that a test uses."""
-    denoising = task(sigma, zeroed("dncnn", depth=3, width=4))
+    denoising = task(sigma, zeroed())
     metric, noisy = create_metric("psnr"), []
     with torch.inference_mode():
         for batch in photographs["Set12"]:
@@ -83,23 +82,6 @@ def test_a_network_that_finds_no_noise_scores_what_its_input_does(photographs, s
             noisy.append((batch["noisy"], batch["image"]))
     assert metric.compute().item() == mean_psnr(noisy)
     assert metric.compute().item() == pytest.approx(20 * math.log10(255 / sigma), abs=0.02)
-
-
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("dncnn", {}),
-        ("dncnn_segnet", {"resampling": "max_unpool"}),
-        ("dncnn_segnet", {"resampling": {"name": "indexnet"}}),
-    ],
-)
-def test_every_residual_network_gives_its_input_back(photographs, name, options):
-    """At full depth, on one photograph of odd sides."""
-    denoising = task(25, zeroed(name, **options))
-    batch = photographs["BSD68"][0]
-    batch = denoising.prepare({**batch, "image": batch["image"][..., :101, :75]})
-    with torch.inference_mode():
-        assert torch.equal(denoising.infer(batch), batch["noisy"])
 
 
 def test_the_noise_is_an_images_own(photographs):
@@ -155,7 +137,7 @@ def test_preparing_leaves_the_batch_as_it_was(photographs):
 
 def test_quantised_results_are_8_bit(photographs):
     batch = photographs["Set12"][0]
-    denoising = task(25, zeroed("dncnn", depth=3, width=4), quantise=True)
+    denoising = task(25, zeroed(), quantise=True)
     batch = denoising.prepare(batch)
     with torch.inference_mode():
         prediction = denoising.infer(batch)

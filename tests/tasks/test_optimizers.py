@@ -124,6 +124,8 @@ def test_what_does_not_decay_stays_without_a_gradient():
 
 # --- schedules in a plain Trainer ------------------------------------------------------------------------------------
 
+QUIET = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False,
+         "enable_model_summary": False}  # fmt: skip
 OPTIONS = {"multistep": {"milestones": [3, 6], "gamma": 0.1}, "step": {"step_size": 2.5, "gamma": 0.5},
            "plateau": {"factor": 0.5, "patience": 1}, "onecycle": {"cycle_momentum": True}}  # fmt: skip
 SPECS = [{"name": name, **OPTIONS.get(name, {}), **more} for name in SCHEDULES for more in ({}, {"warmup": 0.5})
@@ -156,9 +158,7 @@ def _fit(spec, path, stop=STEPS, resume=None):
     task, watch = Validated(NETWORK, optimizer, spec), Watch(stop)
     batch = {"image": torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(1)), "name": ["a", "b"]}
     loader = DataLoader([batch], batch_size=None)
-    trainer = pl.Trainer(max_epochs=STEPS, accelerator="cpu", logger=False, enable_checkpointing=False,
-                         enable_progress_bar=False, enable_model_summary=False, callbacks=[watch],
-                         default_root_dir=path, num_sanity_val_steps=1)  # fmt: skip
+    trainer = pl.Trainer(max_epochs=STEPS, callbacks=[watch], default_root_dir=path, num_sanity_val_steps=1, **QUIET)
     trainer.fit(task, loader, loader, ckpt_path=resume, weights_only=True)
     trainer.save_checkpoint(path / f"{stop}.ckpt")
     return task.state_dict(), watch.rates
@@ -184,8 +184,7 @@ def test_plateau_is_stepped_by_validations(tmp_path):
 
 @pytest.mark.filterwarnings("ignore")
 def test_plateau_without_validation_is_refused():
-    trainer = pl.Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
-                         enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
+    trainer = pl.Trainer(max_epochs=1, **QUIET)
     with pytest.raises(UserError, match="plateau follows the metric of a validation"):
         trainer.fit(Validated(NETWORK, None, {"name": "plateau"}), DataLoader([{}], batch_size=None))
 
@@ -194,3 +193,4 @@ def test_multistep_without_warm_up_is_torchs_class_so_that_earlier_checkpoints_g
     task = get_task("reconstruction")(NETWORK, None, {"name": "multistep", "milestones": [2], "gamma": 0.1})
     scheduler = task.configure_optimizers()["lr_scheduler"]["scheduler"]
     assert type(scheduler) is torch.optim.lr_scheduler.MultiStepLR
+    assert (dict(scheduler.milestones), scheduler.gamma) == ({2: 1}, 0.1)

@@ -11,6 +11,10 @@ from hydra._internal.sources_registry import SourcesRegistry
 from hydra.plugins.config_source import ConfigResult
 from omegaconf.errors import OmegaConfBaseException
 
+from indexnet.core.annotations import fits
+from indexnet.core.errors import shown
+from indexnet.core.readers import DamagedFileError, read_mapping, read_yaml, yaml_mistakes
+
 
 class FileConfigSource(file_config_source.FileConfigSource):
     """Refuses a file that is damaged, too large or grows while it is read, in a sentence that names it.
@@ -24,8 +28,6 @@ class FileConfigSource(file_config_source.FileConfigSource):
         Raises:
             DamagedFileError: it cannot be a file of the configuration.
         """
-        from indexnet.core.readers import DamagedFileError, read_mapping, read_yaml, yaml_mistakes
-
         file = Path(self.path, self._normalize_file_name(config_path))
         if not os.path.exists(file):
             return super().load_config(config_path)
@@ -45,10 +47,6 @@ def _check_defaults(file: Path, defaults: Any) -> None:
     Raises:
         DamagedFileError: it is one.
     """
-    from indexnet.core.annotations import fits
-    from indexnet.core.errors import shown
-    from indexnet.core.readers import DamagedFileError
-
     for entry in defaults if isinstance(defaults, list) else [defaults] if defaults is not None else []:
         pairs = entry.items() if isinstance(entry, dict) else [(entry, None)]
         well = isinstance(defaults, list) and len(pairs) == 1

@@ -14,6 +14,9 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from indexnet.core.console import tell
+from indexnet.core.paths import DEFAULT_RUNS, VARIABLE
+
 if TYPE_CHECKING:
     from indexnet.sweep.named import NamedSweep
     from indexnet.sweep.pool import Outcome
@@ -99,8 +102,6 @@ def job_returns(outcomes: Sequence["Outcome"], job_overrides: Sequence[Sequence[
 
 def say_what_next(configs: Sequence[dict[str, dict[str, object]]]) -> None:
     """Name the command that makes the table, and say where a protocol is too small to rank anything."""
-    from indexnet.core.console import tell
-    from indexnet.core.paths import DEFAULT_RUNS, VARIABLE
     from indexnet.run.experiments.tables import load_experiment
 
     tables = {

@@ -15,6 +15,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from hydra_plugins.indexnet_plugins import sweeper  # the module: Hydra takes every class here for a plugin of its own
+from indexnet.core.console import tell
+from indexnet.core.errors import UserError
+from indexnet.core.registry import unknown_name
 
 if TYPE_CHECKING:
     from indexnet.sweep.search import Measured, Range, Search, SearchResult
@@ -67,8 +70,6 @@ class OptunaSweeper(sweeper.IndexnetSweeper):
         Raises:
             UserError: Optuna is missing, or the launcher runs jobs inside this process.
         """
-        from indexnet.core.errors import UserError
-
         if importlib.util.find_spec("optuna") is None:
             raise UserError("hydra/sweeper=optuna needs Optuna: pip install 'indexnet[sweep]'.")
         name = str(config.hydra.runtime.choices["hydra/launcher"])
@@ -85,7 +86,6 @@ class OptunaSweeper(sweeper.IndexnetSweeper):
             UserError: the command line asks for something that cannot be searched.
             SystemExit: some trials failed.
         """
-        from indexnet.core.errors import UserError
         from indexnet.sweep.launch import PARTLY
         from indexnet.sweep.search import run_search
 
@@ -105,8 +105,6 @@ class OptunaSweeper(sweeper.IndexnetSweeper):
 
     def _search(self, space: Mapping[str, "Range"], fixed: Sequence[str]) -> "Search":
         """Settle metric, names and places from the configuration of a trial."""
-        from indexnet.core.errors import UserError
-        from indexnet.core.registry import unknown_name
         from indexnet.metrics import get_metric
         from indexnet.sweep.frozen import frozen_jobs
         from indexnet.sweep.search import Search
@@ -162,8 +160,6 @@ def read_range(override: Override) -> "Range":
     """
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    from indexnet.core.errors import UserError
-
     said, sweep = override.input_line, override.value()
     if unknown := set(getattr(sweep, "tags", ())) - {"log"}:
         raise UserError(f"{said}: the tag {sorted(unknown)[0]!r} says nothing here; the only one is log.")
@@ -212,7 +208,7 @@ def read_request(overrides: Sequence[Override]) -> tuple[dict[str, "Range"], lis
     Raises:
         UserError: nothing is searched, or what is asked for cannot be.
     """
-    from indexnet.core.errors import UserError
+    from indexnet.run.experiments.experiment import key_of
     from indexnet.run.experiments.tables import load_experiment
     from indexnet.sweep.expand import expand
 
@@ -250,11 +246,8 @@ def read_request(overrides: Sequence[Override]) -> tuple[dict[str, "Range"], lis
         raise UserError("a search has one row and one seed; give rows=NAME and seed=NUMBER.")
     (job,) = jobs
     searched = [key.lstrip("+~") for key in space]
-    names = {text: text.partition("=")[0].lstrip("+~") for text in job}
     fixed = [
-        text
-        for text, name in names.items()
-        if not any(f"{name}.".startswith(f"{each}.") for each in ("experiment", *searched))
+        text for text in job if not any(f"{key_of(text)}.".startswith(f"{each}.") for each in ("experiment", *searched))
     ]
     if fixed != job and experiment is not None:
         fixed += ["experiment.name=null", "experiment.row=null", "experiment.label=null"]
@@ -285,7 +278,6 @@ def _check_validation(config: dict[str, Any]) -> None:
 
 def _measured(result: Any, metric: str) -> "Measured":
     """Read what came of a trial from its run's record."""
-    from indexnet.core.errors import UserError
     from indexnet.run.folder import RunFolder
     from indexnet.sweep.search import Measured
 
@@ -303,8 +295,6 @@ def _measured(result: Any, metric: str) -> "Measured":
 
 def _print_result(search: "Search", found: "SearchResult") -> None:
     """Print what was found, where it lies, and the command that trains it for the test split."""
-    from indexnet.core.console import tell
-
     failed = f", {found.failed} failed" if found.failed else ""
     if found.value is None:
         tell(f"{found.finished} of {search.n_trials} trials finished{failed}; none has a value.")

@@ -5,12 +5,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from hydra_plugins.indexnet_plugins import launcher  # the module: Hydra takes every class here for a plugin of its own
+from indexnet.core.console import tell
+from indexnet.core.errors import UserError
+from indexnet.core.registry import load_plugins
 
 OWN_PROCESSES = ("process", "slurm", "submitit_slurm", "submitit_local")
 """Launchers that run every job in processes of its own, so that a run on several devices is sound."""
@@ -47,10 +52,6 @@ class IndexnetSweeper(Sweeper):
             UserError: the command line asks for something that is not there, or that this launcher cannot run.
             SystemExit: some jobs have no result.
         """
-        from hydra.core.utils import JobStatus
-
-        from indexnet.core.console import tell
-        from indexnet.core.errors import UserError
         from indexnet.run.config import check_overrides, parse_overrides, sweep_options
         from indexnet.sweep.launch import PARTLY
         from indexnet.sweep.named import asked_jobs
@@ -76,7 +77,6 @@ class IndexnetSweeper(Sweeper):
 
     def _refuse_devices(self, launcher: str, jobs: Sequence[list[str]]) -> None:
         """Refuse DDP under a launcher that runs jobs inside this process, or by repeating this command."""
-        from indexnet.core.errors import UserError
         from indexnet.run.config import compose_job
 
         for overrides in jobs:
@@ -95,10 +95,6 @@ def start_launcher(context: HydraContext, task_function: TaskFunction, config: D
     The launchers of hydra-submitit-launcher compose a job on the cluster's node, and pass on what they were told of
     tasks, nodes and GPUs; ours, with the same settings, submit frozen runs with a task for each of their devices.
     """
-    from hydra.core.plugins import Plugins
-    from omegaconf import open_dict
-
-    from indexnet.core.registry import load_plugins
     from indexnet.run.config import sweep_options
 
     load_plugins(sweep_options(config)["plugins"])

@@ -130,10 +130,10 @@ def row_costs(experiment: Experiment, row: Row) -> Costs:
     """Count one row for the input size and with the overrides that the table prints costs for."""
     from indexnet.core.registry import load_plugins
     from indexnet.networks import count_costs
-    from indexnet.run.checks import check_open, network_without_memory
     from indexnet.run.config import compose, to_plain
     from indexnet.run.experiments.experiment import key_of
-    from indexnet.run.settle import settle_network, without_sweep
+    from indexnet.run.freezing.checks import check_open, network_without_memory
+    from indexnet.run.freezing.settle import settle_network, without_sweep
 
     overrides = [*experiment.composed_of(row, given=map(key_of, experiment.cost_overrides)), *experiment.cost_overrides]
     composed = compose(overrides)

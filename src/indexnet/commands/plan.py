@@ -43,7 +43,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the plan as JSON too")
     parser.epilog = (
-        "exit codes: 0 all rows measured; 2 a mistake in what was given; 3 some rows cannot run here, listed"
+        "exit codes: 0 all rows measured; 2 a mistake in what was given; 3 some rows cannot run here, or runs are "
+        "damaged, listed"
     )
 
 
@@ -51,7 +52,7 @@ def main(args: argparse.Namespace) -> int:
     """Measure and print.
 
     Returns:
-        0; 3 where some rows could not be measured, which the table says.
+        0; 3 where rows could not be measured or runs are damaged, which is said.
     """
     from indexnet.sweep.plan import compose_table, group_rows
 
@@ -82,7 +83,7 @@ def main(args: argparse.Namespace) -> int:
         from indexnet.core.files import write_json
 
         write_json(args.json, as_json(sweep, rows, totals))
-    return PARTLY if any(row.error for row in rows) else 0
+    return PARTLY if any(row.error or row.damaged for row in rows) else 0
 
 
 def _device_counts(text: str) -> list[int]:

@@ -138,9 +138,10 @@ def _create_part(path: Path) -> tuple[int, str]:
     """Create the unfinished file of ``path``, and lock it, so that :func:`remove_parts` leaves it."""
     while True:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{_shortened(path.name)}.", suffix=PART)
-        if _lock(handle) is False:  # remove_parts has it, and will remove it
-            os.close(handle)
-            continue
+        with contextlib.suppress(OSError):  # a file system without locks
+            if not lock(handle):  # remove_parts has it, and will remove it
+                os.close(handle)
+                continue
         if os.fstat(handle).st_nlink:
             return handle, temporary
         os.close(handle)  # it did, before it was locked
@@ -165,22 +166,24 @@ def remove_parts(folder: str | Path, names: Iterable[str] | None = None) -> None
                 continue
             handle = os.open(part, os.O_RDWR)
             try:
-                if _lock(handle):
+                if lock(handle):
                     part.unlink(missing_ok=True)
             finally:
                 os.close(handle)
 
 
-def _lock(handle: int) -> bool | None:
-    """Lock an open file; False where another process holds it, None where the file system has no locks."""
+def lock(handle: int, *, shared: bool = False) -> bool:
+    """Lock an open file without waiting; return False where another process holds it.
+
+    Raises:
+        OSError: the file system has no locks.
+    """
     import fcntl
 
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:
-        return None
     return True
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from indexnet.core.errors import UserError
-from indexnet.core.files import writing
+from indexnet.core.files import lock, writing
 
 _TRY_S = 0.5  # seconds to try for a lock: whoever asks whether it is held holds it for a moment
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
@@ -29,15 +29,13 @@ def exclusive(path: Path, message: str) -> Iterator[None]:
         UserError: the file system has no locks.
         DiskFullError: there is no room for the file; UnwritableError where it cannot be made.
     """
-    import fcntl
-
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     _held.add(handle)
     deadline = time.monotonic() + _TRY_S
     try:
-        while not _flock(handle, fcntl.LOCK_EX, path):
+        while not _locks(handle, path):
             if time.monotonic() > deadline:
                 raise HeldError(message)
             time.sleep(0.02)
@@ -54,26 +52,20 @@ def held(path: Path) -> bool:
     Raises:
         UserError: the file system has no locks.
     """
-    import fcntl
-
     try:
         handle = os.open(path, os.O_RDONLY)
     except OSError:
         return False
     try:
-        return not _flock(handle, fcntl.LOCK_SH, path)
+        return not _locks(handle, path, shared=True)
     finally:
         os.close(handle)
 
 
-def _flock(handle: int, kind: int, path: Path) -> bool:
-    """Take a lock without waiting; return False where another process holds it."""
-    import fcntl
-
+def _locks(handle: int, path: Path, *, shared: bool = False) -> bool:
+    """Do what :func:`lock` does; a file system without locks is a UserError."""
     try:
-        fcntl.flock(handle, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return lock(handle, shared=shared)
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
@@ -81,7 +73,6 @@ def _flock(handle: int, kind: int, path: Path) -> bool:
             f"the file system of {path.parent} has no file locks ({error.strerror}); put paths.runs on another one "
             "(Lustre: mount with flock)."
         ) from error
-    return True
 
 
 _held: set[int] = set()

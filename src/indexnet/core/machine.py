@@ -132,8 +132,6 @@ def limit_reached(error: BaseException) -> str:
     That is open files, or the shared memory through which loader processes hand over what they have read. Errors of
     other processes are told by their text, those that come of such an error by what they come of.
     """
-    import resource  # Unix only
-
     text = str(error)
     if _NO_FILES.search(text):
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -11,6 +11,7 @@ import ast
 import functools
 import hashlib
 import importlib.util
+import os
 import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -63,7 +64,7 @@ def read_sources(modules: Iterable[str], wanted: Callable[[str], bool] = lambda 
         alone = top == OWN or _installed(folder)
         for base, imported in _imports(file, name):
             first = base.partition(".")[0]
-            if first not in folders and not alone and (_file(folder, first) or (folder / first).is_dir()):
+            if first not in folders and not alone and (_file(folder, first) or os.path.isdir(folder / first)):
                 folders[first] = folder  # a module beside this one
             if first == OWN:
                 waiting.append(_definer(base, imported))
@@ -95,7 +96,7 @@ def changed_files(digests: Mapping[str, str], folders: Mapping[str, str]) -> lis
         folder = now.get(top)
         if ".." in name.split("/"):  # no module: somebody has edited the record
             continue
-        if folder is not None and (folder / name).is_file():
+        if folder is not None and os.path.isfile(folder / name):
             found += [name] if digest(folder / name) != before else []
         elif top == OWN:
             found.append(name)
@@ -194,7 +195,7 @@ def _file(folder: Path, module: str) -> Path | None:
     """Return a module's source file below the folder that its top-level package lies in."""
     path = folder.joinpath(*module.split("."))
     files = (path / "__init__.py", path.with_name(f"{path.name}.py"))
-    return next((file for file in files if file.is_file()), None)
+    return next((file for file in files if os.path.isfile(file)), None)
 
 
 def _folder(top: str) -> Path | None:
@@ -210,7 +211,7 @@ def _folder(top: str) -> Path | None:
             spec = None
         places = [] if spec is None else [*(spec.submodule_search_locations or ()), *filter(None, [spec.origin])]
     folder = Path(places[0]).resolve().parent if places else None
-    return folder if folder is not None and folder.is_dir() else None
+    return folder if folder is not None and os.path.isdir(folder) else None
 
 
 def _installed(folder: Path) -> bool:

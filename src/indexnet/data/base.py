@@ -35,6 +35,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
+from indexnet.core.annotations import fits
 from indexnet.core.errors import UserError
 from indexnet.core.registry import Registry
 from indexnet.data.io.cache import Store
@@ -304,8 +305,10 @@ def create_data(name: str, **options: Any) -> Data:
     try:
         if isinstance(root, str):
             os.stat(os.path.join(root, "."))
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # which the data set tells with what it needs
+    except (FileNotFoundError, NotADirectoryError):  # which the data set tells with what it needs
         pass
+    except ValueError:  # a NUL
+        raise UserError(f"data.root={root!r} is no name of a folder; give the folder of the files.") from None
     except OSError as error:
         raise UserError(f"data.root={root} cannot be read ({error.strerror}); give a folder that can.") from error
     return DATA.create(name, **options)
@@ -338,9 +341,7 @@ def check_size(what: str, size: Any, smallest: int = 8) -> int:
     Raises:
         UserError: it is not one.
     """
-    if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < smallest:
-        raise UserError(f"{what} must be a whole number of pixels, at least {smallest}; got {size!r}.")
-    return int(size)
+    return _whole(size, smallest, f"{what} must be a whole number of pixels, at least {smallest}")
 
 
 def check_count(what: str, count: Any) -> int:
@@ -349,9 +350,22 @@ def check_count(what: str, count: Any) -> int:
     Raises:
         UserError: it is not one.
     """
-    if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
-        raise UserError(f"{what} must be a positive whole number; got {count!r}.")
-    return int(count)
+    return _whole(count, 1, f"{what} must be a positive whole number")
+
+
+def check_seed(what: str, seed: Any) -> int:
+    """Return ``seed`` as an int, at least 0.
+
+    Raises:
+        UserError: it is not one.
+    """
+    return _whole(seed, 0, f"{what} must be a whole number, at least 0")
+
+
+def _whole(value: Any, smallest: int, expected: str) -> int:
+    if (not fits(value, int) and not isinstance(value, np.integer)) or value < smallest:
+        raise UserError(f"{expected}; got {value!r}.")
+    return int(value)
 
 
 def check_choice(what: str, value: Any, choices: Sequence[Any]) -> None:

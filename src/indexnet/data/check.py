@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,14 +14,14 @@ import numpy as np
 
 from indexnet.core.errors import UserError
 from indexnet.data.base import Data, Dataset, Float32, NoSplitError
-from indexnet.data.depth import Depth, DepthFrames
+from indexnet.data.depth import DepthFrames
+from indexnet.data.files import check_one_size
 from indexnet.data.io.cache import Arrays, Store
 from indexnet.data.io.decoding import camera_orientation, image_size
 from indexnet.data.io.images import list_images, read_image, read_trimap
 from indexnet.data.io.names import printable
 from indexnet.data.io.progress import in_threads
 from indexnet.data.matting import Foreground, read_foreground
-from indexnet.data.matting.photographs import check_same_size
 from indexnet.data.matting.test_composites import FixedComposites
 from indexnet.data.matting.train_composites import TrainingComposites
 from indexnet.data.segmentation import SegmentationData
@@ -91,18 +92,42 @@ def check(sets: Sequence[Data], full: bool = False) -> list[Found]:
 
 
 def _check_split(split: Dataset, entry: Found) -> Found:
-    """Check each sample's files, and how depth and the orientation of photographs are read."""
-    turned, depths = _Turned(), _Depths()
-    if isinstance(split, DepthFrames):
-        split.store.load = depths.noting(split.store.load, split.metres)
-    verify, numbers = _verifier(split, entry)
+    """Check each sample's files, and how depth and the orientation of photographs are read.
+
+    Where a split keeps what it decodes, everything that it decodes is looked at in passing.
+    """
+    turned, depths, seen, lock = _Turned(), _Depths(), set[int](), threading.Lock()
+    store: Store | None = getattr(split, "store", None)
+    if store is not None:
+        load = store.load
+
+        def watched(index: int) -> Arrays:
+            item = load(index)
+            with lock:
+                if index not in seen:
+                    seen.add(index)
+                    entry.sizes.add(max((array.shape[:2] for array in item), key=math.prod))
+                    entry.nbytes += sum(array.nbytes for array in item)
+                    if isinstance(split, DepthFrames):
+                        depths.note(split.metres(item[1]))
+            return item
+
+        store.load = watched
 
     def work(index: int) -> None:
-        verify(index)
+        if store is None and type(split).verify is Dataset.verify:
+            image = split.sample(index, np.random.default_rng(0))["image"]
+            assert not isinstance(image, str)
+            entry.sizes.add((image.shape[-2], image.shape[-1]))
+        elif store is None or len(store) == len(split):  # else an item serves many samples
+            split.verify(index)
+        if store is not None and index not in seen:
+            store.load(index)
         turned.note(split.image_files(index))
 
-    _check_items(work, numbers, entry)
-    if isinstance(split, DepthFrames) and depths.counts.any():
+    _check_items(work, range(len(split) if store is None else len(store)), entry)
+    if depths.counts.any():
+        assert isinstance(split, DepthFrames)
         entry.facts.append(f"{entry.task}, {entry.split}: {depths}; {split.unit}.")
     entry.remarks += turned.remarks()
     return entry
@@ -136,23 +161,13 @@ class _Depths:
     """Which depths there are, in millimetres."""
 
     def __init__(self) -> None:
-        self.counts, self.lock = np.zeros(1_000_001, np.int64), threading.Lock()
+        self.counts = np.zeros(1_000_001, np.int64)
 
-    def noting(self, load: Callable[[int], Arrays], to_metres: Callable[[Depth], Float32]) -> Callable[[int], Arrays]:
-        """Return what loads a frame and counts its depths."""
-
-        def noted(index: int) -> Arrays:
-            item = load(index)
-            self._note(to_metres(item[1]))
-            return item
-
-        return noted
-
-    def _note(self, metres: Float32) -> None:
+    def note(self, metres: Float32) -> None:
+        """Count a frame's."""
         known = metres[np.isfinite(metres) & (metres > 0)]
         counts = np.bincount(np.minimum(np.rint(known * 1000).astype(np.int64), 1_000_000))
-        with self.lock:
-            self.counts[: len(counts)] += counts
+        self.counts[: len(counts)] += counts
 
     def __str__(self) -> str:
         """The nearest, the median and the farthest."""
@@ -210,7 +225,7 @@ def _check_composites(
     def trimap(path: Path) -> None:
         values, _ = read_trimap(path, strict=True)
         trimaps.sizes.add(values.shape)
-        check_same_size(path, values.shape, owners[path].alpha, image_size(owners[path].alpha))
+        check_one_size(path, values.shape, owners[path].alpha, image_size(owners[path].alpha))
 
     owners: dict[Path, Foreground] = {}
     if isinstance(split, FixedComposites):
@@ -247,41 +262,3 @@ def _check_items(verify: Callable[[_T], object], items: Sequence[_T], entry: Fou
     entry.items = len(items)
     said = in_threads(work, items, f"{entry.task}, {entry.split}")
     entry.problems += [sentence for sentence in said if sentence]
-
-
-def _verifier(split: Dataset, entry: Found) -> tuple[Callable[[int], object], range]:
-    """Return what verifies an item and notes its size in ``entry``, and the items' numbers.
-
-    Where a split keeps what it decodes, everything that it decodes is looked at in passing.
-    """
-    store = getattr(split, "store", None)
-    if not isinstance(store, Store):
-        if type(split).verify is not Dataset.verify:
-            return split.verify, range(len(split))
-
-        def sample(index: int) -> None:
-            image = split.sample(index, np.random.default_rng(0))["image"]
-            assert not isinstance(image, str)
-            entry.sizes.add((image.shape[-2], image.shape[-1]))
-
-        return sample, range(len(split))
-
-    load, seen, lock = store.load, set[int](), threading.Lock()
-
-    def watched(index: int) -> Arrays:
-        item = load(index)
-        with lock:
-            if index not in seen:
-                seen.add(index)
-                entry.sizes.add(max((array.shape[:2] for array in item), key=lambda size: size[0] * size[1]))
-                entry.nbytes += sum(array.nbytes for array in item)
-        return item
-
-    def verify(index: int) -> None:
-        if len(store) == len(split):  # else an item serves many samples
-            split.verify(index)
-        if index not in seen:
-            watched(index)
-
-    store.load = watched
-    return verify, range(len(store))

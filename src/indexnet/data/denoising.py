@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from indexnet.core.annotations import fits
 from indexnet.core.errors import UserError
-from indexnet.data.base import Dataset, Sample, Subset, UInt8, digest, planes
+from indexnet.data.base import Dataset, Sample, Subset, UInt8, check_count, digest, planes
+from indexnet.data.files import FileData, FileOptions, Listed
 from indexnet.data.io.cache import Arrays, Cache, Store
 from indexnet.data.io.decoding import camera_orientation, image_size, is_deep
 from indexnet.data.io.gray import check_wide
-from indexnet.data.io.images import file_sizes, read_gray, read_image
+from indexnet.data.io.images import file_sizes, is_gray, read_gray, read_image
 from indexnet.data.io.names import list_named, sample_name
 
 _SMALLEST = 11  # the window of SSIM, pixels
@@ -55,25 +58,19 @@ def read_clean(path: Path, channels: int) -> Pixels:
     colours = check_wide(path, np.asarray(decoded[..., ::-1], np.uint16))
     if channels == 3:
         return np.ascontiguousarray(colours)
-    if np.array_equal(colours[..., 0], colours[..., 1]) and np.array_equal(colours[..., 0], colours[..., 2]):
+    if is_gray(colours):
         return np.ascontiguousarray(colours[..., 0])
     return np.round(colours @ _LUMA).astype(np.uint16)
 
 
 @dataclass
-class CleanPatches(Dataset):
-    """All patches of a folder's photographs, at several scales, on a grid.
-
-    A training sample is one patch, turned and mirrored in one of eight ways drawn from the caller's generator. One
-    epoch is every patch once.
+class CleanFiles(Dataset):
+    """A folder's photographs.
 
     Args:
         title: name of the data set.
-        split: ``"train"``.
+        split: ``"train"``, ``"validation"`` or ``"test"``.
         folder: of the photographs.
-        size: side of a patch in pixels.
-        stride: from one patch to the next, in pixels.
-        scales: at which the photographs are cut up (bicubic, antialiased).
         cache: see :class:`~indexnet.data.io.cache.Store`.
         channels: 1: gray; 3: colour.
         deep: whether files of 16 bits keep them; otherwise they are rounded to 8.
@@ -82,19 +79,50 @@ class CleanPatches(Dataset):
     title: str
     split: str
     folder: Path
-    size: int
-    stride: int
-    scales: tuple[float, ...]
     cache: Cache = "auto"
     channels: int = 1
     deep: bool = False
-    files: list[Path] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.files = list_named(self.folder)
-        self._sizes = [image_size(path) for path in self.files]
+        self.sizes = [image_size(path) for path in self.files]
+
+    def _read(self, index: int) -> Pixels:
+        path = self.files[index]
+        if self.deep:
+            return read_clean(path, self.channels)
+        return read_gray(path) if self.channels == 1 else read_image(path)
+
+    def _pixel_bytes(self, index: int) -> int:
+        return self.channels * (2 if self.deep and is_deep(self.files[index]) else 1)
+
+    def _digest(self, *parameters: Any) -> str:
+        """SHA-256 over parameters, channels and bits where they are not 1 and 8, and the files' names and sizes."""
+        kind = [self.channels, self.deep] if self.channels != 1 or self.deep else []
+        return digest(self.title, self.split, *parameters, *kind, file_sizes(self.files))
+
+
+@dataclass(kw_only=True)
+class CleanPatches(CleanFiles):
+    """All patches of a folder's photographs, at several scales, on a grid.
+
+    A training sample is one patch, turned and mirrored in one of eight ways drawn from the caller's generator. One
+    epoch is every patch once.
+
+    Args:
+        size: side of a patch in pixels.
+        stride: from one patch to the next, in pixels.
+        scales: at which the photographs are cut up (bicubic, antialiased).
+    """
+
+    size: int
+    stride: int
+    scales: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         grids = []
-        for path, (height, width) in zip(self.files, self._sizes, strict=True):
+        for path, (height, width) in zip(self.files, self.sizes, strict=True):
             for scale in self.scales:
                 rows, columns = _scaled(height, scale), _scaled(width, scale)
                 if min(rows, columns) < self.size:
@@ -110,13 +138,13 @@ class CleanPatches(Dataset):
         )
 
     def _bytes(self, index: int) -> int:
-        height, width = self._sizes[index]
+        height, width = self.sizes[index]
         pixels = sum(_scaled(height, scale) * _scaled(width, scale) for scale in self.scales)
-        return pixels * _pixel_bytes(self.files[index], self.channels, self.deep)
+        return pixels * self._pixel_bytes(index)
 
     def _load(self, index: int) -> Arrays:
-        image = _read(self.files[index], self.channels, self.deep)
-        if image.shape[:2] != self._sizes[index]:
+        image = self._read(index)
+        if image.shape[:2] != self.sizes[index]:
             raise UserError(f"{self.files[index]} is not of the size that its header says; save it anew.")
         return tuple(_resized(image, scale) for scale in self.scales)
 
@@ -170,55 +198,26 @@ class CleanPatches(Dataset):
             self._load(file)
 
     def fingerprint(self) -> str:
-        return digest(self.title, self.split, self.size, self.stride, self.scales, *_view(self), file_sizes(self.files))
+        return self._digest(self.size, self.stride, self.scales)
 
 
 @dataclass
-class CleanImages(Dataset):
-    """A folder's photographs, whole; sizes may differ from sample to sample.
-
-    Args:
-        title: name of the data set.
-        split: ``"test"`` or ``"validation"``.
-        folder: of the photographs.
-        cache: see :class:`~indexnet.data.io.cache.Store`.
-        channels: 1: gray; 3: colour.
-        deep: whether files of 16 bits keep them; otherwise they are rounded to 8.
-    """
-
-    title: str
-    split: str
-    folder: Path
-    cache: Cache = "auto"
-    channels: int = 1
-    deep: bool = False
-    files: list[Path] = field(init=False, repr=False)
+class CleanImages(CleanFiles, Listed):
+    """A folder's photographs, whole, for testing; sizes may differ from sample to sample."""
 
     def __post_init__(self) -> None:
-        self.files = list_named(self.folder)
-        for path in self.files:
-            if min(image_size(path)) < _SMALLEST:
-                height, width = image_size(path)
+        super().__post_init__()
+        self.names = [sample_name(path) for path in self.files]
+        for path, (height, width) in zip(self.files, self.sizes, strict=True):
+            if min(height, width) < _SMALLEST:
                 raise UserError(f"{path} is {width}x{height} pixels; SSIM needs test images of at least 11x11.")
         self.store = Store(len(self.files), self._load, self._bytes, self.cache, "photographs")
 
     def _bytes(self, index: int) -> int:
-        path = self.files[index]
-        return math.prod(image_size(path)) * _pixel_bytes(path, self.channels, self.deep)
+        return math.prod(self.sizes[index]) * self._pixel_bytes(index)
 
     def _load(self, index: int) -> Arrays:
-        return (_read(self.files[index], self.channels, self.deep),)
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    @property
-    def one_size(self) -> bool:
-        return False
-
-    def name(self, index: int) -> str:
-        self._check_index(index)
-        return sample_name(self.files[index])
+        return (self._read(index),)
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Return ``image`` (C, H, W) in [0, 1] and ``name``.
@@ -230,21 +229,58 @@ class CleanImages(Dataset):
         return {"image": planes(self.store[index][0]), "name": name}
 
     def fingerprint(self) -> str:
-        """SHA-256 over the folder's name and the files' names and byte sizes."""
-        return digest(self.title, self.split, self.folder.name, *_view(self), file_sizes(self.files))
+        return self._digest(self.folder.name)
 
 
-def _read(path: Path, channels: int, deep: bool) -> Pixels:
-    return read_clean(path, channels) if deep else read_gray(path) if channels == 1 else read_image(path)
+@dataclass(frozen=True)
+class CleanOptions(FileOptions):
+    """Options of a data set of clean photographs; ``size`` is the side of a training patch.
+
+    Attributes:
+        task: ``"denoising"`` or ``"reconstruction"``; both get the clean patch.
+        stride: from one training patch to the next, in pixels.
+        scales: at which the training photographs are cut into patches; each in (0, 1].
+    """
+
+    task: str = "denoising"
+    size: int = 40
+    stride: int = 10
+    scales: Sequence[float] = (1.0,)
 
 
-def _pixel_bytes(path: Path, channels: int, deep: bool) -> int:
-    return channels * (2 if deep and is_deep(path) else 1)
+class CleanData(FileData):
+    """A data set of clean photographs, cut into patches to train on and whole to test on.
 
+    Subclasses say where the photographs lie.
+    """
 
-def _view(split: CleanPatches | CleanImages) -> list[Any]:
-    """Return what tells these samples from gray ones of 8 bits, for fingerprints."""
-    return [split.channels, split.deep] if split.channels != 1 or split.deep else []
+    Options: ClassVar[type[CleanOptions]] = CleanOptions
+    options: CleanOptions
+    channels = 1
+    deep: ClassVar[bool] = False
+    """Whether files of 16 bits keep them; otherwise they are rounded to 8."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.stride = check_count("data.stride", self.options.stride)
+        self.scales = check_scales(self.options.scales)
+
+    @abstractmethod
+    def train_folder(self) -> Path:
+        """Return the folder of the training photographs."""
+
+    @abstractmethod
+    def tests(self) -> dict[str, Dataset]:
+        """Return the test sets by name, of which :meth:`test` is the first."""
+
+    def _split(self, split: str) -> Dataset:
+        if split == "test":
+            return next(iter(self.tests().values()))
+        files = self.name, split, self.train_folder(), self.cache, self.channels, self.deep
+        return CleanPatches(*files, size=self.size, stride=self.stride, scales=self.scales)
+
+    def _whole(self, split: str, folder: Path) -> CleanImages:
+        return CleanImages(self.name, split, folder, self.cache, self.channels, self.deep)
 
 
 def _scaled(length: int, scale: float) -> int:
@@ -273,8 +309,7 @@ def check_scales(scales: Any) -> tuple[float, ...]:
     Raises:
         UserError: they are no list of different numbers above 0 and at most 1.
     """
-    numbers = list(scales) if isinstance(scales, Sequence) and not isinstance(scales, str) else []
-    good = all(isinstance(s, int | float) and not isinstance(s, bool) and 0 < s <= 1 for s in numbers)
-    if not numbers or not good or len(set(numbers)) < len(numbers):
+    good = fits(scales, list[float]) and scales and all(0 < scale <= 1 for scale in scales)
+    if not good or len(set(scales)) < len(scales):
         raise UserError(f"data.scales must be a list of different numbers above 0 and at most 1; got {scales!r}.")
-    return tuple(float(scale) for scale in numbers)
+    return tuple(float(scale) for scale in scales)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from indexnet.core.annotations import fits
 from indexnet.core.errors import UserError
-from indexnet.data.base import Dataset, Float32, Sample, UInt8, digest, planes
+from indexnet.data.base import Float32, Sample, UInt8, check_choice, digest, planes
+from indexnet.data.files import FileData, FileOptions, Listed
 from indexnet.data.io.cache import Arrays, Cache, Store
 from indexnet.data.io.images import image_size, read_image, read_values
 from indexnet.data.transforms import affine, colour_jitter, warp, warp_nearest
@@ -115,7 +116,7 @@ def to_metres(depth: Depth, scale: float | None = None) -> Float32:
 
 
 @dataclass
-class DepthFrames(Dataset):
+class DepthFrames(Listed):
     """One split of frames with depth.
 
     Frames of full size (480x640) are halved once, colours by averaging, depth by leaving out; smaller ones stay.
@@ -154,22 +155,12 @@ class DepthFrames(Dataset):
     cache: Cache
     folder: Path | None = None
     depth_scale: float | None = None
+    one_size: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        self.names = [frame.name for frame in self.frames]
+        self.scenes = [frame.name if frame.scene is None else frame.scene for frame in self.frames]
         self.store = Store(len(self), self._load, self._bytes, self.cache, "frames")
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    def name(self, index: int) -> str:
-        self._check_index(index)
-        return self.frames[index].name
-
-    def group(self, index: int) -> str:
-        """Return the frame's scene, where that is known; its name otherwise."""
-        self._check_index(index)
-        name, _, scene = self.frames[index]
-        return name if scene is None else scene
 
     def _load(self, index: int) -> Arrays:
         files = self.frames[index].files
@@ -252,6 +243,41 @@ class DepthFrames(Dataset):
         )
 
 
+@dataclass(frozen=True)
+class DepthOptions(FileOptions):
+    """Options of a data set of frames with depth.
+
+    Attributes:
+        crop: tests: ``"none"``, or ``"eigen"``: only Eigen's crop counts.
+        evaluation: tests: ``"network"``, what training shows of a frame; or ``"full"``, all of it.
+        depth_scale: so many units of the files are a metre, as 1000 for millimetres; None: see ``info.layout``.
+    """
+
+    task: str = "depth"
+    size: int = 224
+    crop: str = "none"
+    evaluation: str = "network"
+    depth_scale: float | None = None
+
+
+class DepthData(FileData):
+    """A data set of frames with depth; samples are as in :class:`DepthFrames`."""
+
+    Options: ClassVar[type[DepthOptions]] = DepthOptions
+    options: DepthOptions
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        given = self.options
+        check_choice("data.crop", given.crop, CROPS)
+        check_choice("data.evaluation", given.evaluation, EVALUATIONS)
+        self.depth_scale = check_depth_scale(given.depth_scale)
+
+    def _frames(self, split: str, frames: list[Frame], folder: Path | None = None) -> DepthFrames:
+        view = self.size, self.options.crop, self.options.evaluation
+        return DepthFrames(split, self.name, frames, *view, self.cache, folder, self.depth_scale)
+
+
 def halved(image: UInt8, depth: Depth) -> tuple[UInt8, Depth]:
     """Reduce a frame by the whole factor that brings it nearest to 240 lines; smaller ones stay as they are.
 
@@ -291,14 +317,12 @@ def check_depth_scale(scale: Any) -> float | None:
     Raises:
         UserError: it is no positive number.
     """
-    if scale is None:
-        return None
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < math.inf:
+    if scale is not None and not (fits(scale, float) and scale > 0):
         raise UserError(
             "data.depth_scale must be the number of units in a metre, as 1000 for millimetres, 100 for centimetres, "
             f"256 for KITTI or 5000 for TUM; got {scale!r}."
         )
-    return float(scale)
+    return scale if scale is None else float(scale)
 
 
 def check_metres(where: str, depth: Float32, scaled: bool = False) -> None:

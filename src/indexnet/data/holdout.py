@@ -5,19 +5,18 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from indexnet.core.annotations import fits
 from indexnet.core.errors import UserError
-from indexnet.data.base import Dataset, Sample, digest
+from indexnet.data.base import Dataset, Sample, Subset, digest
 
 _STREAM = 0x4E1D  # first word of the keys of random streams
 
 
-@dataclass
-class HeldOut(Dataset):
+class HeldOut(Subset):
     """One of the two parts of a training split.
 
     A sample of the training part is drawn from the caller's generator, as in the split. One of the validation part is
@@ -25,49 +24,24 @@ class HeldOut(Dataset):
 
     Args:
         split: ``"train"`` or ``"validation"``.
-        base: the split that was divided.
+        divided: the split that was divided.
         part: its samples on this side.
         share: of the samples that were to be held out.
         seed: of the division.
     """
 
-    split: str
-    base: Dataset = field(repr=False)
-    part: Dataset = field(repr=False)
-    share: float
-    seed: int
-
-    def __post_init__(self) -> None:
-        if hasattr(self.part, "store"):
-            self.store = self.part.store
-
-    def __len__(self) -> int:
-        return len(self.part)
-
-    @property
-    def one_size(self) -> bool:
-        return self.part.one_size
-
-    def name(self, index: int) -> str:
-        return self.part.name(index)
-
-    def group(self, index: int) -> str:
-        return self.part.group(index)
+    def __init__(self, split: str, divided: Dataset, part: Dataset, share: float, seed: int) -> None:
+        super().__init__(part, np.arange(len(part)))
+        self.split, self.divided, self.part, self.share, self.seed = split, divided, part, share, seed
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         if self.split != "train":
             rng = np.random.default_rng((_STREAM, self.seed, zlib.crc32(self.name(index).encode())))
-        return self.part.sample(index, rng)
-
-    def prepare(self, reads: int | None = None) -> str:
-        return self.part.prepare(reads)
-
-    def verify(self, index: int) -> None:
-        self.part.verify(index)
+        return super().sample(index, rng)
 
     def fingerprint(self) -> str:
         """SHA-256 over the divided split's own, the share, the seed and the side."""
-        return digest("held out", self.base.fingerprint(), self.share, self.seed, self.split)
+        return digest("held out", self.divided.fingerprint(), self.share, self.seed, self.split)
 
 
 def hold_out(dataset: Dataset, share: float, seed: int = 0) -> tuple[HeldOut, HeldOut]:
@@ -89,11 +63,11 @@ def hold_out(dataset: Dataset, share: float, seed: int = 0) -> tuple[HeldOut, He
     Raises:
         UserError: ``share`` or ``seed`` is none, or all samples are of one group.
     """
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
+    if not fits(share, float) or not 0 < share < 1:
         raise UserError(
             f"the share that is held out for validation must be a number between 0 and 1, such as 0.1; got {share!r}."
         )
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+    if not fits(seed, int) or seed < 0:
         raise UserError(f"the seed of what is held out for validation must be a whole number from 0 on; got {seed!r}.")
     groups = dataset.groups()
     if len(groups) < 2:

@@ -123,8 +123,8 @@ def prepare(batch: Batch, title: str, jobs: int | None, announce: Callable[[str]
     with exclusive(folder / MANIFEST, f"another command is preparing {folder}; wait until it is done."):
         manifest = Manifest(folder)
         _check_folder(batch, manifest)
-        there = (output.file for output in batch.outputs if output.kind == "trimap" and (folder / output.file).exists())
-        manifest.begin(batch.made_of, list(there))
+        trimaps = (output.file for output in batch.outputs if output.kind == "trimap")
+        manifest.begin(batch.made_of, [file for file in trimaps if os.path.exists(folder / file)])
         outputs = _own(batch, manifest)
         todo = [output for output in outputs if not manifest.is_whole(output.file)]
         result = Prepared(len(outputs), len(outputs) - len(todo))
@@ -163,7 +163,7 @@ def verify(batch: Batch, title: str) -> tuple[int, list[str]]:
 
     def compare(file: str) -> str:
         path = batch.folder / file
-        if file not in manifest.files or not path.is_file():
+        if file not in manifest.files or not os.path.isfile(path):
             return f"{path} is missing; the same command without --verify writes it."
         if sha256_file(path) != manifest.files[file][1]:
             return f"{path} has changed; delete it, then the same command without --verify writes it again."
@@ -187,7 +187,7 @@ def _check_folder(batch: Batch, manifest: Manifest) -> None:
     if manifest.made_of is None:
         for output in batch.outputs:
             path = batch.folder / output.file
-            if output.kind not in ("copy", "trimap") and path.exists():
+            if output.kind not in ("copy", "trimap") and os.path.exists(path):
                 raise UserError(
                     f"{path} exists and was not written by this command; give output=DIR for another folder."
                 )
@@ -300,7 +300,7 @@ def _write(folder: Path, output: Output, replaces: bool) -> tuple[int, str] | st
     path = folder / output.file
     try:
         content = output.make()
-        if path.exists() and not replaces:  # written just before a kill, or a person's
+        if os.path.exists(path) and not replaces:  # written just before a kill, or a person's
             if not _is_same(path, content):
                 return f"{path} exists with other content; move it away, then the same command goes on."
             content = path.read_bytes()
@@ -326,8 +326,6 @@ def _is_same(path: Path, content: bytes) -> bool:
 
 def _remove_parts(batch: Batch) -> None:
     """Remove what killed processes left half-written: hidden files named after ours, see ``indexnet.core.files``."""
-    outputs: dict[Path, list[str]] = {}
-    for path in (batch.folder / output.file for output in batch.outputs):
-        outputs.setdefault(path.parent, []).append(path.name)
-    for folder, names in outputs.items():
-        remove_parts(folder, names)
+    paths = [batch.folder / output.file for output in batch.outputs]
+    for folder in {path.parent for path in paths}:
+        remove_parts(folder, [path.name for path in paths])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain, combinations, islice
@@ -16,13 +15,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from indexnet.core.annotations import fits
 from indexnet.core.conventions import IGNORE
 from indexnet.core.errors import UserError
-from indexnet.data.base import Data, Dataset, Sample, UInt8, check_size, digest, planes
-from indexnet.data.io.cache import Arrays, Cache, Store, check_cache
+from indexnet.data.base import Sample, UInt8, digest, planes
+from indexnet.data.files import FileData, FileOptions, Listed, check_files, check_names, check_one_size
+from indexnet.data.io.cache import Arrays, Cache, Store
 from indexnet.data.io.file_lists import read_numbered_lines
 from indexnet.data.io.images import file_sizes, image_size, list_images, read_image, read_values
-from indexnet.data.io.names import FileFinder, is_file, pair, printable, sample_name
+from indexnet.data.io.names import FileFinder, pair, printable, sample_name
 from indexnet.data.transforms import random_crop
 
 _STRIP = 256  # rows of a label map that are looked up at a time
@@ -182,7 +183,7 @@ def matched_pairs(images: Path, labels: Path, ending: str = "") -> list[Pair]:
 
 
 @dataclass
-class LabelledImages(Dataset):
+class LabelledImages(Listed):
     """Photographs with label maps.
 
     A training sample is a random view, see :func:`~indexnet.data.transforms.random_crop`; other samples are whole and
@@ -219,16 +220,10 @@ class LabelledImages(Dataset):
     codes: Sequence[tuple[Code, int]] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        missing = [path for pair in self.pairs for path in pair if not is_file(path)]
-        if missing:
-            more = f" (and {len(missing) - 1} more files of this split)" if len(missing) > 1 else ""
-            raise UserError(
-                f"{missing[0]} is missing{more}; every image of data={self.title} needs its label map and every label "
-                "map its image."
-            )
-        name, count = Counter(sample_name(pair.image) for pair in self.pairs).most_common(1)[0]
-        if count > 1:
-            raise UserError(f"data={self.title} has {count} images of the name {name!r} in one split; rename them.")
+        needed = f"; every image of data={self.title} needs its label map and every label map its image."
+        check_files((path for pair in self.pairs for path in pair), "more files of this split", needed)
+        self.names = [sample_name(pair.image) for pair in self.pairs]
+        check_names(self.title, "images", self.names)
         usual: list[tuple[Code, int]] = [(self.first + number, number) for number in range(self.classes)]
         codes = usual + [(number, IGNORE) for number in self.void] if self.codes is None else self.codes
         self._code = LabelCode.of(codes)
@@ -241,28 +236,8 @@ class LabelledImages(Dataset):
         """Decode and check a pair: uint8 (H, W, 3) and (H, W)."""
         image_path, label_path = self.pairs[index]
         image, label = read_image(image_path), self._code.read(label_path, self.title)
-        if label.shape != image.shape[:2]:
-            raise UserError(
-                f"{label_path} is {label.shape[1]}x{label.shape[0]} pixels but {image_path} is "
-                f"{image.shape[1]}x{image.shape[0]}; they must be of one size."
-            )
+        check_one_size(label_path, label.shape, image_path, image.shape)
         return image, label
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    @property
-    def one_size(self) -> bool:
-        return self.split == "train"
-
-    def name(self, index: int) -> str:
-        self._check_index(index)
-        return sample_name(self.pairs[index].image)
-
-    def group(self, index: int) -> str:
-        """Return the photograph's scene, where that is known; its name otherwise."""
-        name = self.name(index)
-        return name if self.scenes is None else printable(self.scenes[index])
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Return ``image`` (3, H, W) in [0, 1], ``label`` (H, W), classes or 255, and ``name``.
@@ -282,7 +257,7 @@ class LabelledImages(Dataset):
 
     def verify(self, index: int) -> None:
         self._check_index(index)
-        self._load(index)
+        self.store.load(index)
 
     def fingerprint(self) -> str:
         view = [self.size, self.scale] if self.split == "train" else []
@@ -291,38 +266,35 @@ class LabelledImages(Dataset):
         return digest(self.title, self.split, self.classes, self.first, self.void, view, *codes, files)
 
 
-class SegmentationData(Data):
+@dataclass(frozen=True)
+class SegmentationOptions(FileOptions):
+    """Options of a data set of photographs with label maps.
+
+    Attributes:
+        scale: (low, high): a training image is enlarged by a factor drawn between them.
+    """
+
+    task: str = "segmentation"
+    scale: Sequence[float] = (0.5, 2.0)
+
+
+class SegmentationData(FileData):
     """A data set of photographs with label maps.
 
     Subclasses say which files make a split, and how the files number the classes.
-
-    Args:
-        root: folder of the data set.
-        task: ``"segmentation"``.
-        size: side of a training crop in pixels.
-        scale: (low, high): a training image is enlarged by a factor drawn between them.
-        cache: whether the files are decoded once and kept: ``"auto"`` (where memory allows), True or False.
-
-    Raises:
-        UserError: an option's value is impossible.
     """
+
+    Options: ClassVar[type[SegmentationOptions]] = SegmentationOptions
+    options: SegmentationOptions
 
     first: ClassVar[int]
     """What class 0 is called in the files."""
     void: ClassVar[tuple[int, ...]] = ()
     """Numbers in the files, besides 255, of pixels that count for nothing."""
 
-    def __init__(
-        self,
-        root: str,
-        task: str = "segmentation",
-        size: int = 320,
-        scale: Sequence[float] = (0.5, 2.0),
-        cache: Cache = "auto",
-    ) -> None:
-        super().__init__(task)
-        self.root, self.size = Path(root), check_size("data.size", size)
-        self.scale, self.cache = check_scale(scale), check_cache(cache)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.scale = check_scale(self.options.scale)
 
     @abstractmethod
     def pairs(self, split: str) -> list[Pair]:
@@ -362,15 +334,9 @@ class SegmentationData(Data):
             self.size,
             self.scale,
             self.cache,
-            [self.scene(pair.image) for pair in pairs] if split == "train" else None,
+            [printable(self.scene(pair.image)) for pair in pairs] if split == "train" else None,
             self.codes(),
         )
-
-    def train(self) -> LabelledImages:
-        return self._split("train")
-
-    def test(self) -> LabelledImages:
-        return self._split("test")
 
 
 def check_scale(scale: Any) -> tuple[float, float]:
@@ -379,8 +345,6 @@ def check_scale(scale: Any) -> tuple[float, float]:
     Raises:
         UserError: it is not a pair of positive numbers in order.
     """
-    numbers = list(scale) if isinstance(scale, Sequence) and not isinstance(scale, str) else []
-    good = all(isinstance(s, int | float) and not isinstance(s, bool) and 0 < s <= 16 for s in numbers)
-    if len(numbers) != 2 or not good or numbers[0] > numbers[1]:
+    if not fits(scale, tuple[float, float]) or not 0 < scale[0] <= scale[1] <= 16:
         raise UserError(f"data.scale must be two numbers [low, high], above 0 and at most 16; got {scale!r}.")
-    return float(numbers[0]), float(numbers[1])
+    return float(scale[0]), float(scale[1])

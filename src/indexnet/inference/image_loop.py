@@ -91,21 +91,21 @@ def do_each(items: Sequence[Item], work: Callable[[Item], str | None], title: st
                 if item.problem:
                     raise UserError(item.problem)
                 remark = work(item)
-                outcome.done.append(str(item.image))
-                if remark:
-                    say(console, remark)
             except UserError as error:
-                outcome.failed.append((str(item.image), str(error)))
+                sentence = str(error)
             except OSError as error:
-                where = error.filename or item.image
-                outcome.failed.append((str(item.image), f"{where}: {error.strerror or error}."))
+                sentence = f"{error.filename or item.image}: {error.strerror or error}."
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 sentence = f"{item.image} is too large for the memory; make it smaller, or give --device cpu."
-                outcome.failed.append((str(item.image), sentence))
-            if outcome.failed and outcome.failed[-1][0] == str(item.image):
-                say(console, outcome.failed[-1][1])
+            else:
+                outcome.done.append(str(item.image))
+                if remark:
+                    say(console, remark)
+                continue
+            outcome.failed.append((str(item.image), sentence))
+            say(console, sentence)
     return outcome
 
 

@@ -19,6 +19,7 @@ import torch.distributed as dist
 from indexnet.core.errors import UserError
 from indexnet.core.files import write_json
 from indexnet.core.machine import peak_memory_mb
+from indexnet.run.processes import interrupt
 from indexnet.run.record import read_progress
 
 
@@ -35,10 +36,6 @@ class Terminable(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Replace Lightning's handler, which it takes back at the end."""
-
-        def interrupt(number: int, frame: object) -> None:
-            raise KeyboardInterrupt
-
         signal.signal(signal.SIGTERM, interrupt if trainer.local_rank == 0 else signal.SIG_DFL)
 
     def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -119,18 +116,14 @@ class SkippedFiles(pl.Callback):
         if trainer.world_size > 1:
             gathered = gathered * trainer.world_size
             dist.all_gather_object(gathered, self.found)
-        return _added(self._earlier, *gathered)
+        total = Counter(self._earlier)
+        for found in gathered:
+            total.update(found)
+        return dict(sorted(total.items()))
 
 
 def _say_skipped(problem: str) -> None:
     print(f"indexnet: skipped, the next file takes its place: {problem}", file=sys.stderr, flush=True)
-
-
-def _added(*counts: dict[str, int]) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for count in counts:
-        total.update(count)
-    return dict(sorted(total.items()))
 
 
 class Progress(pl.Callback):

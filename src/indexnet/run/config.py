@@ -24,13 +24,21 @@ from omegaconf import DictConfig as DictConfig
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from indexnet.core.console import allow_anywhere
 from indexnet.core.errors import UserError, shown
 from indexnet.core.paths import conf_dir
 from indexnet.core.registry import load_plugins
-from indexnet.run.checks import MISSING, check_choice, check_places
+from indexnet.run.freezing.checks import MISSING, check_choice, check_places
+from indexnet.run.freezing.settle import (
+    check_environment,
+    check_typed,
+    differences,
+    printed_settings,
+    settle,
+    without_sweep,
+)
 from indexnet.run.hints import explain, named_in_full, readable, unreadable
 from indexnet.run.schema import flatten, known_keys
-from indexnet.run.settle import check_environment, check_typed, differences, printed_settings, settle, without_sweep
 
 _MISTAKES = (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError)
 """What composing raises where a person's override or file is wrong."""
@@ -122,22 +130,23 @@ def compose_command_line(arguments: Sequence[str]) -> list[DictConfig]:
         composed.append(cfg)
 
     with _command_line(arguments):
-        words, late = get_args_parser().parse_known_args(arguments)
-        if not words.shell_completion:
-            given = {*words.overrides, *(text for text in late if not text.startswith("-"))}
-            sys.argv[1:] = arguments = [_as_meant(text) if text in given else text for text in arguments]
-            words, late = get_args_parser().parse_known_args(arguments)
-        if late and words.overrides and not any(text.startswith("-") for text in late):
-            place = arguments.index(words.overrides[-1]) + 1
-            sys.argv[1:] = [*arguments[:place], *late, *(text for text in arguments[place:] if text not in late)]
-            words = get_args_parser().parse_args(sys.argv[1:])
+        parser = get_args_parser()
+        allow_anywhere(parser)
+        words, unknown = parser.parse_known_args(arguments)
         if words.shell_completion:  # Hydra's script asks with the whole line, and knows of no subcommands
             program, train, rest = os.environ.get("COMP_LINE", "train ").partition("train ")
             if not train:
                 return []
             os.environ["COMP_LINE"] = program + rest
         else:
+            given, words.overrides = words.overrides, as_meant(words.overrides)
+            if not unknown:  # else Hydra says so; where none is, it takes overrides in one place only
+                flags = [text for text in arguments if text not in given]
+                sys.argv[1:] = arguments = [*words.overrides, *flags]
             check_overrides(words.overrides)
+        for flag, value in (("name", words.config_name), ("path", words.config_path), ("dir", words.config_dir)):
+            if any(len(part) > 200 for part in (value or "").split("/")):  # Hydra looks for a file of this name
+                raise UserError(f"--config-{flag} {shown(value)[1:-1]}: nothing has such a long name; leave it out.")
         try:
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(keep)()
         except UserError:

@@ -94,7 +94,7 @@ class DataModule(pl.LightningDataModule):
                 "seed": seed,
                 "test_batch_size": test_batch_size,
                 "predict_split": predict_split,
-            }
+            }  # given, because Lightning would take those of whoever calls this
             self.save_hyperparameters({"data": data, **arguments, **options}, logger=False)
 
     # --- splits --------------------------------------------------------------------------------------------------

@@ -11,19 +11,22 @@ import traceback
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import Logger
 
 from indexnet.core.errors import UserError
 from indexnet.core.files import DiskFullError
 from indexnet.core.machine import cores, device_name
 from indexnet.core.registry import load_plugins
+from indexnet.data import Dataset
 from indexnet.run import callbacks
 from indexnet.run.callback_options import create_callbacks, monitors, named_callbacks, remarks
 from indexnet.run.checkpoints import AtomicCheckpointIO, Checkpoints, SaveFirst
-from indexnet.run.checks import check_processes
+from indexnet.run.folder import RunFolder
+from indexnet.run.freezing.checks import check_processes
 from indexnet.run.identity import config_hash
 from indexnet.run.loader import (
     StepStream,
@@ -38,20 +41,12 @@ from indexnet.run.loader import (
 )
 from indexnet.run.loggers.create import create_loggers
 from indexnet.run.parts import Parts, build_parts, describe
-from indexnet.run.processes import started_here
+from indexnet.run.processes import Ranks, started_here
 from indexnet.run.record import Record, skipped_files, write_rows
-from indexnet.run.resume import find_checkpoint, note_code, read_checkpoint
+from indexnet.run.resume import find_checkpoint, load_weights, note_code, read_checkpoint
+from indexnet.run.schema import Config, TrainerConfig
 from indexnet.run.trainer_options import check_gpus, does_nothing, lightning_arguments
-from indexnet.run.weights import load_weights
 from indexnet.tasks.gallery import write_gallery
-
-if TYPE_CHECKING:
-    from pytorch_lightning.loggers import Logger
-
-    from indexnet.data import Dataset
-    from indexnet.run.folder import RunFolder
-    from indexnet.run.processes import Ranks
-    from indexnet.run.schema import Config, TrainerConfig
 
 
 def execute(

@@ -252,7 +252,7 @@ def prepare(config: Mapping[str, Any]) -> RunFolder:
 
     Raises:
         UserError: the folder exists with another configuration, or with a run on other files.
-        DamagedRunError: what it holds is damaged; other runs can go on.
+        DamagedRunError: it cannot be made, or what it holds is damaged; other runs can go on.
         UnwritableError: it is there and cannot be written; likewise.
     """
     folder = RunFolder(run_path(config))
@@ -282,7 +282,8 @@ def prepare(config: Mapping[str, Any]) -> RunFolder:
     try:
         atomic_write(file, yaml.safe_dump(dict(config), sort_keys=False))
     except UnwritableError as error:
-        raise UserError(f"{folder.path} cannot be made ({error.reason}); give paths.runs=ANOTHER_FOLDER.") from error
+        reason = f"{folder.path} cannot be made ({error.reason}); give paths.runs=ANOTHER_FOLDER."
+        raise DamagedRunError(reason) from error
     return folder
 
 

@@ -29,6 +29,13 @@ _COMPLAINTS = {
     r"Could not delete from config\. The value of '([^']+)'": (
         "~{0}: {0} has another value, so there is nothing to leave out."
     ),
+    r"Cannot find primary config '(.*?)'\.": "--config-name {}: there is no such configuration; leave it out.",
+    r"Primary config (?:directory not found.*?config directory|module) '(.*?)'": (
+        "--config-path {}: there is no such folder; leave it out."
+    ),
+    r"Additional config directory '(.*?)' not found": (
+        "--config-dir {}: there is no such folder; name one that holds experiments/ or config groups of your own."
+    ),
 }
 _MEANT = {
     "lr": "optimizer.lr", "learning_rate": "optimizer.lr", "wd": "optimizer.weight_decay",
@@ -184,7 +191,7 @@ def _in_words(text: str, cause: str, words: Sequence[str]) -> str:
     first = f"{first[:200]}..." if len(first) > 300 else first
     first = first if first.endswith((".", "?")) else f"{first}."
     named = [each for each in words if each.lstrip("+~").partition("=")[0] in first]
-    said = "" if named or "config directory" in first else ", ".join(shown(each)[1:-1] for each in words) + ": "
+    said = "" if named or not words else ", ".join(shown(each)[1:-1] for each in words) + ": "
     return f"{said}the configuration cannot be composed: {first}"
 
 

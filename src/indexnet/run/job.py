@@ -10,13 +10,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from indexnet.core.errors import UserError
+from indexnet.core.files import DiskFullError, disk_full_as_sentence, remove_parts
+from indexnet.core.registry import load_plugins
+from indexnet.run import processes
+from indexnet.run.experiments.experiment import known_metrics
+from indexnet.run.folder import RunFolder
+from indexnet.run.freezing.checks import check_open, check_schedule
+from indexnet.run.identity import config_hash
+from indexnet.run.processes import (
+    FULL,
+    HANG_LOG,
+    INTERRUPTED,
+    LEADER,
+    Cause,
+    follow,
+    killed_process,
+    write_error,
+)
+from indexnet.run.record import DamagedRunError, Record, git_revision, now, read_progress, versions
+from indexnet.run.resume import forget_step
+from indexnet.run.schema import Config, read_config
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
-
-    from indexnet.run.folder import RunFolder
-    from indexnet.run.record import Record
-    from indexnet.run.schema import Config
 
 
 DIVERGED = 5
@@ -30,13 +46,8 @@ def run_job(path: Path) -> int:
         same command goes on. A person's mistake raises UserError, a bug its own exception; both are recorded. A full
         disk raises DiskFullError and leaves the record at ``running``.
     """
-    from indexnet.run.processes import LEADER, follow
-
     if os.environ.get(LEADER, str(os.getpid())) != str(os.getpid()):
         follow()  # first of all: what comes next takes seconds
-    from indexnet.run.folder import RunFolder
-    from indexnet.run.schema import read_config
-
     folder = RunFolder(path.resolve())
     folder.check_places()
     content = folder.config()
@@ -65,10 +76,6 @@ def _check_options(folder: RunFolder, config: Config) -> None:
     Raises:
         DamagedRunError: there is one.
     """
-    from indexnet.core.registry import load_plugins
-    from indexnet.run.checks import check_open, check_schedule
-    from indexnet.run.record import DamagedRunError
-
     if folder.record() is not None:
         return
     try:
@@ -84,10 +91,7 @@ def _check_options(folder: RunFolder, config: Config) -> None:
 
 def first_record(config: Config) -> Record:
     """Return the record of a run that begins."""
-    from indexnet.run.identity import config_hash
-    from indexnet.run.record import Record, git_revision, now, versions
-
-    batch, processes = config.training.batch_size, config.trainer.processes
+    batch, devices = config.training.batch_size, config.trainer.processes
     used = {"training.batch_size": ("global batch", batch), "optimizer.lr": ("optimizer.lr", config.optimizer["lr"])}
     return Record(
         experiment=config.experiment.name,
@@ -100,9 +104,9 @@ def first_record(config: Config) -> Record:
         resampling=dict(config.resampling),
         batch={
             "global": batch,
-            "devices": processes,
+            "devices": devices,
             "accumulate": config.trainer.accumulate_grad_batches,
-            "per_device": batch // (processes * config.trainer.accumulate_grad_batches),
+            "per_device": batch // (devices * config.trainer.accumulate_grad_batches),
             "printed": config.protocol.get("training.batch_size"),
         },
         changes=[
@@ -121,14 +125,10 @@ def first_record(config: Config) -> Record:
 
 
 def _run_first_process(folder: RunFolder, config: Config) -> int:
-    from indexnet.core.files import DiskFullError, disk_full_as_sentence, remove_parts
     from indexnet.run.callbacks import DivergedError
     from indexnet.run.fit import execute
     from indexnet.run.loggers.create import finish_loggers
     from indexnet.run.loggers.wandb_logging import UnusableError
-    from indexnet.run.processes import HANG_LOG, INTERRUPTED, Cause, Ranks, killed_process
-    from indexnet.run.record import now, read_progress
-    from indexnet.run.resume import forget_step
 
     path = folder.path
     earlier, record = folder.record(), first_record(config)
@@ -181,7 +181,7 @@ def _run_first_process(folder: RunFolder, config: Config) -> int:
         finally:
             os._exit(failed)
 
-    ranks = Ranks(path, stuck, hang=config.trainer.timeout)
+    ranks = processes.Ranks(path, stuck, hang=config.trainer.timeout)
     try:
         with disk_full_as_sentence(path):
             execute(folder, config, record, loggers, ranks, since)
@@ -218,17 +218,14 @@ def _run_first_process(folder: RunFolder, config: Config) -> int:
 
 def _run_further_process(folder: RunFolder, config: Config) -> int:
     """Take part in a run whose first process records it; an error of this process is left for that one."""
-    from indexnet.core.files import DiskFullError, disk_full_as_sentence
     from indexnet.run.callbacks import DivergedError
     from indexnet.run.fit import execute
     from indexnet.run.loader import process_rank
-    from indexnet.run.processes import FULL, INTERRUPTED, Cause, Ranks, killed_process, write_error
-    from indexnet.run.record import Record
 
     def stuck(cause: Cause) -> None:
         os._exit(INTERRUPTED)
 
-    ranks = Ranks(folder.path, stuck, first=False, hang=config.trainer.timeout)
+    ranks = processes.Ranks(folder.path, stuck, first=False, hang=config.trainer.timeout)
     code = 0
     try:
         with disk_full_as_sentence(folder.path):
@@ -252,14 +249,13 @@ def _run_further_process(folder: RunFolder, config: Config) -> int:
 def _finished(folder: RunFolder, before: bool = False) -> int:
     record = folder.record()
     assert record is not None
+    remark = record.code_remark() if before else ""
+    again = f"{remark}: rerun=changed does it again" if remark else ""
     if record.status == "diverged":
-        remark = record.code_remark() if before else ""
-        changed = f" But {remark}: rerun=changed does it again." if remark else ""
-        print(f"indexnet: {folder.path}: {record.error}.{changed}", file=sys.stderr)
+        print(f"indexnet: {folder.path}: {record.error}.{again and f' But {again}.'}", file=sys.stderr)
         return DIVERGED
-    changed = f"; but {remark}: rerun=changed does it again" if before and (remark := record.code_remark()) else ""
     said = "done before" if before else "done"
-    print(f"{said}: {folder.path}, measured on {record.test_count} images{changed}:")
+    print(f"{said}: {folder.path}, measured on {record.test_count} images{again and f'; but {again}'}:")
     for name, value in record.metrics.items():
         print(f"  {_result(name, value, record.units)}")
     return 0
@@ -267,8 +263,6 @@ def _finished(folder: RunFolder, before: bool = False) -> int:
 
 def _result(name: str, value: float | None, units: Mapping[str, str]) -> str:
     """Return a metric as a person reads it: ``psnr = 27.31 dB (higher is better)``."""
-    from indexnet.run.experiments.experiment import known_metrics
-
     if value is None:
         return f"{name} is not measurable"
     info = known_metrics().get(name.rpartition("/")[2])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,14 +19,12 @@ from torch.utils.data import DataLoader, DistributedSampler, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from indexnet.core.errors import UserError
-from indexnet.core.machine import cores, limit_reached
-from indexnet.data import Dataset
+from indexnet.core.machine import cores, die_with_parent, limit_reached
+from indexnet.core.registry import option_names
+from indexnet.data import Data, Dataset, create_data, get_data
+from indexnet.data.base import digest
 from indexnet.data.holdout import hold_out
 from indexnet.run.schema import BudgetConfig, TrainingConfig
-
-if TYPE_CHECKING:
-    from indexnet.data import Data
-
 
 Key = tuple[int, int]
 
@@ -247,8 +245,6 @@ def evaluation_loader(
 def _start_worker(worker: int) -> None:
     import cv2
 
-    from indexnet.core.machine import die_with_parent
-
     if (ask := die_with_parent(os.getppid())) is not None:
         ask()  # torch's own look at the parent comes every five seconds only
     torch.set_num_threads(1)
@@ -283,9 +279,6 @@ def build_data(group: Mapping[str, Any], task: str, size: int) -> Data:
         task: name of the task.
         size: side of a training sample, for data sets that cut them.
     """
-    from indexnet.core.registry import option_names
-    from indexnet.data import create_data, get_data
-
     options = {**group, "task": task}
     if "size" in option_names(get_data(options["name"])):
         options.setdefault("size", size)
@@ -335,8 +328,6 @@ def validation_interval(every: float, steps: int) -> int:
 
 def describe_splits(tests: Mapping[str, Dataset]) -> dict[str, Any]:
     """Describe test splits: how many samples and their fingerprint; of several splits also those of each."""
-    from indexnet.data.base import digest
-
     parts = {name: {"count": len(data), "fingerprint": data.fingerprint()} for name, data in tests.items()}
     if "" in parts:
         return parts[""]

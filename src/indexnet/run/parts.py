@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from indexnet.core.errors import UserError
 from indexnet.core.schedules import in_steps
+from indexnet.data import Dataset
 from indexnet.networks.costs import count_costs
 from indexnet.run.callback_options import monitors, no_validation
 from indexnet.run.checkpoints import Monitor
+from indexnet.run.experiments.experiment import hydra_value
 from indexnet.run.loader import (
     build_data,
     describe_splits,
@@ -24,13 +25,8 @@ from indexnet.run.loader import (
     validation_interval,
 )
 from indexnet.run.record import DataRecord, Record, Samples
-from indexnet.run.schema import BudgetConfig, network_spec
-from indexnet.tasks import get_task
-
-if TYPE_CHECKING:
-    from indexnet.data import Dataset
-    from indexnet.run.schema import Config
-    from indexnet.tasks import Task
+from indexnet.run.schema import BudgetConfig, Config, network_spec
+from indexnet.tasks import Task, get_task
 
 
 @dataclass(frozen=True)
@@ -111,7 +107,7 @@ def describe(parts: Parts, config: Config, record: Record, device: str, folder: 
     """
     training, uncut, network = config.training, config.uncut, config.network["name"]
     encoder = config.encoder.get("name")
-    options = [f"{key}={_text(value)}" for key, value in config.resampling.items() if key != "name"]
+    options = [f"{key}={hydra_value(value)}" for key, value in config.resampling.items() if key != "name"]
     operator = config.resampling["name"] + (f" ({', '.join(options)})" if options else "")
     counts, whole = sum(parts.counts(parts.tests)), sum(len(split) for split in parts.tests.values())
     measured = "test" if config.split == "test" else f"test (its {config.split} split)"
@@ -145,10 +141,6 @@ def describe(parts: Parts, config: Config, record: Record, device: str, folder: 
 def _cut(value: int, whole: int) -> str:
     """Return a number, and what it would be without the budget where that is more."""
     return f"{value} of {whole}" if value < whole else str(value)
-
-
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
 
 
 def _check_samples(task: Task, train_set: Dataset, data: str, network: str) -> None:

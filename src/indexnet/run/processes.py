@@ -64,13 +64,14 @@ def follow() -> None:
         ask()
 
 
+def interrupt(number: int, frame: object) -> None:
+    """Take a signal as Ctrl-C."""
+    raise KeyboardInterrupt
+
+
 @contextlib.contextmanager
 def terminate_as_interrupt() -> Iterator[None]:
     """Turn SIGTERM into KeyboardInterrupt, where this is the main thread."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
     try:
         old = signal.signal(signal.SIGTERM, interrupt)
     except ValueError:

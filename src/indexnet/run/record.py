@@ -9,6 +9,7 @@ import functools
 import importlib.metadata
 import io
 import math
+import os
 import platform
 import subprocess
 import typing
@@ -36,7 +37,7 @@ _PACKAGES = ("indexnet", "torch", "torchvision", "pytorch-lightning", "torchmetr
 
 
 class DamagedRunError(UserError):
-    """What is in the folder of a run cannot be used: damaged, or of a newer version. It concerns that run alone."""
+    """The folder of a run cannot be made, or what is in it cannot be used. It concerns that run alone."""
 
 
 @dataclass
@@ -205,7 +206,7 @@ class Record:
         if self.initial:  # the weights that it started from; gone, they are not needed any more
             path = Path(self.initial.get("path", ""))
             with contextlib.suppress(PermissionError):
-                if path.is_file() and sha256_file(path) != self.initial.get("sha256"):
+                if os.path.isfile(path) and sha256_file(path) != self.initial.get("sha256"):
                     changed = [*changed, str(path)]
         return list(dict.fromkeys((*changed, *self.code_before)))
 
@@ -216,14 +217,9 @@ class Record:
         """
         changed = self.changed_code()
         during = [name for name in changed if name in self.code_before]
-        parts = [
-            f"{_listed(names)} {verb if len(names) == 1 else verbs}"
-            for names, verb, verbs in (
-                ([name for name in changed if name not in during], "has changed since", "have changed since"),
-                (during, "changed while it ran", "changed while it ran"),
-            )
-            if names
-        ]
+        since = [name for name in changed if name not in during]
+        parts = [f"{_listed(since)} {'has' if len(since) == 1 else 'have'} changed since"] if since else []
+        parts += [f"{_listed(during)} changed while it ran"] if during else []
         return "; ".join(parts)
 
     def metrics_line(self) -> str:

@@ -177,8 +177,8 @@ def read_run(folder: Path) -> Run:
     reasons = {
         "done": "",
         "running": _progress(folder) or "started, no result yet",
-        "failed": message or "failed; console.log in the run folder says more",
-        "diverged": message or "the loss became NaN or infinite",
+        "failed": message or "console.log in its folder says more",
+        "diverged": message or "console.log in its folder says more",
     }
     return Run(folder, row, seed, record.status, reasons[record.status], record)
 
@@ -219,7 +219,8 @@ def _progress(folder: Path) -> str:
     return ""
 
 
-def _number(text: str) -> float | None:
+def finite(text: str) -> float | None:
+    """Return the finite number that a text is, None where it is none."""
     try:
         value = float(text)
     except ValueError:
@@ -240,7 +241,7 @@ def read_per_image(run: Run) -> dict[str, dict[str, float]]:
         seen[name] = seen.get(name, 0) + 1
         key = name if seen[name] == 1 else f"{name}#{seen[name]}"
         for metric, text in line.items():
-            value = _number(text)
+            value = finite(text)
             if value is not None:
                 scores.setdefault(metric, {})[key] = value
     return scores
@@ -250,7 +251,7 @@ def read_curve(run: Run, column: str = "train/loss") -> list[tuple[int, float]]:
     """Read one column of ``csv/metrics.csv`` as (step, value), by step; the last value of a step that occurs twice."""
     points: dict[int, float] = {}
     for line in _read(run.path / "csv" / "metrics.csv", read_csv, ()):
-        step, value = _number(line.get("step", "")), _number(line.get(column, ""))
+        step, value = finite(line.get("step", "")), finite(line.get(column, ""))
         if step is not None and value is not None:
             points[int(step)] = value
     return sorted(points.items())

@@ -2,7 +2,7 @@
 
 A frozen configuration is plain data, so that its bytes and its hash never change; :func:`read_config` gives the typed
 view that a run works with. The groups that a person extends (:data:`OPEN_GROUPS`) have the keys that their constructors
-take, see :mod:`indexnet.run.checks`.
+take, see :mod:`indexnet.run.freezing.checks`.
 """
 
 from __future__ import annotations

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from indexnet.core.errors import UserError
-from indexnet.run.experiments.experiment import LAST_SEED, SEED_RULE
+from indexnet.run.experiments.experiment import LAST_SEED, SEED_RULE, Experiment, hydra_value, key_of
+from indexnet.run.experiments.tables import load_experiment
 from indexnet.sweep.naming import check_sweep_name
 
 if TYPE_CHECKING:
     from indexnet.run.config import Glob, Override
-    from indexnet.run.experiments.experiment import Experiment
 
 
 Value = TypeVar("Value", str, int)
@@ -66,8 +66,6 @@ def expand_request(request: Request) -> Iterator[list[str]]:
         for point in itertools.product(*request.axes, *seeds):
             yield [setting.text for setting in point]
         return
-    from indexnet.run.experiments.tables import load_experiment
-
     for name in request.experiments:
         yield from table_jobs(load_experiment(name), request)
 
@@ -78,8 +76,6 @@ def table_jobs(experiment: Experiment, request: Request) -> Iterator[list[str]]:
     Raises:
         UserError: an unknown row, or a setting that rows make themselves.
     """
-    from indexnet.run.experiments.experiment import hydra_value, key_of
-
     names = request.rows
     if names is not None and not isinstance(names, list):
         names = names.filter([row.name for row in experiment.rows if not row.pending])
@@ -88,9 +84,8 @@ def table_jobs(experiment: Experiment, request: Request) -> Iterator[list[str]]:
             raise UserError(f"rows= selects nothing of {experiment.name}; its rows are {known}.")
     rows = experiment.select(names)
     seeds = experiment.seeds if request.seeds is None else request.seeds
-    for row in (
-        rows if not experiment.is_sweep else ()
-    ):  # there, all that is given is compared with what was given first
+    # of a sweep, all that is given is compared with what was given first
+    for row in () if experiment.is_sweep else rows:
         made = [key_of(override) for override in row.overrides]
         for setting in itertools.chain(*request.axes):
             if any(key == setting.key or key.startswith(f"{setting.key}.") for key in made):

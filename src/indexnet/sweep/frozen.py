@@ -20,8 +20,8 @@ from indexnet.run.config import (
     sweep_options,
     to_plain,
 )
+from indexnet.run.freezing.settle import settled_before, without_sweep
 from indexnet.run.schema import Rerun
-from indexnet.run.settle import settled_before, without_sweep
 from indexnet.sweep.named import NamedSweep, asked_jobs
 
 

@@ -16,16 +16,19 @@ from indexnet.core.files import UnwritableError, write_json
 from indexnet.core.locks import exclusive
 from indexnet.core.readers import DamagedFileError, read_json, read_mapping
 from indexnet.run.folder import EARLIER, RunFolder, prepare, run_path, sweep_path
+from indexnet.run.loggers.wandb_logging import check_use, settle_mode
 from indexnet.run.record import DamagedRunError
 from indexnet.run.resume import BROKEN
 from indexnet.run.schema import Rerun, read_config
 from indexnet.sweep.pool import Job, Outcome, launch, needs_process
+from indexnet.sweep.progress import announce, create_view, summarize
 
 PARTLY = 3
 """Exit code: some of what was asked for has no result; all the rest has."""
 LOCK = ".sweep"
 """The file in a sweep's folder that its launcher holds."""
 _REQUESTS = "sweep.json"
+_REQUEST: dict[str, Any] = {"arguments": list[str], "directory": str, "runs": list[str]}
 _KEPT = 20
 
 
@@ -45,8 +48,8 @@ def prepare_jobs(
         before_new: called once those that exist fit, before any is created.
 
     Raises:
-        UserError: two jobs have the same folder, a folder holds a run with another configuration, or another process
-            is at work in one whose results are to be set aside.
+        UserError: two jobs have the same folder, a folder holds a run with another configuration, another process is
+            at work in one whose results are to be set aside, or not one of the folders can be made.
     """
     paths = [run_path(config) for config in configs]
     for index, path in enumerate(paths):
@@ -57,6 +60,7 @@ def prepare_jobs(
             )
     new = [not os.path.isfile(path / "config.yaml") for path in paths]
     damaged: dict[Path, str] = {}
+    unmade = 0
     for wanted in (False, True):  # those that exist are compared before any is created
         if wanted:
             before_new()
@@ -66,6 +70,9 @@ def prepare_jobs(
                     prepare(config)
                 except (DamagedRunError, UnwritableError) as error:
                     damaged[path] = str(error)
+                    unmade += isinstance(error.__cause__, UnwritableError)
+    if unmade == len(paths) > 0:
+        raise UserError(next(iter(damaged.values())))
     damaged |= _set_aside([config for config, path in zip(configs, paths, strict=True) if path not in damaged], rerun)
     jobs = []
     for index, (typed, path) in enumerate(zip(map(read_config, configs), paths, strict=True)):
@@ -147,8 +154,6 @@ def check_wandb(configs: Sequence[Mapping[str, Any]], retry_failed: bool, rerun:
     Raises:
         UserError: wandb is missing, ``WANDB_MODE`` is unknown, or the mode is ``online`` and the server cannot be used.
     """
-    from indexnet.run.loggers.wandb_logging import check_use, settle_mode
-
     modes = set()
     for config in configs:
         logger = read_config(config).logger
@@ -189,8 +194,6 @@ def run_sweep(
     Raises:
         UserError: the folders cannot be prepared, another sweep is at work in them, or W&B cannot be used.
     """
-    from indexnet.sweep.progress import announce, create_view, summarize
-
     if n_jobs < 1:
         raise UserError(f"hydra.launcher.n_jobs={n_jobs} must be at least 1.")
     for typed in map(read_config, configs):
@@ -262,14 +265,10 @@ def _read_requests(folder: Path) -> tuple[list[dict[str, Any]], str]:
         return [], ""
     except DamagedFileError as error:
         return [], str(error)
-    if not fits(found, list[dict[str, Any]]) or not all(_is_request(each) for each in found):
+    asked = fits(found, list[dict[str, Any]])
+    if not asked or not all(fits(each.get(key), hint) for each in found for key, hint in _REQUEST.items()):
         return [], f"{file} does not hold requests."
     return found, ""
-
-
-def _is_request(entry: Mapping[str, Any]) -> bool:
-    texts = fits(entry.get("arguments"), list[str]) and fits(entry.get("runs"), list[str])
-    return texts and isinstance(entry.get("directory"), str)
 
 
 def exit_code(outcomes: Sequence[Outcome]) -> int:

@@ -20,6 +20,7 @@ from indexnet.core.files import atomic_write
 from indexnet.core.locks import exclusive
 from indexnet.core.paths import DEFAULT_RUNS, VARIABLE
 from indexnet.run.experiments.experiment import Experiment, Row, key_of
+from indexnet.run.experiments.table_file import Reader
 from indexnet.run.experiments.tables import SWEEP_FILE, experiment_files, load_experiment, read_file, sweep_files
 from indexnet.run.folder import difference
 from indexnet.run.identity import config_hash, is_place
@@ -111,7 +112,7 @@ class NamedSweep:
             UserError: another command has changed the file since, so that the two do not go together.
         """
         with exclusive(self.path.parent / _LOCK, f"another command is writing {self.path}; give this one again."):
-            there = read_file(self.name, self.runs)[1] if self.path.is_file() else None
+            there = read_file(self.name, self.runs)[1] if os.path.isfile(self.path) else None
             if there is not None and there != self.before:
                 load_experiment(self.name, self.runs)  # another command, or a person, has written it
             if there != self.before:
@@ -382,6 +383,4 @@ def _is_kept(key: str) -> bool:
 
 
 def _read(path: Path, content: Mapping[str, Any], name: str) -> Experiment:
-    from indexnet.run.experiments.table_file import Reader
-
     return Reader(path, content, name, is_sweep=True).read()

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 
 from indexnet.core.errors import UserError
 from indexnet.core.paths import DEFAULT_RUNS
+from indexnet.run.experiments.experiment import Experiment, key_of
+from indexnet.run.experiments.tables import experiment_files, load_experiment, read_file, sweep_files
+from indexnet.run.folder import RunFolder, run_path
 from indexnet.run.identity import config_hash
+from indexnet.run.resume import resumed_step
 from indexnet.run.schema import Config, Rerun, TrainingConfig, read_config
 
 if TYPE_CHECKING:
     from indexnet.data import Data
-    from indexnet.run.experiments.experiment import Experiment
-    from indexnet.run.folder import RunFolder
     from indexnet.sweep.plan_estimate import PlannedRow
 
 
@@ -50,8 +52,6 @@ def compose_table(name: str, overrides: Sequence[str]) -> Sweep:
     Raises:
         UserError: what ``indexnet train -m`` would refuse as well.
     """
-    from indexnet.run.experiments.experiment import key_of
-    from indexnet.run.experiments.tables import experiment_files, load_experiment, read_file, sweep_files
     from indexnet.sweep.frozen import compose_sweep
 
     words = [name, *overrides]
@@ -80,8 +80,8 @@ def group_rows(sweep: Sweep) -> list[PlannedRow]:
     Raises:
         UserError: data are missing, or a folder holds a run with another configuration.
     """
-    from indexnet.run.folder import RunFolder, run_path
     from indexnet.run.loader import build_data, total_steps
+    from indexnet.run.record import DamagedRunError
     from indexnet.sweep.plan_estimate import PlannedRow
 
     known = {row.name: row for row in sweep.experiment.rows}
@@ -107,10 +107,16 @@ def group_rows(sweep: Sweep) -> list[PlannedRow]:
             rows[place] = PlannedRow(name, config, total_steps(training, budget, train), tests, validated=validated)
         found = rows[place]
         found.runs += 1
-        status, step = _progress(RunFolder(run_path(config.content)), config_hash(config.content))
+        folder = RunFolder(run_path(config.content))
+        try:
+            status, step = _progress(folder, config_hash(config.content))
+            again = folder.runs_again(sweep.rerun)
+        except DamagedRunError as error:  # the sweep would leave it, too
+            found.damaged.append(str(error))
+            continue
         if status == "failed" and not sweep.retry_failed:
             found.failed += 1
-        elif status not in ("done", "diverged") or RunFolder(run_path(config.content)).runs_again(sweep.rerun):
+        elif status not in ("done", "diverged") or again:
             found.left.append(step)
     return list(rows.values())
 
@@ -130,8 +136,10 @@ def _progress(folder: RunFolder, digest: str) -> tuple[str, int]:
     """Return a run's status and the step that it goes on from.
 
     Raises:
-        UserError: the folder holds a run with another configuration, or a record that cannot be read.
+        UserError: the folder holds a run with another configuration.
+        DamagedRunError: what it holds cannot be read.
     """
+    folder.check_places()
     if not os.path.isfile(folder.path / "config.yaml"):
         return "new", 0
     if config_hash(folder.config()) != digest:
@@ -139,8 +147,6 @@ def _progress(folder: RunFolder, digest: str) -> tuple[str, int]:
             f"{folder.path} holds a run with another configuration, which `indexnet train` would refuse; give "
             "paths.runs=ANOTHER_FOLDER, or move or delete that folder."
         )
-    from indexnet.run.resume import resumed_step
-
     status = folder.status()
     return status, resumed_step(folder) if status in ("running", "failed") else 0
 

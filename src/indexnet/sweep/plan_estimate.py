@@ -5,14 +5,10 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from indexnet.run.loader import checkpoint_interval, log_interval, validation_interval
-
-if TYPE_CHECKING:
-    from indexnet.run.record import Record
-    from indexnet.run.schema import Config
-
+from indexnet.run.record import Record
+from indexnet.run.schema import Config
 
 _SCALED = ("csv", "tensorboard", "checkpoints", "per_image.csv")  # in a run's folder: what depends on its length
 
@@ -226,6 +222,7 @@ class PlannedRow:
         runs: how many there are.
         left: the step that each run that is left goes on from, 0 for one that has not begun.
         failed: runs that failed before and are left alone.
+        damaged: why runs cannot be used, a sentence each; they are left alone as well.
         estimate: what one run costs; None where nothing was measured.
         error: why it was not, or only in part; one sentence.
         device: what it was measured on.
@@ -239,6 +236,7 @@ class PlannedRow:
     runs: int = 0
     left: list[int] = field(default_factory=list)
     failed: int = 0
+    damaged: list[str] = field(default_factory=list)
     estimate: Estimate | None = None
     error: str = ""
     device: str = ""

@@ -37,7 +37,7 @@ def table(sweep: Sweep, rows: Sequence[PlannedRow]) -> Table:
         left = f"{len(row.left)} of {row.runs}"
         found = row.estimate
         if found is None:
-            word = "" if row.left else "failed before" if row.failed else "done"
+            word = "" if row.left else "damaged" if row.damaged else "failed before" if row.failed else "done"
             shown.add_row(Text(row.name), "cannot run" if row.error else word, str(row.steps), *[""] * 5, left)
             continue
         about = "" if found.is_whole else "~"
@@ -70,6 +70,8 @@ def remarks(sweep: Sweep, rows: Sequence[PlannedRow], totals: Totals, limit: flo
     if failed := sum(row.failed for row in rows):
         text += f"; {failed} failed before and stay as they are (retry_failed=true tries them again)"
     yield f"{text}.", False
+    for sentence in (each for row in rows for each in row.damaged):
+        yield f"A run cannot be used and is left out: {sentence}", True
     for error in dict.fromkeys(row.error for row in rows if row.error):
         yield f"{', '.join(row.name for row in rows if row.error == error)}: {error.rstrip('.')}.", True
     measured = [row for row in rows if row.estimate is not None]
@@ -138,6 +140,7 @@ def as_json(sweep: Sweep, rows: Sequence[PlannedRow], totals: Totals) -> dict[st
                 "runs": row.runs,
                 "left": len(row.left),
                 "failed": row.failed,
+                "damaged": len(row.damaged),
                 "device": row.device or None,
                 "error": row.error or None,
                 **({} if row.estimate is None else {**asdict(row.estimate), "seconds": row.estimate.seconds}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections import Counter
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from indexnet.core.console import create_console, output_console, say, tell
 from indexnet.core.errors import UserError
+from indexnet.run.experiments.tables import load_experiment
 from indexnet.run.folder import RunFolder
 from indexnet.run.record import DamagedRunError, Record
 from indexnet.run.resume import resumed_step
@@ -50,7 +52,6 @@ def announce(configs: Sequence[Mapping[str, Any]], n_jobs: int, more: Iterable[s
         n_jobs: runs at a time.
         more: what else there is to say; empty texts are nothing.
     """
-    from indexnet.run.experiments.tables import load_experiment
 
     def listed(values: Iterable[object]) -> str:
         return ", ".join(dict.fromkeys(map(str, values)))
@@ -253,7 +254,7 @@ def summarize(outcomes: Sequence[Outcome], folders: Sequence[Path], seconds: flo
         if outcome.status in ("failed", "diverged", "stopped"):
             job = outcome.job
             tell(f"{outcome.status}: {job.title} seed={job.seed}: {outcome.reason}")
-            if not job.damaged and job.console.is_file():  # it has not started, else
+            if not job.damaged and os.path.isfile(job.console):  # it has not started, else
                 tell(f"  {_short(job.console)}")
 
 

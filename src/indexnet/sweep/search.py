@@ -24,6 +24,7 @@ from optuna.trial import TrialState
 from indexnet.core.console import tell
 from indexnet.core.errors import UserError
 from indexnet.core.locks import exclusive
+from indexnet.run.experiments.experiment import key_of
 from indexnet.run.identity import is_place
 
 _MAX_FIRST_FAILURES = 3
@@ -138,7 +139,7 @@ def describe(values: Range) -> str:
 
 def _is_place(override: str) -> bool:
     """Whether an override says where and how runs go, not what they are: a study goes on whatever it is."""
-    key = override.partition("=")[0].lstrip("+~")
+    key = key_of(override)
     if key == "plugins":  # in every study's name so far
         return False
     return is_place(key) or key in ("fail_fast", "retry_failed", "rerun")

@@ -32,7 +32,8 @@ from indexnet.core.errors import UserError
 from indexnet.core.files import write_json, writing
 from indexnet.core.readers import DamagedFileError, read_json, read_mapping
 from indexnet.run.folder import RunFolder
-from indexnet.run.processes import terminate_as_interrupt
+from indexnet.run.job import run_job
+from indexnet.run.processes import run_job_process, terminate_as_interrupt
 from indexnet.sweep.launch import run_sweep
 from indexnet.sweep.pool import Job, Outcome, Running, View, last_line, left_to_run, one_line
 from indexnet.sweep.slurm_settings import Cluster, create_executor, job_parameters
@@ -65,11 +66,7 @@ class ClusterJob(Checkpointable):
             if folder.status() in ("done", "diverged"):  # queued again by the cluster after its end
                 return 0
             if under_slurm:
-                from indexnet.run.job import run_job
-
                 return run_job(folder.path)
-            from indexnet.run.processes import run_job_process
-
             return run_job_process(folder.path)  # whose command Lightning can repeat for the other ranks
         except UserError as error:
             print(f"indexnet: {error}", file=sys.stderr, flush=True)

@@ -8,20 +8,18 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from indexnet.core.errors import UserError
 from indexnet.core.locks import held
 from indexnet.core.paths import DEFAULT_RUNS
+from indexnet.run.experiments.experiment import Experiment
+from indexnet.run.experiments.tables import experiments_with_runs, load_experiment
 from indexnet.run.folder import RunFolder
 from indexnet.run.record import is_number, read_progress
 from indexnet.run.resume import resumed_step
 from indexnet.run.run_sets import read_run, run_folders, seed_of
 from indexnet.sweep.launch import LOCK, read_requests
-
-if TYPE_CHECKING:
-    from indexnet.run.experiments.experiment import Experiment
-
 
 STATUS_WORDS = {
     "done": "done",
@@ -99,8 +97,6 @@ def find_all(runs: Path) -> list[tuple[str, list[Setting] | str]]:
     Returns:
         Its name, and its settings or, where its file is wrong, why they are not known; by name.
     """
-    from indexnet.run.experiments.tables import experiments_with_runs, load_experiment
-
     found: list[tuple[str, list[Setting] | str]] = []
     for name in experiments_with_runs(runs):
         try:
@@ -196,12 +192,8 @@ def read_state(folder: Path, column: str) -> RunState:
         state = replace(state, changed=tuple(run.record.changed_code()))
     if run.status == "done":
         return replace(state, metric=_metric(run.record.metrics, column))
-    if run.status == "unreadable":
+    if run.status in ("unreadable", "failed", "diverged"):
         return replace(state, reason=run.reason)
-    if run.status in ("failed", "diverged"):
-        return replace(
-            state, reason=" ".join((run.record.error or "").split()) or "console.log in its folder says more"
-        )
     if run.status == "new":
         return state
     progress = read_progress(folder)

@@ -19,7 +19,7 @@ from indexnet.core.errors import UserError
 from indexnet.core.registry import Registry, option_names
 from indexnet.data import Data
 from indexnet.data.base import UInt8, planes
-from indexnet.networks import Network, create_network
+from indexnet.networks import Network
 from indexnet.networks.base import run_padded
 from indexnet.networks.checkpoint import (
     check_plugins,
@@ -29,7 +29,7 @@ from indexnet.networks.checkpoint import (
     network_state,
     plain_data,
 )
-from indexnet.networks.restore import restore_network
+from indexnet.networks.restore import create_from_spec, restore_network
 from indexnet.networks.spec import without_pretrained
 from indexnet.tasks.export_module import ExportModule
 from indexnet.tasks.optimizers import create_optimizer, parameter_groups
@@ -101,8 +101,7 @@ class Task(Steps):
     @classmethod
     def configure_network(cls, spec: Mapping[str, Any]) -> Network:
         """Build the network from its plain description."""
-        options = dict(spec)
-        return create_network(options.pop("name"), **options)
+        return create_from_spec(spec)
 
     def check_data(self, data: Data) -> None:
         """Refuse a data set whose targets mean something else than those the network was trained for.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from indexnet.core.errors import UserError
 from indexnet.core.registry import unknown_name
-from indexnet.data.base import DataInfo, Dataset, NoSplitError, check_choice, check_count, register_data
+from indexnet.data.base import DataInfo, Dataset, NoSplitError, check_choice, check_count, check_seed, register_data
 from indexnet.data.io.file_lists import read_lines
 from indexnet.data.io.images import image_names
 from indexnet.data.io.names import Names, sample_name
@@ -67,10 +68,8 @@ class Aim500(CompositeData):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        seed = self.options.seed
         check_choice("data.composites", self.options.composites, (True, False))
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise UserError(f"data.seed must be a whole number, at least 0; got {seed!r}.")
+        check_seed("data.seed", self.options.seed)
         check_count("data.test_count", self.options.test_count)
 
     def train(self) -> Dataset:
@@ -94,7 +93,7 @@ class Aim500(CompositeData):
     def foregrounds(self, split: str) -> list[Foreground]:
         if not self.options.composites:
             raise NoSplitError("data=aim500 has composites with data.composites=true only.")
-        if not (self.root / self.parts[1]).is_dir():  # prepared in another folder, and divided there
+        if not os.path.isdir(self.root / self.parts[1]):  # prepared in another folder, and divided there
             found = self._pairs_in(self.folder(split))
             self._check_apart(split, found)
             return found

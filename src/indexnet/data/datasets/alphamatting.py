@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from indexnet.core.annotations import fits
 from indexnet.core.errors import UserError
 from indexnet.core.registry import unknown_name
 from indexnet.data.base import Data, DataInfo, Dataset, NoSplitError, check_choice, register_data
@@ -144,8 +145,8 @@ def _check_names(names: Any) -> tuple[str, ...] | None:
     """
     if names is None:
         return None
-    listed = [names] if isinstance(names, str) else list(names) if isinstance(names, Sequence) else []
-    if not listed or not all(name and isinstance(name, str) for name in listed) or len(set(listed)) < len(listed):
+    listed = [names] if isinstance(names, str) else names
+    if not fits(listed, list[str]) or not listed or not all(listed) or len(set(listed)) < len(listed):
         raise UserError(
             "data.names must be a list of different names, such as 'data.names=[GT17,GT18]' (in quotes), one name, or "
             f"null; got {names!r}."

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from indexnet.data.base import DataInfo, register_data
-from indexnet.data.segmentation import LabelledImages, Pair, SegmentationData, listed_pairs
+from indexnet.data.base import DataInfo, Dataset, register_data
+from indexnet.data.segmentation import Pair, SegmentationData, listed_pairs
 
 _FRAME = re.compile(r"(\d{4}[A-Z][A-Z0-9]|Seq\d{2}VD)_f?\d+")  # 0001TP_006690, 0006R0_f00930, Seq05VD_f00000
 _LISTS = {"train": "train.txt", "validation": "val.txt", "test": "test.txt"}
@@ -40,5 +40,5 @@ class CamVid(SegmentationData):
         found = _FRAME.fullmatch(image.stem)
         return found[1] if found else image.stem
 
-    def validation(self) -> LabelledImages:
+    def validation(self) -> Dataset:
         return self._split("validation")

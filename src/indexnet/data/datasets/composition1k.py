@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,28 +56,28 @@ class Composition1k(CompositeData):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        if (self.root / _SHIPPED).is_dir():
+        if os.path.isdir(self.root / _SHIPPED):
             self.root = self.root / _SHIPPED
 
     def foregrounds(self, split: str) -> list[Foreground]:
         """Return the split's foregrounds in the order of its list, or by name where there is none."""
         folder = self.folder(split)
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise UserError(f"{folder} does not exist; data=composition1k has its {split} split there.")
         names = folder / f"{_PREFIX[split]}_fg_names.txt"
-        if names.is_file():
+        if os.path.isfile(names):
             return [self._find(folder, name, names) for name in dict.fromkeys(read_lines(names, "foregrounds"))]
         if (path := self._list(split)) is not None:
             mattes = dict.fromkeys(words[1] for words in self._lines(path))
             return [self._find(folder, Path(matte).name, path) for matte in mattes]
-        parts = [folder / source for source in _SOURCES if (folder / source / "alpha").is_dir()]
+        parts = [folder / source for source in _SOURCES if os.path.isdir(folder / source / "alpha")]
         if not parts:
             raise UserError(
                 f"{folder} has neither alpha nor {_SOURCES[0]}/alpha; put the mattes of data=composition1k there."
             )
         found = []
         for part in parts:
-            if (part / "fg").is_dir():
+            if os.path.isdir(part / "fg"):
                 found += pair_foregrounds(part / "fg", part / "alpha")
             else:  # composites and mattes only, which is enough to test
                 found += [
@@ -101,7 +102,7 @@ class Composition1k(CompositeData):
         if self.options.lists is not None:
             return Path(self.options.lists) / f"{split}.txt"
         path = self.root / "lists" / f"{split}.txt"
-        return path if path.is_file() else None
+        return path if os.path.isfile(path) else None
 
     def _lines(self, path: Path) -> list[list[str]]:
         """Return the lines of a list: composite, matte, and trimap; or composite, matte, foreground, background."""
@@ -120,10 +121,11 @@ class Composition1k(CompositeData):
         """Return the split's photographs in the order of its list, or by name where there is none."""
         places = self.find_places(split)
         names = self.folder(split) / f"{_PREFIX[split]}_bg_names.txt"
-        if names.is_file():
+        if os.path.isfile(names):
             return find_named(read_lines(names, "backgrounds"), places, names, self.place_options[split])
         path = self._list(split)
-        if split == "train" and path is not None and not (names.parent / f"{_PREFIX[split]}_fg_names.txt").is_file():
+        named = os.path.isfile(names.parent / f"{_PREFIX[split]}_fg_names.txt")
+        if split == "train" and path is not None and not named:
             return self._listed_backgrounds(path, places)
         return find_images(places, self.place_options[split])
 
@@ -152,7 +154,7 @@ class Composition1k(CompositeData):
         lists = {self.folder(split) / name: output / self.folders[split] / name for name in names}
         if (path := self._list(split)) is not None:
             lists[path] = output / "lists" / path.name
-        return {source: destination for source, destination in lists.items() if source.is_file()}
+        return {source: destination for source, destination in lists.items() if os.path.isfile(source)}
 
     def trimap(self, pair_name: str, foreground: Foreground) -> Path | None:
         """Return the trimap of a test composite as shipped, or from the flattened layout; None where none is there."""

@@ -137,4 +137,4 @@ class MattingFolder(CompositeData):
         return self.finder.find(path) or super().trimap(pair_name, foreground)
 
     def validation(self) -> Dataset | None:
-        return self.fixed("validation") if self.has_validation else None
+        return self._split("validation") if self.has_validation else None

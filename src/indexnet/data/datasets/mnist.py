@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import zlib
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -36,7 +37,7 @@ def find_idx(root: Path, file: str) -> Path:
     """
     for folder in (root, root / "raw"):
         for name in (file, f"{file}.gz"):
-            if (folder / name).is_file():
+            if os.path.isfile(folder / name):
                 return folder / name
     raise UserError(
         f"{root} holds neither {file} nor {file}.gz (raw/ under it was searched too); put the original idx files there "

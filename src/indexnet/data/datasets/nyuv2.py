@@ -6,22 +6,23 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from indexnet.core.errors import UserError
-from indexnet.data.base import Data, DataInfo, Dataset, check_choice, check_size, register_data
-from indexnet.data.depth import CROPS, EVALUATIONS, DepthFrames, Frame, check_depth_scale
-from indexnet.data.io.cache import Cache, check_cache
+from indexnet.data.base import DataInfo, Dataset, check_choice, register_data
+from indexnet.data.depth import DepthData, DepthOptions, Frame
+from indexnet.data.files import check_files
 from indexnet.data.io.file_lists import read_lines
 from indexnet.data.io.images import list_images
-from indexnet.data.io.names import FileFinder, Names, is_file, printable, sample_name
+from indexnet.data.io.names import FileFinder, Names, printable, sample_name
 from indexnet.data.segmentation import LabelledImages, Pair, check_scale
 
 _IMAGES, _DEPTHS, _LABELS = "nyu_images", "nyu_depths", "nyu_labels40"
 _LISTS = {"train": "train.txt", "test": "test.txt"}
 _H5_FOLDERS = {"train": "train", "validation": "train", "test": "val"}
 _HELD_OUT = ("00001.h5", "00201.h5")
-_SCALE = (0.5, 2.0)
 _LONGEST_RUN = 50  # frames; the longest of the official training list has 34
 
 CLASSES = (
@@ -34,24 +35,11 @@ CLASSES = (
 
 
 @register_data
-class NYUv2(Data):
+class NYUv2(DepthData):
     """The 1449 labelled frames of NYU Depth V2, with the official split: 795 to train on, 654 to test on.
 
     For depth, samples are as in :class:`~indexnet.data.depth.DepthFrames`; for segmentation, into 39 classes, as in
     :class:`~indexnet.data.segmentation.LabelledImages`.
-
-    Args:
-        root: folder with ``nyu_images``, ``nyu_depths`` or ``nyu_labels40``, ``train.txt`` and ``test.txt``.
-        task: ``"depth"`` or ``"segmentation"``.
-        size: side of the samples for depth, of training crops for segmentation, in pixels.
-        crop: depth, tests: ``"none"``, or ``"eigen"``: only Eigen's crop counts.
-        evaluation: depth, tests: ``"network"``, what training shows of a frame; or ``"full"``, all of it.
-        depth_scale: depth: so many units of the files are a metre, as 1000 for millimetres; None: see ``info.layout``.
-        scale: segmentation, (low, high): a training image is enlarged by a factor drawn between them.
-        cache: whether the files are decoded once and kept: ``"auto"`` (where memory allows), True or False.
-
-    Raises:
-        UserError: an option's value is impossible.
     """
 
     info = DataInfo(
@@ -65,36 +53,28 @@ class NYUv2(Data):
         ),
     )
 
-    def __init__(
-        self,
-        root: str,
-        task: str = "depth",
-        size: int = 224,
-        crop: str = "none",
-        evaluation: str = "network",
-        depth_scale: float | None = None,
-        scale: Sequence[float] = _SCALE,
-        cache: Cache = "auto",
-    ) -> None:
-        super().__init__(task)
-        self.root, self.size = Path(root), check_size("data.size", size)
-        check_choice("data.crop", crop, CROPS)
-        check_choice("data.evaluation", evaluation, EVALUATIONS)
-        self.crop, self.evaluation, self.depth_scale = crop, evaluation, check_depth_scale(depth_scale)
-        self.scale, self.cache = check_scale(scale), check_cache(cache)
-        given = {"crop": crop != "none", "evaluation": evaluation != "network", "depth_scale": depth_scale is not None}
-        if task == "segmentation":
+    @dataclass(frozen=True)
+    class Options(DepthOptions):
+        """Options; ``crop``, ``evaluation`` and ``depth_scale`` are for depth, ``scale`` is for segmentation.
+
+        Attributes:
+            scale: (low, high): a training image is enlarged by a factor drawn between them.
+        """
+
+        scale: Sequence[float] = (0.5, 2.0)
+
+    options: Options
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.scale = check_scale(self.options.scale)
+        foreign: dict[str, Any] = {"scale": self.scale}
+        if self.task == "segmentation":
             self.classes = CLASSES
-        else:
-            given = {"scale": self.scale != _SCALE}
-        for option in (option for option, changed in given.items() if changed):
-            raise UserError(f"data.{option} has no effect on the task {task}; leave it out.")
-
-    def train(self) -> Dataset:
-        return self._split("train")
-
-    def test(self) -> Dataset:
-        return self._split("test")
+            foreign = {option: getattr(self.options, option) for option in ("crop", "evaluation", "depth_scale")}
+        for option, value in foreign.items():
+            if value != getattr(self.Options, option):  # its default
+                raise UserError(f"data.{option} has no effect on the task {self.task}; leave it out.")
 
     def _split(self, split: str) -> Dataset:
         pairs = self._pairs(self.root / _LISTS[split])
@@ -104,8 +84,7 @@ class NYUv2(Data):
                 Frame(sample_name(image), (image, depth), None if scenes is None else scenes[k])
                 for k, (image, depth) in enumerate(pairs)
             ]
-            view = self.size, self.crop, self.evaluation
-            return DepthFrames(split, self.name, frames, *view, self.cache, depth_scale=self.depth_scale)
+            return self._frames(split, frames)
         return LabelledImages(split, self.name, pairs, len(CLASSES), 0, (), self.size, self.scale, self.cache, scenes)
 
     def _pairs(self, listed: Path) -> list[Pair]:
@@ -120,10 +99,8 @@ class NYUv2(Data):
         pairs = [
             Pair(images.find(name) or image, finder.find_image(target) or target) for name, image, target in places
         ]
-        missing = [path for pair in pairs for path in pair if not is_file(path)]
-        if missing:
-            more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-            raise UserError(f"{missing[0]} is missing{more}, but {listed} lists it; add it or take it off the list.")
+        needed = f", but {listed} lists it; add it or take it off the list."
+        check_files((path for pair in pairs for path in pair), "more", needed)
         return pairs
 
 
@@ -142,25 +119,8 @@ def _runs(names: Sequence[str]) -> list[str]:
 
 
 @register_data
-class NYUv2H5(Data):
-    """About 48000 frames of NYU Depth V2 with in-filled depth, as prepared for sparse-to-dense and FastDepth.
-
-    Samples are as in :class:`~indexnet.data.depth.DepthFrames`.
-
-    Args:
-        root: folder with ``train`` and ``val``.
-        task: ``"depth"``.
-        size: side of the samples in pixels.
-        crop: tests: ``"none"``, or ``"eigen"``: only Eigen's crop counts.
-        evaluation: tests: ``"network"``, what training shows of a frame; or ``"full"``, all of it.
-        depth_scale: so many units of the files are a metre; None: they are metres.
-        held_out: whether the frames 00001 and 00201 of each training scene are left out of training, as in FastDepth,
-            and make the validation split.
-        cache: whether the files are decoded once and kept: ``"auto"`` (where memory allows), True or False.
-
-    Raises:
-        UserError: an option's value is impossible.
-    """
+class NYUv2H5(DepthData):
+    """About 48000 frames of NYU Depth V2 with in-filled depth, as prepared for sparse-to-dense and FastDepth."""
 
     info = DataInfo(
         name="nyuv2_h5",
@@ -173,37 +133,30 @@ class NYUv2H5(Data):
         ),
     )
 
-    def __init__(
-        self,
-        root: str,
-        task: str = "depth",
-        size: int = 224,
-        crop: str = "none",
-        evaluation: str = "network",
-        depth_scale: float | None = None,
-        held_out: bool = True,
-        cache: Cache = "auto",
-    ) -> None:
-        super().__init__(task)
-        check_choice("data.crop", crop, CROPS)
-        check_choice("data.evaluation", evaluation, EVALUATIONS)
-        check_choice("data.held_out", held_out, (True, False))
-        self.root, self.size = Path(root), check_size("data.size", size)
-        self.crop, self.evaluation, self.depth_scale = crop, evaluation, check_depth_scale(depth_scale)
-        self.held_out, self.cache = held_out, check_cache(cache)
+    @dataclass(frozen=True)
+    class Options(DepthOptions):
+        """Options.
 
-    def train(self) -> Dataset:
-        return self._split("train")
+        Attributes:
+            held_out: whether the frames 00001 and 00201 of each training scene are left out of training, as in
+                FastDepth, and make the validation split.
+        """
+
+        held_out: bool = True
+
+    options: Options
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.held_out = self.options.held_out
+        check_choice("data.held_out", self.held_out, (True, False))
 
     def validation(self) -> Dataset | None:
         return self._split("validation") if self.held_out else None
 
-    def test(self) -> Dataset:
-        return self._split("test")
-
     def _split(self, split: str) -> Dataset:
         folder = self.root / _H5_FOLDERS[split]
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise UserError(f"{folder} does not exist; data.root=DIR names the folder that holds train and val.")
         found = [path for path in folder.rglob("*.h5") if not path.name.startswith(".")]
         if split != "test" and (split == "validation" or self.held_out):
@@ -215,8 +168,7 @@ class NYUv2H5(Data):
             Frame(name.removesuffix(".h5").replace(os.sep, "-"), (path,), _scene(name) if split == "train" else None)
             for name, path in by_name
         ]
-        view = self.size, self.crop, self.evaluation
-        return DepthFrames(split, self.name, frames, *view, self.cache, folder, self.depth_scale)
+        return self._frames(split, frames, folder)
 
 
 def _scene(file: str) -> str:

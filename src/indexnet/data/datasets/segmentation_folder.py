@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+from indexnet.core.annotations import fits
 from indexnet.core.conventions import IGNORE
 from indexnet.core.errors import UserError
 from indexnet.core.registry import unknown_name
-from indexnet.data.base import DataInfo, check_choice, register_data
-from indexnet.data.io.cache import Cache
+from indexnet.data.base import DataInfo, Dataset, check_choice, register_data
 from indexnet.data.io.class_lists import Classes, Colour, parse_classes, read_classes
 from indexnet.data.io.file_lists import hold_out, read_numbered_lines
 from indexnet.data.io.names import FileFinder, is_file
-from indexnet.data.segmentation import Code, LabelledImages, Pair, SegmentationData, listed_pair, matched_pairs
+from indexnet.data.segmentation import (
+    Code,
+    Pair,
+    SegmentationData,
+    SegmentationOptions,
+    listed_pair,
+    matched_pairs,
+)
 
 _SPLITS = {
     "train": ("train", "training"),
@@ -36,25 +44,6 @@ class SegmentationFolder(SegmentationData):
 
     Label maps hold numbers (gray or palette images), from ``first`` on in the order of the classes, or colours where
     the classes have colours. 255 counts for nothing among numbers.
-
-    Args:
-        root: folder with the others.
-        task: ``"segmentation"``.
-        size: side of a training crop in pixels.
-        scale: (low, high): a training image is enlarged by a factor drawn between them.
-        classes: names in the order of their numbers; a mapping of names to colours, as ``{sky: [128, 128, 128]}``; a
-            file of either, below ``root`` or elsewhere, with a line a class; None: ROOT/classes.txt, or a file
-            classes.csv, label_colors.txt, class_dict.csv or labelmap.txt.
-        void: classes by name, or numbers in the files, that count for nothing, and are no classes then.
-        first: number of the first class in the files.
-        images: folder of the photographs.
-        labels: folder of the label maps.
-        label_ending: what the names of label maps have behind those of their images, such as ``_L``.
-        validation: whether a tenth is held out for it where there are neither lists nor folders for the splits.
-        cache: whether the files are decoded once and kept: ``"auto"`` (where memory allows), True or False.
-
-    Raises:
-        UserError: an option's value is impossible.
     """
 
     validation_remedy = "give data.validation=true, or a list or folder of the name val beside that of train"
@@ -69,30 +58,45 @@ class SegmentationFolder(SegmentationData):
     )
     first: ClassVar[int] = 0
 
-    def __init__(
-        self,
-        root: str,
-        task: str = "segmentation",
-        size: int = 320,
-        scale: Sequence[float] = (0.5, 2.0),
-        classes: Any = None,
-        void: str | int | Sequence[str | int] = (),
-        first: int = 0,
-        images: str = "images",
-        labels: str = "labels",
-        label_ending: str = "",
-        validation: bool = False,
-        cache: Cache = "auto",
-    ) -> None:
-        super().__init__(root, task, size, scale, cache)
-        for option, text in (("images", images), ("labels", labels), ("label_ending", label_ending)):
+    @dataclass(frozen=True)
+    class Options(SegmentationOptions):
+        """Options.
+
+        Attributes:
+            classes: names in the order of their numbers; a mapping of names to colours, as ``{sky: [128, 128, 128]}``;
+                a file of either, below ``root`` or elsewhere, with a line a class; None: ROOT/classes.txt, or a file
+                classes.csv, label_colors.txt, class_dict.csv or labelmap.txt.
+            void: classes by name, or numbers in the files, that count for nothing, and are no classes then.
+            first: number of the first class in the files.
+            images: folder of the photographs.
+            labels: folder of the label maps.
+            label_ending: what the names of label maps have behind those of their images, such as ``_L``.
+            validation: whether a tenth is held out for it where there are neither lists nor folders for the splits.
+        """
+
+        classes: Any = None
+        void: str | int | Sequence[str | int] = ()
+        first: int = 0
+        images: str = "images"
+        labels: str = "labels"
+        label_ending: str = ""
+        validation: bool = False
+
+    options: Options
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        given = self.options
+        for option in ("images", "labels", "label_ending"):
+            text = getattr(given, option)
             if not isinstance(text, str) or not (text or option == "label_ending"):
                 raise UserError(f"data.{option} must be text; got {text!r}.")
-        check_choice("data.validation", validation, (True, False))
-        if isinstance(first, bool) or not isinstance(first, int) or not 0 <= first <= 254:
-            raise UserError(f"data.first must be a whole number from 0 to 254; got {first!r}.")
-        self.images, self.labels, self.ending = images, labels, label_ending
-        self.held_out, self.first_number, self.void_given = validation, first, _check_void(void)
+        check_choice("data.validation", given.validation, (True, False))
+        if not fits(given.first, int) or not 0 <= given.first <= 254:
+            raise UserError(f"data.first must be a whole number from 0 to 254; got {given.first!r}.")
+        self.images, self.labels, self.ending = given.images, given.labels, given.label_ending
+        self.held_out, self.first_number, self.void_given = given.validation, given.first, _check_void(given.void)
+        classes = given.classes
         self.given = classes if classes is None or isinstance(classes, str) else parse_classes(classes)
 
     @cached_property
@@ -214,7 +218,7 @@ class SegmentationFolder(SegmentationData):
             pairs.append(found)
         return pairs
 
-    def validation(self) -> LabelledImages | None:
+    def validation(self) -> Dataset | None:
         return self._split("validation") if self._has("validation") else None
 
 
@@ -225,10 +229,6 @@ def _check_void(void: Any) -> tuple[str | int, ...]:
         UserError: it is no name or number, and no list of them.
     """
     listed = [void] if isinstance(void, str | int) else void
-    good = isinstance(listed, Sequence) and all(
-        isinstance(each, str) or (isinstance(each, int) and not isinstance(each, bool) and 0 <= each <= 255)
-        for each in listed
-    )
-    if not good:
+    if not fits(listed, list[str | int]) or not all(isinstance(each, str) or 0 <= each <= 255 for each in listed):
         raise UserError(f"data.void must be names of classes, or numbers from 0 to 255; got {void!r}.")
     return tuple(listed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -106,12 +107,12 @@ class SIMD(CompositeData):
         found = (self.finder.find_image(self.root / pattern / "fg" / name) for pattern, name in tested)
         tested_files = {path for path in found if path}  # names may be written otherwise, as é in two ways
         folders = {pattern: self.root / pattern / "fg" for pattern in PATTERNS}
-        if not any(folder.is_dir() for folder in folders.values()):
+        if not any(os.path.isdir(folder) for folder in folders.values()):
             raise UserError(f"{self.root} holds none of the 20 classes of data=simd, such as {PATTERNS[0]}/fg.")
         return [
             self._find(pattern, path)
             for pattern, folder in folders.items()
-            if folder.is_dir()
+            if os.path.isdir(folder)
             for path in list_named(folder)
             if (pattern, path.stem) not in held and path not in tested_files
         ]

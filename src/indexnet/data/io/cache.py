@@ -173,7 +173,7 @@ class Store:
         """Map an item's file; decode it before if there is none."""
         assert self.key is not None
         path = Path(folder) / f"{self.key(index)}{_ENDING}"
-        if not path.exists():
+        if not os.path.exists(path):
             atomic_write(path, _packed(self.load(index)))
         return _unpacked(path)
 

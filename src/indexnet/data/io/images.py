@@ -155,9 +155,14 @@ def read_gray(path: Path) -> UInt8:
         UserError: it cannot be read as an image.
     """
     image = read_image(path)
-    if np.array_equal(image[..., 0], image[..., 1]) and np.array_equal(image[..., 0], image[..., 2]):
+    if is_gray(image):
         return np.ascontiguousarray(image[..., 0])
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+
+
+def is_gray(image: npt.NDArray[Any]) -> bool:
+    """Return whether the three channels of an image (H, W, 3) are equal."""
+    return bool((image == image[..., :1]).all())
 
 
 def read_values(path: Path, exact: bool = False) -> tuple[str, npt.NDArray[Any]]:
@@ -293,7 +298,7 @@ def write_png(path: str | Path, array: npt.NDArray[np.uint8] | npt.NDArray[np.ui
     gray, colour = array.ndim == 2, array.ndim == 3 and array.shape[2] in (3, 4)
     if not (array.dtype == np.uint8 and (gray or colour)) and not (array.dtype == np.uint16 and gray):
         raise TypeError(f"a PNG takes uint8 (H, W[, 3 or 4]) or uint16 (H, W), not {array.dtype} {array.shape}")
-    if path.exists() and not overwrite:
+    if os.path.exists(path) and not overwrite:
         raise UserError(f"{path} exists; give --overwrite to replace it, or another output folder.")
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(array)).save(buffer, format="PNG")
@@ -344,5 +349,7 @@ def list_unread(folder: str | Path) -> list[Path]:
 
 def _ending(folder: str | Path, suffixes: tuple[str, ...]) -> list[str]:
     with os.scandir(folder) as entries:  # tells files from folders without asking about each
-        names = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file()]
+        found = (entry for entry in entries if not entry.name.startswith("."))
+        # of a link, which may lead to itself, is_file would raise
+        names = [each.name for each in found if (os.path.isfile(each) if each.is_symlink() else each.is_file())]
     return sorted(name for name in names if name.lower().endswith(suffixes))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from indexnet.core.errors import UserError
-from indexnet.data.io.images import SUFFIXES, list_images
+from indexnet.data.io.images import any_images, list_images
 
 
 def printable(name: str) -> str:
@@ -120,8 +120,8 @@ class FileFinder:
     """Looks for files at paths that somebody wrote down; what a folder holds is listed once."""
 
     def __init__(self) -> None:
-        self._folders: dict[Path, Names] = {}
-        self._stems: dict[Path, Names] = {}
+        self._files: dict[Path, Names] = {}
+        self._images: dict[Path, Names] = {}
 
     def find(self, path: Path) -> Path | None:
         """Return the file at a path, None where there is none.
@@ -131,11 +131,10 @@ class FileFinder:
         """
         if is_file(path):
             return path
-        folder = path.parent
-        if folder not in self._folders:
+        if (folder := path.parent) not in self._files:
             there = sorted(folder.iterdir()) if os.path.isdir(folder) else ()
-            self._folders[folder] = Names((each for each in there if is_file(each)), lambda each: each.name)
-        return self._folders[folder].find(path.name)
+            self._files[folder] = Names(filter(is_file, there), lambda each: each.name)
+        return self._files[folder].find(path.name)
 
     def find_image(self, path: Path) -> Path | None:
         """Return the image at a path, whatever its ending; None where there is none.
@@ -145,12 +144,9 @@ class FileFinder:
         """
         if is_file(path):
             return path
-        folder = path.parent
-        if folder not in self._stems:
-            there = folder.iterdir() if os.path.isdir(folder) else ()
-            names = sorted(each for each in there if each.suffix.lower() in SUFFIXES and not each.name.startswith("."))
-            self._stems[folder] = Names(each for each in names if is_file(each))
-        return self._stems[folder].find(path.stem)
+        if (folder := path.parent) not in self._images:
+            self._images[folder] = Names(folder / name for name in any_images(folder))
+        return self._images[folder].find(path.stem)
 
     def find_below(self, root: Path, listed: str) -> Path | None:
         """Return the file that a line of a list names: below ``root``, whatever folders lead to it elsewhere.

@@ -6,13 +6,12 @@ import os
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar
 
 from indexnet.core.errors import UserError
-from indexnet.data.base import Data, Dataset, NoSplitError, check_choice, check_count, check_size
-from indexnet.data.io.cache import Cache, check_cache
+from indexnet.data.base import Dataset, NoSplitError, check_choice, check_count
+from indexnet.data.files import FileData, FileOptions
 from indexnet.data.io.file_lists import check_places, find_images, standard_places
 from indexnet.data.io.images import image_names
 from indexnet.data.io.names import FileFinder, is_file
@@ -27,13 +26,10 @@ from indexnet.data.matting.train_composites import DAMAGED, TrainingComposites
 
 
 @dataclass(frozen=True)
-class CompositeOptions:
+class CompositeOptions(FileOptions):
     """Options of a data set of composites; each data set adds its own, and may have other defaults.
 
     Attributes:
-        root: folder of the data set.
-        task: ``"matting"``.
-        size: side of a training sample in pixels.
         pipeline: the training pipeline: ``"dim"``, ``"mmediting"`` or ``"gca"``.
         per_foreground: training composites of each foreground.
         test_per_foreground: test composites of each foreground.
@@ -44,14 +40,11 @@ class CompositeOptions:
         foreground: ``"colours"``: the files are the foregrounds' colours; ``"estimated"``: they are photographs, and
             the colours are estimated from them and the mattes.
         foregrounds: folder of colours that were estimated before, ``NAME.png``; they replace the data set's.
-        cache: whether decoded foregrounds are kept: ``"auto"`` (where memory allows), True, False, or a folder for
-            them.
+        cache: whether decoded foregrounds are kept; it may also be a folder for them.
         damaged: what a training file that cannot be read does: ``"refuse"`` ends the run, ``"skip"`` takes another.
     """
 
-    root: str
     task: str = "matting"
-    size: int = 320
     pipeline: str = "dim"
     per_foreground: int = 100
     test_per_foreground: int = 20
@@ -59,11 +52,10 @@ class CompositeOptions:
     test_backgrounds: str | Sequence[str] | None = None
     foreground: str = "colours"
     foregrounds: str | None = None
-    cache: Cache = "auto"
     damaged: str = "refuse"
 
 
-class CompositeData(Data):
+class CompositeData(FileData):
     """A data set of foregrounds that are composed over photographs.
 
     Training composites are made on the fly by a pipeline. Tests take the composites that lie in the split's folder,
@@ -71,16 +63,12 @@ class CompositeData(Data):
     options would write the same; otherwise they are made on the fly.
 
     Subclasses say which options they add, and where foregrounds, backgrounds and trimaps lie.
-
-    Args:
-        **options: fields of ``Options``.
-
-    Raises:
-        UserError: an option's value is impossible.
     """
 
     Options: ClassVar[type[CompositeOptions]] = CompositeOptions
     options: CompositeOptions
+    smallest = 16
+    in_folder = True
     folders: ClassVar[dict[str, str]] = {"train": "Training_set", "test": "Test_set"}
     """Where a split's composites lie once they are prepared."""
     parts: ClassVar[tuple[str, str]] = ("fg", "alpha")
@@ -92,18 +80,13 @@ class CompositeData(Data):
     place_options: ClassVar[dict[str, str]] = {"train": "data.backgrounds", "test": "data.test_backgrounds"}
     """Which option says where a split's backgrounds are."""
 
-    def __init_subclass__(cls) -> None:
-        cls.__signature__ = signature(cls.Options)  # type: ignore[attr-defined]  # what options are checked against
-
     def __init__(self, **options: Any) -> None:
-        given = self.options = self.Options(**options)
-        super().__init__(given.task)
-        self.root, self.size = Path(given.root), check_size("data.size", given.size, smallest=16)
+        super().__init__(**options)
+        given, self.finder = self.options, FileFinder()
         check_choice("data.pipeline", given.pipeline, list_pipelines())
         check_choice("data.damaged", given.damaged, DAMAGED)
         as_they_are = self.Options.foreground  # its default: files are taken as they are
         check_choice("data.foreground", given.foreground or as_they_are, (as_they_are, "estimated"))
-        self.cache, self.finder = check_cache(given.cache, folder=True), FileFinder()
         self.per_foreground = check_count("data.per_foreground", given.per_foreground)
         self.test_per_foreground = check_count("data.test_per_foreground", given.test_per_foreground)
         self.places = {
@@ -171,14 +154,12 @@ class CompositeData(Data):
         Raises:
             UserError: there are too few backgrounds.
         """
-        try:
-            return pair_backgrounds(foregrounds, self.backgrounds(split), self.count(split))
-        except UserError as error:
-            if split == "train":
-                raise
-            raise UserError(str(error).replace("data.per_foreground", "data.test_per_foreground")) from error
+        option = "per_foreground" if split == "train" else "test_per_foreground"
+        return pair_backgrounds(foregrounds, self.backgrounds(split), self.count(split), option)
 
-    def train(self) -> Dataset:
+    def _split(self, split: str) -> Dataset:
+        if split != "train":
+            return self.fixed(split)
         return TrainingComposites(
             split="train",
             title=self.name,
@@ -191,9 +172,6 @@ class CompositeData(Data):
             damaged=self.options.damaged,
             paired=self.paired,
         )
-
-    def test(self) -> Dataset:
-        return self.fixed("test")
 
     def fixed(self, split: str) -> Dataset:
         """Return a split whose composites never change, from files where all of them are there.

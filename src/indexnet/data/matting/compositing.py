@@ -61,18 +61,19 @@ def composite(fg: UInt8, bg: UInt8, alpha: UInt8) -> UInt8:
     return mixed.astype(np.uint8)
 
 
-def check_enough(foregrounds: int, backgrounds: int, per_foreground: int) -> None:
+def check_enough(foregrounds: int, backgrounds: int, per_foreground: int, option: str = "per_foreground") -> None:
     """Refuse numbers of foregrounds and backgrounds that the rule of :func:`pair_backgrounds` cannot serve.
 
     Raises:
-        UserError: there are fewer backgrounds than composites, or ``per_foreground`` is no positive number.
+        UserError: there are fewer backgrounds than composites, or ``per_foreground``, which ``option`` of the data set
+            says, is no positive number.
     """
-    check_count("data.per_foreground", per_foreground)
+    check_count(f"data.{option}", per_foreground)
     needed = foregrounds * per_foreground
     if backgrounds < needed:
         raise UserError(
             f"{foregrounds} foregrounds with {per_foreground} composites each need {needed} backgrounds, but there are "
-            f"{backgrounds}; add more or set data.per_foreground."
+            f"{backgrounds}; add more or set data.{option}."
         )
 
 
@@ -85,13 +86,16 @@ class Pair:
     background: Path
 
 
-def pair_backgrounds(foregrounds: Sequence[Foreground], backgrounds: Sequence[Path], per_foreground: int) -> list[Pair]:
+def pair_backgrounds(
+    foregrounds: Sequence[Foreground], backgrounds: Sequence[Path], per_foreground: int, option: str = "per_foreground"
+) -> list[Pair]:
     """Pair foregrounds with backgrounds: the k-th composite of foreground f takes background f * per_foreground + k.
 
     Args:
         foregrounds: in order.
         backgrounds: in order; each is used once, those left over not at all.
         per_foreground: composites of each foreground.
+        option: of the data set, which says that number.
 
     Returns:
         len(foregrounds) * per_foreground composites, ``NAME_0``, ``NAME_1`` ... of each foreground in turn.
@@ -99,7 +103,7 @@ def pair_backgrounds(foregrounds: Sequence[Foreground], backgrounds: Sequence[Pa
     Raises:
         UserError: there are fewer backgrounds than composites, or ``per_foreground`` is no positive number.
     """
-    check_enough(len(foregrounds), len(backgrounds), per_foreground)
+    check_enough(len(foregrounds), len(backgrounds), per_foreground, option)
     return [
         Pair(f"{foreground.name}_{k}", foreground, backgrounds[f * per_foreground + k])
         for f, foreground in enumerate(foregrounds)
@@ -110,7 +114,7 @@ def pair_backgrounds(foregrounds: Sequence[Foreground], backgrounds: Sequence[Pa
 def digest_foregrounds(foregrounds: Iterable[Foreground]) -> str:
     """SHA-256 over the names and byte sizes of foregrounds' files, whatever the order."""
     ordered = sorted(foregrounds, key=lambda item: item.name)
-    return digest([[item.name, item.estimate, file_sizes([item.colour, item.alpha])] for item in ordered])
+    return digest([[item.name, item.estimate, file_sizes(item.files)] for item in ordered])
 
 
 def made_of(pairs: Sequence[Pair], per_foreground: int) -> dict[str, Any]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from indexnet.core.errors import UserError
 from indexnet.data.base import UInt8
+from indexnet.data.files import check_files, check_names, check_one_size
 from indexnet.data.io.images import list_images, read_alpha, read_image
-from indexnet.data.io.names import is_file, pair, sample_name
+from indexnet.data.io.names import pair, sample_name
 from indexnet.data.io.trimaps import quantise
 
 
@@ -30,6 +31,15 @@ class Foreground:
     alpha: Path
     estimate: bool = False
 
+    @property
+    def files(self) -> tuple[Path, Path]:
+        """Colours and matte."""
+        return self.colour, self.alpha
+
+    def stamps(self) -> list[list[Any]]:
+        """Return what a decoded foreground depends on: place, bytes and time of change of its files."""
+        return [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in self.files]
+
 
 def read_foreground(foreground: Foreground) -> tuple[UInt8, UInt8]:
     """Decode and check one object.
@@ -41,11 +51,7 @@ def read_foreground(foreground: Foreground) -> tuple[UInt8, UInt8]:
         UserError: a file cannot be read, alpha has colours, the two differ in size, or pymatting is not installed.
     """
     colour, alpha = read_image(foreground.colour), read_alpha(foreground.alpha)
-    if alpha.shape != colour.shape[:2]:
-        raise UserError(
-            f"{foreground.alpha} is {alpha.shape[1]}x{alpha.shape[0]} pixels but {foreground.colour} is "
-            f"{colour.shape[1]}x{colour.shape[0]}; a foreground and its alpha must be of one size."
-        )
+    check_one_size(foreground.alpha, alpha.shape, foreground.colour, colour.shape)
     if foreground.estimate:
         from indexnet.data.matting.estimate import estimate_foreground
 
@@ -76,10 +82,6 @@ def check_foregrounds(title: str, foregrounds: Sequence[Foreground]) -> None:
     """
     if not foregrounds:
         raise UserError(f"data={title} has no foreground.")
-    missing = [path for item in foregrounds for path in (item.colour, item.alpha) if not is_file(path)]
-    if missing:
-        more = f" (and {len(missing) - 1} more files)" if len(missing) > 1 else ""
-        raise UserError(f"{missing[0]} is missing{more}; every foreground of data={title} needs colours and alpha.")
-    name, count = Counter(item.name for item in foregrounds).most_common(1)[0]
-    if count > 1:
-        raise UserError(f"data={title} has {count} foregrounds of the name {name!r}; rename them.")
+    needed = f"; every foreground of data={title} needs colours and alpha."
+    check_files((path for item in foregrounds for path in item.files), "more files", needed)
+    check_names(title, "foregrounds", (item.name for item in foregrounds))

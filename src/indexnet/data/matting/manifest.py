@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ class Manifest:
         self.made_of: dict[str, Any] | None = None
         self.kept: list[str] = []
         self.files: dict[str, tuple[int, str]] = {}
-        text = self.path.read_bytes() if self.path.is_file() else b""
+        text = self.path.read_bytes() if os.path.isfile(self.path) else b""
         self._whole = text.rfind(b"\n") + 1  # a process that was killed may have left a part of a line
         for number, line in enumerate(text[: self._whole].splitlines(), 1):
             try:
@@ -60,7 +61,7 @@ class Manifest:
     def is_whole(self, file: str) -> bool:
         """Return whether a file was written, and still has its size."""
         path = self.folder / file
-        return file in self.files and path.is_file() and path.stat().st_size == self.files[file][0]
+        return file in self.files and os.path.isfile(path) and path.stat().st_size == self.files[file][0]
 
     def begin(self, made_of: dict[str, Any], kept: Sequence[str]) -> None:
         """Cut off what a killed process left half-written, and in a new folder say what its files are made of.

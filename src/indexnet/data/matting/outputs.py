@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ import cv2
 
 from indexnet.core.errors import UserError
 from indexnet.data.base import UInt8
+from indexnet.data.files import check_files
 from indexnet.data.io.images import image_size, read_image
 from indexnet.data.matting.compositing import Pair, composite, cover, digest_foregrounds, made_of
 from indexnet.data.matting.foregrounds import Foreground, check_foregrounds, read_foreground
@@ -69,8 +71,7 @@ def _decoded(foreground: Foreground) -> tuple[UInt8, UInt8]:
 
 @cache
 def _pixels(path: Path) -> int:
-    height, width = image_size(path)
-    return height * width
+    return math.prod(image_size(path))
 
 
 def _png(array: UInt8) -> bytes:
@@ -110,16 +111,13 @@ def composites_batch(
     Raises:
         UserError: a file is missing, or two would be written to one place.
     """
-    missing = [pair.background for pair in pairs if not pair.background.is_file()]
-    if missing:
-        more = f" (and {len(missing) - 1} more backgrounds)" if len(missing) > 1 else ""
-        raise UserError(f"{missing[0]} is missing{more}; the composites need {len(pairs)} backgrounds.")
+    needed = f"; the composites need {len(pairs)} backgrounds."
+    check_files((pair.background for pair in pairs), "more backgrounds", needed)
     check_foregrounds("prepare", list(dict.fromkeys(pair.foreground for pair in pairs)))
+    check_files(copies, "more files", "; it belongs to the composites.")
     outputs: list[Output] = []
     for source, destination in copies.items():
-        if not source.is_file():
-            raise UserError(f"{source} is missing; it belongs to the composites.")
-        if not (destination.exists() and destination.samefile(source)):
+        if not (os.path.exists(destination) and destination.samefile(source)):
             file = os.path.relpath(destination, folder)
             outputs.append(Output("copy", file, source, partial(Path.read_bytes, source)))
     copied = {output.file for output in outputs}

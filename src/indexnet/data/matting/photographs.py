@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zlib
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,8 @@ import numpy as np
 import torch
 
 from indexnet.core.errors import UserError
-from indexnet.data.base import Dataset, Sample, UInt8, digest, planes
+from indexnet.data.base import Sample, UInt8, digest, planes
+from indexnet.data.files import Listed, check_names, check_one_size
 from indexnet.data.io.images import file_sizes, read_alpha, read_image, read_trimap
 from indexnet.data.io.names import is_file
 from indexnet.data.io.trimaps import eroded_trimap, quantise, trimap_from_alpha
@@ -59,7 +59,7 @@ class Triple(NamedTuple):
 
 
 @dataclass
-class MattingFiles(Dataset):
+class MattingFiles(Listed):
     """Images with mattes and trimaps, for testing; sizes may differ from sample to sample.
 
     Args:
@@ -86,24 +86,8 @@ class MattingFiles(Dataset):
             for path in _files(triple):
                 if not is_file(path):
                     raise UserError(f"{path} is missing: data={self.title} needs it for the image {triple.name}.")
-        name, count = Counter(triple.name for triple in self.triples).most_common(1)[0]
-        if count > 1:
-            raise UserError(f"data={self.title} has {count} images of the name {name!r} in one split; rename them.")
-
-    def __len__(self) -> int:
-        return len(self.triples)
-
-    @property
-    def one_size(self) -> bool:
-        return False
-
-    def name(self, index: int) -> str:
-        self._check_index(index)
-        return self.triples[index].name
-
-    def group(self, index: int) -> str:
-        self._check_index(index)
-        return self.triples[index].group
+        self.names, self.scenes = [t.name for t in self.triples], [t.group for t in self.triples]
+        check_names(self.title, "images", self.names)
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Return ``image`` (3, H, W), ``trimap`` (1, H, W), ``name``, and ``alpha`` (1, H, W) where there is one.
@@ -117,11 +101,11 @@ class MattingFiles(Dataset):
         sample: Sample = {"image": planes(image), "name": name}
         if alpha_path:
             alpha = read_alpha(alpha_path)
-            check_same_size(alpha_path, alpha.shape, image_path, image.shape)
+            check_one_size(alpha_path, alpha.shape, image_path, image.shape)
             sample["alpha"] = torch.from_numpy(alpha)[None]
         if trimap_path:
             trimap, _ = read_trimap(trimap_path, strict=True)
-            check_same_size(trimap_path, trimap.shape, image_path, image.shape)
+            check_one_size(trimap_path, trimap.shape, image_path, image.shape)
         else:
             assert alpha_path is not None
             trimap = generate_trimap(self.rule, name, quantise(alpha))
@@ -141,21 +125,8 @@ class MattingFiles(Dataset):
             return self.composition
         made = self.rule if any(triple.trimap is None for triple in self.triples) else ""
         files = [file_sizes(_files(triple)) for triple in self.triples]
-        return digest(self.title, self.split, self.variant, made, [triple.name for triple in self.triples], files)
+        return digest(self.title, self.split, self.variant, made, self.names, files)
 
 
 def _files(triple: Triple) -> list[Path]:
     return [path for path in triple[2:] if path]
-
-
-def check_same_size(path: Path, shape: tuple[int, ...], image: Path, image_shape: tuple[int, ...]) -> None:
-    """Refuse a matte or trimap that does not fit its image.
-
-    Raises:
-        UserError: the two differ in height or width.
-    """
-    if shape[:2] != image_shape[:2]:
-        raise UserError(
-            f"{path} is {shape[1]}x{shape[0]} pixels but {image} is {image_shape[1]}x{image_shape[0]}; they must be of "
-            "one size."
-        )

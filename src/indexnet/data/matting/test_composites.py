@@ -11,17 +11,18 @@ import cv2
 import numpy as np
 
 from indexnet.core.errors import UserError
-from indexnet.data.base import Dataset, Sample, UInt8, digest, planes
+from indexnet.data.base import Sample, UInt8, digest, planes
+from indexnet.data.files import Listed, check_one_size
 from indexnet.data.io.cache import Arrays, Cache, Store
 from indexnet.data.io.images import file_sizes, image_size, read_image, read_trimap
 from indexnet.data.io.names import is_file
 from indexnet.data.matting.compositing import Pair, composite, cover
 from indexnet.data.matting.foregrounds import Foreground, check_foregrounds, read_foreground
-from indexnet.data.matting.photographs import check_same_size, generate_trimap
+from indexnet.data.matting.photographs import generate_trimap
 
 
 @dataclass
-class FixedComposites(Dataset):
+class FixedComposites(Listed):
     """Composites of full foregrounds, the same in every process and at any time; sizes differ from sample to sample.
 
     They are those that ``indexnet data prepare`` writes: see :mod:`indexnet.data.matting.compositing`.
@@ -51,6 +52,7 @@ class FixedComposites(Dataset):
     backgrounds: list[Path] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        self.names, self.scenes = [pair.name for pair in self.pairs], [pair.foreground.name for pair in self.pairs]
         self.foregrounds = list(dict.fromkeys(pair.foreground for pair in self.pairs))
         self.backgrounds = [pair.background for pair in self.pairs]
         check_foregrounds(self.title, self.foregrounds)
@@ -75,8 +77,7 @@ class FixedComposites(Dataset):
     def _key(self, number: int) -> str:
         """Return what a decoded foreground depends on."""
         item = self.foregrounds[number]
-        stats = [(str(path.resolve()), path.stat()) for path in (item.colour, item.alpha)]
-        return digest("composition", [[name, s.st_size, s.st_mtime_ns] for name, s in stats], item.estimate, self.sides)
+        return digest("composition", item.stamps(), item.estimate, self.sides)
 
     def _foreground(self, number: int) -> Arrays:
         """Return colours and matte of a foreground; the last one is at hand, as its composites follow each other."""
@@ -86,21 +87,6 @@ class FixedComposites(Dataset):
         if last is None or last[0] != number:
             self._last = last = number, self.store[number]
         return last[1]
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    @property
-    def one_size(self) -> bool:
-        return False
-
-    def name(self, index: int) -> str:
-        self._check_index(index)
-        return self.pairs[index].name
-
-    def group(self, index: int) -> str:
-        self._check_index(index)
-        return self.pairs[index].foreground.name
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Return ``image`` (3, H, W), ``alpha`` and ``trimap`` (1, H, W), all in [0, 1], and ``name``.
@@ -124,12 +110,12 @@ class FixedComposites(Dataset):
         if path is None:
             return generate_trimap(self.rule, self.name(index), alpha)
         trimap, _ = read_trimap(path, strict=True)
-        check_same_size(path, trimap.shape, self.pairs[index].foreground.alpha, alpha.shape)
+        check_one_size(path, trimap.shape, self.pairs[index].foreground.alpha, alpha.shape)
         return trimap
 
     def fingerprint(self) -> str:
         """SHA-256 over the pairs, the sizes of foregrounds and trimaps, and the rule of the trimaps that are made."""
-        objects = [[item.name, item.estimate, *file_sizes([item.colour, item.alpha])] for item in self.foregrounds]
+        objects = [[item.name, item.estimate, *file_sizes(item.files)] for item in self.foregrounds]
         trimaps = [file_sizes([path]) if path else self.rule for path in self.trimaps]
         pairs = [[pair.name, pair.background.name] for pair in self.pairs]
         return digest("compositions", self.title, self.split, objects, pairs, trimaps, self.sides)

@@ -126,10 +126,7 @@ class TrainingComposites(Dataset):
 
     def fingerprint(self) -> str:
         """SHA-256 over the parameters, the foreground files' names and sizes, and the backgrounds' names."""
-        objects = [
-            [item.name, item.estimate, item.colour.stat().st_size, item.alpha.stat().st_size]
-            for item in self.foregrounds
-        ]
+        objects = [[item.name, item.estimate, *(p.stat().st_size for p in item.files)] for item in self.foregrounds]
         used = self.backgrounds[: len(self)] if self.paired else self.backgrounds
         parameters = [self.split, self.per_foreground, self.pipeline, self.size, self.paired]
         return digest("composites", self.title, parameters, objects, [path.name for path in used])
@@ -168,10 +165,7 @@ class TrainingComposites(Dataset):
     def _key(self, index: int) -> str:
         """Return what a decoded foreground depends on."""
         item = self.foregrounds[index]
-        files = [
-            [str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in (item.colour, item.alpha)
-        ]
-        return digest(files, item.estimate, self.damaged, self.made_by.map_names)
+        return digest(item.stamps(), item.estimate, self.damaged, self.made_by.map_names)
 
 
 def _lines(text: UInt8) -> list[str]:

@@ -11,7 +11,18 @@ import numpy as np
 import torch
 
 from indexnet.core.errors import UserError
-from indexnet.data.base import Data, DataInfo, Dataset, Sample, check_count, check_size, digest, planes, register_data
+from indexnet.data.base import (
+    Data,
+    DataInfo,
+    Dataset,
+    Sample,
+    check_count,
+    check_seed,
+    check_size,
+    digest,
+    planes,
+    register_data,
+)
 from indexnet.data.io import skimage_photographs
 from indexnet.data.io.images import file_sizes, list_images
 from indexnet.data.io.names import name_bytes
@@ -189,9 +200,7 @@ class Scenes(Data):
         self.train_count = check_count("data.train_count", train_count)
         self.test_count = check_count("data.test_count", test_count)
         self.validation_count = check_count("data.validation_count", validation_count) if validation_count else 0
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise UserError(f"data.seed must be a whole number, at least 0; got {seed!r}.")
-        self.seed = seed
+        self.seed = check_seed("data.seed", seed)
         self.backgrounds = None if backgrounds is None else Path(backgrounds)
 
     def _split(self, split: str, count: int) -> SceneSamples:

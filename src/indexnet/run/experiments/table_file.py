@@ -26,6 +26,7 @@ from indexnet.run.experiments.experiment import (
     Experiment,
     Row,
     hydra_value,
+    known_metrics,
     variant,
 )
 
@@ -64,8 +65,8 @@ class Reader:
         self.repeats: list[_Repeat] = []
         self.columns: tuple[Column, ...] = ()
 
-    def error(self, text: str) -> UserError:
-        """Return a complaint about the file."""
+    def error(self, text: object) -> UserError:
+        """Return a complaint about the file, or somebody else's with its name."""
         return UserError(f"{self.path}: {text}")
 
     def read(self) -> Experiment:
@@ -90,7 +91,7 @@ class Reader:
         bases = [row.base for row in rows]
         reference = self.node.get("baseline")
         if reference is not None and reference not in bases:
-            raise self.wrap(unknown_name("row in experiment.baseline:", str(reference), bases))
+            raise self.error(unknown_name("row in experiment.baseline:", str(reference), bases))
         exceptions, cells = self._exceptions(bases)
         printed_data = self.node.get("printed_data") or ()
         return Experiment(
@@ -105,7 +106,7 @@ class Reader:
             reference=reference,
             exceptions=MappingProxyType(exceptions),
             ranks=self.node.get("ranks", True),
-            cost_input=self._cost_input(),
+            cost_input=None if (size := self.node.get("cost_input")) is None else (size[0], size[1], size[2]),
             printed_data=(printed_data,) if isinstance(printed_data, str) else tuple(printed_data),
             n_jobs=self.node.get("n_jobs", 1),
             exception_cells=MappingProxyType(cells),
@@ -115,17 +116,13 @@ class Reader:
             is_sweep=self.is_sweep,
         )
 
-    def wrap(self, error: UserError) -> UserError:
-        """Return somebody else's complaint with the name of the file."""
-        return self.error(str(error))
-
     def check(self, what: str, node: Any, known: Mapping[str, Any], needed: Sequence[str] = ()) -> None:
         """Refuse a node that is no mapping, has an unknown key or lacks one, or has a value of another type."""
         if not isinstance(node, Mapping):
             raise self.error(f"{what} must be a mapping, not {shown(node)}.")
         for key in node:
             if key not in known:
-                raise self.wrap(unknown_name(f"key in {what}:", str(key), known))
+                raise self.error(unknown_name(f"key in {what}:", str(key), known))
         for key, kind in known.items():
             if key in needed or key in node:
                 value = node.get(key)
@@ -152,7 +149,7 @@ class Reader:
         about: dict[str, frozenset[str]] = {}
         for name, value in node.items():
             if name not in bases:
-                raise self.wrap(unknown_name("row in experiment.exceptions:", str(name), bases))
+                raise self.error(unknown_name("row in experiment.exceptions:", str(name), bases))
             if isinstance(value, Mapping):
                 what = f"experiment.exceptions.{name}"
                 self.check(what, value, _EXCEPTION_KEYS)
@@ -188,10 +185,6 @@ class Reader:
             raise self.error(f"experiment.{key} must be a list of overrides, group=option, not {shown(node)}.")
         return tuple(map(str, node))
 
-    def _cost_input(self) -> tuple[int, int, int] | None:
-        size = self.node.get("cost_input")
-        return None if size is None else (size[0], size[1], size[2])
-
     def _csv(self) -> list[dict[str, str]] | None:
         file = self.node.get("printed")
         if file is None:
@@ -201,14 +194,12 @@ class Reader:
         except FileNotFoundError:
             raise self.error(f"experiment.printed names {file}, but there is no such file beside it.") from None
         except DamagedFileError as error:
-            raise self.wrap(error) from error
+            raise self.error(error) from error
         if not lines:
             raise self.error(f"{file}, which experiment.printed names, has no lines.")
         return [{key: cell.strip() for key, cell in line.items()} for line in lines]
 
     def _columns(self) -> Iterator[Column]:
-        from indexnet.run.experiments.experiment import known_metrics
-
         known = known_metrics()
         headings = list(self.lines[0]) if self.lines else []
         columns = self.node.get("columns")
@@ -219,11 +210,11 @@ class Reader:
             metric, printed, split = (node.get(key, "") for key in ("metric", "printed", "split"))
             info = known.get(metric)
             if info is None and not node.get("pending"):
-                raise self.wrap(unknown_name("metric in experiment.columns:", metric, known))
+                raise self.error(unknown_name("metric in experiment.columns:", metric, known))
             for repeat in self.repeats:
                 heading = self._fill("experiment.columns", printed, repeat.settings)
                 if heading and heading not in headings:
-                    raise self.wrap(unknown_name(f"column of {self.node.get('printed')}:", heading, headings))
+                    raise self.error(unknown_name(f"column of {self.node.get('printed')}:", heading, headings))
             if info is None and not {"title", "higher_is_better"} <= set(node):
                 raise self.error(f"the pending column {metric!r} needs a title and higher_is_better.")
             title = node.get("title")
@@ -310,7 +301,7 @@ class Reader:
 
         def word(match: re.Match[str]) -> str:
             if match[1] not in words:
-                raise self.wrap(unknown_name(f"placeholder in {what}:", match[1], words))
+                raise self.error(unknown_name(f"placeholder in {what}:", match[1], words))
             return words[match[1]]
 
         return _FIELD.sub(word, template)
@@ -327,7 +318,7 @@ class Reader:
         cells = {str(key): fill(value) for key, value in wanted.items()}
         for key in cells:
             if key not in self.lines[0]:
-                raise self.wrap(unknown_name(f"column of {file}:", key, self.lines[0]))
+                raise self.error(unknown_name(f"column of {file}:", key, self.lines[0]))
         found = [line for line in self.lines if all(line[key] == value for key, value in cells.items())]
         if len(found) != 1:
             asked = ", ".join(f"{key}={value!r}" for key, value in cells.items())

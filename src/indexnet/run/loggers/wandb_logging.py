@@ -10,7 +10,6 @@ import atexit
 import contextlib
 import importlib.util
 import itertools
-import math
 import os
 import shutil
 import sys
@@ -25,6 +24,8 @@ from indexnet.core.escape import csv_text
 from indexnet.core.files import atomic_write
 from indexnet.core.readers import read_csv
 from indexnet.core.registry import unknown_name
+from indexnet.run.experiments.experiment import COST_CELLS, known_metrics
+from indexnet.run.experiments.tables import load_experiment
 from indexnet.run.folder import RunFolder
 from indexnet.run.loggers.wandb_identity import kept_id
 from indexnet.run.loggers.wandb_names import (
@@ -39,7 +40,7 @@ from indexnet.run.loggers.wandb_names import (
     validation_key,
 )
 from indexnet.run.record import Record
-from indexnet.run.run_sets import read_pictures, read_run
+from indexnet.run.run_sets import finite, read_pictures, read_run
 from indexnet.run.schema import MODES
 
 _ALIASES = {"dryrun": "offline", "run": "online", "shared": "online"}  # what WANDB_MODE may say as well
@@ -99,9 +100,6 @@ def printed_values(name: str | None, row: str | None) -> dict[str, float | str]:
 
     Numbers where the cell is a plain one, else the cell as printed (``+4.99K``); nothing for a run outside a table.
     """
-    from indexnet.run.experiments.experiment import COST_CELLS
-    from indexnet.run.experiments.tables import load_experiment
-
     if name is None:
         return {}
     try:
@@ -115,11 +113,8 @@ def printed_values(name: str | None, row: str | None) -> dict[str, float | str]:
 
 
 def _plain(cell: str) -> float | str:
-    try:
-        value = float(cell)
-    except ValueError:
-        return cell
-    return value if math.isfinite(value) and not cell.startswith("+") else cell
+    value = finite(cell)
+    return cell if value is None or cell.startswith("+") else value
 
 
 def start_run(
@@ -215,7 +210,6 @@ def _tags(record: Record) -> list[str]:
 
 def _best(task: str) -> dict[str, str]:
     """Return for each metric of a task which of its values is the best, ``min`` or ``max``."""
-    from indexnet.run.experiments.experiment import known_metrics
     from indexnet.tasks import get_task
 
     facts = known_metrics()

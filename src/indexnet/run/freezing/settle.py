@@ -16,8 +16,11 @@ import yaml
 
 from indexnet.core.errors import UserError, shown
 from indexnet.core.paths import check_checkpoint, conf_dir
+from indexnet.core.registry import option_names
 from indexnet.core.schedules import schedule_options
-from indexnet.run.checks import (
+from indexnet.run.experiments.experiment import EXPERIMENT_KEYS
+from indexnet.run.folder import RunFolder, run_path
+from indexnet.run.freezing.checks import (
     check_open,
     check_open_network,
     check_parts,
@@ -25,12 +28,10 @@ from indexnet.run.checks import (
     check_split,
     network_without_memory,
 )
-from indexnet.run.experiments.experiment import EXPERIMENT_KEYS
-from indexnet.run.folder import RunFolder, run_path
 from indexnet.run.identity import config_hash, is_place, without_new_defaults
+from indexnet.run.resume import check_weights
 from indexnet.run.schema import OPEN_GROUPS, PRINTED, SETTLED, ExperimentConfig, check_fixed, flatten, read_config
 from indexnet.run.trainer_options import settle_trainer, with_present_names
-from indexnet.run.weights import check_weights
 
 _GROUPS = ("task", "network", "encoder", "resampling", "data", "optimizer", "schedule", "training", "budget", "debug")
 """Config groups that make a protocol; the others say where a run computes and where its results go."""
@@ -271,7 +272,6 @@ def _settle_encoder(config: dict[str, Any]) -> None:
     Raises:
         UserError: an encoder is given to a network that brings its own, or none to one that needs it.
     """
-    from indexnet.core.registry import option_names
     from indexnet.networks import get_network
 
     encoder, optimizer, network = config["encoder"], config["optimizer"], config["network"]["name"]

@@ -22,7 +22,7 @@ from indexnet.run.config import compose, freeze
 from indexnet.run.folder import prepare
 from indexnet.run.job import run_job
 from resume_support import ended_as, forks, interrupted_at_replace, result_of, start
-from run_support import RECONSTRUCTION, prepare_run
+from run_support import RECONSTRUCTION, command, prepare_run
 
 ODD = "a b'c\"d=e,f$g#h[x]é\nz {q} %s *?~;&|`"
 WORDS = ["task=denoising", "data=train400", "network=dncnn", "network.depth=3", "network.width=4", "task.sigma=25",
@@ -105,7 +105,7 @@ def test_commands_come_to_their_end_when_nobody_reads_what_they_say(whole, tmp_p
 
     def unread():
         codes = []
-        for command in commands:
+        for words in commands:
             read, write = os.pipe()
             for descriptor in (1, 2):
                 os.dup2(write, descriptor)
@@ -115,7 +115,7 @@ def test_commands_come_to_their_end_when_nobody_reads_what_they_say(whole, tmp_p
                 stream = io.TextIOWrapper(io.FileIO(descriptor, "w", closefd=False), write_through=True)
                 setattr(sys, name, stream)
                 setattr(sys, f"__{name}__", stream)
-            codes.append(main(command))
+            codes.append(main(words))
         os._exit(sum(codes))
 
     assert result_of(start(run, unread)) == 0
@@ -139,8 +139,7 @@ def test_no_more_descriptors_is_said_with_its_remedy():
 def test_too_few_descriptors_for_loader_processes_are_told(tmp_path):
     given = [*RECONSTRUCTION, "resampling=nearest", "trainer.num_workers=8", "data.train_count=400"]
     folder = prepare_run(tmp_path, *given)
-    command = [sys.executable, "-m", "indexnet", "job", str(folder.path)]
-    limited = ["sh", "-c", 'ulimit -n 32; exec "$@"', "sh", *command]
+    limited = ["sh", "-c", 'ulimit -n 32; exec "$@"', "sh", *command("job", folder.path)]
     done = subprocess.run(limited, capture_output=True, text=True, timeout=300)
     sentence = "no more files can be open at a time (`ulimit -n` is 32)"
     assert done.returncode == 2, done.stderr

@@ -163,6 +163,6 @@ def test_the_matting_quickstart_ranks_nothing_and_says_so():
 def test_experiments_are_package_data():
     import tomllib
 
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     included = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert set(included["force-include"]) == {"conf", "experiments"}

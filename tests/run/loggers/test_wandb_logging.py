@@ -5,40 +5,36 @@ from __future__ import annotations
 import csv
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from indexnet.core.errors import UserError
 from indexnet.core.files import write_json
+from indexnet.core.readers import read_json
 from indexnet.run.config import compose, freeze
 from indexnet.run.folder import RunFolder, prepare
 from indexnet.run.job import run_job
 from indexnet.run.loggers.create import finish_loggers
-from indexnet.run.loggers.wandb_logging import (
-    UnusableError,
-    check_use,
-    finish_run,
-    printed_values,
-    settle_mode,
-)
+from indexnet.run.loggers.wandb_logging import UnusableError, check_use, finish_run, printed_values, settle_mode
 from indexnet.run.loggers.wandb_names import STEP, picture_key, validation_key
 from indexnet.sweep.launch import run_sweep
 from indexnet.sweep.pool import Job, outcome_before
-from run_support import prepare_run
+from run_support import command, losses, prepare_run, wait_until
 from wandb_offline import offline_runs, read_offline
 from wandb_runs import TINY, identity, identity_of_old, loggers_of, loss_rows, prepare_tiny, record_of, start_wandb
 
 pytestmark = pytest.mark.usefixtures("nobody")
 
 
-def _train(folder: RunFolder, **environment: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "indexnet", "job", str(folder.path)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def _train(folder: RunFolder, temporary: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command("job", folder.path), env={**os.environ, "TMPDIR": str(temporary)}, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -125,25 +121,29 @@ def test_an_offline_run_that_goes_on_is_one_whole_file(tmp_path):
     first = start_wandb(folder, "offline", 0, [])
     first.log({"train/loss": 3.0, STEP: 0})
     finish_run(first, folder, record_of("running"))
-    again = start_wandb(folder, "offline", 4, loss_rows([1, 3]))
+    validated = {"epoch": "0", "step": "2", "train/loss": "", "val/psnr": "20.0"}
+    again = start_wandb(folder, "offline", 4, [*loss_rows([1, 3]), validated])
     again.log({"train/loss": 1 / 6, STEP: 5})
     finish_run(again, folder, record_of("done"))
     (path,) = offline_runs(folder.path)
     found = read_offline(path)
-    assert [(row[STEP], row["train/loss"]) for row in found.history] == [(1, 1 / 2), (3, 1 / 4), (5, 1 / 6)]
+    curve = [(row[STEP], row["train/loss"]) for row in found.history if "train/loss" in row]
+    assert curve == [(1, 1 / 2), (3, 1 / 4), (5, 1 / 6)]
+    assert sorted(row[STEP] for row in found.history) == [1, 2, 3, 5]
     assert "test/psnr" not in found.summary
 
 
 @pytest.mark.parametrize(("steps", "start", "whole"), [
     ([1, 3, 5], 6, True), ([1, 3, 5], 7, True), ([0], 1, True), ([9], 14, True),
     ([], 4, False),  # the first try had no CSV logger
+    (None, 4, False),  # this one has none: the earlier log is the only copy
     ([1, 3], 6, False), ([3, 5], 6, False), ([1, 5], 6, False),
 ])  # fmt: skip
 def test_an_offline_log_goes_only_where_the_csv_has_all_of_it(steps, start, whole, tmp_path):
     folder = prepare_tiny(tmp_path, "logger.csv=false", "logger.tensorboard=false")
     old = folder.path / "wandb" / f"offline-run-20200101_000000-{identity_of_old(folder)}"
     old.mkdir(parents=True)
-    run = start_wandb(folder, "offline", start, loss_rows(steps))
+    run = start_wandb(folder, "offline", start, None if steps is None else loss_rows(steps))
     finish_run(run, folder, record_of("done"))
     assert old.exists() is not whole
     new = next(path for path in offline_runs(folder.path) if path.parent != old)
@@ -210,14 +210,6 @@ def test_a_wandb_that_cannot_be_used_starts_no_sweep(tmp_path, server, monkeypat
     assert not (tmp_path / "other").exists()
 
 
-def test_without_csv_rows_the_earlier_file_stays(tmp_path):
-    folder = prepare_tiny(tmp_path)
-    finish_run(start_wandb(folder, "offline", 0, None), folder, record_of("running"))
-    time.sleep(1.1)  # folders are named by the second
-    finish_run(start_wandb(folder, "offline", 4, None), folder, record_of("done"))
-    assert [read_offline(path).exit_code for path in offline_runs(folder.path)] == [255, 0]
-
-
 def test_what_was_logged_before_a_kill_survives_a_second_kill(tmp_path):
     folder = prepare_tiny(tmp_path, "logger.wandb=false", "logger.tensorboard=false")
     (logger,) = loggers_of(folder)
@@ -225,11 +217,9 @@ def test_what_was_logged_before_a_kill_survives_a_second_kill(tmp_path):
         logger.log_metrics({"train/loss": 1 / (step + 1)}, step)  # in the file at once: no save, no finalize
     for _ in range(2):
         loggers_of(folder, 4)  # killed before it logs anything
-    file = folder.path / "csv" / "metrics.csv"
     (logger,) = loggers_of(folder, 4)
     logger.log_metrics({"train/loss": 0.5}, 4)
-    with file.open(newline="") as lines:
-        steps = [(row["step"], float(row["train/loss"])) for row in csv.DictReader(lines)]
+    steps = [(step, float(loss)) for step, loss in losses(folder)]
     assert steps == [("0", 1.0), ("1", 1 / 2), ("2", 1 / 3), ("3", 1 / 4), ("4", 0.5)]
 
 
@@ -244,29 +234,25 @@ def test_a_wandb_that_breaks_does_not_stop_the_training(tmp_path, capsys):
     finish_run(run, folder, record_of("done"))
 
 
-def _wait_for_step(folder: RunFolder, step: int, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()[0]
-        try:
-            if json.loads((folder.path / "progress.json").read_text())["step"] >= step:
-                return
-        except (OSError, ValueError, KeyError):
-            pass
-        time.sleep(0.05)
-    raise AssertionError("the run did not come that far")
-
-
 @pytest.mark.long
 def test_a_killed_run_of_two_processes_read_back(tmp_path):
     folder = prepare_tiny(tmp_path, "training.steps=100", "trainer.devices=2", "trainer.checkpoint_every=5")
-    process = _train(folder)
-    _wait_for_step(folder, 10, process)
-    os.kill(process.pid, signal.SIGKILL)
+    elsewhere, temporary = tmp_path / "elsewhere", folder.path / "wandb" / ".temporary"
+    elsewhere.mkdir()
+
+    def step():
+        file = folder.path / "progress.json"
+        return read_json(file)["step"] if file.exists() else 0
+
+    process = _train(folder, elsewhere)
+    assert wait_until(lambda: process.poll() is not None or step() >= 10, 200)
+    (killed,) = temporary.iterdir()
+    assert {path.name.partition("wandb-")[2] for path in killed.iterdir()} == {"media", "artifacts"}
+    process.kill()
     process.communicate()
-    while folder.locked():
-        time.sleep(0.1)
-    process = _train(folder)
+    assert wait_until(lambda: not folder.locked())
+    assert killed.is_dir()
+    process = _train(folder, elsewhere)
     said = process.communicate(timeout=300)[0]
     assert process.returncode == 0, said
     assert "going on from step" in said
@@ -286,8 +272,7 @@ def test_a_killed_run_of_two_processes_read_back(tmp_path):
     assert {key: value for key, value in found.config.items() if key not in printed} == folder.config()
     assert printed["printed/psnr"] == found.summary["printed/psnr"] == 37.83
 
-    with (folder.path / "csv" / "metrics.csv").open(newline="") as lines:
-        logged = [(int(row["step"]), float(row["train/loss"])) for row in csv.DictReader(lines) if row["train/loss"]]
+    logged = [(int(step), float(loss)) for step, loss in losses(folder)]
     assert [step for step, _ in logged] == list(range(100))
     curve = [(row[STEP], row["train/loss"]) for row in found.history if "train/loss" in row]
     assert curve == logged  # every step once, whatever the killed process had on its way
@@ -306,9 +291,8 @@ def test_a_killed_run_of_two_processes_read_back(tmp_path):
     for entry in entries:
         images = last[picture_key(entry["kind"], entry["stage"])]
         place = images["captions"].index(f"{entry['sample']}: {entry['caption']}")
-        assert (files / images["filenames"][place]).read_bytes() == (
-            folder.path / "pictures" / entry["file"]
-        ).read_bytes()
+        shown = folder.path / "pictures" / entry["file"]
+        assert (files / images["filenames"][place]).read_bytes() == shown.read_bytes()
     assert sum(key.startswith("pictures/index/stage") for key in last) == 2
 
     table = json.loads((files / last["per_image"]["path"]).read_text())
@@ -316,10 +300,10 @@ def test_a_killed_run_of_two_processes_read_back(tmp_path):
         head, *rows = csv.reader(lines)
     assert table["columns"] == head
     assert table["data"] == [[row[0], *map(float, row[1:])] for row in rows]
-    assert not (folder.path / "wandb" / ".temporary").exists()
-    # the file system outside the run's folder stays as it was
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "runs"]
-    assert not list((tmp_path / "home").rglob("*wandb*"))
+    # neither temporary files nor anything outside the run's folder
+    assert not temporary.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "home", "runs"]
+    assert not [*elsewhere.rglob("*wandb*"), *(tmp_path / "home").rglob("*wandb*")]
 
 
 def test_the_summary_has_the_best_of_what_is_logged_while_training(tmp_path):
@@ -339,15 +323,6 @@ def test_the_summary_has_the_best_of_what_is_logged_while_training(tmp_path):
     assert found.summary["val/mae"] == {"min": 0.25, "last": 0.75}
 
 
-def test_an_offline_run_with_rows_of_validation_goes_on_as_one_file(tmp_path):
-    folder = prepare_tiny(tmp_path)
-    rows = [*loss_rows([1, 3]), {"epoch": "0", "step": "2", "train/loss": "", "val/psnr": "20.0"}]
-    finish_run(start_wandb(folder, "offline", 0, []), folder, record_of("running"))
-    finish_run(start_wandb(folder, "offline", 4, rows), folder, record_of("done"))
-    (path,) = offline_runs(folder.path)
-    assert sorted(row[STEP] for row in read_offline(path).history) == [1, 2, 3]
-
-
 @pytest.mark.parametrize(
     ("words", "name"),
     [
@@ -363,31 +338,13 @@ def test_a_single_run_has_a_name_that_says_what_it_is(tmp_path, words, name):
 
 
 @pytest.mark.long
-def test_temporary_files_lie_in_the_runs_folder_and_go(tmp_path):
-    """Also those of a killed try, and of a run that fails."""
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    folder = prepare_tiny(tmp_path, "training.steps=100", "trainer.checkpoint_every=5", "logger.tensorboard=false")
-    temporary = folder.path / "wandb" / ".temporary"
-    process = _train(folder, TMPDIR=str(elsewhere))
-    _wait_for_step(folder, 6, process)
-    (killed,) = temporary.iterdir()
-    assert {path.name.partition("wandb-")[2] for path in killed.iterdir()} == {"media", "artifacts"}
-    process.kill()
-    process.communicate()
-    while folder.locked():
-        time.sleep(0.1)
-    assert killed.is_dir()
-    process = _train(folder, TMPDIR=str(elsewhere))
-    said = process.communicate(timeout=300)[0]
-    assert process.returncode == 0, said
-    assert not temporary.exists()
-    failing = prepare_tiny(tmp_path, "logger.tensorboard=false", "optimizer.lr=1e30", "schedule=constant", "seed=1")
-    process = _train(failing, TMPDIR=str(elsewhere))
+def test_a_run_that_fails_leaves_no_temporary_files(tmp_path):
+    failing = prepare_tiny(tmp_path, "logger.tensorboard=false", "optimizer.lr=1e30", "schedule=constant")
+    process = _train(failing, tmp_path)
     said = process.communicate(timeout=300)[0]
     assert process.returncode == 5, said
     assert not (failing.path / "wandb" / ".temporary").exists()
-    assert not list(elsewhere.rglob("*wandb*"))
+    assert not list(tmp_path.glob("*wandb*"))
 
 
 def test_a_run_that_cannot_log_online_has_not_failed(tmp_path, monkeypatch):
