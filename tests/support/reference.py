@@ -10,6 +10,7 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 PAIRS = ("sigmoid+softmax/sigmoid", "sigmoid/sigmoid", "softmax/softmax", "softmax+sigmoid/sigmoid")
 
@@ -95,16 +96,20 @@ def literal_reassembly(x: Tensor, kernels: Tensor, k: int, groups: int, scale: i
     return out
 
 
+class _Counter(TorchFunctionMode):
+    total = 0
+
+    def __torch_function__(self, function, types, arguments=(), options=None):
+        out = function(*arguments, **(options or {}))
+        if function in (F.conv2d, torch.conv2d, F.conv_transpose2d, torch.conv_transpose2d, F.linear):
+            weight = arguments[1]
+            positions = out.shape[2] * out.shape[3] if weight.ndim == 4 else out[0, ..., 0].numel()
+            self.total += weight.numel() * positions if weight.requires_grad else 0
+        return out
+
+
 def literal_macs(network: nn.Module, x: Tensor) -> int:
-    """The papers' count of multiply-adds: weights times output positions, for each convolution module that runs."""
-    counts = []
-
-    def count(module, _inputs, output):
-        counts.append(module.weight.numel() * output.shape[2] * output.shape[3])
-
-    for module in network.modules():
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-            module.register_forward_hook(count)
-    with torch.no_grad():
+    """The papers' count of multiply-adds: learned weights times output positions, for each convolution that runs."""
+    with _Counter() as counter:
         network(x)
-    return sum(counts)
+    return counter.total

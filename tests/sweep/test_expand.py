@@ -73,9 +73,9 @@ def test_a_grid_over_a_table_makes_rows_of_their_own():
 
 
 def test_several_tables():
-    jobs = _expand("experiments=quickstart,thesis/table4_1_mnist", "seeds=0")
-    assert {job[0] for job in jobs} == {"experiments=quickstart", "experiments=thesis/table4_1_mnist"}
-    assert not any("a2u" in text for job in jobs for text in job)  # pending
+    jobs = _expand("experiments=quickstart,tpami/table3_matting", "seeds=0")
+    assert {job[0] for job in jobs} == {"experiments=quickstart", "experiments=tpami/table3_matting"}
+    assert not any("dim_refinement" in text for job in jobs for text in job)  # pending
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_several_tables():
         (["experiments=quickstart", "seeds=0,00"], "seeds: 0 is given twice"),
         (["experiments=quickstart", "seeds=one"], "seeds=one: a seed is an integer"),
         (["experiments=quickstart", "seeds=-1"], "seeds=-1: a seed is an integer"),
-        (["experiments=thesis/table4_1_mnist", "rows=a2u"], "cannot run yet: the operator A2U"),
+        (["experiments=tpami/table3_matting", "rows=dim_refinement"], "cannot run yet: the refinement"),
         (["experiments=quickstart", "resampling=carafe"], "would replace what row"),
         (["experiments=quickstart", "resampling.family=hin,m2o"], "would replace what row 'hin'"),
         (["rows=hin"], "give experiments=NAME"),

@@ -72,10 +72,10 @@ class DySample(PooledStage):
         """Predict how far the places move, (N, 2, g, 2h, 2w), columns first, in pixels of the decoder map."""
         y = x if self.style == "lp" else F.pixel_shuffle(x, 2)
         scale = 0.25 if self.scope is None else 0.5 * torch.sigmoid(self.scope(y))
-        moved = scale * self.offset(y)
+        moved: Tensor = scale * self.offset(y)
         if self.style == "lp":
             moved = F.pixel_shuffle(moved, 2)
-        return moved.unflatten(1, (2, self.groups)).to(full_precision(x.dtype))
+        return moved.unflatten(1, (2, self.groups)).to(full_precision(x.dtype))  # type: ignore[no-any-return]
 
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         columns, rows = self.offsets(x).unbind(1)

@@ -107,6 +107,12 @@ class GuidedStage(PooledStage):
         return super().pass_through(x, before)._replace(guide=self.create_guide(pad_to_even(before)))
 
 
+def conv_weights(*modules: nn.Module) -> int:
+    """Return how many weights the convolutions of some modules have, biases left out."""
+    layers = (layer for module in modules for layer in module.modules() if isinstance(layer, nn.Conv2d))
+    return sum(layer.weight.numel() for layer in layers)
+
+
 class LocalImportancePool(nn.Module):
     """Local importance-based pooling: 3x3 neighbours, stride 2, weighted with the exponential of learned logits.
 

@@ -23,7 +23,7 @@ COPIES = {
     "tpami/table6_sunrgbd": "thesis_t3_7_sunrgbd",
     "tpami/table7_nyudv2": "thesis_t3_9_fastdepth_nyudv2",
     "thesis/table3_2_reconstruction": "thesis_t3_2_reconstruction_fashion_mnist",
-    "thesis/table4_1_mnist": "thesis_t4_1_reconstruction_mnist",
+    "thesis/table4_1": "thesis_t4_1_reconstruction_mnist",
 }
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from indexnet.resampling.assembly import assemble, pad_around
 from indexnet.resampling.base import OperatorInfo, register_resampling
 from indexnet.resampling.functional import crop_to, full_precision, half
-from indexnet.resampling.pooling import ANY_POOLING, POOLED, GuidedStage
+from indexnet.resampling.pooling import ANY_POOLING, POOLED, GuidedStage, conv_weights
 
 
 @register_resampling
@@ -55,7 +55,7 @@ class Jbu(GuidedStage):
         super().__init__(channels, decoder_channels, pooling=pooling)
         self.check_positive("radius", radius)
         self.check_positive("embedding", embedding)
-        self.size = 2 * radius + 1
+        self.size, self.embedding = 2 * radius + 1, embedding
         taps = self.size**2
         self.embed = _perceptron(channels, embedding)
         self.correct = _perceptron(taps + channels, taps)
@@ -83,7 +83,8 @@ class Jbu(GuidedStage):
         temperature = torch.exp(self.temperature.to(key.dtype)).clamp(1e-4, 1e4)
         kernels = torch.softmax(temperature * products, 1) * spatial
         kernels = kernels / kernels.sum(1, keepdim=True).clamp(1e-7)
-        return kernels + 0.1 * self.correct(torch.cat([kernels.to(guide.dtype), guide], 1))
+        correction: Tensor = self.correct(torch.cat([kernels.to(guide.dtype), guide], 1))
+        return kernels + 0.1 * correction
 
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         assert guide is not None
@@ -92,11 +93,11 @@ class Jbu(GuidedStage):
 
     def paper_macs(self, height: int, width: int) -> int:
         """Multiply-adds of the convolutions, all at the high resolution."""
-        weights = sum(layer.weight.numel() for part in (self.embed, self.correct) for layer in (part[0], part[3]))
-        return super().paper_macs(height, width) + 4 * weights * half(height) * half(width)
+        weights = 4 * conv_weights(self.embed, self.correct)
+        return super().paper_macs(height, width) + weights * half(height) * half(width)
 
     def assembly_macs(self, height: int, width: int) -> int:
-        taps = 4 * self.size**2 * (self.embed[3].weight.shape[0] + self.decoder_channels)
+        taps = 4 * self.size**2 * (self.embedding + self.decoder_channels)
         return taps * half(height) * half(width)
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from indexnet.resampling.base import OperatorInfo, register_resampling
 from indexnet.resampling.functional import crop_to, full_precision, half, is_channels_last, pack_cells, unpack_cells
-from indexnet.resampling.pooling import ANY_POOLING, POOLED, GuidedStage
+from indexnet.resampling.pooling import ANY_POOLING, POOLED, GuidedStage, conv_weights
 
 _BASE = 100.0  # of the periods of the rotary embedding
 
@@ -65,7 +65,7 @@ class Naf(GuidedStage):
         if embedding % 16 or embedding % (4 * heads):
             self.refuse(f"embedding={embedding} must be a multiple of 16 and of 4 heads={heads}")
         self.check_divides("heads", heads)
-        self.heads, self.k = heads, k
+        self.embedding, self.heads, self.k = embedding, heads, k
         self.pixel, self.context = (_encoder(channels, embedding // 2, size) for size in (1, 3))
 
     def create_guide(self, x: Tensor) -> Tensor:
@@ -98,13 +98,11 @@ class Naf(GuidedStage):
 
     def paper_macs(self, height: int, width: int) -> int:
         """Multiply-adds of the convolutions, all at the high resolution."""
-        layers = [layer for part in (self.pixel, self.context) for layer in part if isinstance(layer, nn.Conv2d)]
-        weights = 4 * sum(layer.weight.numel() for layer in layers)
+        weights = 4 * conv_weights(self.pixel, self.context)
         return super().paper_macs(height, width) + weights * half(height) * half(width)
 
     def assembly_macs(self, height: int, width: int) -> int:
-        embedding = 2 * self.pixel[0].weight.shape[0]
-        return 4 * self.k**2 * (embedding + self.decoder_channels) * half(height) * half(width)
+        return 4 * self.k**2 * (self.embedding + self.decoder_channels) * half(height) * half(width)
 
 
 def _at(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -145,6 +143,7 @@ def _rotate(x: Tensor, heads: int) -> Tensor:
     angle = torch.cat(
         [angles[0][:, :, None].expand(-1, -1, width), angles[1][:, None, :].expand(-1, height, -1)]
     ).repeat(2, 1, 1)
-    first, second = x.unflatten(1, (heads, -1)).chunk(2, 2)
+    parts: Tensor = x.unflatten(1, (heads, -1))
+    first, second = parts.chunk(2, 2)
     turned = torch.cat([-second, first], 2)
-    return (x.unflatten(1, (heads, -1)) * torch.cos(angle) + turned * torch.sin(angle)).flatten(1, 2)
+    return (parts * torch.cos(angle) + turned * torch.sin(angle)).flatten(1, 2)

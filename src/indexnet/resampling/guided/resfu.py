@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from indexnet.resampling.assembly import pad_around, sample, source_places
 from indexnet.resampling.base import OperatorInfo, register_resampling
 from indexnet.resampling.functional import crop_to, full_precision, half
-from indexnet.resampling.pooling import ANY_POOLING, POOLED, GuidedStage
+from indexnet.resampling.pooling import ANY_POOLING, POOLED, GuidedStage, conv_weights
 
 _RADIUS, _EPS = 4, 1e-3  # of the guided filter, at half the resolution
 _GROUPS = 4  # of the paired convolutions
@@ -135,8 +135,7 @@ class _PairedScores(nn.Module):
 
     def macs(self) -> int:
         """Multiply-adds at a position."""
-        layers = (self.score[1].weight.numel(), self.score[4].weight.numel())
-        return self.weight.numel() + self.weight.numel() // 9 + sum(map(int, layers))
+        return self.weight.numel() + self.weight.numel() // 9 + conv_weights(self.score)
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:
