@@ -83,8 +83,12 @@ EQUAL_WIDTHS = [
 DYNAMIC = [
     "max_unpool", "holistic_max_index", "nearest-max", "nearest-conv", "bilinear-max", "deconv", "pixel_shuffle",
     "carafe-max", "indexnet-m2o", "indexnet-m2o-linear", "indexnet-hin", "indexnet-modelwise", "indexnet-shared",
-    "indexnet-unshared", "haar", "a2u", "sapa_b", "sapa_d", "freqfusion", "resfu", "lda_aqu",
+    "indexnet-unshared", "haar", "sapa_b",
 ]  # fmt: skip
+DYNAMIC += [
+    pytest.param(name, marks=[pytest.mark.long, pytest.mark.nightly])
+    for name in ("a2u", "sapa_d", "freqfusion", "resfu", "lda_aqu")
+]
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 pytestmark = pytest.mark.filterwarnings("ignore:resampling 'carafe'. k_up=1")
 both_dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
@@ -364,7 +368,7 @@ def test_the_absence_of_an_operator():
         (lambda: create_resampling("indexnet", [2], context=1), "context=1 is not one of True, False"),
         (lambda: create_resampling("indexnet", [2], normalization="softmax"), "normalization='softmax'"),
         (lambda: create_resampling("indexnet", [2], skip="index"), "Did you mean 'indexed'"),
-        (lambda: create_resampling("bilinear", [2], pooling="mean"), "'max', 'avg', 'conv', 'encoder'"),
+        (lambda: create_resampling("bilinear", [2], pooling="mean"), "'max', 'avg', 'conv', 'blur'"),
         (lambda: create_resampling("indexnet", [2], reduction="max"), "reduction='max' is not one of None, 'mean'"),
         (lambda: create_resampling("indexnet", [4], [2]), "half of it and reduction='mean'"),
         (lambda: create_resampling("indexnet", [6], [2], reduction="mean"), "6 channels but the decoder map 2"),

@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 from torch.nn import functional as F
 
 from indexnet.resampling import create_resampling
+from indexnet.resampling.assembly import reassemble
 from indexnet.resampling.functional import (
     NORMALIZATIONS,
     crop_to,
@@ -22,7 +23,6 @@ from indexnet.resampling.functional import (
     normalise_indices,
     pack_cells,
     pad_to_even,
-    reassemble,
     unpack_cells,
 )
 from reference import literal_reassembly
