@@ -144,4 +144,4 @@ def test_a_killed_run_leaves_neither_lock_nor_loader_process(tmp_path):
     os.kill(pid, signal.SIGKILL)
     assert result_of(pid) == -signal.SIGKILL
     assert not folder.locked()  # at once
-    assert wait_until(lambda: not any(map(alive, workers)), 3)
+    assert wait_until(lambda: not any(map(alive, workers)))
