@@ -89,19 +89,21 @@ def test_a_checkpoint_appears_after_the_row_of_its_step(accumulate, tmp_path, mo
 ])  # fmt: skip
 def test_killed_at_random_moments(words, seed, tmp_path):
     words = [*words, "trainer.checkpoint_every=3"]
-    whole, folder = prepare_run(tmp_path / "whole", *words), prepare_run(tmp_path / "cut", *words)
+    whole = prepare_run(tmp_path / "whole", *words)
     begun = time.monotonic()
     assert result_of(start(whole)) == 0
     took = time.monotonic() - begun
-    moments, kills = random.Random(seed), 0
-    for _ in range(6):
-        pid = start(folder)
-        time.sleep(moments.uniform(0.2, 0.8) * took)
-        os.kill(pid, signal.SIGKILL)
-        kills += result_of(pid) == -signal.SIGKILL
-        if folder.status() == "done":
-            break
-    assert kills
+    moments, kills, tries = random.Random(seed), 0, 0
+    while not kills:  # a machine may be faster than it was; then kills come earlier
+        tries += 1
+        folder = prepare_run(tmp_path / f"cut{tries}", *words)
+        for _ in range(6):
+            pid = start(folder)
+            time.sleep(moments.uniform(0.2, 0.8) * took / tries)
+            os.kill(pid, signal.SIGKILL)
+            kills += result_of(pid) == -signal.SIGKILL
+            if folder.status() == "done":
+                break
     assert run_job(folder.path) == 0
     ended_as(whole, folder)
 
@@ -142,4 +144,4 @@ def test_a_killed_run_leaves_neither_lock_nor_loader_process(tmp_path):
     os.kill(pid, signal.SIGKILL)
     assert result_of(pid) == -signal.SIGKILL
     assert not folder.locked()  # at once
-    assert wait_until(lambda: not any(map(alive, workers)), 3)
+    assert wait_until(lambda: not any(map(alive, workers)))

@@ -73,7 +73,7 @@ def test_a_run_starts_from_a_released_checkpoint_and_keeps_its_notice(shared, tm
     words = [
         "task=matting", "data=scenes", "resampling=indexnet", "resampling.family=m2o", "resampling.nonlinear=true",
         "resampling.context=true", "encoder.pretrained=false", f"ckpt_path={path}", "training.batch_size=2",
-        "training.size=64", "data.train_count=4", "data.test_count=1", "logger=csv", "trainer.accelerator=cpu",
+        "training.size=64", "data.train_count=4", "data.test_count=1", "trainer.accelerator=cpu",
     ]  # fmt: skip
     folder = prepare_run(tmp_path / "runs", *words, "training.steps=1")
     assert run_job(folder.path) == 0

@@ -133,7 +133,7 @@ def test_two_at_a_time(jobs):
 
 def test_a_killed_job_leaves_no_rank(jobs):
     launch(jobs("ranks"), command=job_script)
-    assert wait_until(lambda: not alive(int(Path("rank").read_text())), 5)
+    assert wait_until(lambda: not alive(int(Path("rank").read_text())))
 
 
 @pytest.mark.parametrize("kind", ["long", pytest.param("deaf", marks=pytest.mark.long)])
@@ -160,7 +160,7 @@ def test_jobs_end_with_their_launcher(jobs, kind, number):
     finally:
         launcher.kill()
     assert returned == (130 if number is not signal.SIGKILL else -signal.SIGKILL)
-    assert wait_until(lambda: not any(alive(pid) for pid in pids), 5)
+    assert wait_until(lambda: not any(alive(pid) for pid in pids))
     assert len(pids) == 2  # the third never started
     assert json.loads(Path(f"{kind}-1/record.json").read_text())["status"] == "running"
 

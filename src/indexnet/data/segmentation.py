@@ -23,7 +23,7 @@ from indexnet.data.files import FileData, FileOptions, Listed, check_files, chec
 from indexnet.data.io.cache import Arrays, Cache, Store
 from indexnet.data.io.file_lists import read_numbered_lines
 from indexnet.data.io.images import file_sizes, image_size, list_images, read_image, read_values
-from indexnet.data.io.names import FileFinder, pair, printable, sample_name
+from indexnet.data.io.names import FileFinder, pair, sample_name
 from indexnet.data.transforms import random_crop
 
 _STRIP = 256  # rows of a label map that are looked up at a time
@@ -334,7 +334,7 @@ class SegmentationData(FileData):
             self.size,
             self.scale,
             self.cache,
-            [printable(self.scene(pair.image)) for pair in pairs] if split == "train" else None,
+            [self.scene(pair.image) for pair in pairs] if split == "train" else None,
             self.codes(),
         )
 

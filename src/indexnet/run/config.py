@@ -145,7 +145,7 @@ def compose_command_line(arguments: Sequence[str]) -> list[DictConfig]:
                 sys.argv[1:] = arguments = [*words.overrides, *flags]
             check_overrides(words.overrides)
         for flag, value in (("name", words.config_name), ("path", words.config_path), ("dir", words.config_dir)):
-            if any(len(part) > 200 for part in (value or "").split("/")):  # Hydra looks for a file of this name
+            if any(len(os.fsencode(part)) > 250 for part in (value or "").split("/")):  # Hydra adds .yaml and looks
                 raise UserError(f"--config-{flag} {shown(value)[1:-1]}: nothing has such a long name; leave it out.")
         try:
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(keep)()
