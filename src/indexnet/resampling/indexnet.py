@@ -134,7 +134,8 @@ class IndexNet(GuidedStage):
         downsampling=f"indexed pooling | {ANY_POOLING}",
         parameters=(
             "linear / nonlinear / nonlinear + context: hin 16C / 8C^2+12C / 32C^2+12C; o2o shared (a stage) and "
-            "modelwise (a model) 16 / 56 / 152; o2o unshared 16C / 56C / 152C; m2o 16C^2 / 40C^2+16C / 136C^2+16C" + POOLED
+            "modelwise (a model) 16 / 56 / 152; o2o unshared 16C / 56C / 152C; m2o 16C^2 / 40C^2+16C / 136C^2+16C"
+            + POOLED
         ),
     )
 
