@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function
+from torch.overrides import TorchFunctionMode, handle_torch_function
 
 from indexnet.core.errors import UserError
 from indexnet.resampling.base import ResamplingStage
@@ -49,17 +49,22 @@ class Role:
     announces: bool = False
 
 
-def announce(output: Any, path: str) -> None:
+class _Message:
+    """What makes torch hand a call to the modes around: with it among the arguments nobody checks for one."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return None  # no mode is left
+
+
+def announce(message: _Message, output: Any, path: str) -> Any:
     """Tell the calls around that a module gave its output."""
-    if has_torch_function((output,)):
-        handle_torch_function(announce, (), output, path)
+    return handle_torch_function(announce, (message,), message, output, path)
 
 
-def ask(source: Source) -> Any:
+def ask(message: _Message, source: Source) -> Any:
     """Ask the calls around for a guide; None where nobody has it."""
-    if has_torch_function((source,)):
-        return handle_torch_function(ask, (), source)
-    return None
+    return handle_torch_function(ask, (message,), message, source)
 
 
 class SiteMode(TorchFunctionMode):
@@ -78,9 +83,9 @@ class SiteMode(TorchFunctionMode):
         if func is F.interpolate:
             return self._interpolate(args, kwargs)
         if func is announce:
-            self._hear(*args)
-        elif func is ask and args[0].scope == self.role.path:
-            return self._find(args[0])
+            self._hear(*args[1:])
+        elif func is ask and args[1].scope == self.role.path:
+            return self._find(args[1])
         return func(*args, **kwargs)
 
     def _interpolate(self, args: Any, kwargs: Any) -> Any:
@@ -110,7 +115,7 @@ class SiteMode(TorchFunctionMode):
         source = self.role.guides.get(index)
         if source is None:
             return None
-        guide = self._find(source) if source.scope == self.role.path else ask(source)
+        guide = self._find(source) if source.scope == self.role.path else ask(_Message(), source)
         if guide is None:
             raise UserError(
                 f"{self.role.path or 'the network'}, call {index}: its guide, {source}, is not there; call the whole "
@@ -133,8 +138,8 @@ class SiteMode(TorchFunctionMode):
             self.uses[key] = self.uses.get(key, 1) - 1
             if self.uses[key] <= 0:
                 self.kept.pop(key, None)
-        for key in source.keys:
-            value = None if value is None else value[key]
+        for step in source.keys:
+            value = None if value is None else value[step]
         return value
 
     def _argument(self, source: Source) -> Any:
@@ -176,7 +181,7 @@ def play(module: nn.Module, role: Role) -> None:
         else:
             output = plain.forward(self, *args, **kwargs)
         if role.announces:
-            announce(output, role.path)
+            announce(_Message(), output, role.path)
         return output
 
     names = {"__module__": plain.__module__, "__qualname__": plain.__qualname__, "__doc__": plain.__doc__}
@@ -185,6 +190,11 @@ def play(module: nn.Module, role: Role) -> None:
 
 
 def stop_playing(module: nn.Module) -> None:
-    """Take a module's role away."""
+    """Take away a module's role and the stages of its sites; of a module without one, nothing."""
+    role = vars(module).get("resampling_role")
+    if role is None:
+        return
+    for name in role.stages.values():
+        delattr(module, name)
     module.__class__ = type(module).__bases__[0]
     del module.resampling_role

@@ -120,6 +120,11 @@ class Plan:
                 return site
         raise KeyError(key)
 
+    @property
+    def default(self) -> tuple[Site, ...]:
+        """The sites that are replaced unless others are named."""
+        return tuple(site for site in self.sites if site.verdict == REPLACE)
+
     def table(self) -> Any:
         """Return a rich table of the sites."""
         from rich import box
@@ -127,14 +132,20 @@ class Plan:
         from rich.text import Text
 
         table = Table(box=box.SIMPLE_HEAD, title=f"Resampling in {self.network}", title_justify="left")
-        for heading in ("site", "in", "map", "becomes", "channels", "how", "guide", "verdict"):
-            table.add_column(heading, overflow="fold", min_width=5)
+        for heading in ("site", "map", "how", "guide", "verdict"):
+            table.add_column(heading, overflow="fold")
         for site in self.sites:
-            sizes = ("x".join(map(str, size)) for size in (site.in_size, site.out_size))
+            before, after = ("x".join(map(str, size)) for size in (site.in_size, site.out_size))
+            how = (
+                site.how
+                if site.owner_type in ("Conv2d", "MaxPool2d", "AvgPool2d")
+                else f"{site.how} ({site.owner_type})"
+            )
             guide = str(site.guide) if site.guide else "-"
             verdict = site.verdict if self.chosen is None else ("replaced" if site.id in self.chosen else "left")
-            cells = [site.id, site.owner_type, *sizes, str(site.channels), site.how, guide, f"{verdict}: {site.why}"]
-            table.add_row(*map(Text, cells))
+            table.add_row(
+                *map(Text, (site.id, f"{site.channels} of {before} -> {after}", how, guide, f"{verdict}: {site.why}"))
+            )
         return table
 
     def __str__(self) -> str:
@@ -190,9 +201,9 @@ def load_plan(path: str | Path) -> Plan:
 
 def _site(content: dict[str, Any]) -> Site:
     guide = content.pop("guide")
-    sizes = {name: _pair(content.pop(name)) for name in ("in_size", "out_size")}
+    in_size, out_size = (_pair(content.pop(name)) for name in ("in_size", "out_size"))
     source = None if guide is None else Source(keys=tuple(guide.pop("keys")), **guide)
-    site = Site(guide=source, **sizes, **content)
+    site = Site(guide=source, in_size=in_size, out_size=out_size, **content)
     texts = (site.id, site.owner, site.kind, site.verdict)
     if not all(isinstance(text, str) for text in texts) or not all(
         isinstance(number, int) for number in (site.call, site.channels)

@@ -264,5 +264,5 @@ def _options(func: Any, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
     """Run a block in which none of torch's function modes acts."""
-    with torch._C.DisableTorchFunction():  # type: ignore[attr-defined]
+    with torch._C.DisableTorchFunction():
         yield

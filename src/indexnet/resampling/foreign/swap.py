@@ -45,10 +45,7 @@ class Replaced:
     def undo(self) -> None:
         """Make the network what it was; the new modules and their weights leave it. A second time does nothing."""
         for module in list(self.model.modules()):
-            if "resampling_role" in vars(module):
-                for name in module.resampling_role.stages.values():  # type: ignore[union-attr]
-                    delattr(module, name)
-                stop_playing(module)
+            stop_playing(module)
 
     def __str__(self) -> str:
         return str(self.plan)
@@ -144,7 +141,8 @@ class _Job:
         guided = self._with_guides(chosen, guides)
         stages = self._stages(guided, strict=sites is not None)
         if not stages:
-            reasons = sorted({f"{why} ({key})" for key, why in self.left.items()})
+            tried = guided if guided else {site.id for site in self.plan.sites if site.kind == UPSAMPLE}
+            reasons = [f"{why} ({key})" for key, why in self.left.items() if key in tried]
             said = f": {'; '.join(reasons[:6])}" if reasons else ", and no site was found"
             raise UserError(f"nothing is replaced{said}; name sites, guides or another operator.")
         plan = dataclasses.replace(
