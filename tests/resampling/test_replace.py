@@ -348,11 +348,23 @@ def twice():
         (lambda: replace(UNet(), "carafe", torch.rand(1, 4, 64, 64)), "cannot be run on the example: RuntimeError"),
         (lambda: replace(UNet(), "caraffe", EXAMPLE), "Did you mean 'carafe'"),
         (lambda: replace(UNet(), "carafe", EXAMPLE, k_upp=3), "has no option 'k_upp'"),
-        (lambda: replace(UNet(), "carafe", EXAMPLE, pooling="blur"), "pooling=blur has no use"),
+        (lambda: replace(UNet(), "carafe", EXAMPLE, pooling="blur"), "pooling='blur' has no use"),
+        (
+            lambda: replace(UNet(), "carafe", EXAMPLE, downsampling="pool"),
+            "None, pools or strided, got 'pool'. Did you",
+        ),
+        (lambda: replace(UNet(), "carafe", EXAMPLE, downsampling="pools", pooling="encoder"), "halves nothing"),
+        (
+            lambda: replace(UNet(), "max_unpool", EXAMPLE, downsampling="pools"),
+            r"nothing is replaced: .*decoders.0#0 is left \(pools.2#pool0\)|the encoder map has",
+        ),
         (lambda: replace(UNet(), "none", EXAMPLE), "absence of an operator"),
         (lambda: replace(UNet(), "max_unpool", EXAMPLE), "'max_unpool' needs what its own pooling saw"),
         (lambda: replace(UNet(), "carafe", EXAMPLE, sites="decoder.*"), "'decoder.*' names no site"),
-        (lambda: replace(UNet(), "carafe", EXAMPLE, sites=["pools.0#pool0"]), "pools.0#pool0 halves a map"),
+        (
+            lambda: replace(UNet(), "carafe", EXAMPLE, sites=["pools.0#pool0"]),
+            "pools.0#pool0 halves a map; add downsampling='pools'",
+        ),
         (
             lambda: replace(FPN(), "carafe", EXAMPLE, sites=["decoder.pyramid#0"]),
             r"cannot be replaced: x12 or x8, not x2",
@@ -405,5 +417,105 @@ def test_aligned_corners_are_said():
     assert find_sites(model, EXAMPLE)["1#0"].why == "x2; its corners are aligned, those of operators are not"
 
 
-def test_only_coupled_needs_pools():
-    assert set(replace(network(Coupled), "dysample", EXAMPLE).stages) == {"#0", "#1"}
+def test_coupled_pairs_share_what_they_saw():
+    model = network(Coupled).eval()
+    replaced = replace(model, "max_unpool", EXAMPLE, downsampling="pools")
+    assert replaced.plan.chosen == ("pools.0#pool0", "pools.1#pool0", "#0", "#1")
+    assert str(replaced.plan["#0"].guide) == "made by pools.1#pool0 (8)"
+    seen = []
+    for place in (*model.encoders, model.middle, *reversed(model.decoders)):
+        place.register_forward_hook(lambda module, args, out: seen.append((args[0], out)))
+    model(EXAMPLE)
+    (_, first), (halved, second), (_, middle), (up, decoded), (last, _) = seen
+    pooled, indices = F.max_pool2d(first, 2, return_indices=True)
+    assert torch.equal(halved, pooled)
+    _, deeper = F.max_pool2d(second, 2, return_indices=True)
+    assert torch.equal(up, F.max_unpool2d(middle, deeper, 2))
+    assert torch.equal(last, F.max_unpool2d(decoded, indices, 2))
+
+
+@pytest.mark.parametrize("operator", [info.name for info in list_resampling()])
+def test_every_operator_as_a_pair(operator, tmp_path):
+    model = network(Coupled)
+    keys = list(model.state_dict())
+    replaced = replace(model, operator, EXAMPLE, downsampling="pools")
+    assert len(replaced.plan.chosen) == 4
+    model(torch.rand(2, 3, 32, 48)).square().sum().backward()
+    assert all(each.grad is not None for each in replaced.parameters())
+    assert [key for key in model.state_dict() if "resampling" not in key] == keys
+    replaced.plan.save(tmp_path / "plan.json")
+    again = network(Coupled, seed=1)
+    replace(again, plan=load_plan(tmp_path / "plan.json"))
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(again.eval()(EXAMPLE), copy.deepcopy(model).eval()(EXAMPLE))
+    replaced.undo()
+    assert list(model.state_dict()) == keys
+
+
+def test_widths_of_pairs_that_differ():
+    replaced = replace(network(Coupled, (8, 12), (8, 8)), "max_unpool", EXAMPLE, downsampling="pools")
+    assert replaced.plan.chosen == ("pools.0#pool0", "#1")
+    assert "the encoder map has 12 channels but the decoder map 8" in replaced.left["#0"]
+    assert replaced.left["pools.1#pool0"] == "#0 is left"
+
+
+@pytest.mark.parametrize("size", [(64, 64), (37, 50)])
+def test_pools_as_they_were(size):
+    class Pools(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.second = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 5, 3, padding=1)
+            self.pool = nn.MaxPool2d(2)
+
+        def forward(self, x):
+            return F.max_pool2d(self.second(self.pool(self.conv(x))), kernel_size=2, stride=2, ceil_mode=True)
+
+    model = network(Pools)
+    x = torch.rand(1, 3, *size)
+    before = model(x)
+    replaced = replace(model, "bilinear", EXAMPLE, downsampling="pools")
+    assert set(replaced.stages) == {"pool#pool0", "#pool0"}
+    assert torch.equal(model(x), before)
+    replaced.undo()
+    replaced = replace(model, "carafe", EXAMPLE, downsampling="pools", pooling="lip")
+    assert model(x).shape == before.shape
+    model(x).sum().backward()
+    assert all(each.grad is not None for each in replaced.parameters())
+
+
+@pytest.mark.parametrize("operator", ["pixel_shuffle", "bilinear", "deconv"])
+def test_strided_convolutions_keep_their_weights(operator):
+    model = network(Modules).eval()
+    keys, shape = list(model.state_dict()), model(EXAMPLE).shape
+    plan = find_sites(model, EXAMPLE)
+    assert {site.id: site.verdict for site in plan.sites if site.kind == "conv"} == {
+        "second.0#conv0": "optional", "third.0#conv0": "optional",
+    }  # fmt: skip
+    assert "has 8 inputs, too few" in plan["second.0#conv0"].why
+    replaced = replace(model, operator, plan=plan, downsampling="strided", sites=["*#0", "third.0#conv0"])
+    assert "third.0#conv0" in replaced.stages
+    assert model(EXAMPLE).shape == shape
+    assert [key for key in model.state_dict() if "resampling" not in key] == keys
+    if operator == "bilinear":
+        seen = {}
+        model.third[0].register_forward_hook(lambda module, args, out: seen.update(x=args[0], out=out))
+        model(EXAMPLE)
+        full = F.conv2d(seen["x"], model.third[0].weight, model.third[0].bias, padding=1)
+        assert torch.equal(seen["out"], F.max_pool2d(full, 2))
+
+
+def test_networks_that_only_halve():
+    timm = pytest.importorskip("timm")
+    model = timm.create_model("resnet10t", num_classes=4).eval()
+    before, keys = model(EXAMPLE), list(model.state_dict())
+    replaced = replace(model, "bilinear", EXAMPLE, downsampling="pools", pooling="max_blur")
+    assert "maxpool#pool0" in replaced.stages
+    assert "approximately" in replaced.plan["maxpool#pool0"].why
+    assert model(EXAMPLE).shape == before.shape
+    replaced.undo()
+    replaced = replace(model, "bilinear", EXAMPLE, downsampling="strided", pooling="blur")
+    assert {key.partition("#")[0] for key in replaced.stages} == {f"layer{i}.0.conv1" for i in (2, 3, 4)}
+    assert model(EXAMPLE).shape == before.shape
+    replaced.undo()
+    assert list(model.state_dict()) == keys
+    assert torch.equal(model(EXAMPLE), before)

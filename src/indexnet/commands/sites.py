@@ -98,7 +98,9 @@ def _built(name: str, build: Callable[[str, str | None], Any], plain: str, encod
     except (KeyError, TypeError, ValueError, RuntimeError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{name} cannot be built: {reason}; give another network or --encoder.") from error
-    return getattr(model, "backbone", model) if hasattr(model, "roi_heads") or hasattr(model, "rpn") else model
+    is_detector = hasattr(model, "backbone") and hasattr(model, "transform")  # takes lists of images and resizes them
+    result: nn.Module = model.backbone if is_detector else model
+    return result
 
 
 _Library = tuple[list[str], Callable[[str, str | None], Any]]

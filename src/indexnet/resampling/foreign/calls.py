@@ -18,10 +18,27 @@ from torch.overrides import TorchFunctionMode, handle_torch_function
 
 from indexnet.core.errors import UserError
 from indexnet.resampling.base import ResamplingStage
-from indexnet.resampling.foreign.plan import Source
-from indexnet.resampling.foreign.recording import undisturbed
+from indexnet.resampling.foreign.plan import CONV, POOL, UPSAMPLE, Source
+from indexnet.resampling.foreign.recording import call_options, kind_of, undisturbed
 from indexnet.resampling.functional import pad_to_even
-from indexnet.resampling.pooling import GuidedStage
+
+
+@dataclass
+class Use:
+    """A replaced call.
+
+    Attributes:
+        stage: attribute of the owner that holds the stage; or the stage, where another owner holds it: that of the
+            upsampling that belongs to a downsampling.
+        guide: where the guide of an upsampling comes from.
+        function: gives the guide of the owner's call.
+        hands_on: whether the guide that a downsampling makes is needed.
+    """
+
+    stage: str | ResamplingStage
+    guide: Source | None = None
+    function: Callable[..., Any] | None = None
+    hands_on: bool = False
 
 
 @dataclass
@@ -31,9 +48,7 @@ class Role:
     Attributes:
         path: of the module.
         is_owner: whether it makes resampling calls, which are counted.
-        stages: attribute of the stage for each of its replaced calls.
-        guides: where their guides come from.
-        functions: those that give a guide of the owner's call.
+        uses: its replaced calls, by kind and number.
         keeps: for each output that its sites or those inside need: how many sites use it in one call.
         is_scope: whether guides of sites inside of it are asked of it.
         announces: whether its output is a guide.
@@ -41,9 +56,7 @@ class Role:
 
     path: str
     is_owner: bool = False
-    stages: dict[int, str] = field(default_factory=dict)
-    guides: dict[int, Source] = field(default_factory=dict)
-    functions: dict[int, Callable[..., Any]] = field(default_factory=dict)
+    uses: dict[tuple[str, int], Use] = field(default_factory=dict)
     keeps: dict[tuple[str, int], int] = field(default_factory=dict)
     is_scope: bool = False
     announces: bool = False
@@ -73,60 +86,81 @@ class SiteMode(TorchFunctionMode):
     def __init__(self, module: nn.Module, role: Role, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         super().__init__()
         self.module, self.role, self.args, self.kwargs = module, role, args, kwargs
-        self.count = 0
+        self.counts: dict[str, int] = {}
         self.calls: dict[str, int] = {}
         self.kept: dict[tuple[str, int], Any] = {}
-        self.uses = dict(role.keeps)
+        self.waiting = dict(role.keeps)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = {} if kwargs is None else kwargs
-        if func is F.interpolate:
-            return self._interpolate(args, kwargs)
+        kind = kind_of(func)
+        if kind:
+            return self._resample(kind, func, args, kwargs)
         if func is announce:
             self._hear(*args[1:])
         elif func is ask and args[1].scope == self.role.path:
             return self._find(args[1])
         return func(*args, **kwargs)
 
-    def _interpolate(self, args: Any, kwargs: Any) -> Any:
-        index = self.count
-        self.count += 1
-        if index not in self.role.stages:
+    def _resample(self, kind: str, func: Any, args: Any, kwargs: Any) -> Any:
+        index = self.counts.get(kind, 0)
+        self.counts[kind] = index + 1
+        use = self.role.uses.get((kind, index))
+        if use is None:
             with undisturbed():  # modes of owners around must not count this call
-                return F.interpolate(*args, **kwargs)
-        stage = getattr(self.module, self.role.stages[index])
-        x = args[0]
-        size = target_size(x, *args[1:3], **kwargs)
+                return func(*args, **kwargs)
+        stage = getattr(self.module, use.stage) if isinstance(use.stage, str) else use.stage
+        if kind == UPSAMPLE:
+            return self._up(stage, use, args[0], target_size(*args[:3], **kwargs), index)
+        with undisturbed():
+            x = args[0] if kind == POOL else _unstrided(func, args, kwargs)
+            if kind == POOL and _floors(args, kwargs):
+                x = x[..., : x.shape[-2] // 2 * 2, : x.shape[-1] // 2 * 2]
+            down = stage.down(x)
+        if use.hands_on:
+            name = made_by(self.role.path, kind, index)
+            self._hear((down.guide, down.size), name)
+            announce(_Message(), (down.guide, down.size), name)
+        return down.features
+
+    def _up(self, stage: Any, use: Use, x: Tensor, size: tuple[int, int], index: int) -> Tensor:
+        where = f"{self.role.path or 'the network'}, call {index}"
         if (x.shape[-2], x.shape[-1]) != ((size[0] + 1) // 2, (size[1] + 1) // 2):
             raise UserError(
-                f"{self.role.path or 'the network'}, call {index}: a map of {x.shape[-2]}x{x.shape[-1]} is to become "
-                f"{size[0]}x{size[1]}, which is not x2; give images whose sizes the network's strides divide."
+                f"{where}: a map of {x.shape[-2]}x{x.shape[-1]} is to become {size[0]}x{size[1]}, which is not x2; "
+                "give images whose sizes the network's strides divide."
             )
-        guide, source = self._guide(index), self.role.guides.get(index)
+        guide = self._guide(use, where)
         with undisturbed():
-            if source is not None and source.pooled:
-                guide = F.adaptive_avg_pool2d(guide, size)
-            return _upsample(stage, x, guide, size, f"{self.role.path or 'the network'}, call {index}")
+            if guide is None:
+                return stage.up(x, None, size)
+            made, guided_size = guide if use.guide is not None and use.guide.made else (None, tuple(guide.shape[-2:]))
+            if use.guide is not None and use.guide.pooled:
+                guide, guided_size = F.adaptive_avg_pool2d(guide, size), size
+            if guided_size != size:
+                raise UserError(
+                    f"{where}: its guide is for {guided_size[0]}x{guided_size[1]} pixels but the map becomes "
+                    f"{size[0]}x{size[1]}; give images whose sizes the network's strides divide."
+                )
+            return stage.up(x, stage.create_guide(pad_to_even(guide)) if made is None else made, size)
 
-    def _guide(self, index: int) -> Any:
-        function = self.role.functions.get(index)
-        if function is not None:
-            return function(self.module, self.args, self.kwargs)
-        source = self.role.guides.get(index)
+    def _guide(self, use: Use, where: str) -> Any:
+        if use.function is not None:
+            return use.function(self.module, self.args, self.kwargs)
+        source = use.guide
         if source is None:
             return None
         guide = self._find(source) if source.scope == self.role.path else ask(_Message(), source)
         if guide is None:
             raise UserError(
-                f"{self.role.path or 'the network'}, call {index}: its guide, {source}, is not there; call the whole "
-                f"network as in the example, not a part of it."
+                f"{where}: its guide, {source}, is not there; call the whole network as in the example, not a part."
             )
         return guide
 
     def _hear(self, output: Any, path: str) -> None:
         call = self.calls.get(path, 0)
         self.calls[path] = call + 1
-        if (path, call) in self.uses:
+        if (path, call) in self.waiting:
             self.kept[path, call] = output
 
     def _find(self, source: Source) -> Any:
@@ -135,8 +169,8 @@ class SiteMode(TorchFunctionMode):
         else:
             key = (source.module, source.call)
             value = self.kept.get(key)
-            self.uses[key] = self.uses.get(key, 1) - 1
-            if self.uses[key] <= 0:
+            self.waiting[key] = self.waiting.get(key, 1) - 1
+            if self.waiting[key] <= 0:
                 self.kept.pop(key, None)
         for step in source.keys:
             value = None if value is None else value[step]
@@ -148,16 +182,25 @@ class SiteMode(TorchFunctionMode):
         return self.kwargs.get(source.name)
 
 
-def _upsample(stage: ResamplingStage, x: Tensor, guide: Tensor | None, size: tuple[int, int], where: str) -> Tensor:
-    if guide is None or not isinstance(stage, GuidedStage):
-        return stage.up(x, guide, size)
-    if tuple(guide.shape[-2:]) != size:
-        height, width = guide.shape[-2:]
-        raise UserError(
-            f"{where}: its guide has {height}x{width} pixels but the map becomes {size[0]}x{size[1]}; give images "
-            "whose sizes the network's strides divide."
-        )
-    return stage.up(x, stage.create_guide(pad_to_even(guide)), size)
+def made_by(owner: str, kind: str, index: int) -> str:
+    """Return the name under which a downsampling hands its guide on: the id of its site."""
+    return f"{owner}#{'' if kind == UPSAMPLE else kind}{index}"
+
+
+def _floors(args: Any, kwargs: Any) -> bool:
+    """Whether a pool leaves a last row or column without partner out, which a stage would not."""
+    named = call_options(POOL, args, kwargs)
+    return not named.get("ceil_mode", False) and _first(named["kernel_size"]) == 2
+
+
+def _first(value: Any) -> Any:
+    return value[0] if isinstance(value, list | tuple) else value
+
+
+def _unstrided(func: Any, args: Any, kwargs: Any) -> Tensor:
+    named = {**call_options(CONV, args, kwargs), "stride": 1}
+    result: Tensor = func(named.pop("input"), named.pop("weight"), **named)
+    return result
 
 
 def target_size(x: Tensor, size: Any = None, scale_factor: Any = None, **_: Any) -> tuple[int, int]:
@@ -194,7 +237,8 @@ def stop_playing(module: nn.Module) -> None:
     role = vars(module).get("resampling_role")
     if role is None:
         return
-    for name in role.stages.values():
-        delattr(module, name)
+    for use in role.uses.values():
+        if isinstance(use.stage, str):
+            delattr(module, use.stage)
     module.__class__ = type(module).__bases__[0]
     del module.resampling_role

@@ -12,11 +12,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from indexnet.core.errors import UserError, shown
-from indexnet.resampling.foreign.plan import CONV, LEAVE, OPTIONAL, POOL, REPLACE, UPSAMPLE, Plan, Site, Source
+from indexnet.resampling.foreign.plan import (
+    CONV,
+    LEAVE,
+    OPTIONAL,
+    POOL,
+    POOLS,
+    REPLACE,
+    STRIDED,
+    UPSAMPLE,
+    Plan,
+    Site,
+    Source,
+)
 from indexnet.resampling.foreign.recording import Call, Occurrence, Recording, Value, tensors
 
 GROWTH = 32
 """Pixels by which the second example is larger: a multiple of the strides of most encoders."""
+
+FEW = 16
+"""Fewer inputs than these has a first convolution, which costs most where its stride is taken away."""
 
 _COMBINES = {
     "cat", "concat", "concatenate", "stack", "hstack", "add", "add_", "__add__", "__radd__", "__iadd__", "sub", "sub_",
@@ -33,9 +48,9 @@ def find_sites(model: nn.Module, example: Any, second: Any = None) -> Plan:
 
     Returns:
         Every call of ``F.interpolate`` on maps (also that of ``nn.Upsample``), of max and average pooling, and of
-        convolutions with a stride. An upsampling is to be replaced where it doubles both sizes in both runs and does
-        not enlarge the network's output; its guide is the map that its result is next concatenated with or added to,
-        followed back to what there was before the call.
+        convolutions that make maps smaller. An upsampling is to be replaced where it doubles both sizes in both runs
+        and does not enlarge the network's output; its guide is the map that its result is next concatenated with or
+        added to, followed back to what there was before the call.
 
     Raises:
         UserError: the network is wrapped or scripted, it cannot be run, or its sites are already replaced.
@@ -75,9 +90,10 @@ class Finder:
             verdict, why = OPTIONAL, "x2, but it enlarges the network's output"
         if verdict == REPLACE and first.options.get("align_corners"):
             why = "x2; its corners are aligned, those of operators are not"
+        channels = (first.result if first.kind == CONV else first.map).tensor.shape[1]
         return Site(
             key, first.owner.path, type(first.owner.module).__name__, first.index, first.kind, in_size, out_size,
-            first.map.tensor.shape[1], _how(first), guide, verdict, why, len(group),
+            channels, _how(first), guide, verdict, why, len(group),
         )  # fmt: skip
 
     def _common_guide(self, group: list[Occurrence], others: list[Occurrence]) -> Source | None:
@@ -331,7 +347,32 @@ def _verdict_down(group: list[Occurrence], others: list[Occurrence]) -> tuple[st
     problem = _problem([*group, *others])
     if problem:
         return LEAVE, problem
-    return OPTIONAL, "halves" if first.kind in (POOL, CONV) else ""
+    return _pool_verdict(first.options) if first.kind == POOL else _conv_verdict(first)
+
+
+def _pool_verdict(options: dict[str, Any]) -> tuple[str, str]:
+    kernel = _pair(options["kernel_size"])
+    stride, padding = _pair(options.get("stride") or kernel), _pair(options.get("padding", 0))
+    if options.get("return_indices"):
+        return LEAVE, "its indices are used"
+    if stride == (2, 2) and _pair(options.get("dilation", 1)) == (1, 1) and not options.get("divisor_override"):
+        if (kernel, padding) == ((2, 2), (0, 0)):
+            return POOLS, "cells of 2x2"
+        if (kernel, padding) == ((3, 3), (1, 1)):
+            return POOLS, "approximately: cells of 2x2 in place of 3x3"
+    return LEAVE, "no pool of cells of 2x2"
+
+
+def _conv_verdict(occurrence: Occurrence) -> tuple[str, str]:
+    module, options = occurrence.owner.module, occurrence.options
+    if not _is_plain(module) or not isinstance(getattr(module, "weight", None), Tensor):
+        return LEAVE, "a convolution without a module of its own"
+    if _pair(options.get("stride", 1)) != (2, 2):
+        return LEAVE, f"stride {_pair(options.get('stride', 1))[0]}, not 2"
+    inputs = occurrence.map.tensor.shape[1]
+    if inputs < FEW:
+        return OPTIONAL, f"has {inputs} inputs, too few to be made at full size unless it is named"
+    return STRIDED, "stride 1, then the operator"
 
 
 def _how(occurrence: Occurrence) -> str:

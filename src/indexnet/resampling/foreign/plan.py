@@ -17,8 +17,9 @@ from indexnet.core.files import atomic_write
 FORMAT = 1
 """Of the files of plans."""
 
-REPLACE, OPTIONAL, LEAVE = "replace", "optional", "leave"
-"""Verdicts: replaced unless ``sites`` says otherwise, only where ``sites`` names it, never."""
+REPLACE, POOLS, STRIDED, OPTIONAL, LEAVE = "replace", "pools", "strided", "optional", "leave"
+"""Verdicts: replaced unless ``sites`` says otherwise; with ``downsampling=pools``; with ``downsampling=strided``; only
+where ``sites`` names it; never."""
 
 UPSAMPLE, POOL, CONV = "upsample", "pool", "conv"
 """Kinds of sites."""
@@ -37,6 +38,7 @@ class Source:
         keys: the way to it inside of lists, tuples and dictionaries.
         channels: C of the map.
         pooled: whether it is averaged down to the size that is wanted.
+        made: whether it is a guide already, made by the downsampling ``module`` (its id).
     """
 
     scope: str
@@ -46,8 +48,11 @@ class Source:
     keys: tuple[str | int, ...]
     channels: int
     pooled: bool = False
+    made: bool = False
 
     def __str__(self) -> str:
+        if self.made:
+            return f"made by {self.module} ({self.channels})"
         what = f"argument {self.name}" if self.module is None else f"output of {self.module}"
         what += "".join(f"[{key!r}]" for key in self.keys)
         if self.module is None:
@@ -69,10 +74,10 @@ class Site:
         kind: ``upsample``, ``pool`` or ``conv``.
         in_size: (H, W) of the map in the example run.
         out_size: (H, W) of the result.
-        channels: C of the map.
+        channels: C of the map; of convolutions, of the result.
         how: the mode of an interpolation, with ``aligned`` where corners are; kernel and stride of the others.
         guide: the map at the result's size that a guided operator takes; None: there is none.
-        verdict: ``replace``, ``optional`` or ``leave``.
+        verdict: ``replace``, ``pools``, ``strided``, ``optional`` or ``leave``.
         why: the reason.
         times: how often it is called in one pass.
     """
@@ -133,7 +138,7 @@ class Plan:
 
         table = Table(box=box.SIMPLE_HEAD, title=f"Resampling in {self.network}", title_justify="left")
         for heading in ("site", "map", "how", "guide", "verdict"):
-            table.add_column(heading, overflow="fold")
+            table.add_column(heading, overflow="fold", no_wrap=heading == "site")
         for site in self.sites:
             before, after = ("x".join(map(str, size)) for size in (site.in_size, site.out_size))
             how = (

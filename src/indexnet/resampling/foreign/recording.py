@@ -17,9 +17,6 @@ from indexnet.resampling.foreign.plan import CONV, POOL, UPSAMPLE
 
 Keys = tuple[str | int, ...]
 
-_CONVOLUTIONS = (torch.conv2d,)
-_POOLS = (F.max_pool2d, F.avg_pool2d)
-
 
 @dataclass(eq=False)
 class Value:
@@ -193,16 +190,18 @@ class Recording(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         begun = self._tick()
-        given = [each for _, each in tensors((args, kwargs))]
-        inputs = tuple(self._value(each) for each in given)  # before: an operation in place makes a new value of one
+        inputs = tuple(
+            self._value(each) for _, each in tensors((args, kwargs))
+        )  # before: an operation in place makes a new value of one
         output = func(*args, **kwargs)
         made = [self._made(func, each, inputs) for _, each in tensors(output)]
-        kind = _kind(func)
+        kind = kind_of(func)
         if kind and self._stack and made and inputs:
             owner = self._stack[-1]
             index = owner.counts.get(kind, 0)
             owner.counts[kind] = index + 1
-            options = _options(func, args, kwargs)
+            given = call_options(kind, args, kwargs)
+            options = {"function": func, **{name: one for name, one in given.items() if not isinstance(one, Tensor)}}
             self.occurrences.append(Occurrence(owner, index, kind, begun, inputs[0], made[0], options))
         return output
 
@@ -241,12 +240,13 @@ def _larger(tensor: Tensor, size: tuple[int, int]) -> bool:
     return tensor.shape[-2] > size[0] and tensor.shape[-1] > size[1]
 
 
-def _kind(func: Any) -> str:
+def kind_of(func: Any) -> str:
+    """Return which kind of site a call of a function is; empty: none."""
     if func is F.interpolate:
         return UPSAMPLE
-    if any(func is each for each in _POOLS):
+    if func is F.max_pool2d or func is F.avg_pool2d:
         return POOL
-    return CONV if any(func is each for each in _CONVOLUTIONS) else ""
+    return CONV if func is torch.conv2d else ""
 
 
 _POSITIONS = {
@@ -256,9 +256,9 @@ _POSITIONS = {
 }
 
 
-def _options(func: Any, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-    named = dict(zip(_POSITIONS[_kind(func)], args, strict=False))
-    return {name: each for name, each in {"function": func, **named, **kwargs}.items() if not isinstance(each, Tensor)}
+def call_options(kind: str, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a resampling call by their names."""
+    return {**dict(zip(_POSITIONS[kind], args, strict=False)), **kwargs}
 
 
 @contextlib.contextmanager

@@ -13,13 +13,14 @@ from torch import nn
 from indexnet.core.errors import UserError, shown
 from indexnet.core.registry import did_you_mean, option_names
 from indexnet.resampling.base import NONE, OPERATORS, ResamplingStage, WidthError
-from indexnet.resampling.foreign.calls import Role, play, stop_playing
+from indexnet.resampling.foreign.calls import Role, Use, play, stop_playing
 from indexnet.resampling.foreign.find import Finder, check_model
-from indexnet.resampling.foreign.plan import LEAVE, REPLACE, UPSAMPLE, Plan, Site, Source
-from indexnet.resampling.pooling import GuidedStage
+from indexnet.resampling.foreign.plan import CONV, LEAVE, POOL, POOLS, REPLACE, STRIDED, UPSAMPLE, Plan, Site, Source
+from indexnet.resampling.pooling import POOLINGS, GuidedStage, PooledStage
 
 Guide = str | Callable[..., Any] | None
-KEEP, INPUT = "keep", "input"
+KEEP, INPUT, ENCODER = "keep", "input", "encoder"
+DOWNSAMPLING = (POOLS, STRIDED)
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,11 @@ def replace(
     plan: Plan | None = None,
     sites: str | Sequence[str] | Callable[[Site], bool] | None = None,
     guides: Guide | Mapping[str, Guide] = "auto",
+    downsampling: str | None = None,
     unguided: str | None = None,
     **options: Any,
 ) -> Replaced:
-    """Put an operator in the place of a network's x2 interpolations, in the network itself.
+    """Put an operator in the place of a network's x2 interpolations, and of what halves, in the network itself.
 
     The keys of its state stay; new ones are ``<owner>.resampling_<k>.*``. Weights of operators start as the operator
     says. Replace before wrapping, compiling or scripting.
@@ -77,6 +79,10 @@ def replace(
         guides: for guided operators, ``auto``: those that were found; else, for all sites or by patterns of them, the
             path of a module whose output is to guide, or a function of the owner, its arguments and its named ones
             that returns the map.
+        downsampling: what the operator halves: None: nothing; ``pools``: pools of cells of 2x2 and, as an
+            approximation, of 3x3 with stride 2 and padding 1; ``strided``: convolutions with stride 2, which get stride
+            1 and the same weights before the operator, but a first one with few inputs. A guided operator needs an
+            upsampling of the same resolution for each, whose guide it then makes; others are left.
         unguided: what becomes of a site without a guide under a guided operator: ``keep`` leaves it; ``input`` guides
             by the network's input, averaged to its size; or the name of a blind operator. Default ``keep``.
         **options: of the operator.
@@ -98,7 +104,12 @@ def replace(
         raise UserError("replace needs the name of an operator: the plan has none.")
     if operator in (None, plan.operator):
         operator, options = plan.operator, {**plan.options, **options}
-    job = _Job(model, plan, finder, str(operator), options, unguided or plan.unguided)
+    if downsampling not in (None, *DOWNSAMPLING):
+        guess = did_you_mean(downsampling, DOWNSAMPLING)
+        raise UserError(f"downsampling must be None, pools or strided, got {shown(downsampling)}.{guess}")
+    job = _Job(
+        model, plan, finder, str(operator), options, unguided or plan.unguided, downsampling or plan.downsampling
+    )
     return job.run(sites, guides)
 
 
@@ -119,55 +130,75 @@ def check_plan(plan: Plan, model: nn.Module) -> None:
 
 class _Job:
     def __init__(
-        self, model: nn.Module, plan: Plan, finder: Finder | None, operator: str, options: dict[str, Any], unguided: str
-    ) -> None:
-        self.model, self.plan, self.finder, self.operator, self.options = model, plan, finder, operator, options
+        self, model: nn.Module, plan: Plan, finder: Finder | None, operator: str, options: dict[str, Any],
+        unguided: str, downsampling: str | None,
+    ) -> None:  # fmt: skip
+        self.model, self.plan, self.finder = model, plan, finder
+        self.operator, self.options, self.unguided, self.downsampling = operator, options, unguided, downsampling
         self.modules = dict(model.named_modules())
-        self.cls = OPERATORS.checked(operator, _with_pooling(operator, options))
-        self.unguided = unguided
         if operator == NONE:
             raise UserError("resampling='none' is the absence of an operator; name one, such as carafe or dysample.")
+        self.cls = OPERATORS.checked(operator, options)
+        if downsampling is None and options.get("pooling", ENCODER) != ENCODER:
+            raise UserError(
+                f"resampling {operator!r}: pooling={shown(options['pooling'])} has no use where only upsampling is "
+                "replaced; add downsampling='pools', or leave it out."
+            )
+        if downsampling is not None and options.get("pooling") == ENCODER:
+            raise UserError(f"resampling {operator!r}: pooling=encoder halves nothing; name another for downsampling.")
         self.blind: type[ResamplingStage] | None = None
         if unguided not in (KEEP, INPUT):
             self.blind = OPERATORS.checked(unguided, {})
             if self.blind.info.guided:
                 raise UserError(f"unguided={unguided} is a guided operator itself; name a blind one, such as carafe.")
+        self.kinds = {None: (UPSAMPLE,), POOLS: (UPSAMPLE, POOL), STRIDED: (UPSAMPLE, CONV)}[downsampling]
         self.left: dict[str, str] = {}
+        self.stages: dict[str, ResamplingStage] = {}
+        self.pairs: dict[str, str] = {}  # the upsampling of each downsampling
         self.functions: dict[str, Callable[..., Any]] = {}
         self.shared: dict[type, Mapping[str, nn.Module]] = {}
 
     def run(self, sites: Any, guides: Any) -> Replaced:
-        chosen = self._select(sites)
-        guided = self._with_guides(chosen, guides)
-        stages = self._stages(guided, strict=sites is not None)
-        if not stages:
-            tried = guided if guided else {site.id for site in self.plan.sites if site.kind == UPSAMPLE}
-            reasons = [f"{why} ({key})" for key, why in self.left.items() if key in tried]
+        chosen = self._with_guides(self._select(sites), guides)
+        self._pair(chosen)
+        for key in list(chosen):
+            try:
+                chosen[key] = self._build(chosen[key], chosen)
+            except WidthError as error:
+                if sites is not None:
+                    raise UserError(f"resampling {self.operator!r}, site {key}: {error}") from error
+                self.left[key] = str(error)
+        for key, partner in self.pairs.items():
+            if partner not in self.stages:
+                self.left[key] = f"{partner} is left"
+        done = {key: chosen[key] for key in chosen if key in self.stages or self.pairs.get(key) in self.stages}
+        if not done:
+            tried = chosen or {site.id: site for site in self.plan.sites if site.kind in self.kinds}
+            reasons = [f"{self.left[key]} ({key})" for key in tried]
             said = f": {'; '.join(reasons[:6])}" if reasons else ", and no site was found"
             raise UserError(f"nothing is replaced{said}; name sites, guides or another operator.")
         plan = dataclasses.replace(
             self.plan,
             sites=tuple(
-                dataclasses.replace(
-                    guided.get(site.id, site),
-                    why=self.left.get(site.id, site.why) if site.id not in stages else site.why,
-                )
+                dataclasses.replace(done.get(site.id, site), why=self.left.get(site.id, site.why))
                 for site in self.plan.sites
             ),
-            chosen=tuple(stages),
+            chosen=tuple(done),
             operator=self.operator,
             options=self.options,
             unguided=self.unguided,
+            downsampling=self.downsampling,
         )
-        self._install({key: guided[key] for key in stages}, stages)
-        return Replaced(self.model, plan, stages, self.left)
+        self._install(done)
+        return Replaced(self.model, plan, self.stages, self.left)
 
     def _select(self, wanted: Any) -> dict[str, Site]:
         sites = {site.id: site for site in self.plan.sites}
         if wanted is None:
             ids = self.plan.chosen
+            verdicts = (REPLACE, self.downsampling)
             keep = {
-                key: site for key, site in sites.items() if (key in ids if ids is not None else site.verdict == REPLACE)
+                key: site for key, site in sites.items() if (site.verdict in verdicts if ids is None else key in ids)
             }
             self.left = {key: site.why for key, site in sites.items() if key not in keep}
             return keep
@@ -184,13 +215,16 @@ class _Job:
                 key: site
                 for key, site in sites.items()
                 if key in patterns
-                or (site.verdict != LEAVE and site.kind == UPSAMPLE and any(_matches(each, site) for each in patterns))
+                or (
+                    site.verdict != LEAVE and site.kind in self.kinds and any(_matches(each, site) for each in patterns)
+                )
             }
         for site in keep.values():
             if site.verdict == LEAVE:
                 raise UserError(f"sites: {site.id} cannot be replaced: {site.why}.")
-            if site.kind != UPSAMPLE:
-                raise UserError(f"sites: {site.id} halves a map, and only upsampling is replaced.")
+            if site.kind not in self.kinds:
+                need = POOLS if site.kind == POOL else STRIDED
+                raise UserError(f"sites: {site.id} halves a map; add downsampling={need!r}, or leave it out.")
         self.left = {key: "not chosen" for key in sites if key not in keep}
         return keep
 
@@ -203,7 +237,7 @@ class _Job:
         by_pattern = guides if isinstance(guides, Mapping) else {"*": guides}
         result = dict(chosen)
         for pattern, guide in by_pattern.items():
-            fitting = [site for site in chosen.values() if _matches(pattern, site)]
+            fitting = [site for site in chosen.values() if site.kind == UPSAMPLE and _matches(pattern, site)]
             if not fitting:
                 raise UserError(f"guides: {shown(pattern)} names no chosen site.{did_you_mean(pattern, chosen)}")
             for site in fitting:
@@ -221,92 +255,120 @@ class _Job:
             return self.finder.function_guide(site, guide)
         return self.finder.module_guide(site, guide)
 
-    def _stages(self, sites: dict[str, Site], strict: bool) -> dict[str, ResamplingStage]:
-        stages = {}
-        for key, site in sites.items():
-            cls: type[ResamplingStage] | None = self.cls
-            options = self.options
-            if self.cls.info.guided and not issubclass(self.cls, GuidedStage):
+    def _pair(self, chosen: Mapping[str, Site]) -> None:
+        """Give each upsampling of a guided operator the last downsampling before it of the same resolution."""
+        if not self.cls.info.guided:
+            return
+        waiting: dict[tuple[int, int], list[str]] = {}
+        for site in chosen.values():
+            if site.kind != UPSAMPLE:
+                waiting.setdefault(_before(site), []).append(site.id)
+            elif waiting.get(site.out_size):
+                self.pairs[waiting[site.out_size].pop()] = site.id
+
+    def _build(self, site: Site, chosen: Mapping[str, Site]) -> Site:
+        """Build the stage of a site, unless it is left; return the site with the guide that it gets."""
+        if site.kind != UPSAMPLE:
+            if site.id not in self.pairs:
+                self._build_down(site)
+            return site
+        partner = next((down for down, up in self.pairs.items() if up == site.id), None)
+        if partner is not None:
+            down = chosen[partner]
+            self._add(site, self.cls(down.channels, site.channels, **self.options))
+            return dataclasses.replace(site, guide=Source("", partner, 0, "", (), down.channels, made=True))
+        cls: type[ResamplingStage] | None = self.cls
+        if self.cls.info.guided and not issubclass(self.cls, GuidedStage):
+            if self.downsampling is None:
                 raise UserError(
                     f"resampling {self.operator!r} needs what its own pooling saw, so it cannot replace upsampling "
-                    "alone; name an operator that is guided by a map, or a blind one."
+                    "alone; add downsampling='pools', or name an operator that is guided by a map, or a blind one."
                 )
-            if self.cls.info.guided and site.guide is None:
-                if self.unguided == INPUT:
-                    if self.finder is None:
-                        raise UserError("unguided=input needs an example beside the plan.")
-                    site = sites[key] = dataclasses.replace(site, guide=self.finder.input_guide(site))
-                else:
-                    cls, options = self.blind, {}
-            if cls is None:
-                self.left[key] = "no map guides it"
-                continue
-            try:
-                stages[key] = self._stage(cls, site, options)
-            except WidthError as error:
-                if strict:
-                    raise UserError(f"resampling {cls.info.name!r}, site {key}: {error}") from error
-                self.left[key] = str(error)
-        return stages
-
-    def _stage(self, cls: type[ResamplingStage], site: Site, options: Mapping[str, Any]) -> ResamplingStage:
-        width = site.guide.channels if cls.info.guided and site.guide is not None else site.channels
-        stage = cls(width, site.channels, **_with_pooling(cls.info.name, options))
+            self.left[site.id] = "no downsampling of its resolution is replaced"
+            return site
+        if self.cls.info.guided and site.guide is None:
+            if self.unguided == INPUT:
+                if self.finder is None:
+                    raise UserError("unguided=input needs an example beside the plan.")
+                site = dataclasses.replace(site, guide=self.finder.input_guide(site))
+            else:
+                cls = self.blind
+        if cls is None:
+            self.left[site.id] = "no map guides it"
+            return site
+        options = self.options if cls is self.cls else {}
+        if "pooling" in option_names(cls):
+            options = {**options, "pooling": ENCODER}  # which has no weights
+        guided = cls.info.guided and site.guide is not None
+        stage = cls(site.guide.channels if guided and site.guide else site.channels, site.channels, **options)
         if hasattr(stage, "reduce"):  # what pools is not called here
             del stage.reduce
+        self._add(site, stage)
+        return site
+
+    def _build_down(self, site: Site) -> None:
+        """Build a stage that only halves."""
+        stage = self.cls(site.channels, site.channels, **self.options)
+        if isinstance(stage, PooledStage) and stage.pooling in POOLINGS:  # without the weights that upsample
+            stage = OPERATORS.get("nearest")(site.channels, pooling=stage.pooling)
+        elif self.cls.info.guided:
+            self.left[site.id] = "no upsampling of its resolution is replaced"
+            return
+        elif hasattr(stage, "expand"):
+            del stage.expand
+        self._add(site, stage)
+
+    def _add(self, site: Site, stage: ResamplingStage) -> None:
+        cls = type(stage)
         if cls not in self.shared:
-            self.shared[cls] = shared = stage.create_shared()
-            for name, module in shared.items():
+            self.shared[cls] = stage.create_shared()
+            for name, module in self.shared[cls].items():
                 stage.add_module(name, module)
         stage.shared = self.shared[cls]
         owner = self.modules[site.owner]
         like = next((each for part in (owner, self.model) for each in part.parameters()), None)
         if like is not None and like.is_floating_point():
             stage.to(like.device, like.dtype)
-        return stage.train(owner.training)
+        self.stages[site.id] = stage.train(owner.training)
 
-    def _install(self, sites: dict[str, Site], stages: dict[str, ResamplingStage]) -> None:
+    def _install(self, sites: Mapping[str, Site]) -> None:
         roles: dict[str, Role] = {}
 
         def role(path: str) -> Role:
             return roles.setdefault(path, Role(path))
 
         for site in self.plan.sites:
-            if site.kind == UPSAMPLE:
+            # all owners count, so that no call is counted by the owner around
+            if site.kind in (UPSAMPLE, *self.kinds) and (site.kind != CONV or site.id in sites):
                 role(site.owner).is_owner = True
         for key, site in sites.items():
-            mine = role(site.owner)
-            mine.stages[site.call] = f"resampling_{site.call}"
-            self.modules[site.owner].add_module(mine.stages[site.call], stages[key])
-            if key in self.functions:
-                mine.functions[site.call] = self.functions[key]
-            elif site.guide is not None and stages[key].info.guided:
-                mine.guides[site.call] = site.guide
+            owner, place = self.modules[site.owner], (site.kind, site.call)
+            if key in self.pairs:
+                role(site.owner).uses[place] = Use(self.stages[self.pairs[key]], hands_on=True)
+                continue
+            use = Use(f"resampling_{key.rpartition('#')[2]}")
+            owner.add_module(str(use.stage), self.stages[key])
+            role(site.owner).uses[place] = use
+            if key in self.functions and site.guide is not None and not site.guide.made:
+                use.function = self.functions[key]
+            elif site.guide is not None and self.stages[key].info.guided:
+                use.guide = site.guide
                 scope = role(site.guide.scope)
                 scope.is_scope = True
                 if site.guide.module is not None:
                     wanted = (site.guide.module, site.guide.call)
                     scope.keeps[wanted] = scope.keeps.get(wanted, 0) + site.times
-                    role(site.guide.module).announces = True
+                    if not site.guide.made:
+                        role(site.guide.module).announces = True
         for path, each in roles.items():
             play(self.modules[path], each)
 
 
+def _before(site: Site) -> tuple[int, int]:
+    """Return the size of the map that a downsampling halves; of a convolution, once its stride is taken away."""
+    height, width = site.in_size if site.kind == POOL else (2 * site.out_size[0], 2 * site.out_size[1])
+    return height // 2 * 2, width // 2 * 2
+
+
 def _matches(pattern: str, site: Site) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for name in (site.id, site.owner))
-
-
-def _with_pooling(operator: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a stage that only upsamples: its pooling has no weights.
-
-    Raises:
-        UserError: a pooling is given, which nothing would use.
-    """
-    names = option_names(OPERATORS.get(operator), ("channels", "decoder_channels"))
-    if "pooling" not in names:
-        return dict(options)
-    if options.get("pooling", "encoder") != "encoder":
-        raise UserError(
-            f"resampling {operator!r}: pooling={options['pooling']} has no use where only upsampling is replaced."
-        )
-    return {**options, "pooling": "encoder"}
