@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode, handle_torch_function
 
 from indexnet.core.errors import UserError
-from indexnet.resampling.base import ResamplingStage
+from indexnet.resampling.base import Downsampled, ResamplingStage
 from indexnet.resampling.foreign.plan import CONV, POOL, UPSAMPLE, Source
 from indexnet.resampling.foreign.recording import call_options, kind_of, undisturbed
 from indexnet.resampling.functional import pad_to_even
@@ -116,7 +116,7 @@ class SiteMode(TorchFunctionMode):
             x = args[0] if kind == POOL else _unstrided(func, args, kwargs)
             if kind == POOL and _floors(args, kwargs):
                 x = x[..., : x.shape[-2] // 2 * 2, : x.shape[-1] // 2 * 2]
-            down = stage.down(x)
+            down: Downsampled = stage.down(x)
         if use.hands_on:
             name = made_by(self.role.path, kind, index)
             self._hear((down.guide, down.size), name)
@@ -132,17 +132,8 @@ class SiteMode(TorchFunctionMode):
             )
         guide = self._guide(use, where)
         with undisturbed():
-            if guide is None:
-                return stage.up(x, None, size)
-            made, guided_size = guide if use.guide is not None and use.guide.made else (None, tuple(guide.shape[-2:]))
-            if use.guide is not None and use.guide.pooled:
-                guide, guided_size = F.adaptive_avg_pool2d(guide, size), size
-            if guided_size != size:
-                raise UserError(
-                    f"{where}: its guide is for {guided_size[0]}x{guided_size[1]} pixels but the map becomes "
-                    f"{size[0]}x{size[1]}; give images whose sizes the network's strides divide."
-                )
-            return stage.up(x, stage.create_guide(pad_to_even(guide)) if made is None else made, size)
+            result: Tensor = stage.up(x, _finished(stage, guide, use.guide, size, where), size)
+        return result
 
     def _guide(self, use: Use, where: str) -> Any:
         if use.function is not None:
@@ -180,6 +171,23 @@ class SiteMode(TorchFunctionMode):
         if 0 <= source.call < len(self.args):
             return self.args[source.call]
         return self.kwargs.get(source.name)
+
+
+def _finished(stage: Any, guide: Any, source: Source | None, size: tuple[int, int], where: str) -> Any:
+    """Return what ``up`` takes as its guide: made of a map, unless a downsampling has made it."""
+    if guide is None:
+        return None
+    if source is not None and source.made:
+        guide, guided = guide
+    else:
+        guide = F.adaptive_avg_pool2d(guide, size) if source is not None and source.pooled else guide
+        guided = (guide.shape[-2], guide.shape[-1])
+    if guided != size:
+        raise UserError(
+            f"{where}: its guide is for {guided[0]}x{guided[1]} pixels but the map becomes {size[0]}x{size[1]}; give "
+            "images whose sizes the network's strides divide."
+        )
+    return guide if source is not None and source.made else stage.create_guide(pad_to_even(guide))
 
 
 def made_by(owner: str, kind: str, index: int) -> str:

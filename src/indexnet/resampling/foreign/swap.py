@@ -202,8 +202,9 @@ class _Job:
             }
             self.left = {key: site.why for key, site in sites.items() if key not in keep}
             return keep
+        offered = [key for key, site in sites.items() if site.verdict != LEAVE and site.kind in self.kinds]
         if callable(wanted):
-            keep = {key: site for key, site in sites.items() if wanted(site)}
+            keep = {key: sites[key] for key in offered if wanted(sites[key])}
         else:
             patterns = [wanted] if isinstance(wanted, str) else list(wanted)
             for pattern in patterns:
@@ -214,10 +215,7 @@ class _Job:
             keep = {
                 key: site
                 for key, site in sites.items()
-                if key in patterns
-                or (
-                    site.verdict != LEAVE and site.kind in self.kinds and any(_matches(each, site) for each in patterns)
-                )
+                if key in patterns or (key in offered and any(_matches(each, site) for each in patterns))
             }
         for site in keep.values():
             if site.verdict == LEAVE:
@@ -310,7 +308,7 @@ class _Job:
         """Build a stage that only halves."""
         stage = self.cls(site.channels, site.channels, **self.options)
         if isinstance(stage, PooledStage) and stage.pooling in POOLINGS:  # without the weights that upsample
-            stage = OPERATORS.get("nearest")(site.channels, pooling=stage.pooling)
+            stage = OPERATORS.create("nearest", site.channels, pooling=stage.pooling)
         elif self.cls.info.guided:
             self.left[site.id] = "no upsampling of its resolution is replaced"
             return
