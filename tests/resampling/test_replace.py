@@ -2,6 +2,7 @@
 
 import copy
 import json
+import pickle
 import threading
 
 import pytest
@@ -241,10 +242,10 @@ def test_plans_that_are_none(tmp_path):
         replace(network(Modules), "carafe", plan=plan)
 
 
-def test_copies_threads_and_exporters():
+def test_copies_pickles_threads_and_exporters():
     model = network(Modules).eval()
     replaced = replace(model, "sapa_b", EXAMPLE)
-    twin = copy.deepcopy(model)
+    twin = pickle.loads(pickle.dumps(copy.deepcopy(model)))
     images = [torch.rand(1, 3, 32, 32) for _ in range(4)]
     with torch.no_grad():
         expected = [model(image) for image in images]
@@ -408,6 +409,30 @@ def test_a_shared_module_with_maps_of_two_widths_is_left():
 
     with pytest.raises(UserError, match=r"called with maps of 4, 6 channels; give each a module of its own \(up#0\)"):
         replace(Two(), "carafe", EXAMPLE)
+
+
+def test_a_container_that_goes_through_its_children_gets_none():
+    class Head(nn.Sequential):
+        def forward(self, x):
+            return F.interpolate(super().forward(x), scale_factor=2)
+
+    model = nn.Sequential(Head(nn.Conv2d(3, 4, 3, 2, 1)), nn.Conv2d(4, 2, 1))
+    assert "its owner, a Head, goes through its children" in find_sites(model, EXAMPLE)["0#0"].why
+
+
+def test_a_skip_that_is_added_in_place():
+    class InPlace(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.out = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3, 2, 1), nn.Conv2d(4, 2, 1)
+
+        def forward(self, x):
+            first = self.first(x)
+            x = F.interpolate(self.second(first), scale_factor=2)
+            x += first
+            return self.out(x)
+
+    assert guides(find_sites(InPlace(), EXAMPLE)) == {"#0": "output of first (4)"}
 
 
 def test_aligned_corners_are_said():

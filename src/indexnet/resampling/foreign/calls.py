@@ -8,6 +8,7 @@ until they have used it. So nothing is kept on modules, and threads and replicas
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -220,9 +221,9 @@ def target_size(x: Tensor, size: Any = None, scale_factor: Any = None, **_: Any)
     return int(x.shape[-2] * rows), int(x.shape[-1] * columns)
 
 
-def play(module: nn.Module, role: Role) -> None:
-    """Give a module its role: its class becomes a subclass with another ``forward``."""
-    plain = type(module)
+@functools.cache
+def _playing(plain: type[nn.Module]) -> type[nn.Module]:
+    """Return the subclass of a module's class that has a role; it prints, copies and pickles as the class does."""
 
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         role = self.resampling_role
@@ -235,9 +236,23 @@ def play(module: nn.Module, role: Role) -> None:
             announce(_Message(), output, role.path)
         return output
 
+    def reduce(self: Any, protocol: Any) -> Any:
+        _, (_, *arguments), *rest = plain.__reduce_ex__(self, protocol)
+        return _revive, (plain, *arguments), *rest
+
     names = {"__module__": plain.__module__, "__qualname__": plain.__qualname__, "__doc__": plain.__doc__}
+    return type(plain.__name__, (plain,), {"forward": forward, "__reduce_ex__": reduce, **names})
+
+
+def _revive(plain: type[nn.Module], *arguments: Any) -> nn.Module:
+    subclass = _playing(plain)
+    return subclass.__new__(subclass, *arguments)
+
+
+def play(module: nn.Module, role: Role) -> None:
+    """Give a module its role: its class becomes a subclass with another ``forward``."""
     module.resampling_role = role  # type: ignore[assignment]
-    module.__class__ = type(plain.__name__, (plain,), {"forward": forward, **names})
+    module.__class__ = _playing(type(module))
 
 
 def stop_playing(module: nn.Module) -> None:

@@ -109,13 +109,18 @@ class Finder:
                 reached.add(id(value))
         return any(id(each) in reached for each in self._first.results)
 
+    def _occurrence(self, site: Site) -> Occurrence:
+        if site.id not in self._groups:
+            raise UserError(f"the plan's site {site.id} is not called with this example; find the sites anew.")
+        return self._groups[site.id][0]
+
     def module_guide(self, site: Site, path: str) -> Source:
         """Return the output of a module as the guide of a site.
 
         Raises:
             UserError: no such module ran before the site, or its maps have another size.
         """
-        occurrence = self._groups[site.id][0]
+        occurrence = self._occurrence(site)
         ran = [call for call in self._first.calls if call.path == path and -1 < call.ended <= occurrence.time]
         if not ran:
             raise UserError(f"guides: no module {shown(path)} runs before {site.id}; give the path of one that does.")
@@ -134,7 +139,7 @@ class Finder:
         Raises:
             UserError: it gives no map of the site's result's size.
         """
-        owner = self._groups[site.id][0].owner
+        owner = self._occurrence(site).owner
         with torch.no_grad():
             guide = function(owner.module, owner.args, owner.kwargs)
         if not isinstance(guide, Tensor) or guide.ndim != 4 or tuple(guide.shape[-2:]) != site.out_size:
@@ -320,8 +325,9 @@ def _problem(both: list[Occurrence]) -> str:
     widths = sorted({each.map.tensor.shape[1] for each in both})
     if len(widths) > 1:
         return f"called with maps of {', '.join(map(str, widths))} channels; give each a module of its own"
-    if isinstance(first.owner.module, nn.Sequential) and not _is_plain(first.owner.module):
-        return "its owner is a Sequential, whose children are its layers"
+    module = first.owner.module
+    if isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict) and not _is_plain(module):
+        return f"its owner, a {type(module).__name__}, goes through its children, so that none can be added"
     if not first.map.tensor.is_floating_point():
         return "its map is not floating point"
     return ""

@@ -200,7 +200,7 @@ class _Job:
             keep = {
                 key: site for key, site in sites.items() if (site.verdict in verdicts if ids is None else key in ids)
             }
-            self.left = {key: site.why for key, site in sites.items() if key not in keep}
+            self.left = {key: self._why_left(site) for key, site in sites.items() if key not in keep}
             return keep
         offered = [key for key, site in sites.items() if site.verdict != LEAVE and site.kind in self.kinds]
         if callable(wanted):
@@ -225,6 +225,11 @@ class _Job:
                 raise UserError(f"sites: {site.id} halves a map; add downsampling={need!r}, or leave it out.")
         self.left = {key: "not chosen" for key in sites if key not in keep}
         return keep
+
+    def _why_left(self, site: Site) -> str:
+        if site.verdict in DOWNSAMPLING and site.verdict != self.downsampling:
+            return f"halves, and downsampling={self.downsampling}"
+        return site.why if self.plan.chosen is None else "not chosen"
 
     def _with_guides(self, chosen: dict[str, Site], guides: Any) -> dict[str, Site]:
         """Return the chosen sites with the guides that were asked for."""
