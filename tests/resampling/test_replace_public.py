@@ -71,7 +71,7 @@ def test_pairs_of_a_unet_with_vgg16():
         assert replaced.plan.chosen == (pools[-1], ups[0])
         assert "512 channels but the decoder map 256" in replaced.left[ups[1]]
         replaced.undo()
-    for operator in ("a2u", "semi_shift", "freqfusion"):
+    for operator in ("a2u", "semi_shift"):
         replaced = replace(model, operator, plan=plan, downsampling="pools")
         assert replaced.plan.chosen == (*pools, *ups)
         model.train()(x).sum().backward()

@@ -222,7 +222,7 @@ def target_size(x: Tensor, size: Any = None, scale_factor: Any = None, **_: Any)
 
 
 @functools.cache
-def _playing(plain: type[nn.Module]) -> type[nn.Module]:
+def _playing(plain: Any) -> Any:
     """Return the subclass of a module's class that has a role; it prints, copies and pickles as the class does."""
 
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -237,14 +237,14 @@ def _playing(plain: type[nn.Module]) -> type[nn.Module]:
         return output
 
     def reduce(self: Any, protocol: Any) -> Any:
-        _, (_, *arguments), *rest = plain.__reduce_ex__(self, protocol)
-        return _revive, (plain, *arguments), *rest
+        reduced = plain.__reduce_ex__(self, protocol)  # (function, (class, ...), state, ...)
+        return _revive, (plain, *reduced[1][1:]), *reduced[2:]
 
     names = {"__module__": plain.__module__, "__qualname__": plain.__qualname__, "__doc__": plain.__doc__}
     return type(plain.__name__, (plain,), {"forward": forward, "__reduce_ex__": reduce, **names})
 
 
-def _revive(plain: type[nn.Module], *arguments: Any) -> nn.Module:
+def _revive(plain: Any, *arguments: Any) -> Any:
     subclass = _playing(plain)
     return subclass.__new__(subclass, *arguments)
 
@@ -252,7 +252,8 @@ def _revive(plain: type[nn.Module], *arguments: Any) -> nn.Module:
 def play(module: nn.Module, role: Role) -> None:
     """Give a module its role: its class becomes a subclass with another ``forward``."""
     module.resampling_role = role  # type: ignore[assignment]
-    module.__class__ = _playing(type(module))
+    plain: Any = type(module)
+    module.__class__ = _playing(plain)
 
 
 def stop_playing(module: nn.Module) -> None:
