@@ -14,13 +14,11 @@ import statistics
 import time
 from pathlib import Path
 
-import segmentation_models_pytorch as smp
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 
-import indexnet  # noqa: F401  # before what imports torchvision
 from indexnet.data import create_data
 from indexnet.metrics import create_metric
 from indexnet.resampling import replace
@@ -34,6 +32,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--weights", type=Path, help="where the first weights are kept, and found again")
     args = parser.parse_args()
+    import segmentation_models_pytorch as smp  # after indexnet, which mends mismatched wheels of torchvision
+
     data = create_data("camvid", root=args.root, size=128, scale=(0.35, 0.5))
     weights = args.weights
     if weights is not None and weights.exists():
@@ -54,7 +54,7 @@ def main() -> None:
             replaced = replace(model, operator, torch.rand(1, 3, 64, 64))
             groups.append({"params": list(replaced.parameters()), "lr": 1e-3})
             before = [each.clone() for each in replaced.parameters()]
-        print(operator, train(model, data, args.steps, groups), test(model, data), flush=True)
+        print(operator, train(model, data, args.steps, groups), score(model, data), flush=True)
         if operator != "none":
             moved = sum(not torch.equal(a, b) for a, b in zip(before, replaced.parameters(), strict=True))
             print(f"  {len(replaced.stages)} sites, {moved} of {len(before)} new parameters moved")
@@ -83,7 +83,7 @@ def train(model: nn.Module, data: object, steps: int, groups: list[dict[str, obj
 
 
 @torch.no_grad()
-def test(model: nn.Module, data: object, count: int = 40) -> str:
+def score(model: nn.Module, data: object, count: int = 40) -> str:
     """Return the mean IoU over every so many-th test image."""
     model.eval()
     metric = create_metric("miou", classes=11)
