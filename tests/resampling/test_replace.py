@@ -553,3 +553,37 @@ def test_networks_that_only_halve():
     replaced.undo()
     assert list(model.state_dict()) == keys
     assert torch.equal(model(EXAMPLE), before)
+
+
+@pytest.mark.parametrize("width", [8, 5])
+def test_a_transposed_convolution_is_replaced_where_it_is_named(width):
+    class Transposed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.up = (
+                nn.Conv2d(3, 8, 1),
+                nn.Conv2d(8, 8, 3, 2, 1),
+                nn.ConvTranspose2d(8, width, 2, 2),
+            )
+            self.out = nn.Conv2d(8 + width, 2, 1)
+
+        def forward(self, x):
+            first = self.first(x)
+            return self.out(torch.cat([first, self.up(self.second(first))], 1))
+
+    model = network(Transposed)
+    before = model(EXAMPLE)
+    plan = find_sites(model, EXAMPLE)
+    site = plan["up#transposed0"]
+    assert (site.verdict, site.how, str(site.guide)) == ("optional", "transposed 2, stride 2", "output of first (8)")
+    with pytest.raises(UserError, match="nothing is replaced: x2 with weights of its own"):
+        replace(model, "sapa_b", plan=plan)
+    replaced = replace(model, "sapa_b", plan=plan, sites="up")
+    model(torch.rand(1, 3, 20, 12)).sum().backward()
+    assert all(each.grad is not None for each in replaced.parameters())
+    assert all(each.grad is not None for each in model.parameters() if each.requires_grad)
+    assert "up.weight" in model.state_dict()
+    assert hasattr(replaced.stages["up#transposed0"], "project") == (width == 5)
+    replaced.undo()
+    assert torch.equal(model(EXAMPLE), before)
+    assert all(each.requires_grad for each in model.parameters())

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode, handle_torch_function
 
 from indexnet.core.errors import UserError
 from indexnet.resampling.base import Downsampled, ResamplingStage
-from indexnet.resampling.foreign.plan import CONV, POOL, UPSAMPLE, Source
+from indexnet.resampling.foreign.plan import CONV, POOL, TRANSPOSED, UPSAMPLE, Source, site_id
 from indexnet.resampling.foreign.recording import call_options, kind_of, undisturbed
 from indexnet.resampling.functional import pad_to_even
 
@@ -34,12 +34,14 @@ class Use:
         guide: where the guide of an upsampling comes from.
         function: gives the guide of the owner's call.
         hands_on: whether the guide that a downsampling makes is needed.
+        idle: the owner's parameters that nothing uses meanwhile, and that get no gradients.
     """
 
     stage: str | ResamplingStage
     guide: Source | None = None
     function: Callable[..., Any] | None = None
     hands_on: bool = False
+    idle: tuple[str, ...] = ()
 
 
 @dataclass
@@ -113,13 +115,19 @@ class SiteMode(TorchFunctionMode):
         stage = getattr(self.module, use.stage) if isinstance(use.stage, str) else use.stage
         if kind == UPSAMPLE:
             return self._up(stage, use, args[0], target_size(*args[:3], **kwargs), index)
+        if kind == TRANSPOSED:
+            x = args[0]
+            x = self._up(stage, use, x, (2 * x.shape[-2], 2 * x.shape[-1]), index)
+            project: Any = getattr(stage, "project", None)
+            with undisturbed():
+                return x if project is None else project(x)
         with undisturbed():
             x = args[0] if kind == POOL else _unstrided(func, args, kwargs)
             if kind == POOL and _floors(args, kwargs):
                 x = x[..., : x.shape[-2] // 2 * 2, : x.shape[-1] // 2 * 2]
             down: Downsampled = stage.down(x)
         if use.hands_on:
-            name = made_by(self.role.path, kind, index)
+            name = site_id(self.role.path, kind, index)
             self._hear((down.guide, down.size), name)
             announce(_Message(), (down.guide, down.size), name)
         return down.features
@@ -191,11 +199,6 @@ def _finished(stage: Any, guide: Any, source: Source | None, size: tuple[int, in
     return guide if source is not None and source.made else stage.create_guide(pad_to_even(guide))
 
 
-def made_by(owner: str, kind: str, index: int) -> str:
-    """Return the name under which a downsampling hands its guide on: the id of its site."""
-    return f"{owner}#{'' if kind == UPSAMPLE else kind}{index}"
-
-
 def _floors(args: Any, kwargs: Any) -> bool:
     """Whether a pool leaves a last row or column without partner out, which a stage would not."""
     named = call_options(POOL, args, kwargs)
@@ -251,6 +254,9 @@ def _revive(plain: Any, *arguments: Any) -> Any:
 
 def play(module: nn.Module, role: Role) -> None:
     """Give a module its role: its class becomes a subclass with another ``forward``."""
+    for use in role.uses.values():
+        for name in use.idle:
+            module.get_parameter(name).requires_grad_(False)
     module.resampling_role = role  # type: ignore[assignment]
     plain: Any = type(module)
     module.__class__ = _playing(plain)
@@ -264,5 +270,7 @@ def stop_playing(module: nn.Module) -> None:
     for use in role.uses.values():
         if isinstance(use.stage, str):
             delattr(module, use.stage)
+        for name in use.idle:
+            module.get_parameter(name).requires_grad_(True)
     module.__class__ = type(module).__bases__[0]
     del module.resampling_role

@@ -12,26 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from indexnet.core.errors import UserError, shown
-from indexnet.resampling.foreign.plan import (
-    CONV,
-    LEAVE,
-    OPTIONAL,
-    POOL,
-    POOLS,
-    REPLACE,
-    STRIDED,
-    UPSAMPLE,
-    Plan,
-    Site,
-    Source,
-)
+from indexnet.resampling.foreign.plan import CONV, OPTIONAL, REPLACE, UPWARDS, Plan, Site, Source, site_id
 from indexnet.resampling.foreign.recording import Call, Occurrence, Recording, Value, tensors
+from indexnet.resampling.foreign.verdicts import halves, how, verdict_down, verdict_up
 
 GROWTH = 32
 """Pixels by which the second example is larger: a multiple of the strides of most encoders."""
-
-FEW = 16
-"""Fewer inputs than these has a first convolution, which costs most where its stride is taken away."""
 
 _COMBINES = {
     "cat", "concat", "concatenate", "stack", "hstack", "add", "add_", "__add__", "__radd__", "__iadd__", "sub", "sub_",
@@ -82,10 +68,10 @@ class Finder:
     def _site(self, key: str, group: list[Occurrence], others: list[Occurrence]) -> Site | None:
         first = group[0]
         in_size, out_size = first.map.size, first.result.size
-        if in_size is None or out_size is None or (first.kind != UPSAMPLE and not _halves(first)):
+        if in_size is None or out_size is None or (first.kind not in UPWARDS and not halves(first)):
             return None
-        guide = self._common_guide(group, others) if first.kind == UPSAMPLE else None
-        verdict, why = _verdict(group, others) if first.kind == UPSAMPLE else _verdict_down(group, others)
+        guide = self._common_guide(group, others) if first.kind in UPWARDS else None
+        verdict, why = (verdict_up if first.kind in UPWARDS else verdict_down)(group, others)
         if verdict == REPLACE and guide is None and self._is_final(first):
             verdict, why = OPTIONAL, "x2, but it enlarges the network's output"
         if verdict == REPLACE and first.options.get("align_corners"):
@@ -93,7 +79,7 @@ class Finder:
         channels = (first.result if first.kind == CONV else first.map).tensor.shape[1]
         return Site(
             key, first.owner.path, type(first.owner.module).__name__, first.index, first.kind, in_size, out_size,
-            channels, _how(first), guide, verdict, why, len(group),
+            channels, how(first), guide, verdict, why, len(group),
         )  # fmt: skip
 
     def _common_guide(self, group: list[Occurrence], others: list[Occurrence]) -> Source | None:
@@ -298,97 +284,5 @@ def _enlarged(nested: Any) -> Any:
 def _grouped(recording: Recording) -> dict[str, list[Occurrence]]:
     groups: dict[str, list[Occurrence]] = {}
     for each in recording.occurrences:
-        kind = "" if each.kind == UPSAMPLE else each.kind
-        groups.setdefault(f"{each.owner.path}#{kind}{each.index}", []).append(each)
+        groups.setdefault(site_id(each.owner.path, each.kind, each.index), []).append(each)
     return groups
-
-
-def _ratio(occurrence: Occurrence) -> tuple[float, float]:
-    (h, w), (height, width) = occurrence.map.size or (1, 1), occurrence.result.size or (1, 1)
-    return height / h, width / w
-
-
-def _verdict(group: list[Occurrence], others: list[Occurrence]) -> tuple[str, str]:
-    both = [*group, *others]
-    if not others:
-        return LEAVE, "is called at one of two input sizes only"
-    ratios = {_ratio(each) for each in both}
-    if ratios != {(2.0, 2.0)}:
-        rows = sorted({f"{row:.3g}" if row == column else f"{row:.3g}, {column:.3g}" for row, column in ratios})
-        return LEAVE, f"x{' or x'.join(rows)}, not x2"
-    problem = _problem(both)
-    return (LEAVE, problem) if problem else (REPLACE, "x2")
-
-
-def _problem(both: list[Occurrence]) -> str:
-    first = both[0]
-    widths = sorted({each.map.tensor.shape[1] for each in both})
-    if len(widths) > 1:
-        return f"called with maps of {', '.join(map(str, widths))} channels; give each a module of its own"
-    module = first.owner.module
-    if isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict) and not _is_plain(module):
-        return f"its owner, a {type(module).__name__}, goes through its children, so that none can be added"
-    if not first.map.tensor.is_floating_point():
-        return "its map is not floating point"
-    return ""
-
-
-def _is_plain(module: nn.Module) -> bool:
-    return not any(True for _ in module.children())
-
-
-def _halves(occurrence: Occurrence) -> bool:
-    (h, w), (height, width) = occurrence.map.size or (1, 1), occurrence.result.size or (1, 1)
-    return height < h and width < w and not (height == 1 and width == 1)
-
-
-def _pair(value: Any) -> tuple[Any, ...]:
-    return tuple(value) if isinstance(value, list | tuple) else (value, value)
-
-
-def _verdict_down(group: list[Occurrence], others: list[Occurrence]) -> tuple[str, str]:
-    first = group[0]
-    if not others:
-        return LEAVE, "is called at one of two input sizes only"
-    problem = _problem([*group, *others])
-    if problem:
-        return LEAVE, problem
-    return _pool_verdict(first.options) if first.kind == POOL else _conv_verdict(first)
-
-
-def _pool_verdict(options: dict[str, Any]) -> tuple[str, str]:
-    kernel = _pair(options["kernel_size"])
-    stride, padding = _pair(options.get("stride") or kernel), _pair(options.get("padding", 0))
-    if options.get("return_indices"):
-        return LEAVE, "its indices are used"
-    if stride == (2, 2) and _pair(options.get("dilation", 1)) == (1, 1) and not options.get("divisor_override"):
-        if (kernel, padding) == ((2, 2), (0, 0)):
-            return POOLS, "cells of 2x2"
-        if (kernel, padding) == ((3, 3), (1, 1)):
-            return POOLS, "approximately: cells of 2x2 in place of 3x3"
-    return LEAVE, "no pool of cells of 2x2"
-
-
-def _conv_verdict(occurrence: Occurrence) -> tuple[str, str]:
-    module, options = occurrence.owner.module, occurrence.options
-    if not _is_plain(module) or not isinstance(getattr(module, "weight", None), Tensor):
-        return LEAVE, "a convolution without a module of its own"
-    if _pair(options.get("stride", 1)) != (2, 2):
-        return LEAVE, f"stride {_pair(options.get('stride', 1))[0]}, not 2"
-    inputs = occurrence.map.tensor.shape[1]
-    if inputs < FEW:
-        return OPTIONAL, f"has {inputs} inputs, too few to be made at full size unless it is named"
-    return STRIDED, "stride 1, then the operator"
-
-
-def _how(occurrence: Occurrence) -> str:
-    options = occurrence.options
-    if occurrence.kind == UPSAMPLE:
-        return str(options.get("mode", "nearest")) + (", aligned" if options.get("align_corners") else "")
-    if occurrence.kind == POOL:
-        stride = options.get("stride") or options["kernel_size"]
-        name = "max" if options["function"] is F.max_pool2d else "avg"
-        return f"{name} {_pair(options['kernel_size'])[0]}, stride {_pair(stride)[0]}"
-    weight = getattr(occurrence.owner.module, "weight", None)
-    size = weight.shape[-1] if isinstance(weight, Tensor) else "?"
-    return f"conv {size}, stride {_pair(options.get('stride', 1))[0]}"

@@ -21,8 +21,20 @@ REPLACE, POOLS, STRIDED, OPTIONAL, LEAVE = "replace", "pools", "strided", "optio
 """Verdicts: replaced unless ``sites`` says otherwise; with ``downsampling=pools``; with ``downsampling=strided``; only
 where ``sites`` names it; never."""
 
-UPSAMPLE, POOL, CONV = "upsample", "pool", "conv"
-"""Kinds of sites."""
+UPSAMPLE, TRANSPOSED, POOL, CONV = "upsample", "transposed", "pool", "conv"
+"""Kinds of sites: interpolations, transposed convolutions, pools, convolutions with a stride."""
+UPWARDS = (UPSAMPLE, TRANSPOSED)
+"""Those that enlarge."""
+
+
+def site_id(owner: str, kind: str, index: int) -> str:
+    """Return the id of a site: its owner and what :func:`place` gives."""
+    return f"{owner}#{place(kind, index)}"
+
+
+def place(kind: str, index: int) -> str:
+    """Return the kind of a call, none for interpolations, and its number."""
+    return f"{'' if kind == UPSAMPLE else kind}{index}"
 
 
 @dataclass(frozen=True)
@@ -67,11 +79,11 @@ class Site:
     """A place where a network resamples.
 
     Attributes:
-        id: ``owner#k``, of pools ``owner#pool<k>``, of convolutions ``owner#conv<k>``.
+        id: ``owner#k``; of others than interpolations ``owner#pool<k>``, ``owner#conv<k>``, ``owner#transposed<k>``.
         owner: path of the innermost module in whose forward the call stands; empty: the network itself.
         owner_type: its class.
         call: which of the owner's calls of this kind it is, from 0.
-        kind: ``upsample``, ``pool`` or ``conv``.
+        kind: ``upsample``, ``transposed``, ``pool`` or ``conv``.
         in_size: (H, W) of the map in the example run.
         out_size: (H, W) of the result.
         channels: C of the map; of convolutions, of the result.
@@ -143,7 +155,7 @@ class Plan:
             before, after = ("x".join(map(str, size)) for size in (site.in_size, site.out_size))
             how = (
                 site.how
-                if site.owner_type in ("Conv2d", "MaxPool2d", "AvgPool2d")
+                if site.owner_type in ("Conv2d", "ConvTranspose2d", "MaxPool2d", "AvgPool2d")
                 else f"{site.how} ({site.owner_type})"
             )
             guide = str(site.guide) if site.guide else "-"

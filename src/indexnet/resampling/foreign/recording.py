@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from indexnet.resampling.foreign.plan import CONV, POOL, UPSAMPLE
+from indexnet.resampling.foreign.plan import CONV, POOL, TRANSPOSED, UPSAMPLE
 
 Keys = tuple[str | int, ...]
 
@@ -246,6 +246,8 @@ def kind_of(func: Any) -> str:
         return UPSAMPLE
     if func is F.max_pool2d or func is F.avg_pool2d:
         return POOL
+    if func is torch.conv_transpose2d:
+        return TRANSPOSED
     return CONV if func is torch.conv2d else ""
 
 
@@ -253,6 +255,7 @@ _POSITIONS = {
     UPSAMPLE: ("input", "size", "scale_factor", "mode", "align_corners"),
     POOL: ("input", "kernel_size", "stride", "padding"),
     CONV: ("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
+    TRANSPOSED: ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation"),
 }
 
 

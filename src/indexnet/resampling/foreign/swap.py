@@ -15,7 +15,20 @@ from indexnet.core.registry import did_you_mean, option_names
 from indexnet.resampling.base import NONE, OPERATORS, ResamplingStage, WidthError
 from indexnet.resampling.foreign.calls import Role, Use, play, stop_playing
 from indexnet.resampling.foreign.find import Finder, check_model
-from indexnet.resampling.foreign.plan import CONV, LEAVE, POOL, POOLS, REPLACE, STRIDED, UPSAMPLE, Plan, Site, Source
+from indexnet.resampling.foreign.plan import (
+    CONV,
+    LEAVE,
+    POOL,
+    POOLS,
+    REPLACE,
+    STRIDED,
+    TRANSPOSED,
+    UPWARDS,
+    Plan,
+    Site,
+    Source,
+    place,
+)
 from indexnet.resampling.pooling import POOLINGS, GuidedStage, PooledStage
 
 Guide = str | Callable[..., Any] | None
@@ -67,7 +80,8 @@ def replace(
     """Put an operator in the place of a network's x2 interpolations, and of what halves, in the network itself.
 
     The keys of its state stay; new ones are ``<owner>.resampling_<k>.*``. Weights of operators start as the operator
-    says. Replace before wrapping, compiling or scripting.
+    says. Replace before wrapping, compiling or scripting. A transposed convolution is replaced where it is named; its
+    weights stay, without gradients, and a 1x1 convolution follows the operator where it changes the width.
 
     Args:
         model: the network.
@@ -151,7 +165,7 @@ class _Job:
             self.blind = OPERATORS.checked(unguided, {})
             if self.blind.info.guided:
                 raise UserError(f"unguided={unguided} is a guided operator itself; name a blind one, such as carafe.")
-        self.kinds = {None: (UPSAMPLE,), POOLS: (UPSAMPLE, POOL), STRIDED: (UPSAMPLE, CONV)}[downsampling]
+        self.kinds = {None: UPWARDS, POOLS: (*UPWARDS, POOL), STRIDED: (*UPWARDS, CONV)}[downsampling]
         self.left: dict[str, str] = {}
         self.stages: dict[str, ResamplingStage] = {}
         self.pairs: dict[str, str] = {}  # the upsampling of each downsampling
@@ -240,7 +254,7 @@ class _Job:
         by_pattern = guides if isinstance(guides, Mapping) else {"*": guides}
         result = dict(chosen)
         for pattern, guide in by_pattern.items():
-            fitting = [site for site in chosen.values() if site.kind == UPSAMPLE and _matches(pattern, site)]
+            fitting = [site for site in chosen.values() if site.kind in UPWARDS and _matches(pattern, site)]
             if not fitting:
                 raise UserError(f"guides: {shown(pattern)} names no chosen site.{did_you_mean(pattern, chosen)}")
             for site in fitting:
@@ -264,14 +278,14 @@ class _Job:
             return
         waiting: dict[tuple[int, int], list[str]] = {}
         for site in chosen.values():
-            if site.kind != UPSAMPLE:
+            if site.kind not in UPWARDS:
                 waiting.setdefault(_before(site), []).append(site.id)
             elif waiting.get(site.out_size):
                 self.pairs[waiting[site.out_size].pop()] = site.id
 
     def _build(self, site: Site, chosen: Mapping[str, Site]) -> Site:
         """Build the stage of a site, unless it is left; return the site with the guide that it gets."""
-        if site.kind != UPSAMPLE:
+        if site.kind not in UPWARDS:
             if site.id not in self.pairs:
                 self._build_down(site)
             return site
@@ -329,6 +343,8 @@ class _Job:
                 stage.add_module(name, module)
         stage.shared = self.shared[cls]
         owner = self.modules[site.owner]
+        if site.kind == TRANSPOSED and getattr(owner, "out_channels", site.channels) != site.channels:
+            stage.project = nn.Conv2d(site.channels, owner.out_channels, 1)
         like = next((each for part in (owner, self.model) for each in part.parameters()), None)
         if like is not None and like.is_floating_point():
             stage.to(like.device, like.dtype)
@@ -342,16 +358,18 @@ class _Job:
 
         for site in self.plan.sites:
             # all owners count, so that no call is counted by the owner around
-            if site.kind in (UPSAMPLE, *self.kinds) and (site.kind != CONV or site.id in sites):
+            if site.kind in self.kinds and (site.kind not in (CONV, TRANSPOSED) or site.id in sites):
                 role(site.owner).is_owner = True
         for key, site in sites.items():
-            owner, place = self.modules[site.owner], (site.kind, site.call)
+            owner, call = self.modules[site.owner], (site.kind, site.call)
             if key in self.pairs:
-                role(site.owner).uses[place] = Use(self.stages[self.pairs[key]], hands_on=True)
+                role(site.owner).uses[call] = Use(self.stages[self.pairs[key]], hands_on=True)
                 continue
-            use = Use(f"resampling_{key.rpartition('#')[2]}")
+            use = Use(f"resampling_{place(site.kind, site.call)}")
+            if site.kind == TRANSPOSED:
+                use.idle = tuple(name for name, each in owner.named_parameters() if each.requires_grad)
             owner.add_module(str(use.stage), self.stages[key])
-            role(site.owner).uses[place] = use
+            role(site.owner).uses[call] = use
             if key in self.functions and site.guide is not None and not site.guide.made:
                 use.function = self.functions[key]
             elif site.guide is not None and self.stages[key].info.guided:
