@@ -271,10 +271,13 @@ def test_copies_pickles_and_threads():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("operator", ["sapa_b", "dysample"])
-def test_one_graph(operator):
-    model = network(Modules).eval()
-    replace(model, operator, EXAMPLE)
+@pytest.mark.parametrize(
+    ("cls", "operator", "downsampling"),
+    [(Modules, "sapa_b", None), (UNet, "dysample", None), (Coupled, "max_unpool", "pools")],
+)
+def test_one_graph(cls, operator, downsampling):
+    model = network(cls).eval()
+    replace(model, operator, EXAMPLE, downsampling=downsampling)
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(EXAMPLE), model(EXAMPLE))
     exported = torch.export.export(model, (EXAMPLE,)).module()
