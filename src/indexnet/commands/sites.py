@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indexnet.core.console import output_console, say
-from indexnet.core.errors import UserError
+from indexnet.core.errors import UserError, shown
 from indexnet.core.files import prepare_file
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _built(name: str, build: Callable[[str, str | None], Any], plain: str, encod
     try:
         model = build(plain, encoder)
     except (KeyError, TypeError, ValueError, RuntimeError, NotImplementedError) as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = shown(" ".join(str(error).split()))
         raise UserError(f"{name} cannot be built: {reason}; give another network or --encoder.") from error
     is_detector = hasattr(model, "backbone") and hasattr(model, "transform")  # takes lists of images and resizes them
     result: nn.Module = model.backbone if is_detector else model

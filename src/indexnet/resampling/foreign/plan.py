@@ -153,15 +153,13 @@ class Plan:
             table.add_column(heading, overflow="fold", no_wrap=heading == "site")
         for site in self.sites:
             before, after = ("x".join(map(str, size)) for size in (site.in_size, site.out_size))
-            how = (
-                site.how
-                if site.owner_type in ("Conv2d", "ConvTranspose2d", "MaxPool2d", "AvgPool2d")
-                else f"{site.how} ({site.owner_type})"
-            )
             guide = str(site.guide) if site.guide else "-"
             verdict = site.verdict if self.chosen is None else ("replaced" if site.id in self.chosen else "left")
             table.add_row(
-                *map(Text, (site.id, f"{site.channels} of {before} -> {after}", how, guide, f"{verdict}: {site.why}"))
+                *map(
+                    Text,
+                    (site.id, f"{site.channels} of {before} -> {after}", site.how, guide, f"{verdict}: {site.why}"),
+                )
             )
         return table
 
