@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import json
 import pickle
 import threading
 
@@ -10,21 +9,16 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
-from foreign_networks import FPN, Coupled, Modules, UNet
+from foreign_networks import EXAMPLE, FPN, Coupled, Modules, UNet, network
 from indexnet.core.errors import UserError
 from indexnet.resampling import create_resampling, find_sites, list_resampling, load_plan, replace
 from indexnet.resampling.pooling import GuidedStage
 
-EXAMPLE = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 NETWORKS = {"unet": UNet, "fpn": FPN, "modules": Modules}
 SAME = {"unet": "nearest", "fpn": "bilinear", "modules": "nearest"}  # what their own interpolation is
-
-
-def network(cls, *args, seed=0):
-    torch.manual_seed(seed)
-    return cls(*args)
 
 
 @functools.cache
@@ -230,46 +224,6 @@ def test_a_plan_builds_the_network_again(tmp_path):
     assert [stage.info.name for stage in other.stages.values()] == ["carafe"] * 2
 
 
-def test_plans_that_are_none(tmp_path):
-    path = tmp_path / "plan.json"
-    with pytest.raises(UserError, match="cannot be read: No such file"):
-        load_plan(path)
-    path.write_text("{")
-    with pytest.raises(UserError, match="it is no JSON"):
-        load_plan(path)
-    find_sites(network(UNet), EXAMPLE).save(path)
-    content = json.loads(path.read_text())
-    for wrong in ([], {**content, "format": 0}, {**content, "sites": [{}]}, {**content, "chosen": ["x"]}):
-        path.write_text(json.dumps(wrong))
-        with pytest.raises(UserError, match="is no plan of this version"):
-            load_plan(path)
-    plan = find_sites(network(UNet), EXAMPLE)
-    with pytest.raises(UserError, match=r"of another network, UNet: where the plan has pools.0, a MaxPool2d, this one"):
-        replace(network(Modules), "carafe", plan=plan)
-
-
-def test_copies_pickles_and_threads():
-    model = network(Modules).eval()
-    replaced = replace(model, "sapa_b", EXAMPLE)
-    twin = pickle.loads(pickle.dumps(copy.deepcopy(model)))
-    images = [torch.rand(1, 3, 32, 32) for _ in range(4)]
-    with torch.no_grad():
-        expected = [model(image) for image in images]
-    replaced.undo()
-    results = {}
-
-    def call(index):
-        with torch.no_grad():
-            results[index] = twin(images[index])
-
-    threads = [threading.Thread(target=call, args=(index,)) for index in range(4)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
-    assert all(torch.equal(results[index], expected[index]) for index in range(4))
-
-
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("cls", "operator", "downsampling"),
@@ -332,81 +286,6 @@ def test_sizes_at_run_time():
         model(torch.rand(1, 3, 32, 32), (30, 30))
 
 
-def patched():
-    model = UNet()
-    model.decoders[0].forward = model.decoders[0].forward
-    return model
-
-
-def twice():
-    model = UNet()
-    replace(model, "carafe", EXAMPLE)
-    return model
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: replace(nn.Sequential(nn.Conv2d(3, 4, 3)), "carafe", EXAMPLE), "nothing is replaced, and no site was"),
-        (lambda: replace(nn.DataParallel(UNet()), "carafe", EXAMPLE), "wrapped by DataParallel; replace before"),
-        (lambda: replace(torch.jit.script(nn.Conv2d(3, 3, 1)), "carafe", EXAMPLE), "is scripted"),
-        (lambda: replace(patched(), "carafe", EXAMPLE), "decoders.0 has a forward of its own"),
-        (lambda: replace(twice(), "carafe", EXAMPLE), "has replaced sites already; undo"),
-        (lambda: replace(UNet, "carafe", EXAMPLE), "must be a torch.nn.Module, got type"),
-        (lambda: replace(UNet(), "carafe"), "needs an example"),
-        (lambda: replace(UNet(), example=EXAMPLE), "needs the name of an operator"),
-        (lambda: replace(UNet(), "carafe", "image.png"), "the example must be a tensor"),
-        (lambda: replace(UNet(), "carafe", torch.rand(1, 4, 64, 64)), "cannot be run on the example: RuntimeError"),
-        (lambda: replace(UNet(), "caraffe", EXAMPLE), "Did you mean 'carafe'"),
-        (lambda: replace(UNet(), "carafe", EXAMPLE, k_upp=3), "has no option 'k_upp'"),
-        (lambda: replace(UNet(), "carafe", EXAMPLE, pooling="blur"), "pooling='blur' has no use"),
-        (
-            lambda: replace(UNet(), "carafe", EXAMPLE, downsampling="pool"),
-            "None, pools or strided, got 'pool'. Did you",
-        ),
-        (lambda: replace(UNet(), "carafe", EXAMPLE, downsampling="pools", pooling="encoder"), "halves nothing"),
-        (
-            lambda: replace(UNet(), "max_unpool", EXAMPLE, downsampling="pools"),
-            r"nothing is replaced: .*decoders.0#0 is left \(pools.2#pool0\)|the encoder map has",
-        ),
-        (lambda: replace(UNet(), "none", EXAMPLE), "absence of an operator"),
-        (lambda: replace(UNet(), "max_unpool", EXAMPLE), "'max_unpool' needs what its own pooling saw"),
-        (lambda: replace(UNet(), "carafe", EXAMPLE, sites="decoder.*"), "'decoder.*' names no site"),
-        (
-            lambda: replace(UNet(), "carafe", EXAMPLE, sites=["pools.0#pool0"]),
-            "pools.0#pool0 halves a map; add downsampling='pools'",
-        ),
-        (
-            lambda: replace(FPN(), "carafe", EXAMPLE, sites=["decoder.pyramid#0"]),
-            r"cannot be replaced: x12 or x8, not x2",
-        ),
-        (lambda: replace(UNet(), "carafe", EXAMPLE, guides="encoders.0"), "'carafe' takes no guide|carafe takes no"),
-        (lambda: replace(UNet(), "a2u", EXAMPLE, guides="encoder"), "no module 'encoder' runs before decoders.0#0"),
-        (lambda: replace(UNet(), "a2u", EXAMPLE, guides="encoders.0"), "encoders.0 gives no map of 16x16"),
-        (lambda: replace(UNet(), "a2u", EXAMPLE, guides=lambda *call: 3), r"must return a map \(N, C, 16, 16\)"),
-        (lambda: replace(UNet(), "a2u", EXAMPLE, guides={"head": None}), "'head' names no chosen site"),
-        (lambda: replace(UNet(), "a2u", EXAMPLE, unguided="fade"), "unguided=fade is a guided operator itself"),
-        (lambda: replace(UNet(), "a2u", EXAMPLE, sites="decoders.2"), r"nothing is replaced: no map guides it"),
-        (
-            lambda: replace(UNet(), "a2u", plan=find_sites(UNet(), EXAMPLE), guides="encoders.0"),
-            "guides needs an example beside the plan",
-        ),
-    ],
-)
-def test_mistakes_get_one_sentence(call, message):
-    with pytest.raises(UserError, match=message) as caught:
-        call()
-    assert "\n" not in str(caught.value)
-
-
-def test_nothing_has_changed_after_a_mistake():
-    model = network(UNet)
-    with pytest.raises(UserError):
-        replace(model, "fade", EXAMPLE, sites="decoders.*")
-    assert {type(each) for each in model.modules()} == {type(each) for each in network(UNet).modules()}
-    assert not [key for key in model.state_dict() if "resampling" in key]
-
-
 def test_a_shared_module_with_maps_of_two_widths_is_left():
     class Two(nn.Module):
         def __init__(self):
@@ -452,141 +331,44 @@ def test_aligned_corners_are_said():
     assert find_sites(model, EXAMPLE)["1#0"].why == "x2; its corners are aligned, those of operators are not"
 
 
-def test_coupled_pairs_share_what_they_saw():
-    model = network(Coupled).eval()
-    replaced = replace(model, "max_unpool", EXAMPLE, downsampling="pools")
-    assert replaced.plan.chosen == ("pools.0#pool0", "pools.1#pool0", "#0", "#1")
-    assert str(replaced.plan["#0"].guide) == "made by pools.1#pool0 (8)"
-    seen = []
-    for place in (*model.encoders, model.middle, *reversed(model.decoders)):
-        place.register_forward_hook(lambda module, args, out: seen.append((args[0], out)))
-    model(EXAMPLE)
-    (_, first), (halved, second), (_, middle), (up, decoded), (last, _) = seen
-    pooled, indices = F.max_pool2d(first, 2, return_indices=True)
-    assert torch.equal(halved, pooled)
-    _, deeper = F.max_pool2d(second, 2, return_indices=True)
-    assert torch.equal(up, F.max_unpool2d(middle, deeper, 2))
-    assert torch.equal(last, F.max_unpool2d(decoded, indices, 2))
+@pytest.mark.parametrize("operator", ["sapa_b", "freqfusion", "dysample"])
+def test_half_precision(operator):
+    model = network(Modules)
+    replaced = replace(model, operator, plan=plan_of(Modules))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(torch.rand(2, 3, 16, 24)).float().square().mean()
+    loss.backward()
+    assert all(each.grad is not None and each.grad.isfinite().all() for each in replaced.parameters())
 
 
-@pytest.mark.parametrize("operator", [info.name for info in list_resampling()])
-def test_every_operator_as_a_pair(operator, tmp_path):
-    model = network(Coupled)
-    keys = list(model.state_dict())
-    replaced = replace(model, operator, plan=plan_of(Coupled), downsampling="pools")
-    assert len(replaced.plan.chosen) == 4
-    model(torch.rand(2, 3, 16, 20)).square().sum().backward()
-    assert all(each.grad is not None for each in replaced.parameters())
-    assert [key for key in model.state_dict() if "resampling" not in key] == keys
-    replaced.plan.save(tmp_path / "plan.json")
-    again = network(Coupled, seed=1)
-    replace(again, plan=load_plan(tmp_path / "plan.json"))
-    again.load_state_dict(model.state_dict())
-    small = torch.rand(1, 3, 24, 16)
-    assert torch.equal(again.eval()(small), copy.deepcopy(model).eval()(small))
-    replaced.undo()
-    assert list(model.state_dict()) == keys
+def test_activation_checkpointing():
+    model = network(Modules)
+    replaced = replace(model, "sapa_b", plan=plan_of(Modules))
+    x, grads = torch.rand(2, 3, 16, 24), []
+    for run in (model, lambda image: checkpoint(model, image, use_reentrant=False)):
+        model.zero_grad()
+        run(x).sum().backward()
+        grads.append([each.grad.clone() for each in replaced.parameters()])
+    torch.testing.assert_close(grads[0], grads[1])
 
 
-def test_widths_of_pairs_that_differ():
-    replaced = replace(network(Coupled, (8, 12), (8, 8)), "max_unpool", EXAMPLE, downsampling="pools")
-    assert replaced.plan.chosen == ("pools.0#pool0", "#1")
-    assert "the encoder map has 12 channels but the decoder map 8" in replaced.left["#0"]
-    assert replaced.left["pools.1#pool0"] == "#0 is left"
-
-
-@pytest.mark.parametrize("size", [(64, 64), (37, 50)])
-def test_pools_as_they_were(size):
-    class Pools(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv, self.second = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 5, 3, padding=1)
-            self.pool = nn.MaxPool2d(2)
-
-        def forward(self, x):
-            return F.max_pool2d(self.second(self.pool(self.conv(x))), kernel_size=2, stride=2, ceil_mode=True)
-
-    model = network(Pools)
-    x = torch.rand(1, 3, *size)
-    before = model(x)
-    replaced = replace(model, "bilinear", EXAMPLE, downsampling="pools")
-    assert set(replaced.stages) == {"pool#pool0", "#pool0"}
-    assert torch.equal(model(x), before)
-    replaced.undo()
-    replaced = replace(model, "carafe", EXAMPLE, downsampling="pools", pooling="lip")
-    assert model(x).shape == before.shape
-    model(x).sum().backward()
-    assert all(each.grad is not None for each in replaced.parameters())
-
-
-@pytest.mark.parametrize("operator", ["pixel_shuffle", "bilinear", "deconv"])
-def test_strided_convolutions_keep_their_weights(operator):
+def test_copies_pickles_and_threads():
     model = network(Modules).eval()
-    keys, shape = list(model.state_dict()), model(EXAMPLE).shape
-    plan = find_sites(model, EXAMPLE)
-    assert {site.id: site.verdict for site in plan.sites if site.kind == "conv"} == {
-        "second.0#conv0": "optional", "third.0#conv0": "optional",
-    }  # fmt: skip
-    assert "has 8 inputs, too few" in plan["second.0#conv0"].why
-    replaced = replace(model, operator, plan=plan, downsampling="strided", sites=["*#0", "third.0#conv0"])
-    assert "third.0#conv0" in replaced.stages
-    assert model(EXAMPLE).shape == shape
-    assert [key for key in model.state_dict() if "resampling" not in key] == keys
-    if operator == "bilinear":
-        seen = {}
-        model.third[0].register_forward_hook(lambda module, args, out: seen.update(x=args[0], out=out))
-        model(EXAMPLE)
-        full = F.conv2d(seen["x"], model.third[0].weight, model.third[0].bias, padding=1)
-        assert torch.equal(seen["out"], F.max_pool2d(full, 2))
-
-
-@pytest.mark.long
-def test_networks_that_only_halve():
-    timm = pytest.importorskip("timm")
-    model = timm.create_model("resnet10t", num_classes=4).eval()
-    before, keys = model(EXAMPLE), list(model.state_dict())
-    replaced = replace(model, "bilinear", EXAMPLE, downsampling="pools", pooling="max_blur")
-    assert "maxpool#pool0" in replaced.stages
-    assert "approximately" in replaced.plan["maxpool#pool0"].why
-    assert model(EXAMPLE).shape == before.shape
+    replaced = replace(model, "sapa_b", EXAMPLE)
+    twin = pickle.loads(pickle.dumps(copy.deepcopy(model)))
+    images = [torch.rand(1, 3, 32, 32) for _ in range(4)]
+    with torch.no_grad():
+        expected = [model(image) for image in images]
     replaced.undo()
-    replaced = replace(model, "bilinear", EXAMPLE, downsampling="strided", pooling="blur")
-    assert {key.partition("#")[0] for key in replaced.stages} == {f"layer{i}.0.conv1" for i in (2, 3, 4)}
-    assert model(EXAMPLE).shape == before.shape
-    replaced.undo()
-    assert list(model.state_dict()) == keys
-    assert torch.equal(model(EXAMPLE), before)
+    results = {}
 
+    def call(index):
+        with torch.no_grad():
+            results[index] = twin(images[index])
 
-@pytest.mark.parametrize("width", [8, 5])
-def test_a_transposed_convolution_is_replaced_where_it_is_named(width):
-    class Transposed(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.first, self.second, self.up = (
-                nn.Conv2d(3, 8, 1),
-                nn.Conv2d(8, 8, 3, 2, 1),
-                nn.ConvTranspose2d(8, width, 2, 2),
-            )
-            self.out = nn.Conv2d(8 + width, 2, 1)
-
-        def forward(self, x):
-            first = self.first(x)
-            return self.out(torch.cat([first, self.up(self.second(first))], 1))
-
-    model = network(Transposed)
-    before = model(EXAMPLE)
-    plan = find_sites(model, EXAMPLE)
-    site = plan["up#transposed0"]
-    assert (site.verdict, site.how, str(site.guide)) == ("optional", "transposed 2, stride 2", "output of first (8)")
-    with pytest.raises(UserError, match="nothing is replaced: x2 with weights of its own"):
-        replace(model, "sapa_b", plan=plan)
-    replaced = replace(model, "sapa_b", plan=plan, sites="up")
-    model(torch.rand(1, 3, 20, 12)).sum().backward()
-    assert all(each.grad is not None for each in replaced.parameters())
-    assert all(each.grad is not None for each in model.parameters() if each.requires_grad)
-    assert "up.weight" in model.state_dict()
-    assert hasattr(replaced.stages["up#transposed0"], "project") == (width == 5)
-    replaced.undo()
-    assert torch.equal(model(EXAMPLE), before)
-    assert all(each.requires_grad for each in model.parameters())
+    threads = [threading.Thread(target=call, args=(index,)) for index in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert all(torch.equal(results[index], expected[index]) for index in range(4))

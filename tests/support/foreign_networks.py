@@ -4,6 +4,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+EXAMPLE = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def network(cls, *args, seed=0):
+    """Build a network whose weights follow from a seed."""
+    torch.manual_seed(seed)
+    return cls(*args)
+
 
 def conv(width, out, stride=1):
     return nn.Sequential(nn.Conv2d(width, out, 3, stride, 1), nn.BatchNorm2d(out), nn.ReLU())
