@@ -24,13 +24,13 @@ def _blocks(page, language):
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
-CODE = [pytest.param(code, id=f"{page.stem}-{i}") for page in PAGES for i, code in enumerate(_blocks(page, "python"))]
-
-
-@pytest.mark.parametrize("code", CODE)
-def test_python_of_the_docs_runs(code, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    exec(compile(code, "docs", "exec"), {"__name__": "docs"})
+@pytest.mark.parametrize("page", [page for page in PAGES if _blocks(page, "python")], ids=lambda page: page.stem)
+def test_python_of_the_docs_runs(page, tmp_path, monkeypatch):
+    names = {"__name__": "docs"}  # one page is read from its top
+    for i, code in enumerate(_blocks(page, "python")):
+        (tmp_path / str(i)).mkdir()
+        monkeypatch.chdir(tmp_path / str(i))
+        exec(compile(code, f"{page.name}, block {i}", "exec"), names)
 
 
 def test_the_docs_show_only_commands_that_exist():
@@ -54,12 +54,16 @@ def test_the_operator_table_is_the_registry():
 
 def test_links_of_the_docs_lead_somewhere():
     for page in PAGES:
-        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        for target in re.findall(r"\]\(([^)#]+)\)", _without_code(page)):
             assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def _without_code(page):
+    return re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
 def _code_spans(page):
-    return re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL))
+    return re.findall(r"`([^`\n]+)`", _without_code(page))
 
 
 def _is_path(span):

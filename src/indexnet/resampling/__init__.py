@@ -17,6 +17,9 @@ from indexnet.resampling.base import (
 from indexnet.resampling.carafe import Carafe
 from indexnet.resampling.columns import fuse_columns, split_columns
 from indexnet.resampling.deconv import Deconv
+from indexnet.resampling.foreign.find import find_sites
+from indexnet.resampling.foreign.plan import Plan, Site, load_plan
+from indexnet.resampling.foreign.swap import Replaced, replace
 from indexnet.resampling.holistic import HolisticMaxIndex
 from indexnet.resampling.indexnet import IndexNet, IndexNetStage
 from indexnet.resampling.interpolation import Bilinear, Nearest
@@ -35,13 +38,19 @@ __all__ = [
     "Nearest",
     "OperatorInfo",
     "PixelShuffle",
+    "Plan",
+    "Replaced",
     "Resampling",
     "ResamplingStage",
+    "Site",
     "create_resampling",
+    "find_sites",
     "fuse_columns",
     "get_resampling",
     "list_resampling",
+    "load_plan",
     "register_resampling",
+    "replace",
     "split_columns",
     "watch_stages",
 ]

@@ -1,0 +1,1 @@
+"""Operators in networks of others: the places where a network resamples, and operators in their stead."""
