@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,15 +52,18 @@ def main(args: argparse.Namespace) -> int:
     from indexnet.report import terminal
     from indexnet.report.build import build
     from indexnet.report.provenance import check_protocol
-    from indexnet.run.experiments.tables import experiments_with_runs, load_experiment
+    from indexnet.run.experiments.tables import experiments_with_runs, list_experiments, load_experiment
     from indexnet.run.run_sets import choose, find_run_sets
 
     base = runs_folder(args.runs)
     if args.experiment is None:
-        known = ", ".join(experiments_with_runs(base)) or "nothing"
-        raise UserError(f"name an experiment or a sweep; under {base} there are runs of {known}.")
+        with_runs = ", ".join(experiments_with_runs(base)) or "nothing"
+        raise UserError(f"name an experiment or a sweep; under {base} there are runs of {with_runs}.")
     if args.across:
         return report_across(args, base)
+    if args.experiment not in (known := list_experiments(base)) and _inside(args.experiment, known):
+        folder = args.experiment.strip("/")
+        raise UserError(f"{folder} is a folder of experiments: name one, or give --across for all on one page.")
     experiment = load_experiment(args.experiment, base)
     sets = find_run_sets(base, experiment.name)
     runs = choose(sets, args.data, str(base / experiment.name))
@@ -73,6 +76,11 @@ def main(args: argparse.Namespace) -> int:
     terminal.show(table, console)
     console.print(f"Report: {folder / FILES[0]}", soft_wrap=True, markup=False)
     return 0
+
+
+def _inside(folder: str, names: Iterable[str]) -> list[str]:
+    """Return the experiments of a folder."""
+    return [name for name in names if name.startswith(f"{folder.strip('/')}/")]
 
 
 def report_across(args: argparse.Namespace, base: Path) -> int:
@@ -89,7 +97,7 @@ def report_across(args: argparse.Namespace, base: Path) -> int:
     from indexnet.run.run_sets import find_run_sets
 
     known, folder = list_experiments(), args.experiment.strip("/")
-    names = [name for name in known if name.startswith(f"{folder}/")]
+    names = _inside(folder, known)
     if not names:
         folders = ", ".join(sorted({name.rpartition("/")[0] for name in known} - {""}))
         raise UserError(f"--across puts the tables of a folder of experiments on one page: {folders}; not {folder!r}.")

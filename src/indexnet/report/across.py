@@ -39,8 +39,8 @@ def _time(row: TableRow) -> float | None:
 PRICES = (
     Price("parameters", "Parameters", "fewest parameters", lambda row: row.cost("parameters"), count),
     Price("true_gmacs", "GMACs", "fewest GMACs", lambda row: row.cost("true_gmacs"), significant),
-    Price("train_ms_per_sample", "Training ms/sample", "fastest", _time, significant),
-    Price("peak_memory_mb", "Peak MB", "least memory", lambda row: row.cost("peak_memory_mb"), significant),
+    Price("train_ms_per_sample", "Training ms/sample", "fastest (ms/sample)", _time, significant),
+    Price("peak_memory_mb", "Peak MB", "least memory (MB)", lambda row: row.cost("peak_memory_mb"), significant),
 )
 """Counted, then measured; see :class:`indexnet.run.record.Record`."""
 
@@ -177,7 +177,7 @@ Grid = tuple[list[str], list[list[str]]]
 
 def answers(across: Across) -> Grid:
     """Say for each contest what is best, what cannot be told apart from it, and which of these costs least."""
-    head = ["", "metric", "best", "not told apart from it", *(f"of these, {price.least}" for price in PRICES)]
+    head = ["", "metric", "best", "not told apart from it", *(price.least for price in PRICES)]
     lines = []
     for contest in across.contests:
         winners, column = contest.winners, contest.column

@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 FRONT_RULE = (
     f"{ON_FRONT} on the front of that cost: no other row is as cheap and better, or cheaper and as good, by its mean."
 )
+ANSWERS_RULE = (
+    "The best of each table by its first metric, what cannot be told apart from it, and which of all these takes least."
+)
+COST_RULE = (
+    "parameters and GMACs (what one image really costs, / 10⁹) are counted, for whole networks; time and memory are "
+    "those of training, measured, so they can be compared on one device only"
+)
 
 
 def page(across: Across, time: str) -> str:
@@ -40,9 +47,9 @@ def _content(across: Across, drawn: list[Markup]) -> dict[str, Any]:
     measured = [table for table in across.tables if table.done]
     labels = [_name(table.experiment.name) for table in measured]
     pairs = list(zip(labels, measured, strict=True))
-    legends = ((label, text) for label, table in pairs for text in remarks.legend(table, best_seeds=False))
+    legends = ((label, text) for label, table in pairs for text in remarks.legend(table, costs=False, best_seeds=False))
     warnings = [(label, text) for label, table in pairs for text in (*table.warnings, *remarks.missing(table))]
-    notes = shared(legends, labels)
+    notes = [*shared(legends, labels), *([COST_RULE] if measured else [])]
     contests = [
         (each.label, _facts(each), prices(each), figures) for each, figures in zip(across.contests, drawn, strict=True)
     ]
@@ -58,6 +65,7 @@ def _content(across: Across, drawn: list[Markup]) -> dict[str, Any]:
         "warnings": shared(warnings, labels),
         "contests": contests,
         "front_rule": FRONT_RULE,
+        "answers_rule": ANSWERS_RULE,
         "generator": GENERATOR,
         "version": __version__,
         "colours": plots.COLOURS,
@@ -142,8 +150,8 @@ def show(across: Across, console: Console) -> None:
     heads, lines = content["answers"]
     for line in lines:  # too wide for a table
         console.print(f"{line[0]} ({line[1]})", style="bold", markup=False)
-        for head, cell in zip(heads[2:], line[2:], strict=True):
-            if cell:
+        for place, (head, cell) in enumerate(zip(heads[2:], line[2:], strict=True)):
+            if cell and (place < 2 or line[3]):  # one row alone is also the cheapest
                 console.print(f"  {head}: {cell}", markup=False)
     if across.entrants:
         console.print(_table(content["ranks"]))
@@ -159,7 +167,7 @@ def _table(made: Grid) -> Any:
 
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for place, head in enumerate(made[0]):
-        shown.add_column(Text(head), justify="right" if place else "left", overflow="fold")
+        shown.add_column(Text(head), justify="right" if place else "left", overflow="fold", no_wrap=not place)
     for line in made[1]:
-        shown.add_row(*map(Text, line))
+        shown.add_row(Text(line[0]), *(cell.replace(" of ", "/") for cell in line[1:]))
     return shown
