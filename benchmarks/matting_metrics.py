@@ -30,8 +30,7 @@ import torch
 from indexnet.metrics import create_metric
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
-from in_turns import medians
-
+from indexnet.core.turns import medians
 from matting_literal import literal
 
 TARGETS = {"grad": 4.0, "conn": 10.0}

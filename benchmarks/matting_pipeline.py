@@ -26,10 +26,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import cv2
 import numpy as np
 import torch
-from in_turns import medians
 from PIL import Image
 from scipy import ndimage
 
+from indexnet.core.turns import medians
 from indexnet.data.matting import pair_foregrounds
 from indexnet.data.matting.compositing import composite, cover
 from indexnet.data.matting.train_composites import TrainingComposites

@@ -15,7 +15,6 @@ import argparse
 import json
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,12 +22,11 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from indexnet.core.turns import medians
+from indexnet.inference.operator_costs import clock_of
 from indexnet.resampling import ResamplingStage, create_resampling, fuse_columns
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
-from in_turns import medians
-
 from reference import LiteralStage
 
 # (family, nonlinear, context) -> largest time ratio that is acceptable on a CPU; peak memory must be lower in all.
@@ -74,17 +72,6 @@ def peak_bytes(step: Callable[[], None], device: str) -> int:
     return int(max(totals) - (totals[0] - events[0]["args"]["Bytes"]))
 
 
-def clock_of(device: str) -> Callable[[], float]:
-    """Return a clock that waits for the device."""
-
-    def clock() -> float:
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-    return clock
-
-
 def measure(
     family: str, nonlinear: bool, context: bool, shape: tuple[int, int, int, int], repeats: int, device: str
 ) -> dict[str, float]:
@@ -108,7 +95,7 @@ def measure(
         return step
 
     steps = {"literal": fresh(literal_step, literal), "shipped": fresh(shipped_step, stage)}
-    result = {f"{name}_s": median for name, median in medians(steps, repeats, clock_of(device)).items()}
+    result = {f"{name}_s": median for name, median in medians(steps, repeats, clock_of(torch.device(device))).items()}
     for name, step in steps.items():
         x.grad = None
         literal.zero_grad(set_to_none=True)

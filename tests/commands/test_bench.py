@@ -1,4 +1,4 @@
-"""``indexnet bench latency`` on small networks."""
+"""``indexnet bench``: small networks, and operators on small maps."""
 
 from __future__ import annotations
 
@@ -118,4 +118,81 @@ def test_mistakes_are_one_sentence(tmp_path, checkpoint, mistake):
         ([tmp_path / "none.ckpt"], "none.ckpt"),
     ):
         mistake(run(*words), fragment)
+    assert there.read_text() == "mine"
+
+
+# --- operators ----------------------------------------------------------------------------------------------------
+
+
+def bench_operators(*words):
+    return main(["bench", "operators", *map(str, words), "--device", "cpu", "--repeats", "1", "--threads", "1"])
+
+
+def test_every_operator_and_every_pooling_is_measured(tmp_path, capsys):
+    from indexnet.resampling import list_resampling
+    from indexnet.resampling.pooling import POOLINGS
+
+    files = tmp_path / "costs.md", tmp_path / "costs.json"
+    assert bench_operators("--size", "1,16,10,7", "--output", files[0], "--json", files[1]) == 0
+    notes = json.loads(files[1].read_text())
+    names = [line["operator"] for line in notes["measurements"]]
+    assert names[0] == "bilinear"
+    assert set(names) == {
+        *(info.name for info in list_resampling()),
+        *(f"nearest:pooling={pooling}" for pooling in set(POOLINGS) - {"max", "encoder"}),
+    }
+    assert (notes["size"], notes["threads"], notes["repeats"]) == ([1, 16, 10, 7], 1, 1)
+    for line in notes["measurements"]:
+        assert min(line["forward_s"], line["backward_s"]) > 0
+        assert line["step_s"] == line["forward_s"] + line["backward_s"]
+        assert line["saved_bytes"] >= 0
+    shown = capsys.readouterr().out
+    assert "bilinear" in shown
+    assert "1.00" in shown
+    assert all(len(line) <= 80 for line in shown.splitlines())
+    written = [line for line in files[0].read_text().splitlines() if line.startswith("| `")]
+    assert [line.split("`")[1] for line in written] == names
+
+
+def test_memory_of_operators_is_what_their_formulas_say(tmp_path):
+    """Bytes that are saved for the backward pass, beside the encoder map and the weights."""
+    file = tmp_path / "a.json"
+    operators = ["nearest:pooling=avg", "nearest:pooling=conv", "max_unpool", "deconv", "indexnet:family=hin"]
+    assert bench_operators(*operators, "--size", "2,8,16,12", "--json", file) == 0
+    found = {line["operator"]: line for line in json.loads(file.read_text())["measurements"]}
+    cells = 2 * 8 * 8 * 6
+    assert found["bilinear"]["saved_bytes"] == 8 * cells  # where the maxima are
+    assert found["max_unpool"]["saved_bytes"] == 8 * cells
+    assert found["nearest:pooling=avg"]["saved_bytes"] == 0
+    assert found["nearest:pooling=conv"]["saved_bytes"] == 0  # its input and its weights are kept anyway
+    assert found["deconv"]["saved_bytes"] == 4 * cells  # the halved map
+    assert found["indexnet:family=hin"]["saved_bytes"] > 4 * cells
+    assert found["deconv"]["parameters"] == 9 * 64 + 8 + 16 * 64 + 8
+
+
+def test_operators_that_do_not_fit_are_said_and_the_rest_goes_on(capsys):
+    assert bench_operators("haar", "dysample", "--size", "1,6,8,8") == 3
+    out, err = capsys.readouterr()
+    assert "haar" in out
+    assert "dysample: " in err
+    assert "groups=4" in err
+
+
+def test_mistakes_about_operators_are_one_sentence(tmp_path, mistake):
+    there = tmp_path / "there.md"
+    there.write_text("mine")
+    for words, fragment in (
+        (["carafee"], "Did you mean 'carafe'?"),
+        (["carafe:k_upp=3"], "Did you mean 'k_up'?"),
+        (["carafe:k_up"], "'k_up' must be OPTION=VALUE"),
+        (["indexnet:family=hinn"], "Did you mean 'hin'?"),
+        (["nearest:pooling=encoder"], "leaves the halving to a network"),
+        (["none"], "nothing to measure"),
+        (["carafe", "carafe"], "'carafe' is given twice"),
+        (["carafe", "--size", "4,64,128"], "--size 4,64,128 must be batch, channels, height and width"),
+        (["carafe", "--size", "1,8,1,8"], "at least 2"),
+        (["carafe", "--output", there], "there.md exists; give --overwrite"),
+        (["carafe", "--output", tmp_path / "a.csv"], "must end with .md"),
+    ):
+        mistake(bench_operators(*words), fragment)
     assert there.read_text() == "mine"

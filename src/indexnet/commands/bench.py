@@ -1,4 +1,4 @@
-"""``indexnet bench latency``: time and peak memory of trained networks against resolution."""
+"""``indexnet bench``: time and memory of trained networks against resolution, and of operators on one map."""
 
 from __future__ import annotations
 
@@ -6,75 +6,96 @@ import argparse
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from indexnet.core.console import error_console, print_table, warn
+from indexnet.core.console import error_console, print_table, tracked, warn
 from indexnet.core.errors import UserError
-from indexnet.core.files import prepare_file
+from indexnet.core.escape import markdown_table
+from indexnet.core.files import atomic_write, prepare_file, write_json
 from indexnet.core.paths import check_checkpoint
 
 if TYPE_CHECKING:
+    import torch
     from rich.table import Table
 
     from indexnet.inference.latency import Measurement
+    from indexnet.inference.operator_costs import OperatorCost
     from indexnet.networks import Network
 
 
-HELP = "measure time and memory of trained networks against the size of the image: indexnet bench latency CKPT"
+HELP = "measure time and memory: of trained networks against the size of the image, of operators against bilinear"
 
 _COLUMNS = (
     "network", "width", "height", "megapixels", "median_s", "fastest_s", "slowest_s", "memory_bytes", "problem",
+)  # fmt: skip
+_OPERATOR_HEADS = (
+    "operator", "forward\nms", "backward\nms", "ratio", "saved\nMB", "ratio", "peak\nMB", "ratio", "params",
 )  # fmt: skip
 _FLOOR = "some 20 MB are the kernels' own at any size, so that smaller figures and differences are not resolved"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("what", choices=["latency"], help="what to measure")
-    parser.add_argument("checkpoints", type=Path, nargs="+", metavar="CKPT", help="checkpoints of any task")
-    parser.add_argument(
+    parts = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+    text = "time and peak memory of trained networks against the size of the image"
+    latency = parts.add_parser("latency", help=text, description=text)
+    latency.add_argument("checkpoints", type=Path, nargs="+", metavar="CKPT", help="checkpoints of any task")
+    latency.add_argument(
         "--sizes",
         default="256,512,1024",
         metavar="N,WxH,...",
         help="sides of square images, or WIDTHxHEIGHT; made multiples of what the network needs (256,512,1024)",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads of the CPU (default: PyTorch's choice)")
-    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="timed passes of each size (5)")
-    for kind, what in (("json", "everything"), ("csv", "the table"), ("plot", "a picture, .png or .svg,")):
-        parser.add_argument(f"--{kind}", type=Path, metavar="FILE", help=f"write {what} to this file")
-    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
-    parser.epilog = "exit codes: 0 all measured; 2 a mistake, or nothing fits; 3 some sizes do not fit in memory"
+    text = "time and memory of operators on one map, forward and backward, against bilinear"
+    operators = parts.add_parser("operators", help=text, description=text)
+    operators.add_argument(
+        "operators",
+        nargs="*",
+        metavar="OPERATOR",
+        help="NAME or NAME:OPTION=VALUE,..., as indexnet:family=hin (all, and nearest with every pooling)",
+    )
+    operators.add_argument(
+        "--size", default="4,64,128,128", metavar="N,C,H,W", help="of the encoder map (4,64,128,128)"
+    )
+    files = {"json": "everything", "csv": "the table", "plot": "a picture, .png or .svg,"}
+    for part, passes, kinds in ((latency, "passes of each size", files), (operators, "passes", {"json": "everything"})):
+        part.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+        part.add_argument("--threads", type=int, metavar="N", help="threads of the CPU (default: PyTorch's choice)")
+        part.add_argument("--repeats", type=int, default=5, metavar="N", help=f"timed {passes} (5)")
+        for kind, what in kinds.items():
+            part.add_argument(f"--{kind}", type=Path, metavar="FILE", help=f"write {what} to this file")
+        part.add_argument("--overwrite", action="store_true", help="replace files that exist")
+        part.epilog = "exit codes: 0 all measured; 2 a mistake, or nothing fits; 3 some do not fit"
+    operators.add_argument("--output", type=Path, metavar="FILE.md", help="write the table as Markdown to this file")
 
 
 def main(args: argparse.Namespace) -> int:
     """Measure and print; write the files that were asked for.
 
     Returns:
-        0 everything was measured; 3 some sizes do not fit in the memory; 2 none does.
+        0 everything was measured; 3 some sizes or operators do not fit; 2 none does.
 
     Raises:
-        UserError: a checkpoint, a size, the device or a file cannot be used.
+        UserError: a checkpoint, an operator, a size, the device or a file cannot be used.
     """
-    for path in args.checkpoints:
-        check_checkpoint(path)
-    sizes = parse_sizes(args.sizes)
     for option, value in (("--threads", args.threads), ("--repeats", args.repeats)):
         if value is not None and value < 1:
             raise UserError(f"{option} {value} must be at least 1.")
-    for path in (args.json, args.csv, args.plot):
-        if path is not None and os.path.exists(path) and not args.overwrite:
-            raise UserError(f"{path} exists; give --overwrite to replace it, or another name.")
-        if path is not None:
-            prepare_file(path)
+    return bench_latency(args) if args.what == "latency" else bench_operators(args)
+
+
+def bench_latency(args: argparse.Namespace) -> int:
+    """Measure trained networks."""
+    for path in args.checkpoints:
+        check_checkpoint(path)
+    sizes = parse_sizes(args.sizes)
+    _prepare(args, args.json, args.csv, args.plot)
     if args.plot is not None and args.plot.suffix.lower() not in (".png", ".svg"):
         raise UserError(f"--plot {args.plot} must end with .png or .svg.")
-    import torch
-
-    from indexnet.core.machine import device_name
     from indexnet.inference.latency import measure
     from indexnet.inference.loading import pick_device
 
@@ -82,27 +103,123 @@ def main(args: argparse.Namespace) -> int:
     device = pick_device(args.device)
     for _, network in networks:
         network.to(device)
-    threads = torch.get_num_threads()
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
     sizes = sorted({round_up(size, multiple) for size in sizes}, key=math.prod)
-    try:
-        with error_console().status("measuring") as status:
-            lines = measure(networks, sizes, device, args.repeats, lambda text: status.update(text))
-        used = torch.get_num_threads()
-        name = device_name(device).replace("(1 threads)", "(1 thread)")  # records, which are compared, keep their word
-    finally:
-        torch.set_num_threads(threads)
-    title = f"one image, forward pass alone, {name}; median of {args.repeats}"
+    with _threads(args.threads), error_console().status("measuring") as status:
+        lines = measure(networks, sizes, device, args.repeats, lambda text: status.update(text))
+        about = _about(device, args.repeats)
+    title = f"one image, forward pass alone, {about['device']}; median of {args.repeats}"
     floor = device.type == "cpu" and any(line.memory_bytes is not None for line in lines)
     print_table(table(lines, title), f"memory: {_FLOOR}" if floor else "")
-    about = {"device": name, "type": device.type, "threads": used, "torch": torch.__version__,
-             "repeats": args.repeats}  # fmt: skip
     write_files(args, lines, about, title)
     failed = [line for line in lines if line.problem]
     for line in failed:
         warn(f"{line.network} at {line.width}x{line.height}: {line.problem}")
     return 0 if not failed else 2 if len(failed) == len(lines) else 3
+
+
+def bench_operators(args: argparse.Namespace) -> int:
+    """Measure operators."""
+    words = args.size.split(",")
+    if len(words) != 4 or not all(re.fullmatch(r"\s*[1-9]\d{0,5}\s*", word) for word in words):
+        raise UserError(f"--size {args.size} must be batch, channels, height and width, as 4,64,128,128.")
+    count, channels, height, width = map(int, words)
+    if min(height, width) < 2:
+        raise UserError(f"--size {args.size}: height and width must be at least 2, to be halved.")
+    _prepare(args, args.json, args.output)
+    if args.output is not None and args.output.suffix.lower() != ".md":
+        raise UserError(f"--output {args.output} must end with .md; --json FILE writes all figures.")
+    from indexnet.inference.loading import pick_device
+    from indexnet.inference.operator_costs import measure_operators, usual_operators
+
+    device = pick_device(args.device)
+    with _threads(args.threads):
+        operators = args.operators or usual_operators()
+        lines = measure_operators(operators, (count, channels, height, width), device, args.repeats, tracked)
+        about = _about(device, args.repeats) | {"size": [count, channels, height, width]}
+    title = f"a map ({', '.join(map(str, about['size']))}), forward and backward, {about['device']}, "
+    title += f"torch {about['torch']}; median of {args.repeats}"
+    rows = operator_rows(lines)
+    print_table(operator_table(rows, title), f"peak: {_FLOOR}" if device.type == "cpu" and rows else "")
+    if args.json is not None:
+        write_json(args.json, about | {"measurements": [asdict(line) for line in lines]})
+    if args.output is not None:
+        cells = [[f"`{row[0]}`", *row[1:]] for row in rows]
+        heads = [head.replace("\n", " ") for head in _OPERATOR_HEADS]
+        note = f"\n\nPeak: {_FLOOR}." if device.type == "cpu" else ""
+        text = f"{title[0].upper()}{title[1:]}.\n\n{markdown_table(heads, cells)}{note}\n"
+        atomic_write(args.output, text)
+    failed = [line for line in lines if line.problem]
+    for line in failed:
+        warn(f"{line.operator}: {line.problem}")
+    return 0 if not failed else 2 if len(failed) == len(lines) else 3
+
+
+def _prepare(args: argparse.Namespace, *paths: Path | None) -> None:
+    for path in paths:
+        if path is not None and os.path.exists(path) and not args.overwrite:
+            raise UserError(f"{path} exists; give --overwrite to replace it, or another name.")
+        if path is not None:
+            prepare_file(path)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Let PyTorch use so many threads for a while."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        if count is not None:
+            torch.set_num_threads(count)
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _about(device: torch.device, repeats: int) -> dict[str, Any]:
+    """Return what was measured with."""
+    import torch
+
+    from indexnet.core.machine import device_name
+
+    threads, name = torch.get_num_threads(), device_name(device)
+    return {"device": name, "type": device.type, "threads": threads, "torch": torch.__version__, "repeats": repeats}
+
+
+def operator_rows(lines: Sequence[OperatorCost]) -> list[list[str]]:
+    """Write the cells of what was measured; ratios are to the first line."""
+    from indexnet.report.numbers import count
+
+    reference, rows = lines[0], []
+
+    def ratio(value: float | None, other: float | None) -> str:
+        return "" if value is None or not other else f"{value / other:.2f}"
+
+    for line in lines:
+        if line.problem:
+            continue
+        times = (f"{1e3 * (seconds or 0):.1f}" for seconds in (line.forward_s, line.backward_s))
+        row = [line.operator, *times, ratio(line.step_s, reference.step_s)]
+        for own, other in ((line.saved_bytes, reference.saved_bytes), (line.peak_bytes, reference.peak_bytes)):
+            row += ["" if own is None else f"{own / 1e6:.1f}", ratio(own, other)]
+        rows.append([*row, count(line.parameters)])
+    return rows
+
+
+def operator_table(rows: Sequence[Sequence[str]], title: str) -> Table:
+    """Lay the cells out as a table."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))  # 80 characters wide
+    shown.title, shown.title_justify, shown.title_style = title, "left", "bold"
+    shown.add_column(_OPERATOR_HEADS[0], overflow="fold")
+    for heading in _OPERATOR_HEADS[1:]:
+        shown.add_column(heading, justify="right", no_wrap=True)
+    for name, *cells in rows:
+        shown.add_row(Text(name), *cells)
+    return shown
 
 
 def parse_sizes(text: str) -> list[tuple[int, int]]:
@@ -176,7 +293,6 @@ def table(lines: Sequence[Measurement], title: str) -> Table:
 
 def write_files(args: argparse.Namespace, lines: Sequence[Measurement], about: dict[str, Any], title: str) -> None:
     """Write the files that were asked for; the names of figures say their units."""
-    from indexnet.core.files import atomic_write, write_json
     from indexnet.run.record import write_rows
 
     rows = [asdict(line) | {"megapixels": line.megapixels} for line in lines]

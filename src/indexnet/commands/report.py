@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,10 +29,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="an experiment, as in `indexnet list experiments`, or a sweep; without one, those with runs are named",
     )
+    parser.add_argument(
+        "--across", action="store_true", help="EXPERIMENT is a folder of them, such as zoo: all tables on one page"
+    )
     parser.add_argument("--runs", metavar="DIR", help="folder of the runs (default: runs)")
     parser.add_argument("--output", metavar="DIR", help="default: reports/EXPERIMENT/DATA-BUDGET")
     parser.add_argument(
-        "--data", metavar="DATA-BUDGET", help="which runs, e.g. photos-small (default: the most complete, then newest)"
+        "--data",
+        metavar="DATA-BUDGET",
+        help="which runs, e.g. photos-small (default: the most complete, then newest); with --across A,B,... for those "
+        "tables that have them",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files that are not an earlier report")
 
@@ -46,13 +52,18 @@ def main(args: argparse.Namespace) -> int:
     from indexnet.report import terminal
     from indexnet.report.build import build
     from indexnet.report.provenance import check_protocol
-    from indexnet.run.experiments.tables import experiments_with_runs, load_experiment
+    from indexnet.run.experiments.tables import experiments_with_runs, list_experiments, load_experiment
     from indexnet.run.run_sets import choose, find_run_sets
 
     base = runs_folder(args.runs)
     if args.experiment is None:
-        known = ", ".join(experiments_with_runs(base)) or "nothing"
-        raise UserError(f"name an experiment or a sweep; under {base} there are runs of {known}.")
+        with_runs = ", ".join(experiments_with_runs(base)) or "nothing"
+        raise UserError(f"name an experiment or a sweep; under {base} there are runs of {with_runs}.")
+    if args.across:
+        return report_across(args, base)
+    if args.experiment not in (known := list_experiments(base)) and _inside(args.experiment, known):
+        folder = args.experiment.strip("/")
+        raise UserError(f"{folder} is a folder of experiments: name one, or give --across for all on one page.")
     experiment = load_experiment(args.experiment, base)
     sets = find_run_sets(base, experiment.name)
     runs = choose(sets, args.data, str(base / experiment.name))
@@ -64,6 +75,55 @@ def main(args: argparse.Namespace) -> int:
     console = create_console(highlight=False)
     terminal.show(table, console)
     console.print(f"Report: {folder / FILES[0]}", soft_wrap=True, markup=False)
+    return 0
+
+
+def _inside(folder: str, names: Iterable[str]) -> list[str]:
+    """Return the experiments of a folder."""
+    return [name for name in names if name.startswith(f"{folder.strip('/')}/")]
+
+
+def report_across(args: argparse.Namespace, base: Path) -> int:
+    """Put all tables of a folder of experiments on one page.
+
+    Raises:
+        UserError: there is no such folder, no such data, or files are in the way.
+    """
+    from indexnet.report import across_files
+    from indexnet.report.across import put_together
+    from indexnet.report.build import build
+    from indexnet.report.provenance import check_protocol
+    from indexnet.run.experiments.tables import list_experiments, load_experiment
+    from indexnet.run.run_sets import find_run_sets
+
+    known, folder = list_experiments(), args.experiment.strip("/")
+    names = _inside(folder, known)
+    if not names:
+        folders = ", ".join(sorted({name.rpartition("/")[0] for name in known} - {""}))
+        raise UserError(f"--across puts the tables of a folder of experiments on one page: {folders}; not {folder!r}.")
+    wanted = args.data.split(",") if args.data else []
+    sets = {name: find_run_sets(base, name) for name in names}
+    present = sorted({each.name for found in sets.values() for each in found})
+    for name in wanted:
+        if name not in present:
+            there = f"present: {', '.join(present)}" if present else "there are no runs at all; leave --data out"
+            raise UserError(f"--data {name!r}: no table of {folder} has such data and budget; {there}.")
+    output = Path(args.output or Path("reports") / folder / "across")
+    with busy("making the report"):
+        tables = []
+        for name, found in sets.items():
+            chosen = sorted(found, key=lambda each: wanted.index(each.name) if each.name in wanted else len(wanted))
+            runs = chosen[0] if chosen else None
+            experiment = load_experiment(name)
+            others = [each.name for each in chosen[1:]]
+            tables.append(build(experiment, runs, others, check_protocol(experiment, runs, _find_changes)))
+        across = put_together(folder, tables)
+        time = _now()
+        contents = (across_files.page(across, time), across_files.markdown(across), across_files.table_csv(across))
+        _write(output, dict(zip(FILES, contents, strict=False)), overwrite=args.overwrite)
+    console = create_console(highlight=False)
+    across_files.show(across, console)
+    console.print(f"Report: {output / FILES[0]}", soft_wrap=True, markup=False)
     return 0
 
 
@@ -85,10 +145,20 @@ def write(table: Table, folder: Path, *, overwrite: bool) -> None:
     Raises:
         UserError: the folder holds files of these names that are no report of ours, and ``overwrite`` is not set.
     """
-    from indexnet.core.files import atomic_write, prepare_folder
     from indexnet.report.html import page
     from indexnet.report.latex import table_tex
     from indexnet.report.markdown import markdown, table_csv
+
+    contents = (page(table, _now()), markdown(table), table_csv(table), table_tex(table))
+    _write(folder, dict(zip(FILES, contents, strict=True)), overwrite=overwrite)
+
+
+def _now() -> str:
+    return datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def _write(folder: Path, contents: Mapping[str, str], *, overwrite: bool) -> None:
+    from indexnet.core.files import atomic_write, prepare_folder
 
     there = [name for name in FILES if os.path.exists(folder / name)]
     if there and not overwrite and not _is_report(folder / "report.html"):
@@ -99,9 +169,7 @@ def write(table: Table, folder: Path, *, overwrite: bool) -> None:
     if os.path.exists(folder) and not os.path.isdir(folder):
         raise UserError(f"--output {folder} is a file; give a folder.")
     prepare_folder(folder)
-    time = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
-    contents = (page(table, time), markdown(table), table_csv(table), table_tex(table))
-    for name, content in zip(FILES, contents, strict=True):
+    for name, content in contents.items():
         atomic_write(folder / name, content)
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from indexnet.core.machine import available_memory, peak_memory, release_memory, reset_peak_memory, resident_memory
+from indexnet.core.machine import available_memory, memory_of
+from indexnet.core.turns import in_turns
 from indexnet.networks import Network
 from indexnet.networks.tiled.memory import forward_bytes, is_out_of_memory
 
@@ -79,11 +80,10 @@ def measure(
                 progress(f"{name}: {width}x{height}, memory")
                 found.append((line, _forward(network, width, height, device)))
                 _first(line, found[-1][1], network, device)
-        for turn in range(repeats):
-            for line, forward in found[:: -1 if turn % 2 else 1]:
-                if not line.problem:
-                    progress(f"{line.network}: {line.width}x{line.height}, {turn + 1} of {repeats}")
-                    _timed(line, forward, device)
+        for turn, (line, forward) in in_turns(found, repeats):
+            if not line.problem:
+                progress(f"{line.network}: {line.width}x{line.height}, {turn + 1} of {repeats}")
+                _timed(line, forward, device)
     for line, _ in found:
         if line.times_s and not line.problem:
             times = line.times_s
@@ -110,16 +110,9 @@ def _first(line: Measurement, forward: Callable[[], None], network: Network, dev
     # the first pass of a size also loads kernels and fills caches, which would count as its memory or hide it
     if not _fits(line, forward, device):
         return
-    if device.type == "cpu":
-        release_memory()
-        known, before = reset_peak_memory(), resident_memory()
-        if _fits(line, forward, device) and known:
-            line.memory_bytes = max(0, peak_memory() - before - input_bytes)
-    elif device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        if _fits(line, forward, device):
-            line.memory_bytes = max(0, torch.cuda.max_memory_allocated(device) - before - input_bytes)
+    taken = memory_of(lambda: _fits(line, forward, device), device)
+    if taken is not None and not line.problem:
+        line.memory_bytes = max(0, taken - input_bytes)
 
 
 def _timed(line: Measurement, forward: Callable[[], None], device: torch.device) -> None:

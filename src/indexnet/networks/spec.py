@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from indexnet.core.errors import UserError
-from indexnet.core.registry import option_names
 from indexnet.resampling.base import NONE, Resampling, create_resampling, get_resampling
 
 Spec = str | Mapping[str, Any]
@@ -59,7 +59,8 @@ def build_resampling(
             f"network={network} cannot take resampling.pooling=encoder, because its encoder leaves every halving to "
             f"the resampling; give resampling.pooling=max, avg or conv."
         )
-    if options.get("reduction") is None and "reduction" in option_names(get_resampling(name)):
+    own = inspect.signature(get_resampling(name)).parameters.get("reduction")
+    if own is not None and own.default is None and options.get("reduction") is None:  # others mean something else by it
         options["reduction"] = reduction
     return create_resampling(name, channels, decoder_channels, **options)
 

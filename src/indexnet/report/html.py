@@ -189,7 +189,7 @@ def _interval(m: Measurement, digits: int) -> str:
 # --- figures -----------------------------------------------------------------------------------------------------
 
 
-def _figure(draw: Callable[..., str], *values: Any) -> Markup:
+def figure(draw: Callable[..., str], *values: Any) -> Markup:
     """Draw a figure twice, for a screen and for a phone; the style sheet shows one."""
     return Markup(f"<figure>{draw(*values)}{draw(*values, narrow=True)}</figure>")
 
@@ -205,7 +205,7 @@ def _series(block: Block, column: Column) -> list[tuple[TableRow, plots.Series]]
 
 def _dots(table: Table, column: Column, series: Sequence[plots.Series]) -> Markup:
     better = "more" if column.higher_is_better else "less"
-    return _figure(plots.dot_plot, series, f"{column.title}, {better} is better ({table.setting})", column.digits)
+    return figure(plots.dot_plot, series, f"{column.title}, {better} is better ({table.setting})", column.digits)
 
 
 def _scatters(block: Block, column: Column) -> Markup:
@@ -213,7 +213,7 @@ def _scatters(block: Block, column: Column) -> Markup:
     for key, name in (("parameters", "parameters"), ("paper_gflops", "GFLOPs, the papers' counting rule")):
         points = [(series, cost) for row, series in _series(block, column) if (cost := row.cost(key) or 0) > 0]
         if len(points) > 1:
-            drawn += _figure(plots.scatter, points, name, column.title, column.digits)
+            drawn += figure(plots.scatter, points, name, column.title, column.digits)
     return drawn
 
 
@@ -247,7 +247,7 @@ def _curves(table: Table, key: str, what: str) -> dict[str, Any]:
             "what": what,
             "key": [(s.number, s.label) for s, _ in lines],
             "faint": faint,
-            "figure": _figure(plots.learning_curves, lines, what),
+            "figure": figure(plots.learning_curves, lines, what),
         }
     drawn = {row.block for row, _ in rows}
     places = {block.label: place for place, block in enumerate(table.blocks, 1) if block.label in drawn}

@@ -164,7 +164,13 @@ def dot_plot(series: Sequence[Series], title: str, digits: int, *, narrow: bool 
 
 
 def scatter(
-    points: Sequence[tuple[Series, float]], x_title: str, y_title: str, digits: int, *, narrow: bool = False
+    points: Sequence[tuple[Series, float]],
+    x_title: str,
+    y_title: str,
+    digits: int,
+    front: Sequence[tuple[float, float]] = (),
+    *,
+    narrow: bool = False,
 ) -> str:
     """Draw quality against cost: one numbered disc per row, one standard deviation as a bar, names where they fit.
 
@@ -173,6 +179,7 @@ def scatter(
         x_title: the cost with its unit.
         y_title: the metric with its unit.
         digits: decimals of the written means.
+        front: (cost, mean) of the rows to join by a line, cheapest first.
         narrow: a smaller frame without names (phones).
     """
     width, height = (340, 300) if narrow else (540, 380)
@@ -190,6 +197,9 @@ def scatter(
     body.append(_text((left + right) / 2, height - 14, x_text, "axis", "middle"))
     middle = (top + bottom) / 2
     body.append(_text(13, middle, y_title, "axis", "middle", f' transform="rotate(-90 13 {middle:.0f})"'))
+    if len(front) > 1:
+        places = " ".join(f"{x_axis(cost):.1f},{y_axis(mean):.1f}" for cost, mean in front)
+        body.append(f'<polyline class="front" points="{places}"/>')
     placed = [(x_axis(cost) - 10, y_axis(s.mean) - 10, x_axis(cost) + 10, y_axis(s.mean) + 10) for s, cost in points]
     for s, cost in sorted(points, key=lambda point: point[0].best):
         x, y = x_axis(cost), y_axis(s.mean)

@@ -44,7 +44,7 @@ def headline(table: Table) -> str:
                 best = fixed(m.values[m.best_seed], column.digits)
                 seeds = f"{len(m.values)} seeds; best {best}, seed {m.best_seed}"
             tied = [other.short for other in block.rows if other.measured[column.metric].tied]
-            near = f", not to be told apart from {_some(tied)}" if tied else ""
+            near = f", not to be told apart from {some(tied)}" if tied else ""
             place = f"{block.label}: " if block.label else ""
             parts.append(f"{place}{row.short}, {spread(m.mean, m.sd, column.digits)} ({seeds}){near}")
             break
@@ -199,13 +199,13 @@ def missing(table: Table) -> list[str]:
         named = []
         for block, rows in table.by_block(idle):
             every = len(rows) == len(block.rows) > _LISTED
-            names = f"all {len(rows)} rows" if every else _some([row.short for row in rows])
+            names = f"all {len(rows)} rows" if every else some([row.short for row in rows])
             named.append(f"{block.label}: {names}" if block.label else names)
         lines.append(f"Not run: {len(idle)} of {_rows(len(table.rows))} ({'; '.join(named)}).")
     wanted = len(table.seeds)
     short = [f"{row.label} ({len(row.done)})" for row in table.rows if row.runs and len(row.done) < wanted]
     if short:
-        lines.append(f"Fewer than {wanted} finished seed{'' if wanted == 1 else 's'}: {_some(short)}.")
+        lines.append(f"Fewer than {wanted} finished seed{'' if wanted == 1 else 's'}: {some(short)}.")
     statuses = [status for _, _, status, _ in table.problems]
     kinds = ("failed", "diverged", "unreadable", "unfinished", "new")
     if without := [f"{statuses.count(kind)} {kind}" for kind in kinds if kind in statuses]:
@@ -244,7 +244,8 @@ def _rows(number: int) -> str:
     return f"{number} row{'' if number == 1 else 's'}"
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """List names; of many the first ones, and how many more there are."""
     if len(names) <= _LISTED:
         return ", ".join(names)
     return f"{', '.join(names[: _LISTED - 1])} and {len(names) - _LISTED + 1} more"

@@ -1,0 +1,238 @@
+"""Several tables side by side: which of their rows is best where, and what it costs there."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import NamedTuple
+
+from indexnet.report.numbers import count, fixed, significant, spread
+from indexnet.report.table import Block, Measurement, Table, TableRow
+from indexnet.run.experiments.experiment import Column
+
+
+class Price(NamedTuple):
+    """What a row costs, of which less is better.
+
+    Attributes:
+        key: CSV column.
+        head: heading.
+        least: heading of the row that takes the least.
+        value: the mean over a row's finished runs; None where that is not known.
+        text: writes it.
+    """
+
+    key: str
+    head: str
+    least: str
+    value: Callable[[TableRow], float | None]
+    text: Callable[[float], str]
+
+
+def _time(row: TableRow) -> float | None:
+    speed = row.cost("train_samples_per_s")
+    return 1000 / speed if speed else None
+
+
+PRICES = (
+    Price("parameters", "Parameters", "fewest parameters", lambda row: row.cost("parameters"), count),
+    Price("true_gmacs", "GMACs", "fewest GMACs", lambda row: row.cost("true_gmacs"), significant),
+    Price("train_ms_per_sample", "Training ms/sample", "fastest (ms/sample)", _time, significant),
+    Price("peak_memory_mb", "Peak MB", "least memory (MB)", lambda row: row.cost("peak_memory_mb"), significant),
+)
+"""Counted, then measured; see :class:`indexnet.run.record.Record`."""
+
+ON_FRONT = "◆"
+"""Marks a cost at which no other row is as cheap and better, or cheaper and as good."""
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Rows that are compared with each other: a table, or a block of one.
+
+    Attributes:
+        label: a short name, unique.
+        table: the table.
+        block: its rows.
+    """
+
+    label: str
+    table: Table
+    block: Block
+
+    @property
+    def column(self) -> Column:
+        """The metric that ranks it."""
+        return self.table.main
+
+    @property
+    def rows(self) -> list[TableRow]:
+        """Rows with a number, best first."""
+        sign = -1.0 if self.column.higher_is_better else 1.0
+        found = [(sign * mean, row) for row in self.block.rows if (mean := self.measured(row).mean) is not None]
+        return [row for _, row in sorted(found, key=lambda pair: pair[0])]
+
+    @property
+    def winners(self) -> list[TableRow]:
+        """The best row, and those that cannot be told apart from it; none where the budget ranks nothing."""
+        return [row for row in self.rows if self.measured(row).sign]
+
+    def measured(self, row: TableRow) -> Measurement:
+        """Return what a row of this contest has reached."""
+        return row.measured[self.column.metric]
+
+    def front(self, price: Price) -> list[TableRow]:
+        """Return the rows to which no other is superior at a cost: as cheap and better, or cheaper and as good.
+
+        Cheapest first; rows whose cost is not known are left out. Means are compared: what cannot be told apart from a
+        row of the front may stand beside it.
+        """
+        found: list[TableRow] = []
+        sign = -1.0 if self.column.higher_is_better else 1.0
+        points = [
+            (cost, sign * (self.measured(row).mean or 0.0), row) for row in self.rows if (cost := price.value(row))
+        ]
+        best = float("inf")
+        last: tuple[float, float] | None = None
+        for cost, value, row in sorted(points, key=lambda point: point[:2]):
+            if value < best or (cost, value) == last:
+                found.append(row)
+                best, last = value, (cost, value)
+        return found
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A row that several tables have.
+
+    Attributes:
+        number: 1-based place on the page.
+        name: base name of the row.
+        label: what people read.
+        rows: label of a contest -> the row there; only where it was measured.
+    """
+
+    number: int
+    name: str
+    label: str
+    rows: Mapping[str, TableRow]
+
+
+@dataclass(frozen=True)
+class Across:
+    """Several tables side by side.
+
+    Attributes:
+        name: of the folder of experiments.
+        tables: in the order of their names, those without runs included.
+        contests: of the tables that have runs.
+        entrants: those that were measured anywhere: by how often they are best or not told apart from the best, then by
+            their mean rank.
+    """
+
+    name: str
+    tables: tuple[Table, ...]
+    contests: tuple[Contest, ...]
+    entrants: tuple[Entrant, ...]
+
+    def places(self, entrant: Entrant) -> list[Measurement]:
+        """Return what a row has reached in the contests that it took part in and that rank."""
+        found = [each.measured(row) for each in self.contests if (row := entrant.rows.get(each.label))]
+        return [measurement for measurement in found if measurement.rank is not None]
+
+    def mean_rank(self, entrant: Entrant) -> float | None:
+        """Return the mean rank of a row over the contests that rank it."""
+        ranks = [float(m.rank) for m in self.places(entrant) if m.rank is not None]
+        return fmean(ranks) if ranks else None
+
+
+def put_together(name: str, tables: Sequence[Table]) -> Across:
+    """Put tables side by side; rows of one base name are one entrant."""
+    contests = tuple(
+        Contest(", ".join(filter(None, (table.experiment.name.rpartition("/")[2], block.label))), table, block)
+        for table in tables
+        if table.done
+        for block in table.blocks
+    )
+    found: dict[str, dict[str, TableRow]] = {}
+    for contest in contests:
+        for row in contest.rows:
+            found.setdefault(row.base, {})[contest.label] = row
+    entrants = [Entrant(0, base, next(iter(rows.values())).short, rows) for base, rows in found.items()]
+    across = Across(name, tuple(tables), contests, ())
+
+    def order(entrant: Entrant) -> tuple[float, float]:
+        places = across.places(entrant)
+        return -sum(bool(m.sign) for m in places), across.mean_rank(entrant) or float("inf")
+
+    numbered = (dataclasses.replace(each, number=number) for number, each in enumerate(sorted(entrants, key=order), 1))
+    return Across(name, tuple(tables), contests, tuple(numbered))
+
+
+Grid = tuple[list[str], list[list[str]]]
+"""Heads and lines of text."""
+
+
+def answers(across: Across) -> Grid:
+    """Say for each contest what is best, what cannot be told apart from it, and which of these costs least."""
+    head = ["", "metric", "best", "not told apart from it", *(price.least for price in PRICES)]
+    lines = []
+    for contest in across.contests:
+        winners, column = contest.winners, contest.column
+        if not winners:
+            continue
+        best, *others = sorted(winners, key=lambda row: not contest.measured(row).best)
+        m = contest.measured(best)
+        line = [contest.label, column.title, f"{best.short}, {spread(m.mean, m.sd, column.digits)}"]
+        line.append(", ".join(row.short for row in others))
+        for price in PRICES:
+            costs = [(cost, row) for row in winners if (cost := price.value(row)) is not None]
+            cost, row = min(costs, key=lambda pair: pair[0], default=(0.0, None))
+            line.append(f"{row.short}, {price.text(cost)}" if row is not None else "")
+        lines.append(line)
+    return head, lines
+
+
+def ranks(across: Across) -> Grid:
+    """Give the rank of each row in each contest, with ★ for the best and ≈ for what equals it."""
+    head = ["row", *(contest.label for contest in across.contests), "best or ≈", "mean rank"]
+    lines = []
+    for entrant in across.entrants:
+        line = [entrant.label]
+        for contest in across.contests:
+            row = entrant.rows.get(contest.label)
+            m = contest.measured(row) if row is not None else None
+            line.append(f"{m.rank} {m.sign}".rstrip() if m is not None and m.rank is not None else "")
+        places = across.places(entrant)
+        line += [f"{sum(bool(m.sign) for m in places)} of {len(places)}" if places else ""]
+        lines.append([*line, fixed(across.mean_rank(entrant), 1)])
+    return head, lines
+
+
+def prices(contest: Contest) -> Grid:
+    """Give quality and costs of the rows of a contest, best first; ◆ marks what is on the front of a cost."""
+    column = contest.column
+    arrow = "↑" if column.higher_is_better else "↓"
+    head = ["row", "rank", f"{column.title} {arrow}", *(price.head for price in PRICES)]
+    fronts = [{row.name for row in contest.front(price)} for price in PRICES]
+    lines = []
+    for row in contest.rows:
+        m = contest.measured(row)
+        line = [row.short, "" if m.rank is None else str(m.rank)]
+        line.append(f"{spread(m.mean, m.sd, column.digits)} {m.sign}".rstrip())
+        for price, front in zip(PRICES, fronts, strict=True):
+            cost = price.value(row)
+            line.append("" if cost is None else f"{price.text(cost)} {ON_FRONT if row.name in front else ''}".rstrip())
+        lines.append(line)
+    return head, lines
+
+
+def shared(texts: Iterable[tuple[str, str]], labels: Sequence[str]) -> list[str]:
+    """Write (label, text) as one line a text, with the labels that it is about unless it is about all."""
+    about: dict[str, list[str]] = {}
+    for label, text in texts:
+        if text and label not in about.setdefault(text, []):
+            about[text].append(label)
+    return [text if len(own) == len(labels) > 1 else f"{', '.join(own)}: {text}" for text, own in about.items()]
