@@ -13,10 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from indexnet.cli import main
 from indexnet.core.machine import share_gpus, visible_gpus
 from indexnet.run import processes
+from indexnet.run.folder import prepare
 from indexnet.run.processes import job_environment
+from indexnet.run.record import Record
 from indexnet.sweep.launch import exit_code
+from indexnet.sweep.plan import compose_table
 from indexnet.sweep.pool import View, launch
 from launch_support import job_script, lines_of
 from rights_support import without_rights
@@ -223,3 +227,17 @@ def test_visible_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert visible_gpus() == []
+
+
+def test_a_folder_of_data_that_is_not_there_starts_no_job(mistake):
+    words = ["-m", "experiments=quickstart", "rows=m2o", "seeds=0", "data=mnist"]
+    mistake(
+        main(["train", *words, "data.root=nowhere"]),
+        "data.root='nowhere' is no folder on this machine",
+        "give the one that holds data=mnist",
+    )
+    assert not os.path.exists("runs")
+    os.mkdir("here")
+    (typed,) = compose_table("quickstart", [*words[2:], "data.root=here"]).configs
+    Record(status="done", metrics={}).write(prepare(typed.content).path)
+    assert main(["train", *words, "data.root=nowhere"]) == 0  # what is done needs no data any more

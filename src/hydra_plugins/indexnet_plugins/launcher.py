@@ -83,8 +83,9 @@ class ProcessLauncher(FrozenLauncher):
 
     def run(self, configs: Sequence[dict[str, Any]], titles: Sequence[str], **options: Any) -> "list[Outcome]":
         from indexnet.sweep.frozen import jobs_at_a_time
-        from indexnet.sweep.launch import run_sweep
+        from indexnet.sweep.launch import check_roots, run_sweep
 
+        check_roots(configs, options["retry_failed"], options["rerun"])
         return run_sweep(configs, titles, n_jobs=jobs_at_a_time(self.config, self.n_jobs), **options)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from indexnet.core.annotations import fits
 from indexnet.core.console import tell, warn
-from indexnet.core.errors import UserError
+from indexnet.core.errors import UserError, shown
 from indexnet.core.files import UnwritableError, write_json
 from indexnet.core.locks import exclusive
 from indexnet.core.readers import DamagedFileError, read_json, read_mapping
@@ -161,6 +161,22 @@ def check_wandb(configs: Sequence[Mapping[str, Any]], retry_failed: bool, rerun:
             modes.add(settle_mode(logger.mode))
     for mode in sorted(modes):
         check_use(mode)
+
+
+def check_roots(configs: Sequence[Mapping[str, Any]], retry_failed: bool, rerun: Rerun = False) -> None:
+    """Refuse a folder of data that is not on this machine, before each of the jobs that are left finds out by itself.
+
+    Raises:
+        UserError: one is not there.
+    """
+    for config in configs:
+        root = config["data"].get("root")
+        if root is None or os.path.isdir(root) or not needs_process(Job(run_path(config), "", 0), retry_failed, rerun):
+            continue
+        raise UserError(
+            f"data.root={shown(root)} is no folder on this machine; give the one that holds "
+            f"data={config['data']['name']} (what lies in it: docs/data.md)."
+        )
 
 
 def run_sweep(
