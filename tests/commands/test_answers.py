@@ -63,6 +63,8 @@ costs quickstart --runs LONG
 train ckpt_path=LONG
 train encoder.pretrained=LONG
 train --config-dir LONG
+train --config-dir= seed=1
+train --config-name= seed=1
 train --config-path LONG
 train --config-name LONG
 train data.LONG=1

@@ -145,6 +145,8 @@ def compose_command_line(arguments: Sequence[str]) -> list[DictConfig]:
                 sys.argv[1:] = arguments = [*words.overrides, *flags]
             check_overrides(words.overrides)
         for flag, value in (("name", words.config_name), ("path", words.config_path), ("dir", words.config_dir)):
+            if value == "":  # which Hydra takes for one that was not given
+                raise UserError(f"--config-{flag} is empty; give it a value, or leave it out.")
             if any(len(os.fsencode(part)) > 250 for part in (value or "").split("/")):  # Hydra adds .yaml and looks
                 raise UserError(f"--config-{flag} {shown(value)[1:-1]}: nothing has such a long name; leave it out.")
         try:
