@@ -189,6 +189,21 @@ def test_every_operator_takes_the_learned_poolings_as_they_start(name, pooling):
         assert 0.12 < stage.reduce.conv.weight.abs().max() <= 0.125
 
 
+@pytest.mark.parametrize("name", [each for each in POOLING if get_resampling(each).info.guided])
+def test_the_guide_is_made_before_the_halving_whoever_halves(name):
+    stage, pooled = (create_resampling(name, [16], pooling=pooling).stages[0] for pooling in ("encoder", "max"))
+    stage.load_state_dict(pooled.state_dict())
+    before, x = torch.randn(1, 16, 7, 9), torch.randn(1, 16, 4, 5)
+    down = stage.eval().pass_through(x, before)
+    assert down.features is x
+    assert down.skip is before
+    assert down.size == (7, 9)
+    expected = pooled.eval().down(before)
+    assert torch.equal(expected.features, F.max_pool2d(F.pad(before, (0, 1, 0, 1), mode="replicate"), 2))
+    assert torch.equal(down.guide, expected.guide)
+    assert torch.equal(stage.up(x, down.guide, down.size), pooled.up(x, expected.guide, expected.size))
+
+
 @pytest.mark.parametrize("name", [info.name for info in list_resampling() if info.guided])
 def test_a_guide_that_does_not_fit_is_refused_in_one_sentence(name):
     stage = create_resampling(name, [16]).stages[0]
