@@ -75,6 +75,9 @@ def test_networks_that_stride_are_guided_by_the_map_before(name, operator):
 def test_wide_networks_fit_every_operator(name, operator):
     with torch.device("meta"):
         network = create_network(name, resampling=operator, encoder="vgg16_bn")
+        assert [stage.channels for stage in network.resampling.stages] == [64, 128, 256, 512, 512]
+        if operator in ("sapa_d", "lda_aqu", "resfu"):  # sampling without memory takes seconds; they run narrow, above
+            return
         y = network(torch.empty(2, network.in_channels, 64, 32))
         assert y.shape == (2, network.out_channels, 64, 32)
 
