@@ -77,7 +77,7 @@ def commands() -> list[tuple[str, str]]:
 TABLES = (
     "quickstart", "quickstart_matting", "tpami/table2_matting_design", "tpami/table3_matting",
     "tpami/table4_normalization", "tpami/table5_denoising", "tpami/table6_sunrgbd", "tpami/table7_nyudv2",
-    "thesis/table3_2_reconstruction", "thesis/table4_1_mnist", "mindspore/aim500",
+    "thesis/table3_2_reconstruction", "thesis/table4_1", "mindspore/aim500",
 )  # fmt: skip
 HELPED = (
     "train", "evaluate", "predict", "app", "compare", "robustness", "status", "plan", "report", "dashboard", "costs",

@@ -53,11 +53,31 @@ def test_every_network_trains_over_every_operator(name, operator):
     assert without == []
 
 
+HALVED = [("dncnn_segnet", operator) for operator in ("a2u", "fade", "sapa_b", "indexnet", "freqfusion")]
+
+
+@pytest.mark.parametrize(("name", "operator"), [*HALVED, ("fastdepth", "a2u"), ("fastdepth", "semi_shift")])
+def test_networks_that_stride_are_guided_by_the_map_before(name, operator):
+    resampling = {"name": operator, "pooling": "encoder", **NARROW_OPTIONS.get(operator, {})}
+    network = create_network(name, resampling=resampling, **SMALL[name])
+    with watch_stages(network.resampling) as seen:
+        y = network(torch.randn(2, network.in_channels, 64, 32))
+    assert y.shape == (2, network.out_channels, 64, 32)
+    y.square().mean().backward()
+    assert all(p.grad is not None for p in network.resampling.parameters())
+    for stage, (down,) in zip(network.resampling.stages, seen, strict=True):
+        assert down.skip.shape[1:] == (stage.channels, *down.size)
+        assert down.guide is not None
+
+
 @pytest.mark.parametrize("name", ["deep_matting", "segnet"])
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_wide_networks_fit_every_operator(name, operator):
     with torch.device("meta"):
         network = create_network(name, resampling=operator, encoder="vgg16_bn")
+        assert [stage.channels for stage in network.resampling.stages] == [64, 128, 256, 512, 512]
+        if operator in ("sapa_d", "lda_aqu", "resfu"):  # sampling without memory takes seconds; they run narrow, above
+            return
         y = network(torch.empty(2, network.in_channels, 64, 32))
         assert y.shape == (2, network.out_channels, 64, 32)
 

@@ -79,16 +79,24 @@ VARIANTS = {
 EQUAL_WIDTHS = [
     v for v, (name, _) in VARIANTS.items() if get_resampling(name).info.equal_widths and "hin" not in v.split("-")
 ]
-# Exporting with symbolic sizes takes seconds: one variant of each way to compute. The window of naf shrinks with a map.
-DYNAMIC = [
+# Compiling and exporting take seconds each: with every test some of the ways to compute, every night all of them.
+TRACED = ("max_unpool", "nearest-conv", "sapa_b", "indexnet-m2o")
+# With symbolic sizes one variant of each way to compute. The window of naf shrinks with a map.
+DYNAMIC = (
     "max_unpool", "holistic_max_index", "nearest-max", "nearest-conv", "bilinear-max", "deconv", "pixel_shuffle",
     "carafe-max", "indexnet-m2o", "indexnet-m2o-linear", "indexnet-hin", "indexnet-modelwise", "indexnet-shared",
-    "indexnet-unshared", "haar", "sapa_b",
-]  # fmt: skip
-DYNAMIC += [
-    pytest.param(name, marks=[pytest.mark.long, pytest.mark.nightly])
-    for name in ("a2u", "sapa_d", "freqfusion", "resfu", "lda_aqu")
-]
+    "indexnet-unshared", "haar", "dysample", "sapa_b", "a2u", "sapa_d", "freqfusion", "resfu", "lda_aqu",
+)  # fmt: skip
+
+
+def mostly_nightly(variants):
+    """Run a test on some variants always, on the others every night."""
+    nightly = [pytest.mark.long, pytest.mark.nightly]
+    return pytest.mark.parametrize(
+        "variant", [each if each in TRACED else pytest.param(each, marks=nightly) for each in variants]
+    )
+
+
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 pytestmark = pytest.mark.filterwarnings("ignore:resampling 'carafe'. k_up=1")
 both_dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
@@ -144,26 +152,25 @@ def test_every_operator_is_tested():
 
 @every_variant
 @both_dtypes
-@pytest.mark.parametrize("size", [(6, 8), (7, 8), (6, 5), (3, 3), (2, 2)], ids=str)
-def test_shapes_and_dtypes(variant, dtype, size):
+def test_shapes_and_dtypes(variant, dtype):
     net = build(variant, 3, dtype=dtype)
-    features, skip, up = net(picture(2, 3, *size, dtype=dtype))
-    assert features.shape == (2, 3, (size[0] + 1) // 2, (size[1] + 1) // 2)
-    assert skip.shape == up.shape == (2, 3, *size)
-    assert {features.dtype, skip.dtype, up.dtype} == {dtype}
-    assert all(torch.isfinite(t).all() for t in (features, skip, up))
+    for height, width in ((6, 8), (7, 8), (6, 5), (3, 3), (2, 2)):
+        features, skip, up = net(picture(2, 3, height, width, dtype=dtype))
+        assert features.shape == (2, 3, (height + 1) // 2, (width + 1) // 2)
+        assert skip.shape == up.shape == (2, 3, height, width)
+        assert {features.dtype, skip.dtype, up.dtype} == {dtype}
+        assert all(torch.isfinite(t).all() for t in (features, skip, up))
 
 
 @every_variant
-@pytest.mark.parametrize("size", [(4, 4), (3, 5)], ids=str)
-def test_gradients(variant, size):
+def test_gradients(variant):
     net = moved(build(variant, dtype=torch.float64))
     names, parameters = zip(*net.named_parameters(), strict=True) if list(net.parameters()) else ((), ())
 
     def forward(x, *values):
         return functional_call(net, dict(zip(names, values, strict=True)), (x,))
 
-    x = picture(2, 2, *size, dtype=torch.float64).requires_grad_()
+    x = picture(2, 2, 4, 5, dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(forward, (x, *parameters), fast_mode=True)
 
 
@@ -195,19 +202,19 @@ def test_state_dict_round_trip(variant):
 
 
 @every_variant
-@pytest.mark.parametrize("size", [(6, 8), (7, 5)], ids=str)
-def test_channels_last(variant, size):
+def test_channels_last(variant):
     net = build(variant, 3, dtype=torch.float64)
-    x = picture(2, 3, *size, dtype=torch.float64)
-    expected = net(x)
-    net = build(variant, 3, dtype=torch.float64).to(memory_format=torch.channels_last)
-    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
-    actual = net(x)
-    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
-    if size == (6, 8):
-        assert all(each.is_contiguous(memory_format=torch.channels_last) for each in actual)
-    sum(a.sum() for a in actual).backward()
-    assert torch.isfinite(x.grad).all()
+    other = copy.deepcopy(net).to(memory_format=torch.channels_last)
+    for size in ((6, 8), (7, 5)):
+        x = picture(2, 3, *size, dtype=torch.float64)
+        expected = net(x)
+        x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+        actual = other(x)
+        torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
+        if size == (6, 8):
+            assert all(each.is_contiguous(memory_format=torch.channels_last) for each in actual)
+        sum(a.sum() for a in actual).backward()
+        assert torch.isfinite(x.grad).all()
 
 
 @every_variant
@@ -219,7 +226,7 @@ def test_meta_device(variant):
     assert all(o.is_meta for o in outputs)
 
 
-@every_variant
+@mostly_nightly(VARIANTS)
 def test_export_static(variant):
     net = build(variant, 2).eval()
     x = picture(1, 2, 5, 6)
@@ -227,7 +234,7 @@ def test_export_static(variant):
     torch.testing.assert_close(exported(x), net(x))
 
 
-@pytest.mark.parametrize("variant", DYNAMIC)
+@mostly_nightly(DYNAMIC)
 def test_export_dynamic(variant):
     net = build(variant, 2).eval()
     half_h, half_w = torch.export.Dim("h", min=2, max=64), torch.export.Dim("w", min=2, max=64)
@@ -238,7 +245,7 @@ def test_export_dynamic(variant):
         torch.testing.assert_close(exported(x), net(x))
 
 
-@every_variant
+@mostly_nightly(VARIANTS)
 def test_compiles_without_graph_breaks(variant):
     net = build(variant, 2)
     x = picture(2, 2, 6, 8)
@@ -295,18 +302,15 @@ def test_index_maps(variant):
     torch.testing.assert_close(stage.up(torch.ones(1, 2, 3, 3), down.guide, (6, 6)), maps.expand(1, 2, 6, 6))
 
 
-@every_variant
-@pytest.mark.parametrize("size", [(6, 8), (7, 5)], ids=str)
-def test_paper_macs_count_every_convolution_once(variant, size):
-    """But for what is no convolution there and one by the rule: see the tests of these operators."""
+@pytest.mark.parametrize("variant", [each for each in VARIANTS if VARIANTS[each][0] not in ("indexnet", "a2u")])
+def test_paper_macs_count_every_convolution_once(variant):
+    """Of the two left out products that are no convolutions count: see the tests of these operators."""
     net = build(variant, 3)
     stage = net.resampling.stages[0]
-    total = literal_macs(net, picture(1, 3, *size))
-    if variant.split("-")[0] in ("indexnet", "a2u"):
-        assert total > 0
-        return
-    assert stage.paper_macs(*size) == total
-    assert stage.true_macs(*size) <= total or variant == "lda_aqu"  # its groups share weights
+    for size in ((6, 8), (7, 5)):
+        total = literal_macs(net, picture(1, 3, *size))
+        assert stage.paper_macs(*size) == total
+        assert stage.true_macs(*size) <= total or variant == "lda_aqu"  # its groups share weights
 
 
 def test_watching_stages():

@@ -84,6 +84,77 @@ def test_a2u_adds_what_the_thesis_prints(options, expected, printed):
 
 
 @pytest.mark.parametrize(
+    ("dynamics", "channel", "weights"),
+    [
+        ("static", "cw", 4 * 9 + 2 * 25 * C),
+        ("static", "cs", 4 * 9 + 2 * 25),
+        ("hybrid", "cw", 4 * 9 * C + 2 * 25 * C),
+        ("hybrid", "cs", 4 * 9 * C + 2 * 25),
+        ("dynamic", "cw", 4 * 9 * C + 2 * C * C),
+        ("dynamic", "cs", 4 * 9 * C + 2 * C),
+    ],
+)
+def test_a2u_has_the_formulas_of_the_thesis(dynamics, channel, weights):
+    """Table 4.8: of one stage, without biases; pairs have twice the weights of kernels."""
+    for pooling, kernels in (("max", 0), ("paired", 4 * 9 if dynamics == "static" else 4 * 9 * C)):
+        (stage,) = create_resampling("a2u", [C], pooling=pooling, dynamics=dynamics, channel=channel).stages
+        own = {name: p.numel() for name, p in stage.named_parameters() if not name.startswith("norms.")}
+        assert sum(count for name, count in own.items() if not name.endswith(".bias")) == weights + kernels
+
+
+@pytest.mark.parametrize(
+    ("widths", "expected", "printed"),
+    [
+        (A2U_NET, 263_824, "0.26M"),  # thesis, Table 4.2
+        ([64, 128, 256], 201_964, "0.20M"),  # DnCNN: Table 3.6
+        ([64, 128, 256, 512, 512], 383_028, "0.38M"),  # SegNet: 25.35 - 24.96 = 0.39 of rounded ones
+        ([32, 24, 32, 64, 160], 308_788, "0.31M"),  # matting on MobileNetV2
+        ([32, 64, 128, 256, 512], 352_308, "0.35M"),  # FastDepth: 4.31 - 3.96
+        ([256] * 6, 444_888, "0.44M"),  # SegFormer, in the papers on FADE and SAPA
+    ],
+)
+def test_carafe_adds_what_the_tables_print(widths, expected, printed):
+    count = parameters("carafe", widths)
+    assert count == expected
+    assert f"{count / 1e6:.2f}M" == printed
+
+
+SIX = [256] * 6  # widths of the six places in SegFormer
+
+
+@pytest.mark.parametrize(
+    ("widths", "name", "options", "expected", "printed"),
+    [
+        (A2U_NET, "fade", {}, 124_008, "0.12M"),
+        (A2U_NET, "fade_lite", {}, 27_216, "27K"),
+        (A2U_NET, "sapa_i", {}, 0, "0.00M"),
+        (A2U_NET, "sapa_b", {}, 35_072, "0.04M"),
+        (A2U_NET, "sapa_b", {"embedding": 64}, 68_096, None),
+        (A2U_NET, "indexnet", {}, 12_263_424, "12.26M"),
+        (SIX, "fade", {}, 285_084, "0.29M"),
+        (SIX, "fade_lite", {}, 79_992, "80K"),
+        (SIX, "sapa_b", {}, 104_832, "0.10M"),
+        (SIX, "sapa_g", {}, 155_718, None),
+        (SIX, "sapa_d", {}, 838_848, "0.84M"),
+        (SIX, "a2u", {"activation": "none"}, 114_108, "0.11M"),  # printed 0.12M
+        (SIX, "a2u", {"pooling": "max", "activation": "none"}, 58_596, "0.06M"),
+        ([256], "dysample", {}, 8_224, None),  # printed 32.7K for four, without biases
+        ([256], "dysample", {"scope": "dynamic"}, 16_416, None),
+        ([256] * 3, "freqfusion", {}, 314_070, "0.31M"),
+        ([256], "resfu", {}, 47_570, None),
+        ([256], "lda_aqu", {}, 39_410, None),
+        ([256], "jbu", {}, 26_726, None),
+        ([256], "naf", {"embedding": 256, "k": 9}, 986_368, None),
+    ],
+)
+def test_operators_add_what_is_printed_of_them(widths, name, options, expected, printed):
+    count = parameters(name, widths, **options)
+    assert count == expected
+    if printed is not None:
+        assert printed == (f"{count / 1e6:.2f}M" if printed.endswith("M") else f"{count / 1e3:.0f}K")
+
+
+@pytest.mark.parametrize(
     ("name", "options", "macs"),
     [
         ("semi_shift", {}, 4 * C * 64 + D * 64 + 45 * 64 * 25),
@@ -107,6 +178,21 @@ def test_multiply_adds_of_a_low_resolution_position(name, options, macs):
     stage = create_resampling(name, [C], [D], **options).stages[0]
     assert stage.paper_macs(2, 2) == macs
     assert stage.paper_macs(7, 6) == 12 * macs
+
+
+@pytest.mark.parametrize(
+    ("options", "predicted", "shared", "own"),
+    [
+        # what predicts weights, once an image; a low-resolution position with shared filters counted once, and for each
+        ({}, 72 * C + 2 * 25 * C, 2 * 25 + 72, 2 * 25 * C + 72),
+        ({"pooling": "max", "channel": "cw"}, 36 * C + 2 * 25 * C * C, 2 * 25 * C + 36, 2 * 25 * C + 36),
+        ({"pooling": "conv", "dynamics": "static"}, 0, 9 * C * C + 2 * 25 + 36, 9 * C * C + 2 * 25 * C + 36),
+    ],
+)
+def test_multiply_adds_of_a2u(options, predicted, shared, own):
+    stage = create_resampling("a2u", [C], [D], **options).stages[0]
+    assert stage.paper_macs(7, 6) == predicted + 12 * shared
+    assert stage.true_macs(7, 6) == predicted + 12 * own
 
 
 MATTING = [(256, 64), (128, 64), (64, 128), (32, 256)]  # sides and widths of the decoder maps at 512 x 512

@@ -233,6 +233,7 @@ def test_carafe_stage_equals_the_reference_values(shared):
     kernels = stage.kernels(x)
     torch.testing.assert_close(kernels, tensor["pack_kernel"].reshape(kernels.shape), rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(stage.up(x, None, size), tensor["pack_out"], rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(stage.float().up(x.float(), None, size), tensor["pack_out"].float(), rtol=0, atol=5e-5)
 
 
 def test_carafe_starts_as_a_blur():
@@ -242,16 +243,6 @@ def test_carafe_starts_as_a_blur():
     assert stage.encode.weight.std().item() == pytest.approx(1e-3, rel=0.1)
     assert stage.encode.bias.abs().sum() == 0
     assert stage.compress.bias.abs().sum() == 0
-
-
-@pytest.mark.parametrize(
-    ("channels", "expected"),
-    [((160, 64, 32, 24, 32), 308_788), ((256, 128, 64), 201_964), ((512, 512, 256, 128, 64), 383_028)],
-)
-def test_carafe_parameters_are_the_printed_ones(channels, expected):
-    with torch.device("meta"):
-        carafe = create_resampling("carafe", list(channels))
-    assert sum(p.numel() for p in carafe.parameters()) == expected
 
 
 @pytest.mark.parametrize(

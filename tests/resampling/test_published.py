@@ -46,6 +46,17 @@ def check(actual, expected):
     torch.testing.assert_close(actual, torch.from_numpy(expected), rtol=0, atol=1e-10)
 
 
+def halve(stage, x):
+    """Halve a map in both precisions and give what double precision does."""
+    x = torch.tensor(x).double()
+    down, single = stage.down(x), stage.float().down(x.float())
+    torch.testing.assert_close(single.features.double(), down.features, rtol=0, atol=5e-5)
+    if down.guide is not None:
+        torch.testing.assert_close(single.guide.double(), down.guide, rtol=0, atol=5e-5)
+    stage.double()
+    return down
+
+
 def run(stage, x, y):
     """Double a decoder map with the encoder map as the guide, as a network's stage does; odd sizes too."""
     x, y = torch.tensor(x).double(), torch.tensor(y).double()
@@ -71,6 +82,8 @@ def test_fade(fixture, tag, name, widths):
     arrays = fixture("fade")
     stage = build(name, *widths, renamed(arrays, f"{tag}.", _FADE))
     own = "semishift." if tag == "semishift" else ""
+    if not own:
+        check(stage.kernels(*(torch.tensor(arrays[key]).double() for key in ("de", "en"))), arrays[f"{tag}.kernel"])
     check(run(stage, arrays[f"{own}de"], arrays[f"{own}en"]), arrays[f"{tag}.out"])
 
 
@@ -133,11 +146,12 @@ def test_a2u_dynamic_and_paired(fixture, tag, options):
     arrays = fixture("a2u")
     state = renamed(arrays, f"dyn_{tag}.", _A2U)
     stage = build("a2u", 64, 6, state, **{"k_en": 6, **options})
-    x, z = (torch.tensor(arrays[key]).double() for key in "xz")
-    down = stage.down(x)
+    x = torch.tensor(arrays["x"]).double()
+    down = halve(stage, arrays["x"])
     check(down.features[:, :4], arrays[f"dyn_{tag}.down_out_first4ch"])
     check(down.guide, arrays[f"dyn_{tag}.k_up"])
-    check(stage.up(z, down.guide, down.size), arrays[f"dyn_{tag}.up_out"])
+    check(run(stage, arrays["z"], arrays["x"]), arrays[f"dyn_{tag}.up_out"])
+    stage.double()
     check(stage.kernels_down(x, stage.affinity(x)), arrays[f"dyn_{tag}.k_down"])
 
 
@@ -149,14 +163,13 @@ def test_a2u_static_and_hybrid(fixture, channel, suffix, normalization):
     filters = {f"{name}.value": arrays[f"hyb_{channel}.{key}"][None] for name, key in (("first", "U"), ("second", "V"))}
     hybrid = {"weight.conv.weight": arrays["hyb.P_w"], "weight.conv.bias": arrays["hyb.P_b"]}
     stage = build("a2u", 16, 6, {**filters, **hybrid}, dynamics="hybrid", **options)
-    x, z = (torch.tensor(arrays[f"hyb.{key}"]).double() for key in "xz")
-    down = stage.down(x)
-    check(down.guide, arrays[f"hyb_{channel}.k_up_{suffix}"])
-    check(stage.up(z, down.guide, down.size), arrays[f"hyb_{channel}.up_out_{suffix}"])
+    x = arrays["hyb.x"]
+    check(halve(stage, x).guide, arrays[f"hyb_{channel}.k_up_{suffix}"])
+    check(run(stage, arrays["hyb.z"], x), arrays[f"hyb_{channel}.up_out_{suffix}"])
     if suffix == "sigsoft":
         static = {"weight.value": arrays["static.P"].reshape(1, -1, 1, 1)}
         stage = build("a2u", 16, 6, {**filters, **static}, dynamics="static", **options)
-        check(stage.down(x).guide, arrays[f"static_{channel}.k_up_{suffix}"])
+        check(halve(stage, x).guide, arrays[f"static_{channel}.k_up_{suffix}"])
 
 
 _FREQFUSION = {
@@ -252,6 +265,7 @@ def test_naf(fixture):
                 names[f"image_encoder.{theirs}.{block}.norm{half}"] = f"{ours}.{place}"
                 names[f"image_encoder.{theirs}.{block}.conv{half}"] = f"{ours}.{place + 2}"
     stage = build("naf", 6, 8, renamed(arrays, "s2.w.", names), embedding=32, k=5)
+    check(stage.queries(torch.tensor(arrays["s2.y"]).double())[0], arrays["s2.query_n0"])
     check(run(stage, arrays["s2.x"], arrays["s2.y"]), arrays["s2.out"])
 
 
@@ -263,17 +277,17 @@ def test_blur_pooling(fixture):
         for k in (3, 4, 5):
             check(blur_pool(x, k), arrays[f"blur.{parity}.avg_f{k}_reflect"])
             check(blur_pool(F.max_pool2d(x, 2, stride=1), k), arrays[f"blur.{parity}.max_f{k}_reflect"])
-    x = torch.tensor(arrays["blur.even.x"]).double()
     for pooling, name in (("blur", "avg_f4"), ("max_blur", "max_f3")):
-        check(build("nearest", 3, 3, pooling=pooling).down(x).features, arrays[f"blur.even.{name}_reflect"])
+        down = halve(build("nearest", 3, 3, pooling=pooling), arrays["blur.even.x"])
+        check(down.features, arrays[f"blur.even.{name}_reflect"])
 
 
 def test_soft_and_importance_pooling(fixture):
     arrays = fixture("downsamplers")
-    x = torch.tensor(arrays["soft.even.x"]).double()
-    check(build("nearest", 3, 3, pooling="soft").down(x).features, arrays["soft.even.paper"])
+    check(halve(build("nearest", 3, 3, pooling="soft"), arrays["soft.even.x"]).features, arrays["soft.even.paper"])
     state = {f"reduce.logits.{n}.weight": arrays[f"lip.w.logit.{part}.weight"] for n, part in enumerate(("conv", "bn"))}
     lip = build("nearest", 6, 6, {**state, "reduce.logits.1.bias": arrays["lip.w.logit.bn.bias"]}, pooling="lip")
+    check(halve(lip, arrays["lip.even.x"]).features, arrays["lip.even.out"])
     for parity in ("even", "odd"):
         x = torch.tensor(arrays[f"lip.{parity}.x"]).double()
         check(lip.reduce(x), arrays[f"lip.{parity}.out"])
@@ -294,10 +308,16 @@ def test_haar_and_wavelet_downsampling(fixture):
     for band, name in zip(bands, ("LL", "LH", "HL", "HH"), strict=True):
         check(band, arrays[f"haar.{name}"])
     check(haar_merge(z, *bands[1:]), arrays["haar.up_z"])
+    stage = build("haar", 5, 5, normalize=False)
+    down = halve(stage, arrays["haar.x"])
+    check(down.features, arrays["haar.LL"])
+    check(stage.up(z, down.guide, down.size), arrays["haar.up_z"])
     torch.testing.assert_close(haar_merge(*bands), x, rtol=0, atol=1e-15)
     hwd = HaarDownsampling(5, 7).double().eval()
     state = renamed(arrays, "hwd.w.", {"conv_bn_relu.0": "conv", "conv_bn_relu.1": "norm"})
     hwd.load_state_dict({key: torch.tensor(value) for key, value in state.items()}, strict=False)
-    check(hwd(torch.tensor(arrays["hwd.even.x"]).double()), arrays["hwd.even.out"])
+    x = torch.tensor(arrays["hwd.even.x"]).double()
+    check(hwd(x), arrays["hwd.even.out"])
+    torch.testing.assert_close(hwd.float()(x.float()).double(), hwd.double()(x), rtol=0, atol=5e-5)
     odd = F.pad(torch.tensor(arrays["hwd.odd.x"]).double(), (0, 1, 0, 1))  # with zeros, as its code does
     check(hwd(odd), arrays["hwd.odd.out"])

@@ -175,9 +175,30 @@ class ResamplingStage(nn.Module, ABC):
         """
         if self.channels != self.decoder_channels:
             raise WidthError(
-                f"the encoder map has {self.channels} channels but the decoder map {self.decoder_channels}, and an "
-                f"index per channel needs equal widths; {remedy}"
+                f"the encoder map has {self.channels} channels but the decoder map {self.decoder_channels}, and the "
+                f"two must be equal; {remedy}"
             )
+
+    def checked_guide(self, guide: Tensor | None, x: Tensor, scale: int = 2) -> Tensor:
+        """Return a guide, refusing one that was not made for a decoder map.
+
+        Args:
+            guide: what ``up`` got, (N, ..., scale*h, scale*w).
+            x: the decoder map, (N, D, h, w).
+            scale: size of the guide over that of the map.
+
+        Raises:
+            UserError: there is none, or its size is another; the message names both.
+        """
+        if guide is None:
+            self.refuse("up needs a guide; give it the one that down or pass_through returned")
+        height, width = scale * x.shape[-2], scale * x.shape[-1]
+        if guide.shape[-2] != height or guide.shape[-1] != width:
+            self.refuse(
+                f"the guide is {guide.shape[-2]}x{guide.shape[-1]}, but a decoder map of {x.shape[-2]}x{x.shape[-1]} "
+                f"needs one of {height}x{width}; give the guide that down or pass_through returned for this map"
+            )
+        return guide
 
     def refuse(self, reason: str) -> NoReturn:
         """Refuse options that do not go together.

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from indexnet.resampling.assembly import reassemble
 from indexnet.resampling.base import OperatorInfo, register_resampling
-from indexnet.resampling.functional import crop_to, half
+from indexnet.resampling.functional import crop_to, full_precision, half
 from indexnet.resampling.pooling import ANY_POOLING, POOLED, PooledStage
 
 
@@ -70,7 +70,8 @@ class Carafe(PooledStage):
 
     def kernels(self, x: Tensor) -> Tensor:
         """Predict reassembly kernels, (N, k_up*k_up, 2h, 2w), positive and summing to 1 over dimension 1."""
-        return torch.softmax(F.pixel_shuffle(self.encode(self.compress(x)), 2), 1)
+        logits = F.pixel_shuffle(self.encode(self.compress(x)), 2)
+        return torch.softmax(logits, 1, dtype=full_precision(logits.dtype)).to(x.dtype)
 
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         return crop_to(reassemble(x, self.kernels(x), self.k_up), size)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from indexnet.resampling.assembly import sample, source_places
-from indexnet.resampling.base import OperatorInfo, register_resampling
+from indexnet.resampling.base import OperatorInfo, WidthError, register_resampling
 from indexnet.resampling.functional import crop_to, full_precision, half
 from indexnet.resampling.pooling import ANY_POOLING, POOLED, PooledStage
 
@@ -55,8 +55,11 @@ class DySample(PooledStage):
         self.check_choice("scope", scope, ("static", "dynamic"))
         self.check_positive("groups", groups)
         self.check_divides("groups", groups)
-        if style == "pl":
-            self.check_divides("style='pl': positions", 4)
+        if style == "pl" and self.decoder_channels % 4:
+            raise WidthError(
+                f"the decoder map has {self.decoder_channels} channels, which style='pl' cannot shuffle into cells of "
+                "four; give style='lp', or another decoder width."
+            )
         self.style, self.groups = style, groups
         width, outputs = (
             (self.decoder_channels, 8 * groups) if style == "lp" else (self.decoder_channels // 4, 2 * groups)

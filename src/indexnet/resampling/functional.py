@@ -32,16 +32,17 @@ def normalise_indices(logits: Tensor, normalization: str = NORMALIZATIONS[0]) ->
         normalization: one of :data:`NORMALIZATIONS`.
 
     Returns:
-        Encoder and decoder map, both packed, in (0, 1).
+        Encoder and decoder map, both packed, in (0, 1). A softmax is in single precision where logits are in half.
     """
+    dtype = full_precision(logits.dtype)
     if normalization == "softmax/softmax":
-        both = torch.softmax(logits, 2)
+        both = torch.softmax(logits, 2, dtype=dtype)
         return both, both
     decoder = torch.sigmoid(logits)
     if normalization == "sigmoid+softmax/sigmoid":
-        return torch.softmax(decoder, 2), decoder
+        return torch.softmax(decoder, 2, dtype=dtype), decoder
     if normalization == "softmax+sigmoid/sigmoid":
-        return torch.sigmoid(torch.softmax(logits, 2)), decoder
+        return torch.sigmoid(torch.softmax(logits, 2, dtype=dtype)), decoder
     return decoder, decoder
 
 

@@ -47,5 +47,5 @@ class Haar(ResamplingStage):
         return Downsampled(low / self.scale, x, torch.cat(details, 1), (x.shape[-2], x.shape[-1]))
 
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
-        assert guide is not None
+        guide = self.checked_guide(guide, x, 1)
         return crop_to(haar_merge(self.scale * x, *guide.to(x.dtype).chunk(3, 1)), size)

@@ -37,5 +37,5 @@ class HolisticMaxIndex(ResamplingStage):
         return Downsampled(features, x, indices, (x.shape[-2], x.shape[-1]))
 
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
-        assert guide is not None
+        guide = self.checked_guide(guide, x, 1)
         return holistic_max_unpool(x, guide, size)

@@ -138,6 +138,7 @@ class IndexNet(GuidedStage):
             + POOLED
         ),
     )
+    poolings = (INDEXED, *POOLINGS)
 
     def __init__(
         self,
@@ -153,7 +154,7 @@ class IndexNet(GuidedStage):
         skip: str = "indexed",
         reduction: str | None = None,
     ) -> None:
-        super().__init__(channels, decoder_channels, pooling=pooling, poolings=(INDEXED, *POOLINGS))
+        super().__init__(channels, decoder_channels, pooling=pooling)
         self.check_choice("reduction", reduction, (None, "mean"))
         self.check_choice("family", family, FAMILIES)
         self.check_choice("nonlinear", nonlinear, (True, False))
@@ -202,12 +203,12 @@ class IndexNet(GuidedStage):
     def _index_maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the encoder and the decoder index map of a map of even sizes, both packed."""
         encoder, decoder = normalise_indices(self.index_network(x, self.channels), self.normalization)
-        # Autocast runs convolutions in half and softmax in single precision; features keep the dtype that came in.
+        # Convolutions may run in half precision and softmax in single; features keep the dtype that came in.
         encoder, decoder = encoder.to(x.dtype), decoder.to(x.dtype)
         return encoder, decoder.unflatten(1, (-1, 2)).mean(2) if self.pairs else decoder
 
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
-        assert guide is not None
+        guide = self.checked_guide(guide, x, 1)
         return crop_to(indexed_upsample(x, guide), size)
 
     def paper_macs(self, height: int, width: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -65,8 +67,8 @@ class LdaAqu(PooledStage):
         for option, value in (("k", k), ("k_offset", k_offset)):
             self.check_positive(option, value, odd=True)
         self.check_choice("bias", bias, (True, False))
-        if isinstance(reach, bool) or not isinstance(reach, int | float) or not reach >= 0:
-            self.refuse(f"reach={reach!r} must be a number, at least 0")
+        if isinstance(reach, bool) or not isinstance(reach, int | float) or not 0 <= reach < math.inf:
+            self.refuse(f"reach={reach!r} must be a finite number, at least 0")
         self.check_divides("reduction * groups", reduction * groups)
         self.check_divides("reduction * heads", reduction * heads)
         self.heads, self.groups, self.k, self.reach = heads, groups, k, float(reach)

@@ -48,7 +48,7 @@ class MaxUnpool(ResamplingStage):
         return Downsampled(features, x, indices, (x.shape[-2], x.shape[-1]))
 
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
-        assert guide is not None
+        guide = self.checked_guide(guide, x, 1)
         if self._by_scatter:
             return holistic_max_unpool(x, guide, size)
         return F.max_unpool2d(x, guide, [2, 2], output_size=list(size))

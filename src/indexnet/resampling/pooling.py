@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from indexnet.resampling.base import Downsampled, ResamplingStage
-from indexnet.resampling.functional import blur_pool, haar_bands, half, pad_to_even, soft_pool
+from indexnet.resampling.functional import blur_pool, full_precision, haar_bands, half, pad_to_even, soft_pool
 
 POOLINGS = ("max", "avg", "conv", "blur", "max_blur", "soft", "lip", "hwd", "encoder")
 
@@ -36,22 +36,19 @@ class PooledStage(ResamplingStage):
         channels: encoder width C; with ``pooling="encoder"`` that of the map before the encoder's stride.
         decoder_channels: decoder width, default C; any.
         pooling: one of ``poolings``.
-        poolings: what this operator can pool by.
+
+    Attributes:
+        poolings: what the operator can pool by.
 
     Raises:
         UserError: unknown pooling.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        decoder_channels: int | None = None,
-        *,
-        pooling: str = "max",
-        poolings: Sequence[str] = POOLINGS,
-    ) -> None:
+    poolings: ClassVar[Sequence[str]] = POOLINGS
+
+    def __init__(self, channels: int, decoder_channels: int | None = None, *, pooling: str = "max") -> None:
         super().__init__(channels, decoder_channels)
-        self.check_choice("pooling", pooling, poolings)
+        self.check_choice("pooling", pooling, self.poolings)
         self.pooling = pooling
         self.strided = pooling == "encoder"
         if pooling == "conv":
@@ -81,6 +78,11 @@ class PooledStage(ResamplingStage):
             raise RuntimeError("pooling='encoder': the network halves and calls pass_through, not down")
         return self.reduce(x)  # type: ignore[no-any-return]
 
+    def own_convolutions(self) -> Iterator[nn.Conv2d]:
+        """Yield the convolutions, without those of the pooling, which start as it says."""
+        pooling = {*self.reduce.modules()} if hasattr(self, "reduce") else set()
+        return (each for each in self.modules() if isinstance(each, nn.Conv2d) and each not in pooling)
+
     def paper_macs(self, height: int, width: int) -> int:
         """Multiply-adds of the pooling's own convolutions: a low-resolution position 9*C*C, for LIP 36, for HWD 4."""
         weights = {"conv": 9, "lip": 36, "hwd": 4}.get(self.pooling, 0)
@@ -94,9 +96,9 @@ class GuidedStage(PooledStage):
     where a size is odd.
     """
 
-    @abstractmethod
     def create_guide(self, x: Tensor) -> Tensor:
-        """Make the guide of an encoder map of even sizes, (N, C, 2h, 2w)."""
+        """Make the guide of an encoder map of even sizes, (N, C, 2h, 2w); the map itself unless an operator says."""
+        return x
 
     def down(self, x: Tensor) -> Downsampled:
         """Halve a map (N, C, H, W); skip is ``x``."""
@@ -143,7 +145,7 @@ class LocalImportancePool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, C, ceil(H/2), ceil(W/2)) of (N, C, H, W), any sizes but 1x1."""
-        return importance_pool(x, 12 * torch.sigmoid(self.logits(x)))
+        return importance_pool(x, 12 * torch.sigmoid(self.logits(x).to(full_precision(x.dtype))))
 
 
 def importance_pool(x: Tensor, logits: Tensor) -> Tensor:
@@ -156,7 +158,7 @@ def importance_pool(x: Tensor, logits: Tensor) -> Tensor:
     Returns:
         (N, C, ceil(H/2), ceil(W/2)), in the dtype of ``x``.
     """
-    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    logits = logits.to(full_precision(logits.dtype))
     weights = torch.exp(logits - logits.amax((2, 3), keepdim=True).detach())
     total = F.avg_pool2d(x * weights, 3, stride=2, padding=1)
     return (total / F.avg_pool2d(weights, 3, stride=2, padding=1)).to(x.dtype)

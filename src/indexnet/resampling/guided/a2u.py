@@ -66,6 +66,7 @@ class A2U(GuidedStage):
             f"quarter; activation=leaky_relu: + 4C{POOLED}"
         ),
     )
+    poolings = (PAIRED, *POOLINGS)
 
     def __init__(
         self,
@@ -81,7 +82,7 @@ class A2U(GuidedStage):
         normalization: str = "sigmoid+softmax",
         activation: str = "leaky_relu",
     ) -> None:
-        super().__init__(channels, decoder_channels, pooling=pooling, poolings=(PAIRED, *POOLINGS))
+        super().__init__(channels, decoder_channels, pooling=pooling)
         self.check_choice("dynamics", dynamics, ("static", "hybrid", "dynamic"))
         self.check_choice("channel", channel, ("cs", "cw"))
         self.check_choice("position", position, ("shared", "point"))
@@ -171,7 +172,7 @@ class A2U(GuidedStage):
         return Downsampled(features, x, self.kernels(even, affinity), (x.shape[-2], x.shape[-1]))
 
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
-        assert guide is not None
+        guide = self.checked_guide(guide, x)
         return crop_to(reassemble(x, guide, self.k_up), size)
 
     def paper_macs(self, height: int, width: int) -> int:

@@ -78,9 +78,6 @@ class SemiShift(GuidedStage):
         self.encode = _xavier(nn.Conv2d(compressed, k_up**2, 3, padding=1, groups=groups))  # of both maps
         self.gate = _xavier(nn.Conv2d(self.decoder_channels, 1, 1)) if self.gated else None
 
-    def create_guide(self, x: Tensor) -> Tensor:
-        return x
-
     def kernels(self, x: Tensor, guide: Tensor) -> Tensor:
         """Predict reassembly kernels, (N, k_up*k_up, 2h, 2w), positive and summing to 1 over dimension 1."""
         low = F.interpolate(self.encode(self.compress_decoder(x)), scale_factor=2.0, mode="nearest")
@@ -88,7 +85,7 @@ class SemiShift(GuidedStage):
         return torch.softmax(logits, 1, dtype=full_precision(logits.dtype)).to(x.dtype)
 
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
-        assert guide is not None
+        guide = self.checked_guide(guide, x)
         up = reassemble(x, self.kernels(x, guide), self.k_up)
         if self.gate is not None:
             gate = F.interpolate(torch.sigmoid(self.gate(x)), scale_factor=2.0, mode="nearest").to(x.dtype)

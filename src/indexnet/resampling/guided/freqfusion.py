@@ -93,18 +93,14 @@ class FreqFusion(GuidedStage):
         if self.sampler is not None and init == "intended":
             near_zero += [self.sampler.offset, self.sampler.offset_encoder]
             zero += [self.sampler.scope, self.sampler.scope_encoder]
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d) and layer is not getattr(self, "reduce", None):
-                if layer in zero:
-                    nn.init.zeros_(layer.weight)
-                elif layer in near_zero:
-                    nn.init.normal_(layer.weight, std=1e-3)
-                else:
-                    nn.init.xavier_uniform_(layer.weight)
-                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-
-    def create_guide(self, x: Tensor) -> Tensor:
-        return x
+        for layer in self.own_convolutions():
+            if layer in zero:
+                nn.init.zeros_(layer.weight)
+            elif layer in near_zero:
+                nn.init.normal_(layer.weight, std=1e-3)
+            else:
+                nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def _kernels(self, logits: Tensor, k: int) -> Tensor:
         kernels = torch.softmax(logits, 1, dtype=full_precision(logits.dtype))
@@ -125,7 +121,7 @@ class FreqFusion(GuidedStage):
         return self._kernels(low, 5).to(x.dtype), high, encoder, decoder
 
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
-        assert guide is not None
+        guide = self.checked_guide(guide, x)
         kernels, _, encoder, decoder = self._low_pass(x, guide)
         return self._finish(reassemble(x, kernels, 5), encoder, decoder, size)
 
@@ -136,8 +132,7 @@ class FreqFusion(GuidedStage):
         """Double a decoder map and sharpen its skip, see :meth:`ResamplingStage.up_and_skip`."""
         if not self.sharpen_skip:
             return super().up_and_skip(x, down)
-        assert down.guide is not None
-        kernels, high, encoder, decoder = self._low_pass(x, down.guide)
+        kernels, high, encoder, decoder = self._low_pass(x, self.checked_guide(down.guide, x))
         high = high + reassemble(self.high_pass(decoder), kernels.to(high.dtype), 5)
         even = pad_to_even(down.skip)
         skip = 2 * even - assemble(even, self._kernels(high, 3).to(even.dtype), 3)

@@ -62,9 +62,6 @@ class Jbu(GuidedStage):
         self.temperature = nn.Parameter(torch.zeros(()))  # of its logarithm
         self.sigma = nn.Parameter(torch.ones(()))
 
-    def create_guide(self, x: Tensor) -> Tensor:
-        return x
-
     def kernels(self, guide: Tensor) -> Tensor:
         """Predict kernels, (N, size*size, 2h, 2w), of a guide (N, C, 2h, 2w)."""
         height, width = guide.shape[-2:]
@@ -87,7 +84,7 @@ class Jbu(GuidedStage):
         return kernels + 0.1 * correction
 
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
-        assert guide is not None
+        guide = self.checked_guide(guide, x)
         smooth = F.interpolate(x, scale_factor=2.0, mode="bicubic", align_corners=False)
         return crop_to(assemble(smooth, self.kernels(guide).to(x.dtype), self.size, padding="reflect"), size)
 

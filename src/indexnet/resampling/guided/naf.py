@@ -63,13 +63,10 @@ class Naf(GuidedStage):
         self.check_positive("heads", heads)
         self.check_positive("k", k, odd=True)
         if embedding % 16 or embedding % (4 * heads):
-            self.refuse(f"embedding={embedding} must be a multiple of 16 and of 4 heads={heads}")
+            self.refuse(f"embedding={embedding} must be a multiple of 16 and of {4 * heads}, four times heads")
         self.check_divides("heads", heads)
         self.embedding, self.heads, self.k = embedding, heads, k
         self.pixel, self.context = (_encoder(channels, embedding // 2, size) for size in (1, 3))
-
-    def create_guide(self, x: Tensor) -> Tensor:
-        return x
 
     def queries(self, guide: Tensor) -> Tensor:
         """Encode a guide (N, C, H, W) with its positions, (N, embedding, H, W)."""
@@ -77,7 +74,7 @@ class Naf(GuidedStage):
         return _rotate(encoded.to(full_precision(encoded.dtype)), self.heads)
 
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
-        assert guide is not None
+        guide = self.checked_guide(guide, x)
         h, w = x.shape[-2:]
         k = min(self.k, min(h, w) - 1 + min(h, w) % 2)
         queries = self.queries(guide)

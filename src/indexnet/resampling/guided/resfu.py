@@ -65,13 +65,9 @@ class ReSFU(GuidedStage):
         self.query = nn.Conv2d(channels, embedding, 1)
         self.key = nn.Conv2d(self.decoder_channels, embedding, 1)
         self.semantic, self.detail = (_PairedScores(embedding, hidden) for _ in range(2))
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d) and layer is not getattr(self, "reduce", None):
-                nn.init.normal_(layer.weight, std=0.02)
-                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-
-    def create_guide(self, x: Tensor) -> Tensor:
-        return x
+        for layer in self.own_convolutions():
+            nn.init.normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def kernels(self, x: Tensor, guide: Tensor) -> Tensor:
         """Predict the weights of the nine neighbours, (N, 9, 2h, 2w), summing to 1 over dimension 1."""
@@ -88,7 +84,7 @@ class ReSFU(GuidedStage):
         return torch.softmax(scores.masked_fill(~inside, -1e7), 1)
 
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
-        assert guide is not None
+        guide = self.checked_guide(guide, x)
         kernels = self.kernels(x, guide).to(x.dtype)
         shape = (x.shape[0], 1, *guide.shape[-2:])
         rows, columns = (places.expand(shape) for places in source_places(x))

@@ -25,15 +25,12 @@ class _Sapa(GuidedStage):
         self.check_positive("k_up", k_up, odd=True)
         self.k_up = k_up
 
-    def create_guide(self, x: Tensor) -> Tensor:
-        return x
-
     def embed(self, x: Tensor, guide: Tensor) -> tuple[Tensor, Tensor]:
         """Return queries (N, d, 2h, 2w) of the guide and keys (N, d, h, w) of the decoder map."""
         raise NotImplementedError
 
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
-        assert guide is not None
+        guide = self.checked_guide(guide, x)
         queries, keys = self.embed(x, guide)
         logits = similarity(queries, keys, self.k_up)
         kernels = torch.softmax(logits, 1, dtype=full_precision(logits.dtype)).to(x.dtype)
@@ -265,7 +262,7 @@ class SapaD(_Sapa):
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
-        assert guide is not None
+        guide = self.checked_guide(guide, x)
         n, _, h, w = x.shape
         g, p = self.groups, self.points
         offset = self.offset(x)
