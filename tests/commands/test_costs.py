@@ -160,3 +160,16 @@ def test_a_mistake_in_a_row_is_one_sentence(override, sentence, tmp_path, monkey
     (tmp_path / "experiments" / "mine.yaml").write_text(text)
     monkeypatch.setenv("INDEXNET_EXPERIMENTS", str(tmp_path))
     mistake(main(["costs", "mine"]), sentence)
+
+
+def test_gflops_by_another_rule_are_not_compared_with_the_printed_ones(capsys):
+    found = load_experiment("tpami/table3_matting")
+    found = dataclasses.replace(found, rows=tuple(row for row in found.rows if row.name == "b11"))
+    costs = Costs(*B11, assembly_macs=10**9)
+    lines = count(found, lambda *_: costs, rule="assembly")
+    assert show(found, lines, "assembly") == 0
+    said = capsys.readouterr().out
+    assert "1 of 1 rows with printed costs agree" in said  # its parameters
+    assert "4.08" not in said
+    assert f"{costs.gflops('assembly'):.2f}" in said
+    assert "follow --rule papers, and are not compared" in " ".join(said.split())

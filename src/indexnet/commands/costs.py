@@ -156,7 +156,7 @@ def _line(experiment: Experiment, row: Row, costs: Costs | None, reference: Cost
     declared = experiment.exception_cells.get(row.base, frozenset(COST_CELLS)) if exception else frozenset()
     for key in COST_CELLS:
         printed = row.printed.get(key, "")
-        if costs is None or not printed:
+        if costs is None or not printed or (key == "gflops" and rule != COUNTING_RULES[0]):
             continue
         value = float(costs.parameters) if key == "params" else costs.gflops(rule)
         if key == "params" and (printed.startswith("+") or row.printed.get("params_kind") == "delta"):
@@ -227,6 +227,8 @@ def remarks(experiment: Experiment, lines: Sequence[Line], rule: str = COUNTING_
         elif line.agrees is False:
             texts.append(f"{line.row.label} disagrees: {both}.")
     texts += [f"{line.row.label}: pending, {line.row.pending}." for line in lines if line.row.pending]
+    if rule != COUNTING_RULES[0] and any("gflops" in line.row.printed for line in lines):
+        texts.append(f"The GFLOPs that this table prints follow --rule {COUNTING_RULES[0]}, and are not compared.")
     texts.append(_RULES[rule] + "; GMACs: what the convolutions really cost, over 1e9.")
     return texts
 
