@@ -25,9 +25,9 @@ def test_a_network_of_one_size(capsys):
 
 def test_a_network_of_timm_only_halves(capsys):
     assert main(["sites", "timm:resnet10t", "--size", "64"]) == 0
-    shown = capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
     assert "avg 2, stride 2" in shown
-    assert "takes the 0 with the verdict" in shown
+    assert "takes the 0 with the verdict replace, 4 more with downsampling=pools, 3 more with downsampling=s" in shown
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,8 @@ def main(args: argparse.Namespace) -> int:
 
     from indexnet.resampling import find_sites
     from indexnet.resampling.foreign.find import ExampleError
+    from indexnet.resampling.foreign.plan import OPTIONAL
+    from indexnet.resampling.foreign.selection import DOWNSAMPLING
 
     model, image = create(args.model, args.encoder), torch.rand(1, 3, args.size, args.size)
     console = output_console()
@@ -66,7 +69,11 @@ def main(args: argparse.Namespace) -> int:
         plan = find_sites(model, image, image)
         say(console, f"{args.model} takes images of {args.size}x{args.size}, but not 32 pixels larger ones.")
     console.print(plan.table())
-    say(console, f"indexnet.resampling.replace takes the {len(plan.default)} with the verdict replace: docs/replace.md")
+    counts = Counter(site.verdict for site in plan.sites)
+    more = [f"{counts[each]} more with downsampling={each}" for each in DOWNSAMPLING if counts[each]]
+    more += [f"{counts[OPTIONAL]} where sites names them"] if counts[OPTIONAL] else []
+    said = f"indexnet.resampling.replace takes the {len(plan.default)} with the verdict replace"
+    say(console, f"{', '.join([said, *more])}: docs/replace.md")
     if args.save is not None:
         plan.save(args.save)
     return 0
