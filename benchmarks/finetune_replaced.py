@@ -45,7 +45,7 @@ def main() -> None:
         start = model.state_dict()
         if weights is not None:
             torch.save(start, weights)
-    for operator in args.operators:
+    for operator in dict.fromkeys(["none", *args.operators]):
         torch.manual_seed(1)
         model = smp.Unet("resnet18", encoder_weights=None, classes=11)
         model.load_state_dict(start)

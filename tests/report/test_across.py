@@ -132,6 +132,27 @@ def test_tables_without_runs_and_too_small_budgets_are_said(tmp_path):
     assert "Nothing is measured yet" in across_files.markdown(nothing)
 
 
+def test_tables_of_one_name_in_two_folders(tmp_path):
+    values = {"a": (20.0, 0.0, 100, 10, 10), "b": (30.0, 0.0, 200, 10, 20)}
+    across = put_together("zoo", [write_table(tmp_path, f"zoo/{folder}/table", values) for folder in ("one", "two")])
+    assert [contest.label for contest in across.contests] == ["one/table", "two/table"]
+    assert ranks(across)[1] == [
+        ["operator b", "1 ★", "1 ★", "2 of 2", "1.0"],
+        ["operator a", "2", "2", "0 of 2", "2.0"],
+    ]
+
+
+def test_what_is_not_on_equal_terms_is_said_at_the_top(tmp_path):
+    values = {"a": (20.0, 2.0, 100, 10, 10), "b": (30.0, 0.0, 200, 10, 20)}
+    write_table(tmp_path, "zoo/first", {"c": (29.9, 2.0, 100, 10, 10)}, seeds=(0,))
+    write_table(tmp_path, "zoo/first", values)
+    across = put_together("zoo", [build_table(tmp_path, "zoo/first", ["a", "b", "c"])])
+    assert "Not all on equal terms, or with another protocol: first; see the notes." in across_files.headline(across)
+    written = across_files.markdown(across)
+    assert "different numbers of finished seeds (1: operator c; 2: operator a, operator b)" in written
+    assert "paired bootstrap over 6 images and 1 to 2 seeds; one seed: images only" in written
+
+
 def test_names_stay_text(tmp_path):
     values = {"a": (20.0, 0.0, 100, 10, 10), "b": (30.0, 0.0, 200, 10, 20)}
     table = write_table(tmp_path, "zoo/first", values)

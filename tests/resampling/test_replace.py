@@ -278,6 +278,21 @@ class Odd(nn.Module):
         return self.out(F.interpolate(x, size=size or (2 * x.shape[-2], 2 * x.shape[-1])))
 
 
+def test_a_network_of_one_size():
+    class Fixed(UNet):
+        def forward(self, x):
+            assert x.shape[-1] == 64
+            return super().forward(x)
+
+    model = network(Fixed)
+    with pytest.raises(UserError, match=r"enlarged by 32 pixels: AssertionError.* or the example again where it takes"):
+        find_sites(model, EXAMPLE)
+    plan = find_sites(model, EXAMPLE, EXAMPLE)
+    assert guides(plan) == guides(find_sites(network(UNet), EXAMPLE))
+    replaced = replace(model, "sapa_b", EXAMPLE, plan=plan, guides={"decoders.0": "encoders.1"})
+    assert str(replaced.plan["decoders.0#0"].guide) == "output of encoders.1 (12)"
+
+
 def test_sizes_at_run_time():
     model = Odd()
     replace(model, "carafe", EXAMPLE)

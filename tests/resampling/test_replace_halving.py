@@ -81,6 +81,28 @@ def test_pools_as_they_were(size):
     assert all(each.grad is not None for each in replaced.parameters())
 
 
+def test_arguments_by_name():
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3, padding=1)
+
+        def forward(self, x):
+            x = F.avg_pool2d(input=self.conv(x), kernel_size=2)
+            return self.conv.bias.sum() + F.interpolate(input=x, scale_factor=2)
+
+    model = network(Named)
+    before = model(EXAMPLE)
+    replace(model, "nearest", EXAMPLE, downsampling="pools", pooling="avg", sites="*")
+    assert torch.equal(model(EXAMPLE), before)
+
+
+def test_a_plan_of_pairs_without_what_halves():
+    plan = replace(network(Coupled), "a2u", EXAMPLE, downsampling="pools").plan
+    with pytest.raises(UserError, match=r"nothing is replaced: no map guides it \(#0\)"):
+        replace(network(Coupled), plan=plan, sites=["#0", "#1"])
+
+
 @pytest.mark.parametrize("operator", ["pixel_shuffle", "bilinear", "deconv"])
 def test_strided_convolutions_keep_their_weights(operator):
     model = network(Modules).eval()

@@ -16,6 +16,7 @@ from indexnet.core.console import error_console, print_table, tracked, warn
 from indexnet.core.errors import UserError
 from indexnet.core.escape import markdown_table
 from indexnet.core.files import atomic_write, prepare_file, write_json
+from indexnet.core.machine import cores
 from indexnet.core.paths import check_checkpoint
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ def main(args: argparse.Namespace) -> int:
     for option, value in (("--threads", args.threads), ("--repeats", args.repeats)):
         if value is not None and value < 1:
             raise UserError(f"{option} {value} must be at least 1.")
+    if args.threads is not None and args.threads > cores():  # far too many end the process
+        raise UserError(f"--threads {args.threads} are more than this machine's {cores()} cores; give fewer.")
     return bench_latency(args) if args.what == "latency" else bench_operators(args)
 
 
@@ -93,9 +96,9 @@ def bench_latency(args: argparse.Namespace) -> int:
     for path in args.checkpoints:
         check_checkpoint(path)
     sizes = parse_sizes(args.sizes)
-    _prepare(args, args.json, args.csv, args.plot)
     if args.plot is not None and args.plot.suffix.lower() not in (".png", ".svg"):
         raise UserError(f"--plot {args.plot} must end with .png or .svg.")
+    _prepare(args, args.json, args.csv, args.plot)
     from indexnet.inference.latency import measure
     from indexnet.inference.loading import pick_device
 
@@ -123,11 +126,11 @@ def bench_operators(args: argparse.Namespace) -> int:
     if len(words) != 4 or not all(re.fullmatch(r"\s*[1-9]\d{0,5}\s*", word) for word in words):
         raise UserError(f"--size {args.size} must be batch, channels, height and width, as 4,64,128,128.")
     count, channels, height, width = map(int, words)
-    if min(height, width) < 2:
-        raise UserError(f"--size {args.size}: height and width must be at least 2, to be halved.")
-    _prepare(args, args.json, args.output)
+    if min(height, width) < 3:  # of one pixel alone, nothing can be normalised
+        raise UserError(f"--size {args.size}: height and width must be at least 3, so that two are left when halved.")
     if args.output is not None and args.output.suffix.lower() != ".md":
         raise UserError(f"--output {args.output} must end with .md; --json FILE writes all figures.")
+    _prepare(args, args.json, args.output)
     from indexnet.inference.loading import pick_device
     from indexnet.inference.operator_costs import measure_operators, usual_operators
 
@@ -155,6 +158,9 @@ def bench_operators(args: argparse.Namespace) -> int:
 
 
 def _prepare(args: argparse.Namespace, *paths: Path | None) -> None:
+    given = [os.path.abspath(path) for path in paths if path is not None]
+    if len(set(given)) < len(given):
+        raise UserError("two of the files to be written are one; give each a name of its own.")
     for path in paths:
         if path is not None and os.path.exists(path) and not args.overwrite:
             raise UserError(f"{path} exists; give --overwrite to replace it, or another name.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 
 HELP = "show where a network of torchvision, timm or segmentation-models-pytorch resamples, and what can be replaced"
+LARGEST = 4096
+"""Side of an example: all maps of two runs are held."""
 LIBRARIES = ("torchvision", "timm", "smp")
 
 
@@ -40,8 +43,8 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         UserError: no library has the network, or it does not take an image of this size.
     """
-    if args.size < 1:
-        raise UserError(f"--size {args.size} must be at least 1.")
+    if not 1 <= args.size <= LARGEST:
+        raise UserError(f"--size {args.size} must be from 1 to {LARGEST} pixels.")
     if args.save is not None:
         if args.save.exists() and not args.overwrite:
             raise UserError(f"{args.save} exists; give --overwrite to replace it, or another name.")
@@ -49,12 +52,28 @@ def main(args: argparse.Namespace) -> int:
     import torch
 
     from indexnet.resampling import find_sites
+    from indexnet.resampling.foreign.find import ExampleError
+    from indexnet.resampling.foreign.plan import OPTIONAL
+    from indexnet.resampling.foreign.selection import DOWNSAMPLING
 
-    model = create(args.model, args.encoder)
-    plan = find_sites(model, torch.rand(1, 3, args.size, args.size))
+    model, image = create(args.model, args.encoder), torch.rand(1, 3, args.size, args.size)
     console = output_console()
+    try:
+        plan = find_sites(model, image)
+    except ExampleError as error:
+        if error.is_first:
+            raise UserError(
+                f"{args.model} does not take one image of {args.size}x{args.size}: {error.reason}; give another "
+                "--size, or another network."
+            ) from error
+        plan = find_sites(model, image, image)
+        say(console, f"{args.model} takes images of {args.size}x{args.size}, but not 32 pixels larger ones.")
     console.print(plan.table())
-    say(console, f"indexnet.resampling.replace takes the {len(plan.default)} with the verdict replace: docs/replace.md")
+    counts = Counter(site.verdict for site in plan.sites)
+    more = [f"{counts[each]} more with downsampling={each}" for each in DOWNSAMPLING if counts[each]]
+    more += [f"{counts[OPTIONAL]} where sites names them"] if counts[OPTIONAL] else []
+    said = f"indexnet.resampling.replace takes the {len(plan.default)} with the verdict replace"
+    say(console, f"{', '.join([said, *more])}: docs/replace.md")
     if args.save is not None:
         plan.save(args.save)
     return 0
@@ -82,7 +101,8 @@ def create(name: str, encoder: str | None = None) -> nn.Module:
         if library in ("", each):
             names, build = _LIBRARIES[each]()
             known += names
-            if plain in names:
+            # timm's names may say which weights, which are not loaded here: resnet50.a1_in1k
+            if plain in names or (each == "timm" and plain.partition(".")[0] in names):
                 if encoder is not None and each != "smp":
                     raise UserError(
                         f"--encoder is for networks of segmentation-models-pytorch, and {name} is one of {each}."

@@ -17,7 +17,15 @@ from indexnet.core.machine import memory_of
 from indexnet.core.readers import plain_value
 from indexnet.core.turns import in_turns
 from indexnet.networks.tiled.memory import is_out_of_memory
-from indexnet.resampling.base import Resampling, ResamplingStage, create_resampling, get_resampling, list_resampling
+from indexnet.resampling.base import (
+    NONE,
+    OPERATORS,
+    Resampling,
+    ResamplingStage,
+    WidthError,
+    create_resampling,
+    list_resampling,
+)
 from indexnet.resampling.pooling import POOLINGS
 
 REFERENCE = "bilinear"
@@ -72,8 +80,11 @@ def parse_operator(text: str) -> tuple[str, dict[str, Any]]:
         key, equals, value = word.partition("=")
         if not key or not equals:
             raise UserError(f"{text!r}: {word!r} must be OPTION=VALUE, as in indexnet:family=hin,context=false.")
+        if key in options:
+            raise UserError(f"{text!r}: {key} is given twice; give each option once.")
         options[key] = plain_value(value)
-    if get_resampling(name).info.name == "none":
+    OPERATORS.checked(name, options)
+    if name == NONE:
         raise UserError("'none' is the absence of an operator; there is nothing to measure.")
     if options.get("pooling") == "encoder":
         raise UserError(f"{text!r}: pooling=encoder leaves the halving to a network; give another pooling.")
@@ -104,7 +115,7 @@ def measure_operators(
         One for each, in their order; what the width or the memory is too small for has a problem in place of figures.
 
     Raises:
-        UserError: an operator, an option or its value is unknown, or one is given twice.
+        UserError: an operator, an option or its value is unknown, one is given twice, or the map alone does not fit.
     """
     for text, times in Counter(operators).items():
         if times > 1:
@@ -112,8 +123,13 @@ def measure_operators(
     wanted = [REFERENCE, *(text for text in operators if text != REFERENCE)]
     parsed = [(text, *parse_operator(text)) for text in wanted]
     torch.manual_seed(0)
-    x = torch.randn(size, device=device, requires_grad=True)
-    cotangents = (torch.randn(size, device=device), torch.randn(size, device=device))
+    try:
+        x, *cotangents = (torch.randn(size, device=device) for _ in range(3))
+    except RuntimeError as error:
+        raise UserError(
+            f"a map of {' x '.join(map(str, size))} does not fit into memory; give a smaller one."
+        ) from error
+    x.requires_grad_()
     found: list[tuple[OperatorCost, Resampling | None]] = []
     for text, name, options in progress(parsed, "memory", len(parsed)):
         found.append(_first(text, name, options, x, cotangents))
@@ -135,7 +151,7 @@ def _first(
     try:
         resampling = create_resampling(name, [x.shape[1]], **options).to(x.device)
     except UserError as error:
-        if options:  # it may be the value of one that is wrong
+        if options and not isinstance(error.__cause__, WidthError):  # the value of one is wrong
             raise
         cost.problem = str(error)
         return cost, None

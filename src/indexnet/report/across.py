@@ -92,7 +92,9 @@ class Contest:
         found: list[TableRow] = []
         sign = -1.0 if self.column.higher_is_better else 1.0
         points = [
-            (cost, sign * (self.measured(row).mean or 0.0), row) for row in self.rows if (cost := price.value(row))
+            (cost, sign * (self.measured(row).mean or 0.0), row)
+            for row in self.rows
+            if (cost := price.value(row)) is not None
         ]
         best = float("inf")
         last: tuple[float, float] | None = None
@@ -151,7 +153,7 @@ class Across:
 def put_together(name: str, tables: Sequence[Table]) -> Across:
     """Put tables side by side; rows of one base name are one entrant."""
     contests = tuple(
-        Contest(", ".join(filter(None, (table.experiment.name.rpartition("/")[2], block.label))), table, block)
+        Contest(", ".join(filter(None, (short_name(name, table), block.label))), table, block)
         for table in tables
         if table.done
         for block in table.blocks
@@ -169,6 +171,11 @@ def put_together(name: str, tables: Sequence[Table]) -> Across:
 
     numbered = (dataclasses.replace(each, number=number) for number, each in enumerate(sorted(entrants, key=order), 1))
     return Across(name, tuple(tables), contests, tuple(numbered))
+
+
+def short_name(folder: str, table: Table) -> str:
+    """Return what a table is called inside of the folder of its experiment."""
+    return table.experiment.name.removeprefix(f"{folder}/")
 
 
 Grid = tuple[list[str], list[list[str]]]

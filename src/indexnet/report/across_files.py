@@ -11,7 +11,7 @@ from markupsafe import Markup
 from indexnet import __version__
 from indexnet.core.escape import csv_cell
 from indexnet.report import plots, remarks
-from indexnet.report.across import ON_FRONT, PRICES, Across, Contest, Grid, answers, prices, ranks, shared
+from indexnet.report.across import ON_FRONT, PRICES, Across, Contest, Grid, answers, prices, ranks, shared, short_name
 from indexnet.report.html import GENERATOR, figure
 from indexnet.report.markdown import table_of
 from indexnet.report.rendering import render
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 FRONT_RULE = (
     f"{ON_FRONT} on the front of that cost: no other row is as cheap and better, or cheaper and as good, by its mean."
+)
+RANKS_RULE = (
+    "By the mean over seeds of each table's first metric. Sorted by how often a row is best or not told apart from the "
+    "best, then by its mean rank. An empty cell: not in that table, or not measured; the mean is over the others, "
+    "so it compares little where rows are in different tables."
 )
 ANSWERS_RULE = (
     "The best of each table by its first metric, what cannot be told apart from it, and which of all these takes least."
@@ -45,7 +50,7 @@ def markdown(across: Across) -> str:
 
 def _content(across: Across, drawn: list[Markup]) -> dict[str, Any]:
     measured = [table for table in across.tables if table.done]
-    labels = [_name(table.experiment.name) for table in measured]
+    labels = [short_name(across.name, table) for table in measured]
     pairs = list(zip(labels, measured, strict=True))
     legends = ((label, text) for label, table in pairs for text in remarks.legend(table, costs=False, best_seeds=False))
     warnings = [(label, text) for label, table in pairs for text in (*table.warnings, *remarks.missing(table))]
@@ -66,14 +71,11 @@ def _content(across: Across, drawn: list[Markup]) -> dict[str, Any]:
         "contests": contests,
         "front_rule": FRONT_RULE,
         "answers_rule": ANSWERS_RULE,
+        "ranks_rule": RANKS_RULE,
         "generator": GENERATOR,
         "version": __version__,
         "colours": plots.COLOURS,
     }
-
-
-def _name(experiment: str) -> str:
-    return experiment.rpartition("/")[2]
 
 
 def _facts(contest: Contest) -> str:
@@ -83,20 +85,22 @@ def _facts(contest: Contest) -> str:
 
 
 def headline(across: Across) -> str:
-    """Say which row is best or not told apart from the best most often, and which tables have no runs."""
-    idle = [_name(table.experiment.name) for table in across.tables if not table.done]
-    missing = f" Not run: {', '.join(idle)}." if idle else ""
+    """Say which row is best or not told apart from the best most often, which tables lack runs or equal terms."""
+    idle = [short_name(across.name, table) for table in across.tables if not table.done]
+    uneven = [short_name(across.name, table) for table in across.tables if table.done and table.warnings]
+    said = f" Not run: {', '.join(idle)}." if idle else ""
+    said += f" Not all on equal terms, or with another protocol: {', '.join(uneven)}; see the notes." if uneven else ""
     if not across.contests:
         name = across.tables[0].experiment.chosen_by
         return f"Nothing is measured yet. `indexnet train -m {name}` runs the first table."
     counts = {entrant.label: sum(bool(m.sign) for m in across.places(entrant)) for entrant in across.entrants}
     most = max(counts.values(), default=0)
     if not most:
-        return f"Nothing is ranked: the budgets are too small.{missing}"
+        return f"Nothing is ranked: the budgets are too small.{said}"
     names = [label for label, number in counts.items() if number == most]
     of = sum(bool(contest.winners) for contest in across.contests)
     verb = "is" if len(names) == 1 else "are each"
-    return f"{remarks.some(names)} {verb} best, or not to be told apart from the best, in {most} of {of}.{missing}"
+    return f"{remarks.some(names)} {verb} best, or not to be told apart from the best, in {most} of {of}.{said}"
 
 
 def _figures(across: Across, contest: Contest) -> Markup:

@@ -135,9 +135,11 @@ def legend(table: Table, *, costs: bool = True, best_seeds: bool = True, star: s
         lines.append("best seed: the value of a row's best run and, in brackets, its seed")
     if tied:
         least, most = min(i.images for i in intervals), max(i.images for i in intervals)
-        seeds = min(i.seeds for i in intervals)
+        fewest, seeds = min(i.seeds for i in intervals), max(i.seeds for i in intervals)
         over = f"{least} images" if least == most else f"{least} to {most} images"
-        over += f" and {seeds} seeds" if seeds > 1 else "; one seed, so images only"
+        if seeds > 1:
+            over += f" and {seeds if fewest == seeds else f'{fewest} to {seeds}'} seeds"
+        over += "; one seed, so images only" if seeds == 1 else "; one seed: images only" if fewest == 1 else ""
         lines.append(
             f"≈ not to be told apart from the best: the {LEVEL:.0%} interval of the difference holds 0 "
             f"(paired bootstrap over {over}; not corrected for the number of rows)"

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode, handle_torch_function
 
 from indexnet.core.errors import UserError
 from indexnet.resampling.base import Downsampled, ResamplingStage
-from indexnet.resampling.foreign.plan import CONV, POOL, TRANSPOSED, UPSAMPLE, Source, site_id
+from indexnet.resampling.foreign.plan import CONV, TRANSPOSED, UPSAMPLE, Source, site_id
 from indexnet.resampling.foreign.recording import call_options, kind_of, undisturbed
 from indexnet.resampling.functional import pad_to_even
 
@@ -113,18 +113,21 @@ class SiteMode(TorchFunctionMode):
             with undisturbed():  # modes of owners around must not count this call
                 return func(*args, **kwargs)
         stage = getattr(self.module, use.stage) if isinstance(use.stage, str) else use.stage
+        named = call_options(kind, args, kwargs)
+        x = named["input"]
         if kind == UPSAMPLE:
-            return self._up(stage, use, args[0], target_size(*args[:3], **kwargs), index)
+            return self._up(stage, use, x, target_size(**named), index)
         if kind == TRANSPOSED:
-            x = args[0]
             x = self._up(stage, use, x, (2 * x.shape[-2], 2 * x.shape[-1]), index)
             project: Any = getattr(stage, "project", None)
             with undisturbed():
                 return x if project is None else project(x)
         with undisturbed():
-            x = args[0] if kind == POOL else _unstrided(func, args, kwargs)
-            if kind == POOL and _floors(args, kwargs):
+            if kind == CONV:
+                x = _unstrided(func, **named)
+            elif _floors(**named):
                 x = x[..., : x.shape[-2] // 2 * 2, : x.shape[-1] // 2 * 2]
+            _check_width(x, stage.channels, "map", site_id(self.role.path, kind, index))
             down: Downsampled = stage.down(x)
         if use.hands_on:
             name = site_id(self.role.path, kind, index)
@@ -139,6 +142,7 @@ class SiteMode(TorchFunctionMode):
                 f"{where}: a map of {x.shape[-2]}x{x.shape[-1]} is to become {size[0]}x{size[1]}, which is not x2; "
                 "give images whose sizes the network's strides divide."
             )
+        _check_width(x, stage.decoder_channels, "map", where)
         guide = self._guide(use, where)
         with undisturbed():
             result: Tensor = stage.up(x, _finished(stage, guide, use.guide, size, where), size)
@@ -196,32 +200,38 @@ def _finished(stage: Any, guide: Any, source: Source | None, size: tuple[int, in
             f"{where}: its guide is for {guided[0]}x{guided[1]} pixels but the map becomes {size[0]}x{size[1]}; give "
             "images whose sizes the network's strides divide."
         )
-    return guide if source is not None and source.made else stage.create_guide(pad_to_even(guide))
+    if source is not None and source.made:
+        return guide
+    _check_width(guide, stage.channels, "guide", where)
+    return stage.create_guide(pad_to_even(guide))
 
 
-def _floors(args: Any, kwargs: Any) -> bool:
+def _check_width(x: Tensor, wanted: int, what: str, where: str) -> None:
+    if x.shape[1] != wanted:
+        raise UserError(
+            f"{where}: its {what} has {x.shape[1]} channels, and in the plan {wanted}: the plan is that of another "
+            "network; find the sites anew."
+        )
+
+
+def _floors(kernel_size: Any, ceil_mode: bool = False, **_: Any) -> bool:
     """Whether a pool leaves a last row or column without partner out, which a stage would not."""
-    named = call_options(POOL, args, kwargs)
-    return not named.get("ceil_mode", False) and _first(named["kernel_size"]) == 2
+    first = kernel_size[0] if isinstance(kernel_size, list | tuple) else kernel_size
+    return not ceil_mode and first == 2
 
 
-def _first(value: Any) -> Any:
-    return value[0] if isinstance(value, list | tuple) else value
-
-
-def _unstrided(func: Any, args: Any, kwargs: Any) -> Tensor:
-    named = {**call_options(CONV, args, kwargs), "stride": 1}
-    result: Tensor = func(named.pop("input"), named.pop("weight"), **named)
+def _unstrided(func: Any, input: Any, weight: Any, **options: Any) -> Tensor:
+    result: Tensor = func(input, weight, **options | {"stride": 1})
     return result
 
 
-def target_size(x: Tensor, size: Any = None, scale_factor: Any = None, **_: Any) -> tuple[int, int]:
+def target_size(input: Tensor, size: Any = None, scale_factor: Any = None, **_: Any) -> tuple[int, int]:
     """Return the (height, width) that ``F.interpolate`` gives for its arguments."""
     if size is not None:
         height, width = size if isinstance(size, list | tuple) else (size, size)
         return height, width
     rows, columns = scale_factor if isinstance(scale_factor, list | tuple) else (scale_factor, scale_factor)
-    return int(x.shape[-2] * rows), int(x.shape[-1] * columns)
+    return int(input.shape[-2] * rows), int(input.shape[-1] * columns)
 
 
 @functools.cache

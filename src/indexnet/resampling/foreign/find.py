@@ -16,6 +16,7 @@ from indexnet.resampling.foreign.plan import CONV, OPTIONAL, REPLACE, UPWARDS, P
 from indexnet.resampling.foreign.recording import Call, Occurrence, Recording, Value, tensors
 from indexnet.resampling.foreign.verdicts import halves, how, verdict_down, verdict_up
 
+FIRST = "example"
 GROWTH = 32
 """Pixels by which the second example is larger: a multiple of the strides of most encoders."""
 
@@ -30,7 +31,8 @@ def find_sites(model: nn.Module, example: Any, second: Any = None) -> Plan:
     Args:
         model: any module whose code is Python; run in evaluation mode without gradients.
         example: what it is called with: a tensor, a tuple of arguments, or a dictionary of named ones.
-        second: the same at another size; default ``example`` with 32 rows and columns more.
+        second: the same at another size; default ``example`` with 32 rows and columns more. ``example`` itself where
+            the network takes no other size.
 
     Returns:
         Every call of ``F.interpolate`` on maps (also that of ``nn.Upsample``), of max and average pooling, and of
@@ -58,9 +60,10 @@ class Finder:
 
     def __init__(self, model: nn.Module, example: Any, second: Any = None) -> None:
         check_model(model)
-        self._first = _run(model, example, "example")
+        self._first = _run(model, example, FIRST)
         larger = _enlarged(example) if second is None else second
-        self._second = _run(model, larger, "example, enlarged by 32 pixels" if second is None else "second example")
+        what = f"example, enlarged by {GROWTH} pixels" if second is None else "second example"
+        self._second = self._first if second is example else _run(model, larger, what)
         self._groups, others = _grouped(self._first), _grouped(self._second)
         sites = [self._site(key, group, others.get(key, [])) for key, group in self._groups.items()]
         self.plan = Plan(type(model).__name__, tuple(site for site in sites if site is not None))
@@ -174,6 +177,26 @@ def check_model(model: Any) -> None:
             raise UserError(f"{where} has a forward of its own beside its class, which would win; remove it first.")
 
 
+class ExampleError(UserError):
+    """A network cannot be run on an example.
+
+    Args:
+        what: which example.
+        reason: what it said.
+
+    Attributes:
+        reason: likewise.
+        is_first: whether it is the one that was given first.
+    """
+
+    def __init__(self, what: str, reason: str) -> None:
+        self.reason, self.is_first = reason, what == FIRST
+        remedy = "give an example that it takes"
+        if not self.is_first:
+            remedy = "give as second another size that it takes, or the example again where it takes no other"
+        super().__init__(f"the network cannot be run on the {what}: {reason}; {remedy}.")
+
+
 _WRAPPERS = {"DistributedDataParallel", "DataParallel", "FullyShardedDataParallel", "FSDPModule"}
 
 
@@ -245,11 +268,8 @@ def _run(model: nn.Module, example: Any, what: str) -> Recording:
     try:
         recording.run(args, kwargs)
     except Exception as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"the network cannot be run on the {what}: {type(error).__name__}: {shown(reason)}; give an example "
-            f"that it takes{' and, as second, another size that it takes' if what != 'example' else ''}."
-        ) from error
+        reason = f"{type(error).__name__}: {shown(' '.join(str(error).split()))}"
+        raise ExampleError(what, reason) from error
     return recording
 
 

@@ -8,11 +8,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
+from indexnet.core.annotations import Positive, fits
 from indexnet.core.console import create_console
 from indexnet.core.errors import UserError
 from indexnet.core.files import atomic_write
+from indexnet.core.readers import DamagedFileError, read_json, read_mapping
+
+_Record = TypeVar("_Record", "Plan", "Site", "Source")
 
 FORMAT = 1
 """Of the files of plans."""
@@ -43,7 +47,8 @@ class Source:
 
     Attributes:
         scope: path of the module in whose call it is looked for; empty: the network itself.
-        module: path of the module that gives it as (a part of) its output; None: it is an argument of ``scope``.
+        module: path of the module that gives it as (a part of) its output; None: it is an argument of ``scope``;
+            empty: a function of the call gives it.
         call: which of the module's calls within that of ``scope``, from 0; -1: the latest. Of arguments: the position,
             -1 where it is given by name.
         name: of the argument.
@@ -58,13 +63,20 @@ class Source:
     call: int
     name: str
     keys: tuple[str | int, ...]
-    channels: int
+    channels: Positive
     pooled: bool = False
     made: bool = False
+
+    @property
+    def is_function(self) -> bool:
+        """Whether a function of a person's gives it, which no plan holds."""
+        return self.module == "" and not self.made
 
     def __str__(self) -> str:
         if self.made:
             return f"made by {self.module} ({self.channels})"
+        if self.is_function:
+            return f"a function of the call of {self.scope or 'the network'} ({self.channels})"
         what = f"argument {self.name}" if self.module is None else f"output of {self.module}"
         what += "".join(f"[{key!r}]" for key in self.keys)
         if self.module is None:
@@ -101,12 +113,12 @@ class Site:
     kind: str
     in_size: tuple[int, int]
     out_size: tuple[int, int]
-    channels: int
+    channels: Positive
     how: str
     guide: Source | None
     verdict: str
     why: str
-    times: int = 1
+    times: Positive = 1
 
 
 @dataclass(frozen=True)
@@ -176,7 +188,7 @@ class Plan:
                 written to.
         """
         for site in self.sites:
-            if site.guide is not None and site.guide.module == "":
+            if site.guide is not None and site.guide.is_function:
                 raise UserError(
                     f"the guide of {site.id} is a function, which a file cannot hold; name a module in guides= instead."
                 )
@@ -194,18 +206,17 @@ def load_plan(path: str | Path) -> Plan:
         UserError: the file cannot be read, or is no plan.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is no JSON"
-        raise UserError(f"the plan {path} cannot be read: {reason}; write one with plan.save.") from error
+        content = read_mapping(path, read_json)
+    except FileNotFoundError:
+        raise UserError(f"the plan {path} is not there; write one with plan.save.") from None
+    except DamagedFileError as error:
+        raise UserError(f"no plan can be read: {str(error).rstrip('.')}; write one with plan.save.") from error
     try:
         if content.pop("format") != FORMAT:
             raise ValueError
         sites = tuple(_site(each) for each in content.pop("sites"))
-        chosen = content.pop("chosen")
-        plan = Plan(sites=sites, chosen=None if chosen is None else tuple(chosen), **content)
-        ids = {site.id for site in sites}
-        if not isinstance(plan.options, dict) or not set(plan.chosen or ()) <= ids:
+        plan = _typed(Plan, {**content, "sites": sites})
+        if not {*(plan.chosen or ())} <= {site.id for site in sites}:
             raise ValueError
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
@@ -215,18 +226,24 @@ def load_plan(path: str | Path) -> Plan:
 
 
 def _site(content: dict[str, Any]) -> Site:
-    guide = content.pop("guide")
-    in_size, out_size = (_pair(content.pop(name)) for name in ("in_size", "out_size"))
-    source = None if guide is None else Source(keys=tuple(guide.pop("keys")), **guide)
-    site = Site(guide=source, in_size=in_size, out_size=out_size, **content)
-    texts = (site.id, site.owner, site.kind, site.verdict)
-    if not all(isinstance(text, str) for text in texts) or not all(
-        isinstance(number, int) for number in (site.call, site.channels)
-    ):
+    guide = content["guide"]
+    site = _typed(Site, {**content, "guide": None if guide is None else _typed(Source, guide)})
+    if site.id != site_id(site.owner, site.kind, site.call):
         raise ValueError
     return site
 
 
-def _pair(values: Any) -> tuple[int, int]:
-    height, width = values
-    return int(height), int(width)
+def _typed(cls: type[_Record], content: Mapping[str, Any]) -> _Record:
+    """Build a dataclass of values as JSON has them.
+
+    Raises:
+        ValueError: a value has another type than its field.
+        TypeError: a field is missing or unknown.
+    """
+    kept = {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
+    for key, annotation in get_type_hints(cls, include_extras=True).items():
+        if key not in ("sites", "guide") and key in kept and not fits(kept[key], annotation):
+            raise ValueError(key)
+    build: Any = cls
+    result: _Record = build(**kept)
+    return result

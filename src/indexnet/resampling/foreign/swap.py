@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,25 +14,12 @@ from indexnet.core.registry import did_you_mean, option_names
 from indexnet.resampling.base import NONE, OPERATORS, ResamplingStage, WidthError
 from indexnet.resampling.foreign.calls import Role, Use, play, stop_playing
 from indexnet.resampling.foreign.find import Finder, check_model
-from indexnet.resampling.foreign.plan import (
-    CONV,
-    LEAVE,
-    POOL,
-    POOLS,
-    REPLACE,
-    STRIDED,
-    TRANSPOSED,
-    UPWARDS,
-    Plan,
-    Site,
-    Source,
-    place,
-)
+from indexnet.resampling.foreign.plan import CONV, POOL, TRANSPOSED, UPWARDS, Plan, Site, Source, place
+from indexnet.resampling.foreign.selection import DOWNSAMPLING, KINDS, Wanted, check_plan, matches, select
 from indexnet.resampling.pooling import POOLINGS, GuidedStage, PooledStage
 
 Guide = str | Callable[..., Any] | None
 KEEP, INPUT, ENCODER = "keep", "input", "encoder"
-DOWNSAMPLING = (POOLS, STRIDED)
 
 
 @dataclass(frozen=True)
@@ -71,7 +57,7 @@ def replace(
     example: Any = None,
     *,
     plan: Plan | None = None,
-    sites: str | Sequence[str] | Callable[[Site], bool] | None = None,
+    sites: Wanted = None,
     guides: Guide | Mapping[str, Guide] = "auto",
     downsampling: str | None = None,
     unguided: str | None = None,
@@ -108,38 +94,23 @@ def replace(
     check_model(model)
     if plan is None and example is None:
         raise UserError("replace needs an example of what the network is called with, or a plan.")
-    finder = None if example is None else Finder(model, example)
+    if plan is not None:
+        check_plan(plan, model)
+    # a plan was made at two sizes; beside it the example only shows which maps there are
+    finder = None if example is None else Finder(model, example, None if plan is None else example)
     if plan is None:
         assert finder is not None
         plan = finder.plan
-    else:
-        check_plan(plan, model)
     if operator is None and plan.operator is None:
         raise UserError("replace needs the name of an operator: the plan has none.")
     if operator in (None, plan.operator):
         operator, options = plan.operator, {**plan.options, **options}
+    downsampling = downsampling or plan.downsampling
     if downsampling not in (None, *DOWNSAMPLING):
         guess = did_you_mean(downsampling, DOWNSAMPLING)
         raise UserError(f"downsampling must be None, pools or strided, got {shown(downsampling)}.{guess}")
-    job = _Job(
-        model, plan, finder, str(operator), options, unguided or plan.unguided, downsampling or plan.downsampling
-    )
+    job = _Job(model, plan, finder, str(operator), options, unguided or plan.unguided, downsampling)
     return job.run(sites, guides)
-
-
-def check_plan(plan: Plan, model: nn.Module) -> None:
-    """Refuse a plan of another network.
-
-    Raises:
-        UserError: an owner that it names is not there, or is of another class.
-    """
-    modules = dict(model.named_modules())
-    for site in plan.sites:
-        owner = modules.get(site.owner)
-        if owner is None or type(owner).__name__ != site.owner_type:
-            there = "has none" if owner is None else f"has a {type(owner).__name__}"
-            where = f"where the plan has {site.owner or 'the network'}, a {site.owner_type}, this one {there}"
-            raise UserError(f"the plan is that of another network, {plan.network}: {where}; find the sites anew.")
 
 
 class _Job:
@@ -162,10 +133,12 @@ class _Job:
             raise UserError(f"resampling {operator!r}: pooling=encoder halves nothing; name another for downsampling.")
         self.blind: type[ResamplingStage] | None = None
         if unguided not in (KEEP, INPUT):
+            if unguided == NONE or not isinstance(unguided, str):
+                raise UserError(f"unguided must be keep, input or the name of a blind operator, got {shown(unguided)}.")
             self.blind = OPERATORS.checked(unguided, {})
             if self.blind.info.guided:
                 raise UserError(f"unguided={unguided} is a guided operator itself; name a blind one, such as carafe.")
-        self.kinds = {None: UPWARDS, POOLS: (*UPWARDS, POOL), STRIDED: (*UPWARDS, CONV)}[downsampling]
+        self.kinds = KINDS[downsampling]
         self.left: dict[str, str] = {}
         self.stages: dict[str, ResamplingStage] = {}
         self.pairs: dict[str, str] = {}  # the upsampling of each downsampling
@@ -173,7 +146,8 @@ class _Job:
         self.shared: dict[type, Mapping[str, nn.Module]] = {}
 
     def run(self, sites: Any, guides: Any) -> Replaced:
-        chosen = self._with_guides(self._select(sites), guides)
+        chosen, self.left = select(self.plan, sites, self.downsampling)
+        chosen = self._with_guides(chosen, guides)
         self._pair(chosen)
         for key in list(chosen):
             try:
@@ -206,45 +180,6 @@ class _Job:
         self._install(done)
         return Replaced(self.model, plan, self.stages, self.left)
 
-    def _select(self, wanted: Any) -> dict[str, Site]:
-        sites = {site.id: site for site in self.plan.sites}
-        if wanted is None:
-            ids = self.plan.chosen
-            verdicts = (REPLACE, self.downsampling)
-            keep = {
-                key: site for key, site in sites.items() if (site.verdict in verdicts if ids is None else key in ids)
-            }
-            self.left = {key: self._why_left(site) for key, site in sites.items() if key not in keep}
-            return keep
-        offered = [key for key, site in sites.items() if site.verdict != LEAVE and site.kind in self.kinds]
-        if callable(wanted):
-            keep = {key: sites[key] for key in offered if wanted(sites[key])}
-        else:
-            patterns = [wanted] if isinstance(wanted, str) else list(wanted)
-            for pattern in patterns:
-                if not any(_matches(pattern, site) for site in sites.values()):
-                    guess = did_you_mean(pattern, [*sites, *(site.owner for site in sites.values())])
-                    raise UserError(f"sites: {shown(pattern)} names no site of the network.{guess} See find_sites.")
-            # a pattern takes what can be replaced; an id means that one
-            keep = {
-                key: site
-                for key, site in sites.items()
-                if key in patterns or (key in offered and any(_matches(each, site) for each in patterns))
-            }
-        for site in keep.values():
-            if site.verdict == LEAVE:
-                raise UserError(f"sites: {site.id} cannot be replaced: {site.why}.")
-            if site.kind not in self.kinds:
-                need = POOLS if site.kind == POOL else STRIDED
-                raise UserError(f"sites: {site.id} halves a map; add downsampling={need!r}, or leave it out.")
-        self.left = {key: "not chosen" for key in sites if key not in keep}
-        return keep
-
-    def _why_left(self, site: Site) -> str:
-        if site.verdict in DOWNSAMPLING and site.verdict != self.downsampling:
-            return f"halves, and downsampling={self.downsampling}"
-        return site.why if self.plan.chosen is None else "not chosen"
-
     def _with_guides(self, chosen: dict[str, Site], guides: Any) -> dict[str, Site]:
         """Return the chosen sites with the guides that were asked for."""
         if guides == "auto":
@@ -252,9 +187,16 @@ class _Job:
         if not self.cls.info.guided:
             raise UserError(f"guides: {self.operator} takes no guide; leave guides out or name a guided operator.")
         by_pattern = guides if isinstance(guides, Mapping) else {"*": guides}
+        if not all(
+            isinstance(key, str) and (isinstance(one, str | None) or callable(one)) for key, one in by_pattern.items()
+        ):
+            raise UserError(
+                "guides must be auto, the path of a module, a function, or a dictionary of these by patterns of sites, "
+                f"got {shown(guides)}."
+            )
         result = dict(chosen)
         for pattern, guide in by_pattern.items():
-            fitting = [site for site in chosen.values() if site.kind in UPWARDS and _matches(pattern, site)]
+            fitting = [site for site in chosen.values() if site.kind in UPWARDS and matches(pattern, site)]
             if not fitting:
                 raise UserError(f"guides: {shown(pattern)} names no chosen site.{did_you_mean(pattern, chosen)}")
             for site in fitting:
@@ -294,6 +236,8 @@ class _Job:
             down = chosen[partner]
             self._add(site, self.cls(down.channels, site.channels, **self.options))
             return dataclasses.replace(site, guide=Source("", partner, 0, "", (), down.channels, made=True))
+        if site.guide is not None and site.guide.made:  # as the plan has it, but what makes it is not replaced now
+            site = dataclasses.replace(site, guide=None)
         cls: type[ResamplingStage] | None = self.cls
         if self.cls.info.guided and not issubclass(self.cls, GuidedStage):
             if self.downsampling is None:
@@ -313,6 +257,8 @@ class _Job:
         if cls is None:
             self.left[site.id] = "no map guides it"
             return site
+        if cls.info.guided and site.guide is not None and site.guide.is_function and site.id not in self.functions:
+            raise UserError(f"the plan has a function as the guide of {site.id}, but not which; give it in guides=.")
         options = self.options if cls is self.cls else {}
         if "pooling" in option_names(cls):
             options = {**options, "pooling": ENCODER}  # which has no weights
@@ -389,7 +335,3 @@ def _before(site: Site) -> tuple[int, int]:
     """Return the size of the map that a downsampling halves; of a convolution, once its stride is taken away."""
     height, width = site.in_size if site.kind == POOL else (2 * site.out_size[0], 2 * site.out_size[1])
     return height // 2 * 2, width // 2 * 2
-
-
-def _matches(pattern: str, site: Site) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for name in (site.id, site.owner))
