@@ -136,9 +136,8 @@ def test_more_values_and_seeds_extend_it(sweep, capsys):
     found = sweep(*TASK, "resampling.family=hin,o2o_shared", "seed=0,2", "sweep=mysweep")
     assert found[0] == configs[0]
     assert "gets the row o2o_shared and the seed 2" in capsys.readouterr().out
-    added = sweep(
-        "resampling.family=o2o_unshared", "seed=0", "sweep=mysweep"
-    )  # what all rows share need not be said again
+    # what all rows share need not be said again
+    added = sweep("resampling.family=o2o_unshared", "seed=0", "sweep=mysweep")
     assert added[0]["experiment"]["row"] == "o2o_unshared"
     assert added[0]["data"]["train_count"] == 8
     said = capsys.readouterr().out
