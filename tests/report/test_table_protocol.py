@@ -35,19 +35,29 @@ def test_differences_on_the_printed_data_budget_and_protocol(tmp_path):
     assert "Protocol" not in dict(facts(table))
 
 
+CHANGES = {
+    "training.steps=5": "training.steps 5 instead of unset",
+    "training.batch_size=50": "training.batch_size 50 instead of 100",
+    "network.widths=[8,16]": "network.widths [8, 16] instead of [32, 64, 128]",
+    "optimizer.lr=0.1": "optimizer.lr 0.1 instead of 0.01",
+    "schedule.gamma=0.5": "schedule.gamma 0.5 instead of 0.1",
+    "budget.max_steps=5": "budget.max_steps 5 instead of unset",
+    "debug=overfit": "debug.overfit true instead of false",
+    "data.fit=pad": "data.fit pad instead of resize",
+    "trainer.gradient_clip_val=0.5": "trainer.gradient_clip_val 0.5 instead of unset",
+}
+
+
+def test_whatever_of_the_protocol_is_changed_is_named(tmp_path):
+    write_thesis(tmp_path, *CHANGES)
+    assert sorted(thesis_table(tmp_path).protocol.changes) == sorted(CHANGES.values())
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("training.steps=5", "training.steps 5 instead of unset"),
         ("training.epochs=90", "training.epochs 90 instead of 100"),
-        ("training.batch_size=50", "training.batch_size 50 instead of 100"),
-        ("network.widths=[8,16]", "network.widths [8, 16] instead of [32, 64, 128]"),
-        ("optimizer.lr=0.1", "optimizer.lr 0.1 instead of 0.01"),
-        ("schedule.gamma=0.5", "schedule.gamma 0.5 instead of 0.1"),
         ("budget.max_steps=5", "budget.max_steps 5 instead of unset"),
-        ("debug=overfit", "debug.overfit true instead of false"),
-        ("data.fit=pad", "data.fit pad instead of resize"),
-        ("trainer.gradient_clip_val=0.5", "trainer.gradient_clip_val 0.5 instead of unset"),
     ],
 )
 def test_a_changed_protocol_is_named_and_not_compared(tmp_path, override, said):

@@ -139,6 +139,28 @@ def test_throughput_of_short_tries_is_that_of_all_steps(tmp_path, clock):
     assert callbacks.Progress(tmp_path / "progress.json", 10, 4).samples_per_s is None
 
 
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_a_validation_is_no_time_of_training(steps, tmp_path, clock, monkeypatch):
+    """After the last step, too, and where a checkpoint is written before the next: no seconds are taken from those."""
+    monkeypatch.setattr(callbacks, "peak_memory_mb", lambda device: 700.0)
+    progress = _try(
+        callbacks.Progress(tmp_path / "progress.json", 10, 4, clock=clock), clock, 0, 0, range(1, steps + 1)
+    )
+    trained = progress.state_dict(), progress.samples_per_s
+    assert trained[1] == 4
+    progress.on_validation_start(None, None)
+    clock.now += 30
+    trainer = _Trainer(steps)
+    trainer.callback_metrics = {}
+    progress.on_validation_end(trainer, None)
+    assert (progress.state_dict(), progress.samples_per_s) == trained
+    clock.now += 1
+    trainer.global_step += 1
+    progress.on_train_batch_end(trainer, None, torch.tensor(1.0), None, 0)
+    assert progress.state_dict()["seconds"] == trained[0]["seconds"] + 1
+    assert progress.samples_per_s == 4
+
+
 def test_a_run_without_a_bar_says_how_far_it_is(tmp_path, clock, capsys):
     progress = callbacks.Progress(tmp_path / "progress.json", 200, 4, clock=clock)
     _try(progress, clock, 0, 100, [101, 105, 110, 150, 169, 170, 300])

@@ -101,14 +101,22 @@ def test_the_record_has_the_code_of_every_part(done):
 @pytest.mark.parametrize(
     ("words", "name"),
     [
-        (["task=matting", "data.train_count=6", "training.size=64"], "indexnet/networks/encoders/encoder.py"),
+        pytest.param(
+            ["task=matting", "data.train_count=6", "training.size=64"],
+            "indexnet/networks/encoders/encoder.py",
+            marks=[pytest.mark.long, pytest.mark.nightly],
+        ),
         (["task=matting"], "indexnet/losses/matting.py"),
-        (["task=matting"], "indexnet/networks/tiled/matting_protocol.py"),
+        pytest.param(
+            ["task=matting"],
+            "indexnet/networks/tiled/matting_protocol.py",
+            marks=[pytest.mark.long, pytest.mark.nightly],
+        ),
         (["task=matting", "resampling=carafe"], "indexnet/resampling/carafe.py"),
         (["task=matting", "data=composition1k"], "indexnet/data/matting/pipelines/dim.py"),
         (["task=denoising"], "indexnet/networks/dncnn.py"),
         (["task=segmentation"], "indexnet/metrics/segmentation.py"),
-        (["task=depth"], "indexnet/metrics/depth.py"),
+        pytest.param(["task=depth"], "indexnet/metrics/depth.py", marks=[pytest.mark.long, pytest.mark.nightly]),
     ],
 )
 def test_what_decides_a_run_is_part_of_it(words, name):

@@ -296,5 +296,5 @@ def _any_configuration(fresh, configs, capsys, data):
     assert code in (0, 5) or (code == 2 and "config.yaml" in said), said
 
 
-test_records_with_values_of_any_kind, test_many_records = fuzzed(_any_record, 4, 250)
+test_records_with_values_of_any_kind, test_many_records = fuzzed(_any_record, 2, 250)
 test_configurations_with_values_of_any_kind, test_many_configurations = fuzzed(_any_configuration, 20, 1500)

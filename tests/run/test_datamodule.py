@@ -158,11 +158,18 @@ class SaveOften(pl.Callback):
 @pytest.mark.parametrize(
     "options",
     [
-        {},
-        {"accumulate_grad_batches": 2},
-        {"limit_train_batches": 2},
-        {"val_check_interval": 2},
-        {"max_steps": 7, "max_epochs": -1},
+        {"max_epochs": 2, "accumulate_grad_batches": 2, "val_check_interval": 2},
+        {"max_epochs": 2, "limit_train_batches": 2},
+        *(
+            pytest.param(options, marks=[pytest.mark.long, pytest.mark.nightly])
+            for options in (
+                {},
+                {"accumulate_grad_batches": 2},
+                {"limit_train_batches": 2},
+                {"val_check_interval": 2},
+                {"max_steps": 7, "max_epochs": -1},
+            )
+        ),
     ],
 )
 def test_a_fit_goes_on_exactly_from_any_checkpoint(options, tmp_path):

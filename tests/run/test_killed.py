@@ -42,10 +42,17 @@ MOMENTS = {
     "all is done but the record": die_at(os, "replace", 2, lambda source, target: Path(target).name == "record.json"),
 }
 
+QUICK = ["the first checkpoint is written, not renamed",
+         "the second has become the previous one, the third is not the last one yet",
+         "the test images", "all is done but the record"]  # fmt: skip
+
 
 @forks
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    "moment",
+    [name if name in QUICK else pytest.param(name, marks=[pytest.mark.long, pytest.mark.nightly]) for name in MOMENTS],
+)
 def test_killed_when(moment, undisturbed, tmp_path):
     words, whole = undisturbed
     folder = prepare_run(tmp_path, *words)
@@ -111,7 +118,7 @@ def test_killed_at_random_moments(words, seed, tmp_path):
 @forks
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_a_killed_loader_process_is_no_failure(tmp_path):
-    words = [*RECONSTRUCTION, "resampling=nearest", "training.steps=40", "trainer.num_workers=2"]
+    words = [*RECONSTRUCTION, "resampling=nearest", "training.steps=16", "trainer.num_workers=2"]
     whole, folder = prepare_run(tmp_path / "whole", *words), prepare_run(tmp_path / "cut", *words)
     assert run_job(whole.path) == 0
 

@@ -34,13 +34,14 @@ from indexnet.sweep.progress import announce
 from run_support import command, refused
 
 
-def test_no_override_is_ignored_or_ends_in_a_traceback():
+@pytest.mark.parametrize("count", [10, pytest.param(100, marks=[pytest.mark.long, pytest.mark.nightly])])
+def test_no_override_is_ignored_or_ends_in_a_traceback(count):
     path = Path(__file__).parents[2] / "benchmarks" / "random_overrides.py"
     spec = importlib.util.spec_from_file_location("random_overrides", path)
     drawer = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(drawer)
     with composing():
-        judged = [(text[:80], *drawer.judge(text, sweep)) for text, sweep in drawer.draw(30, 0)]
+        judged = [(text[:80], *drawer.judge(text, sweep)) for text, sweep in drawer.draw(count, 0)]
     assert not [each for each in judged if each[2]]
     assert {way for _, way, _ in judged} == {"accepted", "refused"}
 
@@ -139,8 +140,14 @@ def _unwrapped(text):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--cfg", "job", "--resolve"], ["name: reconstruction"]),
-        (["--cfg", "job", "--package", "trainer"], ["gradient_clip_val: null"]),
+        pytest.param(
+            ["--cfg", "job", "--resolve"], ["name: reconstruction"], marks=[pytest.mark.long, pytest.mark.nightly]
+        ),
+        pytest.param(
+            ["--cfg", "job", "--package", "trainer"],
+            ["gradient_clip_val: null"],
+            marks=[pytest.mark.long, pytest.mark.nightly],
+        ),
         (["--info", "defaults"], ["task/reconstruction"]),
         (["seed=1", "--cfg", "job", "task=depth", "seed=1"], ["name: depth", "seed: 1"]),  # on both sides of flags
     ],

@@ -163,8 +163,9 @@ def _full_for(monkeypatch, name, times=1):
 
 
 @pytest.mark.parametrize(("name", "times"), [
-    ("record.json", 1), ("record.json", 2), ("last.ckpt", 1), ("last.ckpt", 3), ("per_image.csv", 1),
-    ("pictures.json", 1), ("metrics.csv", 1),
+    ("record.json", 1), ("last.ckpt", 1), ("per_image.csv", 1), ("metrics.csv", 1),
+    *(pytest.param(*each, marks=[pytest.mark.long, pytest.mark.nightly])
+      for each in (("record.json", 2), ("last.ckpt", 3), ("pictures.json", 1))),
 ])  # fmt: skip
 def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(name, times, undisturbed, tmp_path, capsys):
     words, whole = undisturbed

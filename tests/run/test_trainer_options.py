@@ -236,7 +236,14 @@ def test_every_argument_that_is_passed_on_is_run():
     assert sorted(word.partition("=")[0] for word in (*UNCHANGED, *CHANGED)) == sorted(PASSED)
 
 
-@pytest.mark.parametrize("word", [*UNCHANGED, *CHANGED])
+QUICK = ["log_every_n_steps=1", "sync_batchnorm=true", "profiler=simple", "gradient_clip_algorithm=value"]
+"""What the test looks closer at."""
+
+
+@pytest.mark.parametrize("word", [
+    word if word in QUICK else pytest.param(word, marks=[pytest.mark.long, pytest.mark.nightly])
+    for word in (*UNCHANGED, *CHANGED)
+])  # fmt: skip
 def test_a_run_with_an_argument(word, plain, tmp_path, torch_flags, capsys):
     words = [f"trainer.{word}"]
     if word.startswith("accelerator") and torch.cuda.is_available():
@@ -258,8 +265,11 @@ def test_a_run_with_an_argument(word, plain, tmp_path, torch_flags, capsys):
         assert "training_step" in next((folder.path / "profiler").glob("fit-simple*.txt")).read_text()
 
 
-@pytest.mark.parametrize("word", ["precision=bf16-mixed", "precision=64", "profiler=advanced",
-                                  "profiler=pytorch", "deterministic=true"])  # fmt: skip
+@pytest.mark.parametrize("word", [
+    "precision=bf16-mixed",
+    *(pytest.param(word, marks=[pytest.mark.long, pytest.mark.nightly])
+      for word in ("precision=64", "profiler=advanced", "profiler=pytorch", "deterministic=true")),
+])  # fmt: skip
 def test_a_run_with_another_value(word, tmp_path, torch_flags, capsys):
     folder = prepare_run(tmp_path, *SHORT, f"trainer.{word}")
     assert run_job(folder.path) == 0

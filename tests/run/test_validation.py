@@ -120,11 +120,17 @@ KILLS = [("on_train_batch_end", 5), ("on_validation_start", 6), ("on_validation_
          ("on_validation_batch_end", 3), ("on_validation_epoch_end", 6), ("on_validation_end", 6),
          ("on_validation_end", 9), ("on_train_batch_start", 6), ("on_train_batch_start", 7),
          ("on_train_epoch_end", 9), ("on_train_end", 9), ("on_test_batch_end", 9)]  # fmt: skip
+QUICK = [("on_train_batch_end", 5, 3), ("on_validation_batch_end", 3, 2), ("on_validation_end", 6, 2),
+         ("on_validation_end", 9, 3), ("on_test_batch_end", 9, 2)]  # fmt: skip
+"""In training and in the middle of a validation, between the two, at the end, and in the test."""
+MOMENTS = [
+    pytest.param(*kill, every, marks=[pytest.mark.long, pytest.mark.nightly] * ((*kill, every) not in QUICK))
+    for every in (2, 3) for kill in KILLS
+]  # fmt: skip
 
 
 @forks
-@pytest.mark.parametrize(("hook", "step"), KILLS)
-@pytest.mark.parametrize("every", [2, 3])
+@pytest.mark.parametrize(("hook", "step", "every"), MOMENTS)
 def test_a_run_killed_anywhere_goes_on_exactly(hook, step, every, whole, tmp_path):
     folder = prepare_run(tmp_path, *EVERYTHING, f"trainer.checkpoint_every={every}")
     assert result_of(start(folder, _at(hook, step))) == -signal.SIGKILL

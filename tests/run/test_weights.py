@@ -40,13 +40,15 @@ def test_released_weights_are_taken_as_they_are(shared, tmp_path):
         check_weights(path, other)
 
 
-def test_the_network_says_whether_released_index_networks_are_shared(shared, tmp_path):
+@pytest.mark.parametrize("family", [
+    "o2o_modelwise", pytest.param("o2o_shared", marks=[pytest.mark.long, pytest.mark.nightly])
+])  # fmt: skip
+def test_the_network_says_whether_released_index_networks_are_shared(family, shared, tmp_path):
     path = saved(shared, tmp_path, "paper_modelwise_l")
-    for family in ("o2o_shared", "o2o_modelwise"):
-        task = create_task("matting", spec(family=family, nonlinear=False, context=False))
-        load_weights(task, path)
-        expected = from_released(released_state(shared, "paper_modelwise_l"), family).state_dict()
-        assert all(torch.equal(value, expected[key]) for key, value in task.network.state_dict().items())
+    task = create_task("matting", spec(family=family, nonlinear=False, context=False))
+    load_weights(task, path)
+    expected = from_released(released_state(shared, "paper_modelwise_l"), family).state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in task.network.state_dict().items())
 
 
 def test_weights_that_are_no_numbers_are_refused_before_anything_starts(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -30,8 +32,15 @@ TINY = [
 ]
 
 
+@functools.cache
+def _tiny(*overrides: str) -> dict[str, Any]:
+    return freeze(compose([*TINY, *overrides]))
+
+
 def prepare_tiny(tmp_path: Path, *overrides: str) -> RunFolder:
-    return prepare(freeze(compose([*TINY, *overrides, f"paths.runs={tmp_path / 'runs'}"])))
+    config = copy.deepcopy(_tiny(*overrides))  # which is composed once for all that differ in their place alone
+    config["paths"]["runs"] = str(tmp_path / "runs")
+    return prepare(config)
 
 
 def _begun(folder: RunFolder) -> tuple[Record, dict[str, Any]]:

@@ -142,7 +142,12 @@ def test_a_killed_job_leaves_no_rank(jobs):
 
 @pytest.mark.parametrize("kind", ["long", pytest.param("deaf", marks=pytest.mark.long)])
 @pytest.mark.parametrize(
-    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM, signal.SIGKILL]
+    "number",
+    [
+        pytest.param(signal.SIGINT, marks=pytest.mark.long),
+        pytest.param(signal.SIGTERM, marks=pytest.mark.long),
+        signal.SIGKILL,
+    ],
 )
 def test_jobs_end_with_their_launcher(jobs, kind, number):
     if number is signal.SIGKILL and sys.platform != "linux":

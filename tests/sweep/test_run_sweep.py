@@ -54,7 +54,10 @@ def test_folders_are_prepared_all_or_none(
     assert single[0].folder.parent == tmp_path / "runs/single"
 
 
-@pytest.mark.parametrize("content", ["{", '{"schema": 99, "status": "done"}', '{"status": "dome"}', "[]"])
+@pytest.mark.parametrize("content", [
+    "{", '{"schema": 99, "status": "done"}',
+    *(pytest.param(text, marks=[pytest.mark.long, pytest.mark.nightly]) for text in ('{"status": "dome"}', "[]")),
+])  # fmt: skip
 def test_a_record_that_cannot_be_read_lets_the_others_run(content, jobs, capsys):
     configs = [_config("ok-1"), _config("ok-2")]
     record = prepare(configs[0]).path / "record.json"

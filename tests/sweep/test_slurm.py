@@ -267,7 +267,11 @@ def test_a_job_queued_again_after_its_end_does_nothing(tmp_path, monkeypatch):
     ("arguments", "sentence"),
     [
         (["hydra/launcher=slurm"], "this machine has no SLURM (no command srun)"),
-        (["hydra/launcher=submitit_slurm"], "this machine has no SLURM"),
+        pytest.param(
+            ["hydra/launcher=submitit_slurm"],
+            "this machine has no SLURM",
+            marks=[pytest.mark.long, pytest.mark.nightly],
+        ),
         (["hydra/launcher=slurm", "hydra.launcher.tasks_per_node=3"], "leave hydra.launcher.tasks_per_node out"),
         (["hydra/launcher=slurm", "hydra.launcher.partitoin=gpu"], "hydra.launcher.partitoin"),
         (["hydra/launcher=slurm", "trainer.devices=1,2"], "must agree in trainer.devices"),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,16 @@ class FileConfigSource(file_config_source.FileConfigSource):
         file = Path(self.path, self._normalize_file_name(config_path))
         if not os.path.exists(file):
             return super().load_config(config_path)
+        info = file.stat()
+        # A sweep composes the same files for every job; Hydra changes what it is given, so it gets a copy.
+        read = _read_once(
+            type(self), self.provider, self.path, config_path, (info.st_ino, info.st_mtime_ns, info.st_size)
+        )
+        return replace(read, config=copy.deepcopy(read.config))
+
+    def read(self, config_path: str) -> ConfigResult:
+        """Load a file anew, as :meth:`load_config`."""
+        file = Path(self.path, self._normalize_file_name(config_path))
         content = read_yaml(file)
         if content is not None:
             _check_defaults(file, read_mapping(file, lambda _: content).get("defaults"))
@@ -39,6 +52,14 @@ class FileConfigSource(file_config_source.FileConfigSource):
                 return super().load_config(config_path)
             except (OSError, OmegaConfBaseException) as error:
                 raise DamagedFileError(f"{file} is no file of the configuration: {error}.") from error
+
+
+@lru_cache(maxsize=256)
+def _read_once(
+    source: type[FileConfigSource], provider: str, path: str, config_path: str, stamp: tuple[int, int, int]
+) -> ConfigResult:
+    """Load a file that has not changed since ``stamp``."""
+    return source(provider, path).read(config_path)
 
 
 def _check_defaults(file: Path, defaults: Any) -> None:

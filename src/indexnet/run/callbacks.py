@@ -204,6 +204,7 @@ class Progress(pl.Callback):
         self._said |= {key: value for key, value in values.items() if math.isfinite(value)}
         spent = self.clock() - self._validating  # is no time of training
         self._started += spent
+        self._now += spent  # of the last step: what comes after it must not be taken from its seconds
         self._first += spent if self._first else 0.0
         if trainer.is_global_zero:
             self._write(self.clock())

@@ -86,19 +86,23 @@ def test_disabled_is_no_logger(tmp_path):
     assert not (folder.path / "wandb").exists()
 
 
-@pytest.mark.parametrize(("status", "code"), [("done", 0), ("failed", 1), ("diverged", 5), ("running", 255)])
-def test_a_run_is_closed_with_its_exit_code(status, code, tmp_path):
-    folder = prepare_tiny(tmp_path, "logger.mode=offline", "logger.tensorboard=false")
-    before = dict(os.environ)
-    loggers = loggers_of(folder)
-    assert dict(os.environ) == before  # what wandb needs for itself must not reach other jobs
-    finish_loggers(loggers, folder, record_of(status, error="a reason"))
-    assert dict(os.environ) == before
-    (path,) = offline_runs(folder.path)
-    found = read_offline(path)
-    assert found.exit_code == code
-    assert found.summary["record"]["status"] == status
-    assert found.summary["record"]["error"] == "a reason"
+@pytest.mark.parametrize("cases", [
+    pytest.param((("done", 0), ("running", 255)), id="some"),
+    pytest.param((("failed", 1), ("diverged", 5)), marks=[pytest.mark.long, pytest.mark.nightly], id="more"),
+])  # fmt: skip
+def test_a_run_is_closed_with_its_exit_code(cases, tmp_path):
+    for number, (status, code) in enumerate(cases):
+        folder = prepare_tiny(tmp_path / str(number), "logger.mode=offline", "logger.tensorboard=false")
+        before = dict(os.environ)
+        loggers = loggers_of(folder)
+        assert dict(os.environ) == before  # what wandb needs for itself must not reach other jobs
+        finish_loggers(loggers, folder, record_of(status, error="a reason"))
+        assert dict(os.environ) == before
+        (path,) = offline_runs(folder.path)
+        found = read_offline(path)
+        assert found.exit_code == code
+        assert found.summary["record"]["status"] == status
+        assert found.summary["record"]["error"] == "a reason"
 
 
 def test_two_jobs_of_one_process_have_a_run_each(tmp_path):
@@ -133,21 +137,30 @@ def test_an_offline_run_that_goes_on_is_one_whole_file(tmp_path):
     assert "test/psnr" not in found.summary
 
 
-@pytest.mark.parametrize(("steps", "start", "whole"), [
-    ([1, 3, 5], 6, True), ([1, 3, 5], 7, True), ([0], 1, True), ([9], 14, True),
+LOGGED = [
+    ([1, 3, 5], 7, True), ([9], 14, True),
+    (None, 4, False),  # this try has no CSV logger: the earlier log is the only copy
+    ([1, 5], 6, False),
+]  # fmt: skip
+MORE_LOGGED = [
+    ([1, 3, 5], 6, True), ([0], 1, True), ([1, 3], 6, False), ([3, 5], 6, False),
     ([], 4, False),  # the first try had no CSV logger
-    (None, 4, False),  # this one has none: the earlier log is the only copy
-    ([1, 3], 6, False), ([3, 5], 6, False), ([1, 5], 6, False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("cases", [
+    pytest.param(LOGGED, id="some"), pytest.param(MORE_LOGGED, marks=[pytest.mark.long, pytest.mark.nightly], id="more")
 ])  # fmt: skip
-def test_an_offline_log_goes_only_where_the_csv_has_all_of_it(steps, start, whole, tmp_path):
-    folder = prepare_tiny(tmp_path, "logger.csv=false", "logger.tensorboard=false")
-    old = folder.path / "wandb" / f"offline-run-20200101_000000-{identity_of_old(folder)}"
-    old.mkdir(parents=True)
-    run = start_wandb(folder, "offline", start, None if steps is None else loss_rows(steps))
-    finish_run(run, folder, record_of("done"))
-    assert old.exists() is not whole
-    new = next(path for path in offline_runs(folder.path) if path.parent != old)
-    assert [row[STEP] for row in read_offline(new).history] == (steps if whole else [])
+def test_an_offline_log_goes_only_where_the_csv_has_all_of_it(cases, tmp_path):
+    for number, (steps, start, whole) in enumerate(cases):
+        folder = prepare_tiny(tmp_path / str(number), "logger.csv=false", "logger.tensorboard=false")
+        old = folder.path / "wandb" / f"offline-run-20200101_000000-{identity_of_old(folder)}"
+        old.mkdir(parents=True)
+        run = start_wandb(folder, "offline", start, None if steps is None else loss_rows(steps))
+        finish_run(run, folder, record_of("done"))
+        assert old.exists() is not whole, steps
+        new = next(path for path in offline_runs(folder.path) if path.parent != old)
+        assert [row[STEP] for row in read_offline(new).history] == (steps if whole else []), steps
 
 
 def test_a_first_try_without_csv_loses_no_rows(tmp_path):
