@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import shutil
 import zipfile
 from pathlib import Path
@@ -13,13 +12,6 @@ from indexnet.run.job import run_job
 from run_support import RECONSTRUCTION, prepare_run
 
 EARLIER = Path(__file__).parent / "fixtures" / "runs_schema_1.zip"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _imported_stays():
-    """Whatever was imported is not looked through for garbage again, which is a third of the time of composing."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

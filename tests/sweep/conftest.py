@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import gc
-
 import pytest
 
 from indexnet.sweep.pool import Job
 from launch_support import SCRIPT
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _imported_stays():
-    """Whatever was imported is not looked through for garbage again, which is a third of the time of composing."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
