@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 
 import pytest
@@ -13,6 +14,15 @@ from commands_support import autoencoder_checkpoint, matting_checkpoint
 from indexnet.cli import main
 from indexnet.inference import latency
 from indexnet.networks.autoencoder import Autoencoder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _frozen():
+    """Before each figure of memory garbage is collected, which takes long among all that the tests before have left."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def run(*words):

@@ -20,8 +20,9 @@ from indexnet.commands import list as command
 from indexnet.core.console import create_console, tell, tracked
 
 def main(args):
-    for number in range(20_000):
-        tell(f"line {number}")
+    tell("line 0")
+    for _ in range(1000):  # more than a pipe holds
+        tell("x" * 200)
     print("over", file=sys.stderr)
     return 3
 

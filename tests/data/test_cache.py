@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_support import ask_store, gray_pairs, no_bytes
 from indexnet.core.conventions import IGNORE
 from indexnet.core.errors import UserError
 from indexnet.core.files import format_bytes
@@ -112,25 +113,20 @@ def test_a_bad_item_stops_the_preparation_with_its_sentence():
     assert len(load.calls) < 500
 
 
-def _unknown(index):
-    return 0
-
-
-def _ask(store, connection):
-    connection.send((int(store[1][0][0, 0]), store.kept is not None))
-
-
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.long)])
 def test_workers_have_what_was_prepared(method):
-    store = Store(2, Loader(), _unknown, True)
+    store = Store(2, gray_pairs, no_bytes, True)
     store.prepare()
     context = multiprocessing.get_context(method)
     ours, theirs = context.Pipe()
-    worker = context.Process(target=_ask, args=(store, theirs))
+    worker = context.Process(target=ask_store, args=(store, theirs))
     worker.start()
+    theirs.close()  # so that a worker that dies is heard of
     assert ours.recv() == (1, True)
     worker.join()
-    assert pickle.loads(pickle.dumps(store)).nbytes == store.nbytes
+    copy = pickle.loads(pickle.dumps(store))  # what a spawned one gets
+    assert (copy[1][0][0, 0], copy.kept is not None) == (1, True)
+    assert copy.nbytes == store.nbytes
 
 
 def test_options_words_and_memory():

@@ -104,6 +104,7 @@ def test_files_that_are_wrong(tmp_path):
         build(tmp_path).train()
 
 
+@pytest.mark.long
 def test_the_real_photographs(shared):
     data = create_data("train400", root=str(shared / "data/denoise_dncnn"))
     train = data.train()

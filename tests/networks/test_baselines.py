@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from indexnet.core.errors import UserError
 from indexnet.networks import count_costs, create_network, infer_alpha
-from indexnet.networks.layers import ASPP
+from indexnet.networks.layers import ASPP, run_on_meta
 
 NARROW = {"name": "mobilenetv2_released", "width": 0.25}
 BOTH = pytest.mark.parametrize("name", ["deeplabv3plus", "refinenet"])
@@ -158,10 +158,10 @@ def test_weights_of_an_encoder_at_stride_1_fit(name):
 
 @BOTH
 def test_other_encoders_and_strides(name):
-    for encoder in ("resnet34", "mobilenetv2_100"):
+    for encoder in ("resnet18", "mobilenetv2_035"):
         with torch.device("meta"):
-            network = create_network(name, encoder=encoder, output_stride=32)
-            assert network(torch.empty(2, 4, 64, 32)).shape == (2, 1, 64, 32)
+            network = create_network(name, encoder=encoder, output_stride=32).eval()
+        assert run_on_meta(network, (2, 4, 64, 32)).shape == (2, 1, 64, 32)
     other = create_network(name, encoder=NARROW, output_stride={"deeplabv3plus": 32, "refinenet": 16}[name]).eval()
     with torch.no_grad():
         assert other(torch.randn(1, 4, 40, 33)).shape == (1, 1, 40, 33)

@@ -35,20 +35,32 @@ def take_weights(encoder: Encoder, model: nn.Module) -> None:
     encoder.load_state_dict({key: by_name[key.split(".", 2)[2].replace(".", "_")] for key in encoder.state_dict()})
 
 
+def with_values(module: nn.Module) -> nn.Module:
+    """Give a module that was built on the meta device random values, positive where a variance has to be."""
+    generator = torch.Generator().manual_seed(0)
+    for key, value in module.to_empty(device="cpu").state_dict().items():
+        if value.is_floating_point():
+            drawn = torch.randn(value.shape, generator=generator) * 0.1
+            value.copy_(1 + drawn.abs() if key.endswith("running_var") else drawn)
+    return module
+
+
 def batch_norms(module: nn.Module) -> list[nn.BatchNorm2d]:
     return [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
 
 
 @pytest.mark.parametrize("timm_name", [name for name in UNITS if name != RELEASED])
 def test_timm_encoders_are_cut_at_their_strides(timm_name):
-    encoder = create_encoder(timm_name, 4)
+    with torch.device("meta"):
+        encoder = create_encoder(timm_name, 4)
+        resampling = create_resampling("max_unpool", encoder.stage_channels)
     assert [(w, int(h)) for w, h in zip(encoder.widths, encoder.halves, strict=True)] == UNITS[timm_name]
-    x = torch.randn(2, 4, 64, 32)
+    image = torch.empty(2, 4, 64, 32, device="meta")
+    x = image
     for unit, width in zip(encoder.units, encoder.widths, strict=True):  # every unit keeps the size
         x = unit(x)
         assert x.shape == (2, width, 64, 32)
-    resampling = create_resampling("max_unpool", encoder.stage_channels)
-    bottom, levels = encoder(torch.randn(2, 4, 64, 32), resampling.stages)
+    bottom, levels = encoder(image, resampling.stages)
     assert bottom.shape[2:] == (2, 1)
     assert [level.stage for level in levels if level.stage is not None] == [0, 1, 2, 3, 4]
     size = (64, 32)
@@ -58,7 +70,7 @@ def test_timm_encoders_are_cut_at_their_strides(timm_name):
         size = (size[0] // 2, size[1] // 2) if halves else size
 
 
-@pytest.mark.parametrize("timm_name", ["mobilenetv2_100", "mobilenetv1_100", "resnet34"])
+@pytest.mark.parametrize("timm_name", ["mobilenetv2_035", "mobilenetv1_100", "resnet18"])
 def test_timm_encoders_stride_as_timm_does(timm_name):
     model = timm_chain.create_timm_model(timm_name, 4).eval()
     torch.manual_seed(0)
@@ -74,10 +86,12 @@ def test_timm_encoders_stride_as_timm_does(timm_name):
 
 def test_a_stage_in_place_of_a_pooling_layer_changes_nothing():
     """VGG halves by max pooling alone: with max pooling stages it must give timm's own features."""
-    model = timm_chain.create_timm_model("vgg11_bn", 3).eval()
-    encoder = create_encoder("vgg11_bn", 3).eval()
+    with torch.device("meta"):
+        model = timm_chain.create_timm_model("vgg11_bn", 3).eval()
+        encoder = create_encoder("vgg11_bn", 3).eval()
+    model, encoder = with_values(model), encoder.to_empty(device="cpu")
     take_weights(encoder, model)
-    x = torch.randn(1, 3, 64, 64)
+    x = torch.randn(1, 3, 32, 64)
     with torch.no_grad():
         bottom, levels = encoder(x, create_resampling("max_unpool", encoder.stage_channels).stages)
         features = model(x)
@@ -114,22 +128,23 @@ def test_matting_over_every_known_encoder(name):
 
 @pytest.mark.parametrize("name", ["mobilenetv2_100", "resnet34", RELEASED])
 def test_output_stride_16_dilates(name):
-    full, dilated = create_encoder(name, 4), create_encoder(name, 4, output_stride=16)
+    with torch.device("meta"):
+        full, dilated = create_encoder(name, 4), create_encoder(name, 4, output_stride=16)
     assert sum(dilated.halves) == 4
     rates = {layer.dilation for layer in dilated.modules() if isinstance(layer, nn.Conv2d)}
     assert rates == {(1, 1), (2, 2)}
-    x = torch.randn(1, full.widths[-2], 16, 16)
+    x = torch.empty(1, full.widths[-2], 16, 16, device="meta")
     assert dilated.units[-1](x).shape[2:] == (16, 16)
     assert full.state_dict().keys() == dilated.state_dict().keys()
 
 
 def test_released_dilation_starts_after_the_block_that_would_halve():
-    encoder = create_encoder(RELEASED, 4, output_stride=16)
+    with torch.device("meta"):
+        encoder = create_encoder(RELEASED, 4, output_stride=16)
+        resampling = create_resampling("nearest", encoder.stage_channels)
     rates = [[block.conv[-5].dilation[0] for block in layer] for layer in encoder.units[5:]]
     assert rates == [[1, 1, 1], [1, 2, 2], [2]]
-    assert encoder(torch.randn(1, 4, 32, 32), create_resampling("nearest", encoder.stage_channels).stages)[0].shape == (
-        (1, 320, 2, 2)
-    )
+    assert encoder(torch.empty(1, 4, 32, 32, device="meta"), resampling.stages)[0].shape == (1, 320, 2, 2)
 
 
 def test_released_variant_pads_before_the_expansion():
@@ -149,13 +164,14 @@ def test_released_variant_pads_before_the_expansion():
 
 
 def test_widths_are_truncated():
-    encoder = create_encoder(RELEASED, 4, width=1.4)
+    with torch.device("meta"):
+        encoder = create_encoder(RELEASED, 4, width=1.4)
     assert encoder.widths == (44, 22, 33, 44, 89, 134, 224, 448)
 
 
-@pytest.mark.parametrize("name", [RELEASED, "mobilenetv2_100"])
-def test_frozen_batch_norm_survives_train(name):
-    options = {"encoder": {"name": name, "freeze_bn": True}, "resampling": {"name": "indexnet", "family": "o2o_shared"}}
+@pytest.mark.parametrize("encoder", [{"name": RELEASED, "width": 0.35}, {"name": "mobilenetv2_035"}], ids=str)
+def test_frozen_batch_norm_survives_train(encoder):
+    options = {"encoder": {**encoder, "freeze_bn": True}, "resampling": {"name": "indexnet", "family": "o2o_shared"}}
     network = create_network("matting_unet", **options)
     assert network.encoder.freeze_bn
     norms = batch_norms(network.encoder)
@@ -271,7 +287,7 @@ def test_wrong_files_are_explained(tmp_path):
 @pytest.mark.parametrize("read", [read_checkpoint, load_checkpoint])
 def test_a_damaged_byte_is_a_mistake_of_the_user(read, tmp_path):
     path = tmp_path / "weights.pth"
-    torch.save({"state_dict": {"a": torch.zeros(100)}}, path, _use_new_zipfile_serialization=False)
+    torch.save({"state_dict": {"a": torch.zeros(4)}}, path, _use_new_zipfile_serialization=False)
     whole = path.read_bytes()
     for place in range(len(whole)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
@@ -363,7 +379,8 @@ SUITS = {row[1].strip(" `"): [cell.strip() == "yes" for cell in row[2:6]] for ro
 MADE_FOR = {"matting_unet": "bilinear", "segnet": "max_unpool", "deep_matting": "max_unpool", "deeplabv3plus": "none"}
 
 
-QUICK = ("resnet18", "efficientnet_b0", "convnext_atto", "vit_tiny_patch16_224", "hrnet_w18_small", "inception_v3")
+# one that works, one refused at its first layer and one whose features come from no chain
+QUICK = ("resnet18", "convnext_atto", "vit_tiny_patch16_224")
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name not in QUICK)) for name in SUITS])

@@ -53,7 +53,7 @@ def matting_checkpoint(path: Path, resampling: Any = "max_unpool", data: dict[st
 def labelled_checkpoint(path: Path, classes: Sequence[str] = ("sky", "road", "car")) -> Path:
     """Save a small segmentation network with random weights."""
     torch.manual_seed(0)
-    spec = {"name": "segnet", "classes": len(classes), "encoder": {"name": "vgg11_bn"}, "resampling": "nearest"}
+    spec = {"name": "segnet", "classes": len(classes), "encoder": "test_efficientnet", "resampling": "nearest"}
     network = create_network(spec["name"], **{key: value for key, value in spec.items() if key != "name"})
     entry = {"name": "segmentation", "classes": list(classes)}
     save_checkpoint(path, checkpoint_meta(entry, spec, {}), network.state_dict())

@@ -331,3 +331,16 @@ def build(name, task, root, **given):
         **{name: {"root": str(root / name), "size": 12} for name in WRITERS},
     }
     return create_data(name, task=task, **options[name] | given)
+
+
+def gray_pairs(index):
+    """Load an item of a store; like what follows, by a name that a spawned process finds."""
+    return (np.full((100, 10), index, np.uint8), np.zeros(5, np.float32))
+
+
+def no_bytes(index):
+    return 0
+
+
+def ask_store(store, connection):
+    connection.send((int(store[1][0][0, 0]), store.kept is not None))

@@ -15,11 +15,18 @@ from indexnet.run.schema import network_spec
 from indexnet.tasks import create_task, get_task, list_tasks
 
 SMALL = {
-    "denoising": ["network=dncnn", "training.size=32", "data.train_count=4", "data.test_count=2"],
+    "denoising": [
+        "network=dncnn",
+        "network.depth=5",
+        "network.width=16",
+        "training.size=32",
+        "data.train_count=4",
+        "data.test_count=2",
+    ],
     "depth": ["encoder.width=0.25", "training.size=64", "data.train_count=4", "data.test_count=2"],
     "matting": ["encoder.width=0.25", "training.size=64", "data.train_count=4", "data.test_count=2"],
     "reconstruction": ["network.widths=[4,8]", "data.train_count=4", "data.test_count=2"],
-    "segmentation": ["encoder.name=vgg11_bn", "training.size=32", "data.train_count=4", "data.test_count=2"],
+    "segmentation": ["encoder.name=test_efficientnet", "training.size=32", "data.train_count=4", "data.test_count=2"],
 }
 
 

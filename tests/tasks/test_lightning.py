@@ -27,17 +27,17 @@ from indexnet.run.datamodule import DataModule
 from indexnet.run.loader import build_data
 from indexnet.tasks import Task, create_task, get_task, list_tasks
 
-MOBILE = {"name": "mobilenetv2_released", "width": 0.25}
-FAST = {"name": "mobilenetv1_fastdepth", "width": 0.25}
+TINY = "test_efficientnet"  # of timm
 HIN = {"name": "indexnet", "family": "hin"}
 PHOTOS, SCENES = ({"name": name, "train_count": 4, "test_count": 3} for name in ("photos", "scenes"))
 PARTS = {  # network, data, side of a training sample, options of the task
     "denoising": ({"name": "dncnn", "depth": 3, "width": 8}, PHOTOS, 32, {"sigma": 15}),
-    "depth": ({"name": "fastdepth", "encoder": FAST, "resampling": HIN}, SCENES, 64, {}),
+    "depth": ({"name": "fastdepth", "encoder": TINY, "resampling": HIN}, SCENES, 64, {}),
     "edges": ({"name": "autoencoder", "widths": [4, 8]}, PHOTOS, 32, {}),
-    "matting": ({"name": "matting_unet", "encoder": MOBILE, "resampling": HIN}, SCENES, 64, {"region": "image"}),
+    "matting": ({"name": "matting_unet", "encoder": TINY, "context": "none", "resampling": HIN},
+                SCENES, 64, {"region": "image"}),
     "reconstruction": ({"name": "autoencoder", "widths": [4, 8]}, PHOTOS, 32, {}),
-    "segmentation": ({"name": "fastdepth", "encoder": FAST, "out_channels": 8}, SCENES, 64, {"classes": [*"abcdefgh"]}),
+    "segmentation": ({"name": "fastdepth", "encoder": TINY, "out_channels": 8}, SCENES, 64, {"classes": [*"abcdefgh"]}),
 }  # fmt: skip
 NAMES = list_tasks()
 OPTIMIZER, SCHEDULE = {"name": "adam", "lr": 0.001}, {"name": "multistep", "milestones": [3], "gamma": 0.1}

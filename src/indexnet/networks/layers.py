@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from indexnet.core.errors import UserError
 
@@ -104,15 +105,18 @@ class ASPP(nn.Module):
 def initialize_weights(*modules: nn.Module) -> None:
     """Draw every convolution of some modules from N(0, 2 / (kh * kw * out_channels)); norms become the identity.
 
-    The initialisation of the released matting code (He, fan-out, groups ignored); biases become zero.
+    The initialisation of the released matting code (He, fan-out, groups ignored); biases become zero. On the meta
+    device there is nothing to draw, and PyTorch takes longer over it there than over everything else.
     """
     for layer in chain.from_iterable(module.modules() for module in modules):
+        if not isinstance(layer, nn.Conv2d | nn.BatchNorm2d) or layer.weight.is_meta:
+            continue
         if isinstance(layer, nn.Conv2d):
             fan_out = layer.kernel_size[0] * layer.kernel_size[1] * layer.out_channels
             nn.init.normal_(layer.weight, 0.0, math.sqrt(2.0 / fan_out))
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-        elif isinstance(layer, nn.BatchNorm2d):
+        else:
             nn.init.ones_(layer.weight)
             nn.init.zeros_(layer.bias)
 
@@ -129,6 +133,22 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
+class _ShapesOnly(TorchFunctionMode):
+    """On the meta device, gives a map of the right shape where PyTorch takes hundreds of small steps to find it."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.batch_norm and args[0].is_meta and not kwargs["training"]:  # in training it checks the batch
+            return torch.empty_like(args[0])
+        if func is F.hardtanh and args[0].is_meta:  # ReLU6
+            return args[0] if kwargs["inplace"] else torch.empty_like(args[0])
+        if func is F.grid_sample and args[0].is_meta:
+            return args[0].new_empty(*args[0].shape[:2], *args[1].shape[1:-1])
+        return func(*args, **kwargs)
+
+
 def run_on_meta(module: nn.Module, size: Sequence[int], watch: AbstractContextManager[Any] | None = None) -> Any:
     """Run a module on the meta device, wherever it is: shapes only, nothing is computed and nothing allocated.
 
@@ -140,7 +160,7 @@ def run_on_meta(module: nn.Module, size: Sequence[int], watch: AbstractContextMa
     state = {key: value.to("meta") for key, value in chain(module.named_parameters(), module.named_buffers())}
     parameter = next(module.parameters(), None)
     dtype = torch.float32 if parameter is None else parameter.dtype
-    with torch.no_grad(), watch or nullcontext():
+    with torch.no_grad(), watch or nullcontext(), _ShapesOnly():
         return functional_call(module, state, (torch.empty(size, device="meta", dtype=dtype),))
 
 
