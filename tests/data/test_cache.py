@@ -128,6 +128,7 @@ def test_workers_have_what_was_prepared(method):
     ours, theirs = context.Pipe()
     worker = context.Process(target=_ask, args=(store, theirs))
     worker.start()
+    theirs.close()  # so that a worker that fails ends the wait
     assert ours.recv() == (1, True)
     worker.join()
     copy = pickle.loads(pickle.dumps(store))  # what a spawned one gets
