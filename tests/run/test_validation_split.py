@@ -42,7 +42,7 @@ def test_a_validation_split_on_other_files_is_told_apart(tmp_path, monkeypatch):
     shutil.copytree(tmp_path / "one", tmp_path / "same")
     (tmp_path / "same" / "test.txt").write_text("")  # the test split does not matter
     write_camvid(tmp_path / "other", counts=(("train", 2), ("val", 1), ("test", 1)))
-    words = ["task=segmentation", "data=camvid", "encoder.name=vgg11_bn", "training.size=32", "budget=smoke",
+    words = ["task=segmentation", "data=camvid", "encoder=test_efficientnet", "training.size=32", "budget=smoke",
              "resampling=max_unpool", "trainer.accelerator=cpu", "split=validation"]  # fmt: skip
     folder = prepare_run(tmp_path / "runs", *words, f"data.root={tmp_path / 'one'}")
     assert run_job(folder.path) == 0

@@ -119,6 +119,7 @@ record("done")
 """
 
 
+@pytest.mark.long
 def test_kills_come_at_their_moments(benchmark, tmp_path):
     for name in ("row/seed=0", "row/seed=1"):
         (tmp_path / name).mkdir(parents=True)
