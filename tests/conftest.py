@@ -13,6 +13,11 @@ import indexnet  # noqa: F401  first: see indexnet._torchvision
 SHARED = Path(__file__).resolve().parents[1] / ".." / "shared"
 
 
+def pytest_collection_modifyitems(items):
+    """Let the longest test start first: with several workers it would run alone at the end."""
+    items.sort(key=lambda item: item.name != "test_the_readme_commands_run")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
     import torch

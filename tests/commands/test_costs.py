@@ -120,7 +120,7 @@ def test_repeated_rows_are_counted_and_shown_once():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", list_experiments())
+@pytest.mark.parametrize("name", [name for name in list_experiments() if not name.startswith("zoo/")])  # print none
 def test_every_printed_cost_agrees_or_is_declared_not_to(name):
     """Every cell, at the printed precision, on the meta device."""
     found = load_experiment(name)

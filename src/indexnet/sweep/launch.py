@@ -164,18 +164,18 @@ def check_wandb(configs: Sequence[Mapping[str, Any]], retry_failed: bool, rerun:
 
 
 def check_roots(configs: Sequence[Mapping[str, Any]], retry_failed: bool, rerun: Rerun = False) -> None:
-    """Refuse a folder of data that is not on this machine, before each of the jobs that are left finds out by itself.
+    """Refuse jobs none of which has its folder of data on this machine, before each of them finds out by itself.
 
     Raises:
-        UserError: one is not there.
+        UserError: there are jobs to run, and the folders of all are missing.
     """
-    for config in configs:
-        root = config["data"].get("root")
-        if root is None or os.path.isdir(root) or not needs_process(Job(run_path(config), "", 0), retry_failed, rerun):
-            continue
+    left = [each for each in configs if needs_process(Job(run_path(each), "", 0), retry_failed, rerun)]
+    roots = [(each["data"]["name"], each["data"].get("root")) for each in left]
+    if left and not any(root is None or os.path.isdir(root) for _, root in roots):
+        name, root = roots[0]
         raise UserError(
-            f"data.root={shown(root)} is no folder on this machine; give the one that holds "
-            f"data={config['data']['name']} (what lies in it: docs/data.md)."
+            f"data.root={shown(root)} is no folder on this machine; give the one that holds data={name} (what lies in "
+            "it: docs/data.md)."
         )
 
 
