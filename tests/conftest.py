@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,12 @@ def _one_thread():
     # Whatever was imported is not looked through for garbage again, which is a third of the time of composing.
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _interrupts_come_through():
+    """Lightning has interrupts ignored from the moment at which it meets one, also in the tests that follow."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
