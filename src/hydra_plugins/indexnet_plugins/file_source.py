@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from indexnet.core.annotations import fits
 from indexnet.core.errors import shown
-from indexnet.core.readers import DamagedFileError, read_mapping, read_yaml, yaml_mistakes
+from indexnet.core.readers import MAX_YAML_BYTES, DamagedFileError, parse_yaml, read_mapping, read_text, yaml_mistakes
 
 
 class FileConfigSource(file_config_source.FileConfigSource):
@@ -34,17 +34,15 @@ class FileConfigSource(file_config_source.FileConfigSource):
         file = Path(self.path, self._normalize_file_name(config_path))
         if not os.path.exists(file):
             return super().load_config(config_path)
-        info = file.stat()
         # A sweep composes the same files for every job; Hydra changes what it is given, so it gets a copy.
-        read = _read_once(
-            type(self), self.provider, self.path, config_path, (info.st_ino, info.st_mtime_ns, info.st_size)
-        )
-        return replace(read, config=copy.deepcopy(read.config))
+        text = read_text(file, max_bytes=MAX_YAML_BYTES)
+        parsed = _parse_once(type(self), self.provider, self.path, config_path, text)
+        return replace(parsed, config=copy.deepcopy(parsed.config))
 
-    def read(self, config_path: str) -> ConfigResult:
-        """Load a file anew, as :meth:`load_config`."""
+    def parse(self, config_path: str, text: str) -> ConfigResult:
+        """Check what a file says, and load it, as :meth:`load_config`."""
         file = Path(self.path, self._normalize_file_name(config_path))
-        content = read_yaml(file)
+        content = parse_yaml(text, str(file))
         if content is not None:
             _check_defaults(file, read_mapping(file, lambda _: content).get("defaults"))
         with yaml_mistakes(str(file)):
@@ -55,11 +53,9 @@ class FileConfigSource(file_config_source.FileConfigSource):
 
 
 @lru_cache(maxsize=256)
-def _read_once(
-    source: type[FileConfigSource], provider: str, path: str, config_path: str, stamp: tuple[int, int, int]
-) -> ConfigResult:
-    """Load a file that has not changed since ``stamp``."""
-    return source(provider, path).read(config_path)
+def _parse_once(source: type[FileConfigSource], provider: str, path: str, config_path: str, text: str) -> ConfigResult:
+    """Load a file that says ``text``; by what it says, not by its date."""
+    return source(provider, path).parse(config_path, text)
 
 
 def _check_defaults(file: Path, defaults: Any) -> None:
