@@ -13,7 +13,7 @@ from PIL import Image
 from commands_support import autoencoder_checkpoint, matting_checkpoint
 from indexnet.cli import main
 from indexnet.inference import latency
-from indexnet.networks.autoencoder import Autoencoder
+from indexnet.networks.architectures.autoencoder import Autoencoder
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -16,7 +16,7 @@ from indexnet.cli import main
 from indexnet.core.errors import UserError
 from indexnet.inference.export import SUFFIXES, Difference, describe, export, refuse_differences
 from indexnet.inference.loading import load_task
-from indexnet.networks.dncnn import DnCNN
+from indexnet.networks.architectures.dncnn import DnCNN
 from indexnet.networks.tiled.matting_protocol import infer_alpha
 from indexnet.resampling.max_unpool import MaxUnpool
 

@@ -89,8 +89,8 @@ def test_the_record_has_the_code_of_every_part(done):
     record = done.record()
     names = set(record.code)
     assert names >= {"edited_operator.py", "edited_helper.py", "indexnet/resampling/base.py"}
-    for part in ("networks/autoencoder", "tasks/reconstruction", "tasks/base", "data/datasets/skimage_patches",
-                 "metrics/image"):  # fmt: skip
+    for part in ("networks/architectures/autoencoder", "tasks/reconstruction", "tasks/base",
+                 "data/datasets/skimage_patches", "metrics/image"):  # fmt: skip
         assert f"indexnet/{part}.py" in names
     assert not names & {"indexnet/tasks/visualization.py", "indexnet/resampling/none.py", "indexnet/tasks/matting.py"}
     assert set(record.code_folders) == {"edited_operator", "edited_helper"}
@@ -114,7 +114,7 @@ def test_the_record_has_the_code_of_every_part(done):
         ),
         (["task=matting", "resampling=carafe"], "indexnet/resampling/carafe.py"),
         (["task=matting", "data=composition1k"], "indexnet/data/matting/pipelines/dim.py"),
-        (["task=denoising"], "indexnet/networks/dncnn.py"),
+        (["task=denoising"], "indexnet/networks/architectures/dncnn.py"),
         (["task=segmentation"], "indexnet/metrics/segmentation.py"),
         pytest.param(["task=depth"], "indexnet/metrics/depth.py", marks=[pytest.mark.long, pytest.mark.nightly]),
     ],

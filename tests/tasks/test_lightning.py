@@ -21,7 +21,7 @@ from indexnet.core.errors import UserError
 from indexnet.inference.loading import load, load_task
 from indexnet.metrics import get_metric
 from indexnet.networks import create_network
-from indexnet.networks.autoencoder import Autoencoder
+from indexnet.networks.architectures.autoencoder import Autoencoder
 from indexnet.networks.checkpoint import load_checkpoint
 from indexnet.run.datamodule import DataModule
 from indexnet.run.loader import build_data

@@ -1,14 +1,14 @@
 """Whole networks over any resampling: plain PyTorch modules, found by name."""
 
-from indexnet.networks.autoencoder import Autoencoder
+from indexnet.networks.architectures.autoencoder import Autoencoder
+from indexnet.networks.architectures.deep_matting import DeepMatting
+from indexnet.networks.architectures.dncnn import DnCNN, DnCNNSegNet
+from indexnet.networks.architectures.fastdepth import FastDepth
+from indexnet.networks.architectures.matting_unet import MattingUNet
+from indexnet.networks.architectures.segnet import SegNet
 from indexnet.networks.base import Network, NetworkInfo, create_network, get_network, list_networks, register_network
 from indexnet.networks.costs import Costs, count_costs
-from indexnet.networks.deep_matting import DeepMatting
-from indexnet.networks.dncnn import DnCNN, DnCNNSegNet
 from indexnet.networks.encoders.encoder import Encoder, create_encoder, list_encoders
-from indexnet.networks.fastdepth import FastDepth
-from indexnet.networks.matting_unet import MattingUNet
-from indexnet.networks.segnet import SegNet
 from indexnet.networks.spec import without_pretrained
 from indexnet.networks.tiled.matting_protocol import infer_alpha, prepare_input, to_uint8
 

@@ -83,7 +83,7 @@ def run_padded(network: Network, image: Tensor) -> Tensor:
     return output[..., :height, :width]
 
 
-NETWORKS: Registry[Network] = Registry("network", "indexnet.networks")
+NETWORKS: Registry[Network] = Registry("network", "indexnet.networks.architectures")
 register_network = NETWORKS.register
 get_network = NETWORKS.get
 
