@@ -86,7 +86,7 @@ def execute(
     every = checkpoint_interval(settings.checkpoint_every, steps)
     initial = None if config.ckpt_path is None or resume else load_weights(task, Path(config.ckpt_path))
     if task.notice:
-        rank_zero_say(f"notice of {config.ckpt_path}: {task.notice}")
+        rank_zero_say(f"notice of {config.ckpt_path if initial else config.encoder.get('pretrained')}: {task.notice}")
     checkpoints = Checkpoints(folder, every, steps, parts.monitor, initial)
     chosen = create_callbacks(config.callbacks, parts.monitor, monitors(task))
     first = [callbacks.StepSeed(seed), SaveFirst(checkpoints)]

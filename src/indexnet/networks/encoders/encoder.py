@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from indexnet.core.errors import UserError
 from indexnet.core.registry import check_options
 from indexnet.networks.encoders import mobilenetv1_fastdepth, mobilenetv2_released, timm_chain
+from indexnet.networks.encoders.pyramid import create_pyramid, list_pyramids
 from indexnet.networks.encoders.weights import match_state, read_checkpoint, state_dict_of
 from indexnet.networks.layers import initialize_weights
 from indexnet.networks.spec import Spec, split_spec
@@ -170,6 +171,11 @@ def create_encoder(
         UserError: unknown name, an encoder that cannot be opened at its strides, weights that cannot be reached or do
             not fit, or a width or output stride that it does not have.
     """
+    if name in list_pyramids():
+        raise UserError(
+            f"encoder {name!r} cannot be opened at its strides: it hands out a pyramid of maps, and divides by 4 at "
+            f"once; network=rmat takes it, others an encoder {timm_chain.ADVICE}."
+        )
     if downsampling not in ("stage", "stride"):
         raise UserError(f"downsampling of an encoder is 'stage' or 'stride', got {downsampling!r}.")
     if output_stride not in (32, 16):
@@ -216,6 +222,11 @@ def build_encoder(
     name, options = split_spec("encoder", spec)
     check_options("encoder", create_encoder, options, skip=("name", "in_channels", "downsampling", "output_stride"))
     return create_encoder(name, in_channels, downsampling, output_stride=output_stride, **options)
+
+
+def encoder_factory(name: object) -> Callable[..., nn.Module]:
+    """Return what builds the encoder of that name: :func:`create_encoder`, or that of another kind."""
+    return create_pyramid if name in list_pyramids() else create_encoder
 
 
 def list_encoders() -> list[str]:

@@ -109,7 +109,7 @@ def check_open_network(config: Mapping[str, Any]) -> None:
     """
     from indexnet.data import get_data
     from indexnet.networks import get_network
-    from indexnet.networks.encoders import create_encoder
+    from indexnet.networks.encoders import encoder_factory
     from indexnet.resampling import get_resampling
 
     for group in OPEN_GROUPS:
@@ -130,7 +130,7 @@ def check_open_network(config: Mapping[str, Any]) -> None:
     _check_part("network", config["network"], get_network, ("resampling", "encoder"))
     _check_part("data", config["data"], get_data, ("task",))
     if config["encoder"]["name"] is not None:
-        _check_part("encoder", config["encoder"], lambda name: create_encoder, ("name", "in_channels", "downsampling"))
+        _check_part("encoder", config["encoder"], encoder_factory, ("name", "in_channels", "downsampling"))
     elif more := [key for key in config["encoder"] if key != "name"]:
         raise UserError(f"encoder.{more[0]} belongs to an encoder, and encoder=none has no options; name an encoder.")
 
