@@ -50,11 +50,14 @@ MODES: tuple[str, ...] = typing.get_args(Mode)
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How much is trained: the global batch, the side of a training sample, how long; and how often it is validated."""
+    """How much is trained: the global batch, the side of a training sample, how long; and how often it is validated.
+
+    No steps at all train nothing: the run tests what the seed, or other weights, gave it.
+    """
 
     batch_size: Positive
     size: Positive
-    steps: Positive | None = None
+    steps: Count | None = None
     epochs: Positive | None = None
     validate_every: Every | None = field(default=None, metadata=_LATER)
     holdout: Literal["auto"] | Share = field(default="auto", metadata=_LATER)

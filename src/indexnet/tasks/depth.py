@@ -31,6 +31,7 @@ class DepthTask(Task):
     name: ClassVar[str] = "depth"
     metric_names: ClassVar[tuple[str, ...]] = ("depth_rmse", "delta1", "delta2", "delta3", "rel", "log10")
     needs: ClassVar[tuple[str, ...]] = ("image", "depth")
+    target: ClassVar[str | None] = "depth"
     difference_scale: ClassVar[str] = f"light yellow {_ERROR:g} m or more"
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

@@ -54,6 +54,7 @@ class Steps(pl.LightningModule):
     metric_names: ClassVar[tuple[str, ...]]  # the first is the one that figures show
     needs: ClassVar[tuple[str, ...]]  # keys of a batch that training reads
     guide: ClassVar[str | None] = None  # key of what an image needs beside it, such as a trimap
+    target: ClassVar[str | None] = None  # key of what predictions are measured against; None: the image
 
     network: Network
     test_sets: Sequence[str] = ()
