@@ -78,7 +78,7 @@ def table_jobs(experiment: Experiment, request: Request) -> Iterator[list[str]]:
     """
     names = request.rows
     if names is not None and not isinstance(names, list):
-        names = names.filter([row.name for row in experiment.rows if not row.pending])
+        names = names.filter([row.name for row in experiment.rows if not row.runs_never])
         if not names:
             known = ", ".join(row.name for row in experiment.rows)
             raise UserError(f"rows= selects nothing of {experiment.name}; its rows are {known}.")
@@ -88,19 +88,20 @@ def table_jobs(experiment: Experiment, request: Request) -> Iterator[list[str]]:
     for row in () if experiment.is_sweep else rows:
         made = [key_of(override) for override in row.overrides]
         for setting in itertools.chain(*request.axes):
+            if setting.key == "data" and "data" not in made:  # their options are left out with another data set
+                continue
             if any(key == setting.key or key.startswith(f"{setting.key}.") for key in made):
                 raise UserError(
                     f"{setting.text} would replace what row {row.name!r} of {experiment.name} is made of "
                     f"({', '.join(row.overrides)}); leave it out, or choose other rows with rows=NAME,NAME."
                 )
-    given = [axis[0].key for axis in request.axes]
     # seeds outermost: a sweep that is stopped half way leaves whole tables
     for seed, row, point in itertools.product(seeds, rows, itertools.product(*request.axes)):
         more = [setting.text for setting in point if setting.swept and setting.key not in IN_FOLDER]
         name = "--".join([row.name, *(re.sub(r"[^A-Za-z0-9._-]+", "-", text) for text in more)])
         label = f"{row.label} ({', '.join(more)})" if more else row.label
         yield [
-            *experiment.composed_of(row, given),
+            *experiment.composed_of(row, [setting.text for setting in point]),
             *(setting.text for setting in point),
             f"experiment.row={hydra_value(name)}",
             f"experiment.label={hydra_value(label)}",
