@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from indexnet.core.console import DEVICE_HELP, warn
 from indexnet.core.errors import UserError
-from indexnet.core.files import prepare_folder, writing
+from indexnet.core.files import atomic_write, prepare_folder, writing
 
 if TYPE_CHECKING:
     from indexnet.data.io.boxes import Box
@@ -235,3 +235,17 @@ def check_output(output: Path, *inputs: Path | None, folders: Sequence[str] = ()
     prepare_folder(output, *folders)
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
+
+
+def write_classes(classes: Sequence[str], output: Path, overwrite: bool) -> None:
+    """Write the names of classes beside their numbers, as ``classes.txt``; nothing where there are none.
+
+    Raises:
+        UserError: there is such a file, which says something else.
+    """
+    if classes:
+        lines = "".join(f"{number} {name}\n" for number, name in enumerate(classes))
+        listed = output / "classes.txt"
+        if os.path.exists(listed) and listed.read_text(encoding="utf-8") != lines and not overwrite:
+            raise UserError(f"{listed} exists and says something else; give --overwrite, or another --output.")
+        atomic_write(listed, lines)

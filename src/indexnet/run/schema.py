@@ -158,7 +158,9 @@ class Config:
     network: Options
     encoder: Options
     resampling: Options = field(metadata={"later_keys": {"pooling": "indexed"}})
-    data: Options = field(metadata={"places": ("root", "cache"), "later_keys": {"depth_scale": None}})
+    data: Options = field(
+        metadata={"places": ("root", "cache"), "later_keys": {"depth_scale": None, "train_on": "train"}}
+    )
     optimizer: Options
     schedule: Options
     training: TrainingConfig

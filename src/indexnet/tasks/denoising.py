@@ -46,6 +46,7 @@ class DenoisingTask(Task):
     metric_names: ClassVar[tuple[str, ...]] = ("psnr", "ssim")
     smallest_size: ClassVar[int] = 11  # the window of SSIM
     needs: ClassVar[tuple[str, ...]] = ("image",)
+    measure_options: ClassVar[tuple[str, ...]] = ("sigma", "quantise")
 
     def __init__(
         self,

@@ -201,7 +201,7 @@ def create_encoder(
     )
     if own is not None:
         initialize_weights(encoder)
-        _load(encoder, name, pretrained, own.TIMM_NAME, partial(own.imagenet_state, width), own.own_names)
+        load_pretrained(encoder, name, pretrained, own.TIMM_NAME, partial(own.imagenet_state, width), own.own_names)
     return encoder
 
 
@@ -231,7 +231,9 @@ def _timm_units(
     model = timm_chain.create_timm_model(name, in_channels, output_stride)
     chain = timm_chain.chain_of(model, name)
     fetch = partial(timm_chain.pretrained_state, name, name)
-    _load(model, name, pretrained, name, fetch, lambda given, _: timm_chain.same_names(model.state_dict(), given))
+    load_pretrained(
+        model, name, pretrained, name, fetch, lambda given, _: timm_chain.same_names(model.state_dict(), given)
+    )
     units = timm_chain.cut_units(chain, name, in_channels, strided)
     reduction = 2 ** sum(unit.halves for unit in units)
     if reduction != output_stride:
@@ -246,7 +248,7 @@ def _timm_units(
     )
 
 
-def _load(
+def load_pretrained(
     module: nn.Module,
     name: str,
     pretrained: bool | str | Path,
