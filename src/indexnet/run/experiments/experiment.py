@@ -64,7 +64,11 @@ ROW_KEYS: dict[str, Any] = {
     "grid": Mapping[str, Any] | None,
     "printed": Mapping[str, Any] | None,
     "pending": str | bool | None,
+    "same_as": Text,
+    "init": Mapping[str, Any],
+    "intermediate": bool,
 }
+INIT_KEYS: dict[str, Any] = {"row": Text, "parts": Mapping[str, Any]}
 COLUMN_KEYS: dict[str, Any] = {
     "metric": str,
     "split": str,
@@ -119,6 +123,12 @@ class Row:
         pending: why the row cannot be run yet; "" where it can.
         block: which repetition of the table it belongs to, for people ("sigma 25"); "" where rows are not repeated.
         base: its name without what the repetition added; the same as ``name`` where rows are not repeated.
+        same_as: the row whose run this one is, as the file says: ``EXPERIMENT:ROW``, or ``ROW`` of the same file.
+        starts_from: the row whose last checkpoint this one starts from, likewise.
+        parts: of a row that starts from another, which of its parts take the weights of which; empty: all that fit.
+        intermediate: whether it is trained only because another row starts from it, and is no row of the printed table.
+        run_of: the row that ``same_as`` names, found by :mod:`indexnet.run.experiments.links`, no other row's itself.
+        start: the row that ``starts_from`` names, likewise.
     """
 
     name: str
@@ -128,9 +138,28 @@ class Row:
     pending: str = ""
     block: str = ""
     base: str = ""
+    same_as: str = ""
+    starts_from: str = ""
+    parts: Mapping[str, str] = field(default_factory=dict)
+    intermediate: bool = False
+    run_of: Target | None = None
+    start: Target | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "base", self.base or self.name)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A row of some table, which a row of the same or another table is, or starts from."""
+
+    experiment: Experiment
+    row: Row
+
+    @property
+    def name(self) -> str:
+        """``EXPERIMENT:ROW``."""
+        return f"{self.experiment.name}:{self.row.name}"
 
 
 @dataclass(frozen=True)
@@ -188,9 +217,11 @@ class Experiment:
         """Return the Hydra overrides that a row is composed of.
 
         Args:
-            row: None: only what all rows have.
+            row: None: only what all rows have. One that is another table's run is composed as there.
             given: keys that the command line sets itself, in place of those of all rows.
         """
+        if row is not None and row.run_of is not None:
+            return row.run_of.experiment.composed_of(row.run_of.row, given)
         own = row.overrides if row is not None else ()
         set_elsewhere = {*given, *map(key_of, own)}
         start = [f"experiments={self.name}"]
@@ -202,13 +233,18 @@ class Experiment:
         return [*start, *(text for text in self.overrides if key_of(text) not in set_elsewhere), *own]
 
     @property
+    def borrowed(self) -> dict[str, tuple[str, str]]:
+        """Of the rows that are runs of other rows, by name: the experiment and the name of the row there."""
+        return {row.name: (row.run_of.experiment.name, row.run_of.row.name) for row in self.rows if row.run_of}
+
+    @property
     def base_rows(self) -> tuple[Row, ...]:
-        """The rows of the first block, by base name and label: every row once, whatever is repeated."""
+        """The rows of the first block, by base name and label: every printed row once, whatever is repeated."""
         first = self.rows[0].block if self.rows else ""
         return tuple(
             dataclasses.replace(row, name=row.base, label=row.label.removesuffix(f", {row.block}"))
             for row in self.rows
-            if row.block == first
+            if row.block == first and not row.intermediate
         )
 
     def select(self, names: Sequence[str] | None) -> tuple[Row, ...]:
