@@ -222,7 +222,7 @@ def test_the_hash_ignores_where_results_go():
 def test_places_are_marked_in_the_schema():
     assert places() == {
         *("paths", "logger", "plugins", "tags", "protocol", "changes", "uncut", "data.root", "data.cache"),
-        *("trainer.num_workers", "trainer.enable_progress_bar", "trainer.timeout"),
+        *("trainer.num_workers", "trainer.enable_progress_bar", "trainer.timeout", "init.checkpoint"),
     }
     assert is_place("paths.runs")
     assert not is_place("trainer.devices")
