@@ -253,5 +253,5 @@ def test_a_converted_file_says_under_what_licence_and_a_damaged_one_what_is_miss
     with pytest.raises(UserError, match=r"A2U matting code, but 1 tensors are missing \(first: skips\.2\.0\.weight"):
         from_released({key: value for key, value in state.items() if key != "short2.0.weight"})
     wide = state | {"bilinear0.bconv_UP.1.weight": torch.zeros(72, 64, 1, 1)}  # of two groups
-    with pytest.raises(UserError, match=r"72 logits at a position, where 4, 36 or 100"):
+    with pytest.raises(UserError, match=r"72 logits at a position, but 4, 36 or 100"):
         from_released(wide)

@@ -70,8 +70,8 @@ class A2UMattingCode(ReleasedSource):
         k_up = math.isqrt(logits // 4)
         if 4 * k_up**2 != logits or k_up % 2 == 0:
             raise UserError(
-                f"{source} has A2U kernels of {logits} logits at a position, where 4, 36 or 100 (k_up of 1, 3 or 5) were "
-                f"expected; such a network cannot be converted."
+                f"{source} has A2U kernels of {logits} logits at a position, but 4, 36 or 100 (k_up of 1, 3 or 5) were "
+                "expected; such a network cannot be converted."
             )
         return {
             "name": "a2u_matting",
