@@ -98,19 +98,6 @@ def table_jobs(experiment: Experiment, request: Request) -> Iterator[list[str]]:
                     f"({', '.join(row.overrides or made)}); leave it out, or choose other rows with rows=NAME,NAME."
                 )
     # seeds outermost: a sweep that is stopped half way leaves whole tables
-<<<<<<< HEAD
-    for seed, row, point in itertools.product(seeds, rows, itertools.product(*request.axes)):
-        more = [setting.text for setting in point if setting.swept and setting.key not in IN_FOLDER]
-        name = "--".join([row.name, *(re.sub(r"[^A-Za-z0-9._-]+", "-", text) for text in more)])
-        label = f"{row.label} ({', '.join(more)})" if more else row.label
-        yield [
-            *experiment.composed_of(row, [setting.text for setting in point]),
-            *(setting.text for setting in point),
-            f"experiment.row={hydra_value(name)}",
-            f"experiment.label={hydra_value(label)}",
-            f"seed={seed}",
-        ]
-=======
     points = list(itertools.product(*request.axes))
     combined = itertools.product(seeds, rows, points)
     yield from _once(job for seed, row, point in combined for job in _jobs(Target(experiment, row), seed, point))
@@ -133,7 +120,7 @@ def _jobs(target: Target, seed: int, point: Sequence[Setting], brought: bool = F
     if brought:
         texts = [*(text for text in texts if key_of(text) != "rerun"), BROUGHT]
     yield [
-        *table.composed_of(row, [setting.key for setting in point]),
+        *table.composed_of(row, [setting.text for setting in point]),
         *texts,
         *_init(row, more),
         f"experiment.row={hydra_value(_with(row.name, more))}",
@@ -162,7 +149,6 @@ def _once(jobs: Iterable[list[str]]) -> list[list[str]]:
         if key not in found or BROUGHT in found[key]:
             found[key] = job
     return list(found.values())
->>>>>>> exper
 
 
 def read_request(overrides: Sequence[Override]) -> Request:

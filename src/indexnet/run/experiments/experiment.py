@@ -65,13 +65,10 @@ ROW_KEYS: dict[str, Any] = {
     "grid": Mapping[str, Any] | None,
     "printed": Mapping[str, Any] | None,
     "pending": str | bool | None,
-<<<<<<< HEAD
     "cited": Text,
-=======
     "same_as": Text,
     "init": Mapping[str, Any],
     "intermediate": bool,
->>>>>>> exper
 }
 INIT_KEYS: dict[str, Any] = {"row": Text, "parts": Mapping[str, Any]}
 COLUMN_KEYS: dict[str, Any] = {
@@ -137,16 +134,13 @@ class Row:
         pending: why the row cannot be run yet; "" where it can.
         block: which repetition of the table it belongs to, for people ("sigma 25"); "" where rows are not repeated.
         base: its name without what the repetition added; the same as ``name`` where rows are not repeated.
-<<<<<<< HEAD
         cited: whose number it is, where the row is only printed and never run; "" elsewhere.
-=======
         same_as: the row whose run this one is, as the file says: ``EXPERIMENT:ROW``, or ``ROW`` of the same file.
         starts_from: the row whose last checkpoint this one starts from, likewise.
         parts: of a row that starts from another, which of its parts take the weights of which; empty: all that fit.
         intermediate: whether it is trained only because another row starts from it, and is no row of the printed table.
         run_of: the row that ``same_as`` names, found by :mod:`indexnet.run.experiments.links`, no other row's itself.
         start: the row that ``starts_from`` names, likewise.
->>>>>>> exper
     """
 
     name: str
@@ -156,16 +150,13 @@ class Row:
     pending: str = ""
     block: str = ""
     base: str = ""
-<<<<<<< HEAD
     cited: str = ""
-=======
     same_as: str = ""
     starts_from: str = ""
     parts: Mapping[str, str] = field(default_factory=dict)
     intermediate: bool = False
     run_of: Target | None = None
     start: Target | None = None
->>>>>>> exper
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "base", self.base or self.name)
@@ -248,13 +239,14 @@ class Experiment:
         """Return the Hydra overrides that a row is composed of.
 
         Args:
-<<<<<<< HEAD
-            row: None: only what all rows have.
+            row: None: only what all rows have. One that is another table's run is composed as there.
             given: overrides of the command line, or their keys: what they set is not taken from those of all rows. With
                 ``data=NAME`` of another data set than the file's, its options of data (``data.pipeline=dim``) are left
                 out, as they are those of its own data set.
         """
         given = list(given)
+        if row is not None and row.run_of is not None:
+            return row.run_of.experiment.composed_of(row.run_of.row, given)
         elsewhere = bool(self.data) and any(each.startswith("data=") and each != f"data={self.data}" for each in given)
 
         def fitting(overrides: Iterable[str]) -> list[str]:
@@ -262,15 +254,6 @@ class Experiment:
 
         own = fitting(row.overrides) if row is not None else []
         set_elsewhere = {*map(key_of, given), *map(key_of, own)}
-=======
-            row: None: only what all rows have. One that is another table's run is composed as there.
-            given: keys that the command line sets itself, in place of those of all rows.
-        """
-        if row is not None and row.run_of is not None:
-            return row.run_of.experiment.composed_of(row.run_of.row, given)
-        own = row.overrides if row is not None else ()
-        set_elsewhere = {*given, *map(key_of, own)}
->>>>>>> exper
         start = [f"experiments={self.name}"]
         if self.is_sweep:  # no file of Hydra's search path
             plugins = (

@@ -309,11 +309,8 @@ class Reader:
             pending=str(node.get("pending") or "").strip().rstrip("."),
             block=repeat.label,
             base=base,
-<<<<<<< HEAD
             cited=str(node.get("cited") or "").strip().rstrip("."),
-=======
             **links,
->>>>>>> exper
         )
 
     def _links(self, what: str, node: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
