@@ -28,6 +28,7 @@ from indexnet.run.checkpoints import AtomicCheckpointIO, Checkpoints, SaveFirst
 from indexnet.run.folder import RunFolder
 from indexnet.run.freezing.checks import check_processes
 from indexnet.run.identity import config_hash
+from indexnet.run.initial import load_initial
 from indexnet.run.loader import (
     StepStream,
     checkpoint_interval,
@@ -84,9 +85,15 @@ def execute(
         record.write(folder.path)  # a killed run leaves it, too
     skipped = callbacks.SkippedFiles()
     every = checkpoint_interval(settings.checkpoint_every, steps)
-    initial = None if config.ckpt_path is None or resume else load_weights(task, Path(config.ckpt_path))
+    initial: dict[str, Any] | None = None
+    if resume is None and config.ckpt_path is not None:
+        initial = dict(load_weights(task, Path(config.ckpt_path)))
+    elif resume is None and "init" in config.content:
+        initial, said = load_initial(task, config.init)
+        rank_zero_say(said)
     if task.notice:
-        rank_zero_say(f"notice of {config.ckpt_path}: {task.notice}")
+        begun = config.ckpt_path or config.init.checkpoint or config.encoder.get("pretrained")
+        rank_zero_say(f"notice of {begun}: {task.notice}")
     checkpoints = Checkpoints(folder, every, steps, parts.monitor, initial)
     chosen = create_callbacks(config.callbacks, parts.monitor, monitors(task))
     first = [callbacks.StepSeed(seed), SaveFirst(checkpoints)]

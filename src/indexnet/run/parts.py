@@ -132,7 +132,8 @@ def describe(parts: Parts, config: Config, record: Record, device: str, folder: 
     return [
         f"{config.task['name']}: network {network}{f' on {encoder}' if encoder else ''}, operator {operator}; "
         f"{record.parameters:,} parameters, {record.resampling_parameters:,} of them the operator's"
-        + (f"; weights from {config.ckpt_path}" if config.ckpt_path else ""),
+        + (f"; weights from {config.ckpt_path}" if config.ckpt_path else "")
+        + (f"; not trained: {', '.join(config.training.freeze)}" if config.training.freeze else ""),
         f"data {config.data['name']}: {data}",
         f"budget {config.budget.name}: {', '.join(' '.join(words) for words in cuts)}",
         f"device {device}: precision {trainer.precision}, {processes}",
@@ -181,6 +182,7 @@ def _build_task(config: Config, steps: int, planned: int) -> Task:
         network=network_spec(config.content), optimizer=config.optimizer, schedule=schedule, **options
     )
     task.config = dict(config.content)
+    task.freeze_parts(config.training.freeze)
     encoder = config.encoder
     if encoder.get("name") is not None:
         weights = "pretrained" if encoder.get("pretrained") else "random"
