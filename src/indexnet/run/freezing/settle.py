@@ -121,6 +121,7 @@ def settle_network(plain: Mapping[str, Any]) -> dict[str, Any]:
         UserError: an unknown name or option, or encoder, network and data do not fit together.
     """
     config = copy.deepcopy(dict(plain))
+    config["data"] = own_options("data", config["data"])
     check_open_network(config)
     _settle_auto(config)
     return config
