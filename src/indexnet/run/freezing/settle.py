@@ -124,6 +124,7 @@ def settle_network(plain: Mapping[str, Any]) -> dict[str, Any]:
         UserError: an unknown name or option, or encoder, network and data do not fit together.
     """
     config = copy.deepcopy(dict(plain))
+    config["data"] = own_options("data", config["data"])
     check_open_network(config)
     _settle_auto(config)
     return config
@@ -181,7 +182,7 @@ def _reduce(config: dict[str, Any]) -> None:
         config["uncut"] = uncut
 
 
-CHOSEN = ("optimizer", "schedule")
+CHOSEN = ("optimizer", "schedule", "data")
 """Groups of which a task's or a table's file may set what means nothing to the option that a person chooses."""
 
 
@@ -189,12 +190,12 @@ _NEEDED = {"warmup_start": "warmup", "base_momentum": "cycle_momentum", "max_mom
 
 
 def own_options(group: str, node: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one of :data:`CHOSEN` without what only other optimizers or schedules have, such as a task's milestones.
+    """Return one of :data:`CHOSEN` without what only other options of it have, such as a task's milestones.
 
     A warm-up of no steps is left out too, and decay for all parameters: as it was when there was no choice.
 
     Raises:
-        UserError: there is no such optimizer or schedule.
+        UserError: there is no such optimizer, schedule or data set.
     """
     if not isinstance(node.get("name"), str):  # which is refused later
         return dict(node)
@@ -230,7 +231,7 @@ def check_environment(config: Any) -> None:
 
 
 def check_typed(keys: Sequence[str], config: Mapping[str, Any]) -> None:
-    """Refuse what a person gives for another optimizer or schedule than the chosen one; from a file it is left out.
+    """Refuse what a person gives for another optimizer, schedule or data set than the chosen one; files may say it.
 
     Args:
         keys: of a person's overrides.
@@ -256,6 +257,10 @@ def check_typed(keys: Sequence[str], config: Mapping[str, Any]) -> None:
 def _own_keys(group: str, name: str) -> set[str]:
     if group == "schedule":
         return {"name", *schedule_options(name)}
+    if group == "data":
+        from indexnet.data import get_data
+
+        return {"name", *option_names(get_data(name))}
     from indexnet.tasks.optimizers import GROUPING, optimizer_options
 
     return {*GROUPING, *optimizer_options(name)}
