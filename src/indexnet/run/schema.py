@@ -42,6 +42,9 @@ _PLACE = {"place": True}
 _LATER = {"later": True}
 """Marks a field that earlier versions did not have: at its default it is left out of configurations and hashes."""
 
+_LATER_DATA = {"depth_scale": None, "pipeline": None, "padding_label": "ignore"}
+"""The same of options of data sets."""
+
 Rerun = Literal["changed"] | bool
 """Which finished runs are done again: all, none, or those whose code has changed."""
 Mode = Literal["auto", "online", "offline", "disabled"]
@@ -158,7 +161,7 @@ class Config:
     network: Options
     encoder: Options
     resampling: Options = field(metadata={"later_keys": {"pooling": "indexed"}})
-    data: Options = field(metadata={"places": ("root", "cache"), "later_keys": {"depth_scale": None}})
+    data: Options = field(metadata={"places": ("root", "cache"), "later_keys": _LATER_DATA})
     optimizer: Options
     schedule: Options
     training: TrainingConfig
