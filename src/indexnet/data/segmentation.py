@@ -190,8 +190,8 @@ class LabelledImages(Listed):
     """Photographs with label maps.
 
     A training sample is a random view, see :func:`~indexnet.data.transforms.random_crop`; or with the pipeline
-    ``csail`` the whole photograph, see :func:`~indexnet.data.whole_views.whole_view`, padded in its batch. Other samples
-    are whole and at their own size, which may differ from sample to sample.
+    ``csail`` the whole photograph, see :func:`~indexnet.data.whole_views.whole_view`, padded in its batch. Other
+    samples are whole and at their own size, which may differ from sample to sample.
 
     Args:
         split: ``"train"``, ``"validation"`` or ``"test"``.
