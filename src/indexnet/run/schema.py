@@ -43,7 +43,8 @@ _LATER = {"later": True}
 """Marks a field that earlier versions did not have: at its default it is left out of configurations and hashes."""
 
 _LATER_DATA = {"depth_scale": None, "pipeline": None, "padding_label": "ignore"}
-"""The same of options of data sets."""
+_LATER_TASK = {"evaluation": "whole", "short_side": 450, "average": "pixels"}
+"""The same of options of data sets and tasks."""
 
 Rerun = Literal["changed"] | bool
 """Which finished runs are done again: all, none, or those whose code has changed."""
@@ -157,7 +158,7 @@ class Config:
         content: the plain data that all this was read from.
     """
 
-    task: Options
+    task: Options = field(metadata={"later_keys": _LATER_TASK})
     network: Options
     encoder: Options
     resampling: Options = field(metadata={"later_keys": {"pooling": "indexed"}})
