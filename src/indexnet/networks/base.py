@@ -17,6 +17,7 @@ from indexnet.resampling.base import Resampling, ResamplingStage
 
 if TYPE_CHECKING:
     from indexnet.networks.encoders.encoder import Encoder
+    from indexnet.networks.encoders.mix_transformer import MixTransformer
 
 
 @dataclass(frozen=True)
@@ -53,22 +54,29 @@ class Network(nn.Module, ABC):
         reduction: how many times smaller the output is than the image; 1 for most.
         align_corners: how such an output is interpolated.
         size_multiple: height and width that published results use are multiples of this; 1 where any size does.
+        takes_tiles: whether an image that needs too much memory may be run in tiles.
         spec: the name and the options that :func:`create_network` was given; empty where it was not called.
     """
 
     info: ClassVar[NetworkInfo]
     resampling: Resampling
-    encoder: Encoder | None
+    encoder: Encoder | MixTransformer | None
     in_channels: int
     out_channels: int
     reduction: int = 1
     align_corners: bool = False
     size_multiple: int = 1
+    takes_tiles: bool = True
     spec: Mapping[str, Any] = MappingProxyType({})
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, out_channels, H, W)."""
+
+    @property
+    def notice(self) -> str:
+        """What whoever uses the encoder's weights must know, such as the licence of those that it started from."""
+        return str(getattr(getattr(self, "encoder", None), "notice", ""))
 
     def encoder_parameters(self) -> Iterator[Parameter]:
         """Parameters that a training with pre-trained weights gives the reduced learning rate; empty if none."""

@@ -53,6 +53,7 @@ class SegmentationTask(Task):
     name: ClassVar[str] = "segmentation"
     metric_names: ClassVar[tuple[str, ...]] = ("miou", "pixel_accuracy")
     needs: ClassVar[tuple[str, ...]] = ("image", "label")
+    target: ClassVar[str | None] = "label"
     difference_scale: ClassVar[str] = "light yellow another class"
     measure_options: ClassVar[tuple[str, ...]] = ("evaluation", "short_side")
 
