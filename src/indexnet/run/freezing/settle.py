@@ -173,6 +173,7 @@ def _reduce(config: dict[str, Any]) -> None:
     for group, key, most in (
         ("training", "batch_size", budget.max_batch_size),
         ("training", "size", budget.max_size),
+        ("task", "short_side", budget.max_size if config["task"].get("evaluation", "whole") != "whole" else None),
         ("data", "test_count", budget.max_test),
     ):
         value = config[group].get(key)
