@@ -126,7 +126,7 @@ def _pairs():
 
 @pytest.mark.parametrize(("task", "network"), _pairs())
 def test_every_task_and_network_freezes(task, network):
-    encoders = {"deep_matting": "vgg16_bn", "matting_unet": "mobilenetv2_released", "segnet": "vgg16_bn"}
+    encoders = {"rmat": "mit_b0", "deep_matting": "vgg16_bn", "matting_unet": "mobilenetv2_released", "segnet": "vgg16_bn"}
     encoders |= dict.fromkeys(("deeplabv3plus", "refinenet"), "mobilenetv2_released")
     encoder = "mobilenetv1_fastdepth" if network == "fastdepth" else encoders.get(network, "none")
     words = [f"task={task}", f"network={network}", f"encoder={encoder}"]

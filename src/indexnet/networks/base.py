@@ -49,6 +49,7 @@ class Network(nn.Module, ABC):
         in_channels: channels of the input.
         out_channels: channels of the output.
         size_multiple: height and width that published results use are multiples of this; 1 where any size does.
+        upsamples_only: whether its encoder always halves by itself, so that a pooling means nothing to it.
         takes_tiles: whether an image that needs too much memory may be run in tiles.
         spec: the name and the options that :func:`create_network` was given; empty where it was not called.
     """
@@ -59,6 +60,7 @@ class Network(nn.Module, ABC):
     in_channels: int
     out_channels: int
     size_multiple: int = 1
+    upsamples_only: bool = False
     takes_tiles: bool = True
     spec: Mapping[str, Any] = MappingProxyType({})
 

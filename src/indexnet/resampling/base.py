@@ -127,6 +127,10 @@ class ResamplingStage(nn.Module, ABC):
         """
         return Downsampled(x, before, None, (before.shape[-2], before.shape[-1]))
 
+    def leave_halving(self) -> None:
+        """Let go what only :meth:`down` uses, for a network whose encoder halves: it calls :meth:`pass_through`."""
+        self.strided = True
+
     @abstractmethod
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         """Double a decoder map (N, C', h, w) to (N, C', *size), with the guide and size that ``down`` returned."""

@@ -62,6 +62,12 @@ class PooledStage(ResamplingStage):
         """Halve a map (N, C, H, W); skip is ``x``, there is no guide."""
         return Downsampled(self.pool(pad_to_even(x)), x, None, (x.shape[-2], x.shape[-1]))
 
+    def leave_halving(self) -> None:
+        super().leave_halving()
+        self.pooling = "encoder"
+        if hasattr(self, "reduce"):
+            del self.reduce
+
     def pool(self, x: Tensor) -> Tensor:
         """Halve a map of even sizes, (N, C, 2h, 2w), to (N, C, h, w)."""
         if self.pooling == "max":
