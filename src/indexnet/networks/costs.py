@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
 
 from torch import Tensor, nn
 
@@ -12,7 +13,7 @@ from indexnet.core.conventions import COUNTING_RULES
 from indexnet.core.errors import UserError, shown
 from indexnet.networks.base import Network
 from indexnet.networks.layers import evaluating, run_on_meta
-from indexnet.resampling.base import ResamplingStage, watch_stages
+from indexnet.resampling.base import watch_stages
 
 
 @dataclass(frozen=True)
@@ -102,12 +103,14 @@ def count_costs(network: Network, input_size: tuple[int, int, int] | None = None
             handle.remove()
 
     assembly = true
-    for stage, results in zip(network.resampling.stages, seen, strict=True):
-        assert isinstance(stage, ResamplingStage)
-        for result in results:
+    for index, results in enumerate(seen):
+        stages = network.resampling.stages_at(index)
+        repeated = network.resampling.places[index][1:] if len(stages) == 1 else ()
+        for result, stage in product(results, stages):
             paper += stage.paper_macs(*result.size)
             true += stage.true_macs(*result.size)
             assembly += stage.true_macs(*result.size) + stage.assembly_macs(*result.size)
+            assembly += sum(stage.repeated_macs(*result.size, width) for width in repeated)
     return Costs(
         parameters=_count(network.parameters()),
         resampling_parameters=_count(network.resampling.parameters()),

@@ -43,11 +43,10 @@ class PixelShuffle(ResamplingStage):
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         return crop_to(F.pixel_shuffle(self.expand(x), 2), size)
 
-    def leave_halving(self) -> None:
-        super().leave_halving()
+    def drop_pooling(self) -> None:
         del self.reduce
 
     def paper_macs(self, height: int, width: int) -> int:
-        """4*C*C, unless the encoder halves, and 4*D*D multiply-adds a low-resolution position."""
-        halving = 0 if self.strided else self.channels**2
-        return 4 * (halving + self.decoder_channels**2) * half(height) * half(width)
+        """4*C*C + 4*D*D multiply-adds a low-resolution position."""
+        pooling = self.channels**2 if "reduce" in self._modules else 0
+        return 4 * (pooling + self.decoder_channels**2) * half(height) * half(width)

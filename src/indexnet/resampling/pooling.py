@@ -62,12 +62,6 @@ class PooledStage(ResamplingStage):
         """Halve a map (N, C, H, W); skip is ``x``, there is no guide."""
         return Downsampled(self.pool(pad_to_even(x)), x, None, (x.shape[-2], x.shape[-1]))
 
-    def leave_halving(self) -> None:
-        super().leave_halving()
-        self.pooling = "encoder"
-        if hasattr(self, "reduce"):
-            del self.reduce
-
     def pool(self, x: Tensor) -> Tensor:
         """Halve a map of even sizes, (N, C, 2h, 2w), to (N, C, h, w)."""
         if self.pooling == "max":
@@ -83,6 +77,10 @@ class PooledStage(ResamplingStage):
         if self.pooling == "encoder":
             raise RuntimeError("pooling='encoder': the network halves and calls pass_through, not down")
         return self.reduce(x)  # type: ignore[no-any-return]
+
+    def drop_pooling(self) -> None:
+        self.pooling, self.strided = "encoder", True
+        self._modules.pop("reduce", None)
 
     def own_convolutions(self) -> Iterator[nn.Conv2d]:
         """Yield the convolutions, without those of the pooling, which start as it says."""

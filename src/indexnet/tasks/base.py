@@ -71,6 +71,7 @@ class Task(Steps):
     target_is_input: ClassVar[bool] = False  # whether results are to be compared with the image itself
     size_multiple: ClassVar[int] = 1  # :meth:`infer` resizes images of other sizes to multiples of it
     limits_memory: ClassVar[bool] = False  # whether :attr:`memory` is kept
+    scales: ClassVar[bool] = False  # whether predictions follow :attr:`scale`
     measure_options: ClassVar[tuple[str, ...]] = ()  # those of :attr:`options` that say how it is measured
     predict_options: ClassVar[tuple[str, ...]] = ()  # those of ``indexnet predict`` that not every task takes
     worst_shown: ClassVar[int] = 0  # of how many images ``indexnet evaluate`` shows the worst results
@@ -78,6 +79,7 @@ class Task(Steps):
     monitor: str = ""  # what a schedule that follows validation goes by; empty: ``val/`` and the first metric
     classes: Sequence[str] = ()  # names of the classes that predictions are numbers of
     memory: int | Literal["auto"] | None = None  # bytes that a prediction may take: what is free, or without limit
+    scale: float = 1.0  # of the images that the network sees; results keep the size of the image
 
     def __init__(
         self,
@@ -340,7 +342,8 @@ def restore_task(path: str | Path, cls: type[_T], strict: bool = True, **argumen
         **arguments: of the task, in the place of the checkpoint's.
 
     Returns:
-        The task, and the checkpoint's ``"indexnet"`` entry with the options that the task got.
+        The task, and the checkpoint's ``"indexnet"`` entry with the options that the task got, and under ``changed``
+        the checkpoint's own where those are others.
 
     Raises:
         UserError: as :meth:`Task.load_from_checkpoint`.
@@ -358,6 +361,9 @@ def restore_task(path: str | Path, cls: type[_T], strict: bool = True, **argumen
     saved = {key: config[key] for key in ("optimizer",) if config.get(key)} | content.get("hyper_parameters", {})
     parts = {key: arguments.pop(key, saved.get(key)) for key in ("optimizer", "schedule")}
     network = arguments.pop("network", meta["network"])
+    meta["changed"] = {
+        key: meta["task"][key] for key, value in arguments.items() if meta["task"].get(key, value) != value
+    }
     meta["task"] = {**meta["task"], **arguments}
     options = {key: value for key, value in meta["task"].items() if key != "name"}
     try:

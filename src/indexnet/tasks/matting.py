@@ -149,6 +149,7 @@ class MattingTask(Task):
     metric_names: ClassVar[tuple[str, ...]] = ("sad", "mse", "grad", "conn")
     needs: ClassVar[tuple[str, ...]] = ("image", "alpha", "trimap", "fg", "bg")
     guide: ClassVar[str | None] = "trimap"
+    target: ClassVar[str | None] = "alpha"
     size_multiple: ClassVar[int] = 32  # of the released protocol
     limits_memory: ClassVar[bool] = True
     measure_options: ClassVar[tuple[str, ...]] = ("semantics", "region")
@@ -156,6 +157,7 @@ class MattingTask(Task):
     worst_shown: ClassVar[int] = 8
 
     memory: int | Literal["auto"] | None = "auto"
+    scales: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -179,7 +181,7 @@ class MattingTask(Task):
 
     @torch.inference_mode()
     def predict_alpha(self, image: NDArray[np.uint8], trimap: NDArray[np.uint8], name: str = "") -> NDArray[np.float32]:
-        """Predict the alpha of one image of any size, within :attr:`memory`.
+        """Predict the alpha of one image of any size, within :attr:`memory` and at :attr:`scale`.
 
         Args:
             image: (H, W, 3), uint8, RGB.
@@ -192,7 +194,7 @@ class MattingTask(Task):
         Raises:
             UserError: shapes or the network's input do not fit.
         """
-        return infer_alpha(self.network, image, trimap, memory=self.memory, tiled=self._count_tiled)
+        return infer_alpha(self.network, image, trimap, memory=self.memory, tiled=self._count_tiled, scale=self.scale)
 
     def _count_tiled(self) -> None:
         self.tiled += 1

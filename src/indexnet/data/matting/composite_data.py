@@ -30,7 +30,7 @@ class CompositeOptions(FileOptions):
     """Options of a data set of composites; each data set adds its own, and may have other defaults.
 
     Attributes:
-        pipeline: the training pipeline: ``"dim"``, ``"mmediting"`` or ``"gca"``.
+        pipeline: the training pipeline: ``"dim"``, ``"mmediting"``, ``"gca"`` or ``"a2u"``.
         per_foreground: training composites of each foreground.
         test_per_foreground: test composites of each foreground.
         backgrounds: folders of the photographs behind training composites, or files that list them; None: COCO's

@@ -42,7 +42,7 @@ class TrainingComposites(Dataset):
         damaged: ``"refuse"``: a file that cannot be read ends the run; ``"skip"``: the next foreground or background
             takes its place, and samples have one more key, ``skipped``: the damaged files that they met, one a line.
         paired: whether the k-th composite of foreground f always has background f * per_foreground + k, as published;
-            otherwise each sample draws one.
+            otherwise each sample draws one, as with a pipeline that does so always.
 
     Raises:
         UserError: an option's value is impossible, files are missing, or backgrounds too few.
@@ -62,6 +62,7 @@ class TrainingComposites(Dataset):
 
     def __post_init__(self) -> None:
         self.made_by = create_pipeline(self.pipeline, self.size)
+        self.paired = self.paired and not self.made_by.draws_background
         check_choice("data.damaged", self.damaged, DAMAGED)
         check_count("data.per_foreground", self.per_foreground)
         check_foregrounds(self.title, self.foregrounds)

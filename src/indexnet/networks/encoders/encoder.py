@@ -103,6 +103,19 @@ class Encoder(nn.Module):
                 found.append(unit)
         return found
 
+    def hand_over(self, count: int) -> None:
+        """Leave the last halvings of an encoder that strides to stages, each of which halves before the unit that did.
+
+        Args:
+            count: how many; the strided convolutions (and the pooling) of their units run at stride 1 from now on.
+        """
+        for unit in self.halving_units()[-count:] if count else ():
+            timm_chain.run_at_stride_one(self.units[unit])
+
+    def halving_units(self) -> list[int]:
+        """Return the units that halve, or after which a stage does."""
+        return [unit for unit, halves in enumerate(self.halves) if halves]
+
     def train(self, mode: bool = True) -> Encoder:
         """Set the mode; frozen batch normalisation stays in evaluation mode."""
         super().train(mode)
@@ -117,25 +130,34 @@ class Encoder(nn.Module):
 
         Args:
             x: images, (N, in_channels, H, W).
-            stages: one :class:`ResamplingStage` per entry of :attr:`stage_channels`; for an encoder that strides, none
-                or as many that let its maps pass through.
+            stages: one :class:`ResamplingStage` per entry of :attr:`stage_channels`; for an encoder that strides, none,
+                or one for each of its last halvings: those that let its maps pass through, or those that halve in its
+                place (see :meth:`hand_over`).
 
         Returns:
             What comes out at the end, and what every unit leaves for a decoder.
         """
         levels: list[Level] = []
-        index = 0
+        index = len(stages) - sum(self.halves)  # of the stage; below 0 the encoder halves without one
         for unit, halves in zip(self.units, self.halves, strict=True):
-            before, x = x, unit(x)
-            if halves and (stages or self.downsampling == "stage"):
-                stage = stages[index]
-                assert isinstance(stage, ResamplingStage)
-                down = stage.down(x) if self.downsampling == "stage" else stage.pass_through(x, before)
-                levels.append(Level(down.skip, down.guide, down.size, index))
-                x = down.features
-                index += 1
-            else:
+            if not halves or (self.downsampling == "stride" and index < 0):
+                x = unit(x)
                 levels.append(Level(x, None, (x.shape[2], x.shape[3]), None))
+                index += halves
+                continue
+            stage = stages[max(index, 0)]
+            assert isinstance(stage, ResamplingStage)
+            if self.downsampling == "stage":
+                down = stage.down(unit(x))
+                x = down.features
+            elif stage.strided:
+                down = stage.pass_through(unit(x), x)
+                x = down.features
+            else:
+                down = stage.down(x)
+                x = unit(down.features)
+            levels.append(Level(down.skip, down.guide, down.size, index))
+            index += 1
         return x, levels
 
 
@@ -207,7 +229,7 @@ def create_encoder(
     )
     if own is not None:
         initialize_weights(encoder)
-        _load(encoder, name, pretrained, own.TIMM_NAME, partial(own.imagenet_state, width), own.own_names)
+        load_pretrained(encoder, name, pretrained, own.TIMM_NAME, partial(own.imagenet_state, width), own.own_names)
     return encoder
 
 
@@ -242,7 +264,9 @@ def _timm_units(
     model = timm_chain.create_timm_model(name, in_channels, output_stride)
     chain = timm_chain.chain_of(model, name)
     fetch = partial(timm_chain.pretrained_state, name, name)
-    _load(model, name, pretrained, name, fetch, lambda given, _: timm_chain.same_names(model.state_dict(), given))
+    load_pretrained(
+        model, name, pretrained, name, fetch, lambda given, _: timm_chain.same_names(model.state_dict(), given)
+    )
     units = timm_chain.cut_units(chain, name, in_channels, strided)
     reduction = 2 ** sum(unit.halves for unit in units)
     if reduction != output_stride:
@@ -257,7 +281,7 @@ def _timm_units(
     )
 
 
-def _load(
+def load_pretrained(
     module: nn.Module,
     name: str,
     pretrained: bool | str | Path,

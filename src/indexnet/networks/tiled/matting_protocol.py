@@ -53,9 +53,11 @@ def _check(network: nn.Module, image: NDArray[np.uint8], trimap: NDArray[np.uint
 
 
 def aligned_input(
-    image: NDArray[np.uint8], trimap: NDArray[np.uint8], multiple: int = _ALIGNMENT
+    image: NDArray[np.uint8], trimap: NDArray[np.uint8], multiple: int = _ALIGNMENT, scale: float = 1.0
 ) -> NDArray[np.float32]:
     """Normalise an image and its trimap at full size, then resize them to multiples of ``multiple``, rounding up.
+
+    Another ``scale`` resizes them first, as the released code's demo of deep image matting does (by 0.5).
 
     RGB is resized bicubically after normalisation, the trimap by nearest neighbours; one channel after another, for the
     sake of large images.
@@ -64,13 +66,15 @@ def aligned_input(
         image: (H, W, 3), uint8.
         trimap: (H, W), uint8 in {0, 128, 255}.
         multiple: what height and width become multiples of.
+        scale: of height and width before that; > 0.
 
     Returns:
         (4, H', W'), float32.
     """
     import cv2
 
-    height, width = trimap.shape
+    whole = trimap.shape
+    height, width = (max(1, round(side * scale)) for side in whole)
     size = (math.ceil(width / multiple) * multiple, math.ceil(height / multiple) * multiple)
     planes = np.empty((4, size[1], size[0]), np.float32)
     for channel, plane in enumerate(planes):
@@ -80,6 +84,8 @@ def aligned_input(
             values -= np.float32(IMAGENET_MEAN[channel])
             values /= np.float32(IMAGENET_STD[channel])
         method = cv2.INTER_CUBIC if channel < 3 else cv2.INTER_NEAREST
+        if whole != (height, width):
+            values = cv2.resize(values, (width, height), interpolation=method)
         plane[...] = values if size == (width, height) else cv2.resize(values, size, interpolation=method)
     return planes
 
@@ -92,6 +98,7 @@ def infer_alpha(
     device: torch.device | str | None = None,
     memory: int | Literal["auto"] | None = None,
     tiled: Callable[[], None] | None = None,
+    scale: float = 1.0,
 ) -> NDArray[np.float32]:
     """Predict alpha by the protocol of the released matting code.
 
@@ -110,6 +117,7 @@ def infer_alpha(
             already, in so far as the network decides it; ``"auto"``: what the device has free, less a fifth;
             None: whatever it takes. What the allocator keeps of freed memory is given back before it is counted.
         tiled: called once where the image runs in tiles.
+        scale: of the image (bicubic) and the trimap (nearest) before all that; alpha comes back at full size.
 
     Returns:
         (H, W), float32 in [0, 255], before rounding (see :func:`to_uint8`); NaN where the network gives no number.
@@ -128,7 +136,7 @@ def infer_alpha(
     if device is not None:
         network.to(device)
     multiple = math.lcm(_ALIGNMENT, getattr(network, "size_multiple", 1))
-    x = torch.from_numpy(aligned_input(image, trimap, multiple)[None])
+    x = torch.from_numpy(aligned_input(image, trimap, multiple, scale)[None])
     where = parameter.device if device is None else torch.device(device)
     with evaluating(network):
         alpha = _run(network, x, unknown, where, multiple, memory, tiled)
@@ -228,6 +236,8 @@ def _aligned_mask(unknown: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[
 
     mask = unknown.astype(np.uint8)
     if mask.shape != size:
+        if shrinks := int(mask.shape[0] / size[0]):  # no pixel may fall between those that are kept
+            mask = np.asarray(cv2.dilate(mask, np.ones((2 * shrinks + 1,) * 2, np.uint8)), np.uint8)
         mask = np.asarray(cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
     return np.asarray(cv2.dilate(mask, np.ones((7, 7), np.uint8)), bool)
 

@@ -229,10 +229,12 @@ def check_parts(config: Mapping[str, Any]) -> None:
     Raises:
         UserError: they do not.
     """
+    from indexnet.networks.parts import check_frozen_parts
     from indexnet.tasks import get_task
 
     task = get_task(config["task"]["name"])
     network = network_without_memory(config)
+    check_frozen_parts(network, config["training"].get("freeze") or ())
     built = task(network, **{key: value for key, value in config["task"].items() if key not in ("name", "costs_size")})
     if config["training"]["size"] < task.smallest_size:
         raise UserError(

@@ -63,10 +63,12 @@ class Pipeline(ABC):
     Attributes:
         name: in the registry, and of the option ``data.pipeline``.
         map_names: what :meth:`maps` gives; a name stands for the very values, which are kept in files.
+        draws_background: whether every sample draws its background, also where the data set has one for each composite.
     """
 
     name: ClassVar[str]
     map_names: ClassVar[tuple[str, ...]] = ()
+    draws_background: ClassVar[bool] = False
 
     def __init__(self, size: int) -> None:
         self.size = check_size("training.size", size)
