@@ -186,7 +186,7 @@ def _build_task(config: Config, steps: int, planned: int) -> Task:
     encoder = config.encoder
     if encoder.get("name") is not None:
         weights = "pretrained" if encoder.get("pretrained") else "random"
-        norm = "frozen" if encoder.get("freeze_bn") else "trained"
+        norm = f", batch norm {'frozen' if encoder['freeze_bn'] else 'trained'}" if "freeze_bn" in encoder else ""
         rate = config.optimizer["encoder_lr_multiplier"]
-        rank_zero_say(f"encoder {encoder['name']}: {weights} weights, batch norm {norm}, learning rate x {rate:g}")
+        rank_zero_say(f"encoder {encoder['name']}: {weights} weights{norm}, learning rate x {rate:g}")
     return task

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from indexnet.core.conventions import UNKNOWN
 from indexnet.core.errors import UserError
-from indexnet.core.machine import release_memory
+from indexnet.core.machine import available_memory, release_memory
 from indexnet.networks.base import Network
 from indexnet.networks.imagenet import IMAGENET_MEAN, IMAGENET_STD, normalise
 from indexnet.networks.layers import evaluating
 from indexnet.networks.tiled.memory import forward_bytes, is_out_of_memory, room
-from indexnet.networks.tiled.tiling import MARGIN, pools_everywhere, run_tiled, smallest_tile
+from indexnet.networks.tiled.tiling import MARGIN, needs_whole_image, run_tiled, smallest_tile
 
 _ALIGNMENT = 32  # of the released protocol, also at output stride 16
 _ARRAYS = 24  # bytes per pixel of the arrays around the network
@@ -172,20 +172,24 @@ def _run(
     budget = free - _ARRAYS * pixels
     # most images are far from any limit: no need to look closer
     fits = _AT_MOST * pixels < budget or forward_bytes(network, pixels) <= budget
-    if not fits and pools_everywhere(network):
+    if not fits and needs_whole_image(network):
         if memory != "auto":
             raise UserError(
-                f"this network pools over the whole image in its encoder's blocks, so {_amount(memory)} of memory "  # type: ignore[arg-type]
+                f"this network looks at the whole image in its encoder's blocks, so {_amount(memory)} of memory "  # type: ignore[arg-type]
                 "cannot be kept by tiles; give --memory none, a smaller image, or another encoder."
             )
+        if device.type == "cpu" and (taken := forward_bytes(network, pixels)) > (left := available_memory()):
+            raise UserError(_too_large(size, f" (about {_amount(taken)} by estimate, {_amount(left)} are free)"))
         fits = True
     if fits:
         try:
             dtype = next(network.parameters()).dtype
             return network(x.to(device=device, dtype=dtype))[0, 0].float().cpu().numpy()  # type: ignore[no-any-return]
         except Exception as error:
-            if memory != "auto" or not is_out_of_memory(error) or pools_everywhere(network):
+            if memory != "auto" or not is_out_of_memory(error):
                 raise
+            if needs_whole_image(network):
+                raise UserError(_too_large(size)) from error
     assert memory is not None
     margin = math.ceil(getattr(network, "tile_margin", MARGIN) / multiple) * multiple
     smallest = smallest_tile(size, multiple, margin)
@@ -212,6 +216,13 @@ def _run(
         if device.type == "cuda":
             torch.cuda.empty_cache()
         largest //= 2
+
+
+def _too_large(size: tuple[int, int], amounts: str = "") -> str:
+    return (
+        f"this image, {size[1]}x{size[0]} pixels for the network, needs more memory than there is{amounts}, and the "
+        "network takes whole images only; give a smaller image or another device, or --memory none to try all the same."
+    )
 
 
 def _amount(size: float) -> str:

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import functools
 import glob
+import inspect
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -159,6 +160,7 @@ def settled_before(plain: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _settle_auto(config: dict[str, Any]) -> None:
     _settle_encoder(config)
+    _settle_pooling(config)
     _settle_data(config)
 
 
@@ -294,6 +296,18 @@ def _settle_encoder(config: dict[str, Any]) -> None:
         encoder["freeze_bn"] = pretrained
     if optimizer.get("encoder_lr_multiplier") == "auto":
         optimizer["encoder_lr_multiplier"] = 0.01 if pretrained else 1.0
+
+
+def _settle_pooling(config: dict[str, Any]) -> None:
+    """Leave out an operator's usual pooling where the network's encoder always halves by itself."""
+    from indexnet.networks import get_network
+    from indexnet.resampling import get_resampling
+
+    resampling = config["resampling"]
+    if get_network(config["network"]["name"]).upsamples_only and "pooling" in resampling:
+        usual = inspect.signature(get_resampling(resampling["name"])).parameters["pooling"].default
+        if resampling["pooling"] == usual:
+            del resampling["pooling"]
 
 
 def _settle_data(config: dict[str, Any]) -> None:
