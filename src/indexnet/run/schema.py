@@ -159,7 +159,10 @@ class Config:
     encoder: Options
     resampling: Options = field(metadata={"later_keys": {"pooling": "indexed"}})
     data: Options = field(
-        metadata={"places": ("root", "cache"), "later_keys": {"depth_scale": None, "train_on": "train"}}
+        metadata={
+            "places": ("root", "cache"),
+            "later_keys": {"depth_scale": None, "train_on": "train", "crop_around": "unknown"},
+        }
     )
     optimizer: Options
     schedule: Options
