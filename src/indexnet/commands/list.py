@@ -126,10 +126,11 @@ def _tasks() -> Listing:
 
 
 def _encoders() -> Listing:
-    from indexnet.networks import list_encoders
+    from indexnet.networks import list_encoders, list_pyramids
 
     own = ("mobilenetv1_fastdepth", "mobilenetv2_released")
     rows: Rows = [(name, "exact layers of released networks" if name in own else "timm") for name in list_encoders()]
+    rows += [(name, "here; for networks that take a pyramid of maps: rmat") for name in list_pyramids()]
     return ("name", "from (any other timm model goes by its name too, as far as its strides can be opened)"), rows
 
 

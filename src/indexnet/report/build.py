@@ -61,15 +61,17 @@ def build(
 def _rows(experiment: Experiment, by_row: Mapping[str, Sequence[Run]]) -> list[TableRow]:
     """Return the experiment's rows, then those that only have runs."""
     known = {row.name: row for row in experiment.rows}
+    hidden = {row.name for row in experiment.rows if row.intermediate}
     block = OTHER_ROWS if any(row.block for row in experiment.rows) else ""  # comparable with none of theirs
     others = [
         Row(name, next((run.record.label for run in by_row[name] if run.record.label), name), (), {}, block=block)
         for name in sorted(set(by_row) - set(known))
+        if name.partition("--")[0] not in hidden
     ]
     exceptions = {name: experiment.exceptions.get(row.base, "") for name, row in known.items()}
     numbers: Counter[str] = Counter()
     rows = []
-    for row in (*experiment.rows, *others):
+    for row in (*(row for row in experiment.rows if not row.intermediate), *others):
         numbers[row.block] += 1
         runs, exception = tuple(by_row.get(row.name, ())), exceptions.get(row.name, "")
         rows.append(TableRow(**vars(row), number=numbers[row.block], exception=exception, runs=runs))

@@ -50,14 +50,35 @@ MODES: tuple[str, ...] = typing.get_args(Mode)
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How much is trained: the global batch, the side of a training sample, how long; and how often it is validated."""
+    """How much is trained: the global batch, the side of a training sample, how long; and how often it is validated.
+
+    No steps at all train nothing: the run tests what the seed, or other weights, gave it.
+    """
 
     batch_size: Positive
     size: Positive
-    steps: Positive | None = None
+    steps: Count | None = None
     epochs: Positive | None = None
     validate_every: Every | None = field(default=None, metadata=_LATER)
     holdout: Literal["auto"] | Share = field(default="auto", metadata=_LATER)
+    freeze: Sequence[Text] = field(default=(), metadata=_LATER)
+
+
+@dataclass(frozen=True)
+class InitConfig:
+    """What parts of a network start from, see :mod:`indexnet.run.initial`.
+
+    Attributes:
+        checkpoint: the file.
+        parts: the network's parts that take weights, by name, and whose; empty: all that fit.
+        row: ``EXPERIMENT:ROW``, whose last checkpoint that is; of a table's row that starts from another.
+        sha256: of the file; only where no row says what it is.
+    """
+
+    checkpoint: Text | None = field(default=None, metadata=_PLACE)
+    parts: Mapping[str, Text] | None = None
+    row: Text | None = None
+    sha256: Text | None = None
 
 
 @dataclass(frozen=True)
@@ -178,6 +199,7 @@ class Config:
     callbacks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, metadata=_LATER)
     test_checkpoint: Literal["last", "best"] = field(default="last", metadata=_LATER)
     ckpt_path: Text | None = field(default=None, metadata=_LATER)
+    init: InitConfig = field(default_factory=InitConfig)
     plugins: Sequence[Text] | None = field(default=(), metadata=_PLACE)
     tags: Sequence[Tag] = field(default=(), metadata=_PLACE)
     protocol: Options = field(default_factory=dict, metadata=_PLACE)
@@ -201,8 +223,8 @@ class SweepConfig:
 PRINTED = ("training.batch_size", "optimizer.lr")
 """Settings of which a row of a table keeps, as ``protocol``, what its files print."""
 
-SETTLED = ("protocol", "changes", "uncut", "budget.max_seconds")
-"""Keys that nobody sets: freezing adds the first three, a run of ``indexnet plan`` the last."""
+SETTLED = ("protocol", "changes", "uncut", "budget.max_seconds", "init.sha256")
+"""Keys that nobody sets: freezing adds all but ``budget.max_seconds``, which is of a run of ``indexnet plan``."""
 
 _TYPES: dict[str, Any] = typing.get_type_hints(Config, include_extras=True)
 del _TYPES["content"]
@@ -248,7 +270,8 @@ def read_config(content: Mapping[str, Any], source: str = "the configuration") -
         if missing := [f"{prefix}{key}" for key in _required(kind) if key not in node]:
             raise UserError(f"{source} lacks {', '.join(missing)}; the command that made the run writes it anew.")
     for key, kind in GROUPS.items():
-        found[key] = kind(**{name: value for name, value in content[key].items() if name in _types_of(key)})
+        node = content.get(key) or {}
+        found[key] = kind(**{name: value for name, value in node.items() if name in _types_of(key)})
     return Config(**found, content=given)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from indexnet.metrics import valid_pixels
+from indexnet.networks.base import at_output_size
 from indexnet.networks.imagenet import normalise
 from indexnet.tasks.base import Batch, Picture, Task, register_task, run_padded
 from indexnet.tasks.export_module import ExportModule
@@ -31,11 +32,16 @@ class DepthTask(Task):
     name: ClassVar[str] = "depth"
     metric_names: ClassVar[tuple[str, ...]] = ("depth_rmse", "delta1", "delta2", "delta3", "rel", "log10")
     needs: ClassVar[tuple[str, ...]] = ("image", "depth")
+    target: ClassVar[str | None] = "depth"
     difference_scale: ClassVar[str] = f"light yellow {_ERROR:g} m or more"
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the mean absolute error over measured pixels, in metres; 0 where a batch has none."""
-        prediction, depth = self.network(normalise(batch["image"])), batch["depth"]
+        """Return the mean absolute error over measured pixels, in metres; 0 where a batch has none.
+
+        At the network's resolution: depth for one that predicts at a lower one is reduced to the nearest pixels.
+        """
+        prediction = self.network(normalise(batch["image"]))
+        depth = at_output_size(batch["depth"], prediction)
         valid = valid_pixels(depth)
         error = (prediction - torch.where(valid, depth, 0.0)).abs() * valid
         return {"loss": error.sum() / valid.sum().clamp(min=1)}

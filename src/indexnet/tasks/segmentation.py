@@ -15,6 +15,7 @@ from indexnet.core.errors import UserError
 from indexnet.data.base import Data
 from indexnet.metrics import SumMetric, create_metric
 from indexnet.networks import Network
+from indexnet.networks.base import at_output_size
 from indexnet.networks.imagenet import normalise
 from indexnet.tasks.base import Batch, Picture, Task, register_task, run_padded
 from indexnet.tasks.export_module import ExportModule
@@ -44,6 +45,7 @@ class SegmentationTask(Task):
     name: ClassVar[str] = "segmentation"
     metric_names: ClassVar[tuple[str, ...]] = ("miou", "pixel_accuracy")
     needs: ClassVar[tuple[str, ...]] = ("image", "label")
+    target: ClassVar[str | None] = "label"
     difference_scale: ClassVar[str] = "light yellow another class"
 
     def __init__(
@@ -74,8 +76,12 @@ class SegmentationTask(Task):
             )
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the mean cross entropy over labelled pixels; 0 where a batch has none."""
-        scores, label = self.network(normalise(batch["image"])), batch["label"]
+        """Return the mean cross entropy over labelled pixels; 0 where a batch has none.
+
+        At the network's resolution: labels of one that predicts at a lower one are reduced to the nearest ones.
+        """
+        scores = self.network(normalise(batch["image"]))
+        label = at_output_size(batch["label"], scores)
         total = F.cross_entropy(scores, label, ignore_index=IGNORE, reduction="sum")
         return {"loss": total / (label != IGNORE).sum().clamp(min=1)}
 

@@ -66,7 +66,11 @@ ROW_KEYS: dict[str, Any] = {
     "printed": Mapping[str, Any] | None,
     "pending": str | bool | None,
     "cited": Text,
+    "same_as": Text,
+    "init": Mapping[str, Any],
+    "intermediate": bool,
 }
+INIT_KEYS: dict[str, Any] = {"row": Text, "parts": Mapping[str, Any]}
 COLUMN_KEYS: dict[str, Any] = {
     "metric": str,
     "split": str,
@@ -131,6 +135,12 @@ class Row:
         block: which repetition of the table it belongs to, for people ("sigma 25"); "" where rows are not repeated.
         base: its name without what the repetition added; the same as ``name`` where rows are not repeated.
         cited: whose number it is, where the row is only printed and never run; "" elsewhere.
+        same_as: the row whose run this one is, as the file says: ``EXPERIMENT:ROW``, or ``ROW`` of the same file.
+        starts_from: the row whose last checkpoint this one starts from, likewise.
+        parts: of a row that starts from another, which of its parts take the weights of which; empty: all that fit.
+        intermediate: whether it is trained only because another row starts from it, and is no row of the printed table.
+        run_of: the row that ``same_as`` names, found by :mod:`indexnet.run.experiments.links`, no other row's itself.
+        start: the row that ``starts_from`` names, likewise.
     """
 
     name: str
@@ -141,6 +151,12 @@ class Row:
     block: str = ""
     base: str = ""
     cited: str = ""
+    same_as: str = ""
+    starts_from: str = ""
+    parts: Mapping[str, str] = field(default_factory=dict)
+    intermediate: bool = False
+    run_of: Target | None = None
+    start: Target | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "base", self.base or self.name)
@@ -149,6 +165,19 @@ class Row:
     def runs_never(self) -> str:
         """Why no run of it is expected, in words: it is pending, or only cited; "" where runs are."""
         return self.pending or (f"it is cited from {self.cited}" if self.cited else "")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A row of some table, which a row of the same or another table is, or starts from."""
+
+    experiment: Experiment
+    row: Row
+
+    @property
+    def name(self) -> str:
+        """``EXPERIMENT:ROW``."""
+        return f"{self.experiment.name}:{self.row.name}"
 
 
 @dataclass(frozen=True)
@@ -210,12 +239,14 @@ class Experiment:
         """Return the Hydra overrides that a row is composed of.
 
         Args:
-            row: None: only what all rows have.
+            row: None: only what all rows have. One that is another table's run is composed as there.
             given: overrides of the command line, or their keys: what they set is not taken from those of all rows. With
                 ``data=NAME`` of another data set than the file's, its options of data (``data.pipeline=dim``) are left
                 out, as they are those of its own data set.
         """
         given = list(given)
+        if row is not None and row.run_of is not None:
+            return row.run_of.experiment.composed_of(row.run_of.row, given)
         elsewhere = bool(self.data) and any(each.startswith("data=") and each != f"data={self.data}" for each in given)
 
         def fitting(overrides: Iterable[str]) -> list[str]:
@@ -232,13 +263,18 @@ class Experiment:
         return [*start, *(text for text in fitting(self.overrides) if key_of(text) not in set_elsewhere), *own]
 
     @property
+    def borrowed(self) -> dict[str, tuple[str, str]]:
+        """Of the rows that are runs of other rows, by name: the experiment and the name of the row there."""
+        return {row.name: (row.run_of.experiment.name, row.run_of.row.name) for row in self.rows if row.run_of}
+
+    @property
     def base_rows(self) -> tuple[Row, ...]:
-        """The rows of the first block, by base name and label: every row once, whatever is repeated."""
+        """The rows of the first block, by base name and label: every printed row once, whatever is repeated."""
         first = self.rows[0].block if self.rows else ""
         return tuple(
             dataclasses.replace(row, name=row.base, label=row.label.removesuffix(f", {row.block}"))
             for row in self.rows
-            if row.block == first
+            if row.block == first and not row.intermediate
         )
 
     def select(self, names: Sequence[str] | None) -> tuple[Row, ...]:

@@ -21,6 +21,7 @@ from indexnet.run.experiments.experiment import (
     COST_CELLS,
     EXPERIMENT_KEYS,
     FAMILIES,
+    INIT_KEYS,
     REPEAT_KEYS,
     ROW_KEYS,
     Column,
@@ -36,6 +37,7 @@ _OVERRIDE = re.compile(r"([~+]{0,2}[\w/@.-]+)=(.*)", re.DOTALL)
 _LEFT_OUT = re.compile(r"~[\w/@.-]+")
 _FIELD = re.compile(r"\{([\w.]+)\}")
 _EXCEPTION_KEYS: dict[str, Any] = {"cells": Any, "why": Any}
+_PART = re.compile(r"\w+(\.\w+)*")
 _MOST_ROWS = 10_000
 _SWEEP_KEYS = frozenset(("defaults", "plugins", "experiment"))
 
@@ -288,6 +290,7 @@ class Reader:
                 raise self.error(f"{override!r} in {what} is no override; give group=option or group.key=value.")
             settings[match[1].lstrip("+~")] = plain_value(match[2]) if match[2] else ""
         settings.update(point)
+        links = self._links(what, node, {**settings, **repeat.settings})
         for key in repeat.settings:
             if key in settings:
                 raise self.error(f"{what} sets {key}, which experiment.repeat sets for every row.")
@@ -297,7 +300,7 @@ class Reader:
 
         base = self._row_name(what, fill(node["name"]))
         label = fill(node.get("label", node["name"]))
-        made = {**point, **repeat.settings}
+        made = {} if links.get("same_as") else {**point, **repeat.settings}
         return Row(
             name=self._row_name(what, f"{base}_{repeat.name}") if repeat.name else base,
             label=f"{label}, {repeat.label}" if repeat.label else label,
@@ -307,7 +310,27 @@ class Reader:
             block=repeat.label,
             base=base,
             cited=str(node.get("cited") or "").strip().rstrip("."),
+            **links,
         )
+
+    def _links(self, what: str, node: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a row says of other rows: which one it is, or starts from, and whether it is no printed row."""
+        found: dict[str, Any] = {"intermediate": bool(node.get("intermediate"))}
+        if "same_as" in node:
+            for key in ("overrides", "grid", "init"):
+                if node.get(key):
+                    raise self.error(
+                        f"{what} is the same run as {node['same_as']}, so it can have no {key} of its own."
+                    )
+            found["same_as"] = self._fill(what, node["same_as"], settings)
+        if "init" in node:
+            init = node["init"]
+            self.check(f"init of {what}", init, INIT_KEYS, ("row",))
+            parts = init.get("parts", {})
+            if not all(_PART.fullmatch(str(part)) for pair in parts.items() for part in pair):
+                raise self.error(f"init.parts of {what} must map names of own parts to names of theirs, not {parts!r}.")
+            found |= {"starts_from": self._fill(what, init["row"], settings), "parts": MappingProxyType(dict(parts))}
+        return found
 
     def _row_name(self, what: str, text: str) -> str:
         name = re.sub(r"[^a-z0-9._-]+", "_", text.lower())

@@ -29,6 +29,7 @@ from indexnet.run.freezing.checks import (
     network_without_memory,
 )
 from indexnet.run.identity import config_hash, is_place, without_new_defaults
+from indexnet.run.initial import check_initial, settle_initial
 from indexnet.run.resume import check_weights
 from indexnet.run.schema import OPEN_GROUPS, PRINTED, SETTLED, ExperimentConfig, check_fixed, flatten, read_config
 from indexnet.run.trainer_options import settle_trainer, with_present_names
@@ -36,7 +37,7 @@ from indexnet.run.trainer_options import settle_trainer, with_present_names
 _GROUPS = ("task", "network", "encoder", "resampling", "data", "optimizer", "schedule", "training", "budget", "debug")
 """Config groups that make a protocol; the others say where a run computes and where its results go."""
 
-_FROM_OUTSIDE = ("paths.", "data.", "encoder.pretrained", "ckpt_path")
+_FROM_OUTSIDE = ("paths.", "data.", "encoder.pretrained", "ckpt_path", "init.checkpoint")
 """What keys begin with that name files and folders, which the environment may say."""
 _FROM_ENVIRONMENT = re.compile(r"\$\{\s*oc\s*\.\s*(?:env\b\s*:?\s*(\w*)|\$)")
 _SECRET = re.compile(
@@ -91,6 +92,8 @@ def settle(plain: Mapping[str, Any]) -> dict[str, Any]:
     check_parts(config)
     if config.get("ckpt_path") is not None and not os.path.isfile(RunFolder(run_path(config)).checkpoint()):
         check_weights(Path(config["ckpt_path"]), network_without_memory(config))
+    if "init" in config and not os.path.isfile(RunFolder(run_path(config)).checkpoint()):
+        check_initial(config["init"], network_without_memory(config))
     return without_new_defaults(config)
 
 
@@ -164,6 +167,7 @@ def _reduce(config: dict[str, Any]) -> None:
     for key in ("plugins", "tags"):
         if not config.get(key):
             config.pop(key, None)
+    settle_initial(config)
     budget, uncut = read_config(config).budget, {}
     for group, key, most in (
         ("training", "batch_size", budget.max_batch_size),
@@ -215,8 +219,8 @@ def check_environment(config: Any) -> None:
         if names and not key.startswith(_FROM_OUTSIDE):
             raise UserError(
                 f"{key}: ${{oc.env:{names[0]}}} would be written into config.yaml, the record and checkpoints, secret "
-                "or not; write the value itself. The environment says places only: of paths, data, encoder.pretrained "
-                "and ckpt_path."
+                "or not; write the value itself. The environment says places only: of paths, data, encoder.pretrained, "
+                "ckpt_path and init.checkpoint."
             )
         if (secret := next((name for name in names if not name or _SECRET.search(name)), None)) is not None:
             raise UserError(
