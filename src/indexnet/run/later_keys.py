@@ -11,5 +11,5 @@ from typing import Any
 LATER_KEYS: Mapping[str, Mapping[str, Any]] = {
     "task": {"evaluation": "whole", "short_side": 450, "average": "pixels"},
     "resampling": {"pooling": "indexed"},
-    "data": {"depth_scale": None, "train_on": "train", "pipeline": None, "padding_label": "ignore"},
+    "data": {"depth_scale": None, "train_on": "train", "crop_around": "unknown", "pipeline": None, "padding_label": "ignore"},
 }
