@@ -167,9 +167,13 @@ def load_methods(paths: Sequence[Path], measures: Mapping[str, Any], memory: str
         same = {key: first.options[key] for key in first.measure_options}
         if any(task.options[key] != value for key, value in same.items()):  # all are measured as the first
             task, meta = load_task(path, same)
-        if task.options != first.options:
+        ours, theirs = (
+            {key: value for key, value in each.options.items() if key not in each.method_options}
+            for each in (first, task)
+        )
+        if ours != theirs:
             raise UserError(
-                f"{paths[0]} and {path} differ in the options of their task ({first.options} and {task.options}), so "
+                f"{paths[0]} and {path} differ in the options of their task ({ours} and {theirs}), so "
                 "that their numbers cannot be compared; evaluate each on its own."
             )
         limit_memory(task, memory)

@@ -39,6 +39,8 @@ Share = Annotated[float, Rule("a share between 0 and 1", lambda value: 0 <= valu
 
 _PLACE = {"place": True}
 """Marks a field that says where results or files lie or how they are made, not what they are: no part of the hash."""
+FIRST_LOSSES: Mapping[str, Mapping[str, float]] = {"matting": {"alpha": 0.5, "composition": 0.5}, "depth": {"l1": 1.0}}
+"""``task.loss`` of tasks that had no such choice once: it is left out of configurations and hashes as well."""
 _LATER = {"later": True}
 """Marks a field that earlier versions did not have: at its default it is left out of configurations and hashes."""
 
@@ -154,7 +156,7 @@ class Config:
         content: the plain data that all this was read from.
     """
 
-    task: Options
+    task: Options = field(metadata={"later_keys": {"alignment": "resize"}})
     network: Options
     encoder: Options
     resampling: Options = field(metadata={"later_keys": {"pooling": "indexed"}})

@@ -20,6 +20,10 @@ from indexnet.networks.layers import evaluating
 from indexnet.networks.tiled.memory import forward_bytes, is_out_of_memory, room
 from indexnet.networks.tiled.tiling import MARGIN, pools_everywhere, run_tiled, smallest_tile
 
+Alignment = Literal["resize", "reflect"]
+"""How an image gets sides that a network takes: resized, as released; or padded by reflection at bottom and right."""
+ALIGNMENTS: tuple[Alignment, ...] = ("resize", "reflect")
+
 _ALIGNMENT = 32  # of the released protocol, also at output stride 16
 _ARRAYS = 24  # bytes per pixel of the arrays around the network
 _AT_MOST = 16384  # bytes per pixel that no network here comes near
@@ -52,18 +56,31 @@ def _check(network: nn.Module, image: NDArray[np.uint8], trimap: NDArray[np.uint
         )
 
 
+def side_multiple(network: nn.Module, alignment: Alignment = "resize") -> int:
+    """Return what the sides of a network's input are multiples of: 32 at least where images are resized."""
+    own: int = getattr(network, "size_multiple", 1)
+    if alignment == "resize":
+        return math.lcm(_ALIGNMENT, own)
+    stages = getattr(getattr(network, "resampling", None), "stages", ())
+    return math.lcm(own, 2 ** len(stages))
+
+
 def aligned_input(
-    image: NDArray[np.uint8], trimap: NDArray[np.uint8], multiple: int = _ALIGNMENT
+    image: NDArray[np.uint8],
+    trimap: NDArray[np.uint8],
+    multiple: int = _ALIGNMENT,
+    alignment: Alignment = "resize",
 ) -> NDArray[np.float32]:
-    """Normalise an image and its trimap at full size, then resize them to multiples of ``multiple``, rounding up.
+    """Normalise an image and its trimap at full size, then bring them to multiples of ``multiple``, rounding up.
 
     RGB is resized bicubically after normalisation, the trimap by nearest neighbours; one channel after another, for the
-    sake of large images.
+    sake of large images. With ``reflect`` both are padded at bottom and right instead.
 
     Args:
         image: (H, W, 3), uint8.
         trimap: (H, W), uint8 in {0, 128, 255}.
         multiple: what height and width become multiples of.
+        alignment: ``resize`` or ``reflect``.
 
     Returns:
         (4, H', W'), float32.
@@ -80,7 +97,10 @@ def aligned_input(
             values -= np.float32(IMAGENET_MEAN[channel])
             values /= np.float32(IMAGENET_STD[channel])
         method = cv2.INTER_CUBIC if channel < 3 else cv2.INTER_NEAREST
-        plane[...] = values if size == (width, height) else cv2.resize(values, size, interpolation=method)
+        if alignment == "reflect":
+            plane[...] = np.pad(values, ((0, size[1] - height), (0, size[0] - width)), mode="reflect")
+        else:
+            plane[...] = values if size == (width, height) else cv2.resize(values, size, interpolation=method)
     return planes
 
 
@@ -92,11 +112,13 @@ def infer_alpha(
     device: torch.device | str | None = None,
     memory: int | Literal["auto"] | None = None,
     tiled: Callable[[], None] | None = None,
+    alignment: Alignment = "resize",
 ) -> NDArray[np.float32]:
     """Predict alpha by the protocol of the released matting code.
 
     Normalise, resize to multiples of 32, run the network in evaluation mode, resize back bicubically, clip, and take
-    the trimap's word where it is not 128.
+    the trimap's word where it is not 128. Or, in the place of both resizings: pad bottom and right by reflection to
+    multiples of the network's ``size_multiple``, and cut that off again, as A2U and GCA do.
 
     With a budget, an image that would take more is run in overlapping tiles (:mod:`indexnet.networks.tiled.tiling`);
     where the device has even less memory than it said, the tiles are halved until they fit.
@@ -110,6 +132,7 @@ def infer_alpha(
             already, in so far as the network decides it; ``"auto"``: what the device has free, less a fifth;
             None: whatever it takes. What the allocator keeps of freed memory is given back before it is counted.
         tiled: called once where the image runs in tiles.
+        alignment: ``resize`` or ``reflect``.
 
     Returns:
         (H, W), float32 in [0, 255], before rounding (see :func:`to_uint8`); NaN where the network gives no number.
@@ -127,13 +150,18 @@ def infer_alpha(
     parameter = next(network.parameters())
     if device is not None:
         network.to(device)
-    multiple = math.lcm(_ALIGNMENT, getattr(network, "size_multiple", 1))
-    x = torch.from_numpy(aligned_input(image, trimap, multiple)[None])
+    multiple = side_multiple(network, alignment)
+    x = torch.from_numpy(aligned_input(image, trimap, multiple, alignment)[None])
+    wanted = unknown
+    if alignment == "reflect":
+        wanted = np.pad(unknown, ((0, x.shape[2] - unknown.shape[0]), (0, x.shape[3] - unknown.shape[1])))
     where = parameter.device if device is None else torch.device(device)
     with evaluating(network):
-        alpha = _run(network, x, unknown, where, multiple, memory, tiled)
+        alpha = _run(network, x, wanted, where, multiple, memory, tiled)
     del x
     height, width = trimap.shape
+    if alignment == "reflect":
+        alpha = alpha[:height, :width]
     if alpha.shape != (height, width):
         alpha = np.asarray(cv2.resize(alpha, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
     broken = ~np.isfinite(alpha)
