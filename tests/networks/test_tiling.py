@@ -165,6 +165,18 @@ def test_a_budget_cuts_the_image_and_changes_nothing_that_shows(m2o, monkeypatch
     handle.remove()
 
 
+def test_reflected_images_are_cut_as_well(m2o, monkeypatch):
+    network = m2o
+    image, trimap = sample()
+    expected = infer_alpha(network, image, trimap, alignment="reflect")
+    tiled = []
+    forward_bytes(network, 1)
+    monkeypatch.setattr(matting_protocol, "room", lambda *_: budget_of(network, 64 * 640) + 1000)
+    alpha = infer_alpha(network, image, trimap, memory=10**9, tiled=lambda: tiled.append(1), alignment="reflect")
+    assert tiled == [1]
+    assert np.abs(alpha - expected).max() <= 1
+
+
 def test_an_impossible_budget_is_one_sentence(m2o, monkeypatch):
     network = m2o
     image, trimap = sample()

@@ -156,8 +156,7 @@ def _check_samples(task: Task, train_set: Dataset, data: str, network: str) -> N
     missing = task.missing_keys(sample)
     if missing:
         raise UserError(
-            f"data={data} gives no {', '.join(missing)}, which training task={task.name} needs; "
-            "choose another data set."
+            f"data={data} gives no {', '.join(missing)}, which training task={task.name} needs; {task.remedy(missing)}."
         )
     given, wanted = task.input_channels(sample), task.network.in_channels
     if given != wanted:

@@ -43,7 +43,6 @@ _PLACE = {"place": True}
 _LATER = {"later": True}
 """Marks a field that earlier versions did not have: at its default it is left out of configurations and hashes."""
 
-
 Rerun = Literal["changed"] | bool
 """Which finished runs are done again: all, none, or those whose code has changed."""
 Mode = Literal["auto", "online", "offline", "disabled"]

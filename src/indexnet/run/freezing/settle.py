@@ -31,6 +31,7 @@ from indexnet.run.freezing.checks import (
 )
 from indexnet.run.identity import config_hash, is_place, without_new_defaults
 from indexnet.run.initial import check_initial, settle_initial
+from indexnet.run.later_keys import FIRST_LOSSES
 from indexnet.run.resume import check_weights
 from indexnet.run.schema import OPEN_GROUPS, PRINTED, SETTLED, ExperimentConfig, check_fixed, flatten, read_config
 from indexnet.run.trainer_options import settle_trainer, with_present_names
@@ -171,6 +172,10 @@ def _reduce(config: dict[str, Any]) -> None:
         if not config.get(key):
             config.pop(key, None)
     settle_initial(config)
+    if isinstance(loss := config["task"].get("loss", ...), Mapping):  # null, too, is the usual one
+        config["task"]["loss"] = {key: _number(weight) for key, weight in loss.items() if weight != 0}
+    elif loss is None:
+        del config["task"]["loss"]
     budget, uncut = read_config(config).budget, {}
     for group, key, most in (
         ("training", "batch_size", budget.max_batch_size),
@@ -183,6 +188,11 @@ def _reduce(config: dict[str, Any]) -> None:
             uncut[f"{group}.{key}"], config[group][key] = value, most
     if uncut:
         config["uncut"] = uncut
+
+
+def _number(value: Any) -> Any:
+    """Return an integer as a float, so that 1 and 1.0 are one configuration; anything else as it is."""
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 CHOSEN = ("optimizer", "schedule", "data")
@@ -347,7 +357,10 @@ def differences(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> list[
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that make a protocol, by dotted key."""
-    found = flatten({group: config.get(group) for group in _GROUPS})
+    groups = {group: config.get(group) for group in _GROUPS}
+    task = config["task"]
+    groups["task"] = {"loss": FIRST_LOSSES.get(task.get("name"))} | task
+    found = flatten(groups)
     # all else of the trainer leaves the optimisation problem as it is
     trainer = with_present_names(config["trainer"])
     for key in ("gradient_clip_val", "gradient_clip_algorithm"):
