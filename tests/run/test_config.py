@@ -131,7 +131,10 @@ def test_every_task_and_network_freezes(task, network):
     encoders |= {"upernet": "mobilenetv2_100", "hu_depth": "resnet50"}
     encoder = "mobilenetv1_fastdepth" if network == "fastdepth" else encoders.get(network, "none")
     words = [f"task={task}", f"network={network}", f"encoder={encoder}"]
-    if task == "segmentation" and network not in ("segnet", "upernet"):  # one output a class is asked of a network that names classes
+    if task == "segmentation" and network not in (
+        "segnet",
+        "upernet",
+    ):  # one output a class is asked of a network that names classes
         with pytest.raises(UserError, match=r"task\.classes names 8 classes but the network"):
             freeze(compose(words))
         return
