@@ -123,7 +123,7 @@ def group_rows(sweep: Sweep) -> list[PlannedRow]:
 
 
 def _rows_by_run(table: Experiment) -> dict[tuple[str, str], Row]:
-    """Return the rows of a table, and those that they start from, by the table and row that their runs are called by."""
+    """Return the rows of a table, and those that they start from, by the table and the row that their runs name."""
     found = {(table.name, row.name): row for row in table.rows}
     for row in table.rows:
         if row.run_of is not None:
