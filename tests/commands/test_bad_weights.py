@@ -14,8 +14,8 @@ from commands_support import autoencoder_checkpoint, labelled_checkpoint, mattin
 from indexnet.cli import main
 from indexnet.core.errors import UserError
 from indexnet.inference.loading import load_task
+from indexnet.interop import convert
 from indexnet.networks.encoders import create_encoder
-from indexnet.networks.released_checkpoints import convert
 from predict_support import files_of, predict
 from released import released_state
 

@@ -377,3 +377,16 @@ def test_a_run_lists_the_files_that_it_went_without(tmp_path, capfd):
     with pytest.raises(UserError, match=r"train1\.jpg cannot be read as an image") as error:
         run_job(folder.path)
     assert "\n" not in str(error.value)
+
+
+def test_a_pipeline_that_draws_backgrounds_needs_none_of_its_own_for_each_composite(tmp_path):
+    foregrounds, backgrounds = parts(tmp_path)
+    split = TrainingComposites("train", "mine", foregrounds, backgrounds[:2], 4, "a2u", 16)
+    assert len(split) == 4 * len(foregrounds)
+    assert same(drawn(split, 1), drawn(split, 1))
+    others = [TrainingComposites("train", "mine", foregrounds, [path], 4, "a2u", 16) for path in backgrounds[:2]]
+    for index in range(6):  # whatever the composite, a sample shows one of both
+        assert len({split.sample(index, np.random.default_rng(seed))["bg"].numpy().tobytes() for seed in range(8)}) > 1
+    assert len({split.fingerprint(), *(each.fingerprint() for each in others)}) == 3
+    with pytest.raises(UserError, match="has no background"):
+        TrainingComposites("train", "mine", foregrounds, [], 4, "a2u", 16)

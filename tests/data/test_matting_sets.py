@@ -34,6 +34,17 @@ RNG = np.random.default_rng(0)
 COMPOSED = ("aim500", "composition1k", "distinctions646")
 
 
+def test_composition1k_can_train_on_all_foregrounds(tmp_path):
+    data = make("composition1k", tmp_path, train_on="all", pipeline="a2u")
+    train = data.train()
+    assert names(train) == [f"{name}_{k}" for name in "cabyx" for k in (0, 1)]  # six photographs do: each is drawn
+    assert_same_samples(data.test(), make("composition1k", tmp_path, write=False).test())
+    with pytest.raises(UserError, match=r"5 foregrounds with 2 composites each need 10 backgrounds"):
+        make("composition1k", tmp_path, write=False, train_on="all").train()
+    with pytest.raises(UserError, match=r"data\.train_on must be one of train, all; got 'both'"):
+        make("composition1k", tmp_path, write=False, train_on="both")
+
+
 def test_composition1k_follows_its_lists(tmp_path):
     data = make("composition1k", tmp_path)
     train, test = data.train(), data.test()

@@ -139,7 +139,7 @@ def test_a_foreground_without_unknown_pixels_is_cropped_anywhere(name, value):
     scene = scene_of(pipeline, np.full((90, 100), value, np.uint8))
     rng = np.random.default_rng(0)
     corners = {pipeline.draw(scene, rng).fg[0, 0].tobytes() for _ in range(6)}
-    assert len(corners) > 1 or (name == "gca" and value == 0)
+    assert len(corners) > 1 or (name in ("gca", "a2u") and value == 0)
 
 
 @pytest.mark.parametrize("name", list_pipelines())
@@ -151,8 +151,8 @@ def test_image_foreground_background_and_alpha_agree(name):
         sample = pipeline.draw(scene, rng).tensors()
         mixed = sample["alpha"] * sample["fg"] + (1 - sample["alpha"]) * sample["bg"]
         difference = (sample["image"] - mixed).abs()
-        # colours that are scaled after compositing are not those composed after scaling; gca does not scale
-        assert difference.mean() < (1e-6 if name == "gca" else 0.03)
+        # colours that are scaled after compositing are not those composed after scaling; gca and a2u do not scale
+        assert difference.mean() < (1e-6 if name in ("gca", "a2u") else 0.03)
 
 
 def test_another_background_behind_the_same_crop_is_a_top_left_one():
@@ -332,6 +332,52 @@ def test_gca_crops_are_centred_on_an_unknown_pixel():
     assert max(tops) <= 56
 
 
+def test_a2u_crops_are_centred_on_any_unknown_pixel():
+    trimap = np.zeros((120, 160), np.uint8)
+    places = [(51 + k // 4, 81 + k % 4 * 3) for k in range(12)]  # hardly any of them on a grid of 4
+    trimap[tuple(zip(*places, strict=True))] = 128
+    trimap[5, 5] = 128  # around which the crop does not fit
+    rng = np.random.default_rng(0)
+    corners = [crop_corner(trimap, 64, rng, 1) for _ in range(1200)]
+    counts = [corners.count((y - 32, x - 32)) for y, x in places]
+    assert sum(counts) == len(corners)
+    assert stats.chisquare(counts).pvalue > 0.01
+
+
+def test_a2u_is_gca_with_a_background_of_its_own_shape():
+    """Against the published steps, one after the other, with the same draws; a mirrored object and others."""
+    alpha = disc(120, 140, (60, 70), 30)
+    rng = np.random.default_rng(0)
+    background = rng.integers(0, 256, (90, 70, 3), dtype=np.uint8)
+    pipeline, seen = create_pipeline("a2u", SIZE), set()
+    scene = scene_of(pipeline, alpha, background, rng.integers(0, 256, (*alpha.shape, 3), dtype=np.uint8))
+    for seed in range(12):
+        targets, draws = pipeline.draw(scene, np.random.default_rng(seed)), np.random.default_rng(seed)
+        colour, matte = scene.foreground[0], np.float32(1 / 255) * alpha
+        if draws.random() < 0.5:
+            draws.integers(1)
+            colour, matte = over(colour, matte, colour, matte)
+        if draws.random() < 0.25:
+            colour, matte = (cv2.resize(part, (40, 40), interpolation=cv2.INTER_NEAREST) for part in (colour, matte))
+        warp = draw_warp(matte.shape, 64, draws)
+        colour, matte = warp.apply(colour), warp.apply(matte)
+        if mirrored := draws.random() < 0.5:
+            colour, matte = colour[:, ::-1], matte[:, ::-1]
+        seen.add(mirrored)
+        trimap = eroded_trimap(np.ascontiguousarray(matte), *(int(width) for width in draws.integers(1, 30, size=2)))
+        top, left = crop_corner(trimap, SIZE, draws, 1)
+        window = slice(top, top + SIZE), slice(left, left + SIZE)
+        assert np.array_equal(targets.trimap, trimap[window])
+        assert np.array_equal(targets.alpha, 255 * matte[window])
+        behind = cover(background, trimap.shape, shrink=False)[window]
+        assert np.abs(targets.bg.astype(int) - behind).max() <= 1
+        hue, drawn = int(draws.integers(-40, 40)), (float(draws.random()), float(draws.random()))
+        colours = change_colours(np.ascontiguousarray(colour[window]), matte[window], hue, *drawn)
+        np.testing.assert_allclose(targets.fg, np.clip(colours, 0, 255), atol=1e-3)
+    assert seen == {True, False}
+    assert pipeline.draws_background
+
+
 def test_an_unknown_pipeline_is_one_sentence():
-    with pytest.raises(UserError, match=r"^data.pipeline must be one of dim, gca, mmediting; got 'dime'\.$"):
+    with pytest.raises(UserError, match=r"^data.pipeline must be one of a2u, dim, gca, mmediting; got 'dime'\.$"):
         create_pipeline("dime", 320)

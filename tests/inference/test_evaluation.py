@@ -150,7 +150,7 @@ def test_the_gallery_shows_the_worst_images_and_what_the_method_made_of_them(mat
     task, _ = load_task(matting)
     dataset = create_data("scenes", task="matting", size=64, test_count=4).test()
     gallery = WorstImages(task, 2, ["a & b"])
-    scores = evaluate(task, {"": dataset}, {"": 4}, watch=gallery.watch(0))
+    scores = evaluate(task, {"": dataset}, {"": 4}, watches=[gallery.watch(0)])
     order = sorted(scores.rows, key=lambda row: -row["sad"])
     assert [shown.name for shown in gallery.kept] == [row["name"] for row in order[:2]]
     index = [dataset.name(i) for i in range(4)].index(order[0]["name"])

@@ -20,11 +20,12 @@ SMALL = {
     "dncnn_segnet": {"in_channels": 2},
     "segnet": {"encoder": TINY, "classes": 5},
     "fastdepth": {"encoder": {"name": "mobilenetv1_fastdepth", "width": 0.125}},
+    "pspm": {"encoder": NARROW},
 }
 OPERATORS = [info.name for info in list_resampling()]
 # FastDepth's decoder is half as wide as its encoder: of what needs equal widths only index maps can be averaged.
 UNEQUAL = {info.name for info in list_resampling() if info.equal_widths} - {"indexnet"}
-FITTING = [(name, operator) for name in ("matting_unet", "autoencoder", "dncnn_segnet", "fastdepth")
+FITTING = [(name, operator) for name in ("matting_unet", "autoencoder", "dncnn_segnet", "fastdepth", "pspm")
            for operator in OPERATORS if name != "fastdepth" or operator not in UNEQUAL]  # fmt: skip
 ONE_GROUP = {"groups": 1}
 NARROW_OPTIONS = {"dysample": ONE_GROUP, "freqfusion": ONE_GROUP, "sapa_d": ONE_GROUP, "naf": {"heads": 1},

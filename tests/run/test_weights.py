@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from indexnet.core.errors import UserError
+from indexnet.interop import NOTICE, from_released
 from indexnet.networks import create_network
 from indexnet.networks.checkpoint import load_checkpoint
-from indexnet.networks.released_checkpoints import NOTICE, from_released
 from indexnet.run.job import run_job
 from indexnet.run.resume import check_weights, load_weights
 from indexnet.tasks import create_task

@@ -1,4 +1,4 @@
-"""``indexnet convert``: a checkpoint of the released matting code becomes one of this program."""
+"""``indexnet convert``: a checkpoint that another project released becomes one of this program."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from indexnet.core.console import busy, tell
 from indexnet.core.paths import check_checkpoint
 
-HELP = "convert a checkpoint of the released matting code (.pth.tar)"
+HELP = "convert a released checkpoint (.pth, .pth.tar) of index-network matting and others"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +32,7 @@ def main(args: argparse.Namespace) -> int:
     """
     check_checkpoint(args.input)
     from indexnet.networks.checkpoint import load_checkpoint
-    from indexnet.networks.released_checkpoints import convert
+    from indexnet.networks.released.convert import convert
 
     with busy("converting"):
         convert(args.input, args.output, family=args.family, overwrite=args.overwrite)

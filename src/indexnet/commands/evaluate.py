@@ -5,11 +5,20 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indexnet.core.console import tell, warn
 from indexnet.core.errors import UserError
-from indexnet.inference.methods import add_method_arguments, default_folder, describe, prepare, source_of, split_words
+from indexnet.inference.methods import (
+    add_method_arguments,
+    default_folder,
+    describe,
+    prepare,
+    set_scale,
+    source_of,
+    split_words,
+)
 
 if TYPE_CHECKING:
     from indexnet.inference.evaluation import Scores
@@ -28,14 +37,30 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="show the N images that the first method did worst in worst.html (matting 8, else 0)",
     )
+    parser.add_argument(
+        "--save-predictions",
+        "--save-alphas",
+        type=Path,
+        metavar="DIR",
+        help="also write every prediction to DIR/NAME.png, as predict does; of several methods to DIR/METHOD/NAME.png",
+    )
+    parser.add_argument(
+        "--scale",
+        type=float,
+        default=1.0,
+        metavar="S",
+        help="matting: shrink images (bicubic) and trimaps (nearest) by S before the network and enlarge alpha "
+        "(bicubic) after it, as 0.5; errors are measured at full size",
+    )
 
 
 def main(args: argparse.Namespace) -> int:
     """Evaluate, print a table, and write ``evaluation.json`` and ``per_image.csv``.
 
-    Several methods also give ``table.csv`` and ``table.md``; a gallery gives ``worst.html`` and ``worst/``. Without
-    ``--output`` they go to ``evaluations/<checkpoint>/<data and its options>/`` beside the checkpoint; of several
-    methods, or of a classical one, to ``evaluations/<methods>/<data and its options>/`` here.
+    Several methods also give ``table.csv`` and ``table.md``; a gallery gives ``worst.html`` and ``worst/``; predictions
+    go to ``--save-predictions``. Without ``--output`` results go to ``evaluations/<checkpoint>/<data and its options>``
+    beside the checkpoint; of several methods, or of a classical one, to ``evaluations/<methods>/<data and its
+    options>`` here.
 
     Returns:
         0 all images were evaluated; 3 some could not be, each named on stderr and left out of the means.
@@ -47,6 +72,7 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(f"--gallery {args.gallery} must be 0 or more.")
     paths, words = split_words(args.words)
     setup = prepare(paths, words, args)
+    set_scale(setup.methods, args.scale)
     from indexnet.core.files import atomic_write, prepare_folder, write_json
     from indexnet.core.machine import device_name
     from indexnet.inference.comparison_table import (
@@ -59,28 +85,32 @@ def main(args: argparse.Namespace) -> int:
         table_rows,
     )
     from indexnet.inference.evaluation import evaluate
+    from indexnet.inference.saved_predictions import SavedPredictions
     from indexnet.inference.worst_images import WorstImages
     from indexnet.run import record as records
     from indexnet.run.loader import describe_splits
 
     methods, several = setup.methods, len(setup.methods) > 1
-    folder = args.output or default_folder(paths, setup.name, setup.overrides)
+    scaled = {} if args.scale == 1 else {"scale": args.scale}
+    folder = args.output or default_folder(paths, setup.name, setup.overrides | scaled)
     result_file = folder / "evaluation.json"
     if os.path.exists(result_file) and not args.overwrite:
         raise UserError(f"{result_file} exists; give --overwrite to replace it, or another --output.")
+    count = sum(setup.counts.values())
+    kept = args.save_predictions
+    saved = kept and SavedPredictions(kept, methods, setup.tests, setup.counts, args.overwrite)
     prepare_folder(folder, "worst")
     task = methods[0].task
     shown = args.gallery if args.gallery is not None else task.worst_shown
     gallery = WorstImages(task, shown, [method.caption for method in methods])
-    count = sum(setup.counts.values())
     started, begun = records.now(), time.monotonic()
     found: list[Scores] = []
     took: list[float] = []
     for number, method in enumerate(methods):
         start = time.monotonic()
-        watch = gallery.watch(number) if shown else None
+        watches = [each.watch(number) for each in (gallery if shown else None, saved) if each]
         title = method.caption if several else ""
-        scores = evaluate(method.task.to(setup.device), setup.tests, setup.counts, title=title, watch=watch)
+        scores = evaluate(method.task.to(setup.device), setup.tests, setup.counts, title=title, watches=watches)
         method.task.to("cpu")
         took.append(time.monotonic() - start)
         found.append(scores)
@@ -99,6 +129,7 @@ def main(args: argparse.Namespace) -> int:
             **cells_json(line),
             "memory": args.memory,
             "tiled": method.task.tiled,
+            **({"scale": args.scale} if method.task.scales else {}),
             "wall_time_s": round(seconds, 2),
         }
         for method, scores, line, seconds in zip(methods, found, comparison.lines, took, strict=True)
@@ -116,7 +147,7 @@ def main(args: argparse.Namespace) -> int:
         "started": started,
         "wall_time_s": round(total, 2),
     }
-    title = f"{setup.name}, test"
+    title = setup.title + "".join(f", {key} {value:g}" for key, value in scaled.items())
     rows = [row for scores in found for row in scores.rows]
     if several:
         rows = [{"method": m.caption, **row} for m, s in zip(methods, found, strict=True) for row in s.rows]
@@ -133,6 +164,8 @@ def main(args: argparse.Namespace) -> int:
     for method in methods:
         if tiles := method.task.tiled:
             tell(f"{method.caption}: {tiles} images ran in tiles, --memory {args.memory}")
+    if saved:
+        tell(f"{saved.written} predictions written to {kept}")
     if page is not None:
         tell(f"the worst images: {page}")
     failed = {who for scores in found for who, _ in scores.failed}

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indexnet.core.console import MEMORY_HELP, allow_anywhere, tell, warn
 from indexnet.core.errors import UserError
 from indexnet.core.paths import check_inputs, check_methods
-from indexnet.inference.image_files import Item, add_image_arguments, check_output
+from indexnet.inference.image_files import Item, add_image_arguments, check_output, write_classes
 from indexnet.inference.image_loop import ReadAhead, do_each, list_failures
 from indexnet.inference.image_sources import BatchedPredictions, DataSource, FolderSource
 from indexnet.inference.methods import METHODS_HELP
@@ -112,7 +111,7 @@ def main(args: argparse.Namespace) -> int:
             f"all {len(items)} results exist in {args.output}; give --overwrite to replace them, or another --output."
         )
     task.to(device)
-    _write_classes(task.classes, args.output, args.overwrite)
+    write_classes(task.classes, args.output, args.overwrite)
     begun = time.monotonic()
     todo = [item for item in items if item not in kept]
     readable = [item for item in todo if not item.problem]
@@ -161,22 +160,6 @@ def _task_options(args: argparse.Namespace, task: Task) -> dict[str, Any]:
             takers = " and ".join(name for name in list_tasks() if option in get_task(name).predict_options)
             raise UserError(f"the task {task.name} takes no --{option}, which is for {takers}; leave it out.")
     return {option: getattr(args, option) for option in task.predict_options}
-
-
-def _write_classes(classes: Sequence[str], output: Path, overwrite: bool) -> None:
-    """Write the names of classes beside their numbers.
-
-    Raises:
-        UserError: there is such a file, which says something else.
-    """
-    from indexnet.core.files import atomic_write
-
-    if classes:
-        lines = "".join(f"{number} {name}\n" for number, name in enumerate(classes))
-        listed = output / "classes.txt"
-        if os.path.exists(listed) and listed.read_text(encoding="utf-8") != lines and not overwrite:
-            raise UserError(f"{listed} exists and says something else; give --overwrite, or another --output.")
-        atomic_write(listed, lines)
 
 
 def _check(args: argparse.Namespace) -> None:

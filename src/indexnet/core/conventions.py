@@ -26,5 +26,9 @@ def unknown_mask(trimap: Tensor) -> Tensor:
     return (trimap * 255 - UNKNOWN).abs() < 0.5
 
 
+TRIMAP_CLASSES = ("foreground", "background", "unknown")
+"""Classes of a predicted trimap, in the order of their numbers and of a network's scores."""
+
+
 COUNTING_RULES = ("papers", "assembly")
 """By what multiply-adds are counted, see :meth:`indexnet.networks.costs.Costs.gflops`; the first is the usual one."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -69,7 +69,12 @@ class Scores:
 
 
 def evaluate(
-    task: Task, tests: Mapping[str, Dataset], counts: Mapping[str, int], *, title: str = "", watch: Watch | None = None
+    task: Task,
+    tests: Mapping[str, Dataset],
+    counts: Mapping[str, int],
+    *,
+    title: str = "",
+    watches: Sequence[Watch] = (),
 ) -> Scores:
     """Run a task over the first samples of test splits.
 
@@ -78,7 +83,7 @@ def evaluate(
         tests: test splits by name.
         counts: how many samples of each.
         title: what the progress bar adds to its words.
-        watch: is shown every measured image.
+        watches: are shown every measured image.
 
     Raises:
         UserError: the data set does not fit the task at all: other channels, or nothing to measure against.
@@ -120,8 +125,8 @@ def evaluate(
                 scores.rows.append(row)
                 for key, metric in metrics.items():
                     scores.sums.setdefault(metric_key(split, key), {})[name] = metric.sums[place].cpu().numpy()
-                if watch is not None:
-                    one = {key: value[place : place + 1] for key, value in batch.items()}
+                one = {key: value[place : place + 1] for key, value in batch.items()} if watches else {}
+                for watch in watches:
                     watch(row, one, prediction[place : place + 1])
     return scores
 

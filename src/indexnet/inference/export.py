@@ -74,7 +74,7 @@ def describe(module: ExportModule, task: Task, meta: Mapping[str, Any], checkpoi
     from indexnet.networks import without_pretrained
     from indexnet.networks.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
-    multiple = task.input_multiple(task.network)
+    multiple = task.input_multiple(task.network, task.options)
     sizes = f"multiples of {multiple}, from {2 * multiple}" if multiple > 1 else "any"
     facts: dict[str, Any] = {
         "indexnet_version": __version__,
@@ -116,10 +116,13 @@ def export(module: ExportModule, kind: str, facts: Mapping[str, Any]) -> tuple[b
     """
     import torch
 
+    from indexnet.resampling.base import ResamplingStage
+
     exported = copy.deepcopy(module).requires_grad_(False)
     stages = list(module.network.resampling.stages)
-    for stage in exported.network.resampling.stages:
-        stage.prepare_export()  # type: ignore[operator]
+    for stage in exported.network.resampling.modules():
+        if isinstance(stage, ResamplingStage):
+            stage.prepare_export()
     multiple = facts["size_multiple"]
     unit = multiple * math.ceil(32 / multiple)
     example = _random_inputs(module.inputs, 2, 2 * unit, 3 * unit, seed=0)

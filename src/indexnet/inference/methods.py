@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indexnet.core.annotations import check_part, fits, in_words, option_types
-from indexnet.core.console import DEVICE_HELP, MEMORY_HELP, allow_anywhere
+from indexnet.core.console import DEVICE_HELP, MEMORY_HELP, allow_anywhere, warn
 from indexnet.core.errors import UserError, shown
 from indexnet.core.paths import check_methods
 from indexnet.core.readers import plain_value, read_mapping
@@ -60,6 +60,21 @@ def add_method_arguments(parser: argparse.ArgumentParser, output: str) -> None:
     allow_anywhere(parser)
 
 
+def set_scale(methods: Sequence[Method], scale: float) -> None:
+    """Apply ``--scale``.
+
+    Raises:
+        UserError: it is no scale, or a method does not follow it.
+    """
+    if not 0 < scale <= 4:
+        raise UserError(f"--scale {scale:g} must be above 0 and at most 4, as 0.5 for half height and width.")
+    for method in methods:
+        if scale != 1 and not method.task.scales:
+            who = method.caption if method.classical else f"{method.source}, whose task is {method.task.name},"
+            raise UserError(f"--scale is for matting networks; {who} runs images as they are.")
+        method.task.scale = scale
+
+
 @dataclass
 class Setup:
     """What a measuring command works on.
@@ -82,13 +97,20 @@ class Setup:
     counts: dict[str, int]
     device: torch.device
 
+    @property
+    def title(self) -> str:
+        """The data set, and what of the task was given."""
+        given = [f"{key}={value}" for key, value in self.overrides.items() if key.startswith("task.")]
+        return ", ".join([self.name, "test", *given])
+
 
 def prepare(paths: Sequence[Path], words: Sequence[str], args: argparse.Namespace) -> Setup:
     """Load what was named on the command line.
 
     Args:
         paths: checkpoints, or names of classical methods.
-        words: ``data=NAME``, ``data.OPTION=VALUE``, and for matting ``task.semantics=`` and ``task.region=``.
+        words: ``data=NAME``, ``data.OPTION=VALUE``, and ``task.OPTION=VALUE`` of what says how the task is measured,
+            such as ``task.region=`` of matting and ``task.sigma=`` of denoising.
         args: ``limit``, ``device`` and ``memory``.
 
     Raises:
@@ -166,10 +188,18 @@ def load_methods(paths: Sequence[Path], measures: Mapping[str, Any], memory: str
             raise UserError(f"{paths[0]} is for {first.name} but {path} is for {task.name}; give methods of one task.")
         same = {key: first.options[key] for key in first.measure_options}
         if any(task.options[key] != value for key, value in same.items()):  # all are measured as the first
+            own = task.options
             task, meta = load_task(path, same)
-        if task.options != first.options:
+            changed = [key for key, value in same.items() if key not in measures and own[key] != value]
+            for key in changed:
+                warn(f"{path}: measured at task.{key}={same[key]}, as {paths[0]}, and not at its own {own[key]}.")
+        ours, theirs = (
+            {key: value for key, value in each.options.items() if key not in each.method_options}
+            for each in (first, task)
+        )
+        if ours != theirs:
             raise UserError(
-                f"{paths[0]} and {path} differ in the options of their task ({first.options} and {task.options}), so "
+                f"{paths[0]} and {path} differ in the options of their task ({ours} and {theirs}), so "
                 "that their numbers cannot be compared; evaluate each on its own."
             )
         limit_memory(task, memory)
@@ -296,7 +326,14 @@ def describe(method: Method) -> dict[str, Any]:
         "checkpoint_sha256": None if method.classical else sha256_file(method.source),
         "task": method.meta["task"],
         "network": method.meta["network"],
+        # options of the task that it is measured with, but was not trained with
+        "own_task_options": method.meta.get("changed", {}),
     }
+
+
+def folder_name(text: str) -> str:
+    """Make a folder's name of a caption or of what was asked."""
+    return _UNSAFE.sub("_", text)
 
 
 def default_folder(paths: Sequence[Path], name: str, overrides: Mapping[str, Any], kind: str = "evaluations") -> Path:
@@ -311,7 +348,7 @@ def default_folder(paths: Sequence[Path], name: str, overrides: Mapping[str, Any
     from indexnet.tasks.classical import CLASSICAL
 
     words = [f"{key}={value}" for key, value in sorted(overrides.items()) if key != "root"]
-    last = _UNSAFE.sub("_", ",".join([name, *words]))
+    last = folder_name(",".join([name, *words]))
     beside = paths[0].parent if len(paths) == 1 and str(paths[0]) not in CLASSICAL else Path()
     methods = "+".join(path.stem for path in paths)[:_LONGEST]
     return beside / kind / methods / last

@@ -31,6 +31,7 @@ from indexnet.core.readers import check_nesting
 from indexnet.core.registry import load_plugins
 from indexnet.networks.base import Network
 from indexnet.networks.encoders.weights import DAMAGES, load_tensors
+from indexnet.networks.released.base import source_of
 from indexnet.networks.restore import load_state, restore_network
 from indexnet.networks.spec import split_spec, without_pretrained
 from indexnet.resampling.base import NONE
@@ -48,7 +49,7 @@ FOREIGN_OBJECTS = re.compile(r"Unsupported (global|class)|not an allowed global"
 
 
 class ReleasedError(UserError):
-    """A file is a checkpoint of the released matting code, see :mod:`indexnet.networks.released_checkpoints`."""
+    """A file is a checkpoint that another project released, see :mod:`indexnet.networks.released`."""
 
 
 def checkpoint_meta(
@@ -203,10 +204,10 @@ def _check_content(path: Path, content: Any) -> None:
     meta = content.get("indexnet") if isinstance(content, dict) else None
     if not isinstance(meta, dict) or not isinstance(content.get("state_dict"), dict):
         state = content.get("state_dict", content) if isinstance(content, dict) else {}
-        names = [str(key).removeprefix("module.") for key in state] if isinstance(state, dict) else []
-        if any(name.startswith(("layer0.", "dconv_pp.", "decoder_layer")) for name in names):
+        released = source_of(state) if isinstance(state, dict) else None
+        if released is not None:
             raise ReleasedError(
-                f"{path} is a checkpoint of the released matting code; `indexnet convert {path} OUTPUT.ckpt` makes "
+                f"{path} is a checkpoint of {released.info.title}; `indexnet convert {path} OUTPUT.ckpt` makes "
                 "one for this program."
             )
         raise UserError(

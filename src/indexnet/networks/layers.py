@@ -69,6 +69,7 @@ class ASPP(nn.Module):
         out_channels: channels of the output.
         rates: dilation of the separable 3x3 branches.
         hidden: channels of each branch.
+        activation: after every batch normalisation.
 
     Attributes:
         whole_image: tiled inference runs this module once, on the whole image, for it looks at all of it.
@@ -76,12 +77,21 @@ class ASPP(nn.Module):
 
     whole_image = True
 
-    def __init__(self, in_channels: int, out_channels: int, rates: Sequence[int], hidden: int = 256) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        rates: Sequence[int],
+        hidden: int = 256,
+        activation: type[nn.Module] = nn.ReLU6,
+    ) -> None:
         super().__init__()
-        self.branches = nn.ModuleList([conv_bn(in_channels, hidden)])
-        self.branches.extend(separable_conv_bn(in_channels, hidden, dilation=rate) for rate in rates)
-        self.pooled = conv_bn(in_channels, hidden)
-        self.project = conv_bn(hidden * (len(rates) + 2), out_channels)
+        self.branches = nn.ModuleList([conv_bn(in_channels, hidden, activation=activation)])
+        self.branches.extend(
+            separable_conv_bn(in_channels, hidden, dilation=rate, activation=activation) for rate in rates
+        )
+        self.pooled = conv_bn(in_channels, hidden, activation=activation)
+        self.project = conv_bn(hidden * (len(rates) + 2), out_channels, activation=activation)
         self.dropout = nn.Dropout(0.5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -100,6 +110,54 @@ class ASPP(nn.Module):
         pooled = self.pooled(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
         features = [branch(x) for branch in self.branches]
         return self.dropout(self.project(torch.cat([*features, pooled], dim=1)))  # type: ignore[no-any-return]
+
+
+LEAK = 0.01
+"""Slope of the leaky ReLU of :class:`ResidualBlock`, PyTorch's default."""
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with batch normalisation beside a shortcut; leaky ReLU after the first and after the sum.
+
+    The shortcut is a 1x1 convolution with batch normalisation where the stride or the width changes, else the input.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        stride: of the shortcut, and unless told otherwise of the first convolution.
+        first_stride: of the first convolution; 1 where a resampling halves what it gives, see :meth:`join`.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, first_stride: int | None = None) -> None:
+        super().__init__()
+        first_stride = stride if first_stride is None else first_stride
+        self.first = conv_bn(in_channels, out_channels, 3, first_stride, activation=nn.LeakyReLU)
+        self.second = nn.Sequential(
+            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False), nn.BatchNorm2d(out_channels)
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
+        return self.join(self.first(x), x)
+
+    def join(self, inner: Tensor, x: Tensor) -> Tensor:
+        """Return the block's output from what ``first`` gave, brought to the output's size, and its input."""
+        return F.leaky_relu(self.second(inner) + self.shortcut(x), LEAK, inplace=True)
+
+
+def initialize_xavier(*modules: nn.Module) -> None:
+    """Draw every convolution of some modules from Xavier's normal distribution with the gain of leaky ReLU.
+
+    The initialisation of the released A2U code; there are no biases. On the meta device there is nothing to draw.
+    """
+    for layer in chain.from_iterable(module.modules() for module in modules):
+        if isinstance(layer, nn.Conv2d) and not layer.weight.is_meta:
+            nn.init.xavier_normal_(layer.weight, nn.init.calculate_gain("leaky_relu", LEAK))
 
 
 def initialize_weights(*modules: nn.Module) -> None:
@@ -144,6 +202,8 @@ class _ShapesOnly(TorchFunctionMode):
             return torch.empty_like(args[0])
         if func is F.hardtanh and args[0].is_meta:  # ReLU6
             return args[0] if kwargs["inplace"] else torch.empty_like(args[0])
+        if func is F.scaled_dot_product_attention and args[0].is_meta:  # no kernel keeps the matrix, but this one would
+            return args[0].new_empty(*args[0].shape[:-1], args[2].shape[-1])
         if func is F.grid_sample and args[0].is_meta:
             return args[0].new_empty(*args[0].shape[:2], *args[1].shape[1:-1])
         return func(*args, **kwargs)

@@ -24,6 +24,8 @@ class Haar(ResamplingStage):
         UserError: the widths differ, or a value that is neither true nor false.
     """
 
+    up_has_weights = False
+
     info = OperatorInfo(
         name="haar",
         title="Haar wavelet pooling",
@@ -45,6 +47,9 @@ class Haar(ResamplingStage):
     def down(self, x: Tensor) -> Downsampled:
         low, *details = haar_bands(pad_to_even(x))
         return Downsampled(low / self.scale, x, torch.cat(details, 1), (x.shape[-2], x.shape[-1]))
+
+    def pass_through(self, x: Tensor, before: Tensor) -> Downsampled:
+        return Haar.down(self, before)._replace(features=x)
 
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         guide = self.checked_guide(guide, x, 1)

@@ -22,6 +22,7 @@ class HolisticMaxIndex(ResamplingStage):
     """
 
     takes_maxima = True
+    up_has_weights = False
 
     info = OperatorInfo(
         name="holistic_max_index",
@@ -35,6 +36,9 @@ class HolisticMaxIndex(ResamplingStage):
     def down(self, x: Tensor) -> Downsampled:
         features, indices = holistic_max_pool(x)
         return Downsampled(features, x, indices, (x.shape[-2], x.shape[-1]))
+
+    def pass_through(self, x: Tensor, before: Tensor) -> Downsampled:
+        return HolisticMaxIndex.down(self, before)._replace(features=x)
 
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         guide = self.checked_guide(guide, x, 1)

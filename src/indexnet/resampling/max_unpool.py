@@ -24,6 +24,7 @@ class MaxUnpool(ResamplingStage):
     """
 
     takes_maxima = True
+    up_has_weights = False
     _by_scatter = False  # exporters do not know max_unpool2d
 
     info = OperatorInfo(
@@ -46,6 +47,9 @@ class MaxUnpool(ResamplingStage):
         # ceil_mode lets a last row or column without partner form a smaller cell: what repeating it would give.
         features, indices = F.max_pool2d(x, 2, ceil_mode=True, return_indices=True)
         return Downsampled(features, x, indices, (x.shape[-2], x.shape[-1]))
+
+    def pass_through(self, x: Tensor, before: Tensor) -> Downsampled:
+        return MaxUnpool.down(self, before)._replace(features=x)
 
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         guide = self.checked_guide(guide, x, 1)

@@ -228,6 +228,23 @@ class Record:
         found = self.metrics.items()
         return ", ".join(f"{name} {'not measurable' if value is None else f'{value:.4g}'}" for name, value in found)
 
+    def throughput(self, name: str) -> float | None:
+        """Return how fast the run trained, None where that is not known.
+
+        Args:
+            name: ``images_per_second``; ``ms_per_step``, of an optimizer step of the whole batch; or ``hours``, what
+                all steps took at that speed, validation and tests not counted.
+        """
+        speed, steps = self.number("train_samples_per_s"), self.number("steps")
+        size = next(
+            (each for each in (self.batch.get("global"), self.training.get("batch_size")) if is_number(each)), 0
+        )
+        if not speed:
+            return None
+        ms = 1000 * size / speed if size else None
+        found = {"images_per_second": speed, "ms_per_step": ms, "hours": ms * steps / 3.6e6 if ms and steps else None}
+        return found[name]
+
     def number(self, name: str) -> float | None:
         """Return the finite number of a field, None where there is none."""
         value = getattr(self, name)

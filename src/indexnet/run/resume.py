@@ -191,7 +191,7 @@ def describe_weights(path: str, changed: int, family: str | None) -> tuple[str, 
     """
     from indexnet.networks.checkpoint import network_state
     from indexnet.networks.encoders.weights import check_finite, check_kinds, number_kind
-    from indexnet.networks.released_checkpoints import load_any
+    from indexnet.networks.released.convert import load_any
 
     content = load_any(path, family)
     state = network_state(content)
@@ -206,7 +206,7 @@ def load_weights(task: Task, path: Path) -> dict[str, str]:
 
     Args:
         task: it gets them.
-        path: of a checkpoint of this program or of the released matting code.
+        path: of a checkpoint of this program, or a released one.
 
     Returns:
         The checkpoint's ``path`` and ``sha256``.
@@ -215,7 +215,7 @@ def load_weights(task: Task, path: Path) -> dict[str, str]:
         UserError: it cannot be read, or belongs to another network.
     """
     from indexnet.networks import checkpoint
-    from indexnet.networks.released_checkpoints import load_any
+    from indexnet.networks.released.convert import load_any
 
     check_weights(path, task.network)
     content = load_any(path, family_of(task.network))

@@ -19,6 +19,7 @@ from indexnet.core.errors import UserError, shown
 from indexnet.core.readers import DamagedFileError
 from indexnet.run.experiments.experiment import Seed
 from indexnet.run.hints import nearest_key
+from indexnet.run.later_keys import LATER_KEYS
 from indexnet.run.trainer_options import Devices, Precision, device_count, refusal, with_present_names, with_trainer
 
 Count = Annotated[int, Rule("an integer of at least 0", lambda value: value >= 0)]
@@ -50,11 +51,14 @@ MODES: tuple[str, ...] = typing.get_args(Mode)
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How much is trained: the global batch, the side of a training sample, how long; and how often it is validated."""
+    """How much is trained: the global batch, the side of a training sample, how long; and how often it is validated.
+
+    No steps at all train nothing: the run tests what the seed, or other weights, gave it.
+    """
 
     batch_size: Positive
     size: Positive
-    steps: Positive | None = None
+    steps: Count | None = None
     epochs: Positive | None = None
     validate_every: Every | None = field(default=None, metadata=_LATER)
     holdout: Literal["auto"] | Share = field(default="auto", metadata=_LATER)
@@ -172,11 +176,11 @@ class Config:
         content: the plain data that all this was read from.
     """
 
-    task: Options
+    task: Options = field(metadata={"later_keys": LATER_KEYS["task"]})
     network: Options
     encoder: Options
-    resampling: Options = field(metadata={"later_keys": {"pooling": "indexed"}})
-    data: Options = field(metadata={"places": ("root", "cache"), "later_keys": {"depth_scale": None}})
+    resampling: Options = field(metadata={"later_keys": LATER_KEYS["resampling"]})
+    data: Options = field(metadata={"places": ("root", "cache"), "later_keys": LATER_KEYS["data"]})
     optimizer: Options
     schedule: Options
     training: TrainingConfig

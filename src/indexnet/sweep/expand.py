@@ -80,7 +80,7 @@ def table_jobs(experiment: Experiment, request: Request) -> Iterator[list[str]]:
     """
     names = request.rows
     if names is not None and not isinstance(names, list):
-        names = names.filter([row.name for row in experiment.rows if not row.pending])
+        names = names.filter([row.name for row in experiment.rows if not row.runs_never])
         if not names:
             known = ", ".join(row.name for row in experiment.rows)
             raise UserError(f"rows= selects nothing of {experiment.name}; its rows are {known}.")
@@ -90,6 +90,8 @@ def table_jobs(experiment: Experiment, request: Request) -> Iterator[list[str]]:
     for row in () if experiment.is_sweep else rows:
         made = [*map(key_of, row.overrides), *(["init.checkpoint", "init.parts"] if row.starts_from else [])]
         for setting in itertools.chain(*request.axes):
+            if setting.key == "data" and "data" not in made:  # their options are left out with another data set
+                continue
             if any(key == setting.key or key.startswith(f"{setting.key}.") for key in made):
                 raise UserError(
                     f"{setting.text} would replace what row {row.name!r} of {experiment.name} is made of "
@@ -118,7 +120,7 @@ def _jobs(target: Target, seed: int, point: Sequence[Setting], brought: bool = F
     if brought:
         texts = [*(text for text in texts if key_of(text) != "rerun"), BROUGHT]
     yield [
-        *table.composed_of(row, [setting.key for setting in point]),
+        *table.composed_of(row, [setting.text for setting in point]),
         *texts,
         *_init(row, more),
         f"experiment.row={hydra_value(_with(row.name, more))}",

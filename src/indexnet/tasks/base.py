@@ -71,13 +71,17 @@ class Task(Steps):
     target_is_input: ClassVar[bool] = False  # whether results are to be compared with the image itself
     size_multiple: ClassVar[int] = 1  # :meth:`infer` resizes images of other sizes to multiples of it
     limits_memory: ClassVar[bool] = False  # whether :attr:`memory` is kept
+    scales: ClassVar[bool] = False  # whether predictions follow :attr:`scale`
     measure_options: ClassVar[tuple[str, ...]] = ()  # those of :attr:`options` that say how it is measured
+    method_options: ClassVar[tuple[str, ...]] = ("loss",)  # those in which methods that are compared may differ
     predict_options: ClassVar[tuple[str, ...]] = ()  # those of ``indexnet predict`` that not every task takes
+    loss_terms: ClassVar[Mapping[str, float]] = {}  # those that the option ``loss`` weighs, with their usual weights
     worst_shown: ClassVar[int] = 0  # of how many images ``indexnet evaluate`` shows the worst results
 
     monitor: str = ""  # what a schedule that follows validation goes by; empty: ``val/`` and the first metric
     classes: Sequence[str] = ()  # names of the classes that predictions are numbers of
     memory: int | Literal["auto"] | None = None  # bytes that a prediction may take: what is free, or without limit
+    scale: float = 1.0  # of the images that the network sees; results keep the size of the image
 
     def __init__(
         self,
@@ -92,8 +96,8 @@ class Task(Steps):
         self.optimizer_spec = dict(optimizer or {"name": "adam", "lr": 1e-3})
         self.schedule_spec = dict(schedule or {"name": "constant"})
         self.config: dict[str, Any] = {}  # the run's frozen configuration, for the checkpoint
-        self.notice = ""
         self.network: Network = network if isinstance(network, Network) else self.configure_network(self.network_spec)
+        self.notice = self.network.notice
         self.tiled = 0
 
     # --- what a task defines -------------------------------------------------------------------------------------
@@ -109,6 +113,10 @@ class Task(Steps):
         Raises:
             UserError: they do.
         """
+
+    def remedy(self, missing: Sequence[str]) -> str:
+        """Return what to do where a data set does not give some of :attr:`needs`, as the end of a sentence."""
+        return "choose another data set"
 
     @property
     def image_channels(self) -> int:
@@ -277,8 +285,8 @@ class Task(Steps):
         return sample
 
     @classmethod
-    def input_multiple(cls, network: Network) -> int:
-        """Return what height and width of a network's input must be multiples of."""
+    def input_multiple(cls, network: Network, options: Mapping[str, Any]) -> int:
+        """Return what height and width of a network's input must be multiples of, with a task's options."""
         return math.lcm(cls.size_multiple, network.size_multiple, 2 ** len(network.resampling.stages))
 
     def configure_optimizers(self) -> Any:
@@ -340,7 +348,8 @@ def restore_task(path: str | Path, cls: type[_T], strict: bool = True, **argumen
         **arguments: of the task, in the place of the checkpoint's.
 
     Returns:
-        The task, and the checkpoint's ``"indexnet"`` entry with the options that the task got.
+        The task, and the checkpoint's ``"indexnet"`` entry with the options that the task got, and under ``changed``
+        the checkpoint's own where those are others.
 
     Raises:
         UserError: as :meth:`Task.load_from_checkpoint`.
@@ -358,6 +367,9 @@ def restore_task(path: str | Path, cls: type[_T], strict: bool = True, **argumen
     saved = {key: config[key] for key in ("optimizer",) if config.get(key)} | content.get("hyper_parameters", {})
     parts = {key: arguments.pop(key, saved.get(key)) for key in ("optimizer", "schedule")}
     network = arguments.pop("network", meta["network"])
+    meta["changed"] = {
+        key: meta["task"][key] for key, value in arguments.items() if meta["task"].get(key, value) != value
+    }
     meta["task"] = {**meta["task"], **arguments}
     options = {key: value for key, value in meta["task"].items() if key != "name"}
     try:

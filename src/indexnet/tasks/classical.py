@@ -78,6 +78,8 @@ class ClassicalMatting(MattingTask):
         UserError: an unknown method, or pymatting is not installed.
     """
 
+    scales = False  # what is small enough to be solved is solved as it is
+
     def __init__(self, method: str, **options: Any) -> None:
         if method not in CLASSICAL:
             raise unknown_name("classical method", method, CLASSICAL)

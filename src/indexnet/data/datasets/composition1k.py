@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from indexnet.core.errors import UserError
-from indexnet.data.base import DataInfo, register_data
+from indexnet.data.base import DataInfo, check_choice, register_data
 from indexnet.data.io.file_lists import find_images, find_named, read_lines, read_numbered_lines, standard_places
 from indexnet.data.io.images import list_images
 from indexnet.data.io.names import is_file, sample_name
@@ -48,19 +48,34 @@ class Composition1k(CompositeData):
 
     @dataclass(frozen=True)
     class Options(CompositeOptions):
-        """Options; ``lists`` is the folder of ``train.txt`` and ``test.txt``, None: ``ROOT/lists``."""
+        """Options.
+
+        Attributes:
+            lists: folder of ``train.txt`` and ``test.txt``; None: ``ROOT/lists``.
+            train_on: ``"train"``; or ``"all"``: all 481 foregrounds, as for what is sent to alphamatting.com. Tests are
+                the same, and their numbers say nothing then.
+        """
 
         lists: str | None = None
+        train_on: str = "train"
 
     options: Options
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        check_choice("data.train_on", self.options.train_on, ("train", "all"))
         if os.path.isdir(self.root / _SHIPPED):
             self.root = self.root / _SHIPPED
 
     def foregrounds(self, split: str) -> list[Foreground]:
-        """Return the split's foregrounds in the order of its list, or by name where there is none."""
+        """Return the split's foregrounds in the order of its list, or by name where there is none.
+
+        With ``train_on="all"`` those of the test split come after those of the training split.
+        """
+        found = self._of(split)
+        return found + self._of("test") if split == "train" and self.options.train_on == "all" else found
+
+    def _of(self, split: str) -> list[Foreground]:
         folder = self.folder(split)
         if not os.path.isdir(folder):
             raise UserError(f"{folder} does not exist; data=composition1k has its {split} split there.")

@@ -94,10 +94,13 @@ def check_open(config: Mapping[str, Any]) -> None:
     Raises:
         UserError: an unknown name or option, or a value of another type than its constructor's signature says.
     """
+    from indexnet.losses import check_terms
     from indexnet.tasks import get_task
 
     check_open_network(config)
     _check_part("task", config["task"], get_task, ("costs_size", *_TASK_ARGUMENTS))
+    if terms := get_task(config["task"]["name"]).loss_terms:
+        check_terms(terms, config["task"].get("loss"))
     _check_optimizer(config["optimizer"], config["schedule"])
 
 
@@ -109,7 +112,7 @@ def check_open_network(config: Mapping[str, Any]) -> None:
     """
     from indexnet.data import get_data
     from indexnet.networks import get_network
-    from indexnet.networks.encoders import create_encoder
+    from indexnet.networks.encoders import encoder_factory
     from indexnet.resampling import get_resampling
 
     for group in OPEN_GROUPS:
@@ -130,7 +133,7 @@ def check_open_network(config: Mapping[str, Any]) -> None:
     _check_part("network", config["network"], get_network, ("resampling", "encoder"))
     _check_part("data", config["data"], get_data, ("task",))
     if config["encoder"]["name"] is not None:
-        _check_part("encoder", config["encoder"], lambda name: create_encoder, ("name", "in_channels", "downsampling"))
+        _check_part("encoder", config["encoder"], encoder_factory, ("name", "in_channels", "downsampling"))
     elif more := [key for key in config["encoder"] if key != "name"]:
         raise UserError(f"encoder.{more[0]} belongs to an encoder, and encoder=none has no options; name an encoder.")
 

@@ -1,9 +1,9 @@
-"""``gca``: the online pipeline of guided contextual attention matting, which later networks took over."""
+"""``gca``: the online pipeline of guided contextual attention matting, and ``a2u``, what A2U matting made of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -12,14 +12,14 @@ import numpy.typing as npt
 from indexnet.data.base import Float32, UInt8
 from indexnet.data.io.trimaps import eroded_trimap
 from indexnet.data.matting.pipelines.base import Pipeline, Scene, Targets, register_pipeline
+from indexnet.data.matting.pipelines.transforms import covered_window
 
 _PUBLISHED = 512
-_MERGED, _SQUARE = 0.5, 0.25  # how often
+_MERGED, _SQUARE, _MIRRORED = 0.5, 0.25, 0.5  # how often
 _TURNED = 1024  # pixels; smaller images are not rotated
 _ANGLE, _SHEAR, _ZOOM = 30.0, 10.0, (0.8, 1.25)
 _WIDTHS, _HUE = (1, 30), 40
 _FEW = 10  # with fewer unknown pixels the crop lies anywhere
-_COARSE = 4  # the unknown pixels are looked for on every fourth row and column
 
 
 @register_pipeline
@@ -44,9 +44,17 @@ class Gca(Pipeline):
 
     Colours of two objects in one are those of the 'over' operator, (F a + F2 (1 - a) a2) / a', so that they are right
     where both are transparent; GCA's own code leaves out a2 and the division, later ones have them.
+
+    Attributes:
+        mirrors: whether left and right are swapped once more, with probability 1/2, after the warp.
+        step: unknown pixels are looked for in every ``step``-th row and column.
+        covers: whether a background keeps its shape, see :func:`~.transforms.covered_window`.
     """
 
     name = "gca"
+    mirrors: ClassVar[bool] = False
+    step: ClassVar[int] = 4
+    covers: ClassVar[bool] = False
 
     def draw(self, scene: Scene, rng: np.random.Generator) -> Targets:
         colour, alpha = scene.foreground[0], np.float32(1 / 255) * scene.foreground[1]
@@ -59,6 +67,8 @@ class Gca(Pipeline):
             colour, alpha = _nearest(colour, (side, side)), _nearest(alpha, (side, side))
         warp = draw_warp(alpha.shape, _TURNED * unit, rng)
         colour, alpha = warp.apply(colour), warp.apply(alpha)
+        if self.mirrors and rng.random() < _MIRRORED:
+            colour, alpha = (np.ascontiguousarray(array[:, ::-1]) for array in (colour, alpha))
         widths = [int(width) for width in rng.integers(*_WIDTHS, size=2)]
         colour, alpha, trimap, background = self._crop(
             colour, alpha, eroded_trimap(alpha, *widths), scene.background, rng
@@ -79,10 +89,32 @@ class Gca(Pipeline):
             larger = max(size + 1, int(height * zoom)), max(size + 1, int(width * zoom))
             colour, alpha, trimap = (_nearest(array, larger) for array in (colour, alpha, trimap))
             height, width = larger
-        top, left = crop_corner(trimap, size, rng)
+        top, left = crop_corner(trimap, size, rng, self.step)
         window = slice(top, top + size), slice(left, left + size)
-        scaled = np.asarray(cv2.resize(background, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
-        return colour[window], alpha[window], trimap[window], scaled[window]
+        if self.covers:
+            behind = covered_window(background, (height, width), top, left, size)
+        else:
+            whole = np.asarray(cv2.resize(background, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
+            behind = whole[window]
+        return colour[window], alpha[window], trimap[window], behind
+
+
+@register_pipeline
+class A2U(Gca):
+    """The pipeline of A2U matting: :class:`Gca` but for what becomes of the background, and more exact crops.
+
+    After the warp left and right are swapped with probability 1/2. Every sample draws its background, which keeps its
+    shape: it is enlarged only where it is too small, sizes rounded up, and cut where the foreground is. Unknown pixels
+    are looked for at full resolution.
+
+    Source: Y. Dai, H. Lu, C. Shen, Learning Affinity-Aware Upsampling for Deep Image Matting, CVPR 2021, and its code.
+    """
+
+    name = "a2u"
+    draws_background = True
+    mirrors = True
+    step = 1
+    covers = True
 
 
 def over(colour: UInt8, alpha: Float32, colour2: UInt8, alpha2: Float32) -> tuple[UInt8, Float32]:
@@ -145,22 +177,22 @@ def draw_warp(size: tuple[int, ...], turned: float, rng: np.random.Generator) ->
     return Warp(angle, shear, zoom, (int(rng.choice((1, -1))), int(rng.choice((1, -1)))))
 
 
-def crop_corner(trimap: UInt8, size: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Choose a crop centred on an unknown pixel of every fourth row and column; with fewer than 10, anywhere.
+def crop_corner(trimap: UInt8, size: int, rng: np.random.Generator, step: int = 4) -> tuple[int, int]:
+    """Choose a crop centred on an unknown pixel of every ``step``-th row and column; with fewer than 10, anywhere.
 
     Returns:
         (top, left) of a square of ``size`` pixels inside the trimap, (H, W), of which both are larger.
     """
     height, width = trimap.shape
     margin = size // 2
-    small = _nearest(trimap, (height // _COARSE, width // _COARSE))
-    rows, columns = (slice(margin // _COARSE, (length - margin) // _COARSE) for length in (height, width))
+    small = trimap if step == 1 else _nearest(trimap, (height // step, width // step))
+    rows, columns = (slice(margin // step, (length - margin) // step) for length in (height, width))
     ys, xs = np.nonzero(small[rows, columns] == 128)
     if len(ys) < _FEW:
         return int(rng.integers(height - size + 1)), int(rng.integers(width - size + 1))
     # a place counted from the margin is that of the corner
     chosen = int(rng.integers(len(ys)))
-    return int(ys[chosen]) * _COARSE, int(xs[chosen]) * _COARSE
+    return int(ys[chosen]) * step, int(xs[chosen]) * step
 
 
 def change_colours(colour: UInt8, alpha: Float32, hue: int, saturation: float, value: float) -> Float32:

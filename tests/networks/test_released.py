@@ -11,9 +11,9 @@ import torch
 from torch.nn import functional as F
 
 from indexnet.core.errors import UserError
+from indexnet.interop import NOTICE, convert, from_released, recognise_released
 from indexnet.networks import create_network, infer_alpha, to_uint8
 from indexnet.networks.checkpoint import load_network
-from indexnet.networks.released_checkpoints import NOTICE, convert, from_released, recognise_released
 from indexnet.networks.tiled.matting_protocol import aligned_input
 from indexnet.resampling import watch_stages
 from released import released_state
@@ -218,8 +218,8 @@ def test_something_else_is_refused_in_one_sentence(tmp_path, shared, b11):
     broken = {key: value for key, value in b11.items() if key != "decoder_layer3.dconv.0.weight"}
     cut = {key: value for key, value in m2o.items() if key != "index3.indexnet.3.weight"}
     cases = [
-        ({"weight": torch.zeros(2)}, "not a checkpoint of the released matting code: .*first name is 'weight'"),
-        (torch.nn.Conv2d(4, 32, 3).state_dict(), "not a checkpoint of the released matting code"),
+        ({"weight": torch.zeros(2)}, "not a checkpoint of a released network .*its first name is 'weight'"),
+        (torch.nn.Conv2d(4, 32, 3).state_dict(), "not a checkpoint of a released network"),
         ({}, "holds no tensors by name"),
         ({"state_dict": {"a": 1}}, "holds no tensors by name"),
         (broken, r"looks like .* but 1 tensors are missing \(first: decoder.3.0.weight\)"),
@@ -235,7 +235,7 @@ def test_something_else_is_refused_in_one_sentence(tmp_path, shared, b11):
     with pytest.raises(UserError, match=r"family is one of hin,.* got 'm2m'"):
         from_released(m2o, family="m2m")
     torch.save({"weight": torch.zeros(2)}, tmp_path / "other.pth")
-    with pytest.raises(UserError, match=r"other.pth is not a checkpoint of the released matting code"):
+    with pytest.raises(UserError, match=r"other.pth is not a checkpoint of a released network"):
         convert(tmp_path / "other.pth", tmp_path / "out.ckpt")
     assert not (tmp_path / "out.ckpt").exists()
 

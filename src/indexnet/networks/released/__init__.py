@@ -1,0 +1,1 @@
+"""State dicts that other projects released: recognised, renamed, and given a network. One file per source."""
