@@ -222,6 +222,7 @@ def train_loader(dataset: Dataset, stream: StepStream | EpochSampler, workers: i
     return DataLoader(
         Keyed(dataset, stream.seed),
         **sampling,
+        collate_fn=dataset.collate,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_start_worker,

@@ -19,6 +19,7 @@ from indexnet.core.errors import UserError, shown
 from indexnet.core.readers import DamagedFileError
 from indexnet.run.experiments.experiment import Seed
 from indexnet.run.hints import nearest_key
+from indexnet.run.later_keys import LATER_KEYS
 from indexnet.run.trainer_options import Devices, Precision, device_count, refusal, with_present_names, with_trainer
 
 Count = Annotated[int, Rule("an integer of at least 0", lambda value: value >= 0)]
@@ -175,13 +176,11 @@ class Config:
         content: the plain data that all this was read from.
     """
 
-    task: Options
+    task: Options = field(metadata={"later_keys": LATER_KEYS["task"]})
     network: Options
     encoder: Options
-    resampling: Options = field(metadata={"later_keys": {"pooling": "indexed"}})
-    data: Options = field(
-        metadata={"places": ("root", "cache"), "later_keys": {"depth_scale": None, "train_on": "train"}}
-    )
+    resampling: Options = field(metadata={"later_keys": LATER_KEYS["resampling"]})
+    data: Options = field(metadata={"places": ("root", "cache"), "later_keys": LATER_KEYS["data"]})
     optimizer: Options
     schedule: Options
     training: TrainingConfig

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import functools
 import glob
+import inspect
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ from indexnet.run.freezing.checks import (
 )
 from indexnet.run.identity import config_hash, is_place, without_new_defaults
 from indexnet.run.initial import check_initial, settle_initial
+from indexnet.run.later_keys import FIRST_LOSSES
 from indexnet.run.resume import check_weights
 from indexnet.run.schema import OPEN_GROUPS, PRINTED, SETTLED, ExperimentConfig, check_fixed, flatten, read_config
 from indexnet.run.trainer_options import settle_trainer, with_present_names
@@ -159,6 +161,7 @@ def settled_before(plain: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _settle_auto(config: dict[str, Any]) -> None:
     _settle_encoder(config)
+    _settle_pooling(config)
     _settle_data(config)
 
 
@@ -169,10 +172,15 @@ def _reduce(config: dict[str, Any]) -> None:
         if not config.get(key):
             config.pop(key, None)
     settle_initial(config)
+    if isinstance(loss := config["task"].get("loss", ...), Mapping):  # null, too, is the usual one
+        config["task"]["loss"] = {key: _number(weight) for key, weight in loss.items() if weight != 0}
+    elif loss is None:
+        del config["task"]["loss"]
     budget, uncut = read_config(config).budget, {}
     for group, key, most in (
         ("training", "batch_size", budget.max_batch_size),
         ("training", "size", budget.max_size),
+        ("task", "short_side", budget.max_size if config["task"].get("evaluation", "whole") != "whole" else None),
         ("data", "test_count", budget.max_test),
     ):
         value = config[group].get(key)
@@ -180,6 +188,11 @@ def _reduce(config: dict[str, Any]) -> None:
             uncut[f"{group}.{key}"], config[group][key] = value, most
     if uncut:
         config["uncut"] = uncut
+
+
+def _number(value: Any) -> Any:
+    """Return an integer as a float, so that 1 and 1.0 are one configuration; anything else as it is."""
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 CHOSEN = ("optimizer", "schedule", "data")
@@ -295,6 +308,18 @@ def _settle_encoder(config: dict[str, Any]) -> None:
         optimizer["encoder_lr_multiplier"] = 0.01 if pretrained else 1.0
 
 
+def _settle_pooling(config: dict[str, Any]) -> None:
+    """Leave out an operator's usual pooling where the network's encoder always halves by itself."""
+    from indexnet.networks import get_network
+    from indexnet.resampling import get_resampling
+
+    resampling = config["resampling"]
+    if get_network(config["network"]["name"]).upsamples_only and "pooling" in resampling:
+        usual = inspect.signature(get_resampling(resampling["name"])).parameters["pooling"].default
+        if resampling["pooling"] == usual:
+            del resampling["pooling"]
+
+
 def _settle_data(config: dict[str, Any]) -> None:
     """Replace ``auto`` in what follows from the data set: the network's channels and classes, the classes' names.
 
@@ -332,7 +357,10 @@ def differences(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> list[
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that make a protocol, by dotted key."""
-    found = flatten({group: config.get(group) for group in _GROUPS})
+    groups = {group: config.get(group) for group in _GROUPS}
+    task = config["task"]
+    groups["task"] = {"loss": FIRST_LOSSES.get(task.get("name"))} | task
+    found = flatten(groups)
     # all else of the trainer leaves the optimisation problem as it is
     trainer = with_present_names(config["trainer"])
     for key in ("gradient_clip_val", "gradient_clip_algorithm"):
