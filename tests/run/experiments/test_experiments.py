@@ -25,6 +25,11 @@ COPIES = {
     "thesis/table3_2_reconstruction": "thesis_t3_2_reconstruction_fashion_mnist",
     "thesis/table4_1": "thesis_t4_1_reconstruction_mnist",
     "thesis/table4_2_upsamplers": "thesis_t4_2_a2u_upsamplers",
+    "thesis/table4_3_kernel_size": "thesis_t4_3_a2u_kernel_size",
+    "thesis/table4_4_normalization": "thesis_t4_4_a2u_normalization",
+    "thesis/table4_5_benchmark": "thesis_t4_5_comp1k_benchmark",
+    "thesis/table4_6_alphamatting": "thesis_t4_6_alphamatting_grad",
+    "thesis/table4_7_distinctions": "thesis_t4_7_distinctions646",
 }
 
 
