@@ -18,8 +18,8 @@ from indexnet.core.annotations import Positive, Rule, check_value, fits, in_word
 from indexnet.core.errors import UserError, shown
 from indexnet.core.readers import DamagedFileError
 from indexnet.run.experiments.experiment import Seed
+from indexnet.run.freezing.later_keys import LATER_KEYS
 from indexnet.run.hints import nearest_key
-from indexnet.run.later_keys import LATER_KEYS
 from indexnet.run.trainer_options import Devices, Precision, device_count, refusal, with_present_names, with_trainer
 
 Count = Annotated[int, Rule("an integer of at least 0", lambda value: value >= 0)]
@@ -42,7 +42,6 @@ _PLACE = {"place": True}
 """Marks a field that says where results or files lie or how they are made, not what they are: no part of the hash."""
 _LATER = {"later": True}
 """Marks a field that earlier versions did not have: at its default it is left out of configurations and hashes."""
-
 
 Rerun = Literal["changed"] | bool
 """Which finished runs are done again: all, none, or those whose code has changed."""
