@@ -19,6 +19,7 @@ from indexnet.inference.loading import load_task
 from indexnet.networks.architectures.dncnn import DnCNN
 from indexnet.networks.tiled.matting_protocol import infer_alpha
 from indexnet.resampling.max_unpool import MaxUnpool
+from indexnet.tasks.matting import MattingTask
 
 pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -168,6 +169,8 @@ def test_the_graph_does_what_the_task_does(checkpoint):
     assert "0 background, 128/255 unknown, 1 foreground" in facts["inputs"][1]["meaning"]
     assert facts["sizes"].startswith("multiples of 32, from 64;")
     json.dumps(facts)
+    padded = MattingTask(task.network, alignment="reflect")
+    assert "by reflection" in describe(padded.export_module(), padded, meta, "0")["sizes"]
     plain = describe(task.export_module(), task, meta | {"notice": "", "source": ""}, "0")
     assert facts.keys() - plain.keys() == {"notice", "source"}
 
@@ -185,6 +188,9 @@ def test_the_recipe_for_other_sizes_gives_what_predict_gives(checkpoint):
         expected = infer_alpha(task.network, image, known)
         assert expected[known == 128].std() > 10
         assert np.abs(recipe["matte"](session, image, known) - expected).max() < 0.01
+        if min(height, width) > 32:  # the same file, as if it were that of a network whose images are padded
+            expected = infer_alpha(task.network, image, known, alignment="reflect")
+            assert np.abs(recipe["matte_padded"](session, image, known) - expected).max() < 0.01
 
 
 def test_paths_stay_at_home(tmp_path):

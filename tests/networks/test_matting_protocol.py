@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from indexnet.core.errors import UserError
 from indexnet.networks import create_network, infer_alpha, prepare_input, to_uint8
-from indexnet.networks.tiled.matting_protocol import aligned_input
+from indexnet.networks.tiled.matting_protocol import aligned_input, side_multiple
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +99,30 @@ def test_mistakes_are_named(network):
             infer_alpha(network, picture, mask)
     with pytest.raises(UserError, match="4 input channels"):
         infer_alpha(create_network("autoencoder", widths=[4]), image, trimap)
+
+
+@pytest.mark.parametrize(("size", "padded"), [((41, 50), (64, 64)), ((64, 96), (64, 96)), ((1, 70), (32, 96))])
+def test_reflected_sides_are_padded_and_cut_off(network, size, padded):
+    rng = np.random.default_rng(1)
+    image, trimap = rng.integers(0, 256, (*size, 3), dtype=np.uint8), np.full(size, 128, np.uint8)
+    borders = (0, padded[0] - size[0], 0, padded[1] - size[1], cv2.BORDER_REFLECT_101)
+    larger, known = cv2.copyMakeBorder(image, *borders), cv2.copyMakeBorder(trimap, *borders)
+    x = torch.from_numpy(aligned_input(image, trimap, 32, "reflect")[None])
+    assert torch.equal(x, torch.from_numpy(aligned_input(larger, known)[None]))
+    alpha = infer_alpha(network, image, trimap, alignment="reflect")
+    with torch.inference_mode():
+        expected = network(x)[0, 0, : size[0], : size[1]].clamp(0, 1).numpy() * 255
+    np.testing.assert_allclose(alpha, expected, atol=1e-4)
+
+
+def test_reflection_takes_the_multiple_of_the_network(network):
+    sixteen = create_network(
+        "matting_unet", encoder={"name": "mobilenetv2_released", "width": 0.25}, output_stride=16
+    ).eval()
+    seen = []
+    sixteen.register_forward_pre_hook(lambda _, given: seen.append(tuple(given[0].shape[2:])))
+    image, trimap = sample()
+    for alignment in ("resize", "reflect"):
+        infer_alpha(sixteen, image, trimap, alignment=alignment)
+    assert seen == [(64, 64), (48, 64)]
+    assert side_multiple(network, "reflect") == side_multiple(network) == 32

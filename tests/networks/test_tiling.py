@@ -18,7 +18,7 @@ from indexnet.core.errors import UserError
 from indexnet.networks import create_network, infer_alpha
 from indexnet.networks.tiled import matting_protocol
 from indexnet.networks.tiled.memory import forward_bytes, live_bytes
-from indexnet.networks.tiled.tiling import MARGIN, plan_tiles, pools_everywhere, run_tiled, smallest_tile
+from indexnet.networks.tiled.tiling import MARGIN, needs_whole_image, plan_tiles, run_tiled, smallest_tile
 
 SMALL = {"name": "mobilenetv2_released", "width": 0.25}
 REACH = 288  # what encoder and decoder of the matting network see around a pixel, rounded up
@@ -165,6 +165,18 @@ def test_a_budget_cuts_the_image_and_changes_nothing_that_shows(m2o, monkeypatch
     handle.remove()
 
 
+def test_reflected_images_are_cut_as_well(m2o, monkeypatch):
+    network = m2o
+    image, trimap = sample()
+    expected = infer_alpha(network, image, trimap, alignment="reflect")
+    tiled = []
+    forward_bytes(network, 1)
+    monkeypatch.setattr(matting_protocol, "room", lambda *_: budget_of(network, 64 * 640) + 1000)
+    alpha = infer_alpha(network, image, trimap, memory=10**9, tiled=lambda: tiled.append(1), alignment="reflect")
+    assert tiled == [1]
+    assert np.abs(alpha - expected).max() <= 1
+
+
 def test_an_impossible_budget_is_one_sentence(m2o, monkeypatch):
     network = m2o
     image, trimap = sample()
@@ -234,10 +246,10 @@ def test_the_estimate_grows_with_the_image_and_knows_the_network(m2o):
 def test_encoders_that_pool_in_every_block_are_not_tiled():
     plain = create_network("matting_unet", encoder={"name": "mobilenetv2_035"})
     squeezing = create_network("matting_unet", encoder={"name": "test_efficientnet"})
-    assert not pools_everywhere(plain)
-    assert pools_everywhere(squeezing)
+    assert not needs_whole_image(plain)
+    assert needs_whole_image(squeezing)
     image, trimap = np.zeros((96, 640, 3), np.uint8), np.full((96, 640), 128, np.uint8)
-    with pytest.raises(UserError, match="pools over the whole image"):
+    with pytest.raises(UserError, match="looks at the whole image"):
         infer_alpha(squeezing, image, trimap, memory=1_000_000)
 
 

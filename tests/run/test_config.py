@@ -16,7 +16,9 @@ from indexnet.data import get_data
 from indexnet.run.config import compose, freeze
 from indexnet.run.folder import RunFolder, difference, prepare, run_path
 from indexnet.run.identity import config_hash, is_place, places
-from indexnet.run.schema import ExperimentConfig, read_config
+from indexnet.run.later_keys import FIRST_LOSSES
+from indexnet.run.schema import ExperimentConfig, network_spec, read_config
+from indexnet.tasks import get_task
 from run_support import refused
 
 
@@ -126,9 +128,14 @@ def _pairs():
 
 @pytest.mark.parametrize(("task", "network"), _pairs())
 def test_every_task_and_network_freezes(task, network):
-    encoders = {"deep_matting": "vgg16_bn", "matting_unet": "mobilenetv2_released", "segnet": "vgg16_bn"}
+    encoders = {
+        "a2u_matting": "resnet34",
+        "deep_matting": "vgg16_bn",
+        "matting_unet": "mobilenetv2_released",
+        "segnet": "vgg16_bn",
+    }
     encoders |= dict.fromkeys(("deeplabv3plus", "refinenet"), "mobilenetv2_released")
-    encoders |= {"upernet": "mobilenetv2_100", "hu_depth": "resnet50"}
+    encoders |= {"rmat": "mit_b0", "upernet": "mobilenetv2_100", "hu_depth": "resnet50"}
     encoder = "mobilenetv1_fastdepth" if network == "fastdepth" else encoders.get(network, "none")
     words = [f"task={task}", f"network={network}", f"encoder={encoder}"]
     if task == "segmentation" and network not in ("segnet", "upernet"):  # others name no classes
@@ -218,6 +225,40 @@ def test_the_hash_ignores_where_results_go():
     assert config_hash(config) != config_hash(_frozen("seed=1"))
     assert config_hash(config) == config_hash({**config, "plugins": ["mine"]})  # where code comes from, not what it is
     assert config_hash(config) == config_hash({**config, "protocol": {}, "changes": []})
+
+
+@pytest.mark.parametrize("task", sorted(FIRST_LOSSES))
+def test_the_loss_that_there_was_before_there_was_a_choice_is_no_part_of_a_hash(task):
+    plain = _frozen(f"task={task}")
+    assert "loss" not in plain["task"]
+    assert dict(get_task(task)(network_spec(plain)).weights) == FIRST_LOSSES[task]  # what such a run is trained with
+    usual = ",".join(f"{term}: {weight:g}" for term, weight in FIRST_LOSSES[task].items())
+    assert _frozen(f"task={task}", f"task.loss={{{usual}}}") == _frozen(f"task={task}", "task.loss=null") == plain
+
+
+def test_a_loss_is_kept_without_what_has_no_weight():
+    config = _frozen("task=depth", "task.loss.l1=0", "task.loss.log=1")
+    assert config["task"]["loss"] == {"log": 1.0}
+    assert config == _frozen("task=depth", "task.loss={l1: 0, log: 1.0}")
+    assert "alignment" not in _frozen("task=matting")["task"]
+    assert _frozen("task=matting", "task.alignment=reflect")["task"]["alignment"] == "reflect"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("task.loss.laplacain=1", "Did you mean 'task.loss.laplacian'?"),
+        ("+task.loss.laplacain=0", "unknown term of task.loss 'laplacain'. Did you mean 'laplacian'?"),
+        ("task.loss.alpha=-1", "task.loss.alpha=-1 must be a number of at least 0."),
+        ("task.loss.alpha=0 task.loss.composition=0", "task.loss has no term of a weight above 0"),
+        ("task.loss=laplacian", "task.loss='laplacian' must be a mapping or null."),
+        ("task.alignment=pad", "task.alignment='pad' must be resize or reflect."),
+    ],
+)
+def test_a_loss_that_cannot_be_is_one_sentence(words, said):
+    with pytest.raises(UserError) as caught:
+        _frozen("task=matting", *words.split())
+    assert said in str(caught.value)
 
 
 def test_places_are_marked_in_the_schema():

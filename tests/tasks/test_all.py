@@ -117,7 +117,7 @@ def test_a_task_is_rebuilt_from_what_its_checkpoint_says(name):
 
 def test_matting_measures_as_its_options_say():
     usual, config = _build("matting")
-    assert usual.options == {"semantics": "matlab", "region": "unknown"}
+    assert {key: usual.options[key] for key in usual.measure_options} == {"semantics": "matlab", "region": "unknown"}
     batch = _batch(config, "test")
     prediction = (batch["alpha"] * 200).round() / 255
     numbers = {}
@@ -131,6 +131,20 @@ def test_matting_measures_as_its_options_say():
     assert numbers["{}"][0] > 0
     for other in list(numbers)[1:]:
         assert all(a != pytest.approx(b, rel=1e-3) for a, b in zip(numbers["{}"], numbers[other], strict=True)), other
+
+
+def test_terms_are_logged_and_decide_what_a_batch_needs():
+    task, config = _build("matting", loss={"alpha": 1, "laplacian": 2})
+    batch = {key: value for key, value in _batch(config, "train").items() if key not in ("fg", "bg")}
+    assert not task.missing_keys(batch)
+    losses = task.losses(batch)
+    assert list(losses) == ["loss", "alpha", "laplacian"]
+    assert losses["loss"].item() == pytest.approx(losses["alpha"].item() + 2 * losses["laplacian"].item())
+    usual, _ = _build("matting")
+    assert usual.missing_keys(batch) == ["fg", "bg"]
+    assert usual.remedy(["fg", "bg"]) == "choose another data set, or give task.loss.composition=0"
+    hu, config = _build("depth", loss={"log": 1, "gradient": 1, "normal": 1})
+    assert list(hu.losses(_batch(config, "train"))) == ["loss", "log", "gradient", "normal"]
 
 
 def test_matting_copies_what_is_known():

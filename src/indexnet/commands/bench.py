@@ -266,7 +266,8 @@ def load(paths: Sequence[Path]) -> tuple[list[tuple[str, Network]], int]:
     if len({path.resolve() for path in paths}) < len(paths):
         raise UserError("a checkpoint is given twice; give each once.")
     loaded = [load_network(path) for path in paths]
-    multiple = math.lcm(*(get_task(meta["task"]["name"]).input_multiple(network) for network, meta in loaded))
+    tasks = [(network, meta["task"]) for network, meta in loaded]
+    multiple = math.lcm(*(get_task(task["name"]).input_multiple(network, task) for network, task in tasks))
     names = unique_captions(paths, [meta for _, meta in loaded])
     return [(name, network.eval()) for name, (network, _) in zip(names, loaded, strict=True)], multiple
 

@@ -74,7 +74,7 @@ def describe(module: ExportModule, task: Task, meta: Mapping[str, Any], checkpoi
     from indexnet.networks import without_pretrained
     from indexnet.networks.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
-    multiple = task.input_multiple(task.network)
+    multiple = task.input_multiple(task.network, task.options)
     sizes = f"multiples of {multiple}, from {2 * multiple}" if multiple > 1 else "any"
     facts: dict[str, Any] = {
         "indexnet_version": __version__,

@@ -15,7 +15,7 @@ from torch.utils.data import default_collate
 from indexnet.core.errors import UserError
 from indexnet.core.machine import available_memory
 from indexnet.networks.checkpoint import checkpoint_meta, resampling_title
-from indexnet.networks.tiled.tiling import pools_everywhere
+from indexnet.networks.tiled.tiling import needs_whole_image
 from indexnet.resampling.base import watch_stages
 from indexnet.tasks.base import Task, restore_task
 from indexnet.tasks.classical import CLASSICAL, ClassicalMatting
@@ -88,7 +88,7 @@ def limit_memory(task: Task, text: str, photographs: bool = False) -> None:
     """
     memory = parse_memory(text)
     if task.limits_memory:
-        if memory == "auto" and photographs and not pools_everywhere(task.network):
+        if memory == "auto" and photographs and not needs_whole_image(task.network):
             memory = _COMFORTABLE if available_memory() > _COMFORTABLE else "auto"
         task.memory = memory
     elif memory != "auto":

@@ -193,9 +193,13 @@ def load_methods(paths: Sequence[Path], measures: Mapping[str, Any], memory: str
             changed = [key for key, value in same.items() if key not in measures and own[key] != value]
             for key in changed:
                 warn(f"{path}: measured at task.{key}={same[key]}, as {paths[0]}, and not at its own {own[key]}.")
-        if task.options != first.options:
+        ours, theirs = (
+            {key: value for key, value in each.options.items() if key not in each.method_options}
+            for each in (first, task)
+        )
+        if ours != theirs:
             raise UserError(
-                f"{paths[0]} and {path} differ in the options of their task ({first.options} and {task.options}), so "
+                f"{paths[0]} and {path} differ in the options of their task ({ours} and {theirs}), so "
                 "that their numbers cannot be compared; evaluate each on its own."
             )
         limit_memory(task, memory)

@@ -54,6 +54,7 @@ class Network(nn.Module, ABC):
         reduction: how many times smaller the output is than the image; 1 for most.
         align_corners: how such an output is interpolated.
         size_multiple: height and width that published results use are multiples of this; 1 where any size does.
+        upsamples_only: whether its encoder always halves by itself, so that a pooling means nothing to it.
         takes_tiles: whether an image that needs too much memory may be run in tiles.
         spec: the name and the options that :func:`create_network` was given; empty where it was not called.
     """
@@ -66,6 +67,7 @@ class Network(nn.Module, ABC):
     reduction: int = 1
     align_corners: bool = False
     size_multiple: int = 1
+    upsamples_only: bool = False
     takes_tiles: bool = True
     spec: Mapping[str, Any] = MappingProxyType({})
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from indexnet.core.errors import UserError
-from indexnet.resampling.base import NONE, Resampling, create_resampling, get_resampling
+from indexnet.resampling.base import NONE, Resampling, ResamplingStage, create_resampling, get_resampling
 
 Spec = str | Mapping[str, Any]
 """How a part is named in a configuration: its registry name, or a mapping with ``name`` and its options."""
@@ -64,6 +64,33 @@ def build_resampling(
     if own is not None and own.default is None and options.get("reduction") is None:  # others mean something else by it
         options["reduction"] = reduction
     return create_resampling(name, channels, decoder_channels, **options)
+
+
+def build_upsampling(
+    network: str, spec: Spec, channels: Sequence[int], decoder_channels: Sequence[int] | None = None
+) -> Resampling:
+    """Build the resampling of a network whose encoder always halves by itself: only its upsampling is used.
+
+    Its stages are called by ``pass_through``, with the map that guides them, and have no weights that only halve.
+    Arguments as those of :func:`build_resampling`.
+
+    Raises:
+        UserError: parts that do not fit together, or a pooling is asked for.
+    """
+    name, options = split_spec("resampling", spec)
+    own = inspect.signature(get_resampling(name)).parameters.get("pooling")
+    if own is not None:
+        if options.get("pooling", own.default) not in (own.default, "encoder"):
+            raise UserError(
+                f"network={network} halves by its encoder's strides, so resampling.pooling={options['pooling']} means "
+                "nothing there; leave it out, or give resampling.pooling=encoder."
+            )
+        options["pooling"] = "encoder"
+    resampling = create_resampling(name, channels, decoder_channels, **options)
+    for stage in resampling.stages:
+        assert isinstance(stage, ResamplingStage)
+        stage.drop_pooling()
+    return resampling
 
 
 def no_resampling(network: str, spec: Spec) -> Resampling:

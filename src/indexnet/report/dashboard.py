@@ -330,7 +330,7 @@ def _about(table: Table) -> str:
         bounds = [column for column in columns if table.expects(column)]
         improved = [f for _, each in relative.groups(table)[:1] for f in each if f.kind == "printed"]
         heads = ["row", *(column.title for column in columns), *(f"{column.title} expected" for column in bounds)]
-        heads += [f"{relative.heading(table)}, worst metric, printed"] * len(improved)
+        heads += [f"{relative.heading(table)}: worst metric, printed"] * len(improved)
         cells = [
             [
                 f"{row.label} (cited)" if row.cited else row.label,

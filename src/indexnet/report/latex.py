@@ -25,7 +25,7 @@ def table_tex(table: Table) -> str:
     The best mean of a column is bold, what cannot be told apart from it has the sign for "approximately equal".
     """
     groups = [(title(column), metric_fields(table, column)) for column in table.columns]
-    groups += [(f"{relative.heading(table)}, {name}", each) for name, each in relative.groups(table)[:1]]
+    groups += [(f"{relative.heading(table)}: {name}", each) for name, each in relative.groups(table)[:1]]
     groups += [(cost.paper, cost_fields(table, cost)) for cost in COSTS if cost.paper]
     fields = [field for _, group in groups for field in group]
 

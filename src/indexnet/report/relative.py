@@ -66,38 +66,45 @@ def _reference(table: Table, row: TableRow) -> TableRow | None:
 
 
 def fields(table: Table, column: Column | None) -> list[Field]:
-    """Return the columns of text of one metric, or with None of the worst one: what is printed, what was measured.
+    """Return the columns of text, in per cent, of one metric or with None of the worst: as printed, as measured.
 
     A kind for which no row has a number is left out.
     """
 
     def text(row: TableRow, kind: str) -> str:
         value = worst(table, row, kind) if column is None else improvement(table, row, column, kind)
-        return "" if value is None else f"{signed(100 * value, 1)} %"
+        return "" if value is None else signed(100 * value, 1)
 
     found = [Field(kind, partial(text, kind=kind)) for kind in KINDS]
     return [field for field in found if any(map(field.text, table.rows))]
 
 
 def heading(table: Table) -> str:
-    """Return what the improvements are over: ``Improvement over Deep Matting``."""
+    """Return what the improvements are over: ``Improvement over Deep Matting (%)``."""
     name = table.experiment.relative_to
     label = next((row.short for row in table.rows if row.base == name), name)
-    return f"Improvement over {label}"
+    return f"Improvement over {label} (%)"
 
 
 def groups(table: Table) -> list[tuple[str, list[Field]]]:
     """Return titles and columns: the worst metric, then each; empty where the table has no such row or no numbers."""
     if table.experiment.relative_to is None:
         return []
-    named: list[tuple[str, Column | None]] = [("worst metric", None), *((c.title, c) for c in columns_of(table))]
+    titles = [column.title.partition(" (")[0] for column in columns_of(table)]  # a share has no unit
+    named: list[tuple[str, Column | None]] = [("worst metric", None), *zip(titles, columns_of(table), strict=True)]
     found = [(title, fields(table, column)) for title, column in named]
     return [(title, each) for title, each in found if each]
 
 
 def grid(table: Table, rows: Sequence[TableRow]) -> tuple[list[str], list[list[str]]]:
-    """Return heads and cells for formats with one line of heads; no line where no row has a number."""
-    found = [(title, field) for title, each in groups(table) for field in each]
-    head = ["#", "Row", *(f"{title}\n{field.kind}" for title, field in found)]
-    lines = [[str(row.number), row.short, *(field.text(row) for _, field in found)] for row in rows]
-    return head, [line for line in lines if any(line[2:])]
+    """Return heads and cells for formats with one line of heads.
+
+    A row has a line for its printed numbers, and one for its measured ones; none where it has none.
+    """
+    found = groups(table)
+    lines = []
+    for row in rows:
+        for kind in KINDS:
+            cells = [next((field.text(row) for field in each if field.kind == kind), "") for _, each in found]
+            lines += [[str(row.number), row.short, kind, *cells]] if any(cells) else []
+    return ["#", "Row", "", *(title for title, _ in found)], lines

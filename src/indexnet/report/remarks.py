@@ -171,7 +171,8 @@ def relative(table: Table) -> str:
     return (
         f"Improvement over {label}, in per cent of its number: (its - this) / its where less is better, (this - its) / "
         "its where more is. Worst metric: the smallest of them, so that a row is at least so much better in all. "
-        "Printed with printed, measured with measured."
+        "Printed is compared with printed, measured with measured; of a row that is only cited, the printed number "
+        "stands in for the measured one where the two are comparable."
     ).replace(" - ", " \N{MINUS SIGN} ")
 
 
@@ -187,7 +188,7 @@ def speed(table: Table) -> str:
 
 def notes(table: Table) -> list[str]:
     """Return what stands below the table and is no warning, most important first."""
-    found = [comparison(table), agreement(table), relative(table), expected(table), speed(table)]
+    found = [comparison(table), agreement(table), expected(table), speed(table)]
     found += [*exceptions(table), *pending(table), *cited(table)]
     if table.others:
         found.append(f"Other data and budgets with runs: {', '.join(table.others)} (choose one with --data).")

@@ -87,7 +87,7 @@ def _improvements(table: Table) -> RichTable | None:
         return None
     shown = RichTable(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     for index, name in enumerate(head):
-        shown.add_column(escape(name), justify="left" if index == 1 else "right", overflow="fold")
+        shown.add_column(escape(name), justify="left" if index in (1, 2) else "right", overflow="fold")
     for line in lines:
         shown.add_row(*map(escape, line))
     return shown

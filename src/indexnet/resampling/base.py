@@ -115,7 +115,7 @@ class ResamplingStage(nn.Module, ABC):
         return 0
 
     def drop_pooling(self) -> None:
-        """Remove the weights of ``down``, which is not called at a second place of a decoder; often there are none."""
+        """Remove the weights of ``down``, which is not called: at a second place, or where the encoder halves."""
 
     def index_maps(self, guide: Tensor | None) -> Tensor | None:
         """Return the decoder index map to look at, (N, C or 1, 2h, 2w) in [0, 1]; None where there is none."""

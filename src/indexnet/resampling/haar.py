@@ -48,6 +48,9 @@ class Haar(ResamplingStage):
         low, *details = haar_bands(pad_to_even(x))
         return Downsampled(low / self.scale, x, torch.cat(details, 1), (x.shape[-2], x.shape[-1]))
 
+    def pass_through(self, x: Tensor, before: Tensor) -> Downsampled:
+        return Haar.down(self, before)._replace(features=x)
+
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         guide = self.checked_guide(guide, x, 1)
         return crop_to(haar_merge(self.scale * x, *guide.to(x.dtype).chunk(3, 1)), size)

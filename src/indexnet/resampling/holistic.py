@@ -37,6 +37,9 @@ class HolisticMaxIndex(ResamplingStage):
         features, indices = holistic_max_pool(x)
         return Downsampled(features, x, indices, (x.shape[-2], x.shape[-1]))
 
+    def pass_through(self, x: Tensor, before: Tensor) -> Downsampled:
+        return HolisticMaxIndex.down(self, before)._replace(features=x)
+
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         guide = self.checked_guide(guide, x, 1)
         return holistic_max_unpool(x, guide, size)

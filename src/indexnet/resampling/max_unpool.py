@@ -48,6 +48,9 @@ class MaxUnpool(ResamplingStage):
         features, indices = F.max_pool2d(x, 2, ceil_mode=True, return_indices=True)
         return Downsampled(features, x, indices, (x.shape[-2], x.shape[-1]))
 
+    def pass_through(self, x: Tensor, before: Tensor) -> Downsampled:
+        return MaxUnpool.down(self, before)._replace(features=x)
+
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         guide = self.checked_guide(guide, x, 1)
         if self._by_scatter:

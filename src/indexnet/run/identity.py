@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from indexnet.run.later_keys import FIRST_LOSSES
 from indexnet.run.schema import GROUPS, Config
 from indexnet.run.trainer_options import with_first_names, with_present_names
 
@@ -54,6 +55,9 @@ def without_new_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
         node = found.get(group, {}) if group else found
         if key in node and (list(node[key]) if isinstance(node[key], tuple) else node[key]) == default:
             del node[key]
+    task = found.get("task") or {}
+    if "loss" in task and task["loss"] == FIRST_LOSSES.get(str(task.get("name"))):
+        del task["loss"]
     return found
 
 

@@ -156,8 +156,7 @@ def _check_samples(task: Task, train_set: Dataset, data: str, network: str) -> N
     missing = task.missing_keys(sample)
     if missing:
         raise UserError(
-            f"data={data} gives no {', '.join(missing)}, which training task={task.name} needs; "
-            "choose another data set."
+            f"data={data} gives no {', '.join(missing)}, which training task={task.name} needs; {task.remedy(missing)}."
         )
     given, wanted = task.input_channels(sample), task.network.in_channels
     if given != wanted:
@@ -186,7 +185,7 @@ def _build_task(config: Config, steps: int, planned: int) -> Task:
     encoder = config.encoder
     if encoder.get("name") is not None:
         weights = "pretrained" if encoder.get("pretrained") else "random"
-        norm = "frozen" if encoder.get("freeze_bn") else "trained"
+        norm = f", batch norm {'frozen' if encoder['freeze_bn'] else 'trained'}" if "freeze_bn" in encoder else ""
         rate = config.optimizer["encoder_lr_multiplier"]
-        rank_zero_say(f"encoder {encoder['name']}: {weights} weights, batch norm {norm}, learning rate x {rate:g}")
+        rank_zero_say(f"encoder {encoder['name']}: {weights} weights{norm}, learning rate x {rate:g}")
     return task

@@ -73,7 +73,9 @@ class Task(Steps):
     limits_memory: ClassVar[bool] = False  # whether :attr:`memory` is kept
     scales: ClassVar[bool] = False  # whether predictions follow :attr:`scale`
     measure_options: ClassVar[tuple[str, ...]] = ()  # those of :attr:`options` that say how it is measured
+    method_options: ClassVar[tuple[str, ...]] = ("loss",)  # those in which methods that are compared may differ
     predict_options: ClassVar[tuple[str, ...]] = ()  # those of ``indexnet predict`` that not every task takes
+    loss_terms: ClassVar[Mapping[str, float]] = {}  # those that the option ``loss`` weighs, with their usual weights
     worst_shown: ClassVar[int] = 0  # of how many images ``indexnet evaluate`` shows the worst results
 
     monitor: str = ""  # what a schedule that follows validation goes by; empty: ``val/`` and the first metric
@@ -111,6 +113,10 @@ class Task(Steps):
         Raises:
             UserError: they do.
         """
+
+    def remedy(self, missing: Sequence[str]) -> str:
+        """Return what to do where a data set does not give some of :attr:`needs`, as the end of a sentence."""
+        return "choose another data set"
 
     @property
     def image_channels(self) -> int:
@@ -279,8 +285,8 @@ class Task(Steps):
         return sample
 
     @classmethod
-    def input_multiple(cls, network: Network) -> int:
-        """Return what height and width of a network's input must be multiples of."""
+    def input_multiple(cls, network: Network, options: Mapping[str, Any]) -> int:
+        """Return what height and width of a network's input must be multiples of, with a task's options."""
         return math.lcm(cls.size_multiple, network.size_multiple, 2 ** len(network.resampling.stages))
 
     def configure_optimizers(self) -> Any:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from indexnet.losses import DEPTH_TERMS, check_terms, depth_loss
 from indexnet.metrics import SumMetric, create_metric, valid_pixels
 from indexnet.metrics.depth import check_average
 from indexnet.networks import Network
@@ -24,7 +24,7 @@ _ERROR = 1.0  # metres that get the brightest colour of an error map
 
 @register_task
 class DepthTask(Task):
-    """l1 loss over measured pixels; RMSE, relative and log10 error and delta accuracies over all of them.
+    """l1 loss, or Hu's, over measured pixels; RMSE, relative and log10 error and delta accuracies over all of them.
 
     Images are normalised by ImageNet's mean and deviation.
 
@@ -35,10 +35,12 @@ class DepthTask(Task):
         network: see :class:`Task`.
         optimizer: see :class:`Task`.
         schedule: see :class:`Task`.
+        loss: the weights of the loss's terms, :data:`indexnet.losses.DEPTH_TERMS`; a term that is not named is no part
+            of it. None: the mean absolute error.
         average: metrics over ``pixels``, all that were measured, or over ``images``, each of which counts once.
 
     Raises:
-        UserError: another ``average``.
+        UserError: a term is unknown, a weight impossible, or another ``average``.
     """
 
     name: ClassVar[str] = "depth"
@@ -47,6 +49,7 @@ class DepthTask(Task):
     target: ClassVar[str | None] = "depth"
     measure_options: ClassVar[tuple[str, ...]] = ("average",)
     difference_scale: ClassVar[str] = f"light yellow {_ERROR:g} m or more"
+    loss_terms: ClassVar[Mapping[str, float]] = DEPTH_TERMS
 
     def __init__(
         self,
@@ -54,25 +57,25 @@ class DepthTask(Task):
         optimizer: Mapping[str, Any] | None = None,
         schedule: Mapping[str, Any] | None = None,
         *,
+        loss: Mapping[str, float] | None = None,
         average: str = "pixels",
     ) -> None:
+        self.weights = check_terms(DEPTH_TERMS, loss)
         check_average(average)
         super().__init__(network, optimizer, schedule)
-        self.options = {"average": average}
+        self.options = {"loss": dict(self.weights), "average": average}
 
     def create_metrics(self) -> dict[str, SumMetric]:
         return {name: create_metric(name, average=self.options["average"]) for name in self.metric_names}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the mean absolute error over measured pixels, in metres; 0 where a batch has none.
+        """Return ``loss``, the weighted sum of the terms, and each of them; 0 where a batch has no measured pixels.
 
         At the network's resolution: depth for one that predicts at a lower one is reduced to the nearest pixels.
         """
         prediction = self.network(normalise(batch["image"]))
         depth = at_output_size(batch["depth"], prediction)
-        valid = valid_pixels(depth)
-        error = (prediction - torch.where(valid, depth, 0.0)).abs() * valid
-        return {"loss": error.sum() / valid.sum().clamp(min=1)}
+        return depth_loss(prediction, depth, valid_pixels(depth), self.weights)
 
     def infer(self, batch: Batch) -> Tensor:
         """Return depth (N, 1, H, W) in metres, at least 0; any size, by replicate padding."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -12,13 +13,20 @@ from torch import Tensor
 
 from indexnet.core.conventions import UNKNOWN
 from indexnet.core.errors import UserError
-from indexnet.data.base import Float32, UInt8
+from indexnet.data.base import Float32, UInt8, check_choice
 from indexnet.data.matting.cutouts import cut_out, foreground_colours, on_background, read_background
 from indexnet.data.matting.estimate import check_installed, pymatting_alone
-from indexnet.losses import matting_loss
+from indexnet.losses import MATTING_TERMS, check_terms, matting_loss
 from indexnet.metrics import Region, Semantics, SumMetric, check_matting_options, create_metric
 from indexnet.networks import Network
-from indexnet.networks.tiled.matting_protocol import infer_alpha, prepare_input, to_uint8
+from indexnet.networks.tiled.matting_protocol import (
+    ALIGNMENTS,
+    Alignment,
+    infer_alpha,
+    prepare_input,
+    side_multiple,
+    to_uint8,
+)
 from indexnet.tasks.base import Batch, Picture, Task, register_task
 from indexnet.tasks.export_module import ExportModule, TensorInfo
 from indexnet.tasks.predictor import Files, Photo, Predictor, not_finite
@@ -101,6 +109,14 @@ class MattingPredictor(Predictor):
         return alpha
 
 
+_OTHER_SIZES: Mapping[Alignment, str] = {
+    "resize": "for another size resize up the image (float, bicubic) and the trimap (nearest), resize raw back "
+    "(bicubic, OpenCV's INTER_CUBIC), clip it to [0, 1], and then put the trimap's known values back",
+    "reflect": "for another size pad image and trimap at bottom and right by reflection (OpenCV's BORDER_REFLECT_101), "
+    "and cut that off alpha",
+}
+
+
 class MattingExport(ExportModule):
     """A matting network with the normalisation, clipping to [0, 1] and the trimap's word inside.
 
@@ -108,13 +124,10 @@ class MattingExport(ExportModule):
     """
 
     guides = 1
-    other_sizes = (
-        "for another size resize up the image (float, bicubic) and the trimap (nearest), resize raw back "
-        "(bicubic, OpenCV's INTER_CUBIC), clip it to [0, 1], and then put the trimap's known values back"
-    )
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, alignment: Alignment = "resize") -> None:
         super().__init__(network, "alpha", "alpha in [0, 1]; equal to the trimap where that is known", normalised=True)
+        self.other_sizes = _OTHER_SIZES[alignment]
         trimap = "0 background, 128/255 unknown, 1 foreground: an 8-bit trimap of 0, 128, 255 over 255"
         self.inputs.append(TensorInfo("trimap", 1, trimap, levels=(0.0, UNKNOWN / 255, 1.0)))
         raw = "alpha before clipping and before the trimap's word, for other sizes"
@@ -129,7 +142,7 @@ class MattingExport(ExportModule):
 
 @register_task
 class MattingTask(Task):
-    """Alpha and composition loss over the unknown region; four errors of the 8-bit result, as the paper measures.
+    """Alpha, composition and further losses, by weight; four errors of the 8-bit result, as the paper measures.
 
     Batch keys: ``image``, ``fg``, ``bg`` (N, 3, H, W) and ``alpha`` (N, 1, H, W), float32 in [0, 1]; ``trimap``
     (N, 1, H, W) float32 in {0, 128/255, 1}; ``name``. Evaluation needs neither ``fg`` nor ``bg``.
@@ -140,6 +153,10 @@ class MattingTask(Task):
         schedule: see :class:`Task`.
         semantics: whose definition of the errors, see :mod:`indexnet.metrics.matting`.
         region: which pixels are measured, likewise.
+        loss: the weights of the loss's terms, :data:`indexnet.losses.MATTING_TERMS`; a term that is not named is no
+            part of it. None: half alpha, half composition. Without ``composition`` batches need no ``fg`` and ``bg``.
+        alignment: how images get sides that the network takes when it predicts: ``resize`` to multiples of 32, or
+            ``reflect``: padded at bottom and right to multiples of the network's ``size_multiple``.
 
     Raises:
         UserError: an option's value is impossible.
@@ -148,11 +165,13 @@ class MattingTask(Task):
     name: ClassVar[str] = "matting"
     metric_names: ClassVar[tuple[str, ...]] = ("sad", "mse", "grad", "conn")
     needs: ClassVar[tuple[str, ...]] = ("image", "alpha", "trimap", "fg", "bg")
+    loss_terms: ClassVar[Mapping[str, float]] = MATTING_TERMS
     guide: ClassVar[str | None] = "trimap"
     target: ClassVar[str | None] = "alpha"
     size_multiple: ClassVar[int] = 32  # of the released protocol
     limits_memory: ClassVar[bool] = True
     measure_options: ClassVar[tuple[str, ...]] = ("semantics", "region")
+    method_options: ClassVar[tuple[str, ...]] = ("loss", "alignment")
     predict_options: ClassVar[tuple[str, ...]] = ("masks", "boxes", "box", "band", "depth", "cutout", "background")
     worst_shown: ClassVar[int] = 8
 
@@ -167,17 +186,26 @@ class MattingTask(Task):
         *,
         semantics: Semantics = "matlab",
         region: Region = "unknown",
+        loss: Mapping[str, float] | None = None,
+        alignment: Alignment = "resize",
     ) -> None:
         check_matting_options(semantics, region, prefix="task.")
+        check_choice("task.alignment", alignment, ALIGNMENTS)
+        self.weights = check_terms(MATTING_TERMS, loss)
         super().__init__(network, optimizer, schedule)
-        self.options = {"semantics": semantics, "region": region}
+        self.alignment: Alignment = alignment
+        self.options = {"semantics": semantics, "region": region, "loss": dict(self.weights), "alignment": alignment}
+
+    def missing_keys(self, sample: Batch) -> Sequence[str]:
+        """Return the keys that training reads and a sample lacks; colours are for the composition alone."""
+        composed = "composition" in self.weights
+        return [key for key in super().missing_keys(sample) if composed or key not in ("fg", "bg")]
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return ``loss`` = (alpha + composition) / 2 and its two parts."""
+        """Return ``loss``, the weighted sum of the terms, and each of them; by default (alpha + composition) / 2."""
         prediction = self.network(prepare_input(batch["image"], batch["trimap"]))
-        return matting_loss(
-            prediction, batch["alpha"], batch["trimap"], fg=batch["fg"], bg=batch["bg"], image=batch["image"]
-        )
+        colours = {key: batch.get(key) for key in ("fg", "bg", "image")}
+        return matting_loss(prediction, batch["alpha"], batch["trimap"], **colours, weights=self.weights)
 
     @torch.inference_mode()
     def predict_alpha(self, image: NDArray[np.uint8], trimap: NDArray[np.uint8], name: str = "") -> NDArray[np.float32]:
@@ -194,13 +222,21 @@ class MattingTask(Task):
         Raises:
             UserError: shapes or the network's input do not fit.
         """
-        return infer_alpha(self.network, image, trimap, memory=self.memory, tiled=self._count_tiled, scale=self.scale)
+        return infer_alpha(
+            self.network,
+            image,
+            trimap,
+            memory=self.memory,
+            tiled=self._count_tiled,
+            scale=self.scale,
+            alignment=self.alignment,
+        )
 
     def _count_tiled(self) -> None:
         self.tiled += 1
 
     def infer(self, batch: Batch) -> Tensor:
-        """Return alpha (N, 1, H, W) in [0, 1], resized, clipped, pasted and cut to 8 bit as in the released code."""
+        """Return alpha (N, 1, H, W) in [0, 1], aligned, clipped, pasted and cut to 8 bit as in the released code."""
         device = batch["image"].device
         alphas = []
         names = batch.get("name", [""] * len(batch["image"]))
@@ -212,6 +248,10 @@ class MattingTask(Task):
             alphas.append(torch.from_numpy(to_uint8(alpha) if finite else np.full_like(alpha, np.nan)))
         return torch.stack(alphas)[:, None].to(device).float() / 255
 
+    def remedy(self, missing: Sequence[str]) -> str:
+        of_composites = set(missing) <= {"fg", "bg"}
+        return super().remedy(missing) + (", or give task.loss.composition=0" if of_composites else "")
+
     def output_channels(self, sample: Batch) -> int:
         return 1
 
@@ -222,8 +262,14 @@ class MattingTask(Task):
                 "`indexnet predict CKPT data=NAME --output DIR` writes its mattes."
             )
 
+    @classmethod
+    def input_multiple(cls, network: Network, options: Mapping[str, Any]) -> int:
+        alignment = options.get("alignment", "resize")
+        return math.lcm(side_multiple(network, alignment), 2 ** len(network.resampling.stages))
+
     def create_metrics(self) -> dict[str, SumMetric]:
-        return {name: create_metric(name, **self.options) for name in self.metric_names}
+        measured = {key: self.options[key] for key in self.measure_options}
+        return {name: create_metric(name, **measured) for name in self.metric_names}
 
     def metric_inputs(self, prediction: Tensor, batch: Batch) -> tuple[Tensor, ...]:
         return prediction, batch["alpha"], batch["trimap"]
@@ -243,7 +289,7 @@ class MattingTask(Task):
         return MattingPredictor(self, options.get("depth") or 8, cutout, background)
 
     def export_module(self) -> ExportModule:
-        return MattingExport(self.network)
+        return MattingExport(self.network, self.alignment)
 
     def warm_up(self) -> None:
         with pymatting_alone():

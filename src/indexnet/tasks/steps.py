@@ -54,7 +54,7 @@ class Steps(pl.LightningModule):
 
     name: ClassVar[str]
     metric_names: ClassVar[tuple[str, ...]]  # the first is the one that figures show
-    needs: ClassVar[tuple[str, ...]]  # keys of a batch that training reads
+    needs: ClassVar[tuple[str, ...]]  # keys of a batch that training reads, see :meth:`missing_keys`
     guide: ClassVar[str | None] = None  # key of what an image needs beside it, such as a trimap
     target: ClassVar[str | None] = None  # key of what predictions are measured against; None: the image
 
@@ -225,10 +225,9 @@ class Steps(pl.LightningModule):
 
     # --- what a trainer calls ------------------------------------------------------------------------------------
 
-    @classmethod
-    def missing_keys(cls, sample: Batch) -> Sequence[str]:
+    def missing_keys(self, sample: Batch) -> Sequence[str]:
         """Return the keys that training reads and a sample lacks."""
-        return [key for key in cls.needs if key not in sample]
+        return [key for key in self.needs if key not in sample]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute the loss and log every part of it under ``train/``.

@@ -26,6 +26,7 @@ COPIES = {
     "thesis/table3_10_hu": "thesis_t3_10_hu_nyudv2",
     "thesis/table3_2_reconstruction": "thesis_t3_2_reconstruction_fashion_mnist",
     "thesis/table4_1": "thesis_t4_1_reconstruction_mnist",
+    "thesis/table4_2_upsamplers": "thesis_t4_2_a2u_upsamplers",
 }
 
 

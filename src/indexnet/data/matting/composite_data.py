@@ -20,7 +20,7 @@ from indexnet.data.matting.foregrounds import Foreground, check_foregrounds
 from indexnet.data.matting.manifest import Manifest
 from indexnet.data.matting.outputs import Batch, composites_batch
 from indexnet.data.matting.photographs import MattingFiles, Triple
-from indexnet.data.matting.pipelines.base import list_pipelines
+from indexnet.data.matting.pipelines.base import CROP_AROUND, create_pipeline, list_pipelines
 from indexnet.data.matting.test_composites import FixedComposites
 from indexnet.data.matting.train_composites import DAMAGED, TrainingComposites
 
@@ -31,6 +31,8 @@ class CompositeOptions(FileOptions):
 
     Attributes:
         pipeline: the training pipeline: ``"dim"``, ``"mmediting"``, ``"gca"`` or ``"a2u"``.
+        crop_around: what lies in the middle of a training crop of ``dim``: a pixel that is ``"unknown"`` in the trimap,
+            or one that is ``"mixed"``, of an alpha between 0 and 1.
         per_foreground: training composites of each foreground.
         test_per_foreground: test composites of each foreground.
         backgrounds: folders of the photographs behind training composites, or files that list them; None: COCO's
@@ -46,6 +48,7 @@ class CompositeOptions(FileOptions):
 
     task: str = "matting"
     pipeline: str = "dim"
+    crop_around: str = CROP_AROUND[0]
     per_foreground: int = 100
     test_per_foreground: int = 20
     backgrounds: str | Sequence[str] | None = None
@@ -84,6 +87,7 @@ class CompositeData(FileData):
         super().__init__(**options)
         given, self.finder = self.options, FileFinder()
         check_choice("data.pipeline", given.pipeline, list_pipelines())
+        create_pipeline(given.pipeline, 320, given.crop_around)  # whether the two go together
         check_choice("data.damaged", given.damaged, DAMAGED)
         as_they_are = self.Options.foreground  # its default: files are taken as they are
         check_choice("data.foreground", given.foreground or as_they_are, (as_they_are, "estimated"))
@@ -171,6 +175,7 @@ class CompositeData(FileData):
             cache=self.cache,
             damaged=self.options.damaged,
             paired=self.paired,
+            crop_around=self.options.crop_around,
         )
 
     def fixed(self, split: str) -> Dataset:

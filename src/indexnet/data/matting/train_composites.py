@@ -18,7 +18,7 @@ from indexnet.data.io.names import printable
 from indexnet.data.matting.compositing import check_enough
 from indexnet.data.matting.estimate import check_installed
 from indexnet.data.matting.foregrounds import Foreground, check_foregrounds, read_foreground
-from indexnet.data.matting.pipelines.base import Pipeline, Scene, create_pipeline
+from indexnet.data.matting.pipelines.base import CROP_AROUND, Pipeline, Scene, create_pipeline
 
 DAMAGED = ("refuse", "skip")
 _T = TypeVar("_T")
@@ -43,6 +43,7 @@ class TrainingComposites(Dataset):
             takes its place, and samples have one more key, ``skipped``: the damaged files that they met, one a line.
         paired: whether the k-th composite of foreground f always has background f * per_foreground + k, as published;
             otherwise each sample draws one, as with a pipeline that does so always.
+        crop_around: see :func:`~indexnet.data.matting.pipelines.base.create_pipeline`.
 
     Raises:
         UserError: an option's value is impossible, files are missing, or backgrounds too few.
@@ -58,10 +59,11 @@ class TrainingComposites(Dataset):
     cache: Cache = "auto"
     damaged: str = "refuse"
     paired: bool = True
+    crop_around: str = CROP_AROUND[0]
     made_by: Pipeline = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.made_by = create_pipeline(self.pipeline, self.size)
+        self.made_by = create_pipeline(self.pipeline, self.size, self.crop_around)
         self.paired = self.paired and not self.made_by.draws_background
         check_choice("data.damaged", self.damaged, DAMAGED)
         check_count("data.per_foreground", self.per_foreground)
@@ -130,6 +132,7 @@ class TrainingComposites(Dataset):
         objects = [[item.name, item.estimate, *(p.stat().st_size for p in item.files)] for item in self.foregrounds]
         used = self.backgrounds[: len(self)] if self.paired else self.backgrounds
         parameters = [self.split, self.per_foreground, self.pipeline, self.size, self.paired]
+        parameters += [self.crop_around] if self.crop_around != CROP_AROUND[0] else []
         return digest("composites", self.title, parameters, objects, [path.name for path in used])
 
     def _background(self, index: int) -> UInt8:

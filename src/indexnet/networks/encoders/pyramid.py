@@ -65,8 +65,8 @@ def build_pyramid(network: str, spec: Spec, in_channels: int) -> MixTransformer:
     name, options = split_spec("encoder", spec)
     if name not in VARIANTS:
         raise UserError(
-            f"network={network} needs an encoder that hands out a pyramid of maps, and {name!r} is none; give encoder="
-            f"one of {', '.join(VARIANTS)}."
+            f"network={network} needs an encoder that hands out a pyramid of maps, and {name!r} does not; give "
+            f"encoder=mit_b1, or another of {', '.join(VARIANTS)}."
         )
     check_options("encoder", create_pyramid, options, skip=("name", "in_channels"))
     return create_pyramid(name, in_channels, **options)

@@ -13,12 +13,16 @@ from torch import Tensor, nn
 
 from indexnet.core.conventions import UNKNOWN
 from indexnet.core.errors import UserError
-from indexnet.core.machine import release_memory
+from indexnet.core.machine import available_memory, release_memory
 from indexnet.networks.base import Network
 from indexnet.networks.imagenet import IMAGENET_MEAN, IMAGENET_STD, normalise
 from indexnet.networks.layers import evaluating
 from indexnet.networks.tiled.memory import forward_bytes, is_out_of_memory, room
-from indexnet.networks.tiled.tiling import MARGIN, pools_everywhere, run_tiled, smallest_tile
+from indexnet.networks.tiled.tiling import MARGIN, needs_whole_image, run_tiled, smallest_tile
+
+Alignment = Literal["resize", "reflect"]
+"""How an image gets sides that a network takes: resized, as released; or padded by reflection at bottom and right."""
+ALIGNMENTS: tuple[Alignment, ...] = ("resize", "reflect")
 
 _ALIGNMENT = 32  # of the released protocol, also at output stride 16
 _ARRAYS = 24  # bytes per pixel of the arrays around the network
@@ -52,29 +56,42 @@ def _check(network: nn.Module, image: NDArray[np.uint8], trimap: NDArray[np.uint
         )
 
 
+def side_multiple(network: nn.Module, alignment: Alignment = "resize") -> int:
+    """Return what the sides of a network's input are multiples of: 32 at least where images are resized."""
+    own: int = getattr(network, "size_multiple", 1)
+    if alignment == "resize":
+        return math.lcm(_ALIGNMENT, own)
+    stages = getattr(getattr(network, "resampling", None), "stages", ())
+    return math.lcm(own, 2 ** len(stages))
+
+
 def aligned_input(
-    image: NDArray[np.uint8], trimap: NDArray[np.uint8], multiple: int = _ALIGNMENT, scale: float = 1.0
+    image: NDArray[np.uint8],
+    trimap: NDArray[np.uint8],
+    multiple: int = _ALIGNMENT,
+    scale: float = 1.0,
+    alignment: Alignment = "resize",
 ) -> NDArray[np.float32]:
-    """Normalise an image and its trimap at full size, then resize them to multiples of ``multiple``, rounding up.
+    """Normalise an image and its trimap at full size, then bring them to multiples of ``multiple``, rounding up.
 
     Another ``scale`` resizes them first, as the released code's demo of deep image matting does (by 0.5).
 
     RGB is resized bicubically after normalisation, the trimap by nearest neighbours; one channel after another, for the
-    sake of large images.
+    sake of large images. With ``reflect`` both are padded at bottom and right instead.
 
     Args:
         image: (H, W, 3), uint8.
         trimap: (H, W), uint8 in {0, 128, 255}.
         multiple: what height and width become multiples of.
         scale: of height and width before that; > 0.
+        alignment: ``resize`` or ``reflect``.
 
     Returns:
         (4, H', W'), float32.
     """
     import cv2
 
-    whole = trimap.shape
-    height, width = (max(1, round(side * scale)) for side in whole)
+    whole, (height, width) = trimap.shape, _scaled(trimap.shape, scale)
     size = (math.ceil(width / multiple) * multiple, math.ceil(height / multiple) * multiple)
     planes = np.empty((4, size[1], size[0]), np.float32)
     for channel, plane in enumerate(planes):
@@ -85,9 +102,17 @@ def aligned_input(
             values /= np.float32(IMAGENET_STD[channel])
         method = cv2.INTER_CUBIC if channel < 3 else cv2.INTER_NEAREST
         if whole != (height, width):
-            values = cv2.resize(values, (width, height), interpolation=method)
-        plane[...] = values if size == (width, height) else cv2.resize(values, size, interpolation=method)
+            values = np.asarray(cv2.resize(values, (width, height), interpolation=method), np.float32)
+        if alignment == "reflect":
+            plane[...] = np.pad(values, ((0, size[1] - height), (0, size[0] - width)), mode="reflect")
+        else:
+            plane[...] = values if size == (width, height) else cv2.resize(values, size, interpolation=method)
     return planes
+
+
+def _scaled(shape: tuple[int, ...], scale: float) -> tuple[int, int]:
+    """Return height and width of an image at another scale, one pixel at least."""
+    return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
 
 
 @torch.no_grad()
@@ -99,11 +124,13 @@ def infer_alpha(
     memory: int | Literal["auto"] | None = None,
     tiled: Callable[[], None] | None = None,
     scale: float = 1.0,
+    alignment: Alignment = "resize",
 ) -> NDArray[np.float32]:
     """Predict alpha by the protocol of the released matting code.
 
     Normalise, resize to multiples of 32, run the network in evaluation mode, resize back bicubically, clip, and take
-    the trimap's word where it is not 128.
+    the trimap's word where it is not 128. Or, in the place of both resizings: pad bottom and right by reflection to
+    multiples of the network's ``size_multiple``, and cut that off again, as A2U and GCA do.
 
     With a budget, an image that would take more is run in overlapping tiles (:mod:`indexnet.networks.tiled.tiling`);
     where the device has even less memory than it said, the tiles are halved until they fit.
@@ -118,6 +145,7 @@ def infer_alpha(
             None: whatever it takes. What the allocator keeps of freed memory is given back before it is counted.
         tiled: called once where the image runs in tiles.
         scale: of the image (bicubic) and the trimap (nearest) before all that; alpha comes back at full size.
+        alignment: ``resize`` or ``reflect``.
 
     Returns:
         (H, W), float32 in [0, 255], before rounding (see :func:`to_uint8`); NaN where the network gives no number.
@@ -135,13 +163,20 @@ def infer_alpha(
     parameter = next(network.parameters())
     if device is not None:
         network.to(device)
-    multiple = math.lcm(_ALIGNMENT, getattr(network, "size_multiple", 1))
-    x = torch.from_numpy(aligned_input(image, trimap, multiple, scale)[None])
+    multiple = side_multiple(network, alignment)
+    x = torch.from_numpy(aligned_input(image, trimap, multiple, scale, alignment)[None])
+    inner, wanted = _scaled(trimap.shape, scale), unknown
+    if alignment == "reflect":
+        if inner != unknown.shape:
+            wanted = cv2.resize(unknown.astype(np.uint8), inner[::-1], interpolation=cv2.INTER_NEAREST) > 0
+        wanted = np.pad(wanted, ((0, x.shape[2] - inner[0]), (0, x.shape[3] - inner[1])))
     where = parameter.device if device is None else torch.device(device)
     with evaluating(network):
-        alpha = _run(network, x, unknown, where, multiple, memory, tiled)
+        alpha = _run(network, x, wanted, where, multiple, memory, tiled)
     del x
     height, width = trimap.shape
+    if alignment == "reflect":
+        alpha = alpha[: inner[0], : inner[1]]
     if alpha.shape != (height, width):
         alpha = np.asarray(cv2.resize(alpha, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
     broken = ~np.isfinite(alpha)
@@ -172,20 +207,24 @@ def _run(
     budget = free - _ARRAYS * pixels
     # most images are far from any limit: no need to look closer
     fits = _AT_MOST * pixels < budget or forward_bytes(network, pixels) <= budget
-    if not fits and pools_everywhere(network):
+    if not fits and needs_whole_image(network):
         if memory != "auto":
             raise UserError(
-                f"this network pools over the whole image in its encoder's blocks, so {_amount(memory)} of memory "  # type: ignore[arg-type]
+                f"this network looks at the whole image in its encoder's blocks, so {_amount(memory)} of memory "  # type: ignore[arg-type]
                 "cannot be kept by tiles; give --memory none, a smaller image, or another encoder."
             )
+        if device.type == "cpu" and (taken := forward_bytes(network, pixels)) > (left := available_memory()):
+            raise UserError(_too_large(size, f" (about {_amount(taken)} by estimate, {_amount(left)} are free)"))
         fits = True
     if fits:
         try:
             dtype = next(network.parameters()).dtype
             return network(x.to(device=device, dtype=dtype))[0, 0].float().cpu().numpy()  # type: ignore[no-any-return]
         except Exception as error:
-            if memory != "auto" or not is_out_of_memory(error) or pools_everywhere(network):
+            if memory != "auto" or not is_out_of_memory(error):
                 raise
+            if needs_whole_image(network):
+                raise UserError(_too_large(size)) from error
     assert memory is not None
     margin = math.ceil(getattr(network, "tile_margin", MARGIN) / multiple) * multiple
     smallest = smallest_tile(size, multiple, margin)
@@ -212,6 +251,13 @@ def _run(
         if device.type == "cuda":
             torch.cuda.empty_cache()
         largest //= 2
+
+
+def _too_large(size: tuple[int, int], amounts: str = "") -> str:
+    return (
+        f"this image, {size[1]}x{size[0]} pixels for the network, needs more memory than there is{amounts}, and the "
+        "network takes whole images only; give a smaller image or another device, or --memory none to try all the same."
+    )
 
 
 def _amount(size: float) -> str:

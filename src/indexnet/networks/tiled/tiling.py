@@ -199,11 +199,14 @@ def run_tiled(
     return result
 
 
-def pools_everywhere(network: nn.Module) -> bool:
-    """Return whether parts of a network pool over the whole image without running once on it.
+def needs_whole_image(network: nn.Module) -> bool:
+    """Return whether tiles would give a network other results: whether it says so (``takes_tiles``), or pools.
 
-    Squeeze-and-excitation in an encoder's blocks: tiles would give it other means, and other results.
+    Pooling over the whole image by parts that do not run once on it, as squeeze-and-excitation in an encoder's blocks:
+    tiles have other means.
     """
+    if not getattr(network, "takes_tiles", True):
+        return True
     once = {part for module in network.modules() if getattr(module, "whole_image", False) for part in module.modules()}
     return any(
         module not in once and (isinstance(module, nn.AdaptiveAvgPool2d) or _POOLING.search(type(module).__name__))

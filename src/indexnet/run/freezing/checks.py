@@ -94,10 +94,13 @@ def check_open(config: Mapping[str, Any]) -> None:
     Raises:
         UserError: an unknown name or option, or a value of another type than its constructor's signature says.
     """
+    from indexnet.losses import check_terms
     from indexnet.tasks import get_task
 
     check_open_network(config)
     _check_part("task", config["task"], get_task, ("costs_size", *_TASK_ARGUMENTS))
+    if terms := get_task(config["task"]["name"]).loss_terms:
+        check_terms(terms, config["task"].get("loss"))
     _check_optimizer(config["optimizer"], config["schedule"])
 
 

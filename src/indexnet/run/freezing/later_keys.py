@@ -9,7 +9,16 @@ from collections.abc import Mapping
 from typing import Any
 
 LATER_KEYS: Mapping[str, Mapping[str, Any]] = {
-    "task": {"evaluation": "whole", "short_side": 450, "average": "pixels"},
+    "task": {"evaluation": "whole", "short_side": 450, "average": "pixels", "alignment": "resize"},
     "resampling": {"pooling": "indexed"},
-    "data": {"depth_scale": None, "train_on": "train", "pipeline": None, "padding_label": "ignore"},
+    "data": {
+        "depth_scale": None,
+        "train_on": "train",
+        "crop_around": "unknown",
+        "pipeline": None,
+        "padding_label": "ignore",
+    },
 }
+
+FIRST_LOSSES: Mapping[str, Mapping[str, float]] = {"matting": {"alpha": 0.5, "composition": 0.5}, "depth": {"l1": 1.0}}
+"""``task.loss`` of tasks that had no such choice once: it is left out of configurations and hashes as well."""

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import functools
 import glob
+import inspect
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ from indexnet.run.freezing.checks import (
 )
 from indexnet.run.identity import config_hash, is_place, without_new_defaults
 from indexnet.run.initial import check_initial, settle_initial
+from indexnet.run.later_keys import FIRST_LOSSES
 from indexnet.run.resume import check_weights
 from indexnet.run.schema import OPEN_GROUPS, PRINTED, SETTLED, ExperimentConfig, check_fixed, flatten, read_config
 from indexnet.run.trainer_options import settle_trainer, with_present_names
@@ -124,6 +126,7 @@ def settle_network(plain: Mapping[str, Any]) -> dict[str, Any]:
         UserError: an unknown name or option, or encoder, network and data do not fit together.
     """
     config = copy.deepcopy(dict(plain))
+    config["data"] = own_options("data", config["data"])
     check_open_network(config)
     _settle_auto(config)
     return config
@@ -158,6 +161,7 @@ def settled_before(plain: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _settle_auto(config: dict[str, Any]) -> None:
     _settle_encoder(config)
+    _settle_pooling(config)
     _settle_data(config)
 
 
@@ -168,6 +172,10 @@ def _reduce(config: dict[str, Any]) -> None:
         if not config.get(key):
             config.pop(key, None)
     settle_initial(config)
+    if isinstance(loss := config["task"].get("loss", ...), Mapping):  # null, too, is the usual one
+        config["task"]["loss"] = {key: _number(weight) for key, weight in loss.items() if weight != 0}
+    elif loss is None:
+        del config["task"]["loss"]
     budget, uncut = read_config(config).budget, {}
     for group, key, most in (
         ("training", "batch_size", budget.max_batch_size),
@@ -182,7 +190,12 @@ def _reduce(config: dict[str, Any]) -> None:
         config["uncut"] = uncut
 
 
-CHOSEN = ("optimizer", "schedule")
+def _number(value: Any) -> Any:
+    """Return an integer as a float, so that 1 and 1.0 are one configuration; anything else as it is."""
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+CHOSEN = ("optimizer", "schedule", "data")
 """Groups of which a task's or a table's file may set what means nothing to the option that a person chooses."""
 
 
@@ -190,12 +203,12 @@ _NEEDED = {"warmup_start": "warmup", "base_momentum": "cycle_momentum", "max_mom
 
 
 def own_options(group: str, node: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one of :data:`CHOSEN` without what only other optimizers or schedules have, such as a task's milestones.
+    """Return one of :data:`CHOSEN` without what only other options of it have, such as a task's milestones.
 
     A warm-up of no steps is left out too, and decay for all parameters: as it was when there was no choice.
 
     Raises:
-        UserError: there is no such optimizer or schedule.
+        UserError: there is no such optimizer, schedule or data set.
     """
     if not isinstance(node.get("name"), str):  # which is refused later
         return dict(node)
@@ -231,7 +244,7 @@ def check_environment(config: Any) -> None:
 
 
 def check_typed(keys: Sequence[str], config: Mapping[str, Any]) -> None:
-    """Refuse what a person gives for another optimizer or schedule than the chosen one; from a file it is left out.
+    """Refuse what a person gives for another optimizer, schedule or data set than the chosen one; files may say it.
 
     Args:
         keys: of a person's overrides.
@@ -257,6 +270,10 @@ def check_typed(keys: Sequence[str], config: Mapping[str, Any]) -> None:
 def _own_keys(group: str, name: str) -> set[str]:
     if group == "schedule":
         return {"name", *schedule_options(name)}
+    if group == "data":
+        from indexnet.data import get_data
+
+        return {"name", *option_names(get_data(name))}
     from indexnet.tasks.optimizers import GROUPING, optimizer_options
 
     return {*GROUPING, *optimizer_options(name)}
@@ -289,6 +306,18 @@ def _settle_encoder(config: dict[str, Any]) -> None:
         encoder["freeze_bn"] = pretrained
     if optimizer.get("encoder_lr_multiplier") == "auto":
         optimizer["encoder_lr_multiplier"] = 0.01 if pretrained else 1.0
+
+
+def _settle_pooling(config: dict[str, Any]) -> None:
+    """Leave out an operator's usual pooling where the network's encoder always halves by itself."""
+    from indexnet.networks import get_network
+    from indexnet.resampling import get_resampling
+
+    resampling = config["resampling"]
+    if get_network(config["network"]["name"]).upsamples_only and "pooling" in resampling:
+        usual = inspect.signature(get_resampling(resampling["name"])).parameters["pooling"].default
+        if resampling["pooling"] == usual:
+            del resampling["pooling"]
 
 
 def _settle_data(config: dict[str, Any]) -> None:
@@ -328,7 +357,10 @@ def differences(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> list[
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that make a protocol, by dotted key."""
-    found = flatten({group: config.get(group) for group in _GROUPS})
+    groups = {group: config.get(group) for group in _GROUPS}
+    task = config["task"]
+    groups["task"] = {"loss": FIRST_LOSSES.get(task.get("name"))} | task
+    found = flatten(groups)
     # all else of the trainer leaves the optimisation problem as it is
     trainer = with_present_names(config["trainer"])
     for key in ("gradient_clip_val", "gradient_clip_algorithm"):

@@ -10,6 +10,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from indexnet.core.errors import UserError
 from indexnet.core.registry import Registry
 from indexnet.data.base import Float32, UInt8, check_choice, check_size, planes
 from indexnet.data.io.cache import Arrays
@@ -54,6 +55,10 @@ class Targets(NamedTuple):
         return {name: planes(array) for name, array in self._asdict().items()}
 
 
+CROP_AROUND = ("unknown", "mixed")
+"""What lies in the middle of a crop."""
+
+
 class Pipeline(ABC):
     """Makes samples of ``size`` x ``size`` pixels.
 
@@ -63,12 +68,16 @@ class Pipeline(ABC):
     Attributes:
         name: in the registry, and of the option ``data.pipeline``.
         map_names: what :meth:`maps` gives; a name stands for the very values, which are kept in files.
+        chooses_centre: whether it can crop round either kind of pixel.
+        crop_around: which, see :func:`create_pipeline`.
         draws_background: whether every sample draws its background, also where the data set has one for each composite.
     """
 
     name: ClassVar[str]
     map_names: ClassVar[tuple[str, ...]] = ()
     draws_background: ClassVar[bool] = False
+    chooses_centre: ClassVar[bool] = False
+    crop_around: str = CROP_AROUND[0]
 
     def __init__(self, size: int) -> None:
         self.size = check_size("training.size", size)
@@ -93,15 +102,29 @@ def list_pipelines() -> list[str]:
     return list(PIPELINES.classes())
 
 
-def create_pipeline(name: str, size: int) -> Pipeline:
+def create_pipeline(name: str, size: int, crop_around: str = CROP_AROUND[0]) -> Pipeline:
     """Build a pipeline.
 
     Args:
         name: registry name, see :func:`list_pipelines`.
         size: side of its samples in pixels.
+        crop_around: of pipelines that can do either, what lies in the middle of a crop: a pixel that is ``unknown`` in
+            the trimap, or one that is ``mixed``, of an alpha between 0 and 1.
 
     Raises:
-        UserError: the name is unknown, or the size is none.
+        UserError: the name or ``crop_around`` is unknown, the pipeline has its own way to crop, or the size is none.
     """
     check_choice("data.pipeline", name, list_pipelines())
-    return PIPELINES.get(name)(size)
+    check_choice("data.crop_around", crop_around, CROP_AROUND)
+    kind = PIPELINES.get(name)
+    if crop_around == CROP_AROUND[0]:
+        return kind(size)
+    if not kind.chooses_centre:
+        able = [each for each in list_pipelines() if PIPELINES.get(each).chooses_centre]
+        raise UserError(
+            f"data.crop_around={crop_around} is for data.pipeline={' or '.join(able)}; {name} crops in one way, so "
+            "leave it out."
+        )
+    made = kind(size)
+    made.crop_around = crop_around
+    return made

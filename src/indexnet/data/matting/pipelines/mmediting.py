@@ -26,7 +26,7 @@ class Mmediting(Pipeline):
 
     Image and background are made from the same one, as in :class:`~indexnet.data.matting.pipelines.dim.Dim`. A
     foreground without mixed pixels is cropped anywhere, not at its upper left corner. MMEditing's other variant, with
-    trimaps by distance, is ``dim`` but for crops around mixed instead of unknown pixels.
+    trimaps by distance, is ``dim`` with ``crop_around="mixed"``.
     """
 
     name = "mmediting"
