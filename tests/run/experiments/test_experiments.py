@@ -22,6 +22,8 @@ COPIES = {
     "tpami/table5_denoising": "thesis_t3_6_denoising",
     "tpami/table6_sunrgbd": "thesis_t3_7_sunrgbd",
     "tpami/table7_nyudv2": "thesis_t3_9_fastdepth_nyudv2",
+    "thesis/table3_8_ade20k": "thesis_t3_8_ade20k",
+    "thesis/table3_10_hu": "thesis_t3_10_hu_nyudv2",
     "thesis/table3_2_reconstruction": "thesis_t3_2_reconstruction_fashion_mnist",
     "thesis/table4_1": "thesis_t4_1_reconstruction_mnist",
     "thesis/table4_2_upsamplers": "thesis_t4_2_a2u_upsamplers",
