@@ -4,10 +4,26 @@ import os
 import re
 
 import numpy as np
+import pytest
 import torch
 
-from commands_support import autoencoder_checkpoint, matting_checkpoint, photograph, read, save_image, trimap
+from commands_support import (
+    PHOTOS,
+    SCENES,
+    autoencoder_checkpoint,
+    labelled_checkpoint,
+    matting_checkpoint,
+    photograph,
+    read,
+    save_alphamatting,
+    save_image,
+    save_random,
+    trimap,
+)
 from indexnet.cli import main
+from indexnet.core.errors import UserError
+from indexnet.data import create_data
+from indexnet.inference.initial import initial_task
 from indexnet.inference.loading import load_task, predict_with_index_maps
 from indexnet.networks.checkpoint import load_network
 from indexnet.networks.tiled.matting_protocol import infer_alpha
@@ -105,3 +121,120 @@ def test_sheets_keep_proportions():
     sheet = contact_sheet([[Panel("a" * 300, wide), Panel("", None)], [Panel("b", wide[:10, :10])]], 200)
     assert sheet.shape == (8 + 50 + 28 + 200 + 28, 8 + 200 + 8 + 96 + 8, 3)
     assert (sheet[:28, 210:] == 255).all()  # the long caption stays inside its column
+
+
+LINE, GAP = 20, 8  # of a sheet: a caption, and what is around panels
+
+
+def panel(sheet, row, column, height, width, column_width=96):
+    """Cut a panel whose picture was not scaled; narrow columns are as wide as their captions need."""
+    top = GAP + LINE + row * (height + LINE + GAP)
+    left = GAP + column * (max(width, column_width) + GAP)
+    return sheet[top : top + height, left : left + width]
+
+
+def test_the_truth_stands_beside_the_outputs_and_errors_below(tmp_path, capsys):
+    root = save_alphamatting(tmp_path / "data")
+    checkpoints = [matting_checkpoint(tmp_path / "m.ckpt"), matting_checkpoint(tmp_path / "h.ckpt", HIN)]
+    words = ["compare", *map(str, checkpoints), "data=alphamatting", f"data.root={root}", "--limit", "2"]
+    words += ["--device", "cpu", "--panel", "80"]
+    assert main([*words, "--output", str(tmp_path / "out")]) == 0
+    assert sorted(os.listdir(tmp_path / "out")) == ["GT01.png", "GT02.png", "index.html", "index_maps"]
+    sheet, truth = read(tmp_path / "out" / "GT01.png"), read(root / "gt_training_lowres" / "GT01.png")
+    assert np.array_equal(panel(sheet, 0, 0, 40, 50), photograph(40, 50))
+    assert np.array_equal(panel(sheet, 0, 1, 40, 50)[..., 0], truth)
+    assert np.array_equal(panel(sheet, 1, 0, 40, 50)[..., 0], trimap(40, 50))
+    assert panel(sheet, 1, 2, 40, 50).std() > 0  # an error
+    assert "Errors against the ground truth." in (tmp_path / "out" / "index.html").read_text()
+    # the same from files by hand
+    hand = ["compare", *map(str, checkpoints), "--images", str(root / "input_training_lowres" / "GT01.png")]
+    hand += ["--trimaps", str(root / "trimap_training_lowres" / "Trimap1" / "GT01.png"), "--device", "cpu"]
+    hand += ["--truth", str(root / "gt_training_lowres" / "GT01.png"), "--panel", "80"]
+    assert main([*hand, "--output", str(tmp_path / "hand")]) == 0
+    assert np.array_equal(read(tmp_path / "hand" / "GT01.png"), sheet)
+    assert "Errors against" in (tmp_path / "hand" / "index.html").read_text()
+
+
+@pytest.mark.parametrize("kind", ["denoising", "segmentation", "depth", "reconstruction"])
+def test_every_task_shows_its_truth(kind, tmp_path, capsys, mistake):
+    if kind == "denoising":
+        checkpoint = save_random(tmp_path / "a.ckpt", kind, {"name": "dncnn", "depth": 3, "width": 4}, PHOTOS, 32)
+    elif kind == "segmentation":
+        names = create_data("scenes", task="segmentation", size=32).classes
+        checkpoint = labelled_checkpoint(tmp_path / "a.ckpt", names)
+    elif kind == "depth":
+        network = {"name": "fastdepth", "encoder": {"name": "mobilenetv1_fastdepth", "width": 0.25}}
+        checkpoint = save_random(tmp_path / "a.ckpt", kind, network, SCENES, 32)
+    else:
+        checkpoint = autoencoder_checkpoint(tmp_path / "a.ckpt")
+    data = {"segmentation": ["data=scenes", "data.size=32"], "depth": ["data.test_count=1"]}
+    words = ["compare", str(checkpoint), str(checkpoint), *data.get(kind, ["data.test_count=1"]), "--limit", "1"]
+    assert main([*words, "--output", str(tmp_path / "out"), "--device", "cpu", "--panel", "32"]) == 0
+    (sheet,) = [read(file) for file in (tmp_path / "out").glob("*.png")]
+    columns = 3 if kind == "reconstruction" else 4  # the target is the input there
+    assert sheet.shape == (2 * (32 + LINE + GAP) + GAP, columns * (96 + GAP) + GAP, 3)
+    # what predict writes is what --truth reads
+    given = ["--images", str(save_image(tmp_path / "x.png", photograph(32, 32)))]
+    assert main(["predict", str(checkpoint), *given, "--output", str(tmp_path / "p"), "--device", "cpu"]) == 0
+    hand = ["compare", str(checkpoint), str(checkpoint), *given, "--truth", str(tmp_path / "p" / "x.png")]
+    capsys.readouterr()
+    code = main([*hand, "--output", str(tmp_path / "hand"), "--panel", "32", "--device", "cpu"])
+    if kind == "reconstruction":
+        mistake(code, "the task reconstruction takes no --truth")
+        return
+    assert code == 0
+    sheet = read(tmp_path / "hand" / "x.png")
+    assert np.abs(panel(sheet, 1, 2, 32, 32).astype(int) - panel(sheet, 1, 3, 32, 32)).max() == 0
+    # against itself: rounded to 8 bits or millimetres; a depth of 0 mm is grey, for nothing was measured there
+    assert panel(sheet, 1, 2, 32, 32).max() <= (96 if kind == "depth" else 16)
+
+
+def test_truths_that_do_not_fit_are_named(tmp_path, capsys, mistake):
+    root = save_alphamatting(tmp_path / "data")
+    checkpoints = [str(matting_checkpoint(tmp_path / "m.ckpt")), str(matting_checkpoint(tmp_path / "h.ckpt", HIN))]
+    images, truths = root / "input_training_lowres", root / "gt_training_lowres"
+    save_image(truths / "GT01.png", trimap(20, 50))
+    (truths / "GT02.png").unlink()
+    trimaps = ["--trimaps", str(root / "trimap_training_lowres" / "Trimap1"), "--device", "cpu"]
+    words = ["compare", *checkpoints, "--images", str(images), *trimaps, "--output", str(tmp_path / "out")]
+    assert main([*words, "--truth", str(truths)]) == 3
+    err = " ".join(capsys.readouterr().err.split())
+    assert "GT01.png is 50x20 pixels but its image 50x40; the truth must have its size" in err
+    assert "GT02.png has no truth; put one named GT02.png into" in err
+    assert sorted(os.listdir(tmp_path / "out")) == ["GT03.png", "index.html", "index_maps"]
+    mistake(main([*words, "--truth", str(tmp_path / "no")]), "--truth", "does not exist")
+    mistake(main([*words, "--truth", str(truths / "GT01.png")]), "is one file but --images is a folder")
+    mistake(main([*words, "--limit", "1"]), "--limit is for data=NAME; leave it out")
+    mistake(main([*words, "data=alphamatting"]), "give --images DIR, or data=NAME", "not both")
+    mistake(main([*words[:3], "--output", str(tmp_path / "x")]), "give --images DIR, or data=NAME")
+    mistake(main([*words[:3], "data=scenes", "--truth", str(truths), "--output", "x"]), "a data set has its own")
+
+
+def test_index_maps_before_training_stand_beside_the_learned_ones(tmp_path, monkeypatch, capsys, mistake):
+    """A run of no steps is what its seed drew; another checkpoint of that seed shows the same maps as the initial."""
+    monkeypatch.chdir(tmp_path)
+    words = ["task=reconstruction", "resampling=indexnet", "resampling.family=hin", "budget=smoke", "data.test_count=1"]
+    words += ["network.widths=[4,6]", "training.size=32", "logger=none", "seed=3", "trainer.accelerator=cpu"]
+    assert main(["train", *words, "training.steps=0"]) == 0
+    (start,) = tmp_path.rglob("last.ckpt")
+    task, meta = load_task(start)
+    drawn = initial_task(start, meta)
+    for key, value in task.state_dict().items():
+        assert torch.equal(value, drawn.state_dict()[key]), key
+    before = torch.get_rng_state()
+    initial_task(start, meta)
+    assert torch.equal(before, torch.get_rng_state())
+    save_image(tmp_path / "images" / "a.png", photograph(32, 32))
+    assert compare(tmp_path, start, more=["--initial", "--panel", "64"]) == 0  # one is enough
+    sheet = read(tmp_path / "out" / "index_maps" / "a.png")
+    rows = np.split(sheet[GAP : GAP + 2 * (64 + LINE + GAP)], 2)
+    assert np.array_equal(rows[0][LINE : LINE + 64], rows[1][LINE : LINE + 64])  # nothing was learned
+    assert "before training" in (tmp_path / "out" / "index.html").read_text()
+    capsys.readouterr()
+    bare = autoencoder_checkpoint(tmp_path / "bare.ckpt", HIN)
+    mistake(
+        compare(tmp_path, bare, more=["--initial", "--overwrite"]), "does not say by what seed its network was drawn"
+    )
+    meta["config"]["ckpt_path"] = "a.ckpt"
+    with pytest.raises(UserError, match=r"started from weights of another one \(ckpt_path\)"):
+        initial_task(start, meta)

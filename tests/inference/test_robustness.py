@@ -1,4 +1,4 @@
-"""Trimaps that are made again from alpha."""
+"""Trimaps that are made again from alpha, and images that are damaged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from indexnet.commands.robustness import parse_ranges
 from indexnet.core.errors import UserError
 from indexnet.data import create_data
 from indexnet.data.io.trimaps import eroded_trimap
-from indexnet.inference.robustness import RemadeTrimaps
+from indexnet.inference.robustness import Condition, DegradedImages, RemadeTrimaps, make_series
 
 
 def scenes(count=3):
@@ -52,3 +52,33 @@ def test_wider_trimaps_leave_more_unknown():
     ]  # fmt: skip
     assert shares == sorted(shares)
     assert shares[0] < shares[2] / 1.5
+
+
+def test_damage_depends_on_seed_kind_and_name_and_leaves_all_but_the_image():
+    inner = scenes()
+    split = DegradedImages(inner, "noise", 10.0, seed=1)
+    before, after = inner.sample(1, np.random.default_rng(0)), split.sample(1, np.random.default_rng(5))
+    assert set(before) == set(after)
+    for key in set(before) - {"image", "name"}:
+        assert np.array_equal(before[key], after[key]), key
+    assert (after["image"] - before["image"]).std().item() * 255 == pytest.approx(10, rel=0.1)
+    again = DegradedImages(scenes(), "noise", 10.0, seed=1).sample(1, np.random.default_rng(0))
+    assert np.array_equal(again["image"], after["image"])
+    assert not np.array_equal(DegradedImages(inner, "noise", 10.0).sample(1, None)["image"], after["image"])
+    first = DegradedImages(inner, "noise", 10.0, seed=1).sample(0, None)["image"] - inner.sample(0, None)["image"]
+    assert abs(np.corrcoef(first.numpy().ravel(), (after["image"] - before["image"]).numpy().ravel())[0, 1]) < 0.05
+    prints = {DegradedImages(inner, *what).fingerprint() for what in (("noise", 1.0), ("noise", 2.0), ("blur", 1.0))}
+    assert len(prints | {inner.fingerprint()}) == 4
+
+
+def test_series_share_what_is_measured_once():
+    (trimaps,) = make_series([(3, 5), (9, 9)], {})
+    assert (trimaps.title, list(trimaps.places)) == ("", ["3-5", "9"])
+    noise, jpeg = make_series([], {"noise": (5, 0, 10), "jpeg": (90, 30)})
+    assert (list(noise.places), list(jpeg.places)) == (["5", "clean", "10"], ["clean", "90", "30"])
+    assert noise.conditions[1] == jpeg.conditions[0] == Condition()
+    both = make_series([(3, 5), (9, 9)], {"gamma": (0.5, 1)})
+    assert [each.title for each in both] == ["gamma, trimaps 3-5", "gamma, trimaps 9"]
+    assert both[1].conditions == [Condition((9, 9), "gamma", 0.5), Condition((9, 9))]
+    split = both[0].conditions[0].apply(scenes(), 0)
+    assert np.array_equal(split.sample(0, None)["trimap"], RemadeTrimaps(scenes(), (3, 5)).sample(0, None)["trimap"])

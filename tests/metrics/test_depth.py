@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from indexnet.core.errors import UserError
 from indexnet.metrics import create_metric, valid_pixels
 
 NAMES = ["depth_rmse", "rel", "log10", "delta1", "delta2", "delta3"]
@@ -102,3 +103,28 @@ def test_bounds_and_order(seed, noise):
         assert value(name, depth, depth) == best
         if not name.startswith("delta"):
             assert value(name, prediction, depth) >= 0
+
+
+@given(seed=SEEDS)
+@settings(max_examples=10)
+def test_averages_over_images_count_each_image_once(seed):
+    """Hu et al.: means over the pixels of an image, then over images; one root of the mean squared error."""
+    prediction, depth = maps(seed)
+    depth[0, :, 2:] = 0  # an image with few measured pixels counts as much as the others
+    expected: dict[str, list[float]] = {name: [] for name in NAMES}
+    for p, d in zip(prediction, depth, strict=True):
+        p, d = p[d > 0], d[d > 0]
+        ratio = torch.maximum(p / d, d / p)
+        expected["depth_rmse"].append((p - d).square().mean().item())
+        expected["rel"].append(((p - d).abs() / d).mean().item())
+        expected["log10"].append((p.log10() - d.log10()).abs().mean().item())
+        for power in (1, 2, 3):
+            expected[f"delta{power}"].append((ratio <= 1.25**power).double().mean().item())
+    for name, numbers in expected.items():
+        metric = create_metric(name, average="images")
+        metric.update(prediction, depth)
+        metric.update(prediction[:1], torch.zeros_like(depth[:1]))  # nothing measured: no image
+        mean = sum(numbers) / len(numbers)
+        assert metric.compute().item() == pytest.approx(math.sqrt(mean) if name == "depth_rmse" else mean)
+    with pytest.raises(UserError, match=r"task\.average='image' must be pixels or images"):
+        create_metric("rel", average="image")

@@ -9,8 +9,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from a2u_released import a2u_output, a2u_state
 from indexnet.core.errors import UserError
+from indexnet.interop import convert, from_released, recognise_released
 from indexnet.networks import count_costs, create_network
+from indexnet.networks.checkpoint import load_network
 from indexnet.networks.layers import run_on_meta
 from indexnet.resampling import get_resampling, list_resampling, watch_stages
 from indexnet.tasks.optimizers import parameter_groups
@@ -222,3 +225,33 @@ def test_what_does_not_fit_is_one_sentence(tmp_path):
         create_network("a2u_matting", encoder={"name": "resnet34", "pretrained": str(tmp_path / "other.pth")})
     with pytest.raises(UserError, match=r"network\.context=none"):
         create_network("a2u_matting")(torch.rand(1, 4, 32, 32))
+
+
+@pytest.mark.parametrize(("channel", "k_up", "parameters"), [("cs", 3, 40_232), ("cw", 3, 220_448), ("cs", 1, None)])
+def test_released_checkpoints_give_the_output_of_the_released_layers(channel, k_up, parameters):
+    state = a2u_state(channel == "cw", k_up)
+    found = recognise_released(state)["resampling"]
+    assert {"name": "a2u", "channel": channel, "k_up": k_up, "k_en": 6}.items() <= found.items()
+    network = from_released({f"module.{key}": value for key, value in state.items()})
+    assert not any(part.training for part in network.modules())
+    assert parameters in (None, sum(each.numel() for each in network.parameters()) - BASELINE)
+    x = torch.rand(1, 4, 32, 64, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        wanted = a2u_output(state, x, k_up)
+        torch.testing.assert_close(network(x), wanted, rtol=1e-4, atol=1e-4 * wanted.abs().max().item())
+
+
+def test_a_converted_file_says_under_what_licence_and_a_damaged_one_what_is_missing(tmp_path):
+    state = a2u_state()
+    torch.save({"state_dict": state}, tmp_path / "model.pth")
+    convert(tmp_path / "model.pth", tmp_path / "model.ckpt")
+    network, meta = load_network(tmp_path / "model.ckpt")
+    assert network.info.name == "a2u_matting"
+    assert "non-commercial" in meta["notice"]
+    with pytest.raises(UserError, match="has no index networks"):
+        from_released(state, "hin")
+    with pytest.raises(UserError, match=r"A2U matting code, but 1 tensors are missing \(first: skips\.2\.0\.weight"):
+        from_released({key: value for key, value in state.items() if key != "short2.0.weight"})
+    wide = state | {"bilinear0.bconv_UP.1.weight": torch.zeros(72, 64, 1, 1)}  # of two groups
+    with pytest.raises(UserError, match=r"72 logits at a position, but 4, 36 or 100"):
+        from_released(wide)

@@ -57,9 +57,16 @@ def test_a_tables_setting_for_another_optimizer_is_left_out():
     assert "momentum" not in _frozen(f"{words} optimizer=adamw")["optimizer"]
 
 
+def test_a_tables_setting_for_another_data_set_is_left_out(tmp_path):
+    words = "experiments=mindspore/aim500 experiment.row=x encoder.pretrained=false budget=smoke"
+    assert "composites" not in _frozen(f"{words} data=scenes")["data"]
+    assert compose(words.split())["data"]["composites"] is True
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
+        ("data=mnist +data.pipeline=gca", "data.pipeline means nothing to data=mnist; leave it out"),
         (
             "schedule=cosine schedule.milestones=[1]",
             "schedule.milestones means nothing to schedule=cosine; leave it out",

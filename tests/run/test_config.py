@@ -126,15 +126,21 @@ def _pairs():
 
 @pytest.mark.parametrize(("task", "network"), _pairs())
 def test_every_task_and_network_freezes(task, network):
-    encoders = {"deep_matting": "vgg16_bn", "matting_unet": "mobilenetv2_released", "segnet": "vgg16_bn"}
+    encoders = {
+        "a2u_matting": "resnet34",
+        "deep_matting": "vgg16_bn",
+        "matting_unet": "mobilenetv2_released",
+        "segnet": "vgg16_bn",
+    }
     encoders |= dict.fromkeys(("deeplabv3plus", "refinenet"), "mobilenetv2_released")
+    encoders |= {"upernet": "mobilenetv2_100", "hu_depth": "resnet50"}
     encoder = "mobilenetv1_fastdepth" if network == "fastdepth" else encoders.get(network, "none")
     words = [f"task={task}", f"network={network}", f"encoder={encoder}"]
-    if task == "segmentation" and network != "segnet":  # one output a class is asked of a network that names classes
+    if task == "segmentation" and network not in ("segnet", "upernet"):  # others name no classes
         with pytest.raises(UserError, match=r"task\.classes names 8 classes but the network"):
             freeze(compose(words))
         return
-    if network == "segnet" and task != "segmentation":
+    if network in ("segnet", "upernet") and task != "segmentation":
         words.append("network.classes=1")
     config = freeze(compose(words))
     assert config["network"]["name"] == network
@@ -222,7 +228,7 @@ def test_the_hash_ignores_where_results_go():
 def test_places_are_marked_in_the_schema():
     assert places() == {
         *("paths", "logger", "plugins", "tags", "protocol", "changes", "uncut", "data.root", "data.cache"),
-        *("trainer.num_workers", "trainer.enable_progress_bar", "trainer.timeout"),
+        *("trainer.num_workers", "trainer.enable_progress_bar", "trainer.timeout", "init.checkpoint"),
     }
     assert is_place("paths.runs")
     assert not is_place("trainer.devices")

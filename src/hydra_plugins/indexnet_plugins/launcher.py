@@ -37,6 +37,7 @@ class FrozenLauncher(Launcher):
     config: DictConfig
     context: HydraContext
     named: "NamedSweep | None" = None
+    tables: Sequence[str] = ()  # those that the command line asks for; a row of one may be the run of another
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.config, self.context = config, hydra_context
@@ -49,6 +50,7 @@ class FrozenLauncher(Launcher):
         """
         from indexnet.run.config import sweep_options
         from indexnet.sweep.frozen import frozen_jobs
+        from indexnet.sweep.order import brought_along
 
         own, named = sweep_options(self.config), self.named
         configs = frozen_jobs(self.config, self.context, job_overrides)
@@ -60,10 +62,11 @@ class FrozenLauncher(Launcher):
             fail_fast=own["fail_fast"],
             retry_failed=own["retry_failed"],
             rerun=own["rerun"],
+            kept=brought_along(configs, job_overrides),
             arguments=sys.argv[1:],
             **({} if named is None else {"keep": lambda: named.keep(configs)}),
         )
-        say_what_next(configs)
+        say_what_next(configs, self.tables)
         return job_returns(outcomes, job_overrides)
 
     @abstractmethod
@@ -101,13 +104,15 @@ def job_returns(outcomes: Sequence["Outcome"], job_overrides: Sequence[Sequence[
     return returns
 
 
-def say_what_next(configs: Sequence[dict[str, dict[str, object]]]) -> None:
+def say_what_next(configs: Sequence[dict[str, dict[str, object]]], asked: Sequence[str] = ()) -> None:
     """Name the command that makes the table, and say where a protocol is too small to rank anything."""
     from indexnet.run.experiments.tables import load_experiment
 
     tables = {
         str(c["experiment"]["name"]): str(c["paths"]["runs"]) for c in configs if c["experiment"]["name"] is not None
     }
+    runs = next(iter(tables.values()), DEFAULT_RUNS)
+    tables = dict.fromkeys(asked, runs) or tables
     folders = os.environ.get(VARIABLE) if any(word.startswith(("--config-dir", "-cd")) for word in sys.argv) else None
     own = f"{VARIABLE}={shlex.quote(folders)} " if folders else ""
     for name, runs in tables.items():

@@ -239,8 +239,13 @@ def read_request(overrides: Sequence[Override]) -> tuple[dict[str, "Range"], lis
     plain = [each for each in others if not each.is_sweep_override()]
     jobs = list(expand([*(each for each in selecting if each.key_or_group != "split"), *plain]))
     experiment = given.get("experiments")
+    if starting := next((text for job in jobs for text in job if key_of(text) == "init.row"), None):
+        raise UserError(
+            f"{starting}: such a row starts from another one, and a search trains one run a trial; leave rows= out and "
+            "give init.checkpoint=FILE."
+        )
     if experiment is not None and experiment.value() is not None and "seed" not in given and "seeds" not in given:
-        first = load_experiment(jobs[0][0].partition("=")[2]).seeds[0]
+        first = load_experiment("".join(experiment.value())).seeds[0]
         jobs = [job for job in jobs if job[-1] == f"seed={first}"]
     if len(jobs) != 1:
         raise UserError("a search has one row and one seed; give rows=NAME and seed=NUMBER.")

@@ -53,6 +53,7 @@ class IndexnetSweeper(Sweeper):
             SystemExit: some jobs have no result.
         """
         from indexnet.run.config import check_overrides, parse_overrides, sweep_options
+        from indexnet.sweep.expand import read_request
         from indexnet.sweep.launch import PARTLY
         from indexnet.sweep.named import asked_jobs
 
@@ -64,6 +65,7 @@ class IndexnetSweeper(Sweeper):
             self._refuse_devices(name, jobs)
         if isinstance(self.launcher, launcher.FrozenLauncher):
             self.launcher.named = named
+            self.launcher.tables = read_request(asked).experiments
         elif named is not None:
             raise UserError(
                 f"sweep={named.name} needs a launcher that gives every run a process; leave out hydra/launcher={name}."

@@ -121,7 +121,7 @@ def count(
     costs_of = costs_of or row_costs
     with composing():
         rows = tracked(experiment.base_rows, "counting", len(experiment.base_rows))
-        counted = {row.name: None if row.pending else costs_of(experiment, row) for row in rows}
+        counted = {row.name: None if row.runs_never else costs_of(experiment, row) for row in rows}
     reference = counted.get(experiment.reference) if experiment.reference else None
     return [_line(experiment, row, counted[row.name], reference, rule) for row in experiment.base_rows]
 
@@ -199,7 +199,8 @@ def table(experiment: Experiment, lines: Sequence[Line], rule: str = COUNTING_RU
     words = {True: ("yes", "green"), False: ("no", "red"), None: ("not printed", "dim")}
     for line in lines:
         if line.costs is None:
-            shown.add_row(Text(line.row.label), *[""] * 6, Text("pending", style="dim"))
+            why = "pending" if line.row.pending else "cited"
+            shown.add_row(Text(line.row.label), *[""] * 6, Text(why, style="dim"))
             continue
         word, style = ("exception", "yellow") if line.agrees is False and line.is_fine else words[line.agrees]
         params = line.cells.get("params", Cell("", ""))
@@ -227,6 +228,7 @@ def remarks(experiment: Experiment, lines: Sequence[Line], rule: str = COUNTING_
         elif line.agrees is False:
             texts.append(f"{line.row.label} disagrees: {both}.")
     texts += [f"{line.row.label}: pending, {line.row.pending}." for line in lines if line.row.pending]
+    texts += [f"{line.row.label}: not counted, {line.row.runs_never}." for line in lines if line.row.cited]
     if rule != COUNTING_RULES[0] and any("gflops" in line.row.printed for line in lines):
         texts.append(f"The GFLOPs that this table prints follow --rule {COUNTING_RULES[0]}, and are not compared.")
     texts.append(_RULES[rule] + "; GMACs: what the convolutions really cost, over 1e9.")

@@ -41,7 +41,7 @@ def main(args: argparse.Namespace) -> int:
 
     base = runs_folder(args.runs)
     experiment = load_experiment(args.experiment, base)
-    runs = choose(find_run_sets(base, experiment.name), args.data, str(base / experiment.name))
+    runs = choose(find_run_sets(base, experiment.name, experiment.borrowed), args.data, str(base / experiment.name))
     with busy("reading the runs"):
         table = build(experiment, runs)
     try:

@@ -126,10 +126,11 @@ def _tasks() -> Listing:
 
 
 def _encoders() -> Listing:
-    from indexnet.networks import list_encoders
+    from indexnet.networks import list_encoders, list_pyramids
 
     own = ("mobilenetv1_fastdepth", "mobilenetv2_released")
     rows: Rows = [(name, "exact layers of released networks" if name in own else "timm") for name in list_encoders()]
+    rows += [(name, "here; for networks that take a pyramid of maps: rmat") for name in list_pyramids()]
     return ("name", "from (any other timm model goes by its name too, as far as its strides can be opened)"), rows
 
 
@@ -159,8 +160,10 @@ def _experiments(runs: Path | None = None) -> Listing:
         except UserError as error:
             rows.append((name, str(error), "", "", ""))
             continue
-        pending = sum(bool(row.pending) for row in experiment.rows)
-        count = f"{len(experiment.rows)}" + (f" ({pending} pending)" if pending else "")
+        idle = {"pending": sum(bool(row.pending) for row in experiment.rows)}
+        idle["cited"] = sum(bool(row.cited) for row in experiment.rows)
+        said = ", ".join(f"{number} {what}" for what, number in idle.items() if number)
+        count = f"{len(experiment.rows)}" + (f" ({said})" if said else "")
         source = f"a sweep in {runs}" if experiment.is_sweep else experiment.source
         rows.append((name, experiment.title, experiment.task, count, source))
     return ("name", "title", "task", "rows", "printed in"), rows

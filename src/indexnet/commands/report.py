@@ -65,7 +65,7 @@ def main(args: argparse.Namespace) -> int:
         folder = args.experiment.strip("/")
         raise UserError(f"{folder} is a folder of experiments: name one, or give --across for all on one page.")
     experiment = load_experiment(args.experiment, base)
-    sets = find_run_sets(base, experiment.name)
+    sets = find_run_sets(base, experiment.name, experiment.borrowed)
     runs = choose(sets, args.data, str(base / experiment.name))
     others = [each.name for each in sets if each is not runs]
     folder = Path(args.output or Path("reports") / experiment.name / (runs.name if runs else "no-runs"))
@@ -102,7 +102,7 @@ def report_across(args: argparse.Namespace, base: Path) -> int:
         folders = ", ".join(sorted({name.rpartition("/")[0] for name in known} - {""}))
         raise UserError(f"--across puts the tables of a folder of experiments on one page: {folders}; not {folder!r}.")
     wanted = args.data.split(",") if args.data else []
-    sets = {name: find_run_sets(base, name) for name in names}
+    sets = {name: find_run_sets(base, name, load_experiment(name).borrowed) for name in names}
     present = sorted({each.name for found in sets.values() for each in found})
     for name in wanted:
         if name not in present:

@@ -1,4 +1,4 @@
-"""``indexnet robustness``: matting metrics against the width of the trimap's unknown region, as tables and a plot."""
+"""``indexnet robustness``: metrics against the width of the trimap's unknown region or damage to images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import argparse
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from indexnet.core.console import print_table, tell, warn
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from indexnet.inference.comparison_table import Comparison, Line
+    from indexnet.inference.robustness import Condition, Series
     from indexnet.report.line_plots import Panel
+    from indexnet.tasks import Task
 
 
-HELP = "evaluate matting checkpoints on trimaps made again, wider and wider, from the true alpha"
+HELP = "evaluate checkpoints on damaged images, or matting on trimaps made again, wider and wider"
 SCHEMA = 1
 
 RANGES = "11-20,21-30,31-40,41-50"
@@ -31,9 +34,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_method_arguments(parser, "for tables and plots (default: robustness/... beside CKPT)")
     parser.add_argument(
         "--ranges",
-        default=RANGES,
         metavar="LOW-HIGH,...",
-        help=f"sizes of the eroding ellipses, in pixels, that trimaps draw from, range by range ({RANGES})",
+        help="matting: sizes of the eroding ellipses, in pixels, that trimaps draw from, range by range "
+        f"(without --degrade {RANGES}; with it trimaps stay)",
+    )
+    parser.add_argument(
+        "--degrade",
+        action="append",
+        default=[],
+        metavar="KIND[=LEVEL,...]",
+        help="damage images, not trimaps: noise (sigma), jpeg (quality), blur (sigma, pixels), gamma; as "
+        "noise,jpeg,blur,gamma at usual levels, or noise=5,10,25; can be given repeatedly",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the draws (0)")
 
@@ -52,34 +63,42 @@ def main(args: argparse.Namespace) -> int:
     paths, words = split_words(args.words)
     from indexnet.core.files import atomic_write, prepare_folder, write_json
     from indexnet.core.machine import device_name
+    from indexnet.data.degradations import parse_degradations
     from indexnet.inference.comparison_table import compare_scores, finite_or_none, interval_note, table_rows
-    from indexnet.inference.robustness import measure, range_name
+    from indexnet.inference.robustness import make_series, measure
     from indexnet.report.line_plots import draw_png, draw_svg
     from indexnet.run import record as records
     from indexnet.run.loader import describe_splits
 
-    ranges = parse_ranges(args.ranges)
-    names = [range_name(widths) for widths in ranges]
+    degradations = parse_degradations(args.degrade)
+    ranges = parse_ranges(args.ranges or RANGES) if args.ranges is not None or not degradations else []
+    series = make_series(ranges, degradations)
+    conditions = list(dict.fromkeys(condition for each in series for condition in each.conditions))
     setup = prepare(paths, words, args)
-    if setup.methods[0].task.guide != "trimap":
-        raise UserError(f"robustness is for matting; {paths[0]} is for {setup.methods[0].task.name}.")
-    folder = args.output or default_folder(paths, setup.name, setup.overrides, "robustness")
+    _check_task(setup.methods[0].task, paths[0], bool(ranges), bool(degradations))
+    asked = {"degrade": "+".join(f"{kind}={_joined(levels)}" for kind, levels in degradations.items())}
+    asked |= {"ranges": args.ranges or ""}
+    own = setup.overrides | ({key: value for key, value in asked.items() if value} if degradations else {})
+    folder = args.output or default_folder(paths, setup.name, own, "robustness")
     result_file = folder / "robustness.json"
     if os.path.exists(result_file) and not args.overwrite:
         raise UserError(f"{result_file} exists; give --overwrite to replace it, or another --output.")
     prepare_folder(folder)
     started, begun = records.now(), time.monotonic()
-    measured = measure(setup, ranges, args.seed)
+    measured = measure(setup, conditions, args.seed)
     took = time.monotonic() - begun
     if not set.intersection(*(scores.names for _, _, scores in measured)):
-        raise UserError("no image could be measured by every method on every range; the reasons stand above.")
+        what = "on every range" if not degradations else "under every condition"
+        raise UserError(f"no image could be measured by every method {what}; the reasons stand above.")
     comparison = compare_scores([(method.caption, source_of(method), scores) for method, _, scores in measured])
     remark = interval_note(comparison.images, comparison.groups)
-    title = f"Trimap robustness on {setup.name}"
-    curves = [comparison.lines[at : at + len(ranges)] for at in range(0, len(comparison.lines), len(ranges))]
+    title = f"{'Robustness' if degradations else 'Trimap robustness'} on {setup.name}"
+    count = len(conditions)
+    lines = [comparison.lines[at : at + count] for at in range(0, len(comparison.lines), count)]
+    curves = [dict(zip(conditions, own, strict=True)) for own in lines]
     failed = [
-        {"method": method.caption, "range": name, "name": who, "error": reason}
-        for method, name, scores in measured
+        {"method": method.caption, **condition.columns, "name": who, "error": reason}
+        for method, condition, scores in measured
         for who, reason in scores.failed
     ]
     result = {
@@ -90,14 +109,16 @@ def main(args: argparse.Namespace) -> int:
                 "results": {
                     key: [
                         {"value": finite_or_none(line.cells[key].value), "interval": line.cells[key].bounds}
-                        for line in curve
+                        for line in own
                     ]
                     for key in comparison.keys
                 },
             }
-            for method, curve in zip(setup.methods, curves, strict=True)
+            for method, own in zip(setup.methods, lines, strict=True)
         ],
         "ranges": [list(widths) for widths in ranges],
+        "degradations": {kind: list(levels) for kind, levels in degradations.items()},
+        "conditions": [condition.columns for condition in conditions],
         "seed": args.seed,
         "data": {"name": setup.name, "options": setup.options, "split": "test", **describe_splits(setup.tests)},
         "limit": args.limit,
@@ -111,25 +132,49 @@ def main(args: argparse.Namespace) -> int:
         "started": started,
         "wall_time_s": round(took, 2),
     }
-    rows = [{"method": method.caption, "range": name, **row} for method, name, s in measured for row in s.rows]
+    rows = [{"method": method.caption, **under.columns, **row} for method, under, s in measured for row in s.rows]
     records.write_rows(folder / "per_image.csv", rows)
-    records.write_rows(folder / "robustness.csv", table_rows(comparison, names))
-    footer = (
-        f"Trimaps: alpha = 0 and alpha = 1 eroded by ellipses of random size, in pixels, from each range. {remark}."
-    )
-    panels = _panels(comparison, curves, names)
+    records.write_rows(folder / "robustness.csv", table_rows(comparison, [each.columns for each in conditions]))
+    footer = " ".join(filter(None, [_TRIMAPS if ranges else "", _DAMAGE if degradations else "", f"{remark}."]))
+    panels = _panels(comparison, curves, series)
     atomic_write(folder / "robustness.svg", draw_svg(panels, title, footer))
     atomic_write(folder / "robustness.png", draw_png(panels, title, footer))
     write_json(result_file, result)
     bounded = any(line.cells[key].bounds for line in comparison.lines for key in comparison.keys)
     remark += ", in robustness.csv and the plot" if bounded else ""
-    print_table(_table(comparison, curves, names, title), remark)
+    for each in series:
+        heading = f"{title}: {each.title}" if each.title else title
+        print_table(_table(comparison, curves, each, heading), remark if each is series[-1] else "")
     count = sum(setup.counts.values())
     tell(f"{comparison.images} of {count} images in {took:.1f} s on {setup.device}; written to {folder}")
     if failed:
         listed = ", ".join(sorted({entry["name"] for entry in failed}))
         warn(f"not measured, for the reasons above, and left out everywhere: {listed}")
     return 3 if failed else 0
+
+
+_TRIMAPS = "Trimaps: alpha = 0 and alpha = 1 eroded by ellipses of random size, in pixels, from each range."
+_DAMAGE = "Images are damaged, trimaps and targets are not."
+
+
+def _check_task(task: Task, path: Path, trimaps: bool, damage: bool) -> None:
+    """Refuse tasks that have no trimaps, or whose target is the image itself.
+
+    Raises:
+        UserError: the task is such a one.
+    """
+    own = task.target in (None, "clean")
+    if trimaps and task.guide != "trimap":
+        instead = "" if own else "; --degrade noise,jpeg,blur,gamma damages its images"
+        what = "robustness" if not damage else "--ranges"
+        raise UserError(f"{what} is for matting; {path} is for {task.name}{instead}.")
+    if damage and own:
+        noise = " Other noise is `indexnet evaluate CKPT task.sigma=VALUE`." if task.target else ""
+        raise UserError(f"--degrade damages images, but those of {task.name} are what its results are to be.{noise}")
+
+
+def _joined(levels: Sequence[float]) -> str:
+    return "-".join(f"{level:g}" for level in levels)
 
 
 def parse_ranges(text: str) -> list[tuple[int, int]]:
@@ -152,41 +197,44 @@ def parse_ranges(text: str) -> list[tuple[int, int]]:
     return ranges
 
 
-def _panels(comparison: Comparison, curves: Sequence[Sequence[Line]], names: Sequence[str]) -> list[Panel]:
+def _panels(
+    comparison: Comparison, curves: Sequence[Mapping[Condition, Line]], series: Sequence[Series]
+) -> list[Panel]:
     from indexnet.inference.comparison_table import heading
     from indexnet.report import line_plots
 
-    return [
-        line_plots.Panel(
-            f"{heading(key, info)}, {'higher' if info.higher_is_better else 'lower'} is better",
-            list(names),
-            [
-                line_plots.Line(curve[0].caption, [(line.cells[key].value, line.cells[key].bounds) for line in curve])
-                for curve in curves
-            ],
-            "size of the eroding ellipses, pixels",
-        )
-        for key, info in ((key, comparison.infos[key]) for key in comparison.keys)
-    ]
+    found = []
+    for each in series:
+        for key in comparison.keys:
+            info = comparison.infos[key]
+            better = f"{heading(key, info)}, {'higher' if info.higher_is_better else 'lower'} is better"
+            lines = [[curve[condition] for condition in each.conditions] for curve in curves]
+            drawn = [
+                line_plots.Line(own[0].caption, [(line.cells[key].value, line.cells[key].bounds) for line in own])
+                for own in lines
+            ]
+            title = f"{each.title}: {better}" if each.title else better
+            found.append(line_plots.Panel(title, list(each.places), drawn, each.axis))
+    return found
 
 
-def _table(comparison: Comparison, curves: Sequence[Sequence[Line]], names: Sequence[str], title: str) -> Table:
+def _table(comparison: Comparison, curves: Sequence[Mapping[Condition, Line]], series: Series, title: str) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
     from indexnet.inference.comparison_table import arrow, format_number, heading
 
-    table = Table(title=escape(title), title_justify="left")
+    table = Table(title=escape(title), title_justify="left", caption=escape(series.axis) if series.title else None)
     table.add_column("metric")
     table.add_column("method", overflow="fold")
-    for name in names:
-        table.add_column(f"{name} px", justify="right", overflow="fold")
+    for name in series.places:
+        table.add_column(name if series.title else f"{name} px", justify="right", overflow="fold")
     for key in comparison.keys:
         info = comparison.infos[key]
         for place, curve in enumerate(curves):
+            lines = [curve[condition] for condition in series.conditions]
             word = f"{heading(key, info)} {arrow(info)}" if place == 0 else ""
-            table.add_row(
-                escape(word), escape(curve[0].caption), *(format_number(line.cells[key].value) for line in curve)
-            )
+            values = (format_number(line.cells[key].value) for line in lines)
+            table.add_row(escape(word), escape(lines[0].caption), *values)
         table.add_section()
     return table

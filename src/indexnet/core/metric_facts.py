@@ -55,6 +55,16 @@ FACTS: dict[str, MetricInfo] = {
     )
 }
 
+THROUGHPUT: dict[str, MetricInfo] = {
+    info.name: info
+    for info in (
+        MetricInfo("ms_per_step", "ms/step", "", False, ""),
+        MetricInfo("hours", "Training", "hours", False, ""),
+        MetricInfo("images_per_second", "images/s", "", True, ""),
+    )
+}
+"""Columns of tables that say how fast a run trained: no task measures them, the record of a run tells them."""
+
 GREY = {
     "segmentation": "Grey pixels of the true classes have no label and do not count.",
     "depth": "Grey pixels of error maps have no measured depth and do not count.",

@@ -235,6 +235,8 @@ def check_length(spec: Mapping[str, Any], steps: int | None, epochs: int | None)
         UserError: it is, or it counts in epochs that are not given.
     """
     schedule, name = create_schedule(spec), spec["name"]
+    if steps == 0:  # nothing is trained
+        return
     if schedule.in_epochs and epochs is None:
         raise UserError(f"schedule={name} counts in epochs; give training.epochs, or schedule=constant.")
     late: list[Any] = []

@@ -35,6 +35,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import default_collate
 
 from indexnet.core.annotations import fits
 from indexnet.core.errors import UserError
@@ -117,6 +118,10 @@ class Dataset(TorchDataset[Sample], ABC):
         """Whether all samples are of one size, so that several make a batch."""
         return True
 
+    def collate(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """Make a training batch of samples, which are of one size unless a split says what to do else."""
+        return default_collate(list(samples))  # type: ignore[no-any-return]
+
     @abstractmethod
     def name(self, index: int) -> str:
         """Return the name of one sample: unique in the split, fit for a file name."""
@@ -193,6 +198,9 @@ class Subset(Dataset):
     @property
     def one_size(self) -> bool:
         return self.base.one_size
+
+    def collate(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        return self.base.collate(samples)
 
     def _at(self, index: int) -> int:
         self._check_index(index)

@@ -17,7 +17,7 @@ from indexnet.data.base import Float32, Sample, UInt8, check_choice, digest, pla
 from indexnet.data.files import FileData, FileOptions, Listed
 from indexnet.data.io.cache import Arrays, Cache, Store
 from indexnet.data.io.images import image_size, read_image, read_values
-from indexnet.data.transforms import affine, colour_jitter, warp, warp_nearest
+from indexnet.data.transforms import Affine, affine, colour_jitter, lighting_noise, warp, warp_nearest
 
 if TYPE_CHECKING:
     import h5py
@@ -27,8 +27,10 @@ SEEN = 228 / 250
 
 CROPS = ("none", "eigen")
 EVALUATIONS = ("network", "full")
+PIPELINES = (None, "hu")
 _EIGEN = (45 / 480, 471 / 480, 41 / 640, 601 / 640)  # top, bottom, left, right of Eigen's crop, as shares of a frame
 _ZOOM, _ANGLE, _JITTER = (1.0, 1.5), 5.0, 0.4
+_HU_SEEN, _LIGHTING = 228 / 240, 0.1
 _FAR = 20.0  # metres; indoor sensors reach 10, so a farther depth is in another unit
 _FAR_OUTDOORS = 1000.0  # metres
 _LINES = 240  # about the height of the frames that are kept
@@ -127,6 +129,11 @@ class DepthFrames(Listed):
     the geometry is one warp, bilinear for colours, nearest for depth; what lies outside the frame has no depth. The
     samples of other splits are the same without chance.
 
+    With the pipeline ``hu`` they follow Hu et al. (WACV 2019): the frame at a short side of ``size`` / 0.95 (240 for
+    228) is mirrored with probability 1/2, turned by U(-5, 5) degrees and cut to the middle, ``size`` high and 4/3 of
+    that wide; it gets lighting noise along ImageNet's principal colours and the same changes of colour. Their rotation
+    is a spline of second order, which makes up depth between pixels; here nothing is made up.
+
     No file stays open from one sample to the next, so that processes of any kind can share a split.
 
     Args:
@@ -141,6 +148,7 @@ class DepthFrames(Listed):
         cache: see :class:`~indexnet.data.io.cache.Store`.
         folder: in fingerprints, files are named from here; None: by their names alone.
         depth_scale: so many units of the files are a metre; None: see :func:`to_metres`.
+        pipeline: None, FastDepth's; or ``"hu"``.
 
     Attributes:
         store: the frames, halved.
@@ -155,6 +163,7 @@ class DepthFrames(Listed):
     cache: Cache
     folder: Path | None = None
     depth_scale: float | None = None
+    pipeline: str | None = None
     one_size: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -182,6 +191,7 @@ class DepthFrames(Listed):
     def fingerprint(self) -> str:
         view = [self.split, self.size] if self.split == "train" else [self.split, self.size, self.crop, self.evaluation]
         view += [] if self.depth_scale is None else [self.depth_scale]
+        view += [] if self.pipeline is None else [self.pipeline]
         files = [path for frame in self.frames for path in frame.files]
         names = [str(path.relative_to(self.folder)) if self.folder else path.name for path in files]
         return digest(self.title, view, [[name, path.stat().st_size] for name, path in zip(names, files, strict=True)])
@@ -189,32 +199,25 @@ class DepthFrames(Listed):
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Return ``image`` (3, S, S) in [0, 1], ``depth`` (1, S, S) in metres, 0 where there is none, and ``name``.
 
+        With the pipeline ``hu`` they are S high and 4/3 S wide.
+
         Raises:
             UserError: a file cannot be read, or image and depth differ in size.
         """
-        name = self.name(index)
+        name, train = self.name(index), self.split == "train"
         image, depth = self.store[index]
-        zoom, angle, mirrored, size, seen = 1.0, 0.0, False, self.size, SEEN
-        if self.split == "train":
-            zoom, angle = float(rng.uniform(*_ZOOM)), float(rng.uniform(-_ANGLE, _ANGLE))
-            mirrored = bool(rng.random() < 0.5)
-        elif self.evaluation == "full":
-            size, seen = round(size / SEEN), 1.0
-        height, width = depth.shape
-        matrix = affine(
-            (size, size),
-            (height / 2, width / 2),
-            (zoom * size / (seen * height), zoom * size / (seen * width)),
-            angle,
-            mirrored,
+        hu = self.pipeline == "hu"
+        view = hu_view if hu else fastdepth_view
+        matrix, size, zoom = view(
+            depth.shape, self.size, self.evaluation == "full" and not train, rng if train else None
         )
-        image = warp(image, matrix, (size, size))
-        metres = self.metres(warp_nearest(depth, matrix, (size, size), fill=0))
-        metres = np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0))
-        if self.split == "train":
-            image, metres = colour_jitter(image, _JITTER, rng), metres / np.float32(zoom)
+        image = warp(image, matrix, size)
+        metres = self.metres(warp_nearest(depth, matrix, size, fill=0))
+        metres = np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0)) / np.float32(zoom)
+        if train:
+            image = colour_jitter(lighting_noise(image, _LIGHTING, rng) if hu else image, _JITTER, rng)
         elif self.crop == "eigen":
-            metres = metres * eigen_crop(size, seen)
+            metres = metres * eigen_crop(size[0], 1.0 if self.evaluation == "full" else SEEN)
         return {"image": planes(image), "depth": torch.from_numpy(metres)[None], "name": name}
 
     def verify(self, index: int) -> None:
@@ -251,6 +254,7 @@ class DepthOptions(FileOptions):
         crop: tests: ``"none"``, or ``"eigen"``: only Eigen's crop counts.
         evaluation: tests: ``"network"``, what training shows of a frame; or ``"full"``, all of it.
         depth_scale: so many units of the files are a metre, as 1000 for millimetres; None: see ``info.layout``.
+        pipeline: what is seen of a frame: None, as FastDepth; ``"hu"``, as Hu et al., 304x228 for ``size`` 228.
     """
 
     task: str = "depth"
@@ -258,6 +262,7 @@ class DepthOptions(FileOptions):
     crop: str = "none"
     evaluation: str = "network"
     depth_scale: float | None = None
+    pipeline: str | None = None
 
 
 class DepthData(FileData):
@@ -272,10 +277,52 @@ class DepthData(FileData):
         check_choice("data.crop", given.crop, CROPS)
         check_choice("data.evaluation", given.evaluation, EVALUATIONS)
         self.depth_scale = check_depth_scale(given.depth_scale)
+        if self.task == "depth":
+            check_choice("data.pipeline", given.pipeline, PIPELINES)
+        if given.pipeline == "hu" and given.crop != "none":
+            raise UserError(
+                f"data.crop={given.crop} is no part of data.pipeline=hu, which counts all it shows; leave it out."
+            )
 
     def _frames(self, split: str, frames: list[Frame], folder: Path | None = None) -> DepthFrames:
         view = self.size, self.options.crop, self.options.evaluation
-        return DepthFrames(split, self.name, frames, *view, self.cache, folder, self.depth_scale)
+        return DepthFrames(split, self.name, frames, *view, self.cache, folder, self.depth_scale, self.options.pipeline)
+
+
+def fastdepth_view(
+    shape: tuple[int, int], size: int, whole: bool, rng: np.random.Generator | None
+) -> tuple[Affine, tuple[int, int], float]:
+    """Choose what a sample shows of a frame in FastDepth's protocol.
+
+    Args:
+        shape: (height, width) of the frame.
+        size: side of a sample in pixels.
+        whole: show the whole frame at the scale of the middle.
+        rng: source of what is random; None: nothing is.
+
+    Returns:
+        The transform, (height, width) of the sample, and by how much depth is divided.
+    """
+    zoom, angle, mirrored, side, seen = 1.0, 0.0, False, size, SEEN
+    if rng is not None:
+        zoom, angle = float(rng.uniform(*_ZOOM)), float(rng.uniform(-_ANGLE, _ANGLE))
+        mirrored = bool(rng.random() < 0.5)
+    elif whole:
+        side, seen = round(size / SEEN), 1.0
+    height, width = shape
+    zooms = (zoom * side / (seen * height), zoom * side / (seen * width))
+    return affine((side, side), (height / 2, width / 2), zooms, angle, mirrored), (side, side), zoom
+
+
+def hu_view(
+    shape: tuple[int, int], size: int, whole: bool, rng: np.random.Generator | None
+) -> tuple[Affine, tuple[int, int], float]:
+    """Choose what a sample shows of a frame in the protocol of Hu et al.; as :func:`fastdepth_view`."""
+    mirrored = rng is not None and bool(rng.random() < 0.5)
+    angle = 0.0 if rng is None else float(rng.uniform(-_ANGLE, _ANGLE))
+    height = round(size / _HU_SEEN) if whole else size
+    view = height, round(height * 4 / 3)
+    return affine(view, (shape[0] / 2, shape[1] / 2), size / _HU_SEEN / min(shape), angle, mirrored), view, 1.0
 
 
 def halved(image: UInt8, depth: Depth) -> tuple[UInt8, Depth]:

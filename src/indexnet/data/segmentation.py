@@ -18,13 +18,16 @@ import torch
 from indexnet.core.annotations import fits
 from indexnet.core.conventions import IGNORE
 from indexnet.core.errors import UserError
-from indexnet.data.base import Sample, UInt8, digest, planes
+from indexnet.data.base import Sample, UInt8, check_choice, digest, planes
 from indexnet.data.files import FileData, FileOptions, Listed, check_files, check_names, check_one_size
 from indexnet.data.io.cache import Arrays, Cache, Store
 from indexnet.data.io.file_lists import read_numbered_lines
 from indexnet.data.io.images import file_sizes, image_size, list_images, read_image, read_values
 from indexnet.data.io.names import FileFinder, pair, sample_name
 from indexnet.data.transforms import random_crop
+from indexnet.data.whole_views import PADDING_LABELS, padded_batch, whole_view
+
+PIPELINES = (None, "csail")
 
 _STRIP = 256  # rows of a label map that are looked up at a time
 _MOST_SHOWN = 40  # classes in a sentence
@@ -186,8 +189,9 @@ def matched_pairs(images: Path, labels: Path, ending: str = "") -> list[Pair]:
 class LabelledImages(Listed):
     """Photographs with label maps.
 
-    A training sample is a random view, see :func:`~indexnet.data.transforms.random_crop`; other samples are whole and
-    at their own size, which may differ from sample to sample.
+    A training sample is a random view, see :func:`~indexnet.data.transforms.random_crop`; or with the pipeline
+    ``csail`` the whole photograph, see :func:`~indexnet.data.whole_views.whole_view`, padded in its batch. Other
+    samples are whole and at their own size, which may differ from sample to sample.
 
     Args:
         split: ``"train"``, ``"validation"`` or ``"test"``.
@@ -196,12 +200,15 @@ class LabelledImages(Listed):
         classes: number of classes.
         first: what class 0 is called in the files; the others follow.
         void: numbers in the files that count for nothing, besides 255.
-        size: side of a training crop in pixels.
+        size: side of a training crop in pixels; of whole photographs the middle one of the short sides.
         scale: (low, high), scales of training crops.
         cache: see :class:`~indexnet.data.io.cache.Store`.
         scenes: what each photograph shows, such as the video that it is a frame of; None: each something else.
         codes: what label maps write, a number or a colour (r, g, b), and the class that it stands for, or 255; in the
             place of ``first`` and ``void``.
+        pipeline: None or ``"csail"``.
+        padding_label: of whole photographs, what padded pixels are labelled, see
+            :data:`~indexnet.data.whole_views.PADDING_LABELS`.
 
     Raises:
         UserError: a file is missing, or two images have one name.
@@ -218,6 +225,8 @@ class LabelledImages(Listed):
     cache: Cache = "auto"
     scenes: Sequence[str] | None = field(default=None, repr=False)
     codes: Sequence[tuple[Code, int]] | None = field(default=None, repr=False)
+    pipeline: str | None = None
+    padding_label: str = "ignore"
 
     def __post_init__(self) -> None:
         needed = f"; every image of data={self.title} needs its label map and every label map its image."
@@ -247,9 +256,20 @@ class LabelledImages(Listed):
         """
         name = self.name(index)
         image, label = self.store[index]
-        if self.split == "train":
+        if self.split == "train" and self.pipeline is not None:
+            image, label = whole_view(image, label, self.size, rng)
+        elif self.split == "train":
             image, label = random_crop(image, label, self.size, self.scale, rng)
         return {"image": planes(image), "label": torch.from_numpy(label.astype(np.int64)), "name": name}
+
+    @property
+    def one_size(self) -> bool:
+        return self.split == "train" and self.pipeline is None
+
+    def collate(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        if self.pipeline is None:
+            return super().collate(samples)
+        return padded_batch(samples, PADDING_LABELS[self.padding_label])
 
     def image_files(self, index: int) -> tuple[Path, ...]:
         self._check_index(index)
@@ -260,7 +280,8 @@ class LabelledImages(Listed):
         self.store.load(index)
 
     def fingerprint(self) -> str:
-        view = [self.size, self.scale] if self.split == "train" else []
+        view: list[Any] = [self.size, self.scale] if self.split == "train" else []
+        view += [self.pipeline, self.padding_label] if view and self.pipeline is not None else []
         files = file_sizes([path for pair in self.pairs for path in pair])
         codes = [] if self.codes is None else [self._code.pairs.tolist()]
         return digest(self.title, self.split, self.classes, self.first, self.void, view, *codes, files)
@@ -272,10 +293,14 @@ class SegmentationOptions(FileOptions):
 
     Attributes:
         scale: (low, high): a training image is enlarged by a factor drawn between them.
+        pipeline: None: random crops; ``"csail"``: whole photographs at five scales, as UperNet is trained.
+        padding_label: with ``csail``, what padded pixels are labelled: ``"ignore"`` or ``"class0"``.
     """
 
     task: str = "segmentation"
     scale: Sequence[float] = (0.5, 2.0)
+    pipeline: str | None = None
+    padding_label: str = "ignore"
 
 
 class SegmentationData(FileData):
@@ -295,6 +320,7 @@ class SegmentationData(FileData):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.scale = check_scale(self.options.scale)
+        check_views(self.options.pipeline, self.options.padding_label, self.scale)
 
     @abstractmethod
     def pairs(self, split: str) -> list[Pair]:
@@ -336,7 +362,23 @@ class SegmentationData(FileData):
             self.cache,
             [self.scene(pair.image) for pair in pairs] if split == "train" else None,
             self.codes(),
+            self.options.pipeline,
+            self.options.padding_label,
         )
+
+
+def check_views(pipeline: str | None, padding_label: str, scale: tuple[float, float]) -> None:
+    """Check the options that say what a training sample of segmentation shows.
+
+    Raises:
+        UserError: an unknown value, or one that means nothing to the others.
+    """
+    check_choice("data.pipeline", pipeline, PIPELINES)
+    check_choice("data.padding_label", padding_label, tuple(PADDING_LABELS))
+    if pipeline is None and padding_label != "ignore":
+        raise UserError("data.padding_label means nothing to random crops; give data.pipeline=csail, or leave it out.")
+    if pipeline is not None and scale != SegmentationOptions.scale:
+        raise UserError("data.scale means nothing to data.pipeline=csail, whose scales are its own; leave it out.")
 
 
 def check_scale(scale: Any) -> tuple[float, float]:

@@ -24,6 +24,10 @@ Affine = npt.NDArray[np.float64]
 Size = tuple[int, int]
 _Array = TypeVar("_Array", bound=npt.NDArray[Any])
 
+# principal colours of ImageNet's pixels in [0, 1], one a column, and their variances
+_PRINCIPAL = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+_VARIANCES = np.array([0.2175, 0.0188, 0.0045])
+
 #: The colour that becomes zero when an image is normalised by ImageNet's mean; pads images.
 MEAN_COLOUR = (124, 116, 104)
 
@@ -140,6 +144,23 @@ def colour_jitter(image: UInt8, strength: float, rng: np.random.Generator) -> UI
     brightness, contrast, saturation = (float(factor) for factor in rng.uniform(1 - strength, 1 + strength, 3))
     order = [int(i) for i in rng.permutation(3)]
     return np.asarray(_jitter().apply(image, brightness, contrast, saturation, hue=0.0, order=order), np.uint8)
+
+
+def lighting_noise(image: UInt8, strength: float, rng: np.random.Generator) -> UInt8:
+    """Add one colour to a whole image: along the principal colours of ImageNet, each by N(0, strength) of its variance.
+
+    Source: Krizhevsky et al., ImageNet classification with deep convolutional neural networks, NIPS 2012, section 4.1.
+
+    Args:
+        image: (H, W, 3) RGB.
+        strength: standard deviation.
+        rng: source of what is random.
+
+    Returns:
+        uint8 (H, W, 3).
+    """
+    colour = 255 * _PRINCIPAL @ (rng.normal(0.0, strength, 3) * _VARIANCES)
+    return np.clip(np.rint(image + colour), 0, 255).astype(np.uint8)
 
 
 @functools.lru_cache(maxsize=1)

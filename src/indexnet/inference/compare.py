@@ -18,14 +18,19 @@ from indexnet.tasks.visualization import index_map_picture, to_picture
 def comparison(
     methods: Sequence[Method], samples: Sequence[Mapping[str, Any]], outputs: Sequence[Tensor]
 ) -> list[list[Panel]]:
-    """Arrange input and outputs over differences: from the input where that is the target, else from the first output.
+    """Arrange input, truth and outputs over errors; without a truth over differences.
+
+    Differences are from the input where that is the target, else from the first output.
 
     Args:
         methods: of one task, on the device.
-        samples: what each was given; one image, gray or in colour.
+        samples: what each was given, prepared; one image, gray or in colour.
         outputs: what each predicted, (K, H, W).
     """
-    task, caption, first = methods[0].task, methods[0].caption, outputs[0][None]
+    task = methods[0].task
+    if task.target is not None and task.target in samples[0]:
+        return _with_truth(methods, samples, outputs)
+    caption, first = methods[0].caption, outputs[0][None]
     top = [Panel("input", to_picture(max((sample["image"] for sample in samples), key=len)))]
     guide = Panel("", None) if task.guide is None else Panel(task.guide, to_picture(samples[0][task.guide]))
     below = [guide]
@@ -39,6 +44,22 @@ def comparison(
         else:
             below.append(Panel(f"difference from {caption}", own.difference(output[None], first)))
     return [top, below]
+
+
+def _with_truth(
+    methods: Sequence[Method], samples: Sequence[Mapping[str, Any]], outputs: Sequence[Tensor]
+) -> list[list[Panel]]:
+    """Arrange what the task itself shows of a test sample: what was given on the left, a column per method."""
+    empty, rows = Panel("", None), None
+    for method, sample, output in zip(methods, samples, outputs, strict=True):
+        pictures = method.task.pictures(output[None], default_collate([dict(sample)]))
+        shown = {picture.kind: Panel(picture.caption, picture.image) for picture in pictures}
+        if rows is None:
+            guide = next((shown[kind] for kind in ("trimap", "legend") if kind in shown), empty)
+            rows = [[shown["input"], shown["target"]], [guide, empty]]
+        rows[0].append(Panel(method.caption, shown["output"].image))
+        rows[1].append(shown.get("error", empty))
+    return rows or []
 
 
 def index_rows(maps: Sequence[Sequence[Tensor | None]], captions: Sequence[str]) -> list[list[Panel]]:
@@ -64,12 +85,16 @@ code { overflow-wrap: anywhere; }
 """
 
 
-def html_page(methods: Sequence[Method], images: Sequence[tuple[str, bool]]) -> str:
+def html_page(
+    methods: Sequence[Method], images: Sequence[tuple[str, bool]], truth: bool = False, initial: bool = False
+) -> str:
     """Return a page that shows all sheets.
 
     Args:
         methods: of one task.
         images: (name, whether there is a sheet of index maps).
+        truth: whether the sheets show the ground truth.
+        initial: whether the index maps are also those before training.
     """
     task = methods[0].task
     parts = [
@@ -79,8 +104,10 @@ def html_page(methods: Sequence[Method], images: Sequence[tuple[str, bool]]) -> 
         f"<h1>Comparison: {html.escape(task.name)}</h1><ul>",
     ]
     parts += [f"<li>{html.escape(m.caption)}: <code>{html.escape(str(m.source))}</code></li>" for m in methods]
-    parts.append(f"</ul><p>Differences: black is none, {html.escape(task.difference_scale)}.")
-    parts.append("Index maps: mean over channels, each stretched to its own range; stage 0 is full resolution.</p>")
+    what = "Errors against the ground truth" if truth else f"Differences: black is none, {task.difference_scale}"
+    parts.append(f"</ul><p>{html.escape(what)}.")
+    parts.append("Index maps: mean over channels, each stretched to its own range; stage 0 is full resolution.")
+    parts.append("Those before training are of the weights that the run's seed drew.</p>" if initial else "</p>")
     for name, has_maps in images:
         shown = html.escape(name)
         parts.append(f"<h2>{shown}</h2><figure>")

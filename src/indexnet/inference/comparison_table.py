@@ -201,22 +201,22 @@ def print_comparison(title: str, comparison: Comparison) -> None:
     print_table(table, _remark(comparison, "*"))
 
 
-def table_rows(comparison: Comparison, ranges: Sequence[str] = ()) -> list[dict[str, Any]]:
+def table_rows(comparison: Comparison, conditions: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
     """Return a row per method for CSV: of a metric its value, interval, difference and the difference's interval.
 
     Args:
-        comparison: of methods; or of every method on every range, range by range.
-        ranges: their names, in a column of their own; there are no differences then.
+        comparison: of methods; or of every method under every condition, condition by condition.
+        conditions: what columns of their own say of these; there are no differences then.
     """
     rows = []
     for place, line in enumerate(comparison.lines):
         row: dict[str, Any] = {"method": line.caption, "source": line.source}
-        row |= {"range": ranges[place % len(ranges)]} if ranges else {}
+        row |= conditions[place % len(conditions)] if conditions else {}
         row |= {"images": comparison.images, "groups": comparison.groups}
         for key in comparison.keys:
             cell = line.cells[key]
             row |= {key: cell.value, **_bounds_columns(key, cell.bounds)}
-            if not ranges:
+            if not conditions:
                 row[f"{key}_difference"] = cell.difference
                 row |= _bounds_columns(f"{key}_difference", cell.difference_bounds)
         rows.append(row)

@@ -116,10 +116,13 @@ def export(module: ExportModule, kind: str, facts: Mapping[str, Any]) -> tuple[b
     """
     import torch
 
+    from indexnet.resampling.base import ResamplingStage
+
     exported = copy.deepcopy(module).requires_grad_(False)
     stages = list(module.network.resampling.stages)
-    for stage in exported.network.resampling.stages:
-        stage.prepare_export()  # type: ignore[operator]
+    for stage in exported.network.resampling.modules():
+        if isinstance(stage, ResamplingStage):
+            stage.prepare_export()
     multiple = facts["size_multiple"]
     unit = multiple * math.ceil(32 / multiple)
     example = _random_inputs(module.inputs, 2, 2 * unit, 3 * unit, seed=0)

@@ -6,7 +6,7 @@ import argparse
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,7 @@ class Item:
         mask: the file of a coarse mask to make a trimap of.
         boxes: what to make a trimap of instead.
         name: of its results, where that is not the image's.
+        truth: the file of what results are to be compared with.
     """
 
     image: Path
@@ -38,6 +39,7 @@ class Item:
     mask: Path | None = None
     boxes: tuple[Box, ...] = ()
     name: str = ""
+    truth: Path | None = None
 
     @property
     def stem(self) -> str:
@@ -129,6 +131,31 @@ def _unread(image: Path) -> Item:
     return Item(image, problem=f"{image} is not read, only {', '.join(SUFFIXES)} are; save it as JPEG or PNG.")
 
 
+def with_truths(items: Sequence[Item], images: Path, truths: Path) -> list[Item]:
+    """Give images the files of the same names that say what results should be.
+
+    Args:
+        items: as :func:`find_items` lists them.
+        images: the folder of images, or one file.
+        truths: likewise.
+
+    Raises:
+        UserError: one is a file and the other a folder, or the folder is empty.
+    """
+    from indexnet.data.io.names import Names
+
+    if os.path.isfile(truths):
+        if not os.path.isfile(images):
+            raise UserError(f"--truth {truths} is one file but --images is a folder; give a folder of truths.")
+        return [replace(item, truth=truths) for item in items]
+    there = Names(_list(truths, "truth"))
+    found = []
+    for item in items:
+        paired = _pair(item.image, there, truths, "truth")
+        found.append(item if item.problem else replace(item, truth=paired.truth, problem=paired.problem))
+    return found
+
+
 def list_without_image(items: Sequence[Item], images: Path, folder: Path, word: str) -> None:
     """Say, on stderr, which trimaps or masks of a folder belong to no image.
 
@@ -198,7 +225,7 @@ def _pair(image: Path, there: Names, folder: Path, word: str) -> Item:
 
 
 def _with(image: Path, word: str, file: Path) -> Item:
-    return Item(image, mask=file) if word == "mask" else Item(image, trimap=file)
+    return Item(image, **{word: file})  # type: ignore[arg-type]
 
 
 def _without_clashes(items: list[Item]) -> list[Item]:

@@ -14,6 +14,7 @@ from indexnet.inference.image_files import Item, find_items, list_boxes_without_
 from indexnet.inference.image_loop import ReadAhead
 
 if TYPE_CHECKING:
+    from indexnet.data import Dataset
     from indexnet.data.base import UInt8
     from indexnet.data.io.boxes import Box
     from indexnet.tasks import Task
@@ -65,23 +66,36 @@ class FolderSource:
         return Reading(self.predictor.from_photo(photo), remarks, photo.snapped)
 
 
+def test_places(tests: Mapping[str, Dataset], counts: Mapping[str, int]) -> dict[Item, tuple[Dataset, int]]:
+    """Return the first samples of test splits as items, which are named as their results are; and where each is.
+
+    Args:
+        tests: the splits by name.
+        counts: how many samples of each.
+    """
+    from indexnet.tasks import metric_key
+
+    places = {}
+    for split, dataset in tests.items():
+        for index in range(counts[split]):
+            name = metric_key(split, dataset.name(index))
+            places[Item(Path(name), name=name)] = dataset, index
+    return places
+
+
 class DataSource:
     """The test splits of a data set."""
 
     def __init__(self, args: argparse.Namespace, task: Task, predictor: Predictor, meta: Mapping[str, Any]) -> None:
         from indexnet.data import create_data
         from indexnet.inference.methods import evaluation_data, parse_overrides
-        from indexnet.tasks import metric_key
 
         options = evaluation_data(meta, *parse_overrides(args.overrides))
         data = create_data(str(options.pop("name")), **options)
         task.check_data(data)
         self.task, self.predictor = task, predictor
-        self.places = {}
-        for split, dataset in data.tests().items():
-            for index in range(len(dataset)):
-                name = metric_key(split, dataset.name(index))
-                self.places[Item(Path(name), name=name)] = dataset, index
+        tests = data.tests()
+        self.places = test_places(tests, {split: len(dataset) for split, dataset in tests.items()})
         self.items = list(self.places)
 
     def read(self, item: Item) -> Reading:

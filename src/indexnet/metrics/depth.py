@@ -1,8 +1,9 @@
 """Errors and accuracies of depth maps in metres, over the measured pixels of all images.
 
 Every measured pixel counts once (Eigen et al., NIPS 2014), so an image counts by how much of it was measured; code that
-averages images instead prints other numbers, above all for the RMSE. Which part of an image is evaluated is the data
-set's business: pixels that are not measured, or set to 0, do not count, whatever is predicted there.
+averages images instead prints other numbers, above all for the RMSE (Hu et al., WACV 2019: ``average="images"``). Which
+part of an image is evaluated is the data set's business: pixels that are not measured, or set to 0, do not count,
+whatever is predicted there.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from indexnet.core.errors import UserError, shown
 from indexnet.core.metric_facts import FACTS
 from indexnet.metrics.base import SumMetric, register_metric, single_channel
 
@@ -25,14 +27,33 @@ def valid_pixels(depth: Tensor) -> Tensor:
     return torch.isfinite(depth) & (depth > 0)
 
 
+def check_average(average: str) -> str:
+    """Return how a number per pixel is averaged.
+
+    Raises:
+        UserError: it is neither ``"pixels"`` nor ``"images"``.
+    """
+    if average not in ("pixels", "images"):
+        raise UserError(f"task.average={shown(average)} must be pixels or images.")
+    return average
+
+
 class DepthMetric(SumMetric):
     """Mean over the measured pixels of all images of a number per pixel.
 
     Subclasses set ``info`` and implement :meth:`per_pixel`. An image without measured pixels adds nothing.
+
+    Args:
+        average: ``"pixels"``; or ``"images"``: the mean over images of the means of their pixels.
+        **kwargs: torchmetrics' own.
+
+    Raises:
+        UserError: another ``average``.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, average: str = "pixels", **kwargs: Any) -> None:
         super().__init__(2, **kwargs)
+        self.average = check_average(average)
 
     @abstractmethod
     def per_pixel(self, prediction: Tensor, depth: Tensor) -> Tensor:
@@ -49,7 +70,7 @@ class DepthMetric(SumMetric):
                 was measured. (N, 1, H, W) or (N, H, W) each.
 
         Returns:
-            (N, 2): the sum, and the number of measured pixels.
+            (N, 2): the sum, and the number of measured pixels; of ``average="images"`` their mean, and 1, or 0 twice.
 
         Raises:
             ValueError: shapes do not match.
@@ -58,7 +79,10 @@ class DepthMetric(SumMetric):
         valid = valid_pixels(depth)
         numbers = self.per_pixel(prediction.double().clamp(min=NEAREST), depth.double())
         numbers = torch.where(valid, numbers, 0.0)  # not multiplied by 0: elsewhere they may be NaN or infinite
-        return torch.stack([numbers.flatten(1).sum(1), valid.flatten(1).sum(1).double()], 1)
+        sums, counts = numbers.flatten(1).sum(1), valid.flatten(1).sum(1).double()
+        if self.average == "images":
+            sums, counts = sums / counts.clamp(min=1), (counts > 0).double()
+        return torch.stack([sums, counts], 1)
 
     def value(self, statistics: Tensor) -> Tensor:
         return statistics[..., 0] / statistics[..., 1]
@@ -66,7 +90,7 @@ class DepthMetric(SumMetric):
 
 @register_metric(*FACTS["depth_rmse"])
 class DepthRMSE(DepthMetric):
-    """Root of the mean squared error in metres: one root, of the mean over the pixels of all images."""
+    """Root of the mean squared error in metres: one root, of the mean over all pixels, or over the images' means."""
 
     def per_pixel(self, prediction: Tensor, depth: Tensor) -> Tensor:
         return (prediction - depth).square()

@@ -17,6 +17,7 @@ from indexnet.resampling.base import Resampling, ResamplingStage
 
 if TYPE_CHECKING:
     from indexnet.networks.encoders.encoder import Encoder
+    from indexnet.networks.encoders.mix_transformer import MixTransformer
 
 
 @dataclass(frozen=True)
@@ -41,27 +42,41 @@ class NetworkInfo:
 class Network(nn.Module, ABC):
     """A network for dense prediction: images (N, in_channels, H, W) to maps (N, out_channels, H, W), float.
 
+    One that predicts at a lower resolution, (N, out_channels, ceil(H / reduction), ceil(W / reduction)), is trained at
+    that, and its output interpolated to the image's size elsewhere, see :func:`run_whole`.
+
     Attributes:
         info: facts, one record per class.
         resampling: the coupled downsampling/upsampling stages that it runs on.
         encoder: the pre-trainable part, or None.
         in_channels: channels of the input.
         out_channels: channels of the output.
+        reduction: how many times smaller the output is than the image; 1 for most.
+        align_corners: how such an output is interpolated.
         size_multiple: height and width that published results use are multiples of this; 1 where any size does.
+        takes_tiles: whether an image that needs too much memory may be run in tiles.
         spec: the name and the options that :func:`create_network` was given; empty where it was not called.
     """
 
     info: ClassVar[NetworkInfo]
     resampling: Resampling
-    encoder: Encoder | None
+    encoder: Encoder | MixTransformer | None
     in_channels: int
     out_channels: int
+    reduction: int = 1
+    align_corners: bool = False
     size_multiple: int = 1
+    takes_tiles: bool = True
     spec: Mapping[str, Any] = MappingProxyType({})
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, out_channels, H, W)."""
+
+    @property
+    def notice(self) -> str:
+        """What whoever uses the encoder's weights must know, such as the licence of those that it started from."""
+        return str(getattr(getattr(self, "encoder", None), "notice", ""))
 
     def encoder_parameters(self) -> Iterator[Parameter]:
         """Parameters that a training with pre-trained weights gives the reduced learning rate; empty if none."""
@@ -75,11 +90,36 @@ class Network(nn.Module, ABC):
         return stage
 
 
+def run_whole(network: Network, image: Tensor) -> Tensor:
+    """Run a network on images (N, C, H, W); an output of a lower resolution is interpolated bilinearly to (H, W)."""
+    output: Tensor = network(image)
+    if network.reduction == 1:
+        return output
+    return F.interpolate(output, size=image.shape[2:], mode="bilinear", align_corners=network.align_corners)
+
+
+def at_output_size(target: Tensor, output: Tensor) -> Tensor:
+    """Bring a target to the resolution of a network's output, for its loss; nothing is mixed.
+
+    Args:
+        target: labels (N, H, W), an integer type, or maps (N, K, H, W).
+        output: (N, any, h, w).
+
+    Returns:
+        Of each h x w cell the value next to its middle; the target itself where the sizes agree.
+    """
+    if target.shape[-2:] == output.shape[-2:]:
+        return target
+    maps = target[:, None] if target.ndim == 3 else target
+    small = F.interpolate(maps if maps.is_floating_point() else maps.float(), output.shape[-2:], mode="nearest-exact")
+    return (small[:, 0] if target.ndim == 3 else small).to(target.dtype)
+
+
 def run_padded(network: Network, image: Tensor) -> Tensor:
     """Run a network on images (N, C, H, W) of any size, by replicate padding to its ``size_multiple`` and cropping."""
     height, width = image.shape[-2:]
     bottom, right = -height % network.size_multiple, -width % network.size_multiple
-    output: Tensor = network(F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image)
+    output = run_whole(network, F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image)
     return output[..., :height, :width]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from itertools import product
 
 from torch import Tensor, nn
 
@@ -13,7 +13,7 @@ from indexnet.core.conventions import COUNTING_RULES
 from indexnet.core.errors import UserError, shown
 from indexnet.networks.base import Network
 from indexnet.networks.layers import evaluating, run_on_meta
-from indexnet.resampling.base import ResamplingStage, watch_stages
+from indexnet.resampling.base import watch_stages
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,11 @@ class Costs:
     Attributes:
         parameters: learnable numbers, all of them (shared ones once).
         resampling_parameters: those of the resampling.
-        paper_macs: multiply-adds by the papers' rule: convolutions only, without bias and without the batch axis, so
-            that a convolution that all channels share counts once.
-        true_macs: multiply-adds that the convolutions really cost for one image.
+        paper_macs: multiply-adds by the papers' rule: convolutions, without bias and without the batch axis, so that a
+            convolution that all channels share counts once; and linear layers as their tool counts them, the numbers
+            of the output times the second axis of the input: on tokens (N, L, C) that is L, not C.
+        true_macs: multiply-adds that convolutions and linear layers really cost for one image. The two products of an
+            attention are in neither.
         assembly_macs: these, and those of comparing and assembling neighbours in the resampling, as the papers on FADE
             and SAPA count.
     """
@@ -69,24 +71,26 @@ def count_costs(network: Network, input_size: tuple[int, int, int] | None = None
     """Count a network's parameters and multiply-adds for one image.
 
     The forward pass runs on the meta device (shapes only), whatever device the network is on; build the network under
-    ``torch.device("meta")`` to need no memory either. Convolutions outside the resampling are counted as they run, the
-    stages by their own formulas.
+    ``torch.device("meta")`` to need no memory either. Convolutions and linear layers outside the resampling are counted
+    as they run, the stages by their own formulas.
 
     Args:
         network: the network, in either mode; it is not changed.
         input_size: (C, H, W) of the image; default (its input channels, 224, 224), as the papers.
     """
     size = input_size or (network.in_channels, 224, 224)
-    macs = 0
+    paper = true = 0
 
-    def count(layer: nn.Module, _: Any, output: Tensor) -> None:
-        nonlocal macs
+    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal paper, true
         weight = layer.weight
         assert isinstance(weight, Tensor)
         if isinstance(layer, nn.Linear):
-            macs += weight.numel() * (output.numel() // output.shape[-1])
+            paper += output.numel() * inputs[0].shape[1]
+            true += weight.numel() * (output.numel() // output.shape[-1])
         else:
-            macs += weight.numel() * math.prod(output.shape[2:])
+            macs = weight.numel() * math.prod(output.shape[2:])
+            paper, true = paper + macs, true + macs
 
     in_stages = set(network.resampling.modules())
     counted = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear) and m not in in_stages]
@@ -98,13 +102,15 @@ def count_costs(network: Network, input_size: tuple[int, int, int] | None = None
         for handle in handles:
             handle.remove()
 
-    paper = true = assembly = macs
-    for stage, results in zip(network.resampling.stages, seen, strict=True):
-        assert isinstance(stage, ResamplingStage)
-        for result in results:
+    assembly = true
+    for index, results in enumerate(seen):
+        stages = network.resampling.stages_at(index)
+        repeated = network.resampling.places[index][1:] if len(stages) == 1 else ()
+        for result, stage in product(results, stages):
             paper += stage.paper_macs(*result.size)
             true += stage.true_macs(*result.size)
             assembly += stage.true_macs(*result.size) + stage.assembly_macs(*result.size)
+            assembly += sum(stage.repeated_macs(*result.size, width) for width in repeated)
     return Costs(
         parameters=_count(network.parameters()),
         resampling_parameters=_count(network.resampling.parameters()),

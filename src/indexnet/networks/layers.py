@@ -202,6 +202,8 @@ class _ShapesOnly(TorchFunctionMode):
             return torch.empty_like(args[0])
         if func is F.hardtanh and args[0].is_meta:  # ReLU6
             return args[0] if kwargs["inplace"] else torch.empty_like(args[0])
+        if func is F.scaled_dot_product_attention and args[0].is_meta:  # no kernel keeps the matrix, but this one would
+            return args[0].new_empty(*args[0].shape[:-1], args[2].shape[-1])
         if func is F.grid_sample and args[0].is_meta:
             return args[0].new_empty(*args[0].shape[:2], *args[1].shape[1:-1])
         return func(*args, **kwargs)

@@ -14,7 +14,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from indexnet.core.annotations import Positive, check_part
 from indexnet.core.errors import UserError
 from indexnet.networks.base import Network, create_network, get_network
-from indexnet.networks.encoders.encoder import create_encoder
+from indexnet.networks.encoders.encoder import encoder_factory
 from indexnet.networks.encoders.weights import check_finite, check_kinds
 from indexnet.networks.spec import split_spec
 from indexnet.resampling.base import get_resampling
@@ -46,7 +46,7 @@ def check_spec(spec: Mapping[str, Any]) -> None:
     if spec.get("encoder") is not None:
         name, options = split_spec("encoder", spec["encoder"])
         skip = ("name", "in_channels", "downsampling", "output_stride")
-        check_part("encoder", {"name": name, **options}, create_encoder, skip)
+        check_part("encoder", {"name": name, **options}, encoder_factory(name), skip)
 
 
 def build_without_memory(

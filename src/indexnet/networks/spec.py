@@ -35,7 +35,7 @@ def build_resampling(
     network: str,
     spec: Spec,
     channels: Sequence[int],
-    decoder_channels: Sequence[int] | None = None,
+    decoder_channels: Sequence[int | Sequence[int]] | None = None,
     *,
     strides: bool = False,
     reduction: str | None = None,
@@ -46,7 +46,8 @@ def build_resampling(
         network: the network's name, for messages.
         spec: name, or mapping with ``name`` and the operator's options.
         channels: encoder width at each stage, from full resolution down.
-        decoder_channels: widths that ``up`` receives, same order; default ``channels``.
+        decoder_channels: widths that ``up`` receives, same order; default ``channels``; a list for a stage that serves
+            several places.
         strides: whether the network's encoder can halve by itself (``pooling=encoder``).
         reduction: what index networks do here, unless told otherwise, where the decoder has half the encoder's width.
 

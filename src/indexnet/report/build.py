@@ -11,7 +11,7 @@ from statistics import fmean
 from indexnet.core import statistics
 from indexnet.report import provenance
 from indexnet.report.provenance import check_protocol
-from indexnet.report.table import SMOKE_BUDGET, Agreement, Block, Measurement, Protocol, Table, TableRow
+from indexnet.report.table import SMOKE_BUDGET, Agreement, Block, Measurement, Protocol, Table, TableRow, value_of
 from indexnet.run.experiments.experiment import Column, Experiment, Row, known_metrics
 from indexnet.run.run_sets import Run, RunSet, read_per_image
 
@@ -43,8 +43,10 @@ def build(
         columns = _enough_digits(columns, rows)
     ranked = experiment.ranks and not (runs is not None and runs.budget == SMOKE_BUDGET)
     labels = dict.fromkeys(row.block for row in rows)
+    judged = provenance.as_expected(experiment, runs, protocol)
     blocks = tuple(
-        _block(label, [row for row in rows if row.block == label], columns, ranked, comparable) for label in labels
+        _block(label, [row for row in rows if row.block == label], columns, ranked, comparable, judged)
+        for label in labels
     )
     warnings = (
         *provenance.stand_in_warnings(experiment, runs, columns, stand_in),
@@ -59,15 +61,17 @@ def build(
 def _rows(experiment: Experiment, by_row: Mapping[str, Sequence[Run]]) -> list[TableRow]:
     """Return the experiment's rows, then those that only have runs."""
     known = {row.name: row for row in experiment.rows}
+    hidden = {row.name for row in experiment.rows if row.intermediate}
     block = OTHER_ROWS if any(row.block for row in experiment.rows) else ""  # comparable with none of theirs
     others = [
         Row(name, next((run.record.label for run in by_row[name] if run.record.label), name), (), {}, block=block)
         for name in sorted(set(by_row) - set(known))
+        if name.partition("--")[0] not in hidden
     ]
     exceptions = {name: experiment.exceptions.get(row.base, "") for name, row in known.items()}
     numbers: Counter[str] = Counter()
     rows = []
-    for row in (*experiment.rows, *others):
+    for row in (*(row for row in experiment.rows if not row.intermediate), *others):
         numbers[row.block] += 1
         runs, exception = tuple(by_row.get(row.name, ())), exceptions.get(row.name, "")
         rows.append(TableRow(**vars(row), number=numbers[row.block], exception=exception, runs=runs))
@@ -86,7 +90,7 @@ def _columns(experiment: Experiment, rows: Sequence[TableRow]) -> tuple[tuple[Co
     if not found or any(metric in metrics for metric in found):
         return experiment.columns, ""
     bases: dict[str, Column] = {}
-    for column in experiment.columns:
+    for column in (each for each in experiment.columns if not each.is_speed):
         bases.setdefault(column.metric.rpartition("/")[2], column)
     splits = dict.fromkeys(metric.rpartition("/")[0] for metric in found if metric.rpartition("/")[2] in bases)
     known = known_metrics()
@@ -95,6 +99,7 @@ def _columns(experiment: Experiment, rows: Sequence[TableRow]) -> tuple[tuple[Co
             column,
             metric=f"{split}/{base}" if split else base,
             printed="" if index else column.printed,
+            expected="" if index else column.expected,
             title=f"{split} {known[base].heading if base in known else base}".strip(),
             split=split,
         )
@@ -102,6 +107,7 @@ def _columns(experiment: Experiment, rows: Sequence[TableRow]) -> tuple[tuple[Co
         for base, column in bases.items()
         if index == 0 or (f"{split}/{base}" if split else base) in found
     )
+    columns = (*columns, *(each for each in experiment.columns if each.is_speed)) if columns else ()
     if not any(column.printed for column in experiment.columns):  # then the splits stand in for none
         return columns or experiment.columns, ""
     first = experiment.columns[0].split or (experiment.printed_data[0] if experiment.printed_data else "its own")
@@ -129,21 +135,33 @@ def _enough_digits(columns: Sequence[Column], rows: Sequence[TableRow]) -> tuple
     """
     found = []
     for column in columns:
-        values = [abs(run.metrics.get(column.metric, 0.0)) for row in rows for run in row.done]
+        values = [abs(value_of(run, column) or 0.0) for row in rows for run in row.done]
         values = sorted(value for value in values if value)
         needed = 2 - math.floor(math.log10(values[len(values) // 2])) if values else 0
         found.append(dataclasses.replace(column, digits=max(column.digits, min(needed, 6))))
     return tuple(found)
 
 
-def _block(label: str, rows: Sequence[TableRow], columns: Sequence[Column], ranked: bool, comparable: bool) -> Block:
+def _block(
+    label: str, rows: Sequence[TableRow], columns: Sequence[Column], ranked: bool, comparable: bool, judged: bool
+) -> Block:
     """Measure, rank and compare the rows of one block with each other."""
     agreement = {}
     for column in columns:
         for row in rows:
-            values = {run.seed: run.metrics[column.metric] for run in row.done if column.metric in run.metrics}
-            printed = row.printed.get(column.printed, "") if column.printed else ""
-            row.measured[column.metric] = Measurement(values, column.higher_is_better, printed, comparable)
+            found = {run.seed: value_of(run, column) for run in row.done}
+            values = {seed: value for seed, value in found.items() if value is not None}
+            printed, expected = (row.printed.get(key, "") if key else "" for key in (column.printed, column.expected))
+            row.measured[column.metric] = Measurement(
+                values,
+                column.higher_is_better,
+                printed,
+                comparable and not column.is_speed,
+                expected=expected,
+                judged=judged,
+            )
+        if column.is_speed:  # what ran elsewhere, or beside something else, is not worse for it
+            continue
         cells = [row.measured[column.metric] for row in rows]
         ranks = statistics.ranks([cell.mean for cell in cells], column.higher_is_better)
         for cell, rank in zip(cells, ranks, strict=True):
@@ -153,7 +171,7 @@ def _block(label: str, rows: Sequence[TableRow], columns: Sequence[Column], rank
             tau = statistics.kendall_tau_b([a for a, _ in pairs], [b for _, b in pairs])
             agreement[column.metric] = Agreement(tau, len(pairs))
     if ranked:
-        _mark_ties(rows, columns)
+        _mark_ties(rows, [column for column in columns if not column.is_speed])
     return Block(label, tuple(rows), agreement)
 
 

@@ -19,6 +19,8 @@ from indexnet.core.errors import UserError
 from indexnet.core.escape import markdown
 from indexnet.core.files import write_json
 from indexnet.core.readers import DamagedFileError, read_json, read_mapping
+from indexnet.report import relative, remarks
+from indexnet.report.fields import expected
 from indexnet.report.markdown import table_of
 from indexnet.report.table import Table
 from indexnet.run.experiments.experiment import Column, known_metrics
@@ -324,8 +326,21 @@ def _about(table: Table) -> str:
     if experiment.notes:
         lines += [markdown(experiment.notes), ""]
     if columns:
-        heads = ["row", *(column.title for column in columns)]
-        rows = [row for row in experiment.rows if row.printed]
-        cells = [[row.label, *(row.printed.get(column.printed, "") for column in columns)] for row in rows]
+        rows = [row for row in table.rows if row.printed]
+        bounds = [column for column in columns if table.expects(column)]
+        improved = [f for _, each in relative.groups(table)[:1] for f in each if f.kind == "printed"]
+        heads = ["row", *(column.title for column in columns), *(f"{column.title} expected" for column in bounds)]
+        heads += [f"{relative.heading(table)}, worst metric, printed"] * len(improved)
+        cells = [
+            [
+                f"{row.label} (cited)" if row.cited else row.label,
+                *(row.measured[column.metric].printed for column in columns),
+                *(expected(row.measured[column.metric]) for column in bounds),
+                *(field.text(row) for field in improved),
+            ]
+            for row in rows
+        ]
         lines.append(table_of(heads, cells, len(heads)))
+        said = [remarks.relative(table), remarks.expected(table), remarks.speed(table), *remarks.cited(table)]
+        lines += ["", *(f"* {markdown(text)}" for text in said if text)]
     return "\n".join(lines).strip() + "\n"

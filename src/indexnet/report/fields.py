@@ -18,7 +18,7 @@ class Field(NamedTuple):
     """A column of text.
 
     Attributes:
-        kind: ``printed | measured | best seed | difference`` of a metric, ``printed | counted`` of a cost.
+        kind: ``printed | expected | measured | best seed | difference`` of a metric, ``printed | counted`` of a cost.
         text: writes the cell of a row, "" where there is nothing.
         column: the metric; None for a cost.
     """
@@ -47,9 +47,17 @@ def metric_fields(table: Table, column: Column, *, sd: bool = True) -> list[Fiel
             return f"{spread(m.mean, m.sd if sd else None, digits)} {m.sign}".rstrip()
         if kind == "best seed":
             return best_seed(m, digits)
+        if kind == "expected":
+            return expected(m)
         return m.printed if kind == "printed" else signed(m.difference, digits)
 
     return [Field(kind, partial(text, kind=kind), column) for kind in table.kinds(column)]
+
+
+def expected(m: Measurement) -> str:
+    """Write the bound, and whether the mean keeps to it where that can be told: ``< 24.00, pass``."""
+    verdict = {True: ", pass", False: ", fail", None: ""}[m.passes]
+    return f"{'>' if m.higher_is_better else '<'} {m.expected}{verdict}" if m.expected else ""
 
 
 def best_seed(m: Measurement, digits: int) -> str:

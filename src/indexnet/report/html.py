@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from indexnet import __version__
 from indexnet.core.metric_facts import GREY
-from indexnet.report import plots
+from indexnet.report import plots, relative
 from indexnet.report.fields import Field, cost_fields, metric_fields, printed_head, title
 from indexnet.report.numbers import fixed, signed
 from indexnet.report.pictures import Strip, common, embed, samples
@@ -65,6 +65,10 @@ def page(table: Table, time: str) -> str:
     shown, column = _samples(table), table.main
     strips = [strip for _, blocks in shown for *_, mine in blocks for strip in mine]
     groups = {"results": _results(table), "folded": _folded(table), "seeds": _seeds(table), "costs": _costs(table)}
+    groups["improved"] = [
+        Group(name, partial(_cells, fields, start=len(fields) > 1), [f.kind for f in fields] if len(fields) > 1 else ())
+        for name, fields in relative.groups(table)
+    ]
     series = [(block.label, [each for _, each in _series(block, column)]) for block in table.blocks]
     dots = [(label, rows) for label, rows in series if len(rows) > 1]
     return render(
@@ -77,6 +81,8 @@ def page(table: Table, time: str) -> str:
         colours=plots.COLOURS,
         first_group=Group("Row", css="row"),
         groups=groups,
+        improved_over=relative.heading(table),
+        improved=[row for row in table.rows if any(f.text(row) for _, each in relative.groups(table) for f in each)],
         dots=[(label, _dots(table, column, rows)) for label, rows in dots],
         several_seeds=any(len(each.values) > 1 for _, rows in dots for each in rows),
         scatters=[(b.label, drawn) for b in table.blocks if (drawn := _scatters(b, column))],
@@ -159,6 +165,9 @@ def _cells(fields: Sequence[Field], row: TableRow, *, start: bool = False) -> It
         said = ""
         if field.kind == "printed":
             css = ["printed", *css]
+        elif field.column and field.kind == "expected":
+            passes = row.measured[field.column.metric].passes
+            css = ["expected", *css, *(["fail"] if passes is False else ["pass"] if passes else [])]
         elif field.column and field.kind == "measured" and text:
             m, digits = row.measured[field.column.metric], field.column.digits
             text, said, css = _measured(m, digits), _spoken(m, digits), ["best"] * m.best + css

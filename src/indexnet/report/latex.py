@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from indexnet.core.escape import latex as escape
-from indexnet.report import remarks
+from indexnet.report import relative, remarks
 from indexnet.report.fields import Field, cost_fields, metric_fields, printed_head, title
 from indexnet.report.numbers import MINUS
 from indexnet.report.rendering import render
@@ -25,11 +25,13 @@ def table_tex(table: Table) -> str:
     The best mean of a column is bold, what cannot be told apart from it has the sign for "approximately equal".
     """
     groups = [(title(column), metric_fields(table, column)) for column in table.columns]
+    groups += [(f"{relative.heading(table)}, {name}", each) for name, each in relative.groups(table)[:1]]
     groups += [(cost.paper, cost_fields(table, cost)) for cost in COSTS if cost.paper]
     fields = [field for _, group in groups for field in group]
 
     def cells(row: TableRow) -> list[str]:
-        return [cell or NONE for cell in (escape(row.short), *(_cell(field, row) for field in fields))]
+        name = escape(f"{row.short} (cited)" if row.cited else row.short)
+        return [cell or NONE for cell in (name, *(_cell(field, row) for field in fields))]
 
     return render(
         "table.tex",
@@ -88,5 +90,6 @@ def _caption(table: Table) -> str:
         signs = remarks.legend(table, costs=False, star="bold:")
         parts += [f"{text[0].upper()}{text[1:]}." for text in signs]
         parts += [remarks.banner(table), remarks.agreement(table), *table.warnings, *remarks.missing(table)]
-    parts += [f"{text}." for text in remarks.pending(table)]
+    parts += [remarks.relative(table), remarks.expected(table), remarks.speed(table)]
+    parts += [f"{text}." for text in (*remarks.pending(table), *remarks.cited(table))]
     return " ".join(filter(None, parts))

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from markupsafe import Markup
 
 from indexnet.core.escape import csv_cell, markdown_cell, markdown_table
+from indexnet.report import relative
 from indexnet.report.fields import grid
 from indexnet.report.numbers import parse_number
 from indexnet.report.provenance import facts
@@ -29,16 +30,24 @@ def table_csv(table: Table) -> str:
     * ``number, block, base, row, label``: what the row is; ``base`` is what it is called in every ``block``, where rows
       are repeated.
     * ``status, pending, data, budget, seeds_finished, seeds_expected``: how far it is, as in :meth:`TableRow.status`.
-    * for every metric ``printed_<metric>``; ``<metric>_mean, _sd, _n`` over seeds; ``_best`` and ``_best_seed``;
+    * for every metric ``printed_<metric>``; where it has a bound ``expected_<metric>`` and ``<metric>_passes`` (1 or 0,
+      empty where it is not judged); ``<metric>_mean, _sd, _n`` over seeds; ``_best`` and ``_best_seed``;
       ``_per_seed`` as ``seed:value`` joined by semicolons; ``_difference`` to the printed number where they are
       comparable; ``_rank``; ``_tied`` 1 where the row cannot be told apart from the best, else 0; ``_interval_low`` and
       ``_interval_high`` of the difference to the best.
+    * where the table has a row that others are relative to: for every metric ``<metric>_relative`` and
+      ``printed_<metric>_relative``, and of the worst metric ``relative_worst`` and ``printed_relative_worst``, as
+      shares (0.161 is 16.1 % better), see :mod:`indexnet.report.relative`.
     * costs by their keys in the records, and ``printed_params, printed_gflops``.
     """
     head = ["number", "block", "base", "row", "label", "status", "pending", "data", "budget"]
     head += ["seeds_finished", "seeds_expected"]
     for column in table.columns:
         head += [f"printed_{column.metric}", *(f"{column.metric}_{name}" for name in (*MEASURED, *INTERVAL))]
+        head += [f"expected_{column.metric}", f"{column.metric}_passes"] if column.expected else []
+    improved = relative.columns_of(table) if table.experiment.relative_to is not None else []
+    for name in [*(f"{column.metric}_relative" for column in improved), "relative_worst"] if improved else []:
+        head += [name, f"printed_{name}"]
     printed = [cost.printed for cost in COSTS if cost.printed]
     lines: list[list[object]] = [[*head, *(cost.key for cost in COSTS), *(f"printed_{key}" for key in printed)]]
     for row in table.rows:
@@ -46,7 +55,12 @@ def table_csv(table: Table) -> str:
         names = [row.block, row.base, row.name, row.label, row.status(len(table.seeds)), row.pending]
         line: list[object] = [row.number, *names, *setting, len(row.done), len(table.seeds)]
         for column in table.columns:
-            line += _measured(row.measured[column.metric])
+            m = row.measured[column.metric]
+            line += _measured(m)
+            line += [parse_number(m.expected), None if m.passes is None else int(m.passes)] if column.expected else []
+        for column in improved:
+            line += [relative.improvement(table, row, column, kind) for kind in ("measured", "printed")]
+        line += [relative.worst(table, row, kind) for kind in ("measured", "printed")] if improved else []
         line += [row.cost(cost.key) for cost in COSTS]
         for key in printed:  # the exact number, where the file of printed numbers has one
             exact = parse_number(row.printed.get(f"{key}_value", ""))
@@ -79,7 +93,17 @@ def markdown(table: Table) -> str:
         return [(block.label, *grid(table, part, table.columns)) for block, part in table.by_block(rows)]
 
     shown, folded = tables(table.shown), tables(table.folded)
-    text = render("report.md", table=table, facts=facts(table), shown=shown, folded=folded, table_of=table_of)
+    improved = [(block.label, *relative.grid(table, block.rows)) for block in table.blocks]
+    text = render(
+        "report.md",
+        table=table,
+        facts=facts(table),
+        shown=shown,
+        folded=folded,
+        improved=[each for each in improved if each[2]],
+        improved_over=relative.heading(table),
+        table_of=table_of,
+    )
     return text.rstrip() + "\n"
 
 

@@ -63,6 +63,13 @@ def comparable(experiment: Experiment, runs: RunSet | None, protocol: Protocol) 
     return _printed_setting(experiment, runs) and protocol.followed and not _validated(runs)
 
 
+def as_expected(experiment: Experiment, runs: RunSet | None, protocol: Protocol) -> bool:
+    """Whether bounds that a table expects hold for these runs: its data or the printed ones, its whole protocol."""
+    if runs is None or runs.budget != FULL_BUDGET or runs.data not in (*experiment.printed_data, experiment.data):
+        return False
+    return protocol.followed and not _validated(runs)
+
+
 def _validated(runs: RunSet | None) -> bool:
     """Whether any finished run was measured on validation instead of test data."""
     return any(run.status == "done" and run.record.split == VALIDATION for run in (runs.runs if runs else ()))

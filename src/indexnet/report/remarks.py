@@ -162,9 +162,33 @@ def legend(table: Table, *, costs: bool = True, best_seeds: bool = True, star: s
     return [*lines, COST_RULE] if costs and table.done_runs else lines
 
 
+def relative(table: Table) -> str:
+    """Say what relative improvements are; "" where the table has none."""
+    reference = table.experiment.relative_to
+    if reference is None:
+        return ""
+    label = next((row.short for row in table.rows if row.base == reference), reference)
+    return (
+        f"Improvement over {label}, in per cent of its number: (its - this) / its where less is better, (this - its) / "
+        "its where more is. Worst metric: the smallest of them, so that a row is at least so much better in all. "
+        "Printed with printed, measured with measured."
+    ).replace(" - ", " \N{MINUS SIGN} ")
+
+
+def speed(table: Table) -> str:
+    """Say what columns of speed are; "" where the table has none."""
+    if not any(column.is_speed for column in table.columns):
+        return ""
+    return (
+        "Speed: of training alone, of whole batches; hours are all steps at that speed. It depends on the device, so "
+        "it is never ranked, and printed and measured are not subtracted."
+    )
+
+
 def notes(table: Table) -> list[str]:
     """Return what stands below the table and is no warning, most important first."""
-    found = [comparison(table), agreement(table), *exceptions(table), *pending(table)]
+    found = [comparison(table), agreement(table), relative(table), expected(table), speed(table)]
+    found += [*exceptions(table), *pending(table), *cited(table)]
     if table.others:
         found.append(f"Other data and budgets with runs: {', '.join(table.others)} (choose one with --data).")
     return [text for text in found if text]
@@ -178,6 +202,26 @@ def exceptions(table: Table) -> list[str]:
 def pending(table: Table) -> list[str]:
     """Say which rows cannot be run yet, and why."""
     return _reasons("pending", ((row.short, row.pending) for row in table.rows))
+
+
+def cited(table: Table) -> list[str]:
+    """Say which rows are only printed, and whose numbers they are."""
+    found: dict[str, dict[str, None]] = {}
+    for row in table.rows:
+        if row.cited:
+            found.setdefault(row.cited, {})[row.short] = None
+    return [f"{', '.join(names)}: cited from {source}, never run here" for source, names in found.items()]
+
+
+def expected(table: Table) -> str:
+    """Say how bounds are read and why none is judged; "" where the table has none."""
+    cells = [m for row in table.rows for m in row.measured.values() if m.expected]
+    if not cells:
+        return ""
+    said = "Expected: the mean should be below (>: above) the bound that the source gives"
+    if any(m.judged for m in cells):
+        return f"{said}; pass or fail."
+    return f"{said}; judged at budget paper on the table's own data with its protocol unchanged, so not here."
 
 
 def _reasons(what: str, rows: Iterable[tuple[str, str]]) -> list[str]:
@@ -196,7 +240,7 @@ def missing(table: Table) -> list[str]:
     if table.runs is None:
         return []
     lines = []
-    idle = [row for row in table.rows if not row.runs and not row.pending]
+    idle = [row for row in table.rows if not row.runs and not row.runs_never]
     if idle:
         named = []
         for block, rows in table.by_block(idle):
@@ -238,7 +282,8 @@ def status_hint(table: Table) -> str:
 def folded(table: Table) -> str:
     """Say how many rows without runs are folded away; "" where none are."""
     waiting = sum(bool(row.pending) for row in table.folded)
-    counts = {"not run": len(table.folded) - waiting, "pending": waiting}
+    only_cited = sum(bool(row.cited) for row in table.folded)
+    counts = {"not run": len(table.folded) - waiting - only_cited, "pending": waiting, "cited": only_cited}
     return ", ".join(f"{_rows(number)} {what}" for what, number in counts.items() if number)
 
 

@@ -57,6 +57,8 @@ class Measurement:
         higher_is_better: direction of the metric.
         printed: the paper's cell as printed, "" where there is none.
         comparable: whether the two may be subtracted.
+        expected: the bound that it should stay below (above, where more is better), as the file gives it; "" for none.
+        judged: whether the run is one that the bound is meant for.
         rank: 1 is best among the measured rows; None where the budget ranks nothing.
         tied: not the best, but a paired bootstrap cannot tell it from the best.
         interval: of (this - best), None where it was not computed.
@@ -72,6 +74,8 @@ class Measurement:
     tied: bool = False
     interval: statistics.Interval | None = None
     pooled: bool = False
+    expected: str = ""
+    judged: bool = False
 
     @property
     def mean(self) -> float | None:
@@ -93,6 +97,14 @@ class Measurement:
         """Measured minus printed mean, only where the two are comparable."""
         target, mean = self.target, self.mean
         return mean - target if self.comparable and target is not None and mean is not None else None
+
+    @property
+    def passes(self) -> bool | None:
+        """Whether the mean is on the good side of the expected bound; None where that is not to be told."""
+        bound, mean = parse_number(self.expected), self.mean
+        if not self.judged or bound is None or mean is None:
+            return None
+        return mean > bound if self.higher_is_better else mean < bound
 
     @property
     def best(self) -> bool:
@@ -152,20 +164,21 @@ class TableRow(Row):
         """Say in one word how far the row is, for programs.
 
         Returns:
-            ``pending`` (cannot be run), ``done`` (all seeds), ``partial`` (some seeds), ``missing`` (no run), or what
-            its runs are without any finished one: ``failed | diverged | unreadable | running | new``.
+            ``pending`` (cannot be run), ``cited`` (is never run), ``done`` (all seeds), ``partial`` (some seeds),
+            ``missing`` (no run), or what its runs are without any finished one: ``failed | diverged | unreadable |
+            running | new``.
         """
-        if self.pending:
-            return "pending"
+        if self.runs_never:
+            return "pending" if self.pending else "cited"
         if self.done:
             return "done" if len(self.done) >= seeds else "partial"
         statuses = [run.status for run in self.runs]
         return min(statuses, key=_STATUSES.index, default="missing")
 
     def state(self, seeds: int, *, short: bool = False) -> str:
-        """How far the row is: ``pending``, ``2 of 2 seeds``, ``1 of 2 seeds, 1 diverged``; short without the word."""
-        if self.pending:
-            return "pending"
+        """How far the row is: ``pending``, ``cited``, ``2 of 2 seeds``, ``1 of 2, 1 diverged`` (short: no words)."""
+        if self.runs_never:
+            return "pending" if self.pending else "cited"
         parts = [f"{len(self.done)} of {seeds}" + ("" if short else " seed" if seeds == 1 else " seeds")]
         for status in ("running", "failed", "diverged", "unreadable"):
             count = sum(run.status == status for run in self.runs)
@@ -279,6 +292,10 @@ class Table:
         """Whether any row prints a number for a column."""
         return any(row.measured[column.metric].printed for row in self.rows)
 
+    def expects(self, column: Column) -> bool:
+        """Whether any row has a bound for a column."""
+        return any(row.measured[column.metric].expected for row in self.rows)
+
     def prints_cost(self, cost: Cost) -> bool:
         """Whether any row prints a cost."""
         return any(row.printed.get(cost.printed) for row in self.rows)
@@ -289,13 +306,14 @@ class Table:
         return any(map(self.prints, self.columns)) or any(map(self.prints_cost, COSTS))
 
     def kinds(self, column: Column) -> list[str]:
-        """Say what stands under a metric: those of ``printed, measured, best seed, difference`` that there are."""
+        """Say what stands under a metric: those of ``printed, expected, measured, best seed, difference`` there are."""
         printed = self.prints(column)
         there = {
             "printed": printed,
+            "expected": self.expects(column),
             "measured": True,
             "best seed": self.names_best_seeds and column is self.main,
-            "difference": printed and self.comparable,
+            "difference": printed and self.comparable and not column.is_speed,
         }
         return [kind for kind, given in there.items() if given]
 
@@ -323,7 +341,7 @@ class Table:
     def problems(self) -> list[tuple[TableRow, int, str, str]]:
         """Every run without a result: its row, seed, status (``missing`` and ``unfinished``, too) and the reason."""
         found = []
-        for row in (row for row in self.rows if not row.pending):
+        for row in (row for row in self.rows if not row.runs_never):
             by_seed = {run.seed: run for run in row.runs}
             for seed in self.seeds:
                 run = by_seed.get(seed)
@@ -343,14 +361,19 @@ class Table:
     @property
     def done(self) -> int:
         """Finished runs of rows that can be run."""
-        return sum(len(row.done) for row in self.rows if not row.pending)
+        return sum(len(row.done) for row in self.rows if not row.runs_never)
 
     @property
     def expected(self) -> int:
         """Runs of a complete table."""
-        return len(self.seeds) * sum(not row.pending for row in self.rows)
+        return len(self.seeds) * sum(not row.runs_never for row in self.rows)
 
     def reference(self, row: TableRow) -> TableRow | None:
         """The row that a row's parameter difference refers to: of its own block, or of another if only that has run."""
         found = [other for other in self.rows if other.base == self.experiment.reference]
         return min(found, key=lambda other: (not other.done, other.block != row.block), default=None)
+
+
+def value_of(run: Run, column: Column) -> float | None:
+    """Return what a finished run has for a column: a metric, or how fast it trained; None where it has nothing."""
+    return run.record.throughput(column.metric) if column.is_speed else run.metrics.get(column.metric)

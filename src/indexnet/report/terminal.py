@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from indexnet.report import remarks
+from indexnet.report import relative, remarks
 from indexnet.report.fields import grid
 from indexnet.report.table import Table
 from indexnet.run.experiments.experiment import Column
@@ -52,6 +52,9 @@ def show(table: Table, console: Console) -> None:
     tables, best_seeds = layout(table, console.width)
     for each in tables:
         console.print(each)
+    if improved := _improvements(table):
+        say(relative.heading(table), "bold")
+        console.print(improved)
     if table.folded:
         say(f"Left out here: {remarks.folded(table)}; the files of the report have them.")
     for text in (
@@ -59,7 +62,11 @@ def show(table: Table, console: Console) -> None:
         *table.warnings,
         remarks.comparison(table),
         remarks.agreement(table),
+        remarks.relative(table),
+        remarks.expected(table),
+        remarks.speed(table),
         *remarks.pending(table),
+        *remarks.cited(table),
         *remarks.missing(table),
     ):
         say(text)
@@ -67,6 +74,23 @@ def show(table: Table, console: Console) -> None:
         if status != "missing":
             say(f"{label}, seed{'s' if ',' in seeds else ''} {seeds}: {status}, {reason}", "red")
     say(f"\n{remarks.headline(table)}", "")
+
+
+def _improvements(table: Table) -> RichTable | None:
+    """Build the table of improvements over one row; None where there are none."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table as RichTable
+
+    head, lines = relative.grid(table, table.shown)
+    if not lines:
+        return None
+    shown = RichTable(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    for index, name in enumerate(head):
+        shown.add_column(escape(name), justify="left" if index == 1 else "right", overflow="fold")
+    for line in lines:
+        shown.add_row(*map(escape, line))
+    return shown
 
 
 def layout(table: Table, width: int) -> tuple[list[RichTable], bool]:
@@ -132,7 +156,7 @@ def _build(table: Table, columns: Sequence[Column], options: dict[str, Any]) -> 
             shown.add_row("", f"[bold]{escape(block.label)}[/]")
         for row in rows:
             line = (f"[bold green]{escape(c)}[/]" if c.endswith("★") else escape(c) for c in next(lines))
-            shown.add_row(*line, style="dim" if row.pending else None)
+            shown.add_row(*line, style="dim" if row.runs_never else None)
     return shown
 
 

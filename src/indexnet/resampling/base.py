@@ -11,72 +11,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, NoReturn, Protocol
+from typing import Any, ClassVar, NoReturn
 
+import torch
 from torch import Tensor, nn
 
 from indexnet.core.errors import UserError, shown
 from indexnet.core.registry import Registry, did_you_mean
+from indexnet.resampling.records import Downsampled as Downsampled
+from indexnet.resampling.records import Kept as Kept
+from indexnet.resampling.records import OperatorInfo as OperatorInfo
 
 NONE = "none"
 """The name of the absence of an operator, see :mod:`indexnet.resampling.none`."""
-
-
-class Downsampled(NamedTuple):
-    """What :meth:`ResamplingStage.down` returns.
-
-    Attributes:
-        features: the halved map, (N, C, ceil(H/2), ceil(W/2)).
-        skip: what a decoder may fuse at full resolution, (N, C, H, W).
-        guide: what the same stage's ``up`` needs: None, a tensor, or integer indices. Opaque to networks.
-        size: (H, W) of the input, the target size of ``up``.
-    """
-
-    features: Tensor
-    skip: Tensor
-    guide: Tensor | None
-    size: tuple[int, int]
-
-
-class Kept(Protocol):
-    """What of a :class:`Downsampled` waits for the decoder; ``features`` may be gone."""
-
-    @property
-    def skip(self) -> Tensor: ...
-
-    @property
-    def guide(self) -> Tensor | None: ...
-
-    @property
-    def size(self) -> tuple[int, int]: ...
-
-
-@dataclass(frozen=True)
-class OperatorInfo:
-    """Facts about one operator.
-
-    Attributes:
-        name: registry name.
-        title: a person's name for it.
-        paper: where it was published.
-        equation: what it computes, in one line of plain text.
-        downsampling: what halves the map (options separated by ``|``).
-        parameters: parameter count per stage as a formula in the encoder width C and decoder width D.
-        learned: whether it has weights as its options are by default; ``parameters`` says which others have.
-        guided: whether ``up`` uses what ``down`` saw.
-        equal_widths: whether the decoder width must equal the encoder width at each stage.
-    """
-
-    name: str
-    title: str
-    paper: str
-    equation: str
-    downsampling: str
-    parameters: str = "0"
-    learned: bool = False
-    guided: bool = False
-    equal_widths: bool = False
 
 
 class ResamplingStage(nn.Module, ABC):
@@ -95,11 +42,14 @@ class ResamplingStage(nn.Module, ABC):
             :meth:`down`.
         shared: what all stages of a network share, from :meth:`create_shared`; no part of the stage's state.
         takes_maxima: whether features are chosen by comparing values, so that rounding may choose others.
+        up_has_weights: whether ``up`` has weights of its own, so that every place of a decoder gets a stage; else all
+            weights make the guide (or pool), and one stage serves all places of its resolution.
     """
 
     info: ClassVar[OperatorInfo]
     strided: bool = False
     takes_maxima: ClassVar[bool] = False
+    up_has_weights: ClassVar[bool] = True
 
     def __init__(self, channels: int, decoder_channels: int | None = None) -> None:
         super().__init__()
@@ -159,6 +109,13 @@ class ResamplingStage(nn.Module, ABC):
     def assembly_macs(self, height: int, width: int) -> int:
         """Multiply-adds of comparing and assembling neighbours, which the papers' rule leaves out; often none."""
         return 0
+
+    def repeated_macs(self, height: int, width: int, channels: int) -> int:
+        """Multiply-adds of assembly that one more ``up`` with the same guide takes, of a map of ``channels``."""
+        return 0
+
+    def drop_pooling(self) -> None:
+        """Remove the weights of ``down``, which is not called at a second place of a decoder; often there are none."""
 
     def index_maps(self, guide: Tensor | None) -> Tensor | None:
         """Return the decoder index map to look at, (N, C or 1, 2h, 2w) in [0, 1]; None where there is none."""
@@ -250,16 +207,22 @@ class WidthError(UserError):
 class Resampling(nn.Module):
     """The stages of one network and what they share.
 
+    A decoder may double several maps to one resolution, each at a *place* of its own. Places of one resolution have one
+    guide, and weights of their own where ``up`` has any.
+
     Args:
         operator: the class of the stages.
         channels: encoder width at each stage, from full resolution down.
-        decoder_channels: widths that ``up`` receives, same order; default ``channels``.
+        decoder_channels: widths that ``up`` receives, same order; default ``channels``. A list of widths for a stage:
+            one a place, none where nothing is doubled.
         **options: of the operator.
 
     Attributes:
         info: facts about the operator.
         options: those given.
-        stages: one :class:`ResamplingStage` per width.
+        stages: one :class:`ResamplingStage` per width; it serves the first place.
+        places: decoder widths of each stage's places.
+        further: the stages of the second place and those after it, a list per width; empty where one serves them all.
 
     Raises:
         UserError: an option has a value that it cannot have, or the operator cannot serve the widths.
@@ -269,38 +232,81 @@ class Resampling(nn.Module):
         self,
         operator: type[ResamplingStage],
         channels: Sequence[int],
-        decoder_channels: Sequence[int] | None = None,
+        decoder_channels: Sequence[int | Sequence[int]] | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
         self.info, self.options = operator.info, options
         self.channels = self._widths("channels", channels)
-        self.decoder_channels = (
-            self.channels if decoder_channels is None else self._widths("decoder_channels", decoder_channels)
-        )
-        if len(self.channels) != len(self.decoder_channels):
+        self.places = self._places(decoder_channels)
+        if len(self.channels) != len(self.places):
             raise UserError(
                 f"resampling {self.info.name!r}: channels has {len(self.channels)} stages but decoder_channels has "
-                f"{len(self.decoder_channels)}; give one decoder width per stage."
+                f"{len(self.places)}; give one decoder width per stage."
             )
+        self.decoder_channels = tuple(
+            places[0] if places else width for places, width in zip(self.places, self.channels, strict=True)
+        )
         if self.channels and self.info.name == NONE:
             raise UserError(
                 "resampling='none' is for networks that halve nothing, such as dncnn; this one needs an operator, such "
                 "as max_unpool or indexnet."
             )
-        self.stages = nn.ModuleList()
+        self.stages, self.further = nn.ModuleList(), nn.ModuleList()
         shared: dict[str, nn.Module] = {}
-        for index, widths in enumerate(zip(self.channels, self.decoder_channels, strict=True)):
+
+        def create(index: int, width: int) -> ResamplingStage:
             try:
-                stage = operator(*widths, **options)
+                stage = operator(self.channels[index], width, **options)
             except WidthError as error:
                 raise UserError(f"resampling {self.info.name!r}, stage {index}: {error}") from error
-            if index == 0:
-                shared = stage.create_shared()
+            if not self.stages:
+                shared.update(stage.create_shared())
             stage.shared = shared
-            self.stages.append(stage)
+            return stage
+
+        for index, width in enumerate(self.decoder_channels):
+            self.stages.append(create(index, width))
+        for index, places in enumerate(self.places):
+            own = nn.ModuleList()
+            for width in places[1:]:
+                if operator.up_has_weights:
+                    stage = create(index, width)
+                    stage.drop_pooling()
+                    own.append(stage)
+                elif width != places[0]:
+                    with torch.device("meta"):  # whether the one stage can serve this width too
+                        create(index, width)
+            self.further.append(own)
         for name, module in shared.items():
             self.add_module(name, module)
+
+    def at_places(self, index: int, down: Kept) -> list[tuple[ResamplingStage, Kept]]:
+        """Return for each place of a stage what doubles a map there, and what it needs for that.
+
+        Where one stage serves all places its guide is made once, else each makes its own.
+
+        Args:
+            index: of the stage.
+            down: what its ``down`` or ``pass_through`` returned, or what was kept of it.
+        """
+        first, *own = self.stages_at(index)
+        if not own:
+            return [(first, down)] * len(self.places[index])
+        # nobody asks a place for a halved map, so any will do
+        return [(first, down), *((stage, stage.pass_through(down.skip, down.skip)) for stage in own)]
+
+    def stages_at(self, index: int) -> list[ResamplingStage]:
+        """Return what serves the places of a stage: itself, and the further ones."""
+        return [self.stages[index], *self.further[index]]  # type: ignore[list-item, misc]
+
+    def _places(self, decoder_channels: Sequence[int | Sequence[int]] | None) -> tuple[tuple[int, ...], ...]:
+        if decoder_channels is None:
+            return tuple((width,) for width in self.channels)
+        if isinstance(decoder_channels, Sequence) and any(isinstance(each, list | tuple) for each in decoder_channels):
+            lists = (each if isinstance(each, list | tuple) else (each,) for each in decoder_channels)
+            return tuple(self._widths("decoder_channels", each) if each else () for each in lists)
+        return tuple((width,) for width in self._widths("decoder_channels", decoder_channels))  # type: ignore[arg-type]
 
     def _widths(self, option: str, values: Sequence[int]) -> tuple[int, ...]:
         # bool is an int to Python, and never a width to a person.
@@ -322,14 +328,15 @@ get_resampling = OPERATORS.get
 
 
 def create_resampling(
-    name: str, channels: Sequence[int], decoder_channels: Sequence[int] | None = None, **options: Any
+    name: str, channels: Sequence[int], decoder_channels: Sequence[int | Sequence[int]] | None = None, **options: Any
 ) -> Resampling:
     """Build the stages of one network.
 
     Args:
         name: registry name, see :func:`list_resampling`.
         channels: encoder width at each stage, from full resolution down.
-        decoder_channels: widths that ``up`` receives, same order; default ``channels``.
+        decoder_channels: widths that ``up`` receives, same order; default ``channels``. A list of widths for a stage:
+            one for each place where the decoder doubles a map to its resolution, see :class:`Resampling`.
         **options: the operator's own options.
 
     Raises:

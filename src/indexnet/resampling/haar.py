@@ -24,6 +24,8 @@ class Haar(ResamplingStage):
         UserError: the widths differ, or a value that is neither true nor false.
     """
 
+    up_has_weights = False
+
     info = OperatorInfo(
         name="haar",
         title="Haar wavelet pooling",

@@ -22,6 +22,7 @@ class HolisticMaxIndex(ResamplingStage):
     """
 
     takes_maxima = True
+    up_has_weights = False
 
     info = OperatorInfo(
         name="holistic_max_index",

@@ -123,6 +123,8 @@ class IndexNet(GuidedStage):
         UserError: an option has an unknown value, or widths differ where there is an index per channel.
     """
 
+    up_has_weights = False
+
     info = OperatorInfo(
         name="indexnet",
         title="Index network",

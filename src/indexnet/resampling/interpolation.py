@@ -16,6 +16,8 @@ from indexnet.resampling.pooling import ANY_POOLING, POOLED, PooledStage
 class Nearest(PooledStage):
     """Nearest neighbour upsampling after any pooling of :class:`indexnet.resampling.pooling.PooledStage`."""
 
+    up_has_weights = False
+
     info = OperatorInfo(
         name="nearest",
         title="Nearest neighbour",
@@ -32,6 +34,8 @@ class Nearest(PooledStage):
 @register_resampling
 class Bilinear(PooledStage):
     """Bilinear upsampling after any pooling of :class:`indexnet.resampling.pooling.PooledStage`."""
+
+    up_has_weights = False
 
     info = dataclasses.replace(
         Nearest.info,

@@ -24,6 +24,7 @@ class MaxUnpool(ResamplingStage):
     """
 
     takes_maxima = True
+    up_has_weights = False
     _by_scatter = False  # exporters do not know max_unpool2d
 
     info = OperatorInfo(

@@ -43,6 +43,10 @@ class PixelShuffle(ResamplingStage):
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         return crop_to(F.pixel_shuffle(self.expand(x), 2), size)
 
+    def drop_pooling(self) -> None:
+        del self.reduce
+
     def paper_macs(self, height: int, width: int) -> int:
         """4*C*C + 4*D*D multiply-adds a low-resolution position."""
-        return 4 * (self.channels**2 + self.decoder_channels**2) * half(height) * half(width)
+        pooling = self.channels**2 if "reduce" in self._modules else 0
+        return 4 * (pooling + self.decoder_channels**2) * half(height) * half(width)

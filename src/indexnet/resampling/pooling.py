@@ -78,6 +78,10 @@ class PooledStage(ResamplingStage):
             raise RuntimeError("pooling='encoder': the network halves and calls pass_through, not down")
         return self.reduce(x)  # type: ignore[no-any-return]
 
+    def drop_pooling(self) -> None:
+        self.pooling, self.strided = "encoder", True
+        self._modules.pop("reduce", None)
+
     def own_convolutions(self) -> Iterator[nn.Conv2d]:
         """Yield the convolutions, without those of the pooling, which start as it says."""
         pooling = {*self.reduce.modules()} if hasattr(self, "reduce") else set()

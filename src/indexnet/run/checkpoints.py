@@ -121,7 +121,7 @@ class Checkpoints(pl.Callback):
         every: int,
         total: int,
         monitor: Monitor | None = None,
-        initial: dict[str, str] | None = None,
+        initial: dict[str, Any] | None = None,
     ) -> None:
         self.folder, self.every, self.total, self.monitor, self.initial = folder, every, total, monitor, initial
         self.best: dict[str, Any] = {}

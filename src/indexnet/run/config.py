@@ -379,7 +379,7 @@ def _as_printed(config: Mapping[str, Any], plain: dict[str, Any] | None = None) 
             try:
                 printed = compose([*experiment.composed_of(known, ["budget"]), budget])
                 if printed.data.name != data:
-                    printed = compose([*experiment.composed_of(known, ["budget", "data"]), budget, f"data={data}"])
+                    printed = compose([*experiment.composed_of(known, given := [budget, f"data={data}"]), *given])
                 return without_sweep(to_plain(printed)), True
             except UserError:  # a budget or data set of a person's own
                 return without_sweep(to_plain(compose(experiment.composed_of(known)))), False

@@ -28,6 +28,7 @@ from indexnet.run.checkpoints import AtomicCheckpointIO, Checkpoints, SaveFirst
 from indexnet.run.folder import RunFolder
 from indexnet.run.freezing.checks import check_processes
 from indexnet.run.identity import config_hash
+from indexnet.run.initial import load_initial
 from indexnet.run.loader import (
     StepStream,
     checkpoint_interval,
@@ -84,9 +85,15 @@ def execute(
         record.write(folder.path)  # a killed run leaves it, too
     skipped = callbacks.SkippedFiles()
     every = checkpoint_interval(settings.checkpoint_every, steps)
-    initial = None if config.ckpt_path is None or resume else load_weights(task, Path(config.ckpt_path))
+    initial: dict[str, Any] | None = None
+    if resume is None and config.ckpt_path is not None:
+        initial = dict(load_weights(task, Path(config.ckpt_path)))
+    elif resume is None and "init" in config.content:
+        initial, said = load_initial(task, config.init)
+        rank_zero_say(said)
     if task.notice:
-        rank_zero_say(f"notice of {config.ckpt_path}: {task.notice}")
+        begun = config.ckpt_path or config.init.checkpoint or config.encoder.get("pretrained")
+        rank_zero_say(f"notice of {begun}: {task.notice}")
     checkpoints = Checkpoints(folder, every, steps, parts.monitor, initial)
     chosen = create_callbacks(config.callbacks, parts.monitor, monitors(task))
     first = [callbacks.StepSeed(seed), SaveFirst(checkpoints)]
@@ -111,7 +118,7 @@ def execute(
         trainer.callbacks.append(callbacks.Terminable())  # type: ignore[attr-defined]
     if settings.channels_last:
         task.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if start < steps and not ended:
+    if (start < steps and not ended) or resume is None:
         stream = StepStream(
             len(parts.train_set), training.batch_size, steps, seed, start=start,
             accumulate=settings.accumulate_grad_batches, rank=trainer.global_rank, world=trainer.world_size,
@@ -120,11 +127,13 @@ def execute(
         if settings.compile:
             task.network.compile()
         what = f"going on from step {start} of {steps}" if start else f"training for {steps} steps"
-        rank_zero_say(f"{what}, batch {training.batch_size}")
+        rank_zero_say(f"{what}, batch {training.batch_size}" if steps else "training for no steps: nothing is learned")
         loader = train_loader(parts.train_set, stream, workers)
         validating = _loaders(parts.validations, parts, trainer, workers) or None
         with one_sentence(), named_callbacks(config.callbacks, chosen):
             trainer.fit(task, loader, validating, ckpt_path=resume, weights_only=True)
+        if steps == 0:  # Lightning has set everything up, and called no callback
+            trainer.save_checkpoint(folder.checkpoint())
         done = trainer.global_step
         record.train_peak_memory_mb = round(progress.peak_memory_mb(trainer.strategy.root_device), 1)
     else:
@@ -262,6 +271,7 @@ def _trainer(
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # Lightning's, about torch
     warnings.filterwarnings("ignore", message=".*`Trainer.fit` stopped.*")
     warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
+    warnings.filterwarnings("ignore", message=".*across ranks is zero.*")  # where nothing is trained
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     return pl.Trainer(
         **options,

@@ -36,11 +36,15 @@ def _later() -> tuple[tuple[str, str, Any], ...]:
     kinds = {"": Config, **GROUPS}
     fields = [(group, each) for group, kind in kinds.items() for each in dataclasses.fields(kind)]
     found = [
-        (group, each.name, each.default if each.default_factory is dataclasses.MISSING else each.default_factory())
+        (group, each.name, _plain(each.default if each.default is not dataclasses.MISSING else each.default_factory()))
         for group, each in fields
         if each.metadata.get("later")
     ]
     return (*found, *((each.name, *item) for _, each in fields for item in each.metadata.get("later_keys", {}).items()))
+
+
+def _plain(default: Any) -> Any:
+    return list(default) if isinstance(default, tuple) else default
 
 
 def without_new_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,7 +52,7 @@ def without_new_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     found = {key: dict(value) if isinstance(value, Mapping) else value for key, value in config.items()}
     for group, key, default in _later():
         node = found.get(group, {}) if group else found
-        if key in node and node[key] == default:
+        if key in node and (list(node[key]) if isinstance(node[key], tuple) else node[key]) == default:
             del node[key]
     return found
 
@@ -63,6 +67,8 @@ def config_hash(config: Mapping[str, Any]) -> str:
             unused.add("validation_count")
     if not content.get("plugins"):
         content.pop("plugins", None)
+    if "init" in content:
+        content["init"] = {key: value for key, value in content["init"].items() if not is_place(f"init.{key}")}
     content["data"] = {key: value for key, value in content["data"].items() if key not in unused}
     if "cache" in content["data"]:
         content["data"]["cache"] = "auto"  # part of every hash since before it was known to change no sample

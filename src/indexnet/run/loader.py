@@ -177,7 +177,9 @@ _HELD_OUT = 0.1
 
 def total_steps(training: TrainingConfig, budget: BudgetConfig, count: int) -> int:
     """Return the optimizer steps of a run: ``steps``, or ``epochs`` over ``count`` samples, within the budget."""
-    steps = training.steps or max(1, round((training.epochs or 0) * count / training.batch_size))
+    steps = training.steps
+    if steps is None:
+        steps = max(1, round((training.epochs or 0) * count / training.batch_size))
     return min(steps, budget.max_steps or steps)
 
 
@@ -220,6 +222,7 @@ def train_loader(dataset: Dataset, stream: StepStream | EpochSampler, workers: i
     return DataLoader(
         Keyed(dataset, stream.seed),
         **sampling,
+        collate_fn=dataset.collate,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_start_worker,

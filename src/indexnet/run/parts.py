@@ -69,7 +69,7 @@ def build_parts(config: Config, record: Record) -> Parts:
     planned = total_steps(training, BudgetConfig(budget.name), len(train_set))
     task = _build_task(config, steps, planned)
     validations, monitor = {}, None
-    if training.validate_every:
+    if training.validate_every and steps:
         if validation is None:
             raise no_validation(data.name, data.validation_remedy)
         modes, validations = monitors(task), {"": validation}
@@ -115,10 +115,12 @@ def describe(parts: Parts, config: Config, record: Record, device: str, folder: 
     if parts.validations and parts.monitor:
         data += f", {sum(parts.counts(parts.validations))} to validate every {parts.monitor.every} steps"
     batch = uncut.get("training.batch_size", training.batch_size)
-    planned = training.steps or max(1, round((training.epochs or 0) * len(parts.train_set) / batch))
+    planned = training.steps
+    if planned is None:
+        planned = max(1, round((training.epochs or 0) * len(parts.train_set) / batch))
     tests = max(whole, uncut.get("data.test_count", 0))
     cuts = (
-        (_cut(parts.steps, planned), "steps" if planned > 1 else "step"),
+        (_cut(parts.steps, planned), "steps" if planned != 1 else "step"),
         ("batch", _cut(training.batch_size, batch)),
         ("size", _cut(training.size, uncut.get("training.size", training.size))),
         (_cut(counts, tests), "test images" if tests > 1 else "test image"),
@@ -130,7 +132,8 @@ def describe(parts: Parts, config: Config, record: Record, device: str, folder: 
     return [
         f"{config.task['name']}: network {network}{f' on {encoder}' if encoder else ''}, operator {operator}; "
         f"{record.parameters:,} parameters, {record.resampling_parameters:,} of them the operator's"
-        + (f"; weights from {config.ckpt_path}" if config.ckpt_path else ""),
+        + (f"; weights from {config.ckpt_path}" if config.ckpt_path else "")
+        + (f"; not trained: {', '.join(config.training.freeze)}" if config.training.freeze else ""),
         f"data {config.data['name']}: {data}",
         f"budget {config.budget.name}: {', '.join(' '.join(words) for words in cuts)}",
         f"device {device}: precision {trainer.precision}, {processes}",
@@ -171,12 +174,15 @@ def _check_samples(task: Task, train_set: Dataset, data: str, network: str) -> N
 
 
 def _build_task(config: Config, steps: int, planned: int) -> Task:
-    schedule = in_steps(config.schedule, steps, planned, config.training.epochs)
+    schedule = {"name": "constant"}  # where nothing is trained
+    if steps:
+        schedule = in_steps(config.schedule, steps, planned, config.training.epochs)
     options = {key: value for key, value in config.task.items() if key not in ("name", "costs_size")}
     task = get_task(config.task["name"])(
         network=network_spec(config.content), optimizer=config.optimizer, schedule=schedule, **options
     )
     task.config = dict(config.content)
+    task.freeze_parts(config.training.freeze)
     encoder = config.encoder
     if encoder.get("name") is not None:
         weights = "pretrained" if encoder.get("pretrained") else "random"

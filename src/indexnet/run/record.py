@@ -91,7 +91,8 @@ class Record:
         best: ``step``, ``metric`` and ``value`` of the best validation; None where there was none.
         tested: ``last`` or ``best``: the checkpoint that was measured, where there was a choice.
         stopped: the step at which training ended early; None where it did not.
-        initial: path and SHA-256 of the weights that it started from; None: fresh ones.
+        initial: ``path`` and ``sha256`` of the weights that it started from; of those that only parts took also which
+            were ``loaded`` and which were ``left`` as they are, and why, see :mod:`indexnet.run.initial`; None: fresh.
         data: what it trained and was measured on.
         parameters, resampling_parameters, paper_gflops, true_gmacs: see :class:`indexnet.networks.costs.Costs`.
         costs_input: shape (C, H, W) that they were counted for.
@@ -134,7 +135,7 @@ class Record:
     best: dict[str, Any] | None = None
     tested: str | None = None
     stopped: int | None = None
-    initial: dict[str, str] | None = None
+    initial: dict[str, Any] | None = None
     data: DataRecord = field(default_factory=DataRecord)
     parameters: int | None = None
     resampling_parameters: int | None = None
@@ -204,7 +205,7 @@ class Record:
         folders = {top: folder for top, folder in self.code_folders.items() if isinstance(folder, str)}
         changed = changed_files(self.code, folders)
         if self.initial:  # the weights that it started from; gone, they are not needed any more
-            path = Path(self.initial.get("path", ""))
+            path = Path(str(self.initial.get("path", "")))
             with contextlib.suppress(PermissionError):
                 if os.path.isfile(path) and sha256_file(path) != self.initial.get("sha256"):
                     changed = [*changed, str(path)]
@@ -226,6 +227,23 @@ class Record:
         """Return the metrics in one line, as a person reads them."""
         found = self.metrics.items()
         return ", ".join(f"{name} {'not measurable' if value is None else f'{value:.4g}'}" for name, value in found)
+
+    def throughput(self, name: str) -> float | None:
+        """Return how fast the run trained, None where that is not known.
+
+        Args:
+            name: ``images_per_second``; ``ms_per_step``, of an optimizer step of the whole batch; or ``hours``, what
+                all steps took at that speed, validation and tests not counted.
+        """
+        speed, steps = self.number("train_samples_per_s"), self.number("steps")
+        size = next(
+            (each for each in (self.batch.get("global"), self.training.get("batch_size")) if is_number(each)), 0
+        )
+        if not speed:
+            return None
+        ms = 1000 * size / speed if size else None
+        found = {"images_per_second": speed, "ms_per_step": ms, "hours": ms * steps / 3.6e6 if ms and steps else None}
+        return found[name]
 
     def number(self, name: str) -> float | None:
         """Return the finite number of a field, None where there is none."""

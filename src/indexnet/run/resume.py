@@ -163,7 +163,7 @@ def check_weights(path: Path, network: Network) -> None:
         UserError: it cannot be read, or holds those of another network.
     """
     check_checkpoint(path, "ckpt_path=")
-    name, there = _described(str(path), path.stat().st_mtime_ns, _family(network))
+    name, there = describe_weights(str(path), path.stat().st_mtime_ns, family_of(network))
     from indexnet.networks.encoders.weights import number_kind
 
     own = {key: (tuple(value.shape), number_kind(value)) for key, value in network.state_dict().items()}
@@ -177,13 +177,13 @@ def check_weights(path: Path, network: Network) -> None:
         )
 
 
-def _family(network: Network) -> str | None:
+def family_of(network: Network) -> str | None:
     """Return the family of a network's index networks, which the names in a released checkpoint may leave open."""
     return network.resampling.options.get("family")
 
 
 @functools.lru_cache(maxsize=16)
-def _described(path: str, changed: int, family: str | None) -> tuple[str, dict[str, tuple[tuple[int, ...], str]]]:
+def describe_weights(path: str, changed: int, family: str | None) -> tuple[str, dict[str, tuple[tuple[int, ...], str]]]:
     """Return the network's name, and what its weights are; a sweep asks once for all of its runs.
 
     Raises:
@@ -218,7 +218,7 @@ def load_weights(task: Task, path: Path) -> dict[str, str]:
     from indexnet.networks.released.convert import load_any
 
     check_weights(path, task.network)
-    content = load_any(path, _family(task.network))
+    content = load_any(path, family_of(task.network))
     checkpoint.load_weights(task.network, content, path)
     task.notice = content["indexnet"]["notice"]
     return {"path": str(path), "sha256": sha256_file(path)}

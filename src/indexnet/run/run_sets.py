@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import os
@@ -9,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from indexnet.core.console import warn
@@ -103,8 +105,15 @@ class RunSet:
         return max(times, default="")
 
 
-def find_run_sets(runs: str | Path, experiment: str) -> list[RunSet]:
+def find_run_sets(
+    runs: str | Path, experiment: str, borrowed: Mapping[str, tuple[str, str]] = MappingProxyType({})
+) -> list[RunSet]:
     """Find the runs of an experiment below ``<runs>/<experiment>/<data>-<budget>/<row>/seed=<n>``.
+
+    Args:
+        runs: the folder of all runs.
+        experiment: its name.
+        borrowed: of its rows that are runs of other rows, the experiment and the name of the row there.
 
     Returns:
         One set per data and budget, best first: most finished runs, then the newest. Empty where there are none.
@@ -112,6 +121,10 @@ def find_run_sets(runs: str | Path, experiment: str) -> list[RunSet]:
     sets: dict[str, list[Run]] = {}
     for folder in run_folders(Path(runs) / experiment):
         sets.setdefault(folder.parent.parent.name, []).append(read_run(folder))
+    for row, folders in borrowed_folders(Path(runs), borrowed).items():
+        for folder in folders:
+            name = folder.parent.name.replace(borrowed[row][1], row, 1)
+            sets.setdefault(folder.parent.parent.name, []).append(dataclasses.replace(read_run(folder), row=name))
     found = []
     for name, members in sets.items():
         data, _, budget = name.rpartition("-")
@@ -119,6 +132,15 @@ def find_run_sets(runs: str | Path, experiment: str) -> list[RunSet]:
         found.append(RunSet(experiment, data or budget, budget if data else "", tuple(members)))
     found.sort(key=lambda each: (each.done, each.newest, each.name), reverse=True)
     return found
+
+
+def borrowed_folders(runs: Path, borrowed: Mapping[str, tuple[str, str]]) -> dict[str, list[Path]]:
+    """Return the run folders of rows that are runs of other rows, by name; of what is swept over beside them, too."""
+    there = {table: run_folders(runs / table) for table, _ in borrowed.values()}
+    return {
+        name: [path for path in there[table] if path.parent.name.partition("--")[0] == row]
+        for name, (table, row) in borrowed.items()
+    }
 
 
 def run_folders(base: Path) -> list[Path]:

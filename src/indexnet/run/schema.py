@@ -19,6 +19,7 @@ from indexnet.core.errors import UserError, shown
 from indexnet.core.readers import DamagedFileError
 from indexnet.run.experiments.experiment import Seed
 from indexnet.run.hints import nearest_key
+from indexnet.run.later_keys import LATER_KEYS
 from indexnet.run.trainer_options import Devices, Precision, device_count, refusal, with_present_names, with_trainer
 
 Count = Annotated[int, Rule("an integer of at least 0", lambda value: value >= 0)]
@@ -42,6 +43,7 @@ _PLACE = {"place": True}
 _LATER = {"later": True}
 """Marks a field that earlier versions did not have: at its default it is left out of configurations and hashes."""
 
+
 Rerun = Literal["changed"] | bool
 """Which finished runs are done again: all, none, or those whose code has changed."""
 Mode = Literal["auto", "online", "offline", "disabled"]
@@ -50,14 +52,35 @@ MODES: tuple[str, ...] = typing.get_args(Mode)
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How much is trained: the global batch, the side of a training sample, how long; and how often it is validated."""
+    """How much is trained: the global batch, the side of a training sample, how long; and how often it is validated.
+
+    No steps at all train nothing: the run tests what the seed, or other weights, gave it.
+    """
 
     batch_size: Positive
     size: Positive
-    steps: Positive | None = None
+    steps: Count | None = None
     epochs: Positive | None = None
     validate_every: Every | None = field(default=None, metadata=_LATER)
     holdout: Literal["auto"] | Share = field(default="auto", metadata=_LATER)
+    freeze: Sequence[Text] = field(default=(), metadata=_LATER)
+
+
+@dataclass(frozen=True)
+class InitConfig:
+    """What parts of a network start from, see :mod:`indexnet.run.initial`.
+
+    Attributes:
+        checkpoint: the file.
+        parts: the network's parts that take weights, by name, and whose; empty: all that fit.
+        row: ``EXPERIMENT:ROW``, whose last checkpoint that is; of a table's row that starts from another.
+        sha256: of the file; only where no row says what it is.
+    """
+
+    checkpoint: Text | None = field(default=None, metadata=_PLACE)
+    parts: Mapping[str, Text] | None = None
+    row: Text | None = None
+    sha256: Text | None = None
 
 
 @dataclass(frozen=True)
@@ -154,13 +177,11 @@ class Config:
         content: the plain data that all this was read from.
     """
 
-    task: Options
+    task: Options = field(metadata={"later_keys": LATER_KEYS["task"]})
     network: Options
     encoder: Options
-    resampling: Options = field(metadata={"later_keys": {"pooling": "indexed"}})
-    data: Options = field(
-        metadata={"places": ("root", "cache"), "later_keys": {"depth_scale": None, "train_on": "train"}}
-    )
+    resampling: Options = field(metadata={"later_keys": LATER_KEYS["resampling"]})
+    data: Options = field(metadata={"places": ("root", "cache"), "later_keys": LATER_KEYS["data"]})
     optimizer: Options
     schedule: Options
     training: TrainingConfig
@@ -175,6 +196,7 @@ class Config:
     callbacks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, metadata=_LATER)
     test_checkpoint: Literal["last", "best"] = field(default="last", metadata=_LATER)
     ckpt_path: Text | None = field(default=None, metadata=_LATER)
+    init: InitConfig = field(default_factory=InitConfig)
     plugins: Sequence[Text] | None = field(default=(), metadata=_PLACE)
     tags: Sequence[Tag] = field(default=(), metadata=_PLACE)
     protocol: Options = field(default_factory=dict, metadata=_PLACE)
@@ -198,8 +220,8 @@ class SweepConfig:
 PRINTED = ("training.batch_size", "optimizer.lr")
 """Settings of which a row of a table keeps, as ``protocol``, what its files print."""
 
-SETTLED = ("protocol", "changes", "uncut", "budget.max_seconds")
-"""Keys that nobody sets: freezing adds the first three, a run of ``indexnet plan`` the last."""
+SETTLED = ("protocol", "changes", "uncut", "budget.max_seconds", "init.sha256")
+"""Keys that nobody sets: freezing adds all but ``budget.max_seconds``, which is of a run of ``indexnet plan``."""
 
 _TYPES: dict[str, Any] = typing.get_type_hints(Config, include_extras=True)
 del _TYPES["content"]
@@ -245,7 +267,8 @@ def read_config(content: Mapping[str, Any], source: str = "the configuration") -
         if missing := [f"{prefix}{key}" for key in _required(kind) if key not in node]:
             raise UserError(f"{source} lacks {', '.join(missing)}; the command that made the run writes it anew.")
     for key, kind in GROUPS.items():
-        found[key] = kind(**{name: value for name, value in content[key].items() if name in _types_of(key)})
+        node = content.get(key) or {}
+        found[key] = kind(**{name: value for name, value in node.items() if name in _types_of(key)})
     return Config(**found, content=given)
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from indexnet.core.errors import UserError
-from indexnet.run.experiments.experiment import LAST_SEED, SEED_RULE, Experiment, hydra_value, key_of
+from indexnet.run.experiments.experiment import LAST_SEED, SEED_RULE, Experiment, Row, Target, hydra_value, key_of
 from indexnet.run.experiments.tables import load_experiment
 from indexnet.sweep.naming import check_sweep_name
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Value = TypeVar("Value", str, int)
 
 _OWN = ("experiments", "sweep", "rows", "seeds", "seed")
+BROUGHT = "rerun=false"
+"""What the overrides of a job say that is there only because another row starts from it."""
 IN_FOLDER = ("data", "data.name", "budget", "budget.name", "paths.runs")
 """Keys that lead to another folder anyway: a sweep over them needs no other name for the row."""
 
@@ -66,8 +68,8 @@ def expand_request(request: Request) -> Iterator[list[str]]:
         for point in itertools.product(*request.axes, *seeds):
             yield [setting.text for setting in point]
         return
-    for name in request.experiments:
-        yield from table_jobs(load_experiment(name), request)
+    tables = [load_experiment(name) for name in request.experiments]
+    yield from _once(job for table in tables for job in table_jobs(table, request))
 
 
 def table_jobs(experiment: Experiment, request: Request) -> Iterator[list[str]]:
@@ -78,7 +80,7 @@ def table_jobs(experiment: Experiment, request: Request) -> Iterator[list[str]]:
     """
     names = request.rows
     if names is not None and not isinstance(names, list):
-        names = names.filter([row.name for row in experiment.rows if not row.pending])
+        names = names.filter([row.name for row in experiment.rows if not row.runs_never])
         if not names:
             known = ", ".join(row.name for row in experiment.rows)
             raise UserError(f"rows= selects nothing of {experiment.name}; its rows are {known}.")
@@ -86,26 +88,67 @@ def table_jobs(experiment: Experiment, request: Request) -> Iterator[list[str]]:
     seeds = experiment.seeds if request.seeds is None else request.seeds
     # of a sweep, all that is given is compared with what was given first
     for row in () if experiment.is_sweep else rows:
-        made = [key_of(override) for override in row.overrides]
+        made = [*map(key_of, row.overrides), *(["init.checkpoint", "init.parts"] if row.starts_from else [])]
         for setting in itertools.chain(*request.axes):
+            if setting.key == "data" and "data" not in made:  # their options are left out with another data set
+                continue
             if any(key == setting.key or key.startswith(f"{setting.key}.") for key in made):
                 raise UserError(
                     f"{setting.text} would replace what row {row.name!r} of {experiment.name} is made of "
-                    f"({', '.join(row.overrides)}); leave it out, or choose other rows with rows=NAME,NAME."
+                    f"({', '.join(row.overrides or made)}); leave it out, or choose other rows with rows=NAME,NAME."
                 )
-    given = [axis[0].key for axis in request.axes]
     # seeds outermost: a sweep that is stopped half way leaves whole tables
-    for seed, row, point in itertools.product(seeds, rows, itertools.product(*request.axes)):
-        more = [setting.text for setting in point if setting.swept and setting.key not in IN_FOLDER]
-        name = "--".join([row.name, *(re.sub(r"[^A-Za-z0-9._-]+", "-", text) for text in more)])
-        label = f"{row.label} ({', '.join(more)})" if more else row.label
-        yield [
-            *experiment.composed_of(row, given),
-            *(setting.text for setting in point),
-            f"experiment.row={hydra_value(name)}",
-            f"experiment.label={hydra_value(label)}",
-            f"seed={seed}",
-        ]
+    points = list(itertools.product(*request.axes))
+    combined = itertools.product(seeds, rows, points)
+    yield from _once(job for seed, row, point in combined for job in _jobs(Target(experiment, row), seed, point))
+
+
+def _jobs(target: Target, seed: int, point: Sequence[Setting], brought: bool = False) -> Iterator[list[str]]:
+    """Yield the overrides of a row's job, behind those of the rows that it starts from.
+
+    Args:
+        target: the row and its table; of a row that is another's run, that one takes its place.
+        seed: of the run.
+        point: what else the command line says.
+        brought: whether it is asked for only because another row starts from it: then ``rerun=`` does not mean it.
+    """
+    table, row = (target.row.run_of or target).experiment, (target.row.run_of or target).row
+    if row.start is not None:
+        yield from _jobs(row.start, seed, point, brought=True)
+    more = [setting.text for setting in point if setting.swept and setting.key not in IN_FOLDER]
+    texts, label = [setting.text for setting in point], f"{row.label} ({', '.join(more)})" if more else row.label
+    if brought:
+        texts = [*(text for text in texts if key_of(text) != "rerun"), BROUGHT]
+    yield [
+        *table.composed_of(row, [setting.text for setting in point]),
+        *texts,
+        *_init(row, more),
+        f"experiment.row={hydra_value(_with(row.name, more))}",
+        f"experiment.label={hydra_value(label)}",
+        f"seed={seed}",
+    ]
+
+
+def _with(name: str, more: Sequence[str]) -> str:
+    return "--".join([name, *(re.sub(r"[^A-Za-z0-9._-]+", "-", text) for text in more)])
+
+
+def _init(row: Row, more: Sequence[str]) -> list[str]:
+    """Return the overrides that say what a row starts from; where that lies is known once all jobs are frozen."""
+    if row.start is None:
+        return []
+    parts = [f"init.parts={hydra_value(row.parts)}"] if row.parts else []
+    return [f"init.row={hydra_value(_with(row.start.name, more))}", *parts]
+
+
+def _once(jobs: Iterable[list[str]]) -> list[list[str]]:
+    """Return jobs without repetitions: two tables may ask for one run, and a source may be asked for by itself too."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for job in jobs:
+        key = tuple(text for text in job if key_of(text) != "rerun")
+        if key not in found or BROUGHT in found[key]:
+            found[key] = job
+    return list(found.values())
 
 
 def read_request(overrides: Sequence[Override]) -> Request:

@@ -23,6 +23,7 @@ from indexnet.run.config import (
 from indexnet.run.freezing.settle import settled_before, without_sweep
 from indexnet.run.schema import Rerun
 from indexnet.sweep.named import NamedSweep, asked_jobs
+from indexnet.sweep.order import with_sources
 
 
 def frozen_jobs(
@@ -96,9 +97,9 @@ def _frozen(jobs: Sequence[Sequence[str]], compose_one: Callable[[Sequence[str]]
             break
         ended.append(config)
     else:
-        return ended
+        return with_sources(ended)
     frozen: dict[int, dict[str, Any]] = {}
     for cfg, _ in composed:
         if id(cfg) not in frozen:
             frozen[id(cfg)] = freeze(cfg)
-    return [{**frozen[id(cfg)], **own} for cfg, own in composed]
+    return with_sources([{**frozen[id(cfg)], **own} for cfg, own in composed])

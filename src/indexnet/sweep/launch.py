@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from indexnet.run.loggers.wandb_logging import check_use, settle_mode
 from indexnet.run.record import DamagedRunError
 from indexnet.run.resume import BROKEN
 from indexnet.run.schema import Rerun, read_config
+from indexnet.sweep.order import check_sources, source_folder
 from indexnet.sweep.pool import Job, Outcome, launch, needs_process
 from indexnet.sweep.progress import announce, create_view, summarize
 
@@ -37,6 +38,7 @@ def prepare_jobs(
     titles: Sequence[str] | None = None,
     rerun: Rerun = False,
     before_new: Callable[[], object] = lambda: None,
+    kept: Collection[Path] = (),
 ) -> list[Job]:
     """Create the folders of frozen configurations, all or none; one that cannot be used is left, and its job says so.
 
@@ -46,6 +48,7 @@ def prepare_jobs(
         rerun: which finished runs are done again: their results are set aside, those of all before any job starts, so
             that an interrupted command goes on like any other.
         before_new: called once those that exist fit, before any is created.
+        kept: folders of runs that ``rerun`` does not mean.
 
     Raises:
         UserError: two jobs have the same folder, a folder holds a run with another configuration, another process is
@@ -73,29 +76,37 @@ def prepare_jobs(
                     unmade += isinstance(error.__cause__, UnwritableError)
     if unmade == len(paths) > 0:
         raise UserError(next(iter(damaged.values())))
-    damaged |= _set_aside([config for config, path in zip(configs, paths, strict=True) if path not in damaged], rerun)
+    usable = [config for config, path in zip(configs, paths, strict=True) if path not in damaged]
+    damaged |= _set_aside(usable, rerun, kept)
     jobs = []
     for index, (typed, path) in enumerate(zip(map(read_config, configs), paths, strict=True)):
         title = titles[index] if titles else typed.experiment.row or path.name
         devices, cpu = typed.trainer.local_devices, typed.trainer.accelerator == "cpu"
-        jobs.append(Job(path.resolve(), title, typed.seed, devices, cpu, damaged.get(path, "")))
+        after = source_folder(typed.content)
+        source = typed.init.row or "" if after else ""
+        jobs.append(Job(path.resolve(), title, typed.seed, devices, cpu, damaged.get(path, ""), after, source))
     return jobs
 
 
-def _set_aside(configs: Sequence[Mapping[str, Any]], rerun: Rerun) -> dict[Path, str]:
-    """Set results aside; return why that of a folder cannot be done."""
+def _set_aside(configs: Sequence[Mapping[str, Any]], rerun: Rerun, kept_out: Collection[Path]) -> dict[Path, str]:
+    """Set results aside; return why that of a folder cannot be done. What starts from a run goes with it."""
     damaged: dict[Path, str] = {}
+    again: set[Path] = set()
     if rerun is False:
         return damaged
     count = kept = 0
     for config in configs:
         folder = RunFolder(run_path(config))
         try:
-            if folder.runs_again(rerun):
+            if folder.path in kept_out:
+                continue
+            follows = source_folder(config) in again and folder.status() in ("done", "diverged")
+            if follows or folder.runs_again(rerun):
                 with folder.lock():
-                    if folder.runs_again(rerun):
+                    if follows or folder.runs_again(rerun):
                         folder.set_aside()
                         count += 1
+                again.add(folder.path.resolve())
                 prepare(config)  # loggers, workers and places may be others this time
             elif rerun is True and folder.status() in ("done", "diverged"):
                 kept += 1
@@ -188,6 +199,7 @@ def run_sweep(
     retry_failed: bool = False,
     rerun: Rerun = False,
     arguments: Sequence[str] = (),
+    kept: Collection[Path] = (),
     keep: Callable[[], str] = lambda: "",
     get_launch: Callable[[], Callable[..., list[Outcome]]] = lambda: launch,
 ) -> list[Outcome]:
@@ -201,6 +213,7 @@ def run_sweep(
         retry_failed: run those again that failed before.
         rerun: run those again that have ended: True all, ``"changed"`` those whose code has changed.
         arguments: of the command that asks for all this, which :func:`read_requests` gives back; empty: unknown.
+        kept: folders of runs that ``rerun`` does not mean.
         keep: writes down what the sweep is, once nothing is in the way, and returns what to say of it.
         get_launch: returns what runs the prepared jobs and waits for them; called before any is prepared.
 
@@ -221,9 +234,12 @@ def run_sweep(
     folders = sorted({sweep_path(config) for config in configs})
     said: list[str] = []
     check_wandb(configs, retry_failed, rerun)
+    if any(source_folder(config) for config in configs):
+        left = [path for path in map(run_path, configs) if needs_process(Job(path, "", 0), retry_failed, rerun)]
+        check_sources(configs, left)
     with hold_tables(configs):
         run = get_launch()
-        jobs = prepare_jobs(configs, titles, rerun, lambda: said.append(keep()))
+        jobs = prepare_jobs(configs, titles, rerun, lambda: said.append(keep()), kept)
         note_request(configs, arguments)
         announce(configs, n_jobs, said)
         started = time.monotonic()

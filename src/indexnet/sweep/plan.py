@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from indexnet.core.errors import UserError
 from indexnet.core.paths import DEFAULT_RUNS
-from indexnet.run.experiments.experiment import Experiment, key_of
+from indexnet.run.experiments.experiment import Experiment, Target, key_of
 from indexnet.run.experiments.tables import experiment_files, load_experiment, read_file, sweep_files
 from indexnet.run.folder import RunFolder, run_path
 from indexnet.run.identity import config_hash
@@ -84,14 +84,22 @@ def group_rows(sweep: Sweep) -> list[PlannedRow]:
     from indexnet.run.record import DamagedRunError
     from indexnet.sweep.plan_estimate import PlannedRow
 
-    known = {row.name: row for row in sweep.experiment.rows}
+    table = sweep.experiment
+    known = {(table.name, row.name): row for row in table.rows}
+    for row in table.rows:  # by what their runs are called; and the rows that are there because others start from them
+        targets = [Target(table, row), row.run_of, row.start]
+        for target in filter(None, targets):
+            while target is not None:
+                known.setdefault((target.experiment.name, target.row.name), row if target is row.run_of else target.row)
+                target = target.row.start
     rows: dict[str, PlannedRow] = {}
     counts: dict[str, tuple[int, int, tuple[int, ...]]] = {}
     for config in sweep.configs:
         name, training, budget = str(config.experiment.row), config.training, config.budget
         own, _, more = name.partition("--")
-        shared = {k: v for k, v in config.content.items() if k not in ("seed", "experiment", "paths", "logger")}
-        row = known[own]
+        row = known[str(config.experiment.name), own]
+        name = "--".join(filter(None, [row.name, more]))
+        shared = {k: v for k, v in config.content.items() if k not in ("seed", "experiment", "paths", "logger", "init")}
         if row.block:  # a table's repetitions cost the same, as its printed costs say
             group, _, key = row.overrides[-1].partition("=")[0].rpartition(".")
             shared[group] = {k: v for k, v in shared[group].items() if k != key}

@@ -65,7 +65,7 @@ class Estimate:
 
     def seconds_left(self, step: int) -> float:
         """Return the wall time of a run that goes on from a step."""
-        done = min(step, self.steps) / self.steps
+        done = min(step, self.steps) / max(1, self.steps)
         return self.seconds - done * (self.steps * self.step_s + self.checkpoints_s)
 
 

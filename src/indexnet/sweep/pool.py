@@ -12,7 +12,7 @@ import signal
 import subprocess
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -49,6 +49,8 @@ class Job:
         devices: processes that it starts.
         cpu: whether it is told to stay on the CPU.
         damaged: why its folder cannot be used; "" where it can.
+        after: folder of the run that it starts from; None: it starts from none.
+        source: name of that run's row.
     """
 
     folder: Path
@@ -57,6 +59,8 @@ class Job:
     devices: int = 1
     cpu: bool = False
     damaged: str = ""
+    after: Path | None = None
+    source: str = ""
 
     @property
     def console(self) -> Path:
@@ -186,7 +190,15 @@ def launch(
                 if failed and fail_fast:
                     break
                 while waiting and len(places) < n_jobs:
-                    job = waiting.popleft()
+                    ready, blocked = ready_jobs(waiting, [each.job for each in places], outcomes.values())
+                    for outcome in blocked:
+                        waiting.remove(outcome.job)
+                        ended(outcome)
+                        failed = True
+                    if not ready:  # they start from runs that are at work
+                        break
+                    job = ready[0]
+                    waiting.remove(job)
                     if not _is_free(job, deadline):  # its console is the other process's
                         said = f"{RunFolder(job.folder).in_use}; the same command goes on when that has ended"
                         ended(Outcome(job, "failed", reason=said))
@@ -210,6 +222,32 @@ def launch(
     for job in waiting:
         ended(Outcome(job, "stopped", reason="not started: fail_fast"))
     return [outcomes[job.folder] for job in jobs]
+
+
+def ready_jobs(
+    waiting: Collection[Job], running: Collection[Job], ended: Collection[Outcome]
+) -> tuple[list[Job], list[Outcome]]:
+    """Return which waiting jobs can start, and what comes of those that start from a run without a result.
+
+    Args:
+        waiting: jobs that have not started.
+        running: those that are at work.
+        ended: the outcomes of all others. A run that is none of these is no job of this sweep: whoever starts from it
+            finds out how it stands.
+    """
+    outcomes = {outcome.job.folder: outcome for outcome in ended}
+    ahead = {job.folder for job in (*waiting, *running)}
+    ready, blocked = [], []
+    for job in waiting:
+        source = outcomes.get(job.after) if job.after else None
+        if source is not None and source.status not in ("done", "before"):
+            said = (
+                f"it starts from {job.source}, which {'has ' if source.status != 'stopped' else 'was '}{source.status}"
+            )
+            blocked.append(Outcome(job, "failed", reason=f"{said}: {source.reason}"))
+        elif source is not None or job.after is None or job.after not in ahead:
+            ready.append(job)
+    return ready, blocked
 
 
 def left_to_run(jobs: Sequence[Job], retry_failed: bool, ended: Callable[[Outcome], None]) -> list[Job]:

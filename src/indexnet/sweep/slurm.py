@@ -35,7 +35,7 @@ from indexnet.run.folder import RunFolder
 from indexnet.run.job import run_job
 from indexnet.run.processes import run_job_process, terminate_as_interrupt
 from indexnet.sweep.launch import run_sweep
-from indexnet.sweep.pool import Job, Outcome, Running, View, last_line, left_to_run, one_line
+from indexnet.sweep.pool import Job, Outcome, Running, View, last_line, left_to_run, one_line, ready_jobs
 from indexnet.sweep.slurm_settings import Cluster, create_executor, job_parameters
 
 _SUBMITTED = "submitted.json"
@@ -180,9 +180,15 @@ def submit(
                     tell(f"{len(handles)} of these runs are in the queue already.")
             todo = [job for job in waiting if job.folder not in handles]
             while todo or handles:
-                if room := min(n_jobs - len(handles), len(todo)):
-                    handles.update(_submit(todo[:room], executor, cluster, name))
-                    del todo[:room]
+                # what starts from a run in the queue is submitted once that has ended: only then is it known to be done
+                ready, blocked = ready_jobs(todo, [job for job in waiting if job.folder in handles], outcomes.values())
+                for blocked_outcome in blocked:
+                    todo.remove(blocked_outcome.job)
+                    ended(blocked_outcome)
+                    failed = True
+                if room := min(n_jobs - len(handles), len(ready)):
+                    handles.update(_submit(ready[:room], executor, cluster, name))
+                    todo = [job for job in todo if job not in ready[:room]]
                 for job in [job for job in waiting if job.folder in handles]:
                     handle = handles[job.folder]
                     if job.folder not in running and handle.task(0).paths.stdout.exists():
@@ -201,8 +207,9 @@ def submit(
         except KeyboardInterrupt:
             if cluster == "slurm" and handles:
                 names = " ".join(sorted({handle.job_id.partition("_")[0] for handle in handles.values()}))
+                later = f"; {len(todo)} that start from them are submitted by that command" if todo else ""
                 tell(
-                    f"{len(handles)} runs stay in the queue, and the same command waits for them again; "
+                    f"{len(handles)} runs stay in the queue, and the same command waits for them again{later}; "
                     f"scancel {names} stops them."
                 )
             raise

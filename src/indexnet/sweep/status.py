@@ -18,7 +18,7 @@ from indexnet.run.experiments.tables import experiments_with_runs, load_experime
 from indexnet.run.folder import RunFolder
 from indexnet.run.record import is_number, read_progress
 from indexnet.run.resume import resumed_step
-from indexnet.run.run_sets import read_run, run_folders, seed_of
+from indexnet.run.run_sets import borrowed_folders, read_run, run_folders, seed_of
 from indexnet.sweep.launch import LOCK, read_requests
 
 STATUS_WORDS = {
@@ -115,15 +115,24 @@ def find_settings(runs: Path, experiment: Experiment) -> list[Setting]:
     settings: dict[Path, dict[str, Path]] = {}
     for path in run_folders(runs / experiment.name):
         settings.setdefault(path.parent.parent, {})[f"{path.parent.name}/{path.name}"] = path
-    found = [_setting(folder, experiment, there) for folder, there in settings.items()]
+    borrowed = experiment.borrowed
+    for row, paths in borrowed_folders(runs, borrowed).items():
+        for path in paths:
+            folder = runs / experiment.name / path.parent.parent.name
+            name = path.parent.name.replace(borrowed[row][1], row, 1)
+            settings.setdefault(folder, {})[f"{name}/{path.name}"] = path
+    found = [_setting(runs, folder, experiment, there) for folder, there in settings.items()]
     return sorted(found, key=lambda each: each.changed, reverse=True)
 
 
-def _setting(folder: Path, experiment: Experiment, there: Mapping[str, Path]) -> Setting:
+def _setting(runs: Path, folder: Path, experiment: Experiment, there: Mapping[str, Path]) -> Setting:
     requests = read_requests(folder)
-    asked = [name for request in requests for name in request["runs"]]
-    if not requests:  # launched by something that keeps no notes: then all that the table has
+    others = _requests_elsewhere(runs, folder.name, experiment)
+    asked = [name for request in (*requests, *others) for name in request["runs"]]
+    if not requests:  # launched by something that keeps no notes, or only as runs of another table: then all it has
         asked = [f"{row.name}/seed={seed}" for row in experiment.select(None) for seed in experiment.seeds]
+    guess = "" if requests else _guess(folder, experiment)
+    requests = [*others, *requests]
     names = [name for name in dict.fromkeys([*asked, *there]) if seed_of(Path(name)) is not None]
     order = {row.name: index for index, row in enumerate(experiment.rows)}
 
@@ -132,10 +141,12 @@ def _setting(folder: Path, experiment: Experiment, there: Mapping[str, Path]) ->
         return order.get(row, order.get(row.partition("--")[0], len(order))), row, seed_of(Path(name)) or 0
 
     column = experiment.columns[0].metric
-    states = tuple(read_state(there.get(name, folder / name), column) for name in sorted(names, key=place))
+    states = tuple(
+        replace(read_state(there.get(name, folder / name), column), row=name.rpartition("/")[0])
+        for name in sorted(names, key=place)
+    )
     open_runs = {state.name for state in states if state.status not in ("done", "diverged")}
     failed = {state.name for state in states if state.status == "failed"}
-    guess = _guess(folder, experiment)
     commands = _commands(requests, open_runs, guess, "retry_failed=true", failed)
     stale = {state.name for state in states if state.changed}
     reruns = _commands(requests, stale, guess, "rerun=changed", stale)
@@ -143,6 +154,22 @@ def _setting(folder: Path, experiment: Experiment, there: Mapping[str, Path]) ->
     with contextlib.suppress(UserError):  # a file system without locks: nobody can be
         at_work = held(folder / LOCK)
     return Setting(folder.name, states, at_work, tuple(commands), _changed(there.values()), tuple(reruns))
+
+
+def _requests_elsewhere(runs: Path, setting: str, experiment: Experiment) -> list[dict[str, Any]]:
+    """Return the commands that asked for the runs of other tables which are rows of this one, by the names of these."""
+    found: list[dict[str, Any]] = []
+    borrowed = experiment.borrowed
+    for table in dict.fromkeys(table for table, _ in borrowed.values()):
+        rows = {there: row for row, (other, there) in borrowed.items() if other == table}
+        for request in read_requests(runs / table / setting):
+            names = [
+                f"{rows[own]}{name.removeprefix(own)}"
+                for name in request["runs"]
+                if (own := name.partition("/")[0].partition("--")[0]) in rows
+            ]
+            found += [{**request, "runs": names}] if names else []
+    return found
 
 
 def _commands(
@@ -153,7 +180,7 @@ def _commands(
     Args:
         requests: all that were given, oldest first; a newer one often asks for what an older one did, and more.
         runs: names of runs.
-        guess: the command where none is known.
+        guess: the command for what none of these asked for; "": there is none.
         option: is added to some of these commands.
         where: runs; to those that asked for one of them.
     """
@@ -163,9 +190,9 @@ def _commands(
             left -= set(request["runs"])
             more = [option] if where & set(request["runs"]) else []
             found.append((shlex.join(["indexnet", "train", *request["arguments"], *more]), str(request["directory"])))
-    if not requests and runs:
-        found.append((f"{guess} {option}" if where else guess, str(Path.cwd())))
-    return found
+    if guess and left:
+        found.append((f"{guess} {option}" if where & left else guess, str(Path.cwd())))
+    return list(dict.fromkeys(found))
 
 
 def _guess(folder: Path, experiment: Experiment) -> str:

@@ -94,8 +94,8 @@ class Task(Steps):
         self.optimizer_spec = dict(optimizer or {"name": "adam", "lr": 1e-3})
         self.schedule_spec = dict(schedule or {"name": "constant"})
         self.config: dict[str, Any] = {}  # the run's frozen configuration, for the checkpoint
-        self.notice = ""
         self.network: Network = network if isinstance(network, Network) else self.configure_network(self.network_spec)
+        self.notice = self.network.notice
         self.tiled = 0
 
     # --- what a task defines -------------------------------------------------------------------------------------

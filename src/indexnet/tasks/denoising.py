@@ -28,8 +28,8 @@ class DenoisingTask(Task):
     Training draws new noise in every step. A test image's noise depends on its name alone and is the same, but for its
     scale, at every level. Noise is never clipped: clipping would add 0.07 to 0.76 dB.
 
-    Batch keys: ``image`` (N, C, H, W) float32 in [0, 1], clean; ``name``. Evaluation adds ``noisy``, of that shape; a
-    batch without it is taken for noisy images.
+    Batch keys: ``image`` (N, C, H, W) float32 in [0, 1], clean; ``name``. Evaluation adds ``noisy``, of that shape, and
+    the clean one as ``clean``; a batch without them is taken for noisy images.
 
     Args:
         network: see :class:`Task`; it maps noisy images to clean ones.
@@ -46,6 +46,7 @@ class DenoisingTask(Task):
     metric_names: ClassVar[tuple[str, ...]] = ("psnr", "ssim")
     smallest_size: ClassVar[int] = 11  # the window of SSIM
     needs: ClassVar[tuple[str, ...]] = ("image",)
+    target: ClassVar[str | None] = "clean"
     measure_options: ClassVar[tuple[str, ...]] = ("sigma", "quantise")
 
     def __init__(
@@ -78,7 +79,8 @@ class DenoisingTask(Task):
         for name, image in zip(batch["name"], batch["image"], strict=True):
             rng = np.random.default_rng((_NOISE, zlib.crc32(str(name).encode())))
             noise.append(torch.from_numpy(rng.standard_normal(tuple(image.shape), dtype=np.float32)))
-        return {**batch, "noisy": batch["image"] + torch.stack(noise).to(batch["image"].device) * (self.sigma / 255)}
+        clean = batch["image"]
+        return {**batch, "noisy": clean + torch.stack(noise).to(clean.device) * (self.sigma / 255), "clean": clean}
 
     def infer(self, batch: Batch) -> Tensor:
         """Return the denoised images (N, C, H, W); in [0, 1] only with ``quantise``."""
@@ -86,14 +88,14 @@ class DenoisingTask(Task):
         return output.clamp(0, 1).mul(255).round().div(255) if self.quantise else output
 
     def metric_inputs(self, prediction: Tensor, batch: Batch) -> tuple[Tensor, ...]:
-        return prediction, batch["image"]
+        return prediction, batch.get("clean", batch["image"])
 
     def pictures(self, prediction: Tensor, batch: Batch) -> list[Picture]:
-        clean = batch["image"][:1]
+        clean, noisy = batch.get("clean", batch["image"])[:1], batch.get("noisy", batch["image"])
         psnr = PSNR()
-        before, after = (psnr.per_image(image[:1], clean).item() for image in (batch["noisy"], prediction))
+        before, after = (psnr.per_image(image[:1], clean).item() for image in (noisy, prediction))
         return [
-            Picture("input", to_picture(batch["noisy"][0]), f"noisy, {before:.2f} dB"),
+            Picture("input", to_picture(noisy[0]), f"noisy, {before:.2f} dB"),
             Picture("target", to_picture(clean[0]), "clean"),
             Picture("output", to_picture(prediction[0]), f"denoised, {after:.2f} dB"),
             Picture("error", error_map(prediction[0], clean[0], scale=0.1), "absolute error, 0 to 0.1"),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from indexnet.metrics import valid_pixels
+from indexnet.metrics import SumMetric, create_metric, valid_pixels
+from indexnet.metrics.depth import check_average
+from indexnet.networks import Network
+from indexnet.networks.base import at_output_size
 from indexnet.networks.imagenet import normalise
 from indexnet.tasks.base import Batch, Picture, Task, register_task, run_padded
 from indexnet.tasks.export_module import ExportModule
@@ -26,16 +30,46 @@ class DepthTask(Task):
 
     Batch keys: ``image`` (N, 3, H, W) float32 in [0, 1]; ``depth`` (N, 1, H, W) float32 in metres, 0 where none was
     measured; ``name``. Predictions are metres, (N, 1, H, W), at least 0.
+
+    Args:
+        network: see :class:`Task`.
+        optimizer: see :class:`Task`.
+        schedule: see :class:`Task`.
+        average: metrics over ``pixels``, all that were measured, or over ``images``, each of which counts once.
+
+    Raises:
+        UserError: another ``average``.
     """
 
     name: ClassVar[str] = "depth"
     metric_names: ClassVar[tuple[str, ...]] = ("depth_rmse", "delta1", "delta2", "delta3", "rel", "log10")
     needs: ClassVar[tuple[str, ...]] = ("image", "depth")
+    target: ClassVar[str | None] = "depth"
+    measure_options: ClassVar[tuple[str, ...]] = ("average",)
     difference_scale: ClassVar[str] = f"light yellow {_ERROR:g} m or more"
 
+    def __init__(
+        self,
+        network: str | Mapping[str, Any] | Network,
+        optimizer: Mapping[str, Any] | None = None,
+        schedule: Mapping[str, Any] | None = None,
+        *,
+        average: str = "pixels",
+    ) -> None:
+        check_average(average)
+        super().__init__(network, optimizer, schedule)
+        self.options = {"average": average}
+
+    def create_metrics(self) -> dict[str, SumMetric]:
+        return {name: create_metric(name, average=self.options["average"]) for name in self.metric_names}
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the mean absolute error over measured pixels, in metres; 0 where a batch has none."""
-        prediction, depth = self.network(normalise(batch["image"])), batch["depth"]
+        """Return the mean absolute error over measured pixels, in metres; 0 where a batch has none.
+
+        At the network's resolution: depth for one that predicts at a lower one is reduced to the nearest pixels.
+        """
+        prediction = self.network(normalise(batch["image"]))
+        depth = at_output_size(batch["depth"], prediction)
         valid = valid_pixels(depth)
         error = (prediction - torch.where(valid, depth, 0.0)).abs() * valid
         return {"loss": error.sum() / valid.sum().clamp(min=1)}

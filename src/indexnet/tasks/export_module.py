@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from indexnet.networks import Network
+from indexnet.networks.base import run_whole
 from indexnet.networks.imagenet import normalise
 
 
@@ -74,5 +75,5 @@ class ExportModule(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Return the output (N, K, H, W) of images (N, C, H, W) in [0, 1]."""
-        output: Tensor = self.network(normalise(image) if self.normalised else image)
+        output = run_whole(self.network, normalise(image) if self.normalised else image)
         return output if self.low is None and self.high is None else output.clamp(self.low, self.high)

@@ -96,6 +96,7 @@ class MattingTask(Task):
     metric_names: ClassVar[tuple[str, ...]] = ("sad", "mse", "grad", "conn")
     needs: ClassVar[tuple[str, ...]] = ("image", "alpha", "trimap", "fg", "bg")
     guide: ClassVar[str | None] = "trimap"
+    target: ClassVar[str | None] = "alpha"
     size_multiple: ClassVar[int] = 32  # of the released protocol
     limits_memory: ClassVar[bool] = True
     measure_options: ClassVar[tuple[str, ...]] = ("semantics", "region")

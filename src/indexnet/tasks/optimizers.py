@@ -104,13 +104,14 @@ def parameter_groups(network: Network, spec: Mapping[str, Any]) -> list[dict[str
             are in groups without weight decay.
 
     Returns:
-        Groups as torch's optimizers take them, empty ones left out, always in the same order.
+        Groups as torch's optimizers take them, without frozen parameters and empty groups, always in the same order.
     """
     multiplier, rate = spec.get("encoder_lr_multiplier", 1.0), spec["lr"]
     encoder = {id(parameter) for parameter in network.encoder_parameters()} if multiplier != 1 else set()
     groups: list[dict[str, Any]] = []
     for inside, lr in ((False, rate), (True, rate * multiplier)):
-        part = [(name, each) for name, each in network.named_parameters() if (id(each) in encoder) is inside]
+        trained = ((name, each) for name, each in network.named_parameters() if each.requires_grad)
+        part = [(name, each) for name, each in trained if (id(each) in encoder) is inside]
         spared = {name for name, each in part if spec.get(NO_DECAY) and (each.ndim <= 1 or name.endswith(".bias"))}
         groups.append({"params": [each for name, each in part if name not in spared], "lr": lr})
         groups.append({"params": [each for name, each in part if name in spared], "lr": lr, "weight_decay": 0.0})

@@ -12,14 +12,18 @@ from torch.nn import functional as F
 
 from indexnet.core.conventions import IGNORE
 from indexnet.core.errors import UserError
-from indexnet.data.base import Data
+from indexnet.data.base import Data, check_choice, check_size
 from indexnet.metrics import SumMetric, create_metric
 from indexnet.networks import Network
+from indexnet.networks.base import at_output_size
 from indexnet.networks.imagenet import normalise
+from indexnet.networks.scales import LONGEST, MULTIPLE, SIDES, class_probabilities
 from indexnet.tasks.base import Batch, Picture, Task, register_task, run_padded
 from indexnet.tasks.export_module import ExportModule
 from indexnet.tasks.predictor import Files
 from indexnet.tasks.visualization import Pixels, error_map, label_entries, label_legend, label_overlay, to_picture
+
+EVALUATIONS = ("whole", "single", "multi")
 
 
 @register_task
@@ -36,15 +40,22 @@ class SegmentationTask(Task):
         optimizer: see :class:`Task`.
         schedule: see :class:`Task`.
         classes: the names of the classes, for legends; default their numbers.
+        evaluation: how classes are predicted: ``whole``: from the image at its own size; ``single``: from the image at
+            a short side of ``short_side``; ``multi``: from the average over five sizes, see
+            :func:`indexnet.networks.scales.class_probabilities`.
+        short_side: of ``single``, and the middle one of ``multi``, in pixels.
 
     Raises:
-        UserError: ``classes`` is no list, or the network has another number of outputs than there are names.
+        UserError: ``classes`` is no list, or the network has another number of outputs than there are names; or another
+            option has an impossible value.
     """
 
     name: ClassVar[str] = "segmentation"
     metric_names: ClassVar[tuple[str, ...]] = ("miou", "pixel_accuracy")
     needs: ClassVar[tuple[str, ...]] = ("image", "label")
+    target: ClassVar[str | None] = "label"
     difference_scale: ClassVar[str] = "light yellow another class"
+    measure_options: ClassVar[tuple[str, ...]] = ("evaluation", "short_side")
 
     def __init__(
         self,
@@ -53,9 +64,13 @@ class SegmentationTask(Task):
         schedule: Mapping[str, Any] | None = None,
         *,
         classes: Sequence[str] | None = None,
+        evaluation: str = "whole",
+        short_side: int = 450,
     ) -> None:
         if classes is not None and (isinstance(classes, str) or not isinstance(classes, Sequence)):
             raise UserError(f"task.classes={classes!r} must be a list of names, or auto.")
+        check_choice("task.evaluation", evaluation, EVALUATIONS)
+        self.evaluation, self.short_side = evaluation, check_size("task.short_side", short_side, MULTIPLE)
         super().__init__(network, optimizer, schedule)
         count = self.network.out_channels
         self.classes = [f"class {number}" for number in range(count)] if classes is None else [str(c) for c in classes]
@@ -64,7 +79,7 @@ class SegmentationTask(Task):
                 f"task.classes names {len(self.classes)} classes but the network has {count} outputs; give "
                 "network.classes=auto and task.classes=auto, and a network with that option, such as segnet."
             )
-        self.options = {"classes": list(self.classes)}
+        self.options = {"classes": list(self.classes), "evaluation": evaluation, "short_side": short_side}
 
     def check_data(self, data: Data) -> None:
         if list(data.classes) != self.classes:
@@ -74,14 +89,22 @@ class SegmentationTask(Task):
             )
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the mean cross entropy over labelled pixels; 0 where a batch has none."""
-        scores, label = self.network(normalise(batch["image"])), batch["label"]
+        """Return the mean cross entropy over labelled pixels; 0 where a batch has none.
+
+        At the network's resolution: labels of one that predicts at a lower one are reduced to the nearest ones.
+        """
+        scores = self.network(normalise(batch["image"]))
+        label = at_output_size(batch["label"], scores)
         total = F.cross_entropy(scores, label, ignore_index=IGNORE, reduction="sum")
         return {"loss": total / (label != IGNORE).sum().clamp(min=1)}
 
     def infer(self, batch: Batch) -> Tensor:
         """Return the most probable class of every pixel, (N, 1, H, W) int64."""
-        return run_padded(self.network, normalise(batch["image"])).argmax(1, keepdim=True)
+        image = normalise(batch["image"])
+        if self.evaluation == "whole":
+            return run_padded(self.network, image).argmax(1, keepdim=True)
+        sides = [share * self.short_side for share in (SIDES if self.evaluation == "multi" else (1.0,))]
+        return class_probabilities(self.network, image, sides, LONGEST * self.short_side).argmax(1, keepdim=True)
 
     def output_channels(self, sample: Batch) -> int:
         return len(self.classes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar, Self, TypedDict
 
 import pytorch_lightning as pl
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, distributed, nn
 from indexnet.core.errors import UserError
 from indexnet.metrics import SumMetric, create_metric
 from indexnet.networks import Network
+from indexnet.networks.parts import check_frozen_parts, freeze_parts, norms_in_evaluation
 
 Batch = Mapping[str, Any]
 
@@ -43,6 +44,7 @@ class Steps(pl.LightningModule):
 
     Attributes:
         network: see :class:`indexnet.tasks.Task`.
+        frozen_parts: see :meth:`freeze_parts`.
         test_sets: names of the test splits, in the order of their loaders; empty: see above.
         test_rows: what :meth:`measure` gave for every tested image; once a test has ended, of all processes, by name.
         predictions_finite: whether every prediction that was tested is; likewise.
@@ -54,8 +56,10 @@ class Steps(pl.LightningModule):
     metric_names: ClassVar[tuple[str, ...]]  # the first is the one that figures show
     needs: ClassVar[tuple[str, ...]]  # keys of a batch that training reads
     guide: ClassVar[str | None] = None  # key of what an image needs beside it, such as a trimap
+    target: ClassVar[str | None] = None  # key of what predictions are measured against; None: the image
 
     network: Network
+    frozen_parts: Sequence[str] = ()
     test_sets: Sequence[str] = ()
 
     def __init__(self) -> None:
@@ -66,6 +70,25 @@ class Steps(pl.LightningModule):
         self.val_metrics: Sequence[Mapping[str, SumMetric]] = ()
         self._test_names: Sequence[str] = ()
         self._val_names: Sequence[str] = ()
+
+    def freeze_parts(self, parts: Sequence[str]) -> None:
+        """Keep parts of the network as they are: no gradient, not in the optimizer, norms in evaluation mode.
+
+        Args:
+            parts: their names, ``encoder`` or ``encoder.units.0``.
+
+        Raises:
+            UserError: there is no such part, or nothing is left to train.
+        """
+        check_frozen_parts(self.network, parts)
+        self.frozen_parts = tuple(parts)
+        freeze_parts(self.network, parts)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; the normalisation of frozen parts stays in evaluation mode."""
+        super().train(mode)
+        norms_in_evaluation(self.network, self.frozen_parts)
+        return self
 
     # --- what a task defines -------------------------------------------------------------------------------------
 

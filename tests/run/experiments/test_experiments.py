@@ -24,6 +24,7 @@ COPIES = {
     "tpami/table7_nyudv2": "thesis_t3_9_fastdepth_nyudv2",
     "thesis/table3_2_reconstruction": "thesis_t3_2_reconstruction_fashion_mnist",
     "thesis/table4_1": "thesis_t4_1_reconstruction_mnist",
+    "thesis/table4_2_upsamplers": "thesis_t4_2_a2u_upsamplers",
 }
 
 

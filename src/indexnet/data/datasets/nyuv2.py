@@ -17,7 +17,7 @@ from indexnet.data.files import check_files
 from indexnet.data.io.file_lists import read_lines
 from indexnet.data.io.images import list_images
 from indexnet.data.io.names import FileFinder, Names, printable, sample_name
-from indexnet.data.segmentation import LabelledImages, Pair, check_scale
+from indexnet.data.segmentation import LabelledImages, Pair, check_scale, check_views
 
 _IMAGES, _DEPTHS, _LABELS = "nyu_images", "nyu_depths", "nyu_labels40"
 _LISTS = {"train": "train.txt", "test": "test.txt"}
@@ -55,22 +55,27 @@ class NYUv2(DepthData):
 
     @dataclass(frozen=True)
     class Options(DepthOptions):
-        """Options; ``crop``, ``evaluation`` and ``depth_scale`` are for depth, ``scale`` is for segmentation.
+        """Options; ``crop``, ``evaluation``, ``depth_scale`` are for depth, the others for segmentation, or for both.
 
         Attributes:
             scale: (low, high): a training image is enlarged by a factor drawn between them.
+            pipeline: of depth, see :class:`~indexnet.data.depth.DepthOptions`; of segmentation, see
+                :class:`~indexnet.data.segmentation.SegmentationOptions`.
+            padding_label: see there.
         """
 
         scale: Sequence[float] = (0.5, 2.0)
+        padding_label: str = "ignore"
 
     options: Options
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.scale = check_scale(self.options.scale)
-        foreign: dict[str, Any] = {"scale": self.scale}
+        foreign: dict[str, Any] = {"scale": self.scale, "padding_label": self.options.padding_label}
         if self.task == "segmentation":
             self.classes = CLASSES
+            check_views(self.options.pipeline, self.options.padding_label, self.scale)
             foreign = {option: getattr(self.options, option) for option in ("crop", "evaluation", "depth_scale")}
         for option, value in foreign.items():
             if value != getattr(self.Options, option):  # its default
@@ -85,7 +90,10 @@ class NYUv2(DepthData):
                 for k, (image, depth) in enumerate(pairs)
             ]
             return self._frames(split, frames)
-        return LabelledImages(split, self.name, pairs, len(CLASSES), 0, (), self.size, self.scale, self.cache, scenes)
+        return LabelledImages(
+            split, self.name, pairs, len(CLASSES), 0, (), self.size, self.scale, self.cache, scenes,
+            pipeline=self.options.pipeline, padding_label=self.options.padding_label,
+        )  # fmt: skip
 
     def _pairs(self, listed: Path) -> list[Pair]:
         """Return the files of the frames that a list names, in its order."""

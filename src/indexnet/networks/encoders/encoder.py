@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from indexnet.core.errors import UserError
 from indexnet.core.registry import check_options
 from indexnet.networks.encoders import mobilenetv1_fastdepth, mobilenetv2_released, timm_chain
+from indexnet.networks.encoders.pyramid import create_pyramid, list_pyramids
 from indexnet.networks.encoders.weights import match_state, read_checkpoint, state_dict_of
 from indexnet.networks.layers import initialize_weights
 from indexnet.networks.spec import Spec, split_spec
@@ -102,6 +103,19 @@ class Encoder(nn.Module):
                 found.append(unit)
         return found
 
+    def hand_over(self, count: int) -> None:
+        """Leave the last halvings of an encoder that strides to stages, each of which halves before the unit that did.
+
+        Args:
+            count: how many; the strided convolutions (and the pooling) of their units run at stride 1 from now on.
+        """
+        for unit in self.halving_units()[-count:] if count else ():
+            timm_chain.run_at_stride_one(self.units[unit])
+
+    def halving_units(self) -> list[int]:
+        """Return the units that halve, or after which a stage does."""
+        return [unit for unit, halves in enumerate(self.halves) if halves]
+
     def train(self, mode: bool = True) -> Encoder:
         """Set the mode; frozen batch normalisation stays in evaluation mode."""
         super().train(mode)
@@ -116,25 +130,34 @@ class Encoder(nn.Module):
 
         Args:
             x: images, (N, in_channels, H, W).
-            stages: one :class:`ResamplingStage` per entry of :attr:`stage_channels`; for an encoder that strides, none
-                or as many that let its maps pass through.
+            stages: one :class:`ResamplingStage` per entry of :attr:`stage_channels`; for an encoder that strides, none,
+                or one for each of its last halvings: those that let its maps pass through, or those that halve in its
+                place (see :meth:`hand_over`).
 
         Returns:
             What comes out at the end, and what every unit leaves for a decoder.
         """
         levels: list[Level] = []
-        index = 0
+        index = len(stages) - sum(self.halves)  # of the stage; below 0 the encoder halves without one
         for unit, halves in zip(self.units, self.halves, strict=True):
-            before, x = x, unit(x)
-            if halves and (stages or self.downsampling == "stage"):
-                stage = stages[index]
-                assert isinstance(stage, ResamplingStage)
-                down = stage.down(x) if self.downsampling == "stage" else stage.pass_through(x, before)
-                levels.append(Level(down.skip, down.guide, down.size, index))
-                x = down.features
-                index += 1
-            else:
+            if not halves or (self.downsampling == "stride" and index < 0):
+                x = unit(x)
                 levels.append(Level(x, None, (x.shape[2], x.shape[3]), None))
+                index += halves
+                continue
+            stage = stages[max(index, 0)]
+            assert isinstance(stage, ResamplingStage)
+            if self.downsampling == "stage":
+                down = stage.down(unit(x))
+                x = down.features
+            elif stage.strided:
+                down = stage.pass_through(unit(x), x)
+                x = down.features
+            else:
+                down = stage.down(x)
+                x = unit(down.features)
+            levels.append(Level(down.skip, down.guide, down.size, index))
+            index += 1
         return x, levels
 
 
@@ -170,6 +193,11 @@ def create_encoder(
         UserError: unknown name, an encoder that cannot be opened at its strides, weights that cannot be reached or do
             not fit, or a width or output stride that it does not have.
     """
+    if name in list_pyramids():
+        raise UserError(
+            f"encoder {name!r} cannot be opened at its strides: it hands out a pyramid of maps, and divides by 4 at "
+            f"once; network=rmat takes it, others an encoder {timm_chain.ADVICE}."
+        )
     if downsampling not in ("stage", "stride"):
         raise UserError(f"downsampling of an encoder is 'stage' or 'stride', got {downsampling!r}.")
     if output_stride not in (32, 16):
@@ -216,6 +244,11 @@ def build_encoder(
     name, options = split_spec("encoder", spec)
     check_options("encoder", create_encoder, options, skip=("name", "in_channels", "downsampling", "output_stride"))
     return create_encoder(name, in_channels, downsampling, output_stride=output_stride, **options)
+
+
+def encoder_factory(name: object) -> Callable[..., nn.Module]:
+    """Return what builds the encoder of that name: :func:`create_encoder`, or that of another kind."""
+    return create_pyramid if name in list_pyramids() else create_encoder
 
 
 def list_encoders() -> list[str]:

@@ -139,13 +139,13 @@ def _probe(layer: nn.Module, x: Tensor) -> Tensor | None:
     return y if isinstance(y, Tensor) and y.ndim == 4 else None
 
 
-def _run_at_stride_one(layer: nn.Module) -> None:
+def run_at_stride_one(layer: nn.Module) -> None:
     """Set stride-2 convolutions to stride 1, in place; pooling inside the layer (in a shortcut) falls away."""
     for child_name, child in list(layer.named_children()):
         if isinstance(child, nn.MaxPool2d | nn.AvgPool2d) and child.stride in (2, (2, 2)):
             setattr(layer, child_name, nn.Identity())
         else:
-            _run_at_stride_one(child)
+            run_at_stride_one(child)
     if isinstance(layer, nn.Conv2d) and layer.stride == (2, 2):
         layer.stride = (1, 1)
 
@@ -190,7 +190,7 @@ def cut_units(chain: list[tuple[str, nn.Module]], name: str, in_channels: int, s
         unit.halves = unit.halves or reduction == 2
         unit.convolutions = max(unit.convolutions, convolutions)
         if reduction == 2 and not pools and not strided:
-            _run_at_stride_one(layer)
+            run_at_stride_one(layer)
             again = _probe(layer, x)
             if again is None or again.shape[2:] != x.shape[2:]:
                 raise UserError(

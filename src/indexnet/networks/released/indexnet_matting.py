@@ -43,7 +43,8 @@ class IndexNetMatting(ReleasedSource):
     info: ClassVar[SourceInfo] = SourceInfo("indexnet_matting", "the released index-network matting code", NOTICE)
 
     def claims(self, names: Sequence[str]) -> bool:
-        return any(name.startswith(("layer0.", "dconv_pp.", "decoder_layer")) for name in names)
+        others = any(name.startswith(("short", "bilinear", "layer2_", "layer3_")) for name in names)  # of A2U matting
+        return not others and any(name.startswith(("layer0.", "dconv_pp.", "decoder_layer")) for name in names)
 
     def recognise(self, state: Mapping[str, Tensor], source: str, family: str | None = None) -> dict[str, Any]:
         _check_names(state, source)

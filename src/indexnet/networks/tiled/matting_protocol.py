@@ -85,7 +85,7 @@ def aligned_input(
             values /= np.float32(IMAGENET_STD[channel])
         method = cv2.INTER_CUBIC if channel < 3 else cv2.INTER_NEAREST
         if whole != (height, width):
-            values = cv2.resize(values, (width, height), interpolation=method)
+            values = np.asarray(cv2.resize(values, (width, height), interpolation=method), np.float32)
         plane[...] = values if size == (width, height) else cv2.resize(values, size, interpolation=method)
     return planes
 

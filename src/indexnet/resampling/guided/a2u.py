@@ -50,6 +50,8 @@ class A2U(GuidedStage):
         UserError: an option has an unknown value, or two do not go together.
     """
 
+    up_has_weights = False
+
     info = OperatorInfo(
         name="a2u",
         title="A2U",
@@ -195,6 +197,9 @@ class A2U(GuidedStage):
         """Of the inner products and of the upsampling."""
         taps = self.sets * self.channels + 4 * self.k_up**2 * self.decoder_channels
         return taps * half(height) * half(width)
+
+    def repeated_macs(self, height: int, width: int, channels: int) -> int:
+        return 4 * self.k_up**2 * channels * half(height) * half(width)
 
 
 class _Learned(nn.Module):

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from indexnet.core.annotations import Rule
 from indexnet.core.errors import UserError
-from indexnet.core.metric_facts import FACTS, MetricInfo
+from indexnet.core.metric_facts import FACTS, THROUGHPUT, MetricInfo
 from indexnet.core.readers import plain_value
 from indexnet.core.registry import load_plugins, registered, unknown_name
 
@@ -43,6 +43,7 @@ EXPERIMENT_KEYS: dict[str, Any] = {
     "printed": Text | None,
     "printed_data": Text | Sequence[Text] | None,
     "baseline": Cell | None,
+    "relative_to": Cell | None,
     "columns": Any,
     "seeds": Annotated[Sequence[Seed], Rule(f"a list of integers from 0 to {LAST_SEED}", lambda value: len(value) > 0)],
     "exceptions": Mapping[str, Any] | None,
@@ -64,11 +65,17 @@ ROW_KEYS: dict[str, Any] = {
     "grid": Mapping[str, Any] | None,
     "printed": Mapping[str, Any] | None,
     "pending": str | bool | None,
+    "cited": Text,
+    "same_as": Text,
+    "init": Mapping[str, Any],
+    "intermediate": bool,
 }
+INIT_KEYS: dict[str, Any] = {"row": Text, "parts": Mapping[str, Any]}
 COLUMN_KEYS: dict[str, Any] = {
     "metric": str,
     "split": str,
     "printed": str,
+    "expected": str,
     "title": Cell,
     "higher_is_better": bool,
     "digits": Annotated[int, Rule("an integer from 0 to 12", lambda value: 0 <= value <= 12)],
@@ -97,6 +104,8 @@ class Column:
         higher_is_better: direction.
         digits: decimals to show.
         split: the test split that the metric is of; "" where the data set has one alone.
+        expected: CSV column of the bound that a run is expected to stay below (above, where more is better); "" where
+            there is none. A template as ``printed`` may be.
     """
 
     metric: str
@@ -105,6 +114,12 @@ class Column:
     higher_is_better: bool
     digits: int = 3
     split: str = ""
+    expected: str = ""
+
+    @property
+    def is_speed(self) -> bool:
+        """Whether it says how fast a run trained, which depends on the device: never ranked, never subtracted."""
+        return self.metric in THROUGHPUT
 
 
 @dataclass(frozen=True)
@@ -119,6 +134,13 @@ class Row:
         pending: why the row cannot be run yet; "" where it can.
         block: which repetition of the table it belongs to, for people ("sigma 25"); "" where rows are not repeated.
         base: its name without what the repetition added; the same as ``name`` where rows are not repeated.
+        cited: whose number it is, where the row is only printed and never run; "" elsewhere.
+        same_as: the row whose run this one is, as the file says: ``EXPERIMENT:ROW``, or ``ROW`` of the same file.
+        starts_from: the row whose last checkpoint this one starts from, likewise.
+        parts: of a row that starts from another, which of its parts take the weights of which; empty: all that fit.
+        intermediate: whether it is trained only because another row starts from it, and is no row of the printed table.
+        run_of: the row that ``same_as`` names, found by :mod:`indexnet.run.experiments.links`, no other row's itself.
+        start: the row that ``starts_from`` names, likewise.
     """
 
     name: str
@@ -128,9 +150,34 @@ class Row:
     pending: str = ""
     block: str = ""
     base: str = ""
+    cited: str = ""
+    same_as: str = ""
+    starts_from: str = ""
+    parts: Mapping[str, str] = field(default_factory=dict)
+    intermediate: bool = False
+    run_of: Target | None = None
+    start: Target | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "base", self.base or self.name)
+
+    @property
+    def runs_never(self) -> str:
+        """Why no run of it is expected, in words: it is pending, or only cited; "" where runs are."""
+        return self.pending or (f"it is cited from {self.cited}" if self.cited else "")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A row of some table, which a row of the same or another table is, or starts from."""
+
+    experiment: Experiment
+    row: Row
+
+    @property
+    def name(self) -> str:
+        """``EXPERIMENT:ROW``."""
+        return f"{self.experiment.name}:{self.row.name}"
 
 
 @dataclass(frozen=True)
@@ -147,6 +194,8 @@ class Experiment:
         seeds: of every row.
         columns: the first one ranks the table.
         reference: row, by base name, that printed differences (``+4.99K``) refer to, or None.
+        relative_to: row, by base name, over which the relative improvement of all others is given, or None.
+        data: name of the data set that the file itself chooses; "" where it leaves that to the task.
         exceptions: rows, by base name, whose costs are known to disagree with the printed ones, and why.
         ranks: False where the protocol is too small to rank anything; every output must say so.
         cost_input: (C, H, W) for which the table prints costs; None: the task's own.
@@ -178,6 +227,8 @@ class Experiment:
     overrides: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()
     is_sweep: bool = False
+    relative_to: str | None = None
+    data: str = ""
 
     @property
     def chosen_by(self) -> str:
@@ -188,27 +239,42 @@ class Experiment:
         """Return the Hydra overrides that a row is composed of.
 
         Args:
-            row: None: only what all rows have.
-            given: keys that the command line sets itself, in place of those of all rows.
+            row: None: only what all rows have. One that is another table's run is composed as there.
+            given: overrides of the command line, or their keys: what they set is not taken from those of all rows. With
+                ``data=NAME`` of another data set than the file's, its options of data (``data.pipeline=dim``) are left
+                out, as they are those of its own data set.
         """
-        own = row.overrides if row is not None else ()
-        set_elsewhere = {*given, *map(key_of, own)}
+        given = list(given)
+        if row is not None and row.run_of is not None:
+            return row.run_of.experiment.composed_of(row.run_of.row, given)
+        elsewhere = bool(self.data) and any(each.startswith("data=") and each != f"data={self.data}" for each in given)
+
+        def fitting(overrides: Iterable[str]) -> list[str]:
+            return [each for each in overrides if not (elsewhere and key_of(each).startswith("data."))]
+
+        own = fitting(row.overrides) if row is not None else []
+        set_elsewhere = {*map(key_of, given), *map(key_of, own)}
         start = [f"experiments={self.name}"]
         if self.is_sweep:  # no file of Hydra's search path
             plugins = (
                 [f"plugins={hydra_value(self.plugins)}"] if self.plugins and "plugins" not in set_elsewhere else []
             )
             start = [f"task={self.task}", *plugins, f"experiment.name={hydra_value(self.name)}"]
-        return [*start, *(text for text in self.overrides if key_of(text) not in set_elsewhere), *own]
+        return [*start, *(text for text in fitting(self.overrides) if key_of(text) not in set_elsewhere), *own]
+
+    @property
+    def borrowed(self) -> dict[str, tuple[str, str]]:
+        """Of the rows that are runs of other rows, by name: the experiment and the name of the row there."""
+        return {row.name: (row.run_of.experiment.name, row.run_of.row.name) for row in self.rows if row.run_of}
 
     @property
     def base_rows(self) -> tuple[Row, ...]:
-        """The rows of the first block, by base name and label: every row once, whatever is repeated."""
+        """The rows of the first block, by base name and label: every printed row once, whatever is repeated."""
         first = self.rows[0].block if self.rows else ""
         return tuple(
             dataclasses.replace(row, name=row.base, label=row.label.removesuffix(f", {row.block}"))
             for row in self.rows
-            if row.block == first
+            if row.block == first and not row.intermediate
         )
 
     def select(self, names: Sequence[str] | None) -> tuple[Row, ...]:
@@ -218,16 +284,21 @@ class Experiment:
             names: names of rows, or base names: every repetition of a row.
 
         Raises:
-            UserError: a name is unknown or given twice, or its row is pending.
+            UserError: a name is unknown or given twice, or its row is pending or cited.
         """
         if names is None:
-            return tuple(row for row in self.rows if not row.pending)
+            return tuple(row for row in self.rows if not row.runs_never)
         known = {row.base: row for row in self.rows} | {row.name: row for row in self.rows}
         for name in names:
             if name not in known:
                 raise unknown_name(f"row of experiment {self.name}:", name, known)
             if known[name].pending:
                 raise UserError(f"row {name!r} of experiment {self.name} cannot run yet: {known[name].pending}.")
+            if known[name].cited:
+                raise UserError(
+                    f"row {name!r} of experiment {self.name} is never run, its numbers are cited from "
+                    f"{known[name].cited}; leave it out of rows."
+                )
             if list(names).count(name) > 1:
                 raise UserError(f"rows: {name!r} is given twice.")
         return tuple(row for row in self.rows if row.name in names or row.base in names)

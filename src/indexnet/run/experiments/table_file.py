@@ -13,6 +13,7 @@ from typing import Any
 
 from indexnet.core.annotations import fits, in_words
 from indexnet.core.errors import UserError, shown
+from indexnet.core.metric_facts import THROUGHPUT
 from indexnet.core.readers import DamagedFileError, plain_value, read_csv
 from indexnet.core.registry import unknown_name
 from indexnet.run.experiments.experiment import (
@@ -20,6 +21,7 @@ from indexnet.run.experiments.experiment import (
     COST_CELLS,
     EXPERIMENT_KEYS,
     FAMILIES,
+    INIT_KEYS,
     REPEAT_KEYS,
     ROW_KEYS,
     Column,
@@ -35,6 +37,7 @@ _OVERRIDE = re.compile(r"([~+]{0,2}[\w/@.-]+)=(.*)", re.DOTALL)
 _LEFT_OUT = re.compile(r"~[\w/@.-]+")
 _FIELD = re.compile(r"\{([\w.]+)\}")
 _EXCEPTION_KEYS: dict[str, Any] = {"cells": Any, "why": Any}
+_PART = re.compile(r"\w+(\.\w+)*")
 _MOST_ROWS = 10_000
 _SWEEP_KEYS = frozenset(("defaults", "plugins", "experiment"))
 
@@ -92,6 +95,9 @@ class Reader:
         reference = self.node.get("baseline")
         if reference is not None and reference not in bases:
             raise self.error(unknown_name("row in experiment.baseline:", str(reference), bases))
+        relative_to = self.node.get("relative_to")
+        if relative_to is not None and relative_to not in bases:
+            raise self.error(unknown_name("row in experiment.relative_to:", str(relative_to), bases))
         exceptions, cells = self._exceptions(bases)
         printed_data = self.node.get("printed_data") or ()
         return Experiment(
@@ -114,6 +120,8 @@ class Reader:
             overrides=self._overrides("overrides"),
             plugins=tuple(map(str, self.content.get("plugins") or ())),
             is_sweep=self.is_sweep,
+            relative_to=relative_to,
+            data=self._chosen("data"),
         )
 
     def check(self, what: str, node: Any, known: Mapping[str, Any], needed: Sequence[str] = ()) -> None:
@@ -130,11 +138,17 @@ class Reader:
                     raise self.error(f"{what}.{key} must be {in_words(kind)}, not {shown(value)}.")
 
     def _task(self) -> str:
+        if task := self._chosen("task"):
+            return task
+        raise self.error("its defaults list has no `override /task: NAME`.")
+
+    def _chosen(self, group: str) -> str:
+        """Return what the defaults list chooses of a group; "" where it leaves that open."""
         defaults = self.content.get("defaults")
         for entry in defaults if isinstance(defaults, list) else ():
-            if isinstance(entry, Mapping) and isinstance(task := entry.get("override /task"), str):
-                return task
-        raise self.error("its defaults list has no `override /task: NAME`.")
+            if isinstance(entry, Mapping) and isinstance(name := entry.get(f"override /{group}"), str):
+                return name
+        return ""
 
     def _seeds(self) -> tuple[int, ...]:
         seeds = self.node.get("seeds", [0])
@@ -200,21 +214,25 @@ class Reader:
         return [{key: cell.strip() for key, cell in line.items()} for line in lines]
 
     def _columns(self) -> Iterator[Column]:
-        known = known_metrics()
+        known = {**known_metrics(), **THROUGHPUT}
         headings = list(self.lines[0]) if self.lines else []
         columns = self.node.get("columns")
         if not isinstance(columns, list) or not columns:
             raise self.error("experiment.columns must be a list with at least one column.")
-        for node in columns:
+        for number, node in enumerate(columns):
             self.check("experiment.columns", node, COLUMN_KEYS)
-            metric, printed, split = (node.get(key, "") for key in ("metric", "printed", "split"))
+            metric, printed, split, expected = (node.get(key, "") for key in ("metric", "printed", "split", "expected"))
+            if metric in THROUGHPUT and (number == 0 or split):
+                why = "it has no test split" if split else "so the first column, which does, is a metric"
+                raise self.error(f"{metric} in experiment.columns says how fast a run trains and ranks nothing; {why}.")
             info = known.get(metric)
             if info is None and not node.get("pending"):
                 raise self.error(unknown_name("metric in experiment.columns:", metric, known))
             for repeat in self.repeats:
-                heading = self._fill("experiment.columns", printed, repeat.settings)
-                if heading and heading not in headings:
-                    raise self.error(unknown_name(f"column of {self.node.get('printed')}:", heading, headings))
+                for template in (printed, expected):
+                    heading = self._fill("experiment.columns", template, repeat.settings)
+                    if heading and heading not in headings:
+                        raise self.error(unknown_name(f"column of {self.node.get('printed')}:", heading, headings))
             if info is None and not {"title", "higher_is_better"} <= set(node):
                 raise self.error(f"the pending column {metric!r} needs a title and higher_is_better.")
             title = node.get("title")
@@ -222,7 +240,7 @@ class Reader:
                 title = f"{split} {info.heading}".strip()
             better = node.get("higher_is_better", info.higher_is_better if info else None)
             name, digits = f"{split}/{metric}" if split else metric, node.get("digits", 3)
-            yield Column(name, printed, str(title), bool(better), digits, split)
+            yield Column(name, printed, str(title), bool(better), digits, split, expected)
 
     # --- rows ----------------------------------------------------------------------------------------------------
 
@@ -258,6 +276,12 @@ class Reader:
             yield {key: value for part in parts for key, value in part.items()}
 
     def _row(self, what: str, node: Mapping[str, Any], point: Mapping[str, Any], repeat: _Repeat) -> Row:
+        if node.get("cited"):
+            for key in ("overrides", "grid", "pending"):
+                if node.get(key):
+                    raise self.error(f"{what} is cited from {node['cited']} and never run, so it can have no {key}.")
+            if not node.get("printed"):
+                raise self.error(f"{what} is cited, so it needs printed cells.")
         overrides = node.get("overrides") or []
         settings: dict[str, Any] = {}
         for override in overrides:
@@ -266,6 +290,7 @@ class Reader:
                 raise self.error(f"{override!r} in {what} is no override; give group=option or group.key=value.")
             settings[match[1].lstrip("+~")] = plain_value(match[2]) if match[2] else ""
         settings.update(point)
+        links = self._links(what, node, {**settings, **repeat.settings})
         for key in repeat.settings:
             if key in settings:
                 raise self.error(f"{what} sets {key}, which experiment.repeat sets for every row.")
@@ -275,7 +300,7 @@ class Reader:
 
         base = self._row_name(what, fill(node["name"]))
         label = fill(node.get("label", node["name"]))
-        made = {**point, **repeat.settings}
+        made = {} if links.get("same_as") else {**point, **repeat.settings}
         return Row(
             name=self._row_name(what, f"{base}_{repeat.name}") if repeat.name else base,
             label=f"{label}, {repeat.label}" if repeat.label else label,
@@ -284,7 +309,28 @@ class Reader:
             pending=str(node.get("pending") or "").strip().rstrip("."),
             block=repeat.label,
             base=base,
+            cited=str(node.get("cited") or "").strip().rstrip("."),
+            **links,
         )
+
+    def _links(self, what: str, node: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a row says of other rows: which one it is, or starts from, and whether it is no printed row."""
+        found: dict[str, Any] = {"intermediate": bool(node.get("intermediate"))}
+        if "same_as" in node:
+            for key in ("overrides", "grid", "init"):
+                if node.get(key):
+                    raise self.error(
+                        f"{what} is the same run as {node['same_as']}, so it can have no {key} of its own."
+                    )
+            found["same_as"] = self._fill(what, node["same_as"], settings)
+        if "init" in node:
+            init = node["init"]
+            self.check(f"init of {what}", init, INIT_KEYS, ("row",))
+            parts = init.get("parts", {})
+            if not all(_PART.fullmatch(str(part)) for pair in parts.items() for part in pair):
+                raise self.error(f"init.parts of {what} must map names of own parts to names of theirs, not {parts!r}.")
+            found |= {"starts_from": self._fill(what, init["row"], settings), "parts": MappingProxyType(dict(parts))}
+        return found
 
     def _row_name(self, what: str, text: str) -> str:
         name = re.sub(r"[^a-z0-9._-]+", "_", text.lower())
@@ -324,7 +370,8 @@ class Reader:
             asked = ", ".join(f"{key}={value!r}" for key, value in cells.items())
             count = "no line" if not found else f"{len(found)} lines"
             raise self.error(f"row {row!r} needs exactly one line of {file}, but {count} have {asked}.")
-        headings = {c.printed: self._fill("experiment.columns", c.printed, repeat.settings) for c in self.columns}
+        templates = {each for column in self.columns for each in (column.printed, column.expected)}
+        headings = {each: self._fill("experiment.columns", each, repeat.settings) for each in templates}
         return found[0] | {template: found[0][name] for template, name in headings.items() if name != template}
 
 

@@ -13,6 +13,7 @@ from indexnet.core.paths import DEFAULT_RUNS, experiments_dir, own_dirs
 from indexnet.core.readers import DamagedFileError, read_mapping
 from indexnet.core.registry import load_plugins, unknown_name
 from indexnet.run.experiments.experiment import Experiment
+from indexnet.run.experiments.links import link
 from indexnet.run.experiments.table_file import Reader
 from indexnet.run.run_sets import run_folders
 
@@ -81,6 +82,10 @@ def load_experiment(name: str, runs: str | Path | None = None) -> Experiment:
     Raises:
         UserError: there is no such experiment, or its file is wrong; the message names the file and the place.
     """
+    return link(_as_written(name, runs), lambda other: _as_written(other, runs))
+
+
+def _as_written(name: str, runs: str | Path | None) -> Experiment:
     path, content = read_file(name, runs)
     return Reader(path, content, name, is_sweep=name not in experiment_files()).read()
 

@@ -109,7 +109,7 @@ def check_open_network(config: Mapping[str, Any]) -> None:
     """
     from indexnet.data import get_data
     from indexnet.networks import get_network
-    from indexnet.networks.encoders import create_encoder
+    from indexnet.networks.encoders import encoder_factory
     from indexnet.resampling import get_resampling
 
     for group in OPEN_GROUPS:
@@ -130,7 +130,7 @@ def check_open_network(config: Mapping[str, Any]) -> None:
     _check_part("network", config["network"], get_network, ("resampling", "encoder"))
     _check_part("data", config["data"], get_data, ("task",))
     if config["encoder"]["name"] is not None:
-        _check_part("encoder", config["encoder"], lambda name: create_encoder, ("name", "in_channels", "downsampling"))
+        _check_part("encoder", config["encoder"], encoder_factory, ("name", "in_channels", "downsampling"))
     elif more := [key for key in config["encoder"] if key != "name"]:
         raise UserError(f"encoder.{more[0]} belongs to an encoder, and encoder=none has no options; name an encoder.")
 
@@ -229,10 +229,12 @@ def check_parts(config: Mapping[str, Any]) -> None:
     Raises:
         UserError: they do not.
     """
+    from indexnet.networks.parts import check_frozen_parts
     from indexnet.tasks import get_task
 
     task = get_task(config["task"]["name"])
     network = network_without_memory(config)
+    check_frozen_parts(network, config["training"].get("freeze") or ())
     built = task(network, **{key: value for key, value in config["task"].items() if key not in ("name", "costs_size")})
     if config["training"]["size"] < task.smallest_size:
         raise UserError(

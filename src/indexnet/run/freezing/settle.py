@@ -29,6 +29,7 @@ from indexnet.run.freezing.checks import (
     network_without_memory,
 )
 from indexnet.run.identity import config_hash, is_place, without_new_defaults
+from indexnet.run.initial import check_initial, settle_initial
 from indexnet.run.resume import check_weights
 from indexnet.run.schema import OPEN_GROUPS, PRINTED, SETTLED, ExperimentConfig, check_fixed, flatten, read_config
 from indexnet.run.trainer_options import settle_trainer, with_present_names
@@ -36,7 +37,7 @@ from indexnet.run.trainer_options import settle_trainer, with_present_names
 _GROUPS = ("task", "network", "encoder", "resampling", "data", "optimizer", "schedule", "training", "budget", "debug")
 """Config groups that make a protocol; the others say where a run computes and where its results go."""
 
-_FROM_OUTSIDE = ("paths.", "data.", "encoder.pretrained", "ckpt_path")
+_FROM_OUTSIDE = ("paths.", "data.", "encoder.pretrained", "ckpt_path", "init.checkpoint")
 """What keys begin with that name files and folders, which the environment may say."""
 _FROM_ENVIRONMENT = re.compile(r"\$\{\s*oc\s*\.\s*(?:env\b\s*:?\s*(\w*)|\$)")
 _SECRET = re.compile(
@@ -91,6 +92,8 @@ def settle(plain: Mapping[str, Any]) -> dict[str, Any]:
     check_parts(config)
     if config.get("ckpt_path") is not None and not os.path.isfile(RunFolder(run_path(config)).checkpoint()):
         check_weights(Path(config["ckpt_path"]), network_without_memory(config))
+    if "init" in config and not os.path.isfile(RunFolder(run_path(config)).checkpoint()):
+        check_initial(config["init"], network_without_memory(config))
     return without_new_defaults(config)
 
 
@@ -121,6 +124,7 @@ def settle_network(plain: Mapping[str, Any]) -> dict[str, Any]:
         UserError: an unknown name or option, or encoder, network and data do not fit together.
     """
     config = copy.deepcopy(dict(plain))
+    config["data"] = own_options("data", config["data"])
     check_open_network(config)
     _settle_auto(config)
     return config
@@ -164,10 +168,12 @@ def _reduce(config: dict[str, Any]) -> None:
     for key in ("plugins", "tags"):
         if not config.get(key):
             config.pop(key, None)
+    settle_initial(config)
     budget, uncut = read_config(config).budget, {}
     for group, key, most in (
         ("training", "batch_size", budget.max_batch_size),
         ("training", "size", budget.max_size),
+        ("task", "short_side", budget.max_size if config["task"].get("evaluation", "whole") != "whole" else None),
         ("data", "test_count", budget.max_test),
     ):
         value = config[group].get(key)
@@ -177,7 +183,7 @@ def _reduce(config: dict[str, Any]) -> None:
         config["uncut"] = uncut
 
 
-CHOSEN = ("optimizer", "schedule")
+CHOSEN = ("optimizer", "schedule", "data")
 """Groups of which a task's or a table's file may set what means nothing to the option that a person chooses."""
 
 
@@ -185,12 +191,12 @@ _NEEDED = {"warmup_start": "warmup", "base_momentum": "cycle_momentum", "max_mom
 
 
 def own_options(group: str, node: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one of :data:`CHOSEN` without what only other optimizers or schedules have, such as a task's milestones.
+    """Return one of :data:`CHOSEN` without what only other options of it have, such as a task's milestones.
 
     A warm-up of no steps is left out too, and decay for all parameters: as it was when there was no choice.
 
     Raises:
-        UserError: there is no such optimizer or schedule.
+        UserError: there is no such optimizer, schedule or data set.
     """
     if not isinstance(node.get("name"), str):  # which is refused later
         return dict(node)
@@ -215,8 +221,8 @@ def check_environment(config: Any) -> None:
         if names and not key.startswith(_FROM_OUTSIDE):
             raise UserError(
                 f"{key}: ${{oc.env:{names[0]}}} would be written into config.yaml, the record and checkpoints, secret "
-                "or not; write the value itself. The environment says places only: of paths, data, encoder.pretrained "
-                "and ckpt_path."
+                "or not; write the value itself. The environment says places only: of paths, data, encoder.pretrained, "
+                "ckpt_path and init.checkpoint."
             )
         if (secret := next((name for name in names if not name or _SECRET.search(name)), None)) is not None:
             raise UserError(
@@ -226,7 +232,7 @@ def check_environment(config: Any) -> None:
 
 
 def check_typed(keys: Sequence[str], config: Mapping[str, Any]) -> None:
-    """Refuse what a person gives for another optimizer or schedule than the chosen one; from a file it is left out.
+    """Refuse what a person gives for another optimizer, schedule or data set than the chosen one; files may say it.
 
     Args:
         keys: of a person's overrides.
@@ -252,6 +258,10 @@ def check_typed(keys: Sequence[str], config: Mapping[str, Any]) -> None:
 def _own_keys(group: str, name: str) -> set[str]:
     if group == "schedule":
         return {"name", *schedule_options(name)}
+    if group == "data":
+        from indexnet.data import get_data
+
+        return {"name", *option_names(get_data(name))}
     from indexnet.tasks.optimizers import GROUPING, optimizer_options
 
     return {*GROUPING, *optimizer_options(name)}

@@ -1,0 +1,15 @@
+"""Options of open groups that earlier versions did not have, each with the value that stands for what those did.
+
+At that value an option is left out of configurations and hashes, so that what was run before keeps its folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+LATER_KEYS: Mapping[str, Mapping[str, Any]] = {
+    "task": {"evaluation": "whole", "short_side": 450, "average": "pixels"},
+    "resampling": {"pooling": "indexed"},
+    "data": {"depth_scale": None, "train_on": "train", "pipeline": None, "padding_label": "ignore"},
+}
