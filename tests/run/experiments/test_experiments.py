@@ -32,6 +32,12 @@ COPIES = {
     "thesis/table4_5_benchmark": "thesis_t4_5_comp1k_benchmark",
     "thesis/table4_6_alphamatting": "thesis_t4_6_alphamatting_grad",
     "thesis/table4_7_distinctions": "thesis_t4_7_distinctions646",
+    "thesis/table6_1_prior": "thesis_t6_1_prior",
+    "thesis/table6_2_prior_more": "thesis_t6_2_prior_more",
+    "thesis/table6_3_baselines": "thesis_t6_3_baselines",
+    "thesis/table6_4_pspm_sharing": "thesis_t6_4_pspm_sharing",
+    "thesis/table6_6_losses": "thesis_t6_6_losses",
+    "thesis/table6_7_pspm_pspnet": "thesis_t6_7_pspm_pspnet",
 }
 
 
@@ -45,9 +51,9 @@ def test_every_experiment_loads(name):
     assert found.name == name
     assert any(not row.pending for row in found.rows)
     assert found.notes
-    assert all(row.overrides for row in found.rows if not row.pending)
+    assert all(row.overrides for row in found.rows if not row.runs_never)
     assert len({row.label for row in found.rows}) == len(found.rows)
-    assert len({row.overrides for row in found.rows if not row.pending}) == len(found.select(None))
+    assert len({(row.overrides, row.starts_from) for row in found.select(None)}) == len(found.select(None))
     for column in found.columns:
         if column.printed:
             assert any(row.printed.get(column.printed) for row in found.rows), column
@@ -86,8 +92,9 @@ def test_every_row_freezes_and_builds(name):
             continue
         frozen = _frozen(name, row)
         spec = without_pretrained(network_spec(frozen))
-        assert (spec, frozen["training"]) not in seen, f"{row.name} is another row once more"
-        seen.append((dict(spec), frozen["training"]))
+        said = (dict(spec), frozen["training"], frozen["task"], frozen.get("init"))
+        assert said not in seen, f"{row.name} is another row once more"
+        seen.append(said)
         with torch.device("meta"):
             create_network(spec.pop("name"), **spec)
 
