@@ -213,7 +213,8 @@ class DepthFrames(Listed):
         )
         image = warp(image, matrix, size)
         metres = self.metres(warp_nearest(depth, matrix, size, fill=0))
-        metres = np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0)) / np.float32(zoom)
+        valid = np.isfinite(metres) & (metres > 0)
+        metres = np.asarray(np.where(valid, metres, np.float32(0)) / np.float32(zoom), np.float32)
         if train:
             image = colour_jitter(lighting_noise(image, _LIGHTING, rng) if hu else image, _JITTER, rng)
         elif self.crop == "eigen":
