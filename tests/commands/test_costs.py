@@ -20,6 +20,9 @@ PRINTED = {
     "tpami/table5_denoising": (20, 20, 7_087_873),
     "tpami/table6_sunrgbd": (17, 17, 24_964_645),
     "tpami/table7_nyudv2": (19, 15, 3_960_930),
+    "thesis/table4_2_upsamplers": (12, 11, 8_049_003),
+    "thesis/table4_5_benchmark": (4, 4, None),
+    "thesis/table4_8_complexity": (6, 5, 8_049_003),
 }
 
 

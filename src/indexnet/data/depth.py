@@ -217,7 +217,7 @@ class DepthFrames(Listed):
         if train:
             image = colour_jitter(lighting_noise(image, _LIGHTING, rng) if hu else image, _JITTER, rng)
         elif self.crop == "eigen":
-            metres = metres * eigen_crop(size[0], 1.0 if self.evaluation == "full" else SEEN)
+            metres = np.asarray(metres * eigen_crop(size[0], 1.0 if self.evaluation == "full" else SEEN), np.float32)
         return {"image": planes(image), "depth": torch.from_numpy(metres)[None], "name": name}
 
     def verify(self, index: int) -> None:

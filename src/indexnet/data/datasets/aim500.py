@@ -38,7 +38,7 @@ class Aim500(CompositeData):
     info = DataInfo(
         name="aim500",
         title="AIM-500",
-        tasks=("matting",),
+        tasks=("matting", "portrait"),
         source="Li et al., Deep automatic natural image matting, IJCAI 2021; MIT release agreement; COCO beneath",
         layout="ROOT/original/NAME.jpg, ROOT/mask/NAME.png, ROOT/trimap/NAME.png; with composites=true also "
         "ROOT/train2014/*.jpg",
