@@ -20,7 +20,7 @@ from indexnet.run.freezing.settle import settle_network, without_sweep
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "systems.md").read_text(encoding="utf-8")
 SOURCES = ("tpami", "thesis", "official", "mmediting", "mindspore")  # folders of experiments that a source prints
-TO_COME = ("task=portrait", "network=rmat", "experiments=mmediting/comp1k")  # until these parts are here
+TO_COME = ("task=portrait",)  # until it is here
 QUICK = ("rows=b11`", "network=autoencoder`", "encoder=resnet50`")
 
 
