@@ -18,8 +18,8 @@ from indexnet.core.annotations import Positive, Rule, check_value, fits, in_word
 from indexnet.core.errors import UserError, shown
 from indexnet.core.readers import DamagedFileError
 from indexnet.run.experiments.experiment import Seed
-from indexnet.run.freezing.later_keys import LATER_KEYS
 from indexnet.run.hints import nearest_key
+from indexnet.run.later_keys import LATER_KEYS
 from indexnet.run.trainer_options import Devices, Precision, device_count, refusal, with_present_names, with_trainer
 
 Count = Annotated[int, Rule("an integer of at least 0", lambda value: value >= 0)]
