@@ -160,7 +160,9 @@ class Config:
     network: Options
     encoder: Options
     resampling: Options = field(metadata={"later_keys": {"pooling": "indexed"}})
-    data: Options = field(metadata={"places": ("root", "cache"), "later_keys": {"depth_scale": None}})
+    data: Options = field(
+        metadata={"places": ("root", "cache"), "later_keys": {"depth_scale": None, "augment": "none"}}
+    )
     optimizer: Options
     schedule: Options
     training: TrainingConfig
