@@ -30,7 +30,7 @@ from indexnet.data.io.trimaps import trimap_from_alpha
 from indexnet.data.scenes.compose import Rendering, Scene, draw_scene
 from indexnet.data.scenes.objects import CLASSES, View, square_view
 
-TASKS = ("matting", "denoising", "segmentation", "depth", "reconstruction")
+TASKS = ("matting", "portrait", "denoising", "segmentation", "depth", "reconstruction")
 
 _STREAMS = {"train": 0, "validation": 1, "test": 2}
 _VERSION = 1  # part of every fingerprint; raised when the same seed gives other scenes
@@ -98,8 +98,9 @@ class SceneSamples(Dataset):
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Return ``name`` and the task's targets, see :mod:`indexnet.data.base`.
 
-        For matting, the trimap's unknown region is never empty. Its dilation is drawn from 1..19 pixels, as in the
-        released code, times size / 320 and rounded to at least 1: by ``rng`` in training, by (seed, index) otherwise.
+        For matting and portraits, the trimap's unknown region is never empty. Its dilation is drawn from 1..19 pixels,
+        as in the released code, times size / 320 and rounded to at least 1: by ``rng`` in training, by (seed, index)
+        otherwise.
         """
         name = self.name(index)
         if self.split != "train":
@@ -110,11 +111,12 @@ class SceneSamples(Dataset):
         image *= weight
         image += rendering.bg
         sample: Sample = {"name": name, "image": torch.from_numpy(image)}
-        if self.task == "matting":
+        if self.task in ("matting", "portrait"):
             distance = max(1, round(int(rng.integers(1, 20)) * self.size / 320))
             sample["alpha"] = torch.from_numpy(weight)[None]
             sample["trimap"] = planes(trimap_from_alpha(rendering.alpha, distance))
-            sample["fg"], sample["bg"] = torch.from_numpy(rendering.fg), torch.from_numpy(rendering.bg)
+            if self.task == "matting":
+                sample["fg"], sample["bg"] = torch.from_numpy(rendering.fg), torch.from_numpy(rendering.bg)
         elif self.task == "segmentation":
             sample["label"] = torch.from_numpy(rendering.label).long()
         elif self.task == "depth":
@@ -163,7 +165,8 @@ class Scenes(Data):
     Train and test differ in seeds, patterns and skimage_photographs.
 
     Args:
-        task: ``"matting"``, ``"denoising"``, ``"segmentation"``, ``"depth"`` or ``"reconstruction"``.
+        task: ``"matting"``, ``"portrait"`` (all objects together are the portrait), ``"denoising"``,
+            ``"segmentation"``, ``"depth"`` or ``"reconstruction"``.
         size: side of the samples in pixels.
         train_count: number of training scenes; every epoch looks at them anew.
         test_count: number of test scenes.
