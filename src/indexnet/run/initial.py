@@ -173,7 +173,7 @@ def load_initial(task: Task, init: InitConfig) -> tuple[dict[str, Any], str]:
     import torch
 
     from indexnet.networks.checkpoint import network_state
-    from indexnet.networks.released_checkpoints import load_any
+    from indexnet.networks.released.convert import load_any
 
     path = _finished(init)
     digest, source = sha256_file(path), init.row or f"init.checkpoint={path}"
