@@ -87,7 +87,8 @@ def test_every_experiment_has_a_dashboard(name, tmp_path):
     for row in experiment.rows:
         for column in experiment.columns:
             if cell := row.printed.get(column.printed):
-                (line,) = [line for line in about.splitlines() if line.startswith(f"| {row.label} |")]
+                label = f"{row.label} (cited)" if row.cited else row.label
+                (line,) = [line for line in about.splitlines() if line.startswith(f"| {label} |")]
                 assert f" {cell} " in line
     grids = [
         b for b in json.loads((tmp_path / "report.json").read_text())["spec"]["blocks"] if b["type"] == "panel-grid"
