@@ -21,7 +21,14 @@ INFOS = {info.name: info for info in list_metrics()}
 NAMES = list(INFOS)
 PER_IMAGE = [name for name in NAMES if issubclass(get_metric(name), PerImageMetric)]
 POOLED = [name for name in NAMES if name not in PER_IMAGE]
-COUNTS = ["miou", "pixel_accuracy", "delta1", "delta2", "delta3"]  # sums of whole numbers: no rounding anywhere
+COUNTS = [
+    "miou",
+    "trimap_miou",
+    "pixel_accuracy",
+    "delta1",
+    "delta2",
+    "delta3",
+]  # sums of whole numbers: no rounding anywhere
 CLASSES = 5
 
 
@@ -62,11 +69,13 @@ def create(name):
 def arguments(name, n=5, seed=0):
     """What the metric's ``update`` takes: N images."""
     task = INFOS[name].task
+    if name == "trimap_miou":
+        return images(n, seed=seed)[2], images(n, seed=seed + 1)[2]
     if task == "segmentation":
         return class_maps(n, seed=seed)
     if task == "depth":
         return depth_maps(n, seed=seed)
-    return images(n, seed=seed)[: 3 if task == "matting" else 2]
+    return images(n, seed=seed)[: 3 if task in ("matting", "portrait") else 2]
 
 
 def part(batch, start, stop):
@@ -88,6 +97,9 @@ def close(name):
 
 def slow(name, *arrays):
     """The metric of the pixels of one or more images taken together, by another way: loops, or scikit-image."""
+    if name == "trimap_miou":
+        arrays = tuple((trimap * 255).round().long() for trimap in arrays)
+        return slow_segmentation(name, *(torch.where(t == 128, 2, torch.where(t == 255, 0, 1)) for t in arrays))
     if INFOS[name].task == "segmentation":
         return slow_segmentation(name, *arrays)
     if INFOS[name].task == "depth":
@@ -101,6 +113,9 @@ def slow(name, *arrays):
         )
     if name in ("grad", "conn"):
         return literal(name, p[0] * 255, t[0] * 255, np.rint(trimap[0][0] * 255))
+    if name in ("grad_full", "conn_full"):  # everything is unknown, and the sum in thousands becomes a mean
+        everywhere = literal(name.removesuffix("_full"), p[0] * 255, t[0] * 255, np.full(t[0].shape, 128.0))
+        return everywhere * 1000 / t[0].size
     total = count = squared = inside = masked = 0.0
     for index in np.ndindex(p.shape):
         d = abs(p[index] - t[index])
@@ -110,6 +125,8 @@ def slow(name, *arrays):
     return {
         "mae": total / count,
         "rmse": math.sqrt(squared / count),
+        "sad_full": total / count,
+        "mse_full": squared / count,
         "sad": masked / 1000,
         "mse": masked / max(inside, 1),
     }[name]
@@ -149,7 +166,7 @@ def test_every_metric_equals_its_slow_reference(name):
     metric = measured(name, batch)
     expected = [slow(name, *(t[i] for t in batch)) for i in range(5)]
     assert metric.latest.dtype == torch.float64
-    near = 1e-8 if name == "grad" else 1e-9  # its filters run in single precision
+    near = {"grad": 1e-8, "grad_full": 1e-7}.get(name, 1e-9)  # their filters run in single precision
     np.testing.assert_allclose(metric.latest.numpy(), expected, rtol=0, atol=near)
     whole = slow(name, *batch) if name in POOLED else np.mean(expected)
     assert metric.compute().item() == pytest.approx(whole, abs=near)
@@ -228,7 +245,7 @@ def test_metrics_of_a_collection_stay_apart(task):
     """torchmetrics takes metrics for one that agree after a first batch, and a perfect prediction makes many agree."""
     import torchmetrics  # not above: a spawned process imports this file before indexnet
 
-    names = [name for name in NAMES if INFOS[name].task == task]
+    names = [name for name in NAMES if INFOS[name].task == task and name != "trimap_miou"]  # which takes trimaps
     first, second = arguments(names[0]), arguments(names[0], seed=1)
     perfect = (first[1].clamp(max=CLASSES - 1)[:, None] if task == "segmentation" else first[1], *first[1:])
     collection = torchmetrics.MetricCollection({name: create(name) for name in names}, prefix="val/")
@@ -297,7 +314,7 @@ def test_metrics_refuse_shapes_that_would_broadcast(name):
 def test_registry_names_the_nearest():
     with pytest.raises(UserError, match="'psnr'"):
         create_metric("psrn")
-    better = {"psnr", "ssim", "miou", "pixel_accuracy", "delta1", "delta2", "delta3"}
+    better = {"psnr", "ssim", "miou", "trimap_miou", "pixel_accuracy", "delta1", "delta2", "delta3"}
     assert {name for name in NAMES if INFOS[name].higher_is_better} == better
     assert all(create(name).higher_is_better is INFOS[name].higher_is_better for name in NAMES)
     assert all(isinstance(create(name), SumMetric) for name in NAMES)

@@ -248,6 +248,7 @@ def test_a_converted_file_says_under_what_licence_and_a_damaged_one_what_is_miss
     network, meta = load_network(tmp_path / "model.ckpt")
     assert network.info.name == "a2u_matting"
     assert "non-commercial" in meta["notice"]
+    assert meta["task"] == {"name": "matting", "alignment": "reflect"}
     with pytest.raises(UserError, match="has no index networks"):
         from_released(state, "hin")
     with pytest.raises(UserError, match=r"A2U matting code, but 1 tensors are missing \(first: skips\.2\.0\.weight"):

@@ -107,7 +107,7 @@ def test_reflected_sides_are_padded_and_cut_off(network, size, padded):
     image, trimap = rng.integers(0, 256, (*size, 3), dtype=np.uint8), np.full(size, 128, np.uint8)
     borders = (0, padded[0] - size[0], 0, padded[1] - size[1], cv2.BORDER_REFLECT_101)
     larger, known = cv2.copyMakeBorder(image, *borders), cv2.copyMakeBorder(trimap, *borders)
-    x = torch.from_numpy(aligned_input(image, trimap, 32, "reflect")[None])
+    x = torch.from_numpy(aligned_input(image, trimap, 32, alignment="reflect")[None])
     assert torch.equal(x, torch.from_numpy(aligned_input(larger, known)[None]))
     alpha = infer_alpha(network, image, trimap, alignment="reflect")
     with torch.inference_mode():

@@ -135,7 +135,7 @@ def test_every_task_and_network_freezes(task, network):
         "segnet": "vgg16_bn",
     }
     encoders |= dict.fromkeys(("deeplabv3plus", "refinenet"), "mobilenetv2_released")
-    encoders |= {"rmat": "mit_b0", "upernet": "mobilenetv2_100", "hu_depth": "resnet50"}
+    encoders |= {"rmat": "mit_b0", "pspm": "mobilenetv2_released", "upernet": "mobilenetv2_100", "hu_depth": "resnet50"}
     encoder = "mobilenetv1_fastdepth" if network == "fastdepth" else encoders.get(network, "none")
     words = [f"task={task}", f"network={network}", f"encoder={encoder}"]
     if task == "segmentation" and network not in ("segnet", "upernet"):  # others name no classes

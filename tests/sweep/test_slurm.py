@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -340,3 +341,28 @@ def test_submitits_own_processes_run_ddp(capfd):
     assert main(["train", "-m", *arguments, "hydra/launcher=submitit_local"]) == 0, capfd.readouterr()
     record = json.loads(Path("runs/quickstart/photos-smoke/max_unpool/seed=0/record.json").read_text())
     assert (record["status"], record["batch"]["devices"], record["test_count"]) == ("done", 2, 2)
+
+
+def test_a_job_is_submitted_once_the_one_is_done_that_it_starts_from(slurm, executor, tmp_path):
+    source, fails, *rest = _jobs(tmp_path, "source", "fails", "after", "never")
+    jobs = [source, fails]
+    jobs += [replace(job, after=each.folder, source=each.title) for job, each in zip(rest, jobs, strict=True)]
+
+    def first():
+        assert sorted(path.name for path in slurm.glob("*.sh")) == ["4200.sh"]
+        _record(source, status="done")
+        _record(fails, status="failed", error="UserError: x")
+        _end(slurm, "4200_0", "4200_1")
+
+    def second():
+        if not (slurm / "4201").exists():
+            view.steps.append(second)
+            return
+        _record(rest[0], status="done")
+        _end(slurm, "4201")
+
+    view = _Script(first, second)
+    outcomes = submit(jobs, executor, "slurm", n_jobs=9, view=view, poll=0.01, queue_every=0.05)
+    assert [outcome.status for outcome in outcomes] == ["done", "failed", "done", "failed"]
+    assert outcomes[3].reason == "it starts from fails, which has failed: UserError: x"
+    assert sorted(path.name for path in slurm.glob("*.sh")) == ["4200.sh", "4201.sh"]

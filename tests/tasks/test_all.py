@@ -25,6 +25,13 @@ SMALL = {
     ],
     "depth": ["encoder.width=0.25", "training.size=64", "data.train_count=4", "data.test_count=2"],
     "matting": ["encoder.width=0.25", "training.size=64", "data.train_count=4", "data.test_count=2"],
+    "portrait": [
+        "encoder=mobilenetv2_released",
+        "encoder.width=0.25",
+        "training.size=64",
+        "data.train_count=4",
+        "data.test_count=2",
+    ],
     "reconstruction": ["network.widths=[4,8]", "data.train_count=4", "data.test_count=2"],
     "segmentation": ["encoder.name=test_efficientnet", "training.size=32", "data.train_count=4", "data.test_count=2"],
 }

@@ -210,7 +210,8 @@ def read_request(overrides: Sequence[Override]) -> tuple[dict[str, "Range"], lis
     """
     from indexnet.run.experiments.experiment import key_of
     from indexnet.run.experiments.tables import load_experiment
-    from indexnet.sweep.expand import expand
+    from indexnet.sweep.expand import expand_request
+    from indexnet.sweep.expand import read_request as read_asked
 
     selecting = [each for each in overrides if each.key_or_group in _SELECTING]
     given = {each.key_or_group: each for each in selecting}
@@ -237,7 +238,8 @@ def read_request(overrides: Sequence[Override]) -> tuple[dict[str, "Range"], lis
             "resampling.family=hin,m2o."
         )
     plain = [each for each in others if not each.is_sweep_override()]
-    jobs = list(expand([*(each for each in selecting if each.key_or_group != "split"), *plain]))
+    asked = read_asked([*(each for each in selecting if each.key_or_group != "split"), *plain])
+    jobs = list(expand_request(asked))
     experiment = given.get("experiments")
     if starting := next((text for job in jobs for text in job if key_of(text) == "init.row"), None):
         raise UserError(
@@ -245,7 +247,7 @@ def read_request(overrides: Sequence[Override]) -> tuple[dict[str, "Range"], lis
             "give init.checkpoint=FILE."
         )
     if experiment is not None and experiment.value() is not None and "seed" not in given and "seeds" not in given:
-        first = load_experiment("".join(experiment.value())).seeds[0]
+        first = load_experiment(asked.experiments[0]).seeds[0]
         jobs = [job for job in jobs if job[-1] == f"seed={first}"]
     if len(jobs) != 1:
         raise UserError("a search has one row and one seed; give rows=NAME and seed=NUMBER.")

@@ -133,14 +133,15 @@ def row_costs(experiment: Experiment, row: Row) -> Costs:
     from indexnet.run.config import compose, to_plain
     from indexnet.run.experiments.experiment import key_of
     from indexnet.run.freezing.checks import check_open, network_without_memory
-    from indexnet.run.freezing.settle import settle_network, without_sweep
+    from indexnet.run.freezing.settle import CHOSEN, own_options, settle_network, without_sweep
 
     overrides = [*experiment.composed_of(row, given=map(key_of, experiment.cost_overrides)), *experiment.cost_overrides]
     composed = compose(overrides)
     plain = without_sweep(to_plain(composed))  # not frozen: that composes the row twice more, and imports its task
     load_plugins(plain.get("plugins"))
     if any(word.lstrip("+~").startswith(("task.", "optimizer.", "schedule.")) for word in overrides):
-        check_open(plain)  # imports Lightning, so only where a row says something of these
+        own = {group: own_options(group, plain[group]) for group in CHOSEN}
+        check_open({**plain, **own})  # imports Lightning, so only where a row says something of these
     config = settle_network(plain)
     network = network_without_memory(config)
     side = config["task"]["costs_size"]

@@ -30,5 +30,17 @@ TRIMAP_CLASSES = ("foreground", "background", "unknown")
 """Classes of a predicted trimap, in the order of their numbers and of a network's scores."""
 
 
+def trimap_classes(trimap: Tensor) -> Tensor:
+    """Return the classes of a trimap, numbers in :data:`TRIMAP_CLASSES`.
+
+    Args:
+        trimap: (N, 1, H, W), floating point in {0, 128/255, 1}.
+
+    Returns:
+        int64 (N, H, W).
+    """
+    return (trimap <= 0.5).long().masked_fill(unknown_mask(trimap), 2)[:, 0]
+
+
 COUNTING_RULES = ("papers", "assembly")
 """By what multiply-adds are counted, see :meth:`indexnet.networks.costs.Costs.gflops`; the first is the usual one."""

@@ -9,6 +9,7 @@ task            keys
 matting         ``image`` (3, H, W) in [0, 1], the composite; ``alpha`` (1, H, W) in [0, 1]; ``trimap`` (1, H, W) in
                 {0, 128/255, 1}; ``fg`` and ``bg`` (3, H, W) in [0, 1], absent for photographs without known layers;
                 ``alpha`` is absent where nobody has published it, and then nothing can be measured
+portrait        ``image``, ``alpha`` and ``trimap`` as for matting; the trimap trains and measures only
 reconstruction  ``image`` (C, H, W) in [0, 1]
 denoising       ``image`` (C, H, W) in [0, 1], clean: noise is the task's business
 segmentation    ``image`` (3, H, W) in [0, 1]; ``label`` (H, W) int64 in [0, classes), or 255 where nothing counts

@@ -160,7 +160,7 @@ def lighting_noise(image: UInt8, strength: float, rng: np.random.Generator) -> U
         uint8 (H, W, 3).
     """
     colour = 255 * _PRINCIPAL @ (rng.normal(0.0, strength, 3) * _VARIANCES)
-    return np.clip(np.rint(image + colour), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(image + colour), 0, 255), np.uint8)
 
 
 @functools.lru_cache(maxsize=1)

@@ -271,6 +271,7 @@ def _trainer(
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # Lightning's, about torch
     warnings.filterwarnings("ignore", message=".*`Trainer.fit` stopped.*")
     warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
+    warnings.filterwarnings("ignore", message=".*module.s. in eval mode at the start.*")  # norms of frozen parts
     warnings.filterwarnings("ignore", message=".*across ranks is zero.*")  # where nothing is trained
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     return pl.Trainer(

@@ -36,15 +36,12 @@ def _later() -> tuple[tuple[str, str, Any], ...]:
     """Return group (empty for a single key), key and default of the fields that earlier versions did not have."""
     kinds = {"": Config, **GROUPS}
     fields = [(group, each) for group, kind in kinds.items() for each in dataclasses.fields(kind)]
-    found = [
-        (group, each.name, _plain(each.default if each.default is not dataclasses.MISSING else each.default_factory()))
-        for group, each in fields
-        if each.metadata.get("later")
-    ]
+    found = [(group, each.name, _default(each)) for group, each in fields if each.metadata.get("later")]
     return (*found, *((each.name, *item) for _, each in fields for item in each.metadata.get("later_keys", {}).items()))
 
 
-def _plain(default: Any) -> Any:
+def _default(field: dataclasses.Field[Any]) -> Any:
+    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
     return list(default) if isinstance(default, tuple) else default
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from indexnet.core.errors import UserError, shown
+from indexnet.core.errors import UserError
 from indexnet.core.files import sha256_file
 from indexnet.core.paths import check_checkpoint
 from indexnet.run.folder import RunFolder, run_path
@@ -173,7 +173,7 @@ def load_initial(task: Task, init: InitConfig) -> tuple[dict[str, Any], str]:
     import torch
 
     from indexnet.networks.checkpoint import network_state
-    from indexnet.networks.released_checkpoints import load_any
+    from indexnet.networks.released.convert import load_any
 
     path = _finished(init)
     digest, source = sha256_file(path), init.row or f"init.checkpoint={path}"
@@ -225,4 +225,4 @@ def _in_words(found: Match, parts: Mapping[str, str], source: str) -> str:
     left = [f"{name} ({why})" for name, why in list(found.left.items())[:_SAID]]
     more = len(found.left) - len(left)
     left += [f"{more} more, which its record names"] if more else []
-    return f"init: {', '.join(counts)} of {shown(source)[1:-1]}" + (f"; left: {', '.join(left)}" if left else "")
+    return f"init: {', '.join(counts)} of {source}" + (f"; left: {', '.join(left)}" if left else "")

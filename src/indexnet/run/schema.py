@@ -42,7 +42,6 @@ _PLACE = {"place": True}
 """Marks a field that says where results or files lie or how they are made, not what they are: no part of the hash."""
 _LATER = {"later": True}
 """Marks a field that earlier versions did not have: at its default it is left out of configurations and hashes."""
-
 Rerun = Literal["changed"] | bool
 """Which finished runs are done again: all, none, or those whose code has changed."""
 Mode = Literal["auto", "online", "offline", "disabled"]

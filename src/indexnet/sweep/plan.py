@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from indexnet.core.errors import UserError
 from indexnet.core.paths import DEFAULT_RUNS
-from indexnet.run.experiments.experiment import Experiment, Target, key_of
+from indexnet.run.experiments.experiment import Experiment, Row, key_of
 from indexnet.run.experiments.tables import experiment_files, load_experiment, read_file, sweep_files
 from indexnet.run.folder import RunFolder, run_path
 from indexnet.run.identity import config_hash
@@ -84,14 +84,7 @@ def group_rows(sweep: Sweep) -> list[PlannedRow]:
     from indexnet.run.record import DamagedRunError
     from indexnet.sweep.plan_estimate import PlannedRow
 
-    table = sweep.experiment
-    known = {(table.name, row.name): row for row in table.rows}
-    for row in table.rows:  # by what their runs are called; and the rows that are there because others start from them
-        targets = [Target(table, row), row.run_of, row.start]
-        for target in filter(None, targets):
-            while target is not None:
-                known.setdefault((target.experiment.name, target.row.name), row if target is row.run_of else target.row)
-                target = target.row.start
+    known = _rows_by_run(sweep.experiment)
     rows: dict[str, PlannedRow] = {}
     counts: dict[str, tuple[int, int, tuple[int, ...]]] = {}
     for config in sweep.configs:
@@ -100,7 +93,7 @@ def group_rows(sweep: Sweep) -> list[PlannedRow]:
         row = known[str(config.experiment.name), own]
         name = "--".join(filter(None, [row.name, more]))
         shared = {k: v for k, v in config.content.items() if k not in ("seed", "experiment", "paths", "logger", "init")}
-        if row.block:  # a table's repetitions cost the same, as its printed costs say
+        if row.block and row.run_of is None:  # a table's repetitions cost the same, as its printed costs say
             group, _, key = row.overrides[-1].partition("=")[0].rpartition(".")
             shared[group] = {k: v for k, v in shared[group].items() if k != key}
             name = f"{row.base}--{more}" if more else row.base
@@ -127,6 +120,20 @@ def group_rows(sweep: Sweep) -> list[PlannedRow]:
         elif status not in ("done", "diverged") or again:
             found.left.append(step)
     return list(rows.values())
+
+
+def _rows_by_run(table: Experiment) -> dict[tuple[str, str], Row]:
+    """Return the rows of a table, and those that they start from, by the table and the row that their runs name."""
+    found = {(table.name, row.name): row for row in table.rows}
+    for row in table.rows:
+        if row.run_of is not None:
+            found.setdefault((row.run_of.experiment.name, row.run_of.row.name), row)
+    for row in table.rows:
+        source = (row if row.run_of is None else row.run_of.row).start
+        while source is not None:
+            found.setdefault((source.experiment.name, source.row.name), source.row)
+            source = source.row.start
+    return found
 
 
 def _counts(data: Data, training: TrainingConfig, split: str, limit: int | None) -> tuple[int, int, tuple[int, ...]]:

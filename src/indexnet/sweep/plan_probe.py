@@ -145,13 +145,16 @@ def _measure(
 
 
 def _short(row: PlannedRow, samples: int, images: int, limit: float, place: Path) -> RunFolder:
-    """Freeze a configuration with few steps and test images, one checkpoint and no W&B into a folder of its own."""
+    """Freeze a configuration with few steps and test images, one checkpoint and no W&B into a folder of its own.
+
+    It starts from fresh weights: those of another row may not be there yet, and cost the same.
+    """
     import yaml
 
     config, cap = row.config.content, row.config.budget.max_test
     folder = Path(tempfile.mkdtemp(dir=place))
     short = {
-        **{key: value for key, value in config.items() if key != "test_checkpoint"},
+        **{key: value for key, value in config.items() if key not in ("test_checkpoint", "init")},
         # without validation, whose images take what test images take, and without what goes by it
         "training": {**config["training"], "batch_size": samples, "steps": row.steps, "validate_every": None},
         "callbacks": without_monitors(row.config.callbacks),

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from indexnet.core.conventions import UNKNOWN
 from indexnet.core.errors import UserError
-from indexnet.data.base import Float32, UInt8, check_choice
-from indexnet.data.matting.cutouts import cut_out, foreground_colours, on_background, read_background
-from indexnet.data.matting.estimate import check_installed, pymatting_alone
+from indexnet.data.base import Float32, check_choice
+from indexnet.data.matting.estimate import pymatting_alone
 from indexnet.losses import MATTING_TERMS, check_terms, matting_loss
 from indexnet.metrics import Region, Semantics, SumMetric, check_matting_options, create_metric
 from indexnet.networks import Network
@@ -28,78 +27,26 @@ from indexnet.networks.tiled.matting_protocol import (
     to_uint8,
 )
 from indexnet.tasks.base import Batch, Picture, Task, register_task
+from indexnet.tasks.cut_outs import CutOutPredictor, to_levels
 from indexnet.tasks.export_module import ExportModule, TensorInfo
-from indexnet.tasks.predictor import Files, Photo, Predictor, not_finite
+from indexnet.tasks.predictor import Photo, not_finite
 from indexnet.tasks.visualization import error_map, to_picture
 
 
-def quantise_alpha(alpha: Float32, depth: Literal[8, 16]) -> UInt8 | NDArray[np.uint16]:
-    """Bring alpha in [0, 255] to what a PNG holds.
-
-    Args:
-        alpha: (H, W), as :meth:`MattingTask.predict_alpha` returns it.
-        depth: 8: cut to whole levels, as the paper measures it; 16: rounded, 65535 is opaque.
-
-    Returns:
-        uint8 or uint16 (H, W).
-    """
-    return to_uint8(alpha) if depth == 8 else np.rint(np.clip(alpha, 0, 255) * np.float32(257)).astype(np.uint16)
-
-
-class MattingPredictor(Predictor):
-    """Predicts alpha image by image, each at its own size, and cuts out what it finds.
+class MattingPredictor(CutOutPredictor):
+    """Predicts alpha by the photograph's trimap.
 
     Args:
         task: a matting task.
-        depth: bits of alpha.
-        cutout: whether to write cut-outs.
-        background: a file or a colour to put them before.
-
-    Raises:
-        UserError: the background cannot be read, or pymatting is not installed where colours are needed.
+        options: see :class:`~indexnet.tasks.cut_outs.CutOutPredictor`.
     """
 
-    batched = False
-    cuts_out = True
-
-    def __init__(
-        self, task: MattingTask, depth: Literal[8, 16] = 8, cutout: bool = False, background: str | None = None
-    ) -> None:
-        self.task, self.depth = task, depth
-        self.background = None if background is None else read_background(background)
-        wanted = {"cutout": cutout, "composite": self.background is not None}
-        self.folders = [folder for folder, asked in wanted.items() if asked]
-        if self.folders:
-            check_installed()
-
-    def from_photo(self, photo: Photo) -> Photo:
-        """Return the photograph itself: float32 copies of a large one would take gigabytes."""
-        return photo
+    def __init__(self, task: MattingTask, options: Mapping[str, Any]) -> None:
+        super().__init__(options)
+        self.task = task
 
     def from_sample(self, sample: Mapping[str, Any], name: str) -> Photo:
-        image, trimap = (
-            np.ascontiguousarray((sample[key] * 255).round().byte().permute(1, 2, 0).numpy())
-            for key in ("image", "trimap")
-        )
-        return Photo(image, trimap[..., 0], name)
-
-    def __call__(self, given: Sequence[Photo]) -> list[Files]:
-        """Return alpha, the trimap where it was made, and what was asked for, of every photograph."""
-        return [self._files(photo) for photo in given]
-
-    def _files(self, photo: Photo) -> Files:
-        alpha = self.alpha(photo)
-        files: dict[str, Any] = {"": quantise_alpha(alpha, self.depth)}
-        if photo.made:
-            files["trimap"] = photo.trimap
-        if self.folders:
-            alpha /= 255
-            colours = foreground_colours(photo.image, alpha)
-            if "cutout" in self.folders:
-                files["cutout"] = cut_out(photo.image, alpha, colours)
-            if self.background is not None:
-                files["composite"] = on_background(photo.image, alpha, self.background, colours)
-        return files
+        return Photo(to_levels(sample["image"]), to_levels(sample["trimap"])[..., 0], name)
 
     def alpha(self, photo: Photo) -> Float32:
         assert photo.trimap is not None
@@ -145,7 +92,8 @@ class MattingTask(Task):
     """Alpha, composition and further losses, by weight; four errors of the 8-bit result, as the paper measures.
 
     Batch keys: ``image``, ``fg``, ``bg`` (N, 3, H, W) and ``alpha`` (N, 1, H, W), float32 in [0, 1]; ``trimap``
-    (N, 1, H, W) float32 in {0, 128/255, 1}; ``name``. Evaluation needs neither ``fg`` nor ``bg``.
+    (N, 1, H, W) float32 in {0, 128/255, 1}; ``name``. Evaluation needs neither ``fg`` nor ``bg``. ``composed``, bool
+    (N,), where it is there, says which images are composites of the two; the others add zero to the composition loss.
 
     Args:
         network: see :class:`Task`.
@@ -204,7 +152,7 @@ class MattingTask(Task):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return ``loss``, the weighted sum of the terms, and each of them; by default (alpha + composition) / 2."""
         prediction = self.network(prepare_input(batch["image"], batch["trimap"]))
-        colours = {key: batch.get(key) for key in ("fg", "bg", "image")}
+        colours = {key: batch.get(key) for key in ("fg", "bg", "image", "composed")}
         return matting_loss(prediction, batch["alpha"], batch["trimap"], **colours, weights=self.weights)
 
     @torch.inference_mode()
@@ -285,8 +233,7 @@ class MattingTask(Task):
         ]
 
     def create_predictor(self, options: Mapping[str, Any]) -> MattingPredictor:
-        cutout, background = bool(options.get("cutout")), options.get("background")
-        return MattingPredictor(self, options.get("depth") or 8, cutout, background)
+        return MattingPredictor(self, options)
 
     def export_module(self) -> ExportModule:
         return MattingExport(self.network, self.alignment)

@@ -26,7 +26,7 @@ class Photo:
         image: uint8 (H, W, 3), RGB.
         trimap: uint8 (H, W) in {0, 128, 255}, None where none is wanted.
         name: what messages call it.
-        made: whether the trimap was made here, of a mask or boxes.
+        made: whether the trimap was made here, of a mask or boxes, or by a network that needs none.
         snapped: pixels of the trimap's file that had other values.
         remarks: what a person should know, in sentences.
     """
@@ -79,7 +79,7 @@ class Predictor(ABC):
         """
 
     def alpha(self, photo: Photo) -> Float32:
-        """Return alpha (H, W) in [0, 255], not rounded, of a photograph with its trimap; only with ``cuts_out``.
+        """Return alpha (H, W) in [0, 255], not rounded, of a photograph with what it needs; only with ``cuts_out``.
 
         Raises:
             UserError: it cannot be predicted.

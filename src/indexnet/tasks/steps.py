@@ -111,8 +111,8 @@ class Steps(pl.LightningModule):
             UserError: it has not.
         """
 
-    def metric_inputs(self, prediction: Tensor, batch: Batch) -> tuple[Tensor, ...]:
-        """Return the arguments of every metric's ``update``."""
+    def metric_inputs(self, prediction: Tensor, batch: Batch) -> tuple[Tensor, ...] | Mapping[str, tuple[Tensor, ...]]:
+        """Return the arguments of every metric's ``update``; by metric, where they differ."""
         raise NotImplementedError
 
     def create_metrics(self) -> dict[str, SumMetric]:
@@ -201,8 +201,8 @@ class Steps(pl.LightningModule):
         self.check_target(batch)
         with self._reading(batch, "measuring"):
             inputs = self.metric_inputs(prediction, batch)
-        for metric in metrics.values():
-            metric.update(*inputs)
+        for name, metric in metrics.items():
+            metric.update(*(inputs[name] if isinstance(inputs, Mapping) else inputs))
 
     def _prepared(self, batch: Batch) -> Batch:
         with self._reading(batch, "prediction"):

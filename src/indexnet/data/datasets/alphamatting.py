@@ -38,7 +38,7 @@ class AlphaMatting(Data):
     info = DataInfo(
         name="alphamatting",
         title="alphamatting.com, training set with ground truth",
-        tasks=("matting",),
+        tasks=("matting", "portrait"),
         source=_SOURCE,
         layout=f"ROOT/{_INPUT}/GT01.png ..., ROOT/{_ALPHA}/GT01.png ..., ROOT/{_TRIMAP}/Trimap1|Trimap2/GT01.png ...",
     )

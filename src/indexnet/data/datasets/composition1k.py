@@ -39,7 +39,7 @@ class Composition1k(CompositeData):
     info = DataInfo(
         name="composition1k",
         title="Adobe Composition-1k",
-        tasks=("matting",),
+        tasks=("matting", "portrait"),
         source="Xu et al., Deep image matting, CVPR 2017; from its authors, for research; COCO and PASCAL VOC beneath",
         layout="ROOT/Combined_Dataset/Training_set/{Adobe-licensed images,Other}/{fg,alpha}, "
         "ROOT/Combined_Dataset/Test_set/Adobe-licensed images/{fg,alpha,trimaps} and their *_names.txt; or "

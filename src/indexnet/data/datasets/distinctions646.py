@@ -22,7 +22,7 @@ class Distinctions646(CompositeData):
     info = DataInfo(
         name="distinctions646",
         title="Distinctions-646",
-        tasks=("matting",),
+        tasks=("matting", "portrait"),
         source="Qiao et al., Attention-guided hierarchical structure aggregation for image matting, CVPR 2020; from "
         "its authors, for research; COCO and PASCAL VOC beneath",
         layout="ROOT/Train/FG/NAME.jpg, ROOT/Train/GT/NAME.png, and the same under ROOT/Test; ROOT/train2014/*.jpg, "

@@ -37,7 +37,7 @@ class MattingFolder(CompositeData):
     info = DataInfo(
         name="matting_folder",
         title="A folder of foregrounds, mattes and backgrounds",
-        tasks=("matting",),
+        tasks=("matting", "portrait"),
         source="your own",
         layout="ROOT/fg/NAME.png (or .jpg), ROOT/alpha/NAME.png, ROOT/bg/*.jpg; or the three under ROOT/train and "
         "ROOT/test each",

@@ -50,7 +50,7 @@ class SIMD(CompositeData):
     info = DataInfo(
         name="simd",
         title="SIMD, 20 classes of matting patterns",
-        tasks=("matting",),
+        tasks=("matting", "portrait"),
         source="Sun et al., Semantic image matting, CVPR 2021; for research; COCO and PASCAL VOC beneath",
         layout=f"ROOT/CLASS/fg/NAME, ROOT/CLASS/alpha/NAME for 20 classes (defocus ... water_spray), ROOT/{_LIST}; "
         "ROOT/train2014/*.jpg, ROOT/VOCdevkit/VOC2012/JPEGImages/*.jpg",

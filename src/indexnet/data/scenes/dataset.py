@@ -27,10 +27,12 @@ from indexnet.data.io import skimage_photographs
 from indexnet.data.io.images import file_sizes, list_images
 from indexnet.data.io.names import name_bytes
 from indexnet.data.io.trimaps import trimap_from_alpha
+from indexnet.data.matting.augmentation.policy import augment, check_augment
+from indexnet.data.matting.pipelines.base import Targets
 from indexnet.data.scenes.compose import Rendering, Scene, draw_scene
 from indexnet.data.scenes.objects import CLASSES, View, square_view
 
-TASKS = ("matting", "denoising", "segmentation", "depth", "reconstruction")
+TASKS = ("matting", "portrait", "denoising", "segmentation", "depth", "reconstruction")
 
 _STREAMS = {"train": 0, "validation": 1, "test": 2}
 _VERSION = 1  # part of every fingerprint; raised when the same seed gives other scenes
@@ -65,6 +67,8 @@ class SceneSamples(Dataset):
         count: number of scenes.
         seed: of the scenes.
         backgrounds: a folder of photographs for the backgrounds, or None for scikit-image's.
+        augment: how the colours of training samples for matting are changed,
+            :data:`~indexnet.data.matting.augmentation.policy.AUGMENTATIONS`.
     """
 
     split: str
@@ -73,6 +77,7 @@ class SceneSamples(Dataset):
     count: int
     seed: int
     backgrounds: Path | None = None
+    augment: str = "none"
     sources: tuple[str | Path, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -98,8 +103,9 @@ class SceneSamples(Dataset):
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Return ``name`` and the task's targets, see :mod:`indexnet.data.base`.
 
-        For matting, the trimap's unknown region is never empty. Its dilation is drawn from 1..19 pixels, as in the
-        released code, times size / 320 and rounded to at least 1: by ``rng`` in training, by (seed, index) otherwise.
+        For matting and portraits, the trimap's unknown region is never empty. Its dilation is drawn from 1..19 pixels,
+        as in the released code, times size / 320 and rounded to at least 1: by ``rng`` in training, by (seed, index)
+        otherwise.
         """
         name = self.name(index)
         if self.split != "train":
@@ -110,16 +116,32 @@ class SceneSamples(Dataset):
         image *= weight
         image += rendering.bg
         sample: Sample = {"name": name, "image": torch.from_numpy(image)}
-        if self.task == "matting":
+        if self.task in ("matting", "portrait"):
             distance = max(1, round(int(rng.integers(1, 20)) * self.size / 320))
             sample["alpha"] = torch.from_numpy(weight)[None]
             sample["trimap"] = planes(trimap_from_alpha(rendering.alpha, distance))
-            sample["fg"], sample["bg"] = torch.from_numpy(rendering.fg), torch.from_numpy(rendering.bg)
+            if self.task == "matting":
+                sample["fg"], sample["bg"] = torch.from_numpy(rendering.fg), torch.from_numpy(rendering.bg)
+                if self.augment != "none" and self.split == "train":
+                    sample |= self._augmented(sample, rng)
         elif self.task == "segmentation":
             sample["label"] = torch.from_numpy(rendering.label).long()
         elif self.task == "depth":
             sample["depth"] = torch.from_numpy(rendering.depth)[None]
         return sample
+
+    def _augmented(self, sample: Sample, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        keys = ("image", "alpha", "trimap", "fg", "bg")
+        arrays = {key: np.moveaxis(np.asarray(sample[key]), 0, 2) * np.float32(255) for key in keys}
+        for key in ("alpha", "trimap"):
+            arrays[key] = arrays[key][..., 0]
+        changed = augment(self.augment, Targets(**arrays), rng)
+        found = changed.tensors(self.augment)
+        return {
+            key: value
+            for key, value in found.items()
+            if key not in keys or arrays[key] is not getattr(changed.targets, key)
+        }
 
     def _rendering(self, index: int, rng: np.random.Generator) -> Rendering:
         """Render a view with some mixed pixels; a scene that shows none is drawn anew (rare)."""
@@ -147,7 +169,8 @@ class SceneSamples(Dataset):
         else:
             sizes = file_sizes([Path(path) for path in self.sources])
         room = self.task == "depth"
-        return digest("scenes", _VERSION, self.split, self.size, self.count, self.seed, room, sizes)
+        more = [] if self.augment == "none" else [self.augment]
+        return digest("scenes", _VERSION, self.split, self.size, self.count, self.seed, room, sizes, *more)
 
 
 @register_data
@@ -163,7 +186,8 @@ class Scenes(Data):
     Train and test differ in seeds, patterns and skimage_photographs.
 
     Args:
-        task: ``"matting"``, ``"denoising"``, ``"segmentation"``, ``"depth"`` or ``"reconstruction"``.
+        task: ``"matting"``, ``"portrait"`` (all objects together are the portrait), ``"denoising"``,
+            ``"segmentation"``, ``"depth"`` or ``"reconstruction"``.
         size: side of the samples in pixels.
         train_count: number of training scenes; every epoch looks at them anew.
         test_count: number of test scenes.
@@ -171,6 +195,8 @@ class Scenes(Data):
         seed: of the scenes; independent of the training's seed.
         backgrounds: a folder of photographs to stand before instead of scikit-image's; a tenth of its files, chosen by
             name, serves testing only.
+        augment: for matting, how the colours of training samples are changed, as in
+            :class:`~indexnet.data.matting.composite_data.CompositeOptions`.
 
     Raises:
         UserError: an option's value is impossible, or the folder holds too few images.
@@ -194,6 +220,7 @@ class Scenes(Data):
         validation_count: int = 0,
         seed: int = 0,
         backgrounds: str | None = None,
+        augment: str = "none",
     ) -> None:
         super().__init__(task)
         self.size = check_size("data.size", size, smallest=16)
@@ -202,9 +229,15 @@ class Scenes(Data):
         self.validation_count = check_count("data.validation_count", validation_count) if validation_count else 0
         self.seed = check_seed("data.seed", seed)
         self.backgrounds = None if backgrounds is None else Path(backgrounds)
+        self.augment = check_augment(augment)
+        if augment != "none" and task != "matting":
+            raise UserError(
+                f"data.augment={augment} changes foregrounds and backgrounds of task=matting; leave it out."
+            )
 
     def _split(self, split: str, count: int) -> SceneSamples:
-        return SceneSamples(split, self.task, self.size, count, self.seed, self.backgrounds)
+        augment = self.augment if split == "train" else "none"
+        return SceneSamples(split, self.task, self.size, count, self.seed, self.backgrounds, augment)
 
     def train(self) -> SceneSamples:
         return self._split("train", self.train_count)

@@ -21,7 +21,7 @@ from indexnet.core.errors import UserError
 from indexnet.data.io.images import SUFFIXES
 from indexnet.inference.app import ADDRESS
 from indexnet.inference.app.guard import KEPT, Guard, Results
-from indexnet.inference.app.session import BRUSHES, CANVAS_SIDE, Cut, Session, Start, canvas, read_guided
+from indexnet.inference.app.session import BRUSHES, CANVAS_SIDE, Cut, Session, Start, canvas, read_alone, read_guided
 from indexnet.networks.tiled.memory import is_out_of_memory
 
 _SESSIONS = 16  # whose results are held in memory
@@ -158,7 +158,7 @@ def _cut_out(session: Session, results: Results) -> None:
     state = gr.State(None, time_to_live=KEPT)
     with gr.Row():
         with gr.Column(min_width=320):
-            photo = _drop("1. Photograph", elem_id="photo")
+            photo = _drop("1. Photograph" if session.guided else "Photograph", elem_id="photo")
             editor = gr.ImageEditor(
                 label="2. Paint",
                 type="numpy",
@@ -174,6 +174,9 @@ def _cut_out(session: Session, results: Results) -> None:
                 visible=False,
                 elem_id="editor",
             )
+            before = gr.Image(
+                label="Photograph", interactive=False, format="png", buttons=[], visible=False, elem_id="before"
+            )
             words = {"#16b450": "green", "#3264f0": "blue", "#e63232": "red"}
             gr.HTML(
                 "<p class='how'>Paint on the photograph the object, its uncertain edge (hair, fur, glass) and what is "
@@ -182,9 +185,12 @@ def _cut_out(session: Session, results: Results) -> None:
                     f"<span><i style='background:{colour}'></i>{words[colour]}: {kind}</span>"
                     for kind, (colour, _) in BRUSHES.items()
                 )
-                + "</div>"
+                + "</div>",
+                visible=session.guided,
             )
-            start = gr.Radio(_STARTS, value="background", label="Unpainted pixels are", elem_id="start")
+            start = gr.Radio(
+                _STARTS, value="background", label="Unpainted pixels are", visible=session.guided, elem_id="start"
+            )
             mask = _drop("Mask: white on the object, roughly", visible=False, elem_id="mask")
             band = gr.Number(
                 0,
@@ -243,10 +249,13 @@ def _cut_out(session: Session, results: Results) -> None:
 
     @show_errors
     def read(file: str | None) -> Any:
+        hidden = gr.update(value=None, visible=False)
         if file is None:
-            return gr.update(value=None, visible=False)
+            return hidden, hidden
         picture = canvas(file)
-        return gr.update(value={"background": picture, "layers": [], "composite": picture}, visible=True)
+        if not session.guided:
+            return hidden, gr.update(value=picture, visible=True)
+        return gr.update(value={"background": picture, "layers": [], "composite": picture}, visible=True), hidden
 
     def choose(kind: Start) -> tuple[Any, ...]:
         return gr.update(visible=kind == "mask"), gr.update(visible=kind == "mask"), gr.update(visible=kind == "trimap")
@@ -269,16 +278,16 @@ def _cut_out(session: Session, results: Results) -> None:
     ) -> list[Any]:
         begun = time.monotonic()
         guide = {"mask": mask_file, "trimap": trimap_file}.get(kind)
-        read = read_guided(file, kind, guide, width or None, painted(strokes))
+        read = read_guided(file, kind, guide, width or None, painted(strokes)) if session.guided else read_alone(file)
         assert file is not None
         cut = session.cut(read, results.create(request.session_hash), Path(file).stem)
         composed = session.compose(cut, hue, behind)
         h, w = cut.alpha.shape
-        unknown = np.mean(read.trimap == 128)
-        text = f"{w}x{h} pixels, {unknown:.0%} of them unknown: {time.monotonic() - begun:.1f} s."
+        unknown = "" if read.trimap is None else f", {np.mean(read.trimap == 128):.0%} of them unknown"
+        text = f"{w}x{h} pixels{unknown}: {time.monotonic() - begun:.1f} s."
         text = " ".join([*(f"**{remark}**" for remark in cut.remarks), text])
         saved = [gr.update(value=cut.files[key], interactive=True) for key in ("alpha", "alpha16", "cutout")]
-        pictures = [composed, cut.files["alpha"], cut.files["trimap"], index_map_of(cut, number)]
+        pictures = [composed, cut.files["alpha"], cut.files.get("trimap"), index_map_of(cut, number)]
         return [cut, text, *pictures, *saved, gr.update(value=composed, interactive=True)]
 
     @show_errors
@@ -290,7 +299,7 @@ def _cut_out(session: Session, results: Results) -> None:
 
     # one at a time: they share the network and the memory
     one: dict[str, Any] = {"concurrency_id": "session", "concurrency_limit": 1}
-    photo.change(read, photo, editor, api_name="read", show_progress="minimal", **one)
+    photo.change(read, photo, [editor, before], api_name="read", show_progress="minimal", **one)
     start.change(choose, start, [mask, band, trimap], api_visibility="private", show_progress="hidden")
     button.click(
         work,

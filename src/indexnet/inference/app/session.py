@@ -21,7 +21,7 @@ from indexnet.inference.loading import is_classical, predict_with_index_maps
 from indexnet.inference.photographs import read_photo
 from indexnet.networks.checkpoint import resampling_title
 from indexnet.tasks import Task
-from indexnet.tasks.matting import quantise_alpha
+from indexnet.tasks.cut_outs import quantise_alpha
 from indexnet.tasks.predictor import Photo, not_finite
 from indexnet.tasks.visualization import index_map_picture
 
@@ -101,6 +101,22 @@ def paint(trimap: UInt8, strokes: UInt8) -> UInt8:
     return np.where(painted == 1, trimap, painted)
 
 
+def read_alone(photo: str | Path | None) -> Photo:
+    """Read a photograph of which a network makes the trimap itself.
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
+    if photo is None:
+        raise UserError("there is no photograph yet; drop one first.")
+    try:
+        found = read_photo(Item(Path(photo)))
+    except UserError as error:
+        raise UserError(_without_folders(str(error), [photo])) from error
+    found.remarks = [_without_folders(remark, [photo]) for remark in found.remarks]
+    return found
+
+
 def read_guided(
     photo: str | Path | None,
     start: Start,
@@ -160,6 +176,7 @@ class Session:
     Attributes:
         title: of the operator, or the method.
         cuts_out: whether it cuts objects out, with :meth:`cut` and :meth:`compose`; else there is :meth:`run`.
+        guided: whether it needs a trimap for that.
         stages: how many stages have index maps to look at; 0 where the operator has none.
     """
 
@@ -167,6 +184,7 @@ class Session:
         self.task = task
         self.predictor = task.create_predictor({})
         self.cuts_out = self.predictor.cuts_out
+        self.guided = task.guide is not None
         self.title = resampling_title(meta)
         self.stages = 0
         if self.cuts_out and not is_classical(meta):
@@ -178,16 +196,17 @@ class Session:
         """Predict alpha and write it (8 and 16 bit), the cut-out and the trimap as PNGs.
 
         Args:
-            photo: with its trimap.
+            photo: with its trimap, where the method needs one.
             folder: where to; files of the same names are replaced.
             stem: what the files' names begin with.
 
         Raises:
             UserError: the method cannot solve it, or pymatting is not installed.
         """
-        assert photo.trimap is not None
         levels = self.predictor.alpha(photo)
-        files = {"trimap": photo.trimap, "alpha": quantise_alpha(levels, 8), "alpha16": quantise_alpha(levels, 16)}
+        files = {"alpha": quantise_alpha(levels, 8), "alpha16": quantise_alpha(levels, 16)}
+        if photo.trimap is not None:
+            files["trimap"] = photo.trimap
         alpha = levels / np.float32(255)
         colours = foreground_colours(photo.image, alpha)
         files["cutout"] = cut_out(photo.image, alpha, colours)
@@ -195,7 +214,7 @@ class Session:
         for name, pixels in files.items():
             result.files[name] = folder / f"{stem}_{name}.png"
             write_png(result.files[name], pixels, overwrite=True)
-        if self.stages and (photo.trimap == 128).any():
+        if self.stages and (photo.trimap is None or not self.guided or (photo.trimap == 128).any()):
             result.maps = self._maps(photo.image, photo.trimap)
         return result
 
@@ -240,9 +259,12 @@ class Session:
         write_png(result, self.task.outputs(prediction, batch)[""], overwrite=True)
         return self.task.draw(prediction, batch), result
 
-    def _maps(self, image: UInt8, trimap: UInt8) -> list[UInt8 | None]:
+    def _maps(self, image: UInt8, trimap: UInt8 | None) -> list[UInt8 | None]:
         """Draw the index map of every stage, made of the photograph at 640 pixels: a map is as large as the input."""
         small = _shrunk(image, _MAP_SIDE)
+        if trimap is None or not self.guided:
+            _, maps = predict_with_index_maps(self.task, self.task.image_sample(small))
+            return [None if found is None else index_map_picture(found, size=_MAP_SIDE) for found in maps]
         size = (small.shape[1], small.shape[0])
         known = np.asarray(cv2.resize(trimap, size, interpolation=cv2.INTER_NEAREST), np.uint8)
         if not (known == 128).any():  # a band too thin for the smaller picture

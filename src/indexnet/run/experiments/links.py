@@ -61,7 +61,7 @@ class _Linker:
             how = "is the run of" if row.same_as else "starts from"
             pending = row.pending or (there.pending and f"it {how} {target.name}: {there.pending}")
             changes = {"run_of": target, "overrides": target.row.overrides} if row.same_as else {"start": target}
-            row = dataclasses.replace(row, pending=pending, **changes)  # type: ignore[arg-type]
+            row = dataclasses.replace(row, pending=pending, **changes)
         return self.done.setdefault(key, row)
 
     def _find(self, table: Experiment, row: Row, said: str) -> tuple[Experiment, Row]:
