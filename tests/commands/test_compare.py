@@ -155,7 +155,16 @@ def test_the_truth_stands_beside_the_outputs_and_errors_below(tmp_path, capsys):
     assert "Errors against" in (tmp_path / "hand" / "index.html").read_text()
 
 
-@pytest.mark.parametrize("kind", ["denoising", "segmentation", "depth", "reconstruction"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "denoising",
+        "depth",
+        "reconstruction",
+        pytest.param("segmentation", marks=pytest.mark.long),
+        pytest.param("portrait", marks=pytest.mark.long),
+    ],
+)
 def test_every_task_shows_its_truth(kind, tmp_path, capsys, mistake):
     if kind == "denoising":
         checkpoint = save_random(tmp_path / "a.ckpt", kind, {"name": "dncnn", "depth": 3, "width": 4}, PHOTOS, 32)
@@ -164,6 +173,9 @@ def test_every_task_shows_its_truth(kind, tmp_path, capsys, mistake):
         checkpoint = labelled_checkpoint(tmp_path / "a.ckpt", names)
     elif kind == "depth":
         network = {"name": "fastdepth", "encoder": {"name": "mobilenetv1_fastdepth", "width": 0.25}}
+        checkpoint = save_random(tmp_path / "a.ckpt", kind, network, SCENES, 32)
+    elif kind == "portrait":
+        network = {"name": "pspm", "encoder": {"name": "mobilenetv2_released", "width": 0.25}}
         checkpoint = save_random(tmp_path / "a.ckpt", kind, network, SCENES, 32)
     else:
         checkpoint = autoencoder_checkpoint(tmp_path / "a.ckpt")

@@ -79,8 +79,9 @@ def test_every_experiment_has_a_dashboard(name, tmp_path):
     for kind in ("Run History Line Plot", "Parallel Coordinates Plot", "Media Browser", "Scatter Plot"):
         assert kinds.count(kind) >= 2  # in the workspace and in the report
     bars = {tuple(_keys(panel)) for panel in panels if panel["viewType"] == "Bar Chart"}
-    assert (f"test/{experiment.columns[0].metric}", f"printed/{experiment.columns[0].metric}") in bars or not any(
-        row.printed for row in experiment.rows
+    first = experiment.columns[0]
+    assert (f"test/{first.metric}", f"printed/{first.metric}") in bars or not any(
+        row.printed.get(first.printed) for row in experiment.rows
     )
     (about,) = [panel["config"]["value"] for panel in panels if panel["viewType"] == "Markdown Panel"]
     assert experiment.title in about

@@ -13,6 +13,7 @@ LATER_KEYS: Mapping[str, Mapping[str, Any]] = {
     "resampling": {"pooling": "indexed"},
     "data": {
         "depth_scale": None,
+        "augment": "none",
         "train_on": "train",
         "crop_around": "unknown",
         "pipeline": None,

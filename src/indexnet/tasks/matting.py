@@ -92,7 +92,8 @@ class MattingTask(Task):
     """Alpha, composition and further losses, by weight; four errors of the 8-bit result, as the paper measures.
 
     Batch keys: ``image``, ``fg``, ``bg`` (N, 3, H, W) and ``alpha`` (N, 1, H, W), float32 in [0, 1]; ``trimap``
-    (N, 1, H, W) float32 in {0, 128/255, 1}; ``name``. Evaluation needs neither ``fg`` nor ``bg``.
+    (N, 1, H, W) float32 in {0, 128/255, 1}; ``name``. Evaluation needs neither ``fg`` nor ``bg``. ``composed``, bool
+    (N,), where it is there, says which images are composites of the two; the others add zero to the composition loss.
 
     Args:
         network: see :class:`Task`.
@@ -151,7 +152,7 @@ class MattingTask(Task):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return ``loss``, the weighted sum of the terms, and each of them; by default (alpha + composition) / 2."""
         prediction = self.network(prepare_input(batch["image"], batch["trimap"]))
-        colours = {key: batch.get(key) for key in ("fg", "bg", "image")}
+        colours = {key: batch.get(key) for key in ("fg", "bg", "image", "composed")}
         return matting_loss(prediction, batch["alpha"], batch["trimap"], **colours, weights=self.weights)
 
     @torch.inference_mode()

@@ -15,6 +15,7 @@ from indexnet.data.files import FileData, FileOptions
 from indexnet.data.io.file_lists import check_places, find_images, standard_places
 from indexnet.data.io.images import image_names
 from indexnet.data.io.names import FileFinder, is_file
+from indexnet.data.matting.augmentation.policy import check_augment
 from indexnet.data.matting.compositing import Pair, digest_foregrounds, made_of, pair_backgrounds
 from indexnet.data.matting.foregrounds import Foreground, check_foregrounds
 from indexnet.data.matting.manifest import Manifest
@@ -43,6 +44,8 @@ class CompositeOptions(FileOptions):
             the colours are estimated from them and the mattes.
         foregrounds: folder of colours that were estimated before, ``NAME.png``; they replace the data set's.
         cache: whether decoded foregrounds are kept; it may also be a folder for them.
+        augment: how the colours of training composites are changed: ``"none"``, ``"da"``, ``"da+alpha"``, ``"af"``,
+            ``"afb"``, ``"af+afb"`` or ``"af+afb+ac"``.
         damaged: what a training file that cannot be read does: ``"refuse"`` ends the run, ``"skip"`` takes another.
     """
 
@@ -55,6 +58,7 @@ class CompositeOptions(FileOptions):
     test_backgrounds: str | Sequence[str] | None = None
     foreground: str = "colours"
     foregrounds: str | None = None
+    augment: str = "none"
     damaged: str = "refuse"
 
 
@@ -89,6 +93,7 @@ class CompositeData(FileData):
         check_choice("data.pipeline", given.pipeline, list_pipelines())
         create_pipeline(given.pipeline, 320, given.crop_around)  # whether the two go together
         check_choice("data.damaged", given.damaged, DAMAGED)
+        check_augment(given.augment)
         as_they_are = self.Options.foreground  # its default: files are taken as they are
         check_choice("data.foreground", given.foreground or as_they_are, (as_they_are, "estimated"))
         self.per_foreground = check_count("data.per_foreground", given.per_foreground)
@@ -176,6 +181,7 @@ class CompositeData(FileData):
             damaged=self.options.damaged,
             paired=self.paired,
             crop_around=self.options.crop_around,
+            augment=self.options.augment,
         )
 
     def fixed(self, split: str) -> Dataset:

@@ -27,6 +27,8 @@ from indexnet.data.io import skimage_photographs
 from indexnet.data.io.images import file_sizes, list_images
 from indexnet.data.io.names import name_bytes
 from indexnet.data.io.trimaps import trimap_from_alpha
+from indexnet.data.matting.augmentation.policy import augment, check_augment
+from indexnet.data.matting.pipelines.base import Targets
 from indexnet.data.scenes.compose import Rendering, Scene, draw_scene
 from indexnet.data.scenes.objects import CLASSES, View, square_view
 
@@ -65,6 +67,8 @@ class SceneSamples(Dataset):
         count: number of scenes.
         seed: of the scenes.
         backgrounds: a folder of photographs for the backgrounds, or None for scikit-image's.
+        augment: how the colours of training samples for matting are changed,
+            :data:`~indexnet.data.matting.augmentation.policy.AUGMENTATIONS`.
     """
 
     split: str
@@ -73,6 +77,7 @@ class SceneSamples(Dataset):
     count: int
     seed: int
     backgrounds: Path | None = None
+    augment: str = "none"
     sources: tuple[str | Path, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -117,11 +122,26 @@ class SceneSamples(Dataset):
             sample["trimap"] = planes(trimap_from_alpha(rendering.alpha, distance))
             if self.task == "matting":
                 sample["fg"], sample["bg"] = torch.from_numpy(rendering.fg), torch.from_numpy(rendering.bg)
+                if self.augment != "none" and self.split == "train":
+                    sample |= self._augmented(sample, rng)
         elif self.task == "segmentation":
             sample["label"] = torch.from_numpy(rendering.label).long()
         elif self.task == "depth":
             sample["depth"] = torch.from_numpy(rendering.depth)[None]
         return sample
+
+    def _augmented(self, sample: Sample, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        keys = ("image", "alpha", "trimap", "fg", "bg")
+        arrays = {key: np.moveaxis(np.asarray(sample[key]), 0, 2) * np.float32(255) for key in keys}
+        for key in ("alpha", "trimap"):
+            arrays[key] = arrays[key][..., 0]
+        changed = augment(self.augment, Targets(**arrays), rng)
+        found = changed.tensors(self.augment)
+        return {
+            key: value
+            for key, value in found.items()
+            if key not in keys or arrays[key] is not getattr(changed.targets, key)
+        }
 
     def _rendering(self, index: int, rng: np.random.Generator) -> Rendering:
         """Render a view with some mixed pixels; a scene that shows none is drawn anew (rare)."""
@@ -149,7 +169,8 @@ class SceneSamples(Dataset):
         else:
             sizes = file_sizes([Path(path) for path in self.sources])
         room = self.task == "depth"
-        return digest("scenes", _VERSION, self.split, self.size, self.count, self.seed, room, sizes)
+        more = [] if self.augment == "none" else [self.augment]
+        return digest("scenes", _VERSION, self.split, self.size, self.count, self.seed, room, sizes, *more)
 
 
 @register_data
@@ -174,6 +195,8 @@ class Scenes(Data):
         seed: of the scenes; independent of the training's seed.
         backgrounds: a folder of photographs to stand before instead of scikit-image's; a tenth of its files, chosen by
             name, serves testing only.
+        augment: for matting, how the colours of training samples are changed, as in
+            :class:`~indexnet.data.matting.composite_data.CompositeOptions`.
 
     Raises:
         UserError: an option's value is impossible, or the folder holds too few images.
@@ -197,6 +220,7 @@ class Scenes(Data):
         validation_count: int = 0,
         seed: int = 0,
         backgrounds: str | None = None,
+        augment: str = "none",
     ) -> None:
         super().__init__(task)
         self.size = check_size("data.size", size, smallest=16)
@@ -205,9 +229,15 @@ class Scenes(Data):
         self.validation_count = check_count("data.validation_count", validation_count) if validation_count else 0
         self.seed = check_seed("data.seed", seed)
         self.backgrounds = None if backgrounds is None else Path(backgrounds)
+        self.augment = check_augment(augment)
+        if augment != "none" and task != "matting":
+            raise UserError(
+                f"data.augment={augment} changes foregrounds and backgrounds of task=matting; leave it out."
+            )
 
     def _split(self, split: str, count: int) -> SceneSamples:
-        return SceneSamples(split, self.task, self.size, count, self.seed, self.backgrounds)
+        augment = self.augment if split == "train" else "none"
+        return SceneSamples(split, self.task, self.size, count, self.seed, self.backgrounds, augment)
 
     def train(self) -> SceneSamples:
         return self._split("train", self.train_count)

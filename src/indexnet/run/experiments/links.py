@@ -53,13 +53,14 @@ class _Linker:
             other, there = self._find(table, row, said)
             there = self.linked(other, there, (*path, key))
             target = there.run_of or Target(other, there)
-            if target.experiment.task != table.task:
+            # weights of another task's network fit, too, as far as names and shapes agree
+            if row.same_as and target.experiment.task != table.task:
                 raise UserError(
                     f"{_place(table, row)} names {target.name}, a row of task={target.experiment.task}, and this table "
                     f"is of task={table.task}; name a row of the same task."
                 )
             how = "is the run of" if row.same_as else "starts from"
-            pending = row.pending or (there.pending and f"it {how} {target.name}: {there.pending}")
+            pending = row.pending or (there.runs_never and f"it {how} {target.name}: {there.runs_never}")
             changes = {"run_of": target, "overrides": target.row.overrides} if row.same_as else {"start": target}
             row = dataclasses.replace(row, pending=pending, **changes)
         return self.done.setdefault(key, row)
