@@ -156,7 +156,7 @@ class Config:
         content: the plain data that all this was read from.
     """
 
-    task: Options = field(metadata={"later_keys": {"alignment": "resize"}})
+    task: Options = field(metadata={"later_keys": {"alignment": "resize", "pseudo_from": 10000}})
     network: Options
     encoder: Options
     resampling: Options = field(metadata={"later_keys": {"pooling": "indexed"}})
