@@ -161,7 +161,10 @@ class Config:
     encoder: Options
     resampling: Options = field(metadata={"later_keys": {"pooling": "indexed"}})
     data: Options = field(
-        metadata={"places": ("root", "cache"), "later_keys": {"depth_scale": None, "augment": "none"}}
+        metadata={
+            "places": ("root", "cache"),
+            "later_keys": {"depth_scale": None, "augment": "none", "unlabelled": None, "unlabelled_share": 0.25},
+        }
     )
     optimizer: Options
     schedule: Options

@@ -214,13 +214,18 @@ class MattingTask(Task):
         batch = self.with_pseudo_labels(batch)
         prediction = self.network(prepare_input(batch["image"], batch["trimap"]))
         colours = {key: batch.get(key) for key in ("fg", "bg", "image", "composed")}
-        return matting_loss(prediction, batch["alpha"], batch["trimap"], **colours, weights=self.weights)
+        alpha, trimap = batch["alpha"], batch["trimap"]
+        if "labelled" in batch and self.global_step < self.pseudo_from:  # nothing is said of photographs yet
+            labelled = batch["labelled"].view(-1, 1, 1, 1)
+            alpha = torch.where(labelled, alpha, prediction.detach().to(alpha.dtype))
+            trimap = torch.where(labelled, trimap, 1.0)
+        return matting_loss(prediction, alpha, trimap, **colours, weights=self.weights)
 
     def with_pseudo_labels(self, batch: Batch) -> Batch:
         """Return a batch with ``augmented`` images and predicted alphas where it has ``pseudo``.
 
         Before the step :attr:`pseudo_from` a sample is what it was without the operation that needs a pseudo label: a
-        composite with its true alpha.
+        composite with its true alpha; one without alpha, ``labelled`` false, adds zero to every term.
         """
         pseudo = batch.get("pseudo")
         if pseudo is None or self.global_step < self.pseudo_from or not bool(pseudo.any()):
