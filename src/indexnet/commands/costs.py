@@ -232,14 +232,14 @@ def remarks(experiment: Experiment, lines: Sequence[Line], rule: str = COUNTING_
     texts += [f"{line.row.label}: not counted, {line.row.runs_never}." for line in lines if line.row.cited]
     if rule != COUNTING_RULES[0] and any("gflops" in line.row.printed for line in lines):
         texts.append(f"The GFLOPs that this table prints follow --rule {COUNTING_RULES[0]}, and are not compared.")
-    texts.append(_RULES[rule] + "; GMACs: what the convolutions really cost, over 1e9.")
+    texts.append(_RULES[rule] + "; GMACs: what convolutions and linear layers really cost, over 1e9.")
     return texts
 
 
 _RULES = {
     "papers": (
         "GFLOPs: multiply-adds of the convolutions over 1024^3, by the papers' rule, where a convolution that all "
-        "channels share counts once"
+        "channels share counts once, and a linear layer on tokens as often as there are tokens, not channels"
     ),
     "assembly": (
         "GFLOPs: multiply-adds of the convolutions and of comparing and assembling neighbours over 1e9, as the papers "

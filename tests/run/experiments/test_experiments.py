@@ -33,6 +33,16 @@ COPIES = {
     "thesis/table4_5_benchmark": "thesis_t4_5_comp1k_benchmark",
     "thesis/table4_6_alphamatting": "thesis_t4_6_alphamatting_grad",
     "thesis/table4_7_distinctions": "thesis_t4_7_distinctions646",
+    "thesis/table5_1_da": "thesis_t5_1_da_ground_truth",
+    "thesis/table5_2_decoder_skip": "thesis_t5_2_decoder_skip",
+    "thesis/table5_3_lfa_losses": "thesis_t5_3_lfa_losses",
+    "thesis/table5_4_comp1k": "thesis_t5_4_comp1k_benchmark",
+    "thesis/table5_5_generalization": "thesis_t5_5_generalization",
+    "thesis/table5_6_alphamatting": "thesis_t5_6_alphamatting_mse_grad",
+    "thesis/table5_7_gflops": "thesis_t5_7_gflops",
+    "thesis/table5_8_sa_comp1k": "thesis_t5_8_sa_comp1k",
+    "thesis/table5_9_sa_a2u": "thesis_t5_9_sa_a2u_aim500",
+    "thesis/table5_10_alphamatting_full": "thesis_t5_10_alphamatting_full",
 }
 
 
@@ -128,8 +138,8 @@ def test_printed_numbers_of_two_tables_are_copies_of_both(shared, name, sources)
 @pytest.mark.parametrize("name", [*COPIES, *JOINED])
 def test_every_printed_line_is_a_row_in_its_order(name):
     found = load_experiment(name)
-    lines = (experiments_dir() / f"{name}.csv").read_text(encoding="utf-8").splitlines()[1:]
-    assert [row.printed["method"] for row in found.base_rows] == [line.split(",")[0] for line in lines]
+    lines = list(csv.DictReader((experiments_dir() / f"{name}.csv").read_text(encoding="utf-8").splitlines()))
+    assert [row.printed["method"] for row in found.base_rows] == [line["method"] for line in lines]
     assert len({tuple(row.printed.values()) for row in found.base_rows}) == len(lines)
 
 

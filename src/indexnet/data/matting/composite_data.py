@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from indexnet.data.matting.photographs import MattingFiles, Triple
 from indexnet.data.matting.pipelines.base import CROP_AROUND, create_pipeline, list_pipelines
 from indexnet.data.matting.test_composites import FixedComposites
 from indexnet.data.matting.train_composites import DAMAGED, TrainingComposites
+from indexnet.data.matting.unlabelled import Unlabelled, create_unlabelled, refuse_tests
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,9 @@ class CompositeOptions(FileOptions):
         cache: whether decoded foregrounds are kept; it may also be a folder for them.
         augment: how the colours of training composites are changed: ``"none"``, ``"da"``, ``"da+alpha"``, ``"af"``,
             ``"afb"``, ``"af+afb"`` or ``"af+afb+ac"``.
+        unlabelled: folder of photographs, ``fg/NAME.jpg``, with trimaps, ``trimap/NAME.png``, and without alpha, which
+            are trained on with pseudo labels; None: there is none.
+        unlabelled_share: of the training samples that are of these.
         damaged: what a training file that cannot be read does: ``"refuse"`` ends the run, ``"skip"`` takes another.
     """
 
@@ -59,6 +64,8 @@ class CompositeOptions(FileOptions):
     foreground: str = "colours"
     foregrounds: str | None = None
     augment: str = "none"
+    unlabelled: str | None = None
+    unlabelled_share: float = 0.25
     damaged: str = "refuse"
 
 
@@ -182,7 +189,17 @@ class CompositeData(FileData):
             paired=self.paired,
             crop_around=self.options.crop_around,
             augment=self.options.augment,
+            unlabelled=self._unlabelled(),
         )
+
+    def _unlabelled(self) -> Unlabelled | None:
+        given = self.options
+        if given.unlabelled is None:
+            return None
+        found = create_unlabelled(Path(given.unlabelled), given.unlabelled_share, self.size)
+        with contextlib.suppress(NoSplitError):
+            refuse_tests(found.photographs, self.test())
+        return found
 
     def fixed(self, split: str) -> Dataset:
         """Return a split whose composites never change, from files where all of them are there.

@@ -6,6 +6,7 @@ import zlib
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -131,17 +132,14 @@ class SceneSamples(Dataset):
         return sample
 
     def _augmented(self, sample: Sample, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        keys = ("image", "alpha", "trimap", "fg", "bg")
-        arrays = {key: np.moveaxis(np.asarray(sample[key]), 0, 2) * np.float32(255) for key in keys}
-        for key in ("alpha", "trimap"):
-            arrays[key] = arrays[key][..., 0]
-        changed = augment(self.augment, Targets(**arrays), rng)
-        found = changed.tensors(self.augment)
-        return {
-            key: value
-            for key, value in found.items()
-            if key not in keys or arrays[key] is not getattr(changed.targets, key)
+        """Return what the augmentation changes of a sample, and what it adds."""
+        arrays: dict[str, Any] = {
+            key: np.moveaxis(np.asarray(sample[key]), 0, 2) * np.float32(255) for key in Targets._fields
         }
+        arrays |= {key: arrays[key][..., 0] for key in ("alpha", "trimap")}
+        changed = augment(self.augment, Targets(**arrays), rng)
+        kept = [key for key, array in changed.targets._asdict().items() if array is arrays[key]]
+        return {key: value for key, value in changed.tensors(self.augment).items() if key not in kept}
 
     def _rendering(self, index: int, rng: np.random.Generator) -> Rendering:
         """Render a view with some mixed pixels; a scene that shows none is drawn anew (rare)."""

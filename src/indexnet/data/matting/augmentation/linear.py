@@ -42,7 +42,7 @@ class Linear:
 
     def __call__(self, image: Float32) -> Float32:
         changed = self.slope * image[..., self.order] + self.shift
-        return np.clip(changed, 0, WHITE, dtype=np.float32)
+        return np.asarray(np.clip(changed, 0, WHITE), np.float32)
 
 
 def contrast(shape: Shape, rng: np.random.Generator) -> Linear:

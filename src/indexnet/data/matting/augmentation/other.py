@@ -59,8 +59,10 @@ def jpeg(shape: Shape, rng: np.random.Generator) -> Change:
         levels: Any = to_levels(image)
         if levels.ndim == 2:
             return np.asarray(cv2.imdecode(cv2.imencode(".jpg", levels, quality)[1], cv2.IMREAD_GRAYSCALE), np.float32)
-        encoded = cv2.imencode(".jpg", cv2.cvtColor(levels, cv2.COLOR_RGB2BGR), quality)[1]
-        return np.asarray(cv2.cvtColor(cv2.imdecode(encoded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB), np.float32)
+        decoded: Any = cv2.imdecode(
+            cv2.imencode(".jpg", cv2.cvtColor(levels, cv2.COLOR_RGB2BGR), quality)[1], cv2.IMREAD_COLOR
+        )
+        return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.float32)
 
     return change
 

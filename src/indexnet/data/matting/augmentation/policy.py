@@ -64,17 +64,17 @@ class Augmented:
     composed: bool = True
     changed: Float32 | None = None
 
-    def tensors(self, name: str) -> dict[str, Tensor]:
+    def tensors(self, name: str, pseudo: bool = False) -> dict[str, Tensor]:
         """Return the targets as tensors, and beside them what an augmentation of this ``name`` adds.
 
-        Always ``composed``, bool; with AC ``augmented``, (3, H, W) in [0, 1], the image or what became of it, and
-        ``pseudo``, bool, whether something became of it.
+        Nothing by ``none``, else ``composed``, bool; with AC ``augmented``, (3, H, W) in [0, 1], the image or what
+        became of it, and ``pseudo``, bool, whether something became of it. All of these where ``pseudo`` asks for them.
         """
         found = self.targets.tensors()
-        if name == "none":
+        if name == "none" and not pseudo:
             return found
         found["composed"] = torch.tensor(self.composed)
-        if needs_pseudo_labels(name):
+        if pseudo or needs_pseudo_labels(name):
             found["augmented"] = found["image"] if self.changed is None else planes(self.changed)
             found["pseudo"] = torch.tensor(self.changed is not None)
         return found
