@@ -26,7 +26,9 @@ def test_each_training_is_done_once():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("row", "steps", "batch"), [("n3", 90_000, 32), ("m7_sa", 120_000, 64)])
+@pytest.mark.parametrize(
+    ("row", "steps", "batch"), [pytest.param("n3", 90_000, 32, marks=pytest.mark.long), ("m7_sa", 120_000, 64)]
+)
 def test_the_protocol_is_that_of_the_text(row, steps, batch):
     table = load_experiment("thesis/table5_5_generalization")
     (found,) = table.select([row])
@@ -48,6 +50,7 @@ def test_the_protocol_is_that_of_the_text(row, steps, batch):
     assert "pooling" not in config["resampling"]  # its encoder halves by itself
 
 
+@pytest.mark.long
 def test_the_pipeline_is_left_to_data_sets_that_have_one():
     words = ["experiments=thesis/table5_2_decoder_skip", "experiment.row=b3", "network.decoder=conv"]
     assert "pipeline" not in freeze(compose(words))["data"]
