@@ -68,7 +68,13 @@ def _frozen(name: str, row: Row):
     return freeze(compose([f"experiments={name}", *row.overrides, f"experiment.row={row.name}"]))
 
 
-@pytest.mark.parametrize("name", NAMES)
+# one of ten that share their protocol; the quick test of that is in test_rmat_tables.py
+ALIKE = [name for name in NAMES if name.startswith("thesis/table5_") and name != "thesis/table5_9_sa_a2u"]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long) if name in ALIKE else name for name in NAMES]
+)
 def test_an_experiment_freezes_to_where_it_belongs(name):
     found = load_experiment(name)
     config = _frozen(name, found.select(None)[-1])
