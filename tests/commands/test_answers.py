@@ -36,7 +36,7 @@ train ckpt_path=nowhere.ckpt
 train encoder.pretrained=nowhere.pth
 train resampling=hin
 train lr=0.1
-train training.steps=0
+train training.steps=-1
 train seed=4294967296
 train -m experiments=nothing
 train -m experiments=quickstart rows=nothing

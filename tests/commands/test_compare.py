@@ -155,7 +155,16 @@ def test_the_truth_stands_beside_the_outputs_and_errors_below(tmp_path, capsys):
     assert "Errors against" in (tmp_path / "hand" / "index.html").read_text()
 
 
-@pytest.mark.parametrize("kind", ["denoising", "segmentation", "depth", "reconstruction"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "denoising",
+        "depth",
+        "reconstruction",
+        pytest.param("segmentation", marks=pytest.mark.long),
+        pytest.param("portrait", marks=pytest.mark.long),
+    ],
+)
 def test_every_task_shows_its_truth(kind, tmp_path, capsys, mistake):
     if kind == "denoising":
         checkpoint = save_random(tmp_path / "a.ckpt", kind, {"name": "dncnn", "depth": 3, "width": 4}, PHOTOS, 32)
@@ -164,6 +173,9 @@ def test_every_task_shows_its_truth(kind, tmp_path, capsys, mistake):
         checkpoint = labelled_checkpoint(tmp_path / "a.ckpt", names)
     elif kind == "depth":
         network = {"name": "fastdepth", "encoder": {"name": "mobilenetv1_fastdepth", "width": 0.25}}
+        checkpoint = save_random(tmp_path / "a.ckpt", kind, network, SCENES, 32)
+    elif kind == "portrait":
+        network = {"name": "pspm", "encoder": {"name": "mobilenetv2_released", "width": 0.25}}
         checkpoint = save_random(tmp_path / "a.ckpt", kind, network, SCENES, 32)
     else:
         checkpoint = autoencoder_checkpoint(tmp_path / "a.ckpt")
@@ -238,3 +250,20 @@ def test_index_maps_before_training_stand_beside_the_learned_ones(tmp_path, monk
     meta["config"]["ckpt_path"] = "a.ckpt"
     with pytest.raises(UserError, match=r"started from weights of another one \(ckpt_path\)"):
         initial_task(start, meta)
+
+
+@pytest.mark.long
+def test_the_maps_before_training_are_those_that_a_trained_run_began_with(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["task=matting", "resampling=indexnet", "resampling.family=hin", "encoder.width=0.35", "budget=smoke"]
+    words += ["encoder.pretrained=false", "data.test_count=1", "training.size=64", "logger=none", "seed=3"]
+    starts = {}
+    for steps in (0, 2):
+        runs = f"paths.runs={tmp_path / str(steps)}"
+        assert main(["train", *words, f"training.steps={steps}", "trainer.accelerator=cpu", runs]) == 0
+        (checkpoint,) = (tmp_path / str(steps)).rglob("last.ckpt")
+        task, meta = load_task(checkpoint)
+        starts[steps] = task.state_dict(), initial_task(checkpoint, meta).state_dict()
+    began = starts[0][0]
+    assert all(torch.equal(value, began[key]) for key, value in starts[2][1].items())
+    assert any(not torch.equal(value, began[key]) for key, value in starts[2][0].items())

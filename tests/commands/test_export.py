@@ -45,6 +45,7 @@ MATTING = [
     {"name": "deep_matting", "encoder": "vgg11_bn", "hidden": 16, "resampling": "bilinear"},
     {"name": "deeplabv3plus", "encoder": ENCODER},
     {"name": "refinenet", "encoder": ENCODER},
+    {"name": "rmat", "encoder": "mit_b0"},
 ]
 
 

@@ -90,6 +90,7 @@ def test_images_are_damaged_for_every_method_alike(tmp_path, monkeypatch, capsys
     assert {"noise: SAD (thousands), lower is better", "clean", "20", "jpeg: MSE, lower is better"} <= drawn
 
 
+@pytest.mark.long
 def test_coarse_trimaps_and_damage_together(tmp_path, capsys):
     words = ["robustness", str(matting_checkpoint(tmp_path / "a.ckpt")), "data.test_count=1", "--device", "cpu"]
     words += ["--degrade", "blur=0,1", "--ranges", "3-5,9-12", "--output", str(tmp_path / "out")]
@@ -101,6 +102,7 @@ def test_coarse_trimaps_and_damage_together(tmp_path, capsys):
     ]  # fmt: skip
 
 
+@pytest.mark.long
 def test_other_tasks_are_damaged_too(tmp_path):
     names = create_data("scenes", task="segmentation", size=32).classes
     words = ["robustness", str(labelled_checkpoint(tmp_path / "s.ckpt", names)), "data=scenes", "data.size=32"]

@@ -45,6 +45,14 @@ def test_composition1k_can_train_on_all_foregrounds(tmp_path):
         make("composition1k", tmp_path, write=False, train_on="both")
 
 
+def test_crops_around_mixed_pixels_are_other_training_data(tmp_path):
+    plain, mixed = (make("composition1k", tmp_path, **each) for each in ({}, {"write": False, "crop_around": "mixed"}))
+    assert plain.train().fingerprint() != mixed.train().fingerprint()
+    assert mixed.train().made_by.crop_around == "mixed"
+    with pytest.raises(UserError, match=r"data\.crop_around=mixed is for data\.pipeline=dim; mmediting crops"):
+        make("composition1k", tmp_path, write=False, crop_around="mixed", pipeline="mmediting")
+
+
 def test_composition1k_follows_its_lists(tmp_path):
     data = make("composition1k", tmp_path)
     train, test = data.train(), data.test()

@@ -378,6 +378,29 @@ def test_a2u_is_gca_with_a_background_of_its_own_shape():
     assert pipeline.draws_background
 
 
+@pytest.mark.parametrize("shape", [(150, 190), (30, 34)])
+def test_dim_crops_around_mixed_pixels_where_asked(shape):
+    """Round pixels of an alpha between 0 and 1 alone, where the trimap is unknown far beyond them."""
+    alpha = disc(*shape, (shape[0] // 2, shape[1] // 2), min(shape) // 5, 1)
+    centres = {}
+    for around in ("unknown", "mixed"):
+        pipeline, rng = create_pipeline("dim", SIZE, around), np.random.default_rng(0)
+        scene = scene_of(pipeline, alpha)
+        drawn = [pipeline.draw(scene, rng) for _ in range(40)]
+        assert all(set(np.unique(each.trimap)) <= {0, 128, 255} for each in drawn)
+        middles = [each.alpha[SIZE // 2 - 2 : SIZE // 2 + 2, SIZE // 2 - 2 : SIZE // 2 + 2] for each in drawn]
+        centres[around] = sum(bool(((m > 0) & (m < 255)).any()) for m in middles)
+    assert centres["mixed"] > centres["unknown"]
+    assert centres["mixed"] == 40 or min(shape) < SIZE  # enlarged, a crop is moved inside where it does not fit
+
+
+def test_only_dim_chooses_what_it_crops_around():
+    with pytest.raises(UserError, match=r"^data.crop_around=mixed is for data.pipeline=dim; gca crops in one way"):
+        create_pipeline("gca", 320, "mixed")
+    with pytest.raises(UserError, match=r"^data.crop_around must be one of unknown, mixed; got 'mix'"):
+        create_pipeline("dim", 320, "mix")
+
+
 def test_an_unknown_pipeline_is_one_sentence():
     with pytest.raises(UserError, match=r"^data.pipeline must be one of a2u, dim, gca, mmediting; got 'dime'\.$"):
         create_pipeline("dime", 320)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -161,3 +162,24 @@ def test_two_sources_of_one_file_are_refused(tmp_path):
     copies = {item.colour: folder / "fg/x.png" for item in foregrounds}
     with pytest.raises(UserError, match=r"2 files would be written to .*fg/x\.png"):
         composites_batch(data.pairs("test", foregrounds), 3, folder, copies, None)
+
+
+def test_aim500_lists_what_each_composite_is_made_of(tmp_path, capsys):
+    """The port's ``data.txt``, from the folder of the split; what a person has of that name is not touched."""
+    write_aim500(tmp_path)
+    words = ["data", "prepare", "aim500", "test", f"root={tmp_path}", "composites=true", "test_count=2"]
+    words += ["per_foreground=1", "test_per_foreground=2", "--jobs", "1"]
+    assert main([*words, f"output={tmp_path / 'out'}"]) == 0
+    folder = tmp_path / "out" / "validation"
+    lines = [line.split("\t") for line in (folder / "data.txt").read_text().splitlines()]
+    assert len(lines) == 4
+    for listed in lines:
+        assert len(listed) == 4
+        assert [Path(name).parent.name for name in listed] == ["merged", "mask", "original", "train2014"]
+        assert all((folder / name).is_file() for name in listed)
+    assert len({listed[3] for listed in lines}) == 4
+    assert main([*words, f"output={tmp_path / 'out'}", "--verify"]) == 0
+    (tmp_path / "validation").mkdir()
+    (tmp_path / "validation" / "data.txt").write_text("mine")
+    assert main(words) == 2
+    assert "data.txt exists and was not written by this command" in capsys.readouterr().err

@@ -200,3 +200,17 @@ def test_places_have_weights_of_their_own_only_where_upsampling_has_weights():
     assert counts["indexnet"][0] == counts["indexnet"][1]
     with pytest.raises(UserError, match="stage 1"):
         create_resampling("max_unpool", [4, 8], [[4], [8, 4]])
+
+
+def test_upernet_starts_as_its_public_code_does():
+    torch.manual_seed(0)
+    network = create_network("upernet", **{**TINY["upernet"], "width": 64})
+    decoder = [network.pooling, network.lateral, network.smooth, network.fuse, network.head]
+    layers = [layer for part in decoder for layer in part.modules()]
+    convolutions = [layer for layer in layers if isinstance(layer, torch.nn.Conv2d) and layer.weight.numel() > 5000]
+    assert len(convolutions) >= 8
+    for layer in convolutions:
+        assert layer.weight.std().item() == pytest.approx((2 / layer.weight[0].numel()) ** 0.5, rel=0.05)
+    norms = [layer for layer in layers if isinstance(layer, torch.nn.BatchNorm2d)]
+    assert all((layer.weight == 1).all() for layer in norms)
+    assert all(torch.allclose(layer.bias, torch.tensor(1e-4)) for layer in norms)

@@ -26,7 +26,9 @@ def meta(name: str, in_channels: int = 4):
         return create_pyramid(name, in_channels)
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long if name > "mit_b2" else []) for name in SIZES]
+)
 def test_pyramids_have_their_depths_and_shapes(name):
     assert list_pyramids() == list(SIZES)
     encoder, (depths, parameters) = meta(name), SIZES[name]

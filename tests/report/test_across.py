@@ -195,7 +195,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(["zooo", "--across"], "a folder of experiments on one page: mindspore, thesis, tpami, zoo; not 'zooo'"),
+    [(["zooo", "--across"], "on one page: mindspore, mmediting, official, thesis, tpami, zoo; not 'zooo'"),
      (["zoo"], "zoo is a folder of experiments: name one, or give --across"),
      (["zoo", "--across", "--data", "mnist-small"], "such data and budget; there are no runs at all")],
 )  # fmt: skip

@@ -79,15 +79,17 @@ def test_every_experiment_has_a_dashboard(name, tmp_path):
     for kind in ("Run History Line Plot", "Parallel Coordinates Plot", "Media Browser", "Scatter Plot"):
         assert kinds.count(kind) >= 2  # in the workspace and in the report
     bars = {tuple(_keys(panel)) for panel in panels if panel["viewType"] == "Bar Chart"}
-    assert (f"test/{experiment.columns[0].metric}", f"printed/{experiment.columns[0].metric}") in bars or not any(
-        row.printed for row in experiment.rows
+    first = experiment.columns[0]
+    assert (f"test/{first.metric}", f"printed/{first.metric}") in bars or not any(
+        row.printed.get(first.printed) for row in experiment.rows
     )
     (about,) = [panel["config"]["value"] for panel in panels if panel["viewType"] == "Markdown Panel"]
     assert experiment.title in about
     for row in experiment.rows:
         for column in experiment.columns:
             if cell := row.printed.get(column.printed):
-                (line,) = [line for line in about.splitlines() if line.startswith(f"| {row.label} |")]
+                label = f"{row.label} (cited)" if row.cited else row.label
+                (line,) = [line for line in about.splitlines() if line.startswith(f"| {label} |")]
                 assert f" {cell} " in line
     grids = [
         b for b in json.loads((tmp_path / "report.json").read_text())["spec"]["blocks"] if b["type"] == "panel-grid"

@@ -61,7 +61,7 @@ def test_every_experiment_without_runs(name):
     starts = [line.split(" & ")[0] for line in lines]
     for each in made.rows:
         label = each.label.removesuffix(f", {each.block}") if each.block else each.label
-        assert escape(label) in starts
+        assert escape(f"{label} (cited)" if each.cited else label) in starts
     for each in made.rows:
         for printed in (each.printed.get(c.printed) for c in made.columns if c.printed):
             assert not printed or any(f" & {escape(printed)}" in line for line in lines)

@@ -57,10 +57,12 @@ def test_a_tables_setting_for_another_optimizer_is_left_out():
     assert "momentum" not in _frozen(f"{words} optimizer=adamw")["optimizer"]
 
 
-def test_a_tables_setting_for_another_data_set_is_left_out(tmp_path):
-    words = "experiments=mindspore/aim500 experiment.row=x encoder.pretrained=false budget=smoke"
-    assert "composites" not in _frozen(f"{words} data=scenes")["data"]
-    assert compose(words.split())["data"]["composites"] is True
+def test_a_tables_setting_for_another_data_set_is_left_out():
+    words = "experiments=thesis/table4_6_alphamatting experiment.row=x encoder.pretrained=false resampling=a2u"
+    assert not {"pipeline", "train_on"} & _frozen(words)["data"].keys()
+    found = _frozen(f"{words} data=composition1k data.root=nowhere")["data"]
+    assert (found["pipeline"], found["train_on"]) == ("a2u", "all")
+    assert "train_on" not in _frozen(f"{words} data=distinctions646 data.root=nowhere")["data"]
 
 
 @pytest.mark.parametrize(

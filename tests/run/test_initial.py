@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import pytest
 import torch
@@ -10,11 +11,14 @@ import torch
 from indexnet.core.files import sha256_file
 from indexnet.networks import create_network
 from indexnet.run.config import compose, freeze
+from indexnet.run.folder import RunFolder
 from indexnet.run.identity import config_hash
 from indexnet.run.initial import describe, match
 from indexnet.run.job import run_job
 from indexnet.tasks import create_task
-from run_support import RECONSTRUCTION, prepare_run, refused, weights
+from linked_support import TINY, write_tables
+from resume_support import interrupted_at_step
+from run_support import RECONSTRUCTION, command, prepare_run, refused, same, weights
 
 KIND = ((3, 4), "a fraction")
 OWN = {"encoder.0.w": KIND, "encoder.0.n": ((), "a whole number"), "encoder.1.w": KIND, "decoder.w": KIND}
@@ -127,3 +131,37 @@ def test_frozen_parts_have_no_gradient_and_no_new_statistics():
         name for name in named if name.startswith("contracting.0.")
     }
     assert describe(task.network)["bottom.0.weight"][0] == (8, 8, 3, 3)
+
+
+@pytest.mark.long
+def test_a_killed_run_goes_on_without_what_it_began_with(source, tmp_path):
+    own = tmp_path / "own.ckpt"
+    own.write_bytes(source.checkpoint().read_bytes())
+    words = [*RECONSTRUCTION, "resampling=nearest", f"init.checkpoint={own}", "training.freeze=[contracting]"]
+    words += ["trainer.checkpoint_every=2", "experiment.name=t", "experiment.row=r"]
+    whole, killed = (prepare_run(tmp_path / name, *words) for name in ("whole", "killed"))
+    assert run_job(whole.path) == 0
+    with interrupted_at_step(5):
+        run_job(killed.path)
+    assert killed.status() == "running"
+    own.unlink()  # read at step 0 alone
+    again = prepare_run(tmp_path / "killed", *words)
+    assert run_job(again.path) == 0
+    assert same(weights(whole), weights(again))
+    assert _record(whole)["initial"] == _record(again)["initial"]
+
+
+@pytest.mark.long
+def test_a_sweep_trains_a_row_from_the_row_that_it_starts_from(tmp_path, monkeypatch):
+    write_tables(tmp_path / "tables", monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    words = ["-m", "experiments=second", "rows=x,late", *TINY, "hydra.launcher.n_jobs=2"]
+    done = subprocess.run(command("train", *words), capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 of 3 runs done" in done.stdout
+    assert "indexnet report second" in done.stdout
+    early, late = (RunFolder(tmp_path / f"runs/second/photos-smoke/{row}/seed=0") for row in ("early", "late"))
+    initial = _record(late)["initial"]
+    assert initial["row"] == "second:early"
+    assert initial["sha256"] == sha256_file(early.checkpoint())
+    assert _record(RunFolder(tmp_path / "runs/first/photos-smoke/a/seed=0"))["experiment"] == "first"

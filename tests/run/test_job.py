@@ -39,7 +39,7 @@ def test_a_run_leaves_a_record(tmp_path):
     for name, value in record.metrics.items():
         assert value == pytest.approx(sum(float(row[name]) for row in rows) / 5, rel=1e-6)
     pictures = json.loads((folder.path / "pictures" / "pictures.json").read_text())
-    assert {"input", "output", "error", "index"} <= {entry["kind"] for entry in pictures}
+    assert {"input", "output", "error", "feature", "index"} <= {entry["kind"] for entry in pictures}
     assert all((folder.path / "pictures" / entry["file"]).is_file() for entry in pictures)
     assert (folder.path / "csv" / "metrics.csv").is_file()
     assert not (folder.path / "progress.json").exists()

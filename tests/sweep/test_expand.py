@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from indexnet.core.errors import UserError
 from indexnet.run.experiments.tables import load_experiment
 from indexnet.sweep.expand import expand
 from run_support import refused
@@ -54,6 +55,18 @@ def test_a_table_is_rows_times_seeds():
         ["experiments=quickstart", *hin.overrides, "budget=smoke", "experiment.row=hin",
          f"experiment.label='{hin.label}'", "seed=7"]
     ]  # fmt: skip
+
+
+def test_options_of_data_are_left_out_with_another_data_set():
+    rows = ("experiments=mmediting/comp1k", "rows=ours", "seed=0")
+    own, *others = ([text for text in _expand(*rows, *more)[0] if text.startswith("data")] for more in (
+        (), ("data=scenes",), ("data=composition1k",),
+    ))  # fmt: skip
+    assert own == ["data.pipeline=dim", "data.crop_around=mixed"]
+    assert others == [["data=scenes"], [*own, "data=composition1k"]]
+    with pytest.raises(UserError, match=r"data\.pipeline=gca would replace what row 'ours'"):
+        _expand(*rows, "data.pipeline=gca")
+    assert not any("paper" in text for job in _expand("experiments=mmediting/comp1k") for text in job)  # cited
 
 
 @pytest.mark.parametrize("rows", ["rows=m2o,hin", "rows=[m2o,hin]", "rows='m2o','hin'"])

@@ -115,7 +115,8 @@ def _done(config, status="done", value=7.5):
 
 
 def test_other_commands_read_a_row_from_where_its_run_is(tables):
-    configs = _contents("seeds=0")
+    plan = compose_table("second", [*TINY, "seeds=0"])
+    configs = [config.content for config in plan.configs]
     rows = {config["experiment"]["row"]: config for config in configs}
     _done(rows["a"], value=3.5)
     second = load_experiment("second")
@@ -137,7 +138,6 @@ def test_other_commands_read_a_row_from_where_its_run_is(tables):
     assert [(row.name, row.measured["psnr"].mean) for row in block.rows] == [
         ("x", 3.5), ("y", 7.5), ("z", 7.5), ("late", None),
     ]  # fmt: skip
-    plan = compose_table("second", [*TINY, "seeds=0"])
     assert {row.name: (row.runs, row.left) for row in group_rows(plan)} == {
         "x": (1, []), "b": (1, []), "y": (1, []), "early": (1, []), "late": (1, [0]),
     }  # fmt: skip

@@ -100,3 +100,40 @@ def test_depth_is_averaged_over_pixels_or_images():
         assert (rel == pytest.approx(mean)) == (average == "images")
     for images, pixels in zip(rows["images"], rows["pixels"], strict=True):
         assert images == pytest.approx({**pixels, "name": images["name"]})
+
+
+def literal_hu_loss(prediction, depth):
+    """Hu et al.'s loss of dense maps (H, W), float64, pixel by pixel."""
+
+    def sobel(values):
+        around = np.pad(values, 1)
+        x, y = np.zeros_like(values), np.zeros_like(values)
+        for row in range(values.shape[0]):
+            for column in range(values.shape[1]):
+                cell = around[row : row + 3, column : column + 3]
+                x[row, column] = cell[:, 2] @ [1, 2, 1] - cell[:, 0] @ [1, 2, 1]
+                y[row, column] = cell[2] @ [1, 2, 1] - cell[0] @ [1, 2, 1]
+        return x, y
+
+    def unit(values):
+        x, y = sobel(values)
+        normal = np.stack([-x, -y, np.ones_like(x)])
+        return normal / np.sqrt((normal**2).sum(0))
+
+    error = prediction - depth
+    log = np.log(np.abs(error) + 0.5).mean()
+    gradient = sum(np.log(np.abs(each) + 0.5).mean() for each in sobel(error))
+    return log + gradient + np.abs(1 - (unit(prediction) * unit(depth)).sum(0)).mean()
+
+
+def test_the_loss_of_hu_is_the_literal_one():
+    torch.manual_seed(0)
+    task = create_task("depth", HU, loss={"log": 1, "gradient": 1, "normal": 1}).eval().double()
+    image = torch.rand(2, 3, 32, 48, dtype=torch.float64)
+    depth = 1 + 4 * torch.rand(2, 1, 32, 48, dtype=torch.float64)
+    found = task.losses({"image": image, "depth": depth})["loss"].item()
+    with torch.no_grad():
+        output = task.network(normalise(image))[:, 0].numpy()
+    small = depth[:, 0, 1::2, 1::2].numpy()
+    expected = np.mean([literal_hu_loss(*pair) for pair in zip(output, small, strict=True)])
+    assert found == pytest.approx(expected, abs=1e-6)

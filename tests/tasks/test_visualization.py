@@ -12,6 +12,7 @@ from indexnet.tasks.visualization import (
     depth_map,
     depth_scale,
     error_map,
+    feature_picture,
     index_map_picture,
     label_entries,
     label_legend,
@@ -113,6 +114,15 @@ def palette(classes):
 
 def distances(colours):
     return np.linalg.norm(colours[:, None].astype(float) - colours[None], axis=-1)
+
+
+def test_features_are_the_mean_over_channels_and_large_ones_are_shrunk():
+    features = np.zeros((2, 4, 6), np.float32)
+    features[0, 1, 2], features[1, 3, 5] = 4, 2
+    assert np.array_equal(feature_picture(features), colour(features.mean(0) / 2, "viridis"))
+    small = feature_picture(features.repeat(3, 1).repeat(3, 2), size=6)
+    assert np.array_equal(small, feature_picture(features))
+    assert feature_picture(np.ones((3, 1, 9), np.float32), size=4).shape == (1, 4, 3)
 
 
 @pytest.mark.parametrize("classes", [11, 37, 150])

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from indexnet.core.annotations import fits
 from indexnet.core.errors import shown
 from indexnet.core.readers import MAX_YAML_BYTES, DamagedFileError, parse_yaml, read_mapping, read_text, yaml_mistakes
+from indexnet.run.schema import single_keys
 
 
 class FileConfigSource(file_config_source.FileConfigSource):
@@ -24,6 +25,10 @@ class FileConfigSource(file_config_source.FileConfigSource):
 
     It is called as Hydra's own is, which Hydra's plugins otherwise refuse; :func:`install` puts it in its place.
     """
+
+    def is_group(self, config_path: str) -> bool:
+        """Whether a folder holds options; one that has the name of a single key, such as ``tests/``, does not."""
+        return config_path not in single_keys() and super().is_group(config_path)
 
     def load_config(self, config_path: str) -> ConfigResult:
         """Load a file.

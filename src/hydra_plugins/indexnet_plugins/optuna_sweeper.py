@@ -96,6 +96,8 @@ class OptunaSweeper(sweeper.IndexnetSweeper):
             )
         overrides = OverridesParser.create(config_loader=self.context.config_loader).parse_overrides(arguments)
         space, fixed = read_request(overrides)
+        if self.config.get("tests"):  # of the table; a search sees no test data
+            fixed = [*(text for text in fixed if not text.startswith("tests=")), "tests=[]"]
         search = self._search(space, fixed)
         found = run_search(search, lambda points: self._measure(search, points))
         _print_result(search, found)
@@ -306,7 +308,7 @@ def _print_result(search: "Search", found: "SearchResult") -> None:
     if found.value is None:
         tell(f"{found.finished} of {search.n_trials} trials finished{failed}; none has a value.")
     else:
-        test = [text for text in search.fixed if not text.startswith("split=")]
+        test = [text for text in search.fixed if not text.startswith("split=") and text != "tests=[]"]
         test = [text for text in test if text not in ("experiment.row=null", "experiment.label=null")]
         tell(f"{found.finished} of {search.n_trials} trials finished{failed}. Best {search.metric} on the validation "
               f"split: {found.value:.5g}")  # fmt: skip

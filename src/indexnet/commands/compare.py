@@ -89,18 +89,17 @@ def main(args: argparse.Namespace) -> int:
 
     def work(item: Item) -> str | None:
         samples, remark = source.read(item)
-        outputs, maps, named = [], [], []
+        outputs, maps, named, early = [], [], [], []
         for method, sample, start in zip(methods, samples, before, strict=True):
             output, index_maps = predict_with_index_maps(method.task, sample)
             outputs.append(output)
-            maps.append(index_maps)
-            named.append(method.caption)
-            if start is not None:
-                maps.append(predict_with_index_maps(start, sample)[1])
-                named.append(f"{method.caption}, before training")
+            found = [index_maps] if start is None else [index_maps, predict_with_index_maps(start, sample)[1]]
+            maps += found
+            named += [method.caption] * len(found)
+            early += [False, True][: len(found)]
         rows = comparison(methods, samples, outputs)
         write_png(args.output / f"{item.stem}.png", contact_sheet(rows, args.panel), overwrite=args.overwrite)
-        shown = index_rows(maps, named)
+        shown = index_rows(maps, named, early)
         if shown:
             sheet = contact_sheet(shown, args.panel)
             write_png(args.output / "index_maps" / f"{item.stem}.png", sheet, overwrite=args.overwrite)

@@ -133,14 +133,15 @@ def row_costs(experiment: Experiment, row: Row) -> Costs:
     from indexnet.run.config import compose, to_plain
     from indexnet.run.experiments.experiment import key_of
     from indexnet.run.freezing.checks import check_open, network_without_memory
-    from indexnet.run.freezing.settle import settle_network, without_sweep
+    from indexnet.run.freezing.settle import CHOSEN, own_options, settle_network, without_sweep
 
     overrides = [*experiment.composed_of(row, given=map(key_of, experiment.cost_overrides)), *experiment.cost_overrides]
     composed = compose(overrides)
     plain = without_sweep(to_plain(composed))  # not frozen: that composes the row twice more, and imports its task
     load_plugins(plain.get("plugins"))
     if any(word.lstrip("+~").startswith(("task.", "optimizer.", "schedule.")) for word in overrides):
-        check_open(plain)  # imports Lightning, so only where a row says something of these
+        own = {group: own_options(group, plain[group]) for group in CHOSEN}
+        check_open({**plain, **own})  # imports Lightning, so only where a row says something of these
     config = settle_network(plain)
     network = network_without_memory(config)
     side = config["task"]["costs_size"]
@@ -231,14 +232,14 @@ def remarks(experiment: Experiment, lines: Sequence[Line], rule: str = COUNTING_
     texts += [f"{line.row.label}: not counted, {line.row.runs_never}." for line in lines if line.row.cited]
     if rule != COUNTING_RULES[0] and any("gflops" in line.row.printed for line in lines):
         texts.append(f"The GFLOPs that this table prints follow --rule {COUNTING_RULES[0]}, and are not compared.")
-    texts.append(_RULES[rule] + "; GMACs: what the convolutions really cost, over 1e9.")
+    texts.append(_RULES[rule] + "; GMACs: what convolutions and linear layers really cost, over 1e9.")
     return texts
 
 
 _RULES = {
     "papers": (
         "GFLOPs: multiply-adds of the convolutions over 1024^3, by the papers' rule, where a convolution that all "
-        "channels share counts once"
+        "channels share counts once, and a linear layer on tokens as often as there are tokens, not channels"
     ),
     "assembly": (
         "GFLOPs: multiply-adds of the convolutions and of comparing and assembling neighbours over 1e9, as the papers "

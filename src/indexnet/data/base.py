@@ -138,6 +138,10 @@ class Dataset(TorchDataset[Sample], ABC):
         """Return how many samples each group has, in the order of their first samples."""
         return Counter(self.group(index) for index in range(len(self)))
 
+    def for_validation(self) -> Dataset:
+        """Return a training split as it is validated on: without what makes samples harder or takes their targets."""
+        return self
+
     def subset(self, groups: Collection[str]) -> Dataset:
         """Return the samples of these groups as a split of its own: nothing of another group goes into them."""
         chosen = set(groups)

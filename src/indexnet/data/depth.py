@@ -213,11 +213,12 @@ class DepthFrames(Listed):
         )
         image = warp(image, matrix, size)
         metres = self.metres(warp_nearest(depth, matrix, size, fill=0))
-        metres = np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0)) / np.float32(zoom)
+        valid = np.isfinite(metres) & (metres > 0)
+        metres = np.asarray(np.where(valid, metres, np.float32(0)) / np.float32(zoom), np.float32)
         if train:
             image = colour_jitter(lighting_noise(image, _LIGHTING, rng) if hu else image, _JITTER, rng)
         elif self.crop == "eigen":
-            metres = np.asarray(metres * eigen_crop(size[0], 1.0 if self.evaluation == "full" else SEEN), np.float32)
+            metres *= eigen_crop(size[0], 1.0 if self.evaluation == "full" else SEEN)
         return {"image": planes(image), "depth": torch.from_numpy(metres)[None], "name": name}
 
     def verify(self, index: int) -> None:

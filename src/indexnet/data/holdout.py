@@ -20,7 +20,8 @@ class HeldOut(Subset):
     """One of the two parts of a training split.
 
     A sample of the training part is drawn from the caller's generator, as in the split. One of the validation part is
-    drawn from (seed, name), so that it never changes; it is augmented as in training, and of the same size.
+    drawn from (seed, name), so that it never changes; it is cropped as in training, and of the same size, see
+    :meth:`~indexnet.data.base.Dataset.for_validation`.
 
     Args:
         split: ``"train"`` or ``"validation"``.
@@ -78,7 +79,14 @@ def hold_out(dataset: Dataset, share: float, seed: int = 0) -> tuple[HeldOut, He
     held = _chosen(groups, share, seed)
     sides = {"train": [name for name in groups if name not in held], "validation": [n for n in groups if n in held]}
     training, validation = (
-        HeldOut(split, dataset, dataset.subset(names), float(share), seed) for split, names in sides.items()
+        HeldOut(
+            split,
+            dataset,
+            dataset.subset(names) if split == "train" else dataset.subset(names).for_validation(),
+            float(share),
+            seed,
+        )
+        for split, names in sides.items()
     )
     return training, validation
 

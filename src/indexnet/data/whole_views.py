@@ -1,6 +1,6 @@
 """Whole photographs with labels as training samples, and batches of different sizes: how UperNet is trained.
 
-Source: the public code of Zhou et al. for ADE20K ("CSAIL"), at the version that H. Lu's thesis names.
+Source: the public code of Zhou et al. for ADE20K ("CSAIL"), at the version that Y. Dai's thesis names.
 """
 
 from __future__ import annotations

@@ -62,14 +62,23 @@ def _with_truth(
     return rows or []
 
 
-def index_rows(maps: Sequence[Sequence[Tensor | None]], captions: Sequence[str]) -> list[list[Panel]]:
-    """Arrange index maps, one row per checkpoint that has any, full resolution first; means over channels."""
+def index_rows(
+    maps: Sequence[Sequence[Tensor | None]], captions: Sequence[str], before: Sequence[bool]
+) -> list[list[Panel]]:
+    """Arrange index maps, one row per checkpoint that has any, full resolution first; means over channels.
+
+    Args:
+        maps: by checkpoint and stage.
+        captions: of the checkpoints.
+        before: whether the maps are those before training.
+    """
     rows = []
-    for caption, stages in zip(captions, maps, strict=True):
+    for caption, early, stages in zip(captions, before, maps, strict=True):
         if any(found is not None for found in stages):
+            when = " before training" if early else ""
             rows.append(
                 [
-                    Panel(f"stage {number}: {caption}", None if found is None else index_map_picture(found))
+                    Panel(f"stage {number}{when}: {caption}", None if found is None else index_map_picture(found))
                     for number, found in enumerate(stages)
                 ]
             )

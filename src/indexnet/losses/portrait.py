@@ -1,6 +1,6 @@
 """The terms of portrait matting's loss: alpha in the predicted unknown region and everywhere, edges, affinity, trimap.
 
-Source: thesis of H. Lu, chapter 6, eq. 6.3 to 6.9 (parameter-sharing portrait matting, CGF 40(1), 2021).
+Source: thesis of Y. Dai, chapter 6, eq. 6.3 to 6.9 (parameter-sharing portrait matting, CGF 40(1), 2021).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The pyramid (FPN) brings one map up level by level. The fusion (MFF) brings the map of every level to the finest one; an
 operator does that step by step, by the guides of the levels between, which are those of the pyramid.
-Source: H. Lu's thesis, sections 3.6.3 and 3.6.4.2.
+Source: Y. Dai's thesis (Adelaide, 2022), sections 3.6.3 and 3.6.4.2.
 """
 
 from __future__ import annotations

@@ -147,7 +147,7 @@ def _check_batch(module: nn.Module, x: Tensor) -> None:
 
 
 class FeatureModulation(nn.Module):
-    """Weights of channels for two tasks, from the mean of a map (thesis of H. Lu, chapter 6).
+    """Weights of channels for two tasks, from the mean of a map (thesis of Y. Dai, chapter 6).
 
     Mean over the map, 1x1 to an eighth of the channels, ReLU, 1x1 to twice the channels, softmax over the pair of
     numbers that each channel then has.

@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from indexnet.report.table import Table, TableRow
 from indexnet.run.run_sets import Picture, read_pictures
 
-KINDS = ("input", "trimap", "target", "output", "error", "index")
+KINDS = ("input", "trimap", "target", "output", "error", "feature", "index")
 """Order of the pictures of one row; other kinds come last."""
 
 COMMON = ("input", "trimap", "target")
@@ -129,7 +129,9 @@ def embed(picture: Picture) -> Embedded | None:
             if red.tobytes() == green.tobytes() == blue.tobytes():  # a third of the bytes and of the time
                 shown = red
             shown.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
-            if picture.kind == "error" and shown.mode == "RGB":  # colours of one scale: a palette holds them all
+            if (
+                picture.kind in ("error", "feature") and shown.mode == "RGB"
+            ):  # colours of one scale: a palette holds them all
                 shown = shown.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     except (OSError, UnidentifiedImageError, ValueError):
         return None

@@ -26,9 +26,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from indexnet.core.console import allow_anywhere
 from indexnet.core.errors import UserError, shown
-from indexnet.core.paths import conf_dir
+from indexnet.core.paths import VARIABLE, conf_dir
 from indexnet.core.registry import load_plugins
 from indexnet.run.freezing.checks import MISSING, check_choice, check_places
+from indexnet.run.freezing.printed import row_as_printed
 from indexnet.run.freezing.settle import (
     check_environment,
     check_typed,
@@ -37,6 +38,7 @@ from indexnet.run.freezing.settle import (
     settle,
     without_sweep,
 )
+from indexnet.run.further_tests import compose_tests
 from indexnet.run.hints import explain, named_in_full, readable, unreadable
 from indexnet.run.schema import flatten, known_keys
 
@@ -334,7 +336,14 @@ def to_plain(cfg: DictConfig) -> dict[str, Any]:
     assert isinstance(config, dict)
     config.pop("hydra", None)
     plain: dict[str, Any] = json.loads(json.dumps(config))
+    if isinstance(plain.get("tests"), list) and plain["tests"]:
+        plain["tests"] = compose_tests(plain, lambda words: _composed_data(words, os.environ.get(VARIABLE)))
     return plain
+
+
+@functools.lru_cache(maxsize=64)  # the rows of a table name the same ones
+def _composed_data(words: tuple[str, ...], folders: str | None) -> dict[str, Any]:
+    return dict(to_plain(compose(words))["data"])
 
 
 def freeze(cfg: DictConfig) -> dict[str, Any]:
@@ -360,31 +369,8 @@ def freeze(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _as_printed(config: Mapping[str, Any], plain: dict[str, Any] | None = None) -> tuple[dict[str, Any], bool] | None:
-    """Compose a run's row as its experiment's files say; None for a run of no table, or where that fails.
-
-    Returns:
-        The configuration, and whether it is at the run's data set and budget.
-    """
-    from indexnet.run.experiments.tables import experiment_files, load_experiment
-
-    name, row, data = config["experiment"]["name"], config["experiment"]["row"], config["data"]["name"]
-    if name is None or name not in experiment_files():  # of a sweep with a name: it has no files but its own command
-        return (plain, True) if name and plain else None
-    try:
-        experiment = load_experiment(name)
-        own = str(row).partition("--")[0]  # what follows names overrides of the command line
-        known = next((each for each in experiment.rows if each.name == own), None)
-        budget = f"budget={config['budget']['name']}"
-        with composing():
-            try:
-                printed = compose([*experiment.composed_of(known, ["budget"]), budget])
-                if printed.data.name != data:
-                    printed = compose([*experiment.composed_of(known, given := [budget, f"data={data}"]), *given])
-                return without_sweep(to_plain(printed)), True
-            except UserError:  # a budget or data set of a person's own
-                return without_sweep(to_plain(compose(experiment.composed_of(known)))), False
-    except UserError:
-        return None
+    with composing():
+        return row_as_printed(config, plain, lambda words: without_sweep(to_plain(compose(words))))
 
 
 def find_changes(config: Mapping[str, Any]) -> list[list[str]] | None:

@@ -17,7 +17,7 @@ from indexnet.core.locks import HeldError, exclusive, held
 from indexnet.core.readers import DamagedFileError, read_mapping
 from indexnet.run.identity import config_hash, is_place
 from indexnet.run.record import DamagedRunError, Record, Status
-from indexnet.run.schema import Rerun, TrainingConfig, check_frozen, flatten
+from indexnet.run.schema import Rerun, TrainingConfig, check_frozen, flatten, read_config
 from indexnet.run.trainer_options import with_present_names, with_trainer
 
 EARLIER = "earlier"
@@ -293,23 +293,32 @@ def _check_files(folder: RunFolder, there: Mapping[str, Any], config: Mapping[st
     Raises:
         UserError: they differ, or cannot be read.
     """
-    old, new = there["data"].get("root"), config["data"].get("root")
+    old, new = (_roots(each) for each in (there, config))
     if old == new:
         return
     record = folder.record()
     if record is None or record.data.train.fingerprint is None:
         return
+    from indexnet.run.further_tests import describe_further, further_splits
     from indexnet.run.loader import build_data, describe_splits, measured_splits, training_splits
 
     data = build_data(config["data"], config["task"]["name"], config["training"]["size"])
     tests = measured_splits(data, config.get("split", "test"))
     train, _ = training_splits(data, TrainingConfig(**config["training"]))
-    there_now = (train.fingerprint(), describe_splits(tests)["fingerprint"])
-    if there_now != (record.data.train.fingerprint, record.data.test.fingerprint):
+    further = describe_further(further_splits(read_config(config)))
+    there_now = (train.fingerprint(), describe_splits(tests)["fingerprint"], further)
+    if there_now != (record.data.train.fingerprint, record.data.test.fingerprint, record.data.tests):
+        key = next(key for key in old if old[key] != new.get(key))
         raise UserError(
-            f"{folder.path} holds a run on the files of data.root={old}, and data.root={new} has others; give "
+            f"{folder.path} holds a run on the files of {key}={old[key]}, and {key}={new.get(key)} has others; give "
             "paths.runs=ANOTHER_FOLDER, or move or delete that folder."
         )
+
+
+def _roots(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the folders of a configuration's data sets, that of its own one first."""
+    further = {f"tests.{each['name']}.root": each.get("root") for each in config.get("tests") or ()}
+    return {"data.root": config["data"].get("root"), **further}
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

@@ -52,6 +52,12 @@ def without_new_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
         node = found.get(group, {}) if group else found
         if key in node and (list(node[key]) if isinstance(node[key], tuple) else node[key]) == default:
             del node[key]
+    if "tests" in found:
+        new = {key: default for group, key, default in _later() if group == "data"}
+        found["tests"] = [
+            {k: v for k, v in each.items() if k not in new or v != new[k]} if isinstance(each, Mapping) else each
+            for each in found["tests"]
+        ]
     task = found.get("task") or {}
     if "loss" in task and task["loss"] == FIRST_LOSSES.get(str(task.get("name"))):
         del task["loss"]
@@ -73,6 +79,8 @@ def config_hash(config: Mapping[str, Any]) -> str:
     content["data"] = {key: value for key, value in content["data"].items() if key not in unused}
     if "cache" in content["data"]:
         content["data"]["cache"] = "auto"  # part of every hash since before it was known to change no sample
+    if "tests" in content:
+        content["tests"] = [{k: v for k, v in each.items() if k not in ("root", "cache")} for each in content["tests"]]
     trainer = with_present_names(content["trainer"])
     content["trainer"] = with_first_names({key: trainer[key] for key in trainer if not is_place(f"trainer.{key}")})
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

@@ -9,10 +9,19 @@ from collections.abc import Mapping
 from typing import Any
 
 LATER_KEYS: Mapping[str, Mapping[str, Any]] = {
-    "task": {"evaluation": "whole", "short_side": 450, "average": "pixels", "alignment": "resize"},
+    "task": {
+        "evaluation": "whole",
+        "short_side": 450,
+        "average": "pixels",
+        "alignment": "resize",
+        "pseudo_from": 10000,
+    },
     "resampling": {"pooling": "indexed"},
     "data": {
         "depth_scale": None,
+        "augment": "none",
+        "unlabelled": None,
+        "unlabelled_share": 0.25,
         "train_on": "train",
         "crop_around": "unknown",
         "pipeline": None,

@@ -15,6 +15,7 @@ from indexnet.networks.costs import count_costs
 from indexnet.run.callback_options import monitors, no_validation
 from indexnet.run.checkpoints import Monitor
 from indexnet.run.experiments.experiment import hydra_value
+from indexnet.run.further_tests import describe_further, further_splits
 from indexnet.run.loader import (
     build_data,
     describe_splits,
@@ -68,6 +69,7 @@ def build_parts(config: Config, record: Record) -> Parts:
     steps, limit = total_steps(training, budget, len(train_set)), budget.max_test
     planned = total_steps(training, BudgetConfig(budget.name), len(train_set))
     task = _build_task(config, steps, planned)
+    further = further_splits(config, task)
     validations, monitor = {}, None
     if training.validate_every and steps:
         if validation is None:
@@ -76,23 +78,24 @@ def build_parts(config: Config, record: Record) -> Parts:
         key = config.trainer.monitor or next(iter(modes))
         monitor = Monitor(key, modes[key], validation_interval(training.validate_every, steps))
         task.monitor = key
-    measured = [*tests.values(), *validations.values()]
+    measured = [*tests.values(), *further.values(), *validations.values()]
     reads = [steps * training.batch_size, *(len(split) if limit is None else limit for split in measured)]
     for split, count in zip((train_set, *measured), reads, strict=True):
         if said := split.prepare(count):
-            rank_zero_say(f"data {data.name}, {split.split}: {said}")
+            name = next((name for name, each in further.items() if each is split), f"{data.name}, {split.split}")
+            rank_zero_say(f"data {name}: {said}")
     _check_samples(task, train_set, data.name, config.network["name"])
     record.steps = steps
     record.data = DataRecord(
         data.name, Samples(len(train_set), train_set.fingerprint()), Samples(**describe_splits(tests)),
-        None if validation is None else Samples(len(validation), validation.fingerprint()),
+        None if validation is None else Samples(len(validation), validation.fingerprint()), describe_further(further),
     )  # fmt: skip
     side = config.task["costs_size"]
     size = (task.network.in_channels, side, side)
     costs = count_costs(task.network, size)
     record.parameters, record.resampling_parameters = costs.parameters, costs.resampling_parameters
     record.paper_gflops, record.true_gmacs, record.costs_input = costs.paper_gflops, costs.true_gmacs, list(size)
-    return Parts(task, train_set, tests, steps, limit, validations, monitor)
+    return Parts(task, train_set, {**tests, **further}, steps, limit, validations, monitor)
 
 
 def describe(parts: Parts, config: Config, record: Record, device: str, folder: Path) -> list[str]:
@@ -112,6 +115,8 @@ def describe(parts: Parts, config: Config, record: Record, device: str, folder: 
     counts, whole = sum(parts.counts(parts.tests)), sum(len(split) for split in parts.tests.values())
     measured = "test" if config.split == "test" else f"test (its {config.split} split)"
     data = f"{len(parts.train_set)} images to train, {counts} to {measured}"
+    if config.tests:
+        data += f" ({', '.join(each['name'] for each in config.tests if isinstance(each, Mapping))} too)"
     if parts.validations and parts.monitor:
         data += f", {sum(parts.counts(parts.validations))} to validate every {parts.monitor.every} steps"
     batch = uncut.get("training.batch_size", training.batch_size)

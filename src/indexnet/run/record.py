@@ -51,12 +51,17 @@ class Samples:
 
 @dataclass
 class DataRecord:
-    """The data set of a run: its name, and the samples that it trains, is measured and validated on."""
+    """The data set of a run: its name, and the samples that it trains, is measured and validated on.
+
+    Attributes:
+        tests: of the splits of further test data sets, by name, how many samples and their fingerprint.
+    """
 
     name: str | None = None
     train: Samples = field(default_factory=Samples)
     test: Samples = field(default_factory=Samples)
     validation: Samples | None = None
+    tests: dict[str, Any] | None = None
 
 
 @dataclass
@@ -96,7 +101,7 @@ class Record:
         data: what it trained and was measured on.
         parameters, resampling_parameters, paper_gflops, true_gmacs: see :class:`indexnet.networks.costs.Costs`.
         costs_input: shape (C, H, W) that they were counted for.
-        test_count: images that it was measured on.
+        test_count: images that it was measured on, those of further test data sets included.
         skipped_files: see :func:`skipped_files`; None where all files were whole.
         train_samples_per_s, peak_memory_mb: measured over all tries of the run.
         test_samples_per_s: images per second of its test, all devices together.

@@ -249,7 +249,7 @@ def code_of(config: Config) -> Sources:
     task, metrics = get_task(config.task["name"]), METRICS.classes()
     parts: list[type[Any]] = [task, *(metrics[name] for name in task.metric_names if name in metrics)]
     parts += [get_network(config.network["name"]), get_resampling(config.resampling["name"])]
-    parts += [get_data(config.data["name"])]
+    parts += [get_data(each["name"]) for each in (config.data, *config.tests) if isinstance(each, Mapping)]
     if (pipeline := PIPELINES.classes().get(str(config.data.get("pipeline")))) is not None:
         parts.append(pipeline)
     encoder = [f"{OWN}.networks.encoders.encoder"] if config.encoder.get("name") is not None else []

@@ -42,7 +42,6 @@ _PLACE = {"place": True}
 """Marks a field that says where results or files lie or how they are made, not what they are: no part of the hash."""
 _LATER = {"later": True}
 """Marks a field that earlier versions did not have: at its default it is left out of configurations and hashes."""
-
 Rerun = Literal["changed"] | bool
 """Which finished runs are done again: all, none, or those whose code has changed."""
 Mode = Literal["auto", "online", "offline", "disabled"]
@@ -67,14 +66,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class InitConfig:
-    """What parts of a network start from, see :mod:`indexnet.run.initial`.
-
-    Attributes:
-        checkpoint: the file.
-        parts: the network's parts that take weights, by name, and whose; empty: all that fit.
-        row: ``EXPERIMENT:ROW``, whose last checkpoint that is; of a table's row that starts from another.
-        sha256: of the file; only where no row says what it is.
-    """
+    """The file that parts of a network start from, or the row that it is of, see :mod:`indexnet.run.initial`."""
 
     checkpoint: Text | None = field(default=None, metadata=_PLACE)
     parts: Mapping[str, Text] | None = None
@@ -195,6 +187,7 @@ class Config:
     callbacks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, metadata=_LATER)
     test_checkpoint: Literal["last", "best"] = field(default="last", metadata=_LATER)
     ckpt_path: Text | None = field(default=None, metadata=_LATER)
+    tests: Sequence[Text | Options] = field(default=(), metadata=_LATER)
     init: InitConfig = field(default_factory=InitConfig)
     plugins: Sequence[Text] | None = field(default=(), metadata=_PLACE)
     tags: Sequence[Tag] = field(default=(), metadata=_PLACE)
@@ -266,8 +259,7 @@ def read_config(content: Mapping[str, Any], source: str = "the configuration") -
         if missing := [f"{prefix}{key}" for key in _required(kind) if key not in node]:
             raise UserError(f"{source} lacks {', '.join(missing)}; the command that made the run writes it anew.")
     for key, kind in GROUPS.items():
-        node = content.get(key) or {}
-        found[key] = kind(**{name: value for name, value in node.items() if name in _types_of(key)})
+        found[key] = kind(**{name: value for name, value in (content.get(key) or {}).items() if name in _types_of(key)})
     return Config(**found, content=given)
 
 
@@ -332,6 +324,12 @@ def known_keys() -> tuple[str, ...]:
     """Return the dotted keys of the fixed groups, the names of the groups and the single keys."""
     inner = [f"{group}.{key}" for group in GROUPS for key in _types_of(group)]
     return tuple(key for key in (*_TYPES, *_SWEEP_TYPES, *inner) if key not in SETTLED)
+
+
+@functools.cache
+def single_keys() -> frozenset[str]:
+    """Return the keys of a configuration that are no groups: a folder of that name is none either."""
+    return frozenset(_TYPES.keys() | _SWEEP_TYPES.keys()) - {*GROUPS, *OPEN_GROUPS, "callbacks"}
 
 
 def unknown_key(key: str, known: Iterable[str]) -> UserError:

@@ -16,6 +16,7 @@ from indexnet.core.files import UnwritableError, write_json
 from indexnet.core.locks import exclusive
 from indexnet.core.readers import DamagedFileError, read_json, read_mapping
 from indexnet.run.folder import EARLIER, RunFolder, prepare, run_path, sweep_path
+from indexnet.run.further_tests import missing_folder
 from indexnet.run.loggers.wandb_logging import check_use, settle_mode
 from indexnet.run.record import DamagedRunError
 from indexnet.run.resume import BROKEN
@@ -181,13 +182,19 @@ def check_roots(configs: Sequence[Mapping[str, Any]], retry_failed: bool, rerun:
         UserError: there are jobs to run, and the folders of all are missing.
     """
     left = [each for each in configs if needs_process(Job(run_path(each), "", 0), retry_failed, rerun)]
-    roots = [(each["data"]["name"], each["data"].get("root")) for each in left]
-    if left and not any(root is None or os.path.isdir(root) for _, root in roots):
-        name, root = roots[0]
+    missing = [missing_folder(each, os.path.isdir) for each in left]
+    if not left or not all(missing):
+        return
+    key, name, root = next(each for each in missing if each is not None)
+    if key == "tests":
         raise UserError(
-            f"data.root={shown(root)} is no folder on this machine; give the one that holds data={name} (what lies in "
-            "it: docs/data.md)."
+            f"tests: {shown(root)} is no folder on this machine; give the one that holds {name}, "
+            f"tests=[{{name: {name}, root: DIR}}], or leave {name} out of tests=[...]."
         )
+    raise UserError(
+        f"data.root={shown(root)} is no folder on this machine; give the one that holds data={name} (what lies in "
+        "it: docs/data.md)."
+    )
 
 
 def run_sweep(

@@ -16,7 +16,7 @@ from indexnet.run.experiments.tables import experiment_files, load_experiment, r
 from indexnet.run.folder import RunFolder, run_path
 from indexnet.run.identity import config_hash
 from indexnet.run.resume import resumed_step
-from indexnet.run.schema import Config, Rerun, TrainingConfig, read_config
+from indexnet.run.schema import Config, Rerun, read_config
 
 if TYPE_CHECKING:
     from indexnet.data import Data
@@ -101,9 +101,9 @@ def group_rows(sweep: Sweep) -> list[PlannedRow]:
         if place not in rows:
             asked = config.data, config.task["name"], training.size
             validation = training.validate_every is not None, training.holdout
-            data = json.dumps([asked, config.split, budget.max_test, validation], sort_keys=True)
+            data = json.dumps([asked, config.split, budget.max_test, validation, config.tests], sort_keys=True)
             if data not in counts:
-                counts[data] = _counts(build_data(*asked), training, config.split, budget.max_test)
+                counts[data] = _counts(build_data(*asked), config, budget.max_test)
             train, validated, tests = counts[data]
             rows[place] = PlannedRow(name, config, total_steps(training, budget, train), tests, validated=validated)
         found = rows[place]
@@ -136,13 +136,16 @@ def _rows_by_run(table: Experiment) -> dict[tuple[str, str], Row]:
     return found
 
 
-def _counts(data: Data, training: TrainingConfig, split: str, limit: int | None) -> tuple[int, int, tuple[int, ...]]:
+def _counts(data: Data, config: Config, limit: int | None) -> tuple[int, int, tuple[int, ...]]:
     """Return the samples of a run's training and validation splits and of each split that it is measured on."""
+    from indexnet.run.further_tests import further_splits
     from indexnet.run.loader import measured_splits, training_splits
 
+    training = config.training
     train, validation = training_splits(data, training)
     validated = 0 if validation is None or not training.validate_every else len(validation)
-    counts = [validated, *map(len, measured_splits(data, split).values())]
+    counts = [validated, *map(len, measured_splits(data, config.split).values())]
+    counts += map(len, further_splits(config).values())
     validated, *tests = counts if limit is None else [min(limit, count) for count in counts]
     return len(train), validated, tuple(tests)
 

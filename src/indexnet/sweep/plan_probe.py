@@ -152,11 +152,12 @@ def _short(row: PlannedRow, samples: int, images: int, limit: float, place: Path
     import yaml
 
     config, cap = row.config.content, row.config.budget.max_test
+    steps = max(1, row.steps)  # a run of no steps starts and tests as any other
     folder = Path(tempfile.mkdtemp(dir=place))
     short = {
         **{key: value for key, value in config.items() if key not in ("test_checkpoint", "init")},
         # without validation, whose images take what test images take, and without what goes by it
-        "training": {**config["training"], "batch_size": samples, "steps": row.steps, "validate_every": None},
+        "training": {**config["training"], "batch_size": samples, "steps": steps, "validate_every": None},
         "callbacks": without_monitors(row.config.callbacks),
         "schedule": {"name": "constant"} if config["schedule"]["name"] == "plateau" else config["schedule"],
         "budget": {
@@ -165,7 +166,7 @@ def _short(row: PlannedRow, samples: int, images: int, limit: float, place: Path
             "max_test": images if cap is None else min(images, cap),
         },
         "logger": {**config["logger"], "wandb": False},
-        "trainer": {**config["trainer"], "enable_progress_bar": False, "checkpoint_every": row.steps},
+        "trainer": {**config["trainer"], "enable_progress_bar": False, "checkpoint_every": steps},
         "paths": {**config["paths"], "runs": str(place)},
     }
     atomic_write(folder / "config.yaml", yaml.safe_dump(short, sort_keys=False))

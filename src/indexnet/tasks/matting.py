@@ -30,6 +30,7 @@ from indexnet.tasks.base import Batch, Picture, Task, register_task
 from indexnet.tasks.cut_outs import CutOutPredictor, to_levels
 from indexnet.tasks.export_module import ExportModule, TensorInfo
 from indexnet.tasks.predictor import Photo, not_finite
+from indexnet.tasks.pseudo_labels import predict_labels
 from indexnet.tasks.visualization import error_map, to_picture
 
 
@@ -92,7 +93,10 @@ class MattingTask(Task):
     """Alpha, composition and further losses, by weight; four errors of the 8-bit result, as the paper measures.
 
     Batch keys: ``image``, ``fg``, ``bg`` (N, 3, H, W) and ``alpha`` (N, 1, H, W), float32 in [0, 1]; ``trimap``
-    (N, 1, H, W) float32 in {0, 128/255, 1}; ``name``. Evaluation needs neither ``fg`` nor ``bg``.
+    (N, 1, H, W) float32 in {0, 128/255, 1}; ``name``. Evaluation needs neither ``fg`` nor ``bg``. ``composed``, bool
+    (N,), where it is there, says which images are composites of the two; the others add zero to the composition loss.
+    ``pseudo``, bool (N,), says which samples are to be trained with pseudo labels on ``augmented``, (N, 3, H, W), in
+    the place of ``image``, see :meth:`with_pseudo_labels`.
 
     Args:
         network: see :class:`Task`.
@@ -104,6 +108,7 @@ class MattingTask(Task):
             part of it. None: half alpha, half composition. Without ``composition`` batches need no ``fg`` and ``bg``.
         alignment: how images get sides that the network takes when it predicts: ``resize`` to multiples of 32, or
             ``reflect``: padded at bottom and right to multiples of the network's ``size_multiple``.
+        pseudo_from: optimizer step from which on there are pseudo labels.
 
     Raises:
         UserError: an option's value is impossible.
@@ -118,7 +123,7 @@ class MattingTask(Task):
     size_multiple: ClassVar[int] = 32  # of the released protocol
     limits_memory: ClassVar[bool] = True
     measure_options: ClassVar[tuple[str, ...]] = ("semantics", "region")
-    method_options: ClassVar[tuple[str, ...]] = ("loss", "alignment")
+    method_options: ClassVar[tuple[str, ...]] = ("loss", "alignment", "pseudo_from")
     predict_options: ClassVar[tuple[str, ...]] = ("masks", "boxes", "box", "band", "depth", "cutout", "background")
     worst_shown: ClassVar[int] = 8
 
@@ -135,13 +140,18 @@ class MattingTask(Task):
         region: Region = "unknown",
         loss: Mapping[str, float] | None = None,
         alignment: Alignment = "resize",
+        pseudo_from: int = 10000,
     ) -> None:
         check_matting_options(semantics, region, prefix="task.")
         check_choice("task.alignment", alignment, ALIGNMENTS)
         self.weights = check_terms(MATTING_TERMS, loss)
         super().__init__(network, optimizer, schedule)
         self.alignment: Alignment = alignment
-        self.options = {"semantics": semantics, "region": region, "loss": dict(self.weights), "alignment": alignment}
+        self.pseudo_from = pseudo_from
+        if not isinstance(pseudo_from, int) or isinstance(pseudo_from, bool) or pseudo_from < 0:
+            raise UserError(f"task.pseudo_from={pseudo_from!r} must be a number of steps, at least 0.")
+        measured = {"semantics": semantics, "region": region}
+        self.options = {**measured, "loss": dict(self.weights), "alignment": alignment, "pseudo_from": pseudo_from}
 
     def missing_keys(self, sample: Batch) -> Sequence[str]:
         """Return the keys that training reads and a sample lacks; colours are for the composition alone."""
@@ -150,9 +160,31 @@ class MattingTask(Task):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return ``loss``, the weighted sum of the terms, and each of them; by default (alpha + composition) / 2."""
+        batch = self.with_pseudo_labels(batch)
         prediction = self.network(prepare_input(batch["image"], batch["trimap"]))
-        colours = {key: batch.get(key) for key in ("fg", "bg", "image")}
-        return matting_loss(prediction, batch["alpha"], batch["trimap"], **colours, weights=self.weights)
+        colours = {key: batch.get(key) for key in ("fg", "bg", "image", "composed")}
+        alpha, trimap = batch["alpha"], batch["trimap"]
+        if "labelled" in batch and self.global_step < self.pseudo_from:  # nothing is said of photographs yet
+            labelled = batch["labelled"].view(-1, 1, 1, 1)
+            alpha = torch.where(labelled, alpha, prediction.detach().to(alpha.dtype))
+            trimap = torch.where(labelled, trimap, 1.0)
+        return matting_loss(prediction, alpha, trimap, **colours, weights=self.weights)
+
+    def with_pseudo_labels(self, batch: Batch) -> Batch:
+        """Return a batch with ``augmented`` images and predicted alphas where it has ``pseudo``.
+
+        Before the step :attr:`pseudo_from` a sample is what it was without the operation that needs a pseudo label: a
+        composite with its true alpha; one without alpha, ``labelled`` false, adds zero to every term.
+        """
+        pseudo = batch.get("pseudo")
+        if pseudo is None or self.global_step < self.pseudo_from or not bool(pseudo.any()):
+            return batch
+        chosen = pseudo.nonzero()[:, 0]
+        image, alpha = batch["image"].clone(), batch["alpha"].clone()
+        image[chosen] = batch["augmented"][chosen]
+        alpha[chosen] = predict_labels(self.network, image[chosen], batch["trimap"][chosen], alpha[chosen])
+        composed = batch["composed"] & ~pseudo if "composed" in batch else ~pseudo
+        return {**batch, "image": image, "alpha": alpha, "composed": composed}
 
     @torch.inference_mode()
     def predict_alpha(self, image: NDArray[np.uint8], trimap: NDArray[np.uint8], name: str = "") -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Portrait matting: from an RGB image alone to alpha and a trimap (thesis of H. Lu, chapter 6; CGF 40(1), 2021)."""
+"""Portrait matting: from an RGB image alone to alpha and a trimap (thesis of Y. Dai, chapter 6; CGF 40(1), 2021)."""
 
 from __future__ import annotations
 
@@ -119,6 +119,7 @@ class PortraitTask(Task):
     name: ClassVar[str] = "portrait"
     metric_names: ClassVar[tuple[str, ...]] = (*_ERRORS, *(f"{name}_full" for name in _ERRORS), "trimap_miou")
     needs: ClassVar[tuple[str, ...]] = ("image", "alpha", "trimap")
+    target: ClassVar[str | None] = "alpha"
     measure_options: ClassVar[tuple[str, ...]] = ("semantics", "pasted", "longest")
     predict_options: ClassVar[tuple[str, ...]] = PREDICT_OPTIONS
     loss_terms: ClassVar[Mapping[str, float]] = PORTRAIT_TERMS

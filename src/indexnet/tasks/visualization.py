@@ -168,6 +168,24 @@ def index_map_picture(index_map: ArrayLike, size: int = 128) -> Pixels:
     return np.ascontiguousarray(colour(levels, "viridis").repeat(factor, axis=0).repeat(factor, axis=1))
 
 
+def feature_picture(features: ArrayLike, size: int = 512) -> Pixels:
+    """Colour a feature map: the mean over channels, stretched to its own range; a constant map is drawn dark.
+
+    Args:
+        features: (C, h, w), floating point.
+        size: a map whose longer side is larger is shrunk to it.
+
+    Returns:
+        uint8 RGB, (H, W, 3).
+    """
+    mean = _image(features, "a feature map").mean(axis=0, keepdims=True)
+    scale = size / max(mean.shape[1:])
+    if scale < 1:
+        height, width = (max(1, round(side * scale)) for side in mean.shape[1:])
+        mean = cv2.resize(mean[0], (width, height), interpolation=cv2.INTER_AREA)[None]
+    return index_map_picture(mean, size=0)
+
+
 def label_overlay(image: ArrayLike, labels: ArrayLike, classes: int) -> Pixels:
     """Colour an image by its classes: the image's brightness under the colours, pixels that do not count dark and grey.
 

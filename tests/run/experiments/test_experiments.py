@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ NAMES = list_experiments()
 
 
 COPIES = {
-    "mindspore/aim500": "mindspore_aim500",
+    "official/readme": "official_readme_comp1k",
     "tpami/table2_matting_design": "tpami_t2_matting_design",
     "tpami/table3_matting": "thesis_t3_4_matting_index_networks",
     "tpami/table4_normalization": "thesis_t3_5_index_normalization",
@@ -32,6 +33,16 @@ COPIES = {
     "thesis/table4_5_benchmark": "thesis_t4_5_comp1k_benchmark",
     "thesis/table4_6_alphamatting": "thesis_t4_6_alphamatting_grad",
     "thesis/table4_7_distinctions": "thesis_t4_7_distinctions646",
+    "thesis/table5_1_da": "thesis_t5_1_da_ground_truth",
+    "thesis/table5_2_decoder_skip": "thesis_t5_2_decoder_skip",
+    "thesis/table5_3_lfa_losses": "thesis_t5_3_lfa_losses",
+    "thesis/table5_4_comp1k": "thesis_t5_4_comp1k_benchmark",
+    "thesis/table5_5_generalization": "thesis_t5_5_generalization",
+    "thesis/table5_6_alphamatting": "thesis_t5_6_alphamatting_mse_grad",
+    "thesis/table5_7_gflops": "thesis_t5_7_gflops",
+    "thesis/table5_8_sa_comp1k": "thesis_t5_8_sa_comp1k",
+    "thesis/table5_9_sa_a2u": "thesis_t5_9_sa_a2u_aim500",
+    "thesis/table5_10_alphamatting_full": "thesis_t5_10_alphamatting_full",
     "thesis/table6_1_prior": "thesis_t6_1_prior",
     "thesis/table6_2_prior_more": "thesis_t6_2_prior_more",
     "thesis/table6_3_baselines": "thesis_t6_3_baselines",
@@ -49,7 +60,7 @@ def test_the_named_experiments_are_here():
 def test_every_experiment_loads(name):
     found = load_experiment(name)
     assert found.name == name
-    assert any(not row.pending for row in found.rows)
+    assert any(not row.runs_never for row in found.rows)
     assert found.notes
     assert all(row.overrides for row in found.rows if not row.runs_never)
     assert len({row.label for row in found.rows}) == len(found.rows)
@@ -63,7 +74,13 @@ def _frozen(name: str, row: Row):
     return freeze(compose([f"experiments={name}", *row.overrides, f"experiment.row={row.name}"]))
 
 
-@pytest.mark.parametrize("name", NAMES)
+# one of ten that share their protocol; the quick test of that is in test_rmat_tables.py
+ALIKE = [name for name in NAMES if name.startswith("thesis/table5_") and name != "thesis/table5_9_sa_a2u"]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long) if name in ALIKE else name for name in NAMES]
+)
 def test_an_experiment_freezes_to_where_it_belongs(name):
     found = load_experiment(name)
     config = _frozen(name, found.select(None)[-1])
@@ -88,13 +105,13 @@ def test_every_row_freezes_and_builds(name):
     found = load_experiment(name)
     seen = []
     for row in found.base_rows:
-        if row.pending:
+        if row.runs_never or row.run_of is not None:  # which is a row of the table that it names
             continue
         frozen = _frozen(name, row)
         spec = without_pretrained(network_spec(frozen))
-        said = (dict(spec), frozen["training"], frozen["task"], frozen.get("init"))
-        assert said not in seen, f"{row.name} is another row once more"
-        seen.append(said)
+        made = dict(spec), frozen.get("init"), *(frozen[group] for group in ("training", "data", "task"))
+        assert made not in seen, f"{row.name} is another row once more"
+        seen.append(made)
         with torch.device("meta"):
             create_network(spec.pop("name"), **spec)
 
@@ -109,11 +126,32 @@ def test_printed_numbers_are_copies(shared, name, source):
     assert copied == printed
 
 
-@pytest.mark.parametrize("name", COPIES)
+JOINED = {
+    "mindspore/aim500": ("mindspore_aim500", "mindspore_training"),
+    "mmediting/comp1k": ("mmediting_comp1k", "mmediting_comp1k_more"),
+}
+
+
+@pytest.mark.parametrize(("name", "sources"), JOINED.items())
+def test_printed_numbers_of_two_tables_are_copies_of_both(shared, name, sources):
+    """Of one table below or beside the other."""
+    joined = list(csv.DictReader((experiments_dir() / f"{name}.csv").read_text(encoding="utf-8").splitlines()))
+    one, two = (list(csv.DictReader((shared / "paper" / f"{each}.csv").open(encoding="utf-8"))) for each in sources)
+    if one[0].keys() == two[0].keys():
+        assert joined == one + two
+        return
+    assert [{key: line[key] for key in one[0]} for line in joined] == one
+    speeds = ("speed_ms_per_step", "total_time_hours", "batch_size_per_device", "devices")
+    by_run = {line["run"]: line for line in two}
+    assert all(line[key] == by_run[line["run"]][key] for line in joined for key in speeds)
+    assert [line["training_hardware"] for line in joined] == [by_run[line["run"]]["hardware"] for line in joined]
+
+
+@pytest.mark.parametrize("name", [*COPIES, *JOINED])
 def test_every_printed_line_is_a_row_in_its_order(name):
     found = load_experiment(name)
-    lines = (experiments_dir() / f"{name}.csv").read_text(encoding="utf-8").splitlines()[1:]
-    assert [row.printed["method"] for row in found.base_rows] == [line.split(",")[0] for line in lines]
+    lines = list(csv.DictReader((experiments_dir() / f"{name}.csv").read_text(encoding="utf-8").splitlines()))
+    assert [row.printed["method"] for row in found.base_rows] == [line["method"] for line in lines]
     assert len({tuple(row.printed.values()) for row in found.base_rows}) == len(lines)
 
 
@@ -200,3 +238,34 @@ def test_experiments_are_package_data():
     root = Path(__file__).resolve().parents[3]
     included = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert set(included["force-include"]) == {"conf", "experiments"}
+
+
+def test_mmediting_trains_by_its_own_steps_rates_and_pipelines():
+    from indexnet.core.schedules import in_steps
+
+    found = load_experiment("mmediting/comp1k")
+    ours, dimaug = (_frozen(found.name, row) for row in found.select(None))
+    assert found.rows[0].cited
+    assert (ours["data"]["pipeline"], ours["data"]["crop_around"]) == ("dim", "mixed")
+    assert ours["task"].get("alignment", "resize") == "resize"
+    assert (dimaug["data"]["pipeline"], dimaug["task"]["alignment"]) == ("mmediting", "reflect")
+    for config in (ours, dimaug):
+        assert (config["training"]["steps"], config["training"]["batch_size"]) == (78_000, 16)
+        schedule = in_steps(config["schedule"], 78_000, 78_000, config["training"]["epochs"])
+        assert (schedule["milestones"], schedule["gamma"]) == ([52_000, 67_600], 0.1)
+        assert (config["optimizer"]["lr"], config["optimizer"]["encoder_lr_multiplier"]) == (0.01, 0.01)
+        assert (config["encoder"]["freeze_bn"], config["resampling"]["expansion"]) == (False, 1)
+        assert config["task"]["semantics"] == "mmediting"
+
+
+def test_options_of_data_are_those_of_the_files_own_data_set():
+    found = load_experiment("mmediting/comp1k")
+    row = found.select(None)[0]
+    own = [text for text in row.overrides if text.startswith("data.")]
+    assert own
+    for given in ([], ["data"], ["data=composition1k"], ["budget=smoke"]):
+        assert found.composed_of(row, given)[-len(row.overrides) :] == list(row.overrides)
+    elsewhere = found.composed_of(row, ["data=scenes"])
+    assert elsewhere == [f"experiments={found.name}", *(text for text in row.overrides if text not in own)]
+    assert "data.composites=true" in load_experiment("mindspore/aim500").composed_of(None)
+    assert "data.composites=true" not in load_experiment("mindspore/aim500").composed_of(None, ["data=scenes"])

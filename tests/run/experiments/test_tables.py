@@ -144,6 +144,26 @@ def test_rows_are_repeated_in_blocks(made_up, tmp_path):
     assert [(row.name, row.label) for row in found.base_rows][:2] == [("a", "a"), ("hin_l", "HIN L")]
 
 
+def test_cited_rows_are_never_selected(made_up):
+    cited = {"name": "theirs", "label": "Theirs", "cited": "somebody (2017).", "printed": {"method": "A"}}
+    found = made_up(lambda content: content["experiment"]["rows"].append(cited), relative_to="theirs")
+    row = found.rows[-1]
+    assert (row.cited, row.printed["psnr"]) == ("somebody (2017)", "20.0")
+    assert row.runs_never == "it is cited from somebody (2017)"
+    assert row not in found.select(None)
+    with pytest.raises(UserError, match=r"row 'theirs' of experiment made/up is never run, .* leave it out of rows"):
+        found.select(["theirs"])
+    assert found.relative_to == "theirs"
+
+
+def test_columns_of_speed_and_bounds(made_up):
+    columns = [{"metric": "psnr", "expected": "psnr"}, {"metric": "ms_per_step"}, {"metric": "images_per_second"}]
+    found = made_up(columns=columns).columns
+    assert [(column.expected, column.is_speed, column.higher_is_better) for column in found] == [
+        ("psnr", False, True), ("", True, False), ("", True, True),
+    ]  # fmt: skip
+
+
 def test_rows_that_are_not_repeated_are_their_own_base(made_up):
     found = made_up()
     assert found.base_rows == found.rows
@@ -185,6 +205,25 @@ def _grid(**values):
         (None, {"columns": [{"metric": "pnsr"}]}, "Did you mean 'psnr'"),
         (None, {"columns": [{"metric": "psnr", "printed": "pnsr"}]}, "column of up.csv: 'pnsr'. Did you mean 'psnr'"),
         (None, {"columns": [{"metric": "later", "pending": True}]}, "needs a title and higher_is_better"),
+        (
+            _first(cited="X"),
+            {},
+            "is cited from X and never run, so it can have no overrides",
+        ),
+        (
+            _first(cited="X", overrides=None, printed=None),
+            {},
+            "is cited, so it needs printed",
+        ),
+        (_first(cited=" "), {}, "entry 1 of experiment.rows.cited must be a text"),
+        (None, {"relative_to": "aa"}, "row in experiment.relative_to: 'aa'. Did you mean 'a'"),
+        (None, {"columns": [{"metric": "psnr", "expected": "psnr_lt"}]}, "column of up.csv: 'psnr_lt'. Did you mean"),
+        (None, {"columns": [{"metric": "hours"}]}, "hours in experiment.columns says how fast a run trains"),
+        (
+            None,
+            {"columns": [{"metric": "psnr"}, {"metric": "hours", "split": "x"}]},
+            "it has no test split",
+        ),
         (None, {"exceptions": ["a"]}, "experiment.exceptions must be a mapping"),
         (None, {"exceptions": {"a": None}}, "experiment.exceptions.a must say why"),
         (None, {"exceptions": {"a": {"cells": ["gflops"]}}}, "experiment.exceptions.a must say why"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,9 +15,10 @@ from indexnet.core.registry import unknown_name
 from indexnet.data.base import DataInfo, Dataset, NoSplitError, check_choice, check_count, check_seed, register_data
 from indexnet.data.io.file_lists import read_lines
 from indexnet.data.io.images import image_names
-from indexnet.data.io.names import Names, sample_name
+from indexnet.data.io.names import Names, printable, sample_name
 from indexnet.data.matting.composite_data import CompositeData, CompositeOptions
 from indexnet.data.matting.foregrounds import Foreground, pair_foregrounds
+from indexnet.data.matting.outputs import Batch, list_output
 from indexnet.data.matting.photographs import MattingFiles, Triple
 
 
@@ -150,6 +151,24 @@ class Aim500(CompositeData):
             )
         chosen = order[: counts["train"]] if split == "train" else order[::-1][: counts["test"]]
         return [files[i] for i in chosen]
+
+    def batch(self, split: str, output: Path | None = None) -> Batch:
+        """Add ``data.txt``, as the port's script does: composite, matte and photograph in the folder, and background.
+
+        What a line of the port's own file holds was not published; here it is these four, separated by tabs.
+        """
+        found = super().batch(split, output)
+        inside = output is not None  # else photographs lie beside the folder
+        lines = []
+        for pair in self.pairs(split, self.foregrounds(split)):
+            item = pair.foreground
+            files = [item.alpha, item.colour]
+            if inside:
+                places = zip(("mask", "original"), files, strict=True)
+                files = [found.folder / place / f"{item.name}{file.suffix}" for place, file in places]
+            written = [found.folder / "merged" / f"{pair.name}.png", *files, pair.background]
+            lines.append("\t".join(printable(os.path.relpath(file, found.folder)) for file in written))
+        return replace(found, outputs=[*found.outputs, list_output("data.txt", lines)])
 
     def trimap(self, pair_name: str, foreground: Foreground) -> Path | None:
         path = foreground.alpha.parent.parent / "trimap" / f"{foreground.alpha.stem}.png"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from indexnet.data.files import FileData, FileOptions
 from indexnet.data.io.file_lists import check_places, find_images, standard_places
 from indexnet.data.io.images import image_names
 from indexnet.data.io.names import FileFinder, is_file
+from indexnet.data.matting.augmentation.policy import check_augment
 from indexnet.data.matting.compositing import Pair, digest_foregrounds, made_of, pair_backgrounds
 from indexnet.data.matting.foregrounds import Foreground, check_foregrounds
 from indexnet.data.matting.manifest import Manifest
@@ -23,6 +25,7 @@ from indexnet.data.matting.photographs import MattingFiles, Triple
 from indexnet.data.matting.pipelines.base import CROP_AROUND, create_pipeline, list_pipelines
 from indexnet.data.matting.test_composites import FixedComposites
 from indexnet.data.matting.train_composites import DAMAGED, TrainingComposites
+from indexnet.data.matting.unlabelled import Unlabelled, create_unlabelled, refuse_tests
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,11 @@ class CompositeOptions(FileOptions):
             the colours are estimated from them and the mattes.
         foregrounds: folder of colours that were estimated before, ``NAME.png``; they replace the data set's.
         cache: whether decoded foregrounds are kept; it may also be a folder for them.
+        augment: how the colours of training composites are changed: ``"none"``, ``"da"``, ``"da+alpha"``, ``"af"``,
+            ``"afb"``, ``"af+afb"`` or ``"af+afb+ac"``.
+        unlabelled: folder of photographs, ``fg/NAME.jpg``, with trimaps, ``trimap/NAME.png``, and without alpha, which
+            are trained on with pseudo labels; None: there is none.
+        unlabelled_share: of the training samples that are of these.
         damaged: what a training file that cannot be read does: ``"refuse"`` ends the run, ``"skip"`` takes another.
     """
 
@@ -55,6 +63,9 @@ class CompositeOptions(FileOptions):
     test_backgrounds: str | Sequence[str] | None = None
     foreground: str = "colours"
     foregrounds: str | None = None
+    augment: str = "none"
+    unlabelled: str | None = None
+    unlabelled_share: float = 0.25
     damaged: str = "refuse"
 
 
@@ -89,6 +100,7 @@ class CompositeData(FileData):
         check_choice("data.pipeline", given.pipeline, list_pipelines())
         create_pipeline(given.pipeline, 320, given.crop_around)  # whether the two go together
         check_choice("data.damaged", given.damaged, DAMAGED)
+        check_augment(given.augment)
         as_they_are = self.Options.foreground  # its default: files are taken as they are
         check_choice("data.foreground", given.foreground or as_they_are, (as_they_are, "estimated"))
         self.per_foreground = check_count("data.per_foreground", given.per_foreground)
@@ -176,7 +188,18 @@ class CompositeData(FileData):
             damaged=self.options.damaged,
             paired=self.paired,
             crop_around=self.options.crop_around,
+            augment=self.options.augment,
+            unlabelled=self._unlabelled(),
         )
+
+    def _unlabelled(self) -> Unlabelled | None:
+        given = self.options
+        if given.unlabelled is None:
+            return None
+        found = create_unlabelled(Path(given.unlabelled), given.unlabelled_share, self.size)
+        with contextlib.suppress(NoSplitError):
+            refuse_tests(found.photographs, self.test())
+        return found
 
     def fixed(self, split: str) -> Dataset:
         """Return a split whose composites never change, from files where all of them are there.

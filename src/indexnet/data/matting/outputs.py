@@ -33,13 +33,18 @@ class Output:
         make: returns its content; raises UserError or OSError where what it is made from cannot be read.
     """
 
-    kind: Literal["composite", "trimap", "copy", "colours"]
+    kind: Literal["composite", "trimap", "copy", "colours", "list"]
     file: str
     source: Path
     make: Callable[[], bytes]
 
     def weight(self) -> int:
-        """Return a number that its size is about proportional to, among outputs of its kind; 0 without its source."""
+        """Return a number that its size is about proportional to, among outputs of its kind; 0 without its source.
+
+        Lists are nothing beside images.
+        """
+        if self.kind == "list":
+            return 0
         try:
             return self.source.stat().st_size if self.kind == "copy" else _pixels(self.source)
         except (UserError, OSError):  # said when its turn comes
@@ -131,6 +136,12 @@ def composites_batch(
         raise UserError(f"{count} files would be written to {folder / file}; rename what they are made from.")
     parts = made_of(pairs, per_foreground) | {"trimaps": rule}
     return Batch(folder, parts, outputs, f"{len(pairs)} composites")
+
+
+def list_output(file: str, lines: Sequence[str]) -> Output:
+    """Return a list that goes along: a line each, of what tabs separate."""
+    text = "".join(f"{line}\n" for line in lines)
+    return Output("list", file, Path(file), partial(str.encode, text))
 
 
 def colours_batch(foregrounds: Sequence[Foreground], folder: Path) -> Batch:

@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import torch
 
 from indexnet.core.errors import UserError
 from indexnet.data.base import Dataset, Sample, UInt8, check_choice, check_count, digest
 from indexnet.data.io.cache import Arrays, Cache, Store, check_cache
 from indexnet.data.io.images import image_size, read_image
 from indexnet.data.io.names import printable
+from indexnet.data.matting.augmentation.policy import augment, check_augment
 from indexnet.data.matting.compositing import check_enough
 from indexnet.data.matting.estimate import check_installed
 from indexnet.data.matting.foregrounds import Foreground, check_foregrounds, read_foreground
 from indexnet.data.matting.pipelines.base import CROP_AROUND, Pipeline, Scene, create_pipeline
+from indexnet.data.matting.unlabelled import Unlabelled
 
 DAMAGED = ("refuse", "skip")
 _T = TypeVar("_T")
@@ -44,6 +47,9 @@ class TrainingComposites(Dataset):
         paired: whether the k-th composite of foreground f always has background f * per_foreground + k, as published;
             otherwise each sample draws one, as with a pipeline that does so always.
         crop_around: see :func:`~indexnet.data.matting.pipelines.base.create_pipeline`.
+        augment: how colours are changed, :data:`~indexnet.data.matting.augmentation.policy.AUGMENTATIONS`.
+        unlabelled: photographs without alpha that take the place of a share of the composites; samples have one more
+            key, then: ``labelled``.
 
     Raises:
         UserError: an option's value is impossible, files are missing, or backgrounds too few.
@@ -60,11 +66,14 @@ class TrainingComposites(Dataset):
     damaged: str = "refuse"
     paired: bool = True
     crop_around: str = CROP_AROUND[0]
+    augment: str = "none"
+    unlabelled: Unlabelled | None = None
     made_by: Pipeline = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.made_by = create_pipeline(self.pipeline, self.size, self.crop_around)
         self.paired = self.paired and not self.made_by.draws_background
+        check_augment(self.augment)
         check_choice("data.damaged", self.damaged, DAMAGED)
         check_count("data.per_foreground", self.per_foreground)
         check_foregrounds(self.title, self.foregrounds)
@@ -99,13 +108,23 @@ class TrainingComposites(Dataset):
             backgrounds = [path for k in kept for path in backgrounds[k * each : (k + 1) * each]]
         return replace(self, foregrounds=[self.foregrounds[k] for k in kept], backgrounds=backgrounds)
 
+    def for_validation(self) -> TrainingComposites:
+        """Return the composites alone, with their own colours."""
+        return replace(self, augment="none", unlabelled=None)
+
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Return ``image``, ``fg`` and ``bg`` (3, S, S), ``alpha`` and ``trimap`` (1, S, S) in [0, 1], and ``name``.
+
+        With ``augment`` also what :meth:`~indexnet.data.matting.augmentation.policy.Augmented.tensors` adds. The crop
+        is the same with all of them.
 
         Raises:
             UserError: a file is damaged and ``damaged`` is ``"refuse"``, or all of them are.
         """
         name = self.name(index)
+        if self.unlabelled is not None and rng.random() < self.unlabelled.share:
+            name, tensors = self.unlabelled.sample(rng)
+            return {**tensors, "name": name, **({"skipped": ""} if self.damaged == "skip" else {})}
         *foreground, skipped = self.store[index // self.per_foreground]
         lost = _lines(skipped)
         at = index if self.paired else int(rng.integers(len(self.backgrounds)))
@@ -117,7 +136,10 @@ class TrainingComposites(Dataset):
             return tuple(arrays)
 
         scene = Scene(tuple(foreground), background, other, len(self.foregrounds))
-        sample: Sample = {**self.made_by.draw(scene, rng).tensors(), "name": name}
+        augmented = augment(self.augment, self.made_by.draw(scene, rng), rng)
+        sample: Sample = {**augmented.tensors(self.augment, pseudo=self.unlabelled is not None), "name": name}
+        if self.unlabelled is not None:
+            sample["labelled"] = torch.tensor(True)
         if self.damaged == "skip":
             sample["skipped"] = "\n".join(dict.fromkeys(lost))  # two foregrounds may be one
         return sample
@@ -131,8 +153,10 @@ class TrainingComposites(Dataset):
         """SHA-256 over the parameters, the foreground files' names and sizes, and the backgrounds' names."""
         objects = [[item.name, item.estimate, *(p.stat().st_size for p in item.files)] for item in self.foregrounds]
         used = self.backgrounds[: len(self)] if self.paired else self.backgrounds
-        parameters = [self.split, self.per_foreground, self.pipeline, self.size, self.paired]
+        parameters: list[object] = [self.split, self.per_foreground, self.pipeline, self.size, self.paired]
         parameters += [self.crop_around] if self.crop_around != CROP_AROUND[0] else []
+        parameters += [] if self.augment == "none" else [self.augment]
+        parameters += [] if self.unlabelled is None else [self.unlabelled.parameters()]
         return digest("composites", self.title, parameters, objects, [path.name for path in used])
 
     def _background(self, index: int) -> UInt8:

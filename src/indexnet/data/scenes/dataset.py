@@ -6,6 +6,7 @@ import zlib
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,8 @@ from indexnet.data.io import skimage_photographs
 from indexnet.data.io.images import file_sizes, list_images
 from indexnet.data.io.names import name_bytes
 from indexnet.data.io.trimaps import trimap_from_alpha
+from indexnet.data.matting.augmentation.policy import augment, check_augment
+from indexnet.data.matting.pipelines.base import Targets
 from indexnet.data.scenes.compose import Rendering, Scene, draw_scene
 from indexnet.data.scenes.objects import CLASSES, View, square_view
 
@@ -65,6 +68,8 @@ class SceneSamples(Dataset):
         count: number of scenes.
         seed: of the scenes.
         backgrounds: a folder of photographs for the backgrounds, or None for scikit-image's.
+        augment: how the colours of training samples for matting are changed,
+            :data:`~indexnet.data.matting.augmentation.policy.AUGMENTATIONS`.
     """
 
     split: str
@@ -73,6 +78,7 @@ class SceneSamples(Dataset):
     count: int
     seed: int
     backgrounds: Path | None = None
+    augment: str = "none"
     sources: tuple[str | Path, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -117,11 +123,23 @@ class SceneSamples(Dataset):
             sample["trimap"] = planes(trimap_from_alpha(rendering.alpha, distance))
             if self.task == "matting":
                 sample["fg"], sample["bg"] = torch.from_numpy(rendering.fg), torch.from_numpy(rendering.bg)
+                if self.augment != "none" and self.split == "train":
+                    sample |= self._augmented(sample, rng)
         elif self.task == "segmentation":
             sample["label"] = torch.from_numpy(rendering.label).long()
         elif self.task == "depth":
             sample["depth"] = torch.from_numpy(rendering.depth)[None]
         return sample
+
+    def _augmented(self, sample: Sample, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        """Return what the augmentation changes of a sample, and what it adds."""
+        arrays: dict[str, Any] = {
+            key: np.moveaxis(np.asarray(sample[key]), 0, 2) * np.float32(255) for key in Targets._fields
+        }
+        arrays |= {key: arrays[key][..., 0] for key in ("alpha", "trimap")}
+        changed = augment(self.augment, Targets(**arrays), rng)
+        kept = [key for key, array in changed.targets._asdict().items() if array is arrays[key]]
+        return {key: value for key, value in changed.tensors(self.augment).items() if key not in kept}
 
     def _rendering(self, index: int, rng: np.random.Generator) -> Rendering:
         """Render a view with some mixed pixels; a scene that shows none is drawn anew (rare)."""
@@ -149,7 +167,8 @@ class SceneSamples(Dataset):
         else:
             sizes = file_sizes([Path(path) for path in self.sources])
         room = self.task == "depth"
-        return digest("scenes", _VERSION, self.split, self.size, self.count, self.seed, room, sizes)
+        more = [] if self.augment == "none" else [self.augment]
+        return digest("scenes", _VERSION, self.split, self.size, self.count, self.seed, room, sizes, *more)
 
 
 @register_data
@@ -174,6 +193,8 @@ class Scenes(Data):
         seed: of the scenes; independent of the training's seed.
         backgrounds: a folder of photographs to stand before instead of scikit-image's; a tenth of its files, chosen by
             name, serves testing only.
+        augment: for matting, how the colours of training samples are changed, as in
+            :class:`~indexnet.data.matting.composite_data.CompositeOptions`.
 
     Raises:
         UserError: an option's value is impossible, or the folder holds too few images.
@@ -197,6 +218,7 @@ class Scenes(Data):
         validation_count: int = 0,
         seed: int = 0,
         backgrounds: str | None = None,
+        augment: str = "none",
     ) -> None:
         super().__init__(task)
         self.size = check_size("data.size", size, smallest=16)
@@ -205,9 +227,15 @@ class Scenes(Data):
         self.validation_count = check_count("data.validation_count", validation_count) if validation_count else 0
         self.seed = check_seed("data.seed", seed)
         self.backgrounds = None if backgrounds is None else Path(backgrounds)
+        self.augment = check_augment(augment)
+        if augment != "none" and task != "matting":
+            raise UserError(
+                f"data.augment={augment} changes foregrounds and backgrounds of task=matting; leave it out."
+            )
 
     def _split(self, split: str, count: int) -> SceneSamples:
-        return SceneSamples(split, self.task, self.size, count, self.seed, self.backgrounds)
+        augment = self.augment if split == "train" else "none"
+        return SceneSamples(split, self.task, self.size, count, self.seed, self.backgrounds, augment)
 
     def train(self) -> SceneSamples:
         return self._split("train", self.train_count)

@@ -43,7 +43,7 @@ class UpProjection(nn.Module):
 
 @register_network
 class HuDepth(Network):
-    """The depth network of Hu et al., WACV 2019, and with the index networks of H. Lu's thesis.
+    """The depth network of Hu et al., WACV 2019, and with the index networks of Y. Dai's thesis.
 
     S, B1 to B4 are the encoder's maps at 1/2 to 1/32, each before the next halving. The decoder D halves the width of
     B4 by a 1x1 convolution, then doubles four times to the sizes of B3, B2, B1 and S, each time followed by an
@@ -79,7 +79,7 @@ class HuDepth(Network):
     info = NetworkInfo(
         name="hu_depth",
         title="Hu et al. (ResNet-50)",
-        paper="Hu et al., Revisiting Single Image Depth Estimation (WACV 2019); Lu, thesis, Table 3.10",
+        paper="Hu et al., Revisiting Single Image Depth Estimation (WACV 2019); Dai, thesis, Table 3.10",
         description="Up-projections from 1/32 to 1/2, fusion of four encoder maps, refinement; depth at half size.",
         tasks=("depth",),
     )

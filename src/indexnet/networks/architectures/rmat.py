@@ -180,7 +180,7 @@ class MapNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map to the same shape."""
-        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class LocalFeatureAssembly(nn.Module):

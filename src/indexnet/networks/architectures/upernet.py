@@ -46,7 +46,7 @@ class PyramidPooling(nn.Module):
 
 @register_network
 class UperNet(Network):
-    """UperNet (Xiao et al., ECCV 2018) as its authors' public code has it, on MobileNetV2 as in H. Lu's thesis.
+    """UperNet (Xiao et al., ECCV 2018) as its authors' public code has it, on MobileNetV2 as in Y. Dai's thesis.
 
     E2 to E5 are the encoder's last maps at 1/4, 1/8, 1/16 and 1/32. Pyramid pooling over 1, 2, 3 and 6 cells a side
     makes P5 of E5: averages are brought to the size of E5, each goes through a 1x1 convolution to 512 channels, and
@@ -80,7 +80,7 @@ class UperNet(Network):
     info = NetworkInfo(
         name="upernet",
         title="UperNet (MobileNetV2)",
-        paper="Xiao et al., Unified Perceptual Parsing (ECCV 2018); Lu, thesis, Table 3.8",
+        paper="Xiao et al., Unified Perceptual Parsing (ECCV 2018); Dai, thesis, Table 3.8",
         description="Pyramid pooling, feature pyramid and multi-level fusion; logits at a quarter of the resolution.",
         tasks=("segmentation",),
     )

@@ -60,7 +60,7 @@ class _Linker:
                     f"is of task={table.task}; name a row of the same task."
                 )
             how = "is the run of" if row.same_as else "starts from"
-            pending = row.pending or (there.pending and f"it {how} {target.name}: {there.pending}")
+            pending = row.pending or (there.runs_never and f"it {how} {target.name}: {there.runs_never}")
             changes = {"run_of": target, "overrides": target.row.overrides} if row.same_as else {"start": target}
             row = dataclasses.replace(row, pending=pending, **changes)
         return self.done.setdefault(key, row)

@@ -14,6 +14,7 @@ from indexnet.core.registry import check_options, unknown_name
 from indexnet.core.schedules import check_length, get_schedule, schedule_options
 from indexnet.run.callback_options import check_validation
 from indexnet.run.experiments.experiment import EXPERIMENT_KEYS
+from indexnet.run.further_tests import check_tests
 from indexnet.run.schema import (
     OPEN_GROUPS,
     OPEN_TYPES,
@@ -132,6 +133,7 @@ def check_open_network(config: Mapping[str, Any]) -> None:
     _check_part("resampling", config["resampling"], get_resampling, ("channels", "decoder_channels"))
     _check_part("network", config["network"], get_network, ("resampling", "encoder"))
     _check_part("data", config["data"], get_data, ("task",))
+    check_tests(config, lambda group: _check_part("data", group, get_data, ("task",)))
     if config["encoder"]["name"] is not None:
         _check_part("encoder", config["encoder"], encoder_factory, ("name", "in_channels", "downsampling"))
     elif more := [key for key in config["encoder"] if key != "name"]:

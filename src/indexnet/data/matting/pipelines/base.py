@@ -41,14 +41,14 @@ class Targets(NamedTuple):
         alpha: (H, W), uint8 or float32.
         trimap: (H, W), uint8 in {0, 128, 255}.
         fg: (H, W, 3), uint8 or float32.
-        bg: (H, W, 3), uint8.
+        bg: (H, W, 3), uint8 or float32.
     """
 
     image: UInt8 | Float32
     alpha: UInt8 | Float32
     trimap: UInt8
     fg: UInt8 | Float32
-    bg: UInt8
+    bg: UInt8 | Float32
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the targets as float32 tensors (C, H, W) in [0, 1], each under its name."""

@@ -1,0 +1,1 @@
+"""Strong augmentation of composites: operations on colours, and when which of them happens to what."""
