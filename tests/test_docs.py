@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from commands_support import save_random
 from data_support import write_camvid
 from indexnet.cli import COMMANDS, main
 
@@ -167,7 +168,10 @@ def test_the_readme_commands_run(tmp_path, monkeypatch, capsys):
     assert main(["train", *train]) == 0
     checkpoint = next(Path("runs/single").glob("matting-*/checkpoints/last.ckpt"))
     write_camvid(Path("camvid"))
+    narrow = {"name": "pspm", "encoder": {"name": "mobilenetv2_released", "width": 0.25}}
+    portrait = save_random(tmp_path / "PORTRAIT.ckpt", "portrait", narrow, None)
     files = {"runs/.../checkpoints/last.ckpt": checkpoint, "A.ckpt": checkpoint, "B.ckpt": checkpoint}
+    files["PORTRAIT.ckpt"] = portrait
     lines = [line for block in _blocks(ROOT / "README.md", "bash") for line in block.splitlines()]
     for line in lines:
         line = line.replace("FOLDER", "camvid")

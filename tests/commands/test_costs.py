@@ -23,6 +23,9 @@ PRINTED = {
     "thesis/table4_2_upsamplers": (12, 11, 8_049_003),
     "thesis/table4_5_benchmark": (4, 4, None),
     "thesis/table4_8_complexity": (6, 5, 8_049_003),
+    "thesis/table6_3_baselines": (3, 3, None),
+    "thesis/table6_4_pspm_sharing": (6, 5, 8_153_771),
+    "thesis/table6_7_pspm_pspnet": (3, 3, None),
 }
 
 

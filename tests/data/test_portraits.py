@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from data_support import names
+from data_support import (
+    matte,
+    names,
+    write_aisegment,
+    write_p3m10k,
+    write_portrait,
+    write_portrait2k,
+    write_portrait_folder,
+)
 from indexnet.cli import main
 from indexnet.core.errors import UserError
 from indexnet.data import create_data
@@ -17,46 +25,6 @@ from indexnet.data.io.trimaps import eroded_trimap
 from indexnet.data.portraits import fitting_width, random_view
 
 RNG = np.random.default_rng(0)
-
-
-def matte(height=60, width=48, radius=16):
-    """A soft disc."""
-    rows, columns = np.mgrid[:height, :width]
-    distance = np.hypot(rows - height / 2, columns - width / 2)
-    return np.clip((radius - distance) * 200 + 128, 0, 255).astype(np.uint8)
-
-
-def write(image, alpha, height=60, width=48):
-    write_png(image, RNG.integers(0, 256, (height, width, 3), dtype=np.uint8))
-    write_png(alpha, matte(height, width))
-
-
-def write_portrait2k(root, train=3, test=2):
-    for folder, count in (("training", train), ("testing", test)):
-        for number in range(count):
-            write(root / folder / f"{number:05d}.png", root / folder / f"{number:05d}_matte.png")
-
-
-def write_folder(root, count=12):
-    for number in range(count):
-        write(root / f"images/p{number}.png", root / f"mattes/p{number}.png")
-
-
-def write_p3m10k(root):
-    write(root / "train/blurred_image/a.png", root / "train/mask/a.png")
-    for folder, images in (("P3M-500-P", "blurred_image"), ("P3M-500-NP", "original_image")):
-        place = root / "validation" / folder
-        write(place / images / f"{folder}.png", place / f"mask/{folder}.png")
-        write_png(place / f"trimap/{folder}.png", np.full((60, 48), 128, np.uint8))
-
-
-def write_aisegment(root, count=12):
-    for number in range(count):
-        image = root / f"clip_img/18/clip_0/18-{number}.png"
-        write_png(image, RNG.integers(0, 256, (60, 48, 3), dtype=np.uint8))
-        cut_out = np.dstack([RNG.integers(0, 256, (60, 48, 3), dtype=np.uint8), matte()])
-        write_png(root / f"matting/18/matting_0/18-{number}.png", cut_out)
-        (root / f"matting/18/matting_0/._18-{number}.png").write_bytes(b"left by macOS")
 
 
 def test_portrait2k_pairs_images_with_mattes_beside_them(tmp_path):
@@ -104,12 +72,12 @@ def test_views_are_the_same_of_both_and_mirror_turn_and_scale():
 
 
 def test_a_folder_is_divided_by_names_or_by_folders(tmp_path):
-    write_folder(tmp_path / "one")
+    write_portrait_folder(tmp_path / "one")
     data = create_data("portrait_folder", root=str(tmp_path / "one"), task="portrait", validation=True)
     parts = [set(names(split)) for split in (data.train(), data.validation(), data.test())]
     assert sum(map(len, parts)) == len(set.union(*parts)) == 12
     for split in ("train", "test"):
-        write_folder(tmp_path / "two" / split, 2)
+        write_portrait_folder(tmp_path / "two" / split, 2)
     write_png(tmp_path / "two/test/trimaps/p0.png", np.full((60, 48), 255, np.uint8))
     divided = create_data("portrait_folder", root=str(tmp_path / "two"), task="portrait")
     assert names(divided.train()) == ["p0", "p1"]
@@ -126,15 +94,15 @@ def test_the_public_layouts(tmp_path):
     write_p3m10k(tmp_path / "p3m")
     p3m = create_data("p3m10k", root=str(tmp_path / "p3m"), task="portrait")
     assert {name: names(split) for name, split in p3m.tests().items()} == {
-        "p500p": ["P3M-500-P"], "p500np": ["P3M-500-NP"],
+        "p500p": [f"P3M-500-P_{k}" for k in range(3)], "p500np": [f"P3M-500-NP_{k}" for k in range(3)],
     }  # fmt: skip
     assert p3m.test().sample(0, RNG)["trimap"].unique().tolist() == [np.float32(128 / 255)]
-    assert names(p3m.train()) == ["a"]
+    assert names(p3m.train()) == ["0", "1", "2"]
     write_aisegment(tmp_path / "ai")
     ai = create_data("aisegment", root=str(tmp_path / "ai"), task="portrait")
-    assert len(ai.train()) + len(ai.test()) == 12
+    assert len(ai.train()) + len(ai.test()) == 30
     assert torch.equal((ai.test().sample(0, RNG)["alpha"][0] * 255).round(), torch.from_numpy(matte()).float())
-    write(tmp_path / "ppm/image/x.png", tmp_path / "ppm/matte/x.png")
+    write_portrait(tmp_path / "ppm/image/x.png", tmp_path / "ppm/matte/x.png")
     ppm = create_data("ppm100", root=str(tmp_path / "ppm"), task="portrait")
     assert names(ppm.test()) == ["x"]
     with pytest.raises(NoSplitError, match="for testing only"):
@@ -162,7 +130,7 @@ def test_data_check_names_what_is_wrong(tmp_path, capsys):
         ({"trimap_width": "wide"}, "data.trimap_width must be a whole number of pixels, or auto"),
         ({"trimap_width": 0}, "data.trimap_width must be a whole number of pixels, at least 1"),
         ({"scale": [2, 1]}, "data.scale must be two numbers"),
-        ({"task": "matting"}, "has no targets for the task 'matting'"),
+        ({"task": "depth"}, "has no targets for the task 'depth'"),
     ],
 )
 def test_impossible_options(options, words, tmp_path):

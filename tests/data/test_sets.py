@@ -13,7 +13,7 @@ from torch.utils.data import ConcatDataset, DataLoader, RandomSampler
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Subset as TorchSubset
 
-from data_support import MATTING_WRITERS, WRITERS, build, same, write_idx
+from data_support import MATTING_WRITERS, PORTRAIT_WRITERS, WRITERS, build, same, write_idx
 from indexnet.core.errors import UserError
 from indexnet.core.registry import option_names
 from indexnet.data import IGNORE, create_data, get_data, list_data
@@ -24,6 +24,7 @@ from indexnet.data.io import skimage_photographs
 NAMES = [info.name for info in list_data()]
 KEYS = {
     "matting": {"image", "alpha", "trimap", "fg", "bg", "name"},
+    "portrait": {"image", "alpha", "trimap", "name"},
     "reconstruction": {"image", "name"},
     "denoising": {"image", "name"},
     "segmentation": {"image", "label", "name"},
@@ -54,7 +55,9 @@ def test_a_description_needs_no_files(name, task):
 
 def splits(data):
     found = [*data.tests().values(), *filter(None, [data.validation()])]
-    with contextlib.suppress(*[NoSplitError] * data.name.startswith("alphamatting")):  # which are for testing only
+    with contextlib.suppress(
+        *[NoSplitError] * data.name.startswith(("alphamatting", "ppm"))
+    ):  # which are for testing only
         found.append(data.train())
     return found
 
@@ -69,7 +72,10 @@ def test_samples_are_what_the_task_expects(name, task, root):
             fixed = name in MATTING_WRITERS and split.split != "train"  # photographs and finished composites
             expected = KEYS[task] - ({"fg", "bg"} if fixed else set())
             expected -= {"alpha"} if name == "alphamatting_test" else set()
-            assert sample.keys() == expected
+            if task == "portrait" or name in PORTRAIT_WRITERS:  # layers are neither needed nor in the way
+                assert sample.keys() - {"fg", "bg"} == KEYS["portrait"]
+            else:
+                assert sample.keys() == expected
             assert sample["name"] == split.name(index)
             image = sample["image"]
             assert image.dtype == torch.float32

@@ -235,9 +235,64 @@ def write_segmentation_folder(root):
     (root / "classes.txt").write_text("sky\nlane markings\nroad\n")
 
 
+def matte(height=60, width=48, radius=16):
+    """A soft disc."""
+    rows, columns = np.mgrid[:height, :width]
+    distance = np.hypot(rows - height / 2, columns - width / 2)
+    return np.clip((radius - distance) * 200 + 128, 0, 255).astype(np.uint8)
+
+
+def write_portrait(image, alpha, height=60, width=48):
+    g = np.random.default_rng(list(image.name.encode()))
+    write_png(image, g.integers(0, 256, (height, width, 3), dtype=np.uint8))
+    write_png(alpha, matte(height, width))
+
+
+def write_portrait2k(root, train=3, test=2):
+    for folder, count in (("training", train), ("testing", test)):
+        for number in range(count):
+            write_portrait(root / folder / f"{number:05d}.png", root / folder / f"{number:05d}_matte.png")
+
+
+def write_portrait_folder(root, count=12):
+    for number in range(count):
+        write_portrait(root / f"images/p{number}.png", root / f"mattes/p{number}.png")
+
+
+def write_p3m10k(root, count=3):
+    for name in (f"{number}.png" for number in range(count)):
+        write_portrait(root / "train/blurred_image" / name, root / "train/mask" / name)
+        for folder, images in (("P3M-500-P", "blurred_image"), ("P3M-500-NP", "original_image")):
+            place = root / "validation" / folder
+            write_portrait(place / images / f"{folder}_{name}", place / f"mask/{folder}_{name}")
+            write_png(place / f"trimap/{folder}_{name}", np.full((60, 48), 128, np.uint8))
+
+
+def write_aisegment(root, count=30):
+    g = np.random.default_rng(0)
+    for number in range(count):
+        write_png(root / f"clip_img/18/clip_0/18-{number}.png", g.integers(0, 256, (60, 48, 3), dtype=np.uint8))
+        cut_out = np.dstack([g.integers(0, 256, (60, 48, 3), dtype=np.uint8), matte()])
+        write_png(root / f"matting/18/matting_0/18-{number}.png", cut_out)
+        (root / f"matting/18/matting_0/._18-{number}.png").write_bytes(b"left by macOS")
+
+
+def write_ppm100(root):
+    for number in range(3):
+        write_portrait(root / f"image/{number}.png", root / f"matte/{number}.png")
+
+
 WRITERS = {"train400": write_train400, "camvid": write_camvid, "sunrgbd": write_sunrgbd, "ade20k": write_ade20k}
 WRITERS |= {"denoising_folder": write_denoising_folder, "segmentation_folder": write_segmentation_folder}
 WRITERS |= {"nyuv2": write_nyuv2, "nyuv2_h5": write_nyuv2_h5}
+PORTRAIT_WRITERS = {
+    "portrait2k": write_portrait2k,
+    "portrait_folder": write_portrait_folder,
+    "aisegment": write_aisegment,
+    "ppm100": write_ppm100,
+    "p3m10k": write_p3m10k,
+}
+WRITERS |= PORTRAIT_WRITERS
 
 # The sets of matting, and the options that fit what their writers write.
 MATTING_WRITERS = {
@@ -329,6 +384,7 @@ def build(name, task, root, **given):
         "fashion_mnist": {"root": str(root), "fit": "pad"},
         **{name: {"root": str(root / name)} | MATTING_OPTIONS[name] for name in MATTING_WRITERS},
         **{name: {"root": str(root / name), "size": 12} for name in WRITERS},
+        "portrait2k": {"root": str(root / "portrait2k"), "size": 12, "trimap_width": 5},
     }
     return create_data(name, task=task, **options[name] | given)
 

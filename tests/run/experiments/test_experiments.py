@@ -43,6 +43,12 @@ COPIES = {
     "thesis/table5_8_sa_comp1k": "thesis_t5_8_sa_comp1k",
     "thesis/table5_9_sa_a2u": "thesis_t5_9_sa_a2u_aim500",
     "thesis/table5_10_alphamatting_full": "thesis_t5_10_alphamatting_full",
+    "thesis/table6_1_prior": "thesis_t6_1_prior",
+    "thesis/table6_2_prior_more": "thesis_t6_2_prior_more",
+    "thesis/table6_3_baselines": "thesis_t6_3_baselines",
+    "thesis/table6_4_pspm_sharing": "thesis_t6_4_pspm_sharing",
+    "thesis/table6_6_losses": "thesis_t6_6_losses",
+    "thesis/table6_7_pspm_pspnet": "thesis_t6_7_pspm_pspnet",
 }
 
 
@@ -58,7 +64,7 @@ def test_every_experiment_loads(name):
     assert found.notes
     assert all(row.overrides for row in found.rows if not row.runs_never)
     assert len({row.label for row in found.rows}) == len(found.rows)
-    assert len({row.overrides for row in found.rows if not row.runs_never}) == len(found.select(None))
+    assert len({(row.overrides, row.starts_from) for row in found.select(None)}) == len(found.select(None))
     for column in found.columns:
         if column.printed:
             assert any(row.printed.get(column.printed) for row in found.rows), column
@@ -103,7 +109,7 @@ def test_every_row_freezes_and_builds(name):
             continue
         frozen = _frozen(name, row)
         spec = without_pretrained(network_spec(frozen))
-        made = dict(spec), *(frozen[group] for group in ("training", "data", "task"))
+        made = dict(spec), *(frozen[group] for group in ("training", "data", "task")), frozen.get("init")
         assert made not in seen, f"{row.name} is another row once more"
         seen.append(made)
         with torch.device("meta"):

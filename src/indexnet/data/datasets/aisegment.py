@@ -20,7 +20,7 @@ class AISegment(PortraitData):
     info = DataInfo(
         name="aisegment",
         title="AISegment.com Matting Human",
-        tasks=("portrait",),
+        tasks=("portrait", "matting"),
         source="aisegmentcn/matting_human_datasets (2019); terms of use as stated there",
         layout="ROOT/clip_img/*/*/NAME.jpg and ROOT/matting/*/*/NAME.png, whatever the folders between are called",
     )

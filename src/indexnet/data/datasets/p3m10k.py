@@ -19,7 +19,7 @@ class P3M10k(PortraitData):
     info = DataInfo(
         name="p3m10k",
         title="P3M-10k",
-        tasks=("portrait",),
+        tasks=("portrait", "matting"),
         source="Li et al., Privacy-preserving portrait matting, ACM MM 2021; MIT release agreement",
         layout="ROOT/train/{blurred_image,mask}, ROOT/validation/P3M-500-P/{blurred_image,mask,trimap}, "
         "ROOT/validation/P3M-500-NP/{original_image,mask,trimap}",

@@ -26,7 +26,7 @@ class Portrait2k(PortraitData):
     info = DataInfo(
         name="portrait2k",
         title="Portrait-2k",
-        tasks=("portrait",),
+        tasks=("portrait", "matting"),
         source="Shen et al., Deep automatic portrait matting, ECCV 2016; for research, on request from the authors",
         layout="ROOT/training/NAME.png and NAME_matte.png; ROOT/testing the same",
     )

@@ -29,7 +29,7 @@ class PortraitFolder(PortraitData):
     info = DataInfo(
         name="portrait_folder",
         title="A folder of portraits and mattes",
-        tasks=("portrait",),
+        tasks=("portrait", "matting"),
         source="your own",
         layout="ROOT/images/NAME.jpg (or .png), ROOT/mattes/NAME.png; or both under ROOT/train and ROOT/test each",
     )

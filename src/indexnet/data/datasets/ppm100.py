@@ -13,7 +13,7 @@ class PPM100(PortraitData):
     info = DataInfo(
         name="ppm100",
         title="PPM-100",
-        tasks=("portrait",),
+        tasks=("portrait", "matting"),
         source="Ke et al., MODNet, AAAI 2022 (ZHKKKe/PPM); images from Flickr under Creative Commons licences",
         layout="ROOT/image/NAME.jpg, ROOT/matte/NAME.jpg",
     )
