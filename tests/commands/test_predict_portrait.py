@@ -10,6 +10,8 @@ from indexnet.cli import main
 from indexnet.core.errors import UserError
 from indexnet.inference.app.session import Session, read_alone
 from indexnet.inference.loading import load_task
+from indexnet.networks import create_network
+from indexnet.networks.checkpoint import checkpoint_meta, save_checkpoint
 from predict_support import files_of, predict
 
 NARROW = {"name": "pspm", "encoder": {"name": "mobilenetv2_released", "width": 0.25}}
@@ -35,19 +37,16 @@ def test_one_command_cuts_a_portrait_out_without_a_trimap(checkpoint, folder):
     ] + ["trimap/me.png", "trimap/tiny.png"]
     task, _ = load_task(checkpoint)
     image = task.image_sample(photograph(37, 50))["image"][None]
-    prediction = task({"image": image})
+    prediction = task.predict({"image": image})
     assert np.array_equal(read(folder / "out/me.png"), np.rint(prediction[0, 0].numpy() * 255).astype(np.uint8))
     assert set(np.unique(read(folder / "out/trimap/me.png"))) <= {0, 128, 255}
 
 
 def test_a_trimap_is_refused_and_one_that_is_needed_is_asked_for(checkpoint, folder, mistake, tmp_path):
     mistake(predict(checkpoint, folder), "the task portrait takes no trimaps; leave --trimaps out")
-    mistake(predict(checkpoint, folder, "--box", "1,1,9,9", trimaps=False), "takes no --box")
+    mistake(predict(checkpoint, folder, "--masks", str(folder / "trimaps"), trimaps=False), "takes no --masks")
     given = {**NARROW, "sharing": "cascade", "prior": "trimap"}
     path = tmp_path / "given.ckpt"
-    from indexnet.networks import create_network
-    from indexnet.networks.checkpoint import checkpoint_meta, save_checkpoint
-
     entry = {"name": "portrait", "loss": {"alpha_image": 1.0}}
     network = create_network(given["name"], **{key: value for key, value in given.items() if key != "name"})
     save_checkpoint(path, checkpoint_meta(entry, given, {}), network.state_dict())

@@ -109,7 +109,7 @@ def test_every_row_freezes_and_builds(name):
             continue
         frozen = _frozen(name, row)
         spec = without_pretrained(network_spec(frozen))
-        made = dict(spec), *(frozen[group] for group in ("training", "data", "task")), frozen.get("init")
+        made = dict(spec), frozen.get("init"), *(frozen[group] for group in ("training", "data", "task"))
         assert made not in seen, f"{row.name} is another row once more"
         seen.append(made)
         with torch.device("meta"):
