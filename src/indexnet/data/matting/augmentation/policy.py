@@ -67,8 +67,8 @@ class Augmented:
     def tensors(self, name: str, pseudo: bool = False) -> dict[str, Tensor]:
         """Return the targets as tensors, and beside them what an augmentation of this ``name`` adds.
 
-        Nothing by ``none``, else ``composed``, bool; with AC ``augmented``, (3, H, W) in [0, 1], the image or what became of it, and
-        ``pseudo``, bool, whether something became of it. All of these where ``pseudo`` asks for them.
+        Nothing by ``none``, else ``composed``, bool; with AC ``augmented``, (3, H, W) in [0, 1], the image or what
+        became of it, and ``pseudo``, bool, whether something became of it. All of these where ``pseudo`` asks for them.
         """
         found = self.targets.tensors()
         if name == "none" and not pseudo:
