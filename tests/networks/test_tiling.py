@@ -19,6 +19,7 @@ from indexnet.networks import create_network, infer_alpha
 from indexnet.networks.tiled import matting_protocol
 from indexnet.networks.tiled.memory import forward_bytes, live_bytes
 from indexnet.networks.tiled.tiling import MARGIN, needs_whole_image, plan_tiles, run_tiled, smallest_tile
+from indexnet.resampling import create_resampling, list_resampling
 
 SMALL = {"name": "mobilenetv2_released", "width": 0.25}
 REACH = 288  # what encoder and decoder of the matting network see around a pixel, rounded up
@@ -251,6 +252,14 @@ def test_encoders_that_pool_in_every_block_are_not_tiled():
     image, trimap = np.zeros((96, 640, 3), np.uint8), np.full((96, 640), 128, np.uint8)
     with pytest.raises(UserError, match="looks at the whole image"):
         infer_alpha(squeezing, image, trimap, memory=1_000_000)
+
+
+def test_operators_that_average_over_the_whole_map_are_not_tiled():
+    """Their results for a tile are others than for the image: the others are compared in the tests above."""
+    whole = {info.name for info in list_resampling() if needs_whole_image(create_resampling(info.name, [32, 32]))}
+    assert whole == {"a2u", "freqfusion", "naf", "resfu"}
+    assert needs_whole_image(create_resampling("nearest", [32], pooling="lip"))
+    assert not needs_whole_image(create_resampling("a2u", [32], dynamics="static", activation="none", pooling="max"))
 
 
 def test_an_image_finds_the_same_room_again_and_again(monkeypatch):

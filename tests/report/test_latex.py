@@ -59,7 +59,7 @@ def test_every_experiment_without_runs(name):
     lines = check(text)
     assert "Nothing is measured yet." in text
     starts = [line.split(" & ")[0] for line in lines]
-    for each in (shown for shown in made.rows if not shown.intermediate):
+    for each in (found for found in made.rows if not found.intermediate):
         label = each.label.removesuffix(f", {each.block}") if each.block else each.label
         assert escape(f"{label} (cited)" if each.cited else label) in starts
     for each in made.rows:

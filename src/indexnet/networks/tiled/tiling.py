@@ -199,17 +199,20 @@ def run_tiled(
     return result
 
 
+_AVERAGING = (nn.AdaptiveAvgPool2d, nn.GroupNorm, nn.InstanceNorm2d)
+
+
 def needs_whole_image(network: nn.Module) -> bool:
     """Return whether tiles would give a network other results: whether it says so (``takes_tiles``), or pools.
 
-    Pooling over the whole image by parts that do not run once on it, as squeeze-and-excitation in an encoder's blocks:
-    tiles have other means.
+    Pooling over the whole image by parts that do not run once on it, as squeeze-and-excitation in an encoder's blocks,
+    the kernels of A2U, or group normalisation in an operator: tiles have other means.
     """
     if not getattr(network, "takes_tiles", True):
         return True
     once = {part for module in network.modules() if getattr(module, "whole_image", False) for part in module.modules()}
     return any(
-        module not in once and (isinstance(module, nn.AdaptiveAvgPool2d) or _POOLING.search(type(module).__name__))
+        module not in once and (isinstance(module, _AVERAGING) or _POOLING.search(type(module).__name__))
         for module in network.modules()
     )
 

@@ -220,12 +220,13 @@ class _PooledConv(nn.Module):
     def __init__(self, channels: int, filters: int, size: int) -> None:
         super().__init__()
         self.filters, self.size = filters, size
+        self.pool = nn.AdaptiveAvgPool2d(size)
         self.conv = nn.Conv2d(channels, filters, 1)
         nn.init.xavier_normal_(self.conv.weight)
         nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.adaptive_avg_pool2d(x, self.size))  # type: ignore[no-any-return]
+        return self.conv(self.pool(x))  # type: ignore[no-any-return]
 
     def macs(self) -> int:
         return self.conv.weight.numel() * self.size**2
