@@ -91,6 +91,17 @@ def test_a_table_without_printed_costs(capsys):
     assert "4x224x224" in said
 
 
+def test_cited_rows_show_what_is_printed_of_them(capsys):
+    found = load_experiment("thesis/table4_5_benchmark")
+    found = dataclasses.replace(found, rows=tuple(row for row in found.rows if row.cited))
+    assert show(found, count(found)) == 0
+    said = capsys.readouterr().out
+    shown = {words[0]: words[1:] for line in said.splitlines() if (words := line.split())[-1:] == ["cited"]}
+    assert shown["Context-aware"][:2] == ["107.5M", "cited"]
+    assert "> 130.55 M" in said
+    assert said.count("not counted, cited from the thesis, from other papers.") == 1
+
+
 def test_an_unknown_experiment(capsys):
     assert main(["costs", "tpami/table3_mating"]) == 2
     assert "Did you mean 'tpami/table3_matting'" in capsys.readouterr().err

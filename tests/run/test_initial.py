@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from indexnet.core.files import sha256_file
-from indexnet.networks import create_network
+from indexnet.networks import count_costs, create_network
 from indexnet.run.config import compose, freeze
 from indexnet.run.folder import RunFolder
 from indexnet.run.identity import config_hash
@@ -68,6 +68,8 @@ def test_a_run_takes_parts_and_keeps_frozen_ones_as_they_are(source, tmp_path, c
     said = capsys.readouterr().out
     assert f"init: 12 of 12 weights of contracting from contracting of init.checkpoint={source.checkpoint()}" in said
     assert "not trained: contracting" in said
+    costs = count_costs(create_network("autoencoder", widths=[4, 8], resampling="bilinear"))
+    assert _record(folder)["parameters"] == costs.parameters
     before, after = weights(source), weights(folder)
     frozen = [key for key in before if key.startswith("network.contracting.")]
     assert len(frozen) == 12  # statistics of norms among them

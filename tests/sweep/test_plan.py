@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
@@ -129,6 +130,20 @@ def test_runs_that_take_several_devices():
     totals = add_up([_row(100, 3, [0, 0, 0], devices=2)], [1, 2, 3, 4, 6], gpus=8)
     assert totals.wall_s == {1: None, 2: 300, 3: 300, 4: 200, 6: 100}
     assert add_up([_row(100, 3, [])], [1], gpus=8, before=5).wall_s == {1: 0}
+
+
+def test_runs_that_start_from_each_other_are_never_side_by_side():
+    rows = []
+    for name, source, seconds in (("a", None, 110), ("b", "t:a", 60), ("c", "t:b", 30), ("alone", None, 20)):
+        found = _row(seconds, 2, [0, 0])
+        experiment = dataclasses.replace(found.config.experiment, name="t", row=name)
+        init = dataclasses.replace(found.config.init, row=source)
+        found.config = dataclasses.replace(found.config, experiment=experiment, init=init)
+        rows.append(found)
+    totals = add_up(rows, [1, 2, 8])
+    assert totals.wall_s == {1: pytest.approx(440), 2: pytest.approx(220), 8: pytest.approx(200)}
+    rows[0].left = []  # done: the others need not wait
+    assert add_up(rows, [8]).wall_s == {8: pytest.approx(90)}
 
 
 # --- which runs ----------------------------------------------------------------------------------------------------

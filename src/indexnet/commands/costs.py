@@ -189,6 +189,8 @@ def table(experiment: Experiment, lines: Sequence[Line], rule: str = COUNTING_RU
     from rich.table import Table
     from rich.text import Text
 
+    from indexnet.run.experiments.experiment import COST_CELLS
+
     size = experiment.cost_input
     where = f", input {'x'.join(map(str, size))}" if size else ""
     shown = Table(box=box.SIMPLE_HEAD, title=f"{experiment.title}{where}", title_justify="left", title_style="bold")
@@ -201,7 +203,8 @@ def table(experiment: Experiment, lines: Sequence[Line], rule: str = COUNTING_RU
     for line in lines:
         if line.costs is None:
             why = "pending" if line.row.pending else "cited"
-            shown.add_row(Text(line.row.label), *[""] * 6, Text(why, style="dim"))
+            params, gflops = (line.row.printed.get(key, "") for key in COST_CELLS)
+            shown.add_row(Text(line.row.label), params, "", "", gflops, "", "", Text(why, style="dim"))
             continue
         word, style = ("exception", "yellow") if line.agrees is False and line.is_fine else words[line.agrees]
         params = line.cells.get("params", Cell("", ""))
@@ -229,7 +232,10 @@ def remarks(experiment: Experiment, lines: Sequence[Line], rule: str = COUNTING_
         elif line.agrees is False:
             texts.append(f"{line.row.label} disagrees: {both}.")
     texts += [f"{line.row.label}: pending, {line.row.pending}." for line in lines if line.row.pending]
-    texts += [f"{line.row.label}: not counted, {line.row.runs_never}." for line in lines if line.row.cited]
+    cited: dict[str, list[str]] = {}
+    for row in (line.row for line in lines if line.row.cited):
+        cited.setdefault(row.cited, []).append(row.label)
+    texts += [f"{', '.join(labels)}: not counted, cited from {source}." for source, labels in cited.items()]
     if rule != COUNTING_RULES[0] and any("gflops" in line.row.printed for line in lines):
         texts.append(f"The GFLOPs that this table prints follow --rule {COUNTING_RULES[0]}, and are not compared.")
     texts.append(_RULES[rule] + "; GMACs: what convolutions and linear layers really cost, over 1e9.")

@@ -54,7 +54,8 @@ _MEANT = {
     "save_dir": "paths.runs", "work_dir": "paths.runs", "log_dir": "paths.runs", "runs_dir": "paths.runs",
     "ckpt": "ckpt_path", "checkpoint": "ckpt_path", "weights": "ckpt_path", "init_from": "ckpt_path",
     "random_seed": "seed", "callback": "callbacks", "tag": "tags", "plugin": "plugins",
-    "experiment_name": "sweep", "val_every": "training.validate_every",
+    "n_jobs": "hydra.launcher.n_jobs", "jobs": "hydra.launcher.n_jobs", "freeze": "training.freeze",
+    "frozen": "training.freeze", "experiment_name": "sweep", "val_every": "training.validate_every",
 }  # fmt: skip
 """What keys are called elsewhere, and here."""
 _FAMILIES = ("hin", "m2o", "o2o_modelwise", "o2o_shared", "o2o_unshared")

@@ -95,6 +95,7 @@ def build_parts(config: Config, record: Record) -> Parts:
     costs = count_costs(task.network, size)
     record.parameters, record.resampling_parameters = costs.parameters, costs.resampling_parameters
     record.paper_gflops, record.true_gmacs, record.costs_input = costs.paper_gflops, costs.true_gmacs, list(size)
+    task.freeze_parts(training.freeze)  # once counted: what is not trained is a part of the network's size
     return Parts(task, train_set, {**tests, **further}, steps, limit, validations, monitor)
 
 
@@ -186,7 +187,6 @@ def _build_task(config: Config, steps: int, planned: int) -> Task:
         network=network_spec(config.content), optimizer=config.optimizer, schedule=schedule, **options
     )
     task.config = dict(config.content)
-    task.freeze_parts(config.training.freeze)
     encoder = config.encoder
     if encoder.get("name") is not None:
         weights = "pretrained" if encoder.get("pretrained") else "random"

@@ -32,6 +32,21 @@ def makespan(seconds: Iterable[float], slots: int) -> float:
     return max(ends)
 
 
+def longest_chain(rows: Iterable[PlannedRow]) -> float:
+    """Return the wall time of the longest chain of runs that start from each other, however many devices there are."""
+    known = {
+        (f"{row.config.experiment.name}:{row.config.experiment.row}", row.config.data["name"]): row for row in rows
+    }
+
+    def seconds(row: PlannedRow | None) -> float:
+        if row is None or row.estimate is None:
+            return 0.0
+        source = known.get((row.config.init.row, row.config.data["name"])) if row.config.init.row else None
+        return max(map(row.estimate.seconds_left, row.left), default=0.0) + seconds(source)
+
+    return max(map(seconds, known.values()), default=0.0)
+
+
 @dataclass(frozen=True)
 class Estimate:
     """What one run costs.
@@ -194,9 +209,10 @@ def add_up(
     seconds = [found.seconds_left(step) for row, found in measured for step in row.left]
     needed = max((row.devices for row, _ in measured if row.left), default=1)
     wall: dict[int, float | None] = {}
+    chain = longest_chain(row for row, _ in measured)
     for count in counts:
         slots = count // needed if gpus else count * n_jobs
-        wall[count] = before * bool(seconds) + makespan(seconds, slots) if slots else None
+        wall[count] = before * bool(seconds) + max(makespan(seconds, slots), chain) if slots else None
     share = -(-n_jobs * max((row.devices for row in rows), default=1) // gpus) if gpus else n_jobs
     return Totals(
         whole_s=sum(found.seconds * row.runs for row, found in measured),

@@ -238,13 +238,20 @@ def ready_jobs(
     outcomes = {outcome.job.folder: outcome for outcome in ended}
     ahead = {job.folder for job in (*waiting, *running)}
     ready, blocked = [], []
+
+    def without_result(folder: Path | None) -> Outcome | None:
+        outcome = outcomes.get(folder) if folder else None
+        return None if outcome is None or outcome.status in ("done", "before") else outcome
+
     for job in waiting:
         source = outcomes.get(job.after) if job.after else None
-        if source is not None and source.status not in ("done", "before"):
+        if source is not None and without_result(job.after):
             said = (
                 f"it starts from {job.source}, which {'has ' if source.status != 'stopped' else 'was '}{source.status}"
             )
-            blocked.append(Outcome(job, "failed", reason=f"{said}: {source.reason}"))
+            if without_result(source.job.after) is None:  # otherwise its own line says what it waited for
+                said = f"{said}: {source.reason}"
+            blocked.append(Outcome(job, "failed", reason=said))
         elif source is not None or job.after is None or job.after not in ahead:
             ready.append(job)
     return ready, blocked
