@@ -16,7 +16,8 @@ from indexnet.data import Dataset, create_data, list_data
 from indexnet.data.holdout import hold_out
 from indexnet.data.io import skimage_photographs
 
-TRAINED = [info.name for info in list_data() if not info.name.startswith("alphamatting")]
+TEST_ONLY = ("alphamatting", "alphamatting_test", "ppm100")
+TRAINED = [info.name for info in list_data() if info.name not in TEST_ONLY]
 
 
 @dataclass

@@ -24,7 +24,7 @@ from indexnet.run.loader import EpochSampler, StepStream
 from module_support import Brightness, plain_trainer
 
 CASES = [(info.name, task) for info in list_data() for task in info.tasks]
-TEST_ONLY = ("alphamatting", "alphamatting_test")
+TEST_ONLY = ("alphamatting", "alphamatting_test", "ppm100")
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's advice on loaders
 
 
@@ -287,9 +287,9 @@ def test_images_are_decoded_once_where_they_are_read_often(tmp_path):
         (("scene", "depth"), {}, r"unknown data set 'scene'\. Did you mean 'scenes'"),
         (("scenes", "dpeth"), {}, r"unknown task 'dpeth'\. Did you mean 'depth'"),
         (("photos", "depth"), {}, "'photos' has no targets for the task 'depth'"),
-        (("scenes",), {}, r"say for which it is: task=matting or denoising"),
+        (("scenes",), {}, r"say for which it is: task=matting or portrait or denoising"),
         (("scenes", "depth"), {"trian_count": 3}, r"no option 'trian_count'\. Did you mean 'train_count'"),
-        (("alphamatting",), {"root": "x", "size": 32}, "no option 'size'"),
+        (("alphamatting", "matting"), {"root": "x", "size": 32}, "no option 'size'"),
         (("camvid",), {}, "needs the option 'root'"),
         (("photos", "denoising"), {"batch_size": 0}, "batch_size must be a positive whole number"),
         (("photos", "denoising"), {"test_batch_size": 1.5}, "test_batch_size must be a positive"),
@@ -329,7 +329,7 @@ def test_mistakes_that_a_stage_finds(tmp_path):
     with pytest.raises(UserError, match="the images of the test split of data=train400 may differ in size"):
         plain_trainer().test(Brightness(1), datamodule=dm)
     with pytest.raises(NoSplitError, match="for testing only"):
-        plain_trainer().fit(Brightness(3), datamodule=DataModule("alphamatting", root=str(tmp_path)))
+        plain_trainer().fit(Brightness(3), datamodule=DataModule("alphamatting", "matting", root=str(tmp_path)))
 
 
 SCRIPT = """

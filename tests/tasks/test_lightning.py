@@ -36,6 +36,8 @@ PARTS = {  # network, data, side of a training sample, options of the task
     "edges": ({"name": "autoencoder", "widths": [4, 8]}, PHOTOS, 32, {}),
     "matting": ({"name": "matting_unet", "encoder": TINY, "context": "none", "resampling": HIN},
                 SCENES, 64, {"region": "image"}),
+    "portrait": ({"name": "pspm", "encoder": {"name": "mobilenetv2_released", "width": 0.25}, "sharing": "late"},
+                 SCENES, 64, {}),
     "reconstruction": ({"name": "autoencoder", "widths": [4, 8]}, PHOTOS, 32, {}),
     "segmentation": ({"name": "fastdepth", "encoder": TINY, "out_channels": 8}, SCENES, 64, {"classes": [*"abcdefgh"]}),
 }  # fmt: skip

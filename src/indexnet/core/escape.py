@@ -37,6 +37,8 @@ _LATEX = {
     "·": r"$\cdot$",
     "…": r"\ldots{}",
     "★": r"$\star$",
+    "†": r"\dag{}",
+    "‡": r"\ddag{}",
     "\N{NO-BREAK SPACE}": "~",
 }
 

@@ -188,6 +188,7 @@ def submit(
                     failed = True
                 if room := min(n_jobs - len(handles), len(ready)):
                     handles.update(_submit(ready[:room], executor, cluster, name))
+                    queue.forget()
                     todo = [job for job in todo if job not in ready[:room]]
                 for job in [job for job in waiting if job.folder in handles]:
                     handle = handles[job.folder]
@@ -315,6 +316,10 @@ class _Queue:
         if element is not None:
             numbers = [number for number in numbers if number.rpartition("_")[2] == str(element)]
         return numbers[0] if len(numbers) == 1 else None
+
+    def forget(self) -> None:
+        """Forget what the queue said: it did not know yet of a job that has just been submitted."""
+        self.snapshots = []
 
     def lost(self, job: str) -> bool:
         """Return whether a job was missing twice: files of one that has just ended may need a moment to be seen."""
