@@ -54,6 +54,7 @@ def test_no_override_is_ignored_or_ends_in_a_traceback(count):
         ("+logger.entity=me", "unknown config key 'logger.entity'."),
         ("+budget.max_epochs=1", "unknown config key 'budget.max_epochs'."),
         ("+budget.max_seconds=3", "unknown config key 'budget.max_seconds'. Did you mean 'budget.max_steps'?"),
+        ("n_jobs=2", "unknown config key 'n_jobs'. Did you mean 'hydra.launcher.n_jobs'?"),
         ("split=validaton", "split='validaton' must be test or validation. Did you mean 'validation'?"),
         ("+encoder.width=2", "encoder.width belongs to an encoder"),
         ("+experiment.foo=1", "unknown config key 'experiment.foo'."),

@@ -203,8 +203,8 @@ def table(experiment: Experiment, lines: Sequence[Line], rule: str = COUNTING_RU
     for line in lines:
         if line.costs is None:
             why = "pending" if line.row.pending else "cited"
-            params, gflops = (line.row.printed.get(key, "") for key in COST_CELLS)
-            shown.add_row(Text(line.row.label), params, "", "", gflops, "", "", Text(why, style="dim"))
+            said = [line.row.printed.get(key, "") for key in COST_CELLS]
+            shown.add_row(Text(line.row.label), said[0], "", "", said[1], "", "", Text(why, style="dim"))
             continue
         word, style = ("exception", "yellow") if line.agrees is False and line.is_fine else words[line.agrees]
         params = line.cells.get("params", Cell("", ""))

@@ -167,7 +167,7 @@ def _unknown_override(key: str, keys: Callable[[str], Sequence[str]]) -> UserErr
         return UserError(f"unknown config key {key!r}. {hint or '`indexnet train --cfg hydra` shows every key.'}")
     if key == "data.root":
         return UserError("data.root: this data set reads no folder; choose one that does with data=NAME.")
-    guess = nearest_key(key, keys(key))
+    guess = nearest_key(key, [*keys(key), "hydra.launcher.n_jobs"])  # which tools for sweeps call by its last name
     hint = f" Did you mean {guess!r}?" if guess else " `indexnet train --cfg job` shows every key."
     return UserError(f"unknown config key {key!r}.{hint}")
 

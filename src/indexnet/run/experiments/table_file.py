@@ -91,7 +91,7 @@ class Reader:
         for name, count in Counter(row.name for row in rows).items():
             if count > 1:
                 raise self.error(f"two rows are called {name!r}; every row needs a name of its own.")
-        bases = [row.base for row in rows]
+        bases = [row.base for row in rows if not row.intermediate]  # the table shows no others
         reference = self.node.get("baseline")
         if reference is not None and reference not in bases:
             raise self.error(unknown_name("row in experiment.baseline:", str(reference), bases))
@@ -277,7 +277,7 @@ class Reader:
 
     def _row(self, what: str, node: Mapping[str, Any], point: Mapping[str, Any], repeat: _Repeat) -> Row:
         if node.get("cited"):
-            for key in ("overrides", "grid", "pending"):
+            for key in ("overrides", "grid", "pending", "same_as", "init", "intermediate"):
                 if node.get(key):
                     raise self.error(f"{what} is cited from {node['cited']} and never run, so it can have no {key}.")
             if not node.get("printed"):
