@@ -15,7 +15,7 @@ from report_fabricated import MAE, PSNR, built, column, record, row, write_run
 # commands of LaTeX itself and of booktabs
 KNOWN = frozenset(
     """begin end centering small setlength tabcolsep caption label multicolumn textit mathbf usepackage
-    pm approx tau sigma times star uparrow downarrow cdot ldots textbackslash textasciitilde textasciicircum
+    pm approx tau sigma times star uparrow downarrow cdot ldots dag ddag textbackslash textasciitilde textasciicircum
     toprule midrule cmidrule bottomrule""".split()  # noqa: SIM905
 )
 

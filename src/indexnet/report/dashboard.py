@@ -158,11 +158,10 @@ def _quiet() -> Iterator[None]:
 def create_workspace(table: Table, entity: str, project: str) -> Any:
     """Build the workspace: the runs by row, panels on metrics, costs, training, choices and pictures."""
     columns = _columns(table)
-    first = columns[0]
     about = wr.MarkdownPanel(markdown=_about(table))
     sections = (
         ("Measured and printed", [*_bars(table), about]),
-        ("Cost and quality", _costs(first)),
+        ("Cost and quality", _costs(columns)),
         ("Training", [_loss()]),
         ("Choices", [_choices(table)]),
         ("Pictures", [_pictures(table)]),
@@ -176,7 +175,10 @@ def create_workspace(table: Table, entity: str, project: str) -> Any:
         runset_settings=ws.RunsetSettings(
             filters=_filter(table),
             groupby=[expr.Metric(GROUP_BY)],
-            order=[expr.Ordering(expr.Summary(metric_key(first.metric)), ascending=not first.higher_is_better)],
+            order=[
+                expr.Ordering(expr.Summary(metric_key(column.metric)), ascending=not column.higher_is_better)
+                for column in columns[:1]
+            ],
             pinned_columns=_pinned(table, columns),
         ),
     )
@@ -202,10 +204,12 @@ def create_report(table: Table, entity: str, project: str, *, online: bool = Fal
             name=label or "rows",
             filters=_filter(table, rows if label else ()),
             groupby=[GROUP_BY],
-            order=[wr.OrderBy(wr.SummaryMetric(metric_key(columns[0].metric)), not columns[0].higher_is_better)],
+            order=[
+                wr.OrderBy(wr.SummaryMetric(metric_key(each.metric)), not each.higher_is_better) for each in columns[:1]
+            ],
             pinned_columns=_pinned(table, columns),
         )
-        panels = [*_bars(table), *_costs(columns[0]), _loss(), _choices(table), _pictures(table)]
+        panels = [*_bars(table), *_costs(columns), _loss(), _choices(table), _pictures(table)]
         for number, panel in enumerate(panels[:-1]):
             x, y = number % 2 * _WIDTH, number // 2 * _HEIGHT
             panel.layout = wr.Layout(x=x, y=y, w=_WIDTH, h=_HEIGHT)
@@ -223,7 +227,7 @@ def create_report(table: Table, entity: str, project: str, *, online: bool = Fal
 
 
 def _columns(table: Table) -> list[Column]:
-    """The table's columns that runs are measured in; the rest is only printed."""
+    """The table's columns that runs are measured in; the rest is only printed, in some tables all of them."""
     return [column for column in table.columns if column.metric.rpartition("/")[2] in known_metrics()]
 
 
@@ -263,13 +267,15 @@ def _bars(table: Table) -> list[Any]:
     ]
 
 
-def _costs(column: Column) -> list[Any]:
+def _costs(columns: Sequence[Column]) -> list[Any]:
+    """Plots of the first column over what a row costs."""
     return [
         wr.ScatterPlot(
             title=f"{column.title} over {heading}",
             x=wr.SummaryMetric(f"{RECORD}.{key}"),
             y=wr.SummaryMetric(metric_key(column.metric)),
         )
+        for column in columns[:1]
         for key, heading in COSTS
     ]
 
