@@ -130,16 +130,7 @@ def _pairs():
 
 @pytest.mark.parametrize(("task", "network"), _pairs())
 def test_every_task_and_network_freezes(task, network):
-    encoders = {
-        "a2u_matting": "resnet34",
-        "deep_matting": "vgg16_bn",
-        "matting_unet": "mobilenetv2_released",
-        "segnet": "vgg16_bn",
-    }
-    encoders |= dict.fromkeys(("deeplabv3plus", "refinenet"), "mobilenetv2_released")
-    encoders |= {"rmat": "mit_b0", "pspm": "mobilenetv2_released", "upernet": "mobilenetv2_100", "hu_depth": "resnet50"}
-    encoder = "mobilenetv1_fastdepth" if network == "fastdepth" else encoders.get(network, "none")
-    words = [f"task={task}", f"network={network}", f"encoder={encoder}"]
+    words = [f"task={task}", f"network={network}"]  # which brings its usual encoder
     if task == "segmentation" and network not in ("segnet", "upernet"):  # others name no classes
         with pytest.raises(UserError, match=r"task\.classes names 8 classes but the network"):
             freeze(compose(words))
@@ -152,6 +143,12 @@ def test_every_task_and_network_freezes(task, network):
         words.append("network.classes=1")
     config = freeze(compose(words))
     assert config["network"]["name"] == network
+
+
+def test_a_network_brings_its_usual_encoder_and_a_typed_one_goes_before_it():
+    assert freeze(compose(["task=segmentation", "network=upernet"]))["encoder"]["name"] == "mobilenetv2_100"
+    assert freeze(compose(["network=rmat", "encoder=mit_b0"]))["encoder"]["name"] == "mit_b0"
+    assert freeze(compose(["encoder=resnet18", "task=matting"]))["encoder"]["name"] == "resnet18"
 
 
 def test_auto_is_settled_by_the_encoders_weights(tmp_path):
