@@ -16,6 +16,7 @@ from indexnet.run.experiments.tables import list_experiments, load_experiment
 
 # table: rows with printed costs, rows that agree, parameters of the baseline
 PRINTED = {
+    "official/readme": (2, 2, None),
     "tpami/table3_matting": (20, 19, 3_753_259),
     "tpami/table5_denoising": (20, 20, 7_087_873),
     "tpami/table6_sunrgbd": (17, 17, 24_964_645),
@@ -23,6 +24,10 @@ PRINTED = {
     "thesis/table4_2_upsamplers": (12, 11, 8_049_003),
     "thesis/table4_5_benchmark": (4, 4, None),
     "thesis/table4_8_complexity": (6, 5, 8_049_003),
+    "thesis/table5_2_decoder_skip": (10, 10, None),
+    "thesis/table5_3_lfa_losses": (9, 9, None),
+    "thesis/table5_4_comp1k": (4, 4, None),
+    "thesis/table5_7_gflops": (2, 2, None),
     "thesis/table6_3_baselines": (3, 3, None),
     "thesis/table6_4_pspm_sharing": (6, 5, 8_153_771),
     "thesis/table6_7_pspm_pspnet": (3, 3, None),
