@@ -111,8 +111,9 @@ def test_known_encoders_exist():
 @pytest.mark.parametrize(
     "name",
     [
-        *list_encoders(),
-        "densenet121",
+        # one of each kind; the slowest in the nightly tests
+        *(pytest.param(name, marks=[pytest.mark.nightly] * (name == "resnet50")) for name in list_encoders()),
+        pytest.param("densenet121", marks=pytest.mark.nightly),
         "regnety_002",
         "mobilenetv3_large_100",
         pytest.param("resnet50d", marks=pytest.mark.nightly),

@@ -114,6 +114,7 @@ def test_new_keys_at_their_defaults_change_no_hash():
 
 
 @pytest.mark.long
+@pytest.mark.nightly
 def test_a_sweep_over_names():
     words = [word for word in MATTING if word != "encoder.width=0.25"]
     words += ["encoder=resnet18", "resampling=max_unpool", "budget=smoke", "logger=none"]

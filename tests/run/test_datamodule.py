@@ -355,7 +355,7 @@ with open(f"{folder}/{trainer.global_rank}.json", "w") as file:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.nightly), 2])
 def test_two_processes_share_the_samples(workers, tmp_path):
     """With Lightning's default ``use_distributed_sampler=True``; a process that is left alone would hang."""
     (tmp_path / "script.py").write_text(SCRIPT)

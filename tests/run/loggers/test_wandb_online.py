@@ -60,6 +60,7 @@ def test_online_without_a_key(tmp_path, monkeypatch):
 
 
 @pytest.mark.long
+@pytest.mark.nightly
 def test_online_without_a_network(tmp_path, server):
     server.silent = True
     folder = prepare_tiny(tmp_path)
