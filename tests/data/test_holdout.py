@@ -209,3 +209,13 @@ def test_patches_of_one_photograph_are_one_group(tmp_path):
     assert groups(validation) == {validation.name(0).split("_x")[0]}
     assert len(validation) == split.groups()[validation.group(0)]
     assert not {name.split("_x")[0] for name in names(training)} & groups(validation)
+
+
+@pytest.mark.parametrize("augment", ["da+alpha", "af+afb+ac"])
+def test_scenes_that_are_held_out_are_not_augmented(augment):
+    plain, changed = (
+        hold_out(create_data("scenes", task="matting", size=32, train_count=12, augment=each).train(), 0.4)[1]
+        for each in ("none", augment)
+    )
+    for index in range(len(plain)):
+        assert same(*(each.sample(index, np.random.default_rng(0)) for each in (plain, changed)))

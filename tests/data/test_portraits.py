@@ -99,6 +99,7 @@ def test_the_public_layouts(tmp_path):
     assert p3m.test().sample(0, RNG)["trimap"].unique().tolist() == [np.float32(128 / 255)]
     assert names(p3m.train()) == ["0", "1", "2"]
     write_aisegment(tmp_path / "ai")
+    (tmp_path / "ai/matting/Thumbs.db").write_bytes(b"x")  # what is no image is left out
     ai = create_data("aisegment", root=str(tmp_path / "ai"), task="portrait")
     assert len(ai.train()) + len(ai.test()) == 30
     assert torch.equal((ai.test().sample(0, RNG)["alpha"][0] * 255).round(), torch.from_numpy(matte()).float())

@@ -182,7 +182,9 @@ def test_what_cannot_be_is_one_sentence():
 
     assert "upsample_at='bth' of upernet" in refused("upernet", upsample_at="bth")
     assert "Did you mean 'both'?" in refused("upernet", upsample_at="bth")
-    assert "leaves resampling=carafe nothing to do" in refused("upernet", resampling=CARAFE, upsample_at="none")
+    assert "leaves the upsampling of resampling=carafe unused" in refused(
+        "upernet", resampling=CARAFE, upsample_at="none"
+    )
     assert "24 channels but the decoder map 512" in refused("upernet", resampling={"name": "fade", **STRIDES})
     assert "width" in refused("upernet", width=0)
     assert "divides the width" in refused("hu_depth", encoder={"name": "mobilenetv2_released", "width": 0.0625})
@@ -214,3 +216,13 @@ def test_upernet_starts_as_its_public_code_does():
     norms = [layer for layer in layers if isinstance(layer, torch.nn.BatchNorm2d)]
     assert all((layer.weight == 1).all() for layer in norms)
     assert all(torch.allclose(layer.bias, torch.tensor(1e-4)) for layer in norms)
+
+
+def test_a_stem_that_guides_nothing_changes_nothing():
+    torch.manual_seed(0)
+    with_stem = create_network("hu_depth", resampling=BILINEAR, **TINY["hu_depth"]).eval()
+    without = create_network("hu_depth", resampling=BILINEAR, guide_stem=False, **TINY["hu_depth"]).eval()
+    without.load_state_dict(with_stem.state_dict())
+    image = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        assert torch.equal(with_stem(image), without(image))

@@ -171,7 +171,10 @@ def _check(args: argparse.Namespace) -> None:
     guides = [f"--{name}" for name in ("trimaps", "masks", "boxes", "box") if getattr(args, name) is not None]
     for word in args.overrides:
         if not word.startswith("data"):
-            raise UserError(f"{word!r} is not understood; predict takes one checkpoint, --options and data=NAME.")
+            raise UserError(
+                f"{word!r} is not understood; predict takes one checkpoint, --options and data=NAME, or photographs by "
+                "--images."
+            )
     if (args.images is None) == (not args.overrides):
         given = "not both" if args.overrides else "and --output DIR"
         raise UserError(f"give --images DIR, or data=NAME for the test images of a data set, {given}.")

@@ -42,5 +42,15 @@ def trimap_classes(trimap: Tensor) -> Tensor:
     return (trimap <= 0.5).long().masked_fill(unknown_mask(trimap), 2)[:, 0]
 
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+"""Mean colour of ImageNet, which pretrained encoders expect to be 0."""
+
+VIEW_SIDES = (300 / 450, 375 / 450, 1.0, 525 / 450, 600 / 450)
+"""Short sides at which UperNet is trained and tested, as shares of the middle one (the public code for ADE20K)."""
+VIEW_LONGEST = 1000 / 450
+"""Their longest side, likewise."""
+VIEW_MULTIPLE = 32
+"""What the sides of its inputs are multiples of."""
+
 COUNTING_RULES = ("papers", "assembly")
 """By what multiply-adds are counted, see :meth:`indexnet.networks.costs.Costs.gflops`; the first is the usual one."""

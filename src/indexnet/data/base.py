@@ -139,7 +139,7 @@ class Dataset(TorchDataset[Sample], ABC):
         return Counter(self.group(index) for index in range(len(self)))
 
     def for_validation(self) -> Dataset:
-        """Return a training split as it is validated on: without what makes samples harder or takes their targets."""
+        """Return a training split as it is validated on: without strong augmentation, and samples without targets."""
         return self
 
     def subset(self, groups: Collection[str]) -> Dataset:
@@ -205,6 +205,9 @@ class Subset(Dataset):
 
     def collate(self, samples: Sequence[Sample]) -> dict[str, Any]:
         return self.base.collate(samples)
+
+    def for_validation(self) -> Dataset:
+        return Subset(self.base.for_validation(), self.indices)
 
     def _at(self, index: int) -> int:
         self._check_index(index)

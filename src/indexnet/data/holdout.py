@@ -20,8 +20,8 @@ class HeldOut(Subset):
     """One of the two parts of a training split.
 
     A sample of the training part is drawn from the caller's generator, as in the split. One of the validation part is
-    drawn from (seed, name), so that it never changes; it is cropped as in training, and of the same size, see
-    :meth:`~indexnet.data.base.Dataset.for_validation`.
+    drawn from (seed, name), so that it never changes; it is made as in training but for what
+    :meth:`~indexnet.data.base.Dataset.for_validation` leaves out.
 
     Args:
         split: ``"train"`` or ``"validation"``.

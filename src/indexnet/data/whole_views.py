@@ -14,25 +14,20 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import default_collate
 
-from indexnet.core.conventions import IGNORE
+from indexnet.core.conventions import IGNORE, IMAGENET_MEAN, VIEW_LONGEST, VIEW_MULTIPLE, VIEW_SIDES
 from indexnet.data.base import Sample, UInt8
 
-SIDES = (300 / 450, 375 / 450, 1.0, 525 / 450, 600 / 450)
-"""Short sides of training views, as shares of the option ``size``."""
-LONGEST = 1000 / 450
-"""Longest side, likewise."""
-MULTIPLE = 32
 PADDING_LABELS = {"ignore": IGNORE, "class0": 0}
 """What padded pixels are labelled: nothing, or the first class as in the public code (whose zeros are "wall")."""
 
-_MEAN = torch.tensor((0.485, 0.456, 0.406))  # ImageNet's, which normalisation makes 0
+_MEAN = torch.tensor(IMAGENET_MEAN)  # which normalisation makes 0
 
 
 def whole_view(image: UInt8, label: UInt8, size: int, rng: np.random.Generator) -> tuple[UInt8, UInt8]:
     """Mirror a photograph with its labels with probability 1/2, and bring it to a random short side.
 
-    The short side is drawn from :data:`SIDES`, the long one is at most :data:`LONGEST`; colours are averaged where they
-    shrink, labels are those of the nearest pixels.
+    The short side is one of five around ``size``, 2/3 to 4/3 of it, the long one at most 20/9 of it; colours are
+    averaged where they shrink, labels are those of the nearest pixels.
 
     Args:
         image: (H, W, 3) RGB.
@@ -45,8 +40,8 @@ def whole_view(image: UInt8, label: UInt8, size: int, rng: np.random.Generator) 
     """
     if rng.random() < 0.5:
         image, label = image[:, ::-1], label[:, ::-1]
-    side = SIDES[int(rng.integers(len(SIDES)))] * size
-    scale = min(side / min(label.shape), LONGEST * size / max(label.shape))
+    side = VIEW_SIDES[int(rng.integers(len(VIEW_SIDES)))] * size
+    scale = min(side / min(label.shape), VIEW_LONGEST * size / max(label.shape))
     height, width = (max(1, int(length * scale + 1e-9)) for length in label.shape)
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     seen = cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=how)
@@ -65,7 +60,9 @@ def padded_batch(samples: Sequence[Sample], padding: int) -> dict[str, Any]:
         padding: the label of the rest.
     """
     sizes = torch.tensor([sample["image"].shape[1:] for sample in samples])  # type: ignore[union-attr]
-    height, width = (sizes.amax(0) + MULTIPLE - 1).div(MULTIPLE, rounding_mode="floor").mul(MULTIPLE).tolist()
+    height, width = (
+        (sizes.amax(0) + VIEW_MULTIPLE - 1).div(VIEW_MULTIPLE, rounding_mode="floor").mul(VIEW_MULTIPLE).tolist()
+    )
     padded = []
     for sample, (rows, columns) in zip(samples, sizes.tolist(), strict=True):
         image = _MEAN[:, None, None].repeat(1, height, width)

@@ -25,7 +25,7 @@ def initial_task(path: Path, meta: Mapping[str, Any]) -> Task:
         meta: its ``"indexnet"`` entry, see :func:`indexnet.inference.loading.load_task`.
 
     Returns:
-        In eval mode on the CPU. torch's random numbers are as they were.
+        In eval mode on the CPU. torch's random numbers on the CPU are as they were.
 
     Raises:
         UserError: it is no checkpoint of a run, the run started from other weights, or its encoder's weights are not

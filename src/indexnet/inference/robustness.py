@@ -33,21 +33,10 @@ def range_name(widths: Range) -> str:
 
 
 @dataclass
-class RemadeTrimaps(Dataset):
-    """A split of matting samples whose trimaps are made again from alpha.
-
-    The sets alpha = 1 and alpha = 0 are eroded by ellipses whose sizes are drawn independently and uniformly; the draw
-    depends on the seed, the range and the sample's place alone.
-
-    Args:
-        inner: the split; its samples need ``alpha``.
-        widths: smallest and largest size of the ellipses, in pixels.
-        seed: of the draws.
-    """
+class _Changed(Dataset):
+    """A split whose samples are changed one by one; all else is the inner split's."""
 
     inner: Dataset
-    widths: Range
-    seed: int = 0
 
     def __post_init__(self) -> None:
         self.split = self.inner.split
@@ -64,6 +53,23 @@ class RemadeTrimaps(Dataset):
 
     def group(self, index: int) -> str:
         return self.inner.group(index)
+
+
+@dataclass
+class RemadeTrimaps(_Changed):
+    """A split of matting samples whose trimaps are made again from alpha.
+
+    The sets alpha = 1 and alpha = 0 are eroded by ellipses whose sizes are drawn independently and uniformly; the draw
+    depends on the seed, the range and the sample's place alone.
+
+    Args:
+        inner: the split; its samples need ``alpha``.
+        widths: smallest and largest size of the ellipses, in pixels.
+        seed: of the draws.
+    """
+
+    widths: Range
+    seed: int = 0
 
     def sizes(self, index: int) -> tuple[int, int]:
         """Return the sizes of the ellipses for foreground and background, in pixels."""
@@ -87,7 +93,7 @@ class RemadeTrimaps(Dataset):
 
 
 @dataclass
-class DegradedImages(Dataset):
+class DegradedImages(_Changed):
     """A split whose images are damaged; all that belongs to them (trimaps, targets) stays.
 
     The damage depends on the seed, the kind, the level and the sample's name alone; noise is the same but for its scale
@@ -100,26 +106,9 @@ class DegradedImages(Dataset):
         seed: of the noise.
     """
 
-    inner: Dataset
     kind: str
     level: float
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        self.split = self.inner.split
-
-    def __len__(self) -> int:
-        return len(self.inner)
-
-    @property
-    def one_size(self) -> bool:
-        return self.inner.one_size
-
-    def name(self, index: int) -> str:
-        return self.inner.name(index)
-
-    def group(self, index: int) -> str:
-        return self.inner.group(index)
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Return the inner sample with another ``image``, of the same shape."""

@@ -55,7 +55,8 @@ def depth_loss(
         return masked_mean(torch.log(error().abs() + _OFFSET), valid)
 
     def gradient() -> Tensor:
-        along, across = (masked_mean(torch.log(each.abs() + _OFFSET), eroded(valid)) for each in sobel(error()))
+        inner = eroded(valid)
+        along, across = (masked_mean(torch.log(each.abs() + _OFFSET), inner) for each in sobel(error()))
         return along + across
 
     def normal() -> Tensor:

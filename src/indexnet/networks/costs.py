@@ -28,8 +28,8 @@ class Costs:
             of the output times the second axis of the input: on tokens (N, L, C) that is L, not C.
         true_macs: multiply-adds that convolutions and linear layers really cost for one image. The two products of an
             attention are in neither.
-        assembly_macs: these, and those of comparing and assembling neighbours in the resampling, as the papers on FADE
-            and SAPA count.
+        assembly_macs: ``true_macs``, and those of comparing and assembling neighbours in the resampling, as the papers
+            on FADE and SAPA count.
     """
 
     parameters: int

@@ -46,7 +46,7 @@ class Doubling:
             resampling: the specification of the operator.
 
         Raises:
-            UserError: an unknown value, or an operator with weights that would be used nowhere.
+            UserError: an unknown value, or an operator with weights whose upsampling would be used nowhere.
         """
         name, options = split_spec("resampling", resampling)
         if upsample_at == AUTO:
@@ -60,7 +60,7 @@ class Doubling:
         pooled = options.get("pooling", "indexed" if name == "indexnet" else "") == "indexed"
         if not places and get_resampling(name).info.learned and not pooled:
             raise UserError(
-                f"network.upsample_at=none leaves resampling={name} nothing to do in {network}; give "
+                f"network.upsample_at=none leaves the upsampling of resampling={name} unused in {network}; give "
                 f"network.upsample_at=both, fpn or mff, or resampling=bilinear."
             )
         return cls("fpn" in places, "mff" in places)

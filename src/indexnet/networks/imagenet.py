@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
+from indexnet.core.conventions import IMAGENET_MEAN as IMAGENET_MEAN
+
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 

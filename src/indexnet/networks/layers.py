@@ -104,8 +104,8 @@ class ASPP(nn.Module):
             raise UserError(
                 "context 'aspp' cannot train on a batch of one image per device and step, because its globally pooled "
                 "branch normalises over the batch; give at least two: raise training.batch_size (or "
-                "budget.max_batch_size) or lower trainer.devices or trainer.accumulate_grad_batches (or "
-                "network.context=none)."
+                "budget.max_batch_size) or lower trainer.devices or trainer.accumulate_grad_batches (or, where "
+                "the network has that option, network.context=none)."
             )
         pooled = self.pooled(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
         features = [branch(x) for branch in self.branches]
@@ -132,14 +132,10 @@ class ResidualBlock(nn.Module):
         super().__init__()
         first_stride = stride if first_stride is None else first_stride
         self.first = conv_bn(in_channels, out_channels, 3, first_stride, activation=nn.LeakyReLU)
-        self.second = nn.Sequential(
-            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False), nn.BatchNorm2d(out_channels)
-        )
+        self.second = conv_bn(out_channels, out_channels, 3, activation=nn.Identity)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
-            )
+            self.shortcut = conv_bn(in_channels, out_channels, 1, stride, activation=nn.Identity)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""

@@ -273,8 +273,7 @@ class AttentionDecoder(nn.Module):
             y, skip = stage(2).up_and_skip(y, maps.halved[2])
             y = y + skip
         else:
-            for place, layer in ((3, self.middle), (2, nn.Identity())):
-                skip = layer(maps.halved[place].skip)
+            for skip in (self.middle(maps.halved[3].skip), maps.halved[2].skip):
                 y = resize_to(y, skip) + skip
         y = self.fuse(y)
         if self.fusion == "add":

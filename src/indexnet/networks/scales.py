@@ -11,20 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from indexnet.core.conventions import VIEW_MULTIPLE
 from indexnet.networks.base import Network
-
-SIDES = (300 / 450, 375 / 450, 1.0, 525 / 450, 600 / 450)
-"""Short sides that images are brought to, as shares of the middle one."""
-LONGEST = 1000 / 450
-"""Their longest side, likewise."""
-MULTIPLE = 32
 
 
 def scaled_size(height: int, width: int, side: float, longest: float) -> tuple[int, int]:
     """Return the size of an image at a short side of ``side``, at most ``longest``, rounded up to multiples of 32."""
     scale = min(side / min(height, width), longest / max(height, width))
-    rows, columns = (-(-int(length * scale + 1e-9) // MULTIPLE) * MULTIPLE for length in (height, width))
-    return max(rows, MULTIPLE), max(columns, MULTIPLE)
+    rows, columns = (-(-int(length * scale + 1e-9) // VIEW_MULTIPLE) * VIEW_MULTIPLE for length in (height, width))
+    return max(rows, VIEW_MULTIPLE), max(columns, VIEW_MULTIPLE)
 
 
 def class_probabilities(network: Network, image: Tensor, sides: Sequence[float], longest: float) -> Tensor:

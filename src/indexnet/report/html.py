@@ -65,9 +65,10 @@ def page(table: Table, time: str) -> str:
     shown, column = _samples(table), table.main
     strips = [strip for _, blocks in shown for *_, mine in blocks for strip in mine]
     groups = {"results": _results(table), "folded": _folded(table), "seeds": _seeds(table), "costs": _costs(table)}
+    improvements = relative.groups(table)
     groups["improved"] = [
         Group(name, partial(_cells, fields, start=len(fields) > 1), [f.kind for f in fields] if len(fields) > 1 else ())
-        for name, fields in relative.groups(table)
+        for name, fields in improvements
     ]
     series = [(block.label, [each for _, each in _series(block, column)]) for block in table.blocks]
     dots = [(label, rows) for label, rows in series if len(rows) > 1]
@@ -82,7 +83,7 @@ def page(table: Table, time: str) -> str:
         first_group=Group("Row", css="row"),
         groups=groups,
         improved_over=relative.heading(table),
-        improved=[row for row in table.rows if any(f.text(row) for _, each in relative.groups(table) for f in each)],
+        improved=[row for row in table.rows if any(f.text(row) for _, each in improvements for f in each)],
         dots=[(label, _dots(table, column, rows)) for label, rows in dots],
         several_seeds=any(len(each.values) > 1 for _, rows in dots for each in rows),
         scatters=[(b.label, drawn) for b in table.blocks if (drawn := _scatters(b, column))],

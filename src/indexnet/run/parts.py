@@ -170,6 +170,11 @@ def _check_samples(task: Task, train_set: Dataset, data: str, network: str) -> N
             f"network={network} takes {wanted} input channels, but task={task.name} on "
             f"data={data} gives {given}; set network.in_channels={given} or choose another network."
         )
+    if task.network.reduction != 1 and not task.takes_reduced:
+        raise UserError(
+            f"network={network} predicts at 1/{task.network.reduction} of the resolution, which task={task.name} does "
+            "not take; choose another network."
+        )
     given, wanted = task.network.out_channels, task.output_channels(sample)
     if given != wanted:
         raise UserError(

@@ -195,7 +195,7 @@ def launch(
                         waiting.remove(outcome.job)
                         ended(outcome)
                         failed = True
-                    if not ready:  # they start from runs that are at work
+                    if not ready or (failed and fail_fast):  # they start from runs that are at work
                         break
                     job = ready[0]
                     waiting.remove(job)

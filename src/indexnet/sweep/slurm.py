@@ -186,6 +186,8 @@ def submit(
                     todo.remove(blocked_outcome.job)
                     ended(blocked_outcome)
                     failed = True
+                if failed and fail_fast:
+                    break
                 if room := min(n_jobs - len(handles), len(ready)):
                     handles.update(_submit(ready[:room], executor, cluster, name))
                     queue.forget()

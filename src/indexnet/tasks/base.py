@@ -69,7 +69,8 @@ class Task(Steps):
     smallest_size: ClassVar[int] = 1  # side of the smallest image that the metrics can measure, in pixels
     difference_scale: ClassVar[str] = "light yellow a quarter of the full range or more"  # of :meth:`difference`
     target_is_input: ClassVar[bool] = False  # whether results are to be compared with the image itself
-    size_multiple: ClassVar[int] = 1  # :meth:`infer` resizes images of other sizes to multiples of it
+    size_multiple: ClassVar[int] = 1  # :meth:`infer` brings images of other sizes to multiples of it
+    takes_reduced: ClassVar[bool] = False  # whether networks may predict at a part of the resolution
     limits_memory: ClassVar[bool] = False  # whether :attr:`memory` is kept
     scales: ClassVar[bool] = False  # whether predictions follow :attr:`scale`
     measure_options: ClassVar[tuple[str, ...]] = ()  # those of :attr:`options` that say how it is measured
@@ -272,7 +273,7 @@ class Task(Steps):
         """
         halvings = len(self.network.resampling.stages)
         smallest = 2 ** max(0, halvings - 1) + 1
-        if self.size_multiple == 1 and min(image.shape[:2]) < smallest:  # else :meth:`infer` resizes it
+        if self.size_multiple == 1 and min(image.shape[:2]) < smallest:  # else :meth:`infer` fits it
             raise UserError(
                 f"{name}: the image is {image.shape[1]}x{image.shape[0]} pixels but this network halves "
                 f"{halvings} times; give images of at least {smallest}x{smallest}."

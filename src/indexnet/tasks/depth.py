@@ -46,6 +46,7 @@ class DepthTask(Task):
     name: ClassVar[str] = "depth"
     metric_names: ClassVar[tuple[str, ...]] = ("depth_rmse", "delta1", "delta2", "delta3", "rel", "log10")
     needs: ClassVar[tuple[str, ...]] = ("image", "depth")
+    takes_reduced: ClassVar[bool] = True
     target: ClassVar[str | None] = "depth"
     measure_options: ClassVar[tuple[str, ...]] = ("average",)
     difference_scale: ClassVar[str] = f"light yellow {_ERROR:g} m or more"

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from indexnet.core.conventions import UNKNOWN
 from indexnet.networks import Network
 from indexnet.networks.base import run_whole
 from indexnet.networks.imagenet import normalise
@@ -32,6 +33,15 @@ class TensorInfo:
         """Return name, shape, dtype and meaning as plain data."""
         shape = ["batch", self.channels, "height", "width"]
         return {"name": self.name, "shape": shape, "dtype": "float32", "meaning": self.meaning}
+
+
+TRIMAP_INPUT = TensorInfo(
+    "trimap",
+    1,
+    "0 background, 128/255 unknown, 1 foreground: an 8-bit trimap of 0, 128, 255 over 255",
+    levels=(0.0, UNKNOWN / 255, 1.0),
+)
+"""What a network with a trimap takes beside the image."""
 
 
 class ExportModule(nn.Module):

@@ -28,7 +28,7 @@ from indexnet.networks.tiled.matting_protocol import (
 )
 from indexnet.tasks.base import Batch, Picture, Task, register_task
 from indexnet.tasks.cut_outs import CutOutPredictor, to_levels
-from indexnet.tasks.export_module import ExportModule, TensorInfo
+from indexnet.tasks.export_module import TRIMAP_INPUT, ExportModule, TensorInfo
 from indexnet.tasks.predictor import Photo, not_finite
 from indexnet.tasks.pseudo_labels import predict_labels
 from indexnet.tasks.visualization import error_map, to_picture
@@ -76,8 +76,7 @@ class MattingExport(ExportModule):
     def __init__(self, network: Network, alignment: Alignment = "resize") -> None:
         super().__init__(network, "alpha", "alpha in [0, 1]; equal to the trimap where that is known", normalised=True)
         self.other_sizes = _OTHER_SIZES[alignment]
-        trimap = "0 background, 128/255 unknown, 1 foreground: an 8-bit trimap of 0, 128, 255 over 255"
-        self.inputs.append(TensorInfo("trimap", 1, trimap, levels=(0.0, UNKNOWN / 255, 1.0)))
+        self.inputs.append(TRIMAP_INPUT)
         raw = "alpha before clipping and before the trimap's word, for other sizes"
         self.outputs.append(TensorInfo("raw", 1, raw))
 

@@ -19,7 +19,7 @@ from indexnet.networks import Network
 from indexnet.networks.imagenet import normalise
 from indexnet.tasks.base import Batch, Picture, Task, register_task, run_padded
 from indexnet.tasks.cut_outs import PREDICT_OPTIONS, CutOutPredictor, to_levels
-from indexnet.tasks.export_module import ExportModule, TensorInfo
+from indexnet.tasks.export_module import TRIMAP_INPUT, ExportModule, TensorInfo
 from indexnet.tasks.predictor import Files, Photo, not_finite
 from indexnet.tasks.visualization import Pixels, error_map, label_entries, label_legend, label_overlay, to_picture
 
@@ -71,8 +71,7 @@ class PortraitExport(ExportModule):
         self.guides = int(network.in_channels == 4)
         super().__init__(network, "alpha", "alpha in [0, 1]", normalised=True)
         if self.guides:
-            trimap = "0 background, 128/255 unknown, 1 foreground: an 8-bit trimap of 0, 128, 255 over 255"
-            self.inputs.append(TensorInfo("trimap", 1, trimap, levels=(0.0, UNKNOWN / 255, 1.0)))
+            self.inputs.append(TRIMAP_INPUT)
         self.outputs = [TensorInfo("alpha", 1, "alpha in [0, 1]")]
         if network.out_channels > 1:
             meaning = "scores of foreground, background and unknown, without softmax; the trimap is their argmax"
@@ -179,12 +178,10 @@ class PortraitTask(Task):
         seen = self._made_smaller(batch)
         output = run_padded(self.network, self._input(seen))
         if output.shape[-2:] != size:
-            alpha = functional.interpolate(output[:, :1], size=size, mode="bicubic", align_corners=False)
-            rest = output[:, 1:]
-            rest = (
-                functional.interpolate(rest, size=size, mode="bilinear", align_corners=False) if rest.numel() else rest
-            )
-            output = torch.cat([alpha, rest], 1) if rest.numel() else alpha
+            parts = [functional.interpolate(output[:, :1], size=size, mode="bicubic", align_corners=False)]
+            if self.network.out_channels > 1:
+                parts.append(functional.interpolate(output[:, 1:], size=size, mode="bilinear", align_corners=False))
+            output = torch.cat(parts, 1)
         alpha = output[:, :1].clamp(0, 1)
         if self.guide is not None:
             alpha = alpha.where(unknown_mask(batch["trimap"]), batch["trimap"])

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from indexnet.core.conventions import IGNORE
+from indexnet.core.conventions import IGNORE, VIEW_LONGEST, VIEW_MULTIPLE, VIEW_SIDES
 from indexnet.core.errors import UserError
 from indexnet.data.base import Data, check_choice, check_size
 from indexnet.metrics import SumMetric, create_metric
 from indexnet.networks import Network
 from indexnet.networks.base import at_output_size
 from indexnet.networks.imagenet import normalise
-from indexnet.networks.scales import LONGEST, MULTIPLE, SIDES, class_probabilities
+from indexnet.networks.scales import class_probabilities
 from indexnet.tasks.base import Batch, Picture, Task, register_task, run_padded
 from indexnet.tasks.export_module import ExportModule
 from indexnet.tasks.predictor import Files
@@ -53,6 +53,7 @@ class SegmentationTask(Task):
     name: ClassVar[str] = "segmentation"
     metric_names: ClassVar[tuple[str, ...]] = ("miou", "pixel_accuracy")
     needs: ClassVar[tuple[str, ...]] = ("image", "label")
+    takes_reduced: ClassVar[bool] = True
     target: ClassVar[str | None] = "label"
     difference_scale: ClassVar[str] = "light yellow another class"
     measure_options: ClassVar[tuple[str, ...]] = ("evaluation", "short_side")
@@ -70,7 +71,7 @@ class SegmentationTask(Task):
         if classes is not None and (isinstance(classes, str) or not isinstance(classes, Sequence)):
             raise UserError(f"task.classes={classes!r} must be a list of names, or auto.")
         check_choice("task.evaluation", evaluation, EVALUATIONS)
-        self.evaluation, self.short_side = evaluation, check_size("task.short_side", short_side, MULTIPLE)
+        self.evaluation, self.short_side = evaluation, check_size("task.short_side", short_side, VIEW_MULTIPLE)
         super().__init__(network, optimizer, schedule)
         count = self.network.out_channels
         self.classes = [f"class {number}" for number in range(count)] if classes is None else [str(c) for c in classes]
@@ -103,8 +104,8 @@ class SegmentationTask(Task):
         image = normalise(batch["image"])
         if self.evaluation == "whole":
             return run_padded(self.network, image).argmax(1, keepdim=True)
-        sides = [share * self.short_side for share in (SIDES if self.evaluation == "multi" else (1.0,))]
-        return class_probabilities(self.network, image, sides, LONGEST * self.short_side).argmax(1, keepdim=True)
+        sides = [share * self.short_side for share in (VIEW_SIDES if self.evaluation == "multi" else (1.0,))]
+        return class_probabilities(self.network, image, sides, VIEW_LONGEST * self.short_side).argmax(1, keepdim=True)
 
     def output_channels(self, sample: Batch) -> int:
         return len(self.classes)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from indexnet.core.errors import UserError
 from indexnet.data.base import DataInfo, register_data
-from indexnet.data.io.file_lists import find_images, hold_out
+from indexnet.data.io.file_lists import hold_out
+from indexnet.data.io.images import any_images
 from indexnet.data.portraits import Portrait, PortraitData, joined
 
 
@@ -34,8 +35,9 @@ class AISegment(PortraitData):
 
 
 def _below(folder: Path) -> list[Path]:
-    """Return the images of a folder and of those in it, without what macOS left beside them."""
+    """Return the images of a folder and of those in it; what else lies there is left out."""
     places = sorted({path.parent for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")})
-    if not places:
-        raise UserError(f"{folder} does not exist or holds no files; data=aisegment needs it.")
-    return [path for path in find_images(places, "root") if not path.name.startswith("._")]
+    found = [place / name for place in places for name in any_images(place)]
+    if not found:
+        raise UserError(f"{folder} does not exist or holds no images; data=aisegment needs it.")
+    return found

@@ -12,7 +12,6 @@ from indexnet.data.io.names import pair, sample_name
 from indexnet.data.portraits import Portrait, PortraitData, PortraitOptions
 
 _ENDING = "_matte"
-_FOLDERS = {"train": "training", "test": "testing"}
 
 
 @register_data
@@ -38,7 +37,7 @@ class Portrait2k(PortraitData):
         trimap_width: int | str = "auto"
 
     options: Options
-    folders: ClassVar[dict[str, str]] = _FOLDERS
+    folders: ClassVar[dict[str, str]] = {"train": "training", "test": "testing"}
 
     def portraits(self, split: str) -> list[Portrait]:
         folder = self.root / self.folders[split]

@@ -22,7 +22,7 @@ class PortraitFolder(PortraitData):
     Where there are folders ``train`` and ``test`` (and ``validation``, if that is wanted), each holds ``images`` and
     ``mattes``. Otherwise about a tenth of the photographs, chosen by a hash of their names, is held out for testing,
     and with ``validation`` another tenth for that. A folder ``trimaps`` beside ``mattes`` holds the trimaps of test
-    photographs; without it they are made.
+    photographs, where there are no folders for the splits those of all photographs; without it they are made.
     """
 
     validation_remedy = "give data.validation=true, or a folder validation beside those named train and test"

@@ -60,7 +60,7 @@ class Unlabelled:
         """
         image, trimap, name = self._read(int(rng.integers(len(self.photographs))))
         shortest = min(trimap.shape)
-        whole = Targets(image, trimap, trimap, image, image)
+        whole = Targets(image, trimap, trimap, trimap, trimap)  # what is no file's own follows below
         if shortest < self.size:
             zoom = self.size / shortest
             height, width = (max(self.size, round(side * zoom)) for side in trimap.shape)
@@ -69,7 +69,7 @@ class Unlabelled:
         crop = cropped(whole, *corner_around(whole.trimap, 128, 128, side, 0, rng), side)
         crop = resized(crop, (self.size, self.size))
         crop = mirrored(crop) if rng.integers(2) else crop
-        found = crop._replace(alpha=crop.trimap).tensors()
+        found = crop._replace(alpha=crop.trimap, fg=crop.image, bg=crop.image).tensors()
         found |= {"composed": torch.tensor(False), "augmented": found["image"], "pseudo": torch.tensor(True)}
         return f"unlabelled/{name}", found | {"labelled": torch.tensor(False)}
 
@@ -94,16 +94,18 @@ def find_photographs(folder: Path) -> list[Photograph]:
     finder = FileFinder()
     found = []
     for image in images:
-        trimap = finder.find(folder / PARTS[1] / f"{image.stem}.png")
+        wanted = folder / PARTS[1] / f"{image.stem}.png"
+        trimap = finder.find(wanted)
         if trimap is None:
-            missing = folder / PARTS[1] / f"{image.stem}.png"
-            raise UserError(f"{missing} is missing; data.unlabelled needs a trimap for {image}.")
+            raise UserError(f"{wanted} is missing; data.unlabelled needs a trimap for {image}.")
         found.append(Photograph(image, trimap))
     return found
 
 
 def refuse_tests(photographs: Iterable[Photograph], test: Dataset) -> None:
     """Refuse photographs whose file is the same, byte for byte, as an image that a test split is made of.
+
+    Test splits of other kinds than files and fixed composites, which only a plugin has, are not looked at.
 
     Raises:
         UserError: one is.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -130,6 +130,9 @@ class SceneSamples(Dataset):
         elif self.task == "depth":
             sample["depth"] = torch.from_numpy(rendering.depth)[None]
         return sample
+
+    def for_validation(self) -> SceneSamples:
+        return replace(self, augment="none")
 
     def _augmented(self, sample: Sample, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         """Return what the augmentation changes of a sample, and what it adds."""

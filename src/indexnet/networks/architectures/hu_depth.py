@@ -138,7 +138,7 @@ class HuDepth(Network):
             y = self.decoder[step](y)
         fused = []
         for level, each in enumerate((*maps[1:], deepest)):
-            whole = decoding.fuse(each, level - first) if level >= first else each
+            whole = decoding.fuse(each, level - first) if self.doubling.mff and level >= first else each
             whole = whole if whole.shape[2:] == size else self._interpolate(whole, size)
             fused.append(self.fusion[level](whole))
         return self.refine(torch.cat([y, self.fuse(torch.cat(fused, 1))], 1))  # type: ignore[no-any-return]

@@ -137,7 +137,8 @@ class PSPM(Network):
             self.resampling = (
                 create_resampling(NONE, ()) if strides else self._build_resampling(resampling, self.encoder)
             )
-        low = widths[self._halved[2] - 1 if strides else self._halved[1]]
+        self._low = self._halved[2] - 1 if strides else self._halved[1]  # the last map at 1/4
+        low = widths[self._low]
         self.segmentation: nn.Module = (
             DeepLabDecoder(widths[-1], low) if segmentation == "deeplabv3plus" else PyramidDecoder(widths[-1])
         )
@@ -188,7 +189,7 @@ class PSPM(Network):
         """Return the units whose maps are modulated: all, or those that decoders take."""
         if self.modulation == "shared":
             return list(range(len(self.encoder.widths)))
-        units = {len(self.encoder.widths) - 1, self._halved[1]}
+        units = {len(self.encoder.widths) - 1, self._low}
         if self.sharing != "none":
             units |= {self._halved[2], self._halved[3]}
         if self.sharing in ("late", "fusion"):
@@ -254,7 +255,7 @@ class PSPM(Network):
                     seen = down if not both else down._replace(skip=down.skip * weight)
                     halved[kind].append(seen)
                 x = down.features
-            low = unit == (self._halved[1] if shared else self._halved[2] - 1)
+            low = unit == self._low
             if low or unit in (self._first_deep, len(self.encoder.units) - 1):
                 for kind, weight in enumerate(weights):
                     kept[kind].append(x * weight if both else x)

@@ -108,7 +108,7 @@ class RMat(Network):
                 conv_bn(narrow, wide, 3, 2, activation=nn.ReLU) for narrow, wide in zip(before, LOCAL, strict=False)
             )
             self.projections = nn.ModuleList(
-                nn.Sequential(nn.Conv2d(given, wanted, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(wanted))
+                conv_bn(given, wanted, kernel, activation=nn.Identity)
                 for given, wanted, kernel in zip(LOCAL, (NARROW, WIDTH, WIDTH), (1, 3, 1), strict=True)
             )
         self.guides = nn.ModuleList()  # at full resolution, and at 1/2 where nothing else is
@@ -240,7 +240,7 @@ def _skip(given: int, kind: str, decoder: str) -> nn.Module:
         return nn.Conv2d(given, WIDTH, 1)
     linear = [] if decoder == "mlpdw" else [nn.Conv2d(given, WIDTH, 1)]
     before = WIDTH if linear else given
-    return nn.Sequential(*linear, nn.Conv2d(before, WIDTH, 3, padding=1, bias=False), nn.BatchNorm2d(WIDTH))
+    return nn.Sequential(*linear, *conv_bn(before, WIDTH, 3, activation=nn.Identity))
 
 
 def _initialise(*modules: nn.Module | None) -> None:

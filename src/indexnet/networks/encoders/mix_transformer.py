@@ -252,7 +252,7 @@ class MixTransformer(nn.Module):
         if min(x.shape[2:]) < SMALLEST:
             raise UserError(
                 f"encoder {self.name!r} needs images of at least {SMALLEST}x{SMALLEST} pixels, its total stride; got "
-                f"{x.shape[3]}x{x.shape[2]}."
+                f"{x.shape[3]}x{x.shape[2]}; give larger ones (in training, training.size)."
             )
         maps = []
         for stage in self.stages:

@@ -16,7 +16,7 @@ from indexnet.networks.released.base import ReleasedSource, SourceInfo, register
 from indexnet.networks.released.indexnet_matting import NOTICE
 
 _UNITS = (2, 2, 3, 3, 3)  # of the stages of VGG16
-_OWN = re.compile(r"(d?conv\d{1,2}|bn\d\d|alpha_pred)\.")
+_OWN = re.compile(r"(conv[1-5][1-3]|bn[1-5][1-3]|conv6|dconv[1-6]|alpha_pred)\.")
 
 
 @register_source

@@ -256,7 +256,8 @@ def _run(
 def _too_large(size: tuple[int, int], amounts: str = "") -> str:
     return (
         f"this image, {size[1]}x{size[0]} pixels for the network, needs more memory than there is{amounts}, and the "
-        "network takes whole images only; give a smaller image or another device, or --memory none to try all the same."
+        "network takes whole images only; give a smaller image or another device"
+        f"{', or --memory none to try all the same' if amounts else ''}."
     )
 
 

@@ -6,12 +6,12 @@ Of the paper (Dai et al., CVPR 2022, section 5.3); strengths are our choice.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import cv2
 import numpy as np
 
 from indexnet.data.base import Float32, UInt8
+from indexnet.data.degradations import compress_jpeg
 from indexnet.data.matting.augmentation.linear import WHITE, Change, Draw, Shape
 
 
@@ -53,18 +53,8 @@ def gaussian_blur(shape: Shape, rng: np.random.Generator) -> Change:
 
 def jpeg(shape: Shape, rng: np.random.Generator) -> Change:
     """Compress with a quality of 30 to 95; an alpha matte, (H, W), is taken as well."""
-    quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(30, 96))]
-
-    def change(image: Float32) -> Float32:
-        levels: Any = to_levels(image)
-        if levels.ndim == 2:
-            return np.asarray(cv2.imdecode(cv2.imencode(".jpg", levels, quality)[1], cv2.IMREAD_GRAYSCALE), np.float32)
-        decoded: Any = cv2.imdecode(
-            cv2.imencode(".jpg", cv2.cvtColor(levels, cv2.COLOR_RGB2BGR), quality)[1], cv2.IMREAD_COLOR
-        )
-        return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.float32)
-
-    return change
+    quality = int(rng.integers(30, 96))
+    return lambda image: compress_jpeg(to_levels(image), quality, rng).astype(np.float32)
 
 
 def to_levels(image: Float32) -> UInt8:
