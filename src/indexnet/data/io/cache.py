@@ -154,28 +154,28 @@ class Store:
         first = int(os.environ.get("LOCAL_RANK") or 0) * self.count // _processes()
         order = [(first + index) % self.count for index in range(self.count)]
 
-        def size(index: int) -> int:
-            return sum(array.nbytes for array in self._written(index, folder))
-
-        return f"{self._counted} decoded once, {format_bytes(sum(in_threads(size, order, self._title)))} in {folder}"
+        # the headers are read here, not in the threads: Python before 3.11.8 cannot parse in several at a time
+        files = in_threads(lambda index: self._file(index, folder), order, self._title)
+        kept = sum(array.nbytes for path in files for array in _unpacked(path))
+        return f"{self._counted} decoded once, {format_bytes(kept)} in {folder}"
 
     def _from_folder(self, index: int, folder: str) -> Arrays:
         """Return an item that is mapped from the folder's file; those asked for last stay mapped."""
         item = self._mapped.pop(index, None)
         if item is None:
-            item = self._written(index, folder)
+            item = _unpacked(self._file(index, folder))
         self._mapped[index] = item
         if len(self._mapped) > _MAPPED:
             self._mapped.pop(next(iter(self._mapped)), None)
         return item
 
-    def _written(self, index: int, folder: str) -> Arrays:
-        """Map an item's file; decode it before if there is none."""
+    def _file(self, index: int, folder: str) -> Path:
+        """Return an item's file; decode the item into it before if there is none."""
         assert self.key is not None
         path = Path(folder) / f"{self.key(index)}{_ENDING}"
         if not os.path.exists(path):
             atomic_write(path, _packed(self.load(index)))
-        return _unpacked(path)
+        return path
 
 
 _ENDING = ".arrays"
