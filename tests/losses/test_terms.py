@@ -8,7 +8,16 @@ import pytest
 import torch
 
 from indexnet.core.errors import UserError
-from indexnet.losses import DEPTH_TERMS, MATTING_TERMS, affinity_loss, check_terms, depth_loss, matting_loss
+from indexnet.losses import (
+    DEPTH_TERMS,
+    MATTING_TERMS,
+    PORTRAIT_TERMS,
+    affinity_loss,
+    check_terms,
+    depth_loss,
+    matting_loss,
+    portrait_loss,
+)
 
 
 @pytest.fixture
@@ -139,6 +148,24 @@ def test_depth_terms_of_nothing_measured_and_of_half_precision():
     losses["loss"].backward()
     assert losses["log"].item() == pytest.approx(np.log(0.5))
     assert torch.isfinite(prediction.grad).all()
+
+
+def test_autocast_changes_no_term():
+    """Filters of 8 significant bits would not see a slope of a centimetre at 5 metres."""
+    torch.manual_seed(0)
+    alpha, image = torch.rand(1, 1, 32, 48), torch.rand(1, 3, 32, 48)
+    prediction, trimap = alpha + 0.02 * torch.randn_like(alpha), torch.full_like(alpha, 128 / 255)
+    depth = 5 + 0.01 * torch.rand(1, 1, 32, 48)
+    near, measured = depth + 0.01 * torch.rand_like(depth), depth > 0
+
+    def terms():
+        yield matting_loss(prediction, alpha, trimap, image, image, image, dict.fromkeys(MATTING_TERMS, 1.0))
+        yield depth_loss(near, depth, measured, dict.fromkeys(DEPTH_TERMS, 1.0))
+        yield portrait_loss(prediction, alpha, trimap, image, image, dict.fromkeys(PORTRAIT_TERMS, 1.0))
+
+    plain = list(terms())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert list(terms()) == plain
 
 
 def test_affinity_against_loops():

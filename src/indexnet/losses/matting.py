@@ -14,7 +14,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from indexnet.core.conventions import unknown_mask
-from indexnet.losses.terms import check_terms, full_precision, mean_per_area, smooth_absolute, sobel, weighted
+from indexnet.losses.terms import (
+    check_terms,
+    convolved,
+    full_precision,
+    mean_per_area,
+    smooth_absolute,
+    sobel,
+    weighted,
+)
 
 MATTING_TERMS: Mapping[str, float] = {
     "alpha": 0.5, "composition": 0.5, "laplacian": 0.0, "gradient": 0.0, "gradient_penalty": 0.0,
@@ -179,5 +187,5 @@ def laplacian_pyramid(maps: Tensor, levels: int = LEVELS) -> list[Tensor]:
 def _blurred(maps: Tensor) -> Tensor:
     taps = maps.new_tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
     flat = functional.pad(maps.reshape(-1, 1, *maps.shape[-2:]), (2, 2, 2, 2), mode="reflect")
-    flat = functional.conv2d(functional.conv2d(flat, taps.view(1, 1, 1, 5)), taps.view(1, 1, 5, 1))
+    flat = convolved(convolved(flat, taps.view(1, 1, 1, 5)), taps.view(1, 1, 5, 1))
     return flat.reshape(maps.shape)

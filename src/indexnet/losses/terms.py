@@ -96,6 +96,12 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, values, 0.0).sum() / mask.sum().clamp(min=1)
 
 
+def convolved(maps: Tensor, kernels: Tensor, padding: int = 0) -> Tensor:
+    """Convolve (N, 1, H, W) in the precision that the maps have, also under autocast, which would take half of it."""
+    with torch.autocast(maps.device.type, enabled=False):
+        return functional.conv2d(maps, kernels, padding=padding)
+
+
 def sobel(maps: Tensor) -> tuple[Tensor, Tensor]:
     """Return Sobel's 3x3 gradients along width and height, not normalised (a ramp of 1 per pixel gives 8).
 
@@ -109,7 +115,7 @@ def sobel(maps: Tensor) -> tuple[Tensor, Tensor]:
     """
     along = maps.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
     flat = maps.reshape(-1, 1, *maps.shape[-2:])
-    both = functional.conv2d(flat, torch.stack([along, along.T])[:, None], padding=1)
+    both = convolved(flat, torch.stack([along, along.T])[:, None], padding=1)
     return both[:, :1].reshape(maps.shape), both[:, 1:].reshape(maps.shape)
 
 
