@@ -129,20 +129,29 @@ def composition_loss(
 
 
 def gradient_loss(prediction: Tensor, alpha: Tensor, mask: Tensor, smoothness: float = 0.0) -> Tensor:
-    """Return the mean over unknown pixels of |dx a - dx a*| + |dy a - dy a*|, by Sobel, not normalised; a scalar.
+    """Return the mean over unknown pixels of what :func:`gradient_difference` gives, a scalar.
+
+    Args:
+        prediction: (N, 1, H, W).
+        alpha: (N, 1, H, W) in [0, 1].
+        mask: (N, 1, H, W) of ones and zeros.
+        smoothness: see there.
+    """
+    return mean_per_area(mask * gradient_difference(prediction, alpha, smoothness), mask)
+
+
+def gradient_difference(prediction: Tensor, alpha: Tensor, smoothness: float = 0.0) -> Tensor:
+    """Return |dx a - dx a*| and |dy a - dy a*|, by Sobel, not normalised, (N, 2, H, W).
 
     Args:
         prediction: a, (N, 1, H, W).
         alpha: a*, (N, 1, H, W) in [0, 1].
-        mask: (N, 1, H, W) of ones and zeros.
-        smoothness: how much of |dx a| + |dy a| is added: 0.01 is the gradient penalty. The paper's formula does not say
-            which alpha this is; that of the prediction makes it a penalty.
+        smoothness: how much of |dx a| and |dy a| is added: 0.01 is the gradient penalty. The paper's formula does not
+            say which alpha this is; that of the prediction makes it a penalty.
     """
     predicted = torch.cat(sobel(prediction), dim=1)
     values = (predicted - torch.cat(sobel(alpha), dim=1)).abs()
-    if smoothness:
-        values = values + smoothness * predicted.abs()
-    return mean_per_area(mask * values, mask)
+    return values + smoothness * predicted.abs() if smoothness else values
 
 
 def laplacian_loss(prediction: Tensor, alpha: Tensor, levels: int = LEVELS) -> Tensor:

@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from indexnet.core.conventions import trimap_classes, unknown_mask
 from indexnet.losses.affinity import affinity_loss
-from indexnet.losses.matting import alpha_loss, gradient_loss
-from indexnet.losses.terms import check_terms, full_precision, weighted
+from indexnet.losses.matting import alpha_loss, gradient_difference
+from indexnet.losses.terms import check_terms, full_precision, mean_per_area, weighted
 
 PORTRAIT_TERMS: Mapping[str, float] = {
     "alpha_unknown": 1.0, "alpha_image": 10.0, "gradient": 10.0, "affinity": 10.0, "segmentation": 1.0,
@@ -63,6 +63,11 @@ def portrait_loss(
     prediction = full_precision(prediction)
     unknown = (unknown_mask(trimap) if scores is None else scores.argmax(1, keepdim=True) == 2).to(prediction.dtype)
 
+    def gradient() -> Tensor:
+        values = gradient_difference(prediction, alpha)
+        inside, outside = (mean_per_area(region * values, region) for region in (unknown, 1 - unknown))
+        return inside + _REST * outside
+
     def segmentation() -> Tensor:
         if scores is None:
             raise ValueError("the term segmentation needs the scores of a trimap")
@@ -73,9 +78,7 @@ def portrait_loss(
         {
             "alpha_unknown": lambda: alpha_loss(prediction, alpha, unknown),
             "alpha_image": lambda: alpha_loss(prediction, alpha, torch.ones_like(unknown)),
-            "gradient": lambda: (
-                gradient_loss(prediction, alpha, unknown) + _REST * gradient_loss(prediction, alpha, 1 - unknown)
-            ),
+            "gradient": gradient,
             "affinity": lambda: affinity_loss(prediction, image),
             "segmentation": segmentation,
         },
