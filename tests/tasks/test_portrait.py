@@ -8,6 +8,7 @@ import torch
 
 from indexnet.core.errors import UserError
 from indexnet.losses import PORTRAIT_TERMS, affinity_loss, portrait_loss
+from indexnet.networks.imagenet import normalise
 from indexnet.tasks import create_task
 from indexnet.tasks.predictor import Photo
 
@@ -83,6 +84,26 @@ def test_the_choice_of_the_unknown_region_has_no_gradient():
     values["loss"].backward()
     assert scores.grad is None
     assert prediction.grad is not None
+
+
+def test_the_first_phase_leaves_what_is_frozen_as_it_is():
+    """Weights and statistics to the bit, and the trimap that it gives: nothing is dropped there in training."""
+    torch.manual_seed(0)
+    task = create_task("portrait", NETWORK, {"name": "sgd", "lr": 0.1, "weight_decay": 0.1})
+    task.freeze_parts(["encoder", "segmentation"])
+    task.train()
+    before = {key: value.clone() for key, value in task.network.state_dict().items()}
+    optimizer, given = task.configure_optimizers(), batch(32, 32)
+    scores = task.network(normalise(given["image"]))[:, 1:]
+    for _ in range(2):
+        optimizer.zero_grad()
+        task.losses(given)["loss"].backward()
+        optimizer.step()
+    after = task.network.state_dict()
+    frozen = {key for key in before if key.startswith(("encoder.", "segmentation."))}
+    assert {key for key in before if torch.equal(before[key], after[key])} >= frozen
+    assert all(not torch.equal(before[key], after[key]) for key in before if key.startswith("matting.decoder."))
+    assert torch.equal(task.network(normalise(given["image"]))[:, 1:], scores)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 130), (65, 33)])

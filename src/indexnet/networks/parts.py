@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from indexnet.core.errors import UserError, shown
 from indexnet.core.registry import did_you_mean
@@ -51,17 +50,17 @@ def check_frozen_parts(network: nn.Module, parts: Sequence[str]) -> None:
 
 
 def freeze_parts(network: nn.Module, parts: Iterable[str]) -> None:
-    """Take the gradients of parts away; their normalisation is in evaluation mode until the next ``train()``."""
+    """Take the gradients of parts away; they are in evaluation mode until the next ``train()``."""
     for part in parts:
         for name, parameter in network.named_parameters():
             if is_in(name, part):
                 parameter.requires_grad_(False)
-    norms_in_evaluation(network, parts)
+    parts_in_evaluation(network, parts)
 
 
-def norms_in_evaluation(network: nn.Module, parts: Iterable[str]) -> None:
-    """Let the normalisation layers of parts use the statistics that they have, and keep them."""
+def parts_in_evaluation(network: nn.Module, parts: Iterable[str]) -> None:
+    """Let parts compute what they do in use: norms by the statistics that they have and keep, nothing dropped."""
     for part in parts:
         for name, layer in network.named_modules():
-            if is_in(name, part) and isinstance(layer, _NormBase):
+            if is_in(name, part):
                 layer.eval()

@@ -13,7 +13,7 @@ from torch import Tensor, distributed, nn
 from indexnet.core.errors import UserError
 from indexnet.metrics import SumMetric, create_metric
 from indexnet.networks import Network
-from indexnet.networks.parts import check_frozen_parts, freeze_parts, norms_in_evaluation
+from indexnet.networks.parts import check_frozen_parts, freeze_parts, parts_in_evaluation
 
 Batch = Mapping[str, Any]
 
@@ -72,7 +72,7 @@ class Steps(pl.LightningModule):
         self._val_names: Sequence[str] = ()
 
     def freeze_parts(self, parts: Sequence[str]) -> None:
-        """Keep parts of the network as they are: no gradient, not in the optimizer, norms in evaluation mode.
+        """Keep parts of the network as they are: no gradient, not in the optimizer, in evaluation mode.
 
         Args:
             parts: their names, ``encoder`` or ``encoder.units.0``.
@@ -85,9 +85,9 @@ class Steps(pl.LightningModule):
         freeze_parts(self.network, parts)
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode; the normalisation of frozen parts stays in evaluation mode."""
+        """Set the mode; frozen parts stay in evaluation mode."""
         super().train(mode)
-        norms_in_evaluation(self.network, self.frozen_parts)
+        parts_in_evaluation(self.network, self.frozen_parts)
         return self
 
     # --- what a task defines -------------------------------------------------------------------------------------
