@@ -60,16 +60,17 @@ ASPP_RATES = {32: (2, 4, 8), 16: (6, 12, 18)}
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling with depthwise-separable branches (DeepLabv3+, as in the released matting code).
+    """Atrous spatial pyramid pooling (DeepLabv3+), with depthwise-separable branches as in the released matting code.
 
     A 1x1 branch, one dilated branch per rate, a globally pooled branch; concatenation, 1x1 projection, dropout 0.5.
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        rates: dilation of the separable 3x3 branches.
+        rates: dilation of the 3x3 branches.
         hidden: channels of each branch.
         activation: after every batch normalisation.
+        separable: whether dilated branches are depthwise and 1x1 convolutions, or dense ones.
 
     Attributes:
         whole_image: tiled inference runs this module once, on the whole image, for it looks at all of it.
@@ -84,12 +85,12 @@ class ASPP(nn.Module):
         rates: Sequence[int],
         hidden: int = 256,
         activation: type[nn.Module] = nn.ReLU6,
+        separable: bool = True,
     ) -> None:
         super().__init__()
         self.branches = nn.ModuleList([conv_bn(in_channels, hidden, activation=activation)])
-        self.branches.extend(
-            separable_conv_bn(in_channels, hidden, dilation=rate, activation=activation) for rate in rates
-        )
+        layer = separable_conv_bn if separable else conv_bn
+        self.branches.extend(layer(in_channels, hidden, 3, dilation=rate, activation=activation) for rate in rates)
         self.pooled = conv_bn(in_channels, hidden, activation=activation)
         self.project = conv_bn(hidden * (len(rates) + 2), out_channels, activation=activation)
         self.dropout = nn.Dropout(0.5)
@@ -100,16 +101,25 @@ class ASPP(nn.Module):
         Raises:
             UserError: one image in training mode: the pooled branch normalises over the batch alone.
         """
-        if self.training and x.shape[0] == 1:
-            raise UserError(
-                "context 'aspp' cannot train on a batch of one image per device and step, because its globally pooled "
-                "branch normalises over the batch; give at least two: raise training.batch_size (or "
-                "budget.max_batch_size) or lower trainer.devices or trainer.accumulate_grad_batches (or, where "
-                "the network has that option, network.context=none)."
-            )
+        check_batch(self, x)
         pooled = self.pooled(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
         features = [branch(x) for branch in self.branches]
         return self.dropout(self.project(torch.cat([*features, pooled], dim=1)))  # type: ignore[no-any-return]
+
+
+def check_batch(module: nn.Module, x: Tensor) -> None:
+    """Refuse what the normalisation of a globally pooled branch cannot do.
+
+    Raises:
+        UserError: one image in training mode: one value of each channel is left.
+    """
+    if module.training and x.shape[0] == 1:
+        raise UserError(
+            "the network cannot train on a batch of one image per device and step, because its globally pooled branch "
+            "normalises over the batch; give at least two: raise training.batch_size (or budget.max_batch_size) or "
+            "lower trainer.devices or trainer.accumulate_grad_batches (or, where the network has that option, "
+            "network.context=none)."
+        )
 
 
 LEAK = 0.01

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from indexnet.core.conventions import TRIMAP_CLASSES
-from indexnet.core.errors import UserError
 from indexnet.networks.encoders.encoder import Encoder
-from indexnet.networks.layers import conv_bn, initialize_weights, resize_to
+from indexnet.networks.layers import ASPP, ASPP_RATES, check_batch, conv_bn, initialize_weights, resize_to
 from indexnet.resampling.base import Downsampled, ResamplingStage
 
 Prior = Literal["soft1", "soft3", "hard"]
@@ -22,7 +21,6 @@ Stage = Callable[[int], ResamplingStage]
 _CLASSES = len(TRIMAP_CLASSES)
 _WIDTH = 256
 _LOW_WIDTH = 48  # of the encoder map that the decoder of DeepLabv3+ meets again
-_RATES = (6, 12, 18)
 _BINS = (1, 2, 3, 6)
 
 
@@ -46,37 +44,6 @@ def trimap_prior(logits: Tensor, prior: Prior) -> Tensor:
     return probabilities[:, :1] + probabilities[:, 2:] / 2
 
 
-class DenseASPP(nn.Module):
-    """Atrous spatial pyramid pooling with dense 3x3 branches, and dropout, as in the usual code of DeepLabv3+.
-
-    Args:
-        in_channels: channels of the input.
-
-    Attributes:
-        whole_image: it looks at the whole image.
-    """
-
-    whole_image = True
-
-    def __init__(self, in_channels: int) -> None:
-        super().__init__()
-        self.branches = nn.ModuleList([conv_bn(in_channels, _WIDTH, activation=nn.ReLU)])
-        self.branches.extend(conv_bn(in_channels, _WIDTH, 3, dilation=rate, activation=nn.ReLU) for rate in _RATES)
-        self.pooled = conv_bn(in_channels, _WIDTH, activation=nn.ReLU)
-        self.project = conv_bn(_WIDTH * (len(_RATES) + 2), _WIDTH, activation=nn.ReLU)
-        self.dropout = nn.Dropout(0.5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, in_channels, h, w) to (N, 256, h, w).
-
-        Raises:
-            UserError: one image in training mode.
-        """
-        _check_batch(self, x)
-        pooled = self.pooled(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
-        return self.dropout(self.project(torch.cat([*(branch(x) for branch in self.branches), pooled], 1)))  # type: ignore[no-any-return]
-
-
 class DeepLabDecoder(nn.Module):
     """Trimap scores at a quarter of the resolution: ASPP, and one encoder map met again (Chen et al., ECCV 2018).
 
@@ -87,7 +54,7 @@ class DeepLabDecoder(nn.Module):
 
     def __init__(self, deep_channels: int, low_channels: int) -> None:
         super().__init__()
-        self.context = DenseASPP(deep_channels)
+        self.context = ASPP(deep_channels, _WIDTH, ASPP_RATES[16], activation=nn.ReLU, separable=False)
         self.low = conv_bn(low_channels, _LOW_WIDTH, activation=nn.ReLU)
         self.decoder = nn.Sequential(
             *conv_bn(_WIDTH + _LOW_WIDTH, _WIDTH, 3, activation=nn.ReLU),
@@ -108,12 +75,7 @@ class PyramidDecoder(nn.Module):
 
     Args:
         deep_channels: channels of the encoder's last map.
-
-    Attributes:
-        whole_image: it looks at the whole image.
     """
-
-    whole_image = True
 
     def __init__(self, deep_channels: int) -> None:
         super().__init__()
@@ -128,22 +90,12 @@ class PyramidDecoder(nn.Module):
         Raises:
             UserError: one image in training mode.
         """
-        _check_batch(self, deep)
+        check_batch(self, deep)
         pooled = [
             resize_to(level(F.adaptive_avg_pool2d(deep, bins)), deep)
             for level, bins in zip(self.levels, _BINS, strict=True)
         ]
         return resize_to(self.classify(self.dropout(self.project(torch.cat([deep, *pooled], 1)))), low)
-
-
-def _check_batch(module: nn.Module, x: Tensor) -> None:
-    """Refuse what batch normalisation cannot do: one image, of which one pixel is left."""
-    if module.training and x.shape[0] == 1:
-        raise UserError(
-            "network=pspm cannot train on a batch of one image per device and step, because a branch that pools the "
-            "whole image normalises over the batch; give at least two: raise training.batch_size (or "
-            "budget.max_batch_size) or lower trainer.devices or trainer.accumulate_grad_batches."
-        )
 
 
 class FeatureModulation(nn.Module):
@@ -155,12 +107,7 @@ class FeatureModulation(nn.Module):
     Args:
         channels: of the map.
         ratio: channels over those between the two convolutions.
-
-    Attributes:
-        whole_image: it looks at the whole image.
     """
-
-    whole_image = True
 
     def __init__(self, channels: int, ratio: int = 8) -> None:
         super().__init__()
