@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import re
 from pathlib import Path
@@ -19,6 +20,7 @@ from indexnet.inference.loading import load_task
 from indexnet.networks.architectures.dncnn import DnCNN
 from indexnet.networks.tiled.matting_protocol import infer_alpha
 from indexnet.resampling.max_unpool import MaxUnpool
+from indexnet.resampling.pooling import CellMeans
 from indexnet.tasks.matting import MattingTask
 
 pytest.importorskip("onnx")
@@ -39,6 +41,11 @@ OPERATORS = [
     *({"name": name} for name in ("max_unpool", "holistic_max_index", "bilinear", "deconv", "pixel_shuffle")),
     *({"name": "indexnet", "family": family} for family in FAMILIES),
     {"name": "indexnet", "family": "o2o_shared", "nonlinear": False, "context": False},
+    *({"name": name} for name in ("a2u", "resfu", "sapa_b", "sapa_g")),
+    *({"name": name, "groups": 1} for name in ("dysample", "freqfusion", "sapa_d")),
+    {"name": "a2u", "pooling": "max", "channel": "cw", "position": "point"},
+    {"name": "lda_aqu", "reduction": 2, "groups": 1},
+    {"name": "naf", "heads": 1, "embedding": 16},
 ]
 MATTING = [
     {"name": "matting_unet", "encoder": ENCODER, "resampling": "max_unpool"},
@@ -47,6 +54,18 @@ MATTING = [
     {"name": "refinenet", "encoder": ENCODER},
     {"name": "rmat", "encoder": "mit_b0"},
 ]
+STRIDES = {"name": "bilinear", "pooling": "encoder"}
+OTHERS = {
+    "segmentation": {
+        "name": "upernet",
+        "encoder": "test_efficientnet",
+        "width": 8,
+        "classes": 3,
+        "resampling": STRIDES,
+    },
+    "depth": {"name": "hu_depth", "encoder": "test_resnet", "resampling": STRIDES},
+    "portrait": {"name": "pspm", "encoder": ENCODER, "segmentation": "pspnet", "modulation": "shared"},
+}
 
 
 @pytest.fixture
@@ -244,6 +263,27 @@ def test_every_operator_exports(resampling, checkpoint):
 @pytest.mark.parametrize("network", MATTING, ids=lambda entry: entry["name"])
 def test_every_matting_network_exports(network, checkpoint):
     exported(checkpoint("matting", network), "onnx")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("task", OTHERS)
+def test_networks_of_other_tasks_export(task, checkpoint):
+    exported(checkpoint(task, OTHERS[task]), "onnx")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_means_of_cells_export_for_any_size():
+    """ONNX knows no pooling to a grid; cells overlap where a side is no multiple of their number, or shorter."""
+    buffer, names = io.BytesIO(), {"input_names": ["x"], "output_names": ["y"]}
+    means = torch.nn.Sequential(CellMeans(3), CellMeans(5))
+    axes = {"x": {0: "batch", 2: "height", 3: "width"}}
+    torch.onnx.export(
+        means, (torch.rand(1, 2, 6, 6),), buffer, dynamo=False, opset_version=17, dynamic_axes=axes, **names
+    )
+    x = torch.rand(2, 2, 7, 20)
+    session = onnxruntime.InferenceSession(buffer.getvalue(), providers=["CPUExecutionProvider"])
+    expected = torch.nn.functional.adaptive_avg_pool2d(torch.nn.functional.adaptive_avg_pool2d(x, 3), 5)
+    torch.testing.assert_close(torch.from_numpy(session.run(None, {"x": x.numpy()})[0]), expected)
 
 
 def test_no_share_of_differences_is_allowed_where_nothing_is_chosen():

@@ -186,6 +186,7 @@ def _to_onnx(module: ExportModule, example: Sequence[Tensor], facts: Mapping[str
 
     inputs, outputs = ([entry["name"] for entry in facts[kind]] for kind in ("inputs", "outputs"))
     buffer = io.BytesIO()
+    torch.onnx.register_custom_op_symbolic("aten::unflatten", _unflatten, _OPSET)  # type: ignore[attr-defined]
     try:
         # the exporter that traces: ten times as fast on these networks as the one on torch.export, the same result
         torch.onnx.export(
@@ -214,9 +215,28 @@ def _to_onnx(module: ExportModule, example: Sequence[Tensor], facts: Mapping[str
 
     def run(tensors: Sequence[Tensor]) -> list[Tensor]:
         feeds = {name: tensor.numpy() for name, tensor in zip(inputs, tensors, strict=True)}
-        return [torch.from_numpy(output) for output in session.run(outputs, feeds)]
+        try:
+            return [torch.from_numpy(output) for output in session.run(outputs, feeds)]
+        except failures.Fail as error:  # at a size that was not traced
+            raise _not_exported("onnx", facts, error) from error
 
     return content, run
+
+
+def _unflatten(graph: Any, x: Any, dim: Any, sizes: Any) -> Any:
+    """Write ``unflatten`` as a reshape by the sizes of its input; torch's own way fixes those that it has traced."""
+    import torch
+    from torch.onnx import symbolic_helper as helper
+
+    rank = helper._get_tensor_rank(x)
+    assert rank is not None
+    split, shape = helper._get_const(dim, "i", "dim") % rank, graph.op("Shape", x)
+    axes = [graph.op("Constant", value_t=torch.tensor([axis])) for axis in range(rank)]
+    kept = [graph.op("Gather", shape, axis, axis_i=0) for axis in axes]
+    new = [sizes]
+    if helper._is_packed_list(sizes):
+        new = [helper._unsqueeze_helper(graph, size, [0]) for size in helper._unpack_list(sizes)]
+    return graph.op("Reshape", x, graph.op("Concat", *kept[:split], *new, *kept[split + 1 :], axis_i=0))
 
 
 def _to_torch_export(module: ExportModule, example: Sequence[Tensor], facts: Mapping[str, Any]) -> tuple[bytes, Run]:

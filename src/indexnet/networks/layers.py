@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from indexnet.core.errors import UserError
+from indexnet.resampling.pooling import CellMeans
 
 
 def conv_bn(
@@ -105,6 +106,11 @@ class ASPP(nn.Module):
         pooled = self.pooled(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
         features = [branch(x) for branch in self.branches]
         return self.dropout(self.project(torch.cat([*features, pooled], dim=1)))  # type: ignore[no-any-return]
+
+
+def pyramid_means() -> nn.ModuleList:
+    """Means over 1, 2, 3 and 6 cells a side (Zhao et al., Pyramid Scene Parsing Network, CVPR 2017)."""
+    return nn.ModuleList(CellMeans(cells) for cells in (1, 2, 3, 6))
 
 
 def check_batch(module: nn.Module, x: Tensor) -> None:

@@ -7,11 +7,18 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from indexnet.core.conventions import TRIMAP_CLASSES
 from indexnet.networks.encoders.encoder import Encoder
-from indexnet.networks.layers import ASPP, ASPP_RATES, check_batch, conv_bn, initialize_weights, resize_to
+from indexnet.networks.layers import (
+    ASPP,
+    ASPP_RATES,
+    check_batch,
+    conv_bn,
+    initialize_weights,
+    pyramid_means,
+    resize_to,
+)
 from indexnet.resampling.base import Downsampled, ResamplingStage
 
 Prior = Literal["soft1", "soft3", "hard"]
@@ -21,7 +28,6 @@ Stage = Callable[[int], ResamplingStage]
 _CLASSES = len(TRIMAP_CLASSES)
 _WIDTH = 256
 _LOW_WIDTH = 48  # of the encoder map that the decoder of DeepLabv3+ meets again
-_BINS = (1, 2, 3, 6)
 
 
 def trimap_prior(logits: Tensor, prior: Prior) -> Tensor:
@@ -79,8 +85,9 @@ class PyramidDecoder(nn.Module):
 
     def __init__(self, deep_channels: int) -> None:
         super().__init__()
-        self.levels = nn.ModuleList(conv_bn(deep_channels, _WIDTH, activation=nn.ReLU) for _ in _BINS)
-        self.project = conv_bn(deep_channels + _WIDTH * len(_BINS), _WIDTH, 3, activation=nn.ReLU)
+        self.means = pyramid_means()
+        self.levels = nn.ModuleList(conv_bn(deep_channels, _WIDTH, activation=nn.ReLU) for _ in self.means)
+        self.project = conv_bn(deep_channels + _WIDTH * len(self.means), _WIDTH, 3, activation=nn.ReLU)
         self.dropout = nn.Dropout(0.1)
         self.classify = nn.Conv2d(_WIDTH, _CLASSES, 1)
 
@@ -91,10 +98,7 @@ class PyramidDecoder(nn.Module):
             UserError: one image in training mode.
         """
         check_batch(self, deep)
-        pooled = [
-            resize_to(level(F.adaptive_avg_pool2d(deep, bins)), deep)
-            for level, bins in zip(self.levels, _BINS, strict=True)
-        ]
+        pooled = [resize_to(level(means(deep)), deep) for level, means in zip(self.levels, self.means, strict=True)]
         return resize_to(self.classify(self.dropout(self.project(torch.cat([deep, *pooled], 1)))), low)
 
 

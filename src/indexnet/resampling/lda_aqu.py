@@ -91,13 +91,13 @@ class LdaAqu(PooledStage):
     def offsets(self, query: Tensor) -> Tensor:
         """Predict how far the places move, (N, g, k*k, 2, H, W), rows first, in pixels of the output."""
         parts = self.offset_encode(query.unflatten(1, (self.groups, -1)).flatten(0, 1))
-        parts = F.gelu(self.offset_norm(parts.movedim(1, -1)).movedim(-1, 1))
+        parts = F.gelu(self.offset_norm(parts.movedim(1, -1)).movedim(3, 1))
         moved = self.reach * torch.tanh(self.offset(parts).to(full_precision(query.dtype)))
         return moved.reshape(query.shape[0], self.groups, self.k**2, 2, *query.shape[-2:])
 
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         h, w = x.shape[-2:]
-        normalised = self.norm(x.movedim(1, -1)).movedim(-1, 1)
+        normalised = self.norm(x.movedim(1, -1)).movedim(3, 1)
         query = F.interpolate(self.query(normalised), scale_factor=2.0, mode="bilinear", align_corners=True)
         key = self.key(normalised)
         moved = self.offsets(query)

@@ -189,3 +189,29 @@ class HaarDownsampling(nn.Module):
         """Return (N, out_channels, h, w) of (N, C, 2h, 2w)."""
         low, lh, hl, hh = haar_bands(x)
         return F.relu(self.norm(self.conv(torch.cat([low, -hl, -lh, hh], 1))))
+
+
+class CellMeans(nn.AdaptiveAvgPool2d):
+    """Means over a grid of cells x cells; also in ONNX, whose pooling knows no grid over maps of any size.
+
+    Args:
+        cells: a side of the grid.
+    """
+
+    def __init__(self, cells: int) -> None:
+        super().__init__(cells)
+        self.cells = cells
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, C, cells, cells)."""
+        if not torch.onnx.is_in_onnx_export():
+            return super().forward(x)
+        rows, columns = (self._shares(length, x) for length in x.shape[2:])
+        return rows @ x @ columns.T
+
+    def _shares(self, length: int, like: Tensor) -> Tensor:
+        """Return what each place of a side adds to each cell, (cells, length): cells overlap where they must."""
+        place, cell = (torch.arange(count, device=like.device) for count in (length, self.cells))
+        first, last = cell * length // self.cells, ((cell + 1) * length - 1) // self.cells
+        inside = (place >= first[:, None]) & (place <= last[:, None])
+        return inside.to(like.dtype) / (last - first + 1)[:, None]

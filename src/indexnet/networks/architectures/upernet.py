@@ -13,11 +13,10 @@ from indexnet.core.errors import UserError
 from indexnet.networks.base import Network, NetworkInfo, register_network
 from indexnet.networks.encoders.encoder import Encoder, build_encoder
 from indexnet.networks.fusion import AUTO, Doubling
-from indexnet.networks.layers import conv_bn
+from indexnet.networks.layers import conv_bn, pyramid_means
 from indexnet.networks.spec import Spec
 
 _layer = partial(conv_bn, activation=nn.ReLU)
-_BINS = (1, 2, 3, 6)
 _POOLED_WIDTH = 512
 _LEVELS = 3  # maps at 1/4, 1/8 and 1/16, which the decoder doubles to
 _interpolate = partial(F.interpolate, mode="bilinear", align_corners=False)
@@ -33,14 +32,16 @@ class PyramidPooling(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.branches = nn.ModuleList(_layer(in_channels, _POOLED_WIDTH) for _ in _BINS)
-        self.project = _layer(in_channels + len(_BINS) * _POOLED_WIDTH, out_channels, 3)
+        self.means = pyramid_means()
+        self.branches = nn.ModuleList(_layer(in_channels, _POOLED_WIDTH) for _ in self.means)
+        self.project = _layer(in_channels + len(self.means) * _POOLED_WIDTH, out_channels, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, h, w) to (N, out_channels, h, w)."""
         size = x.shape[2:]
-        pooled = (_interpolate(F.adaptive_avg_pool2d(x, bins), size=size) for bins in _BINS)
-        maps = [branch(each) for branch, each in zip(self.branches, pooled, strict=True)]
+        maps = [
+            branch(_interpolate(means(x), size=size)) for branch, means in zip(self.branches, self.means, strict=True)
+        ]
         return self.project(torch.cat([x, *maps], 1))  # type: ignore[no-any-return]
 
 

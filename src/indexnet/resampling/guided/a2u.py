@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from indexnet.resampling.assembly import assemble, pad_around, reassemble
 from indexnet.resampling.base import Downsampled, OperatorInfo, register_resampling
 from indexnet.resampling.functional import crop_to, full_precision, half, pad_to_even
-from indexnet.resampling.pooling import ANY_POOLING, POOLED, POOLINGS, GuidedStage
+from indexnet.resampling.pooling import ANY_POOLING, POOLED, POOLINGS, CellMeans, GuidedStage
 
 PAIRED = "paired"
 
@@ -133,7 +133,8 @@ class A2U(GuidedStage):
         padding = (k - 1) // 2 if k % 2 == 0 else k // 2
         filters = filters.unflatten(1, (self.sets, -1)).transpose(1, 2).to(x.dtype)  # (N or 1, C or 1, sets, k, k)
         learned = isinstance(self.first, _Learned)
-        if not learned and torch.compiler.is_exporting():  # whose number of groups must be known
+        exporting = torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()
+        if not learned and exporting:  # where the number of groups must be known
             padded = pad_around(x, padding, "zeros").unsqueeze(2)
             taps = (
                 filters[..., i, j, None, None] * padded[..., i : i + height : 2, j : j + width : 2]
@@ -220,7 +221,7 @@ class _PooledConv(nn.Module):
     def __init__(self, channels: int, filters: int, size: int) -> None:
         super().__init__()
         self.filters, self.size = filters, size
-        self.pool = nn.AdaptiveAvgPool2d(size)
+        self.pool = CellMeans(size)
         self.conv = nn.Conv2d(channels, filters, 1)
         nn.init.xavier_normal_(self.conv.weight)
         nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]

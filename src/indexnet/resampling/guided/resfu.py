@@ -143,7 +143,8 @@ def _smooth(x: Tensor) -> Tensor:
     """Filter each channel with a normalised 3x3 Gaussian of standard deviation 1."""
     row = torch.exp(-(torch.arange(-1, 2, dtype=full_precision(x.dtype), device=x.device) ** 2) / 2)
     kernel = torch.outer(row, row) / row.sum() ** 2
-    return F.conv2d(pad_around(x, 1, "replicate"), kernel.to(x.dtype).expand(x.shape[1], 1, 3, 3), groups=x.shape[1])
+    channels = int(x.shape[1])  # a plain number also while an exporter traces
+    return F.conv2d(pad_around(x, 1, "replicate"), kernel.to(x.dtype).expand(channels, 1, 3, 3), groups=channels)
 
 
 def _guided_filter(guidance: Tensor, x: Tensor) -> Tensor:

@@ -95,7 +95,7 @@ class SapaI(_Sapa):
         if not self.normalize:
             return guide, x
         widths = (self.channels,)
-        queries, keys = (F.layer_norm(each.movedim(1, -1), widths).movedim(-1, 1) for each in (guide, x))
+        queries, keys = (F.layer_norm(each.movedim(1, -1), widths).movedim(3, 1) for each in (guide, x))
         return queries, keys
 
 
@@ -147,7 +147,7 @@ class SapaB(_Sapa):
 
     def embed(self, x: Tensor, guide: Tensor) -> tuple[Tensor, Tensor]:
         decoder, encoder = self._normalised(x, guide)
-        return self.query(encoder).movedim(-1, 1), self.key(decoder).movedim(-1, 1)
+        return self.query(encoder).movedim(3, 1), self.key(decoder).movedim(3, 1)
 
     def _projections(self) -> list[tuple[nn.Linear | nn.Conv2d, int]]:
         return [(self.query, 4), (self.key, 1)]
@@ -197,11 +197,11 @@ class SapaG(SapaB):
         decoder, encoder = self._normalised(x, guide)
         # what is repeated over a cell is projected before it is repeated
         gate, mixed = (
-            F.interpolate(each.movedim(-1, 1), scale_factor=2.0, mode="nearest")
+            F.interpolate(each.movedim(3, 1), scale_factor=2.0, mode="nearest")
             for each in (torch.sigmoid(self.gate(decoder)), self.query_decoder(x.movedim(1, -1)))
         )
-        queries = gate * self.query(encoder).movedim(-1, 1) + (1 - gate) * mixed
-        return queries, self.key(decoder).movedim(-1, 1)
+        queries = gate * self.query(encoder).movedim(3, 1) + (1 - gate) * mixed
+        return queries, self.key(decoder).movedim(3, 1)
 
     def _projections(self) -> list[tuple[nn.Linear | nn.Conv2d, int]]:
         return [*super()._projections(), (self.gate, 1), (self.query_decoder, 1)]
