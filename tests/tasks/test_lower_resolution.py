@@ -56,6 +56,13 @@ def test_losses_are_taken_at_the_networks_resolution(name):
 
 
 @BOTH
+def test_a_batch_of_one_pixel_at_the_lowest_resolution_is_one_sentence(name):
+    batch = {key: value[:1] for key, value in batch_of(scenes(name, size=32)).items()}
+    with pytest.raises(UserError, match=r"cannot train on one image of this size.* give a larger training\.size"):
+        create_task(name, NETWORKS[name]).training_step(batch, 0)
+
+
+@BOTH
 def test_predictions_have_the_size_of_the_image_and_index_maps_are_in_the_gallery(name, tmp_path):
     torch.manual_seed(0)
     task = create_task(name, NETWORKS[name]).eval()

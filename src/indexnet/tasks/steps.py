@@ -233,11 +233,20 @@ class Steps(pl.LightningModule):
         """Compute the loss and log every part of it under ``train/``.
 
         Raises:
-            UserError: the batch lacks what training reads.
+            UserError: the batch lacks what training reads, or is too small for batch normalisation.
         """
         for key in self.missing_keys(batch):
             raise self._lacks(batch, key, "training")
-        losses = self.losses(batch)
+        try:
+            losses = self.losses(batch)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):  # as torch says it
+                raise
+            raise UserError(
+                f"the network {self.network.info.name} cannot train on one image of this size, of which batch "
+                "normalisation sees one pixel at the lowest resolution; give a larger training.size, or more images "
+                "per device and step (training.batch_size)."
+            ) from error
         for name, value in losses.items():
             self.log(f"train/{name}", value.detach(), prog_bar=name == "loss", batch_size=len(batch["image"]))
         return losses["loss"]
