@@ -44,6 +44,8 @@ OPERATORS = [
     *({"name": name} for name in ("a2u", "resfu", "sapa_b", "sapa_g")),
     *({"name": name, "groups": 1} for name in ("dysample", "freqfusion", "sapa_d")),
     {"name": "a2u", "pooling": "max", "channel": "cw", "position": "point"},
+    {"name": "a2u", "pooling": "max", "dynamics": "static", "position": "point"},
+    {"name": "nearest", "pooling": "blur"},
     {"name": "lda_aqu", "reduction": 2, "groups": 1},
     {"name": "naf", "heads": 1, "embedding": 16},
 ]

@@ -181,8 +181,8 @@ def blur_pool(x: Tensor, size: int) -> Tensor:
     before, after = (size - 1) // 2, size // 2
     small = min(x.shape[-2:]) <= after
     x = F.pad(x, (before, after, before, after), mode="replicate" if small else "reflect")
-    kernel = torch.outer(row, row).expand(x.shape[1], 1, size, size)
-    return F.conv2d(x, kernel, stride=2, groups=x.shape[1])
+    channels = int(x.shape[1])  # a plain number also while an exporter traces
+    return F.conv2d(x, torch.outer(row, row).expand(channels, 1, size, size), stride=2, groups=channels)
 
 
 def soft_pool(x: Tensor) -> Tensor:

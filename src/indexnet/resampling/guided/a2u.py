@@ -128,8 +128,8 @@ class A2U(GuidedStage):
 
     def _encode(self, x: Tensor, filters: Tensor) -> Tensor:
         """Convolve each channel of each image with filters of its own; (N, sets, C, h, w)."""
-        n, c, height, width = x.shape
-        k = self.k_en
+        n, _, height, width = x.shape
+        c, k = self.channels, self.k_en
         padding = (k - 1) // 2 if k % 2 == 0 else k // 2
         filters = filters.unflatten(1, (self.sets, -1)).transpose(1, 2).to(x.dtype)  # (N or 1, C or 1, sets, k, k)
         learned = isinstance(self.first, _Learned)
