@@ -17,6 +17,7 @@ from indexnet.networks.layers import run_on_meta
 from indexnet.networks.tiled import matting_protocol
 from indexnet.resampling import list_resampling, watch_stages
 from indexnet.tasks import Task, create_task
+from mix_transformer_names import by_nvlabs
 
 # encoder, decoder, tskip, lskip, lfa; printed parameters in millions, counted ones; GFLOPs by the rule, true GMACs
 ROWS = {
@@ -186,14 +187,7 @@ def test_the_attention_matrix_is_never_made():
 
 
 def test_checkpoints_keep_the_notice_of_the_encoders_weights(tmp_path):
-    """By NVlabs' name of one layer: the others' are in the tests of the encoder."""
-    state = {
-        key: value
-        for stage in range(4)
-        for name, value in create_pyramid("mit_b0", 3).stages[stage].state_dict().items()
-        for key in [nvlabs(stage + 1, name)]
-    }
-    torch.save({"state_dict": state}, tmp_path / "mit_b0.pth")
+    torch.save({"state_dict": by_nvlabs(create_pyramid("mit_b0", 3).state_dict())}, tmp_path / "mit_b0.pth")
     spec = {"name": "rmat", "encoder": {"name": "mit_b0", "pretrained": str(tmp_path / "mit_b0.pth")}}
     task = create_task("matting", spec)
     assert task.notice == NOTICE
@@ -204,17 +198,6 @@ def test_checkpoints_keep_the_notice_of_the_encoders_weights(tmp_path):
     restored = Task.load_from_checkpoint(tmp_path / "run.ckpt")
     assert restored.notice == NOTICE
     assert create_task("matting", {"name": "rmat", **NARROW}).notice == ""
-
-
-def nvlabs(stage: int, name: str) -> str:
-    for ours, theirs in (
-        ("embedding.project", f"patch_embed{stage}.proj"), ("embedding", f"patch_embed{stage}"),
-        ("blocks", f"block{stage}"), ("attention.query", "attn.q"), ("attention.key_value", "attn.kv"),
-        ("attention.project", "attn.proj"), ("attention.reduce", "attn.sr"), ("attention.norm", "attn.norm"),
-        ("ffn.expand", "mlp.fc1"), ("ffn.depthwise", "mlp.dwconv.dwconv"), ("ffn.contract", "mlp.fc2"),
-    ):  # fmt: skip
-        name = name.replace(ours, theirs)
-    return name.replace("norm.", f"norm{stage}.") if name.startswith("norm.") else name
 
 
 def test_it_takes_whole_images_only(monkeypatch):
