@@ -69,13 +69,16 @@ def test_a_source_of_another_task_is_trained_as_its_own_table_says():
     assert [each for each in swept if "experiment.row=m2o_nl_c" in each] == swept[:1]  # trained once for all of them
 
 
-def test_options_of_data_are_left_out_with_another_data_set():
+def test_options_of_data_are_left_out_where_the_data_set_has_none():
     rows = ("experiments=mmediting/comp1k", "rows=ours", "seed=0")
-    own, *others = ([text for text in _expand(*rows, *more)[0] if text.startswith("data")] for more in (
-        (), ("data=scenes",), ("data=composition1k",),
-    ))  # fmt: skip
-    assert own == ["data.pipeline=dim", "data.crop_around=mixed"]
-    assert others == [["data=scenes"], [*own, "data=composition1k"]]
+    found = [[text for text in _expand(*rows, *more)[0] if text.startswith("data")] for more in (
+        (), ("data=scenes",), ("data=composition1k",), ("data=distinctions646",),
+    )]  # fmt: skip
+    own = ["data.pipeline=dim", "data.crop_around=mixed"]
+    assert found == [[], ["data=scenes"], [*own, "data=composition1k"], [*own, "data=distinctions646"]]
+    for data in ("scenes", "composition1k"):  # strong augmentation is what the table is about
+        (job,) = _expand("experiments=thesis/table5_5_generalization", "rows=n3_af", f"data={data}")
+        assert "data.augment=af" in job
     with pytest.raises(UserError, match=r"data\.pipeline=gca would replace what row 'ours'"):
         _expand(*rows, "data.pipeline=gca")
     assert not any("paper" in text for job in _expand("experiments=mmediting/comp1k") for text in job)  # cited
