@@ -269,6 +269,7 @@ def test_options_of_data_go_to_the_data_sets_that_have_them():
     for given in (["data=composition1k"], ["budget=smoke", "data=composition1k"]):
         assert found.composed_of(row, given)[-len(row.overrides) :] == list(row.overrides)
     for given in ([], ["data"], ["data=scenes"], ["data=nosuch"]):
-        assert found.composed_of(row, given) == [f"experiments={found.name}", *(text for text in row.overrides if text not in own)]
+        rest = [text for text in row.overrides if text not in own]
+        assert found.composed_of(row, given) == [f"experiments={found.name}", *rest]
     assert "data.composites=true" in load_experiment("mindspore/aim500").composed_of(None)
     assert "data.composites=true" not in load_experiment("mindspore/aim500").composed_of(None, ["data=scenes"])
