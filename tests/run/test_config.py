@@ -58,7 +58,7 @@ def _options(group):
         ("schedule.name=cosin", "unknown schedule 'cosin'. Did you mean 'cosine'?"),
         ("training.epochs=null training.steps=3", "schedule=multistep counts in epochs"),
         ("budget.max_steps=foo", "budget.max_steps"),
-        ("budget=smoke trainer.devices=2 trainer.accumulate_grad_batches=2", "budget.max_batch_size=2"),
+        ("budget=smoke trainer.devices=4", "budget.max_batch_size=2"),
         ("training.size=8", "training.size=8 is too small"),
         ("resampling=null", "resampling"),
         ("task=null", "task"),
@@ -305,6 +305,7 @@ def test_folders(tmp_path):
     changed["experiment"] = config["experiment"] = {"name": "t", "row": "r", "label": "R"}
     first = prepare(config)
     assert first.path == tmp_path / "t" / "photos-paper" / "r" / "seed=0"
+    (first.path / "console.log").touch()  # begun
     with pytest.raises(UserError, match=r"training\.steps is None there and 7 here"):
         prepare(changed)
 

@@ -57,13 +57,28 @@ def test_a_table_is_rows_times_seeds():
     ]  # fmt: skip
 
 
-def test_options_of_data_are_left_out_with_another_data_set():
+def test_a_source_of_another_task_is_trained_as_its_own_table_says():
+    asked = ("experiments=thesis/table6_2_prior_more", "rows=a1", "task.longest=512", "budget=smoke")
+    portraits = ("data=portrait_folder", "data.root=p")
+    for data, wanted in (("data=portrait2k",), ["data=composition1k"]), (portraits, []), ((), []):
+        source, own = _expand(*asked, *data)
+        assert {"experiment.row=m2o_nl_c", "budget=smoke"} <= set(source)
+        assert [text for text in source if text.startswith(("data", "task."))] == wanted
+        assert {*data, "task.longest=512", "init.row='tpami/table3_matting:m2o_nl_c'"} <= set(own)
+    swept = _expand(*asked[:2], "network.prior_fusion=add,concat")
+    assert [each for each in swept if "experiment.row=m2o_nl_c" in each] == swept[:1]  # trained once for all of them
+
+
+def test_options_of_data_are_left_out_where_the_data_set_has_none():
     rows = ("experiments=mmediting/comp1k", "rows=ours", "seed=0")
-    own, *others = ([text for text in _expand(*rows, *more)[0] if text.startswith("data")] for more in (
-        (), ("data=scenes",), ("data=composition1k",),
-    ))  # fmt: skip
-    assert own == ["data.pipeline=dim", "data.crop_around=mixed"]
-    assert others == [["data=scenes"], [*own, "data=composition1k"]]
+    found = [[text for text in _expand(*rows, *more)[0] if text.startswith("data")] for more in (
+        (), ("data=scenes",), ("data=composition1k",), ("data=distinctions646",),
+    )]  # fmt: skip
+    own = ["data.pipeline=dim", "data.crop_around=mixed"]
+    assert found == [[], ["data=scenes"], [*own, "data=composition1k"], [*own, "data=distinctions646"]]
+    for data in ("scenes", "composition1k"):  # strong augmentation is what the table is about
+        (job,) = _expand("experiments=thesis/table5_5_generalization", "rows=n3_af", f"data={data}")
+        assert "data.augment=af" in job
     with pytest.raises(UserError, match=r"data\.pipeline=gca would replace what row 'ours'"):
         _expand(*rows, "data.pipeline=gca")
     assert not any("paper" in text for job in _expand("experiments=mmediting/comp1k") for text in job)  # cited

@@ -12,7 +12,7 @@ from indexnet.report.build import build
 from indexnet.run.experiments.tables import load_experiment
 from indexnet.run.folder import RunFolder, prepare, run_path
 from indexnet.run.run_sets import find_run_sets
-from indexnet.sweep.launch import prepare_jobs, run_sweep
+from indexnet.sweep.launch import note_request, prepare_jobs, run_sweep
 from indexnet.sweep.plan import compose_table, group_rows
 from indexnet.sweep.pool import launch
 from indexnet.sweep.status import find_settings
@@ -112,6 +112,29 @@ def _done(config, status="done", value=7.5):
     folder = prepare(config).path
     record = {"schema": 1, "status": status, "metrics": {"psnr": value}, "label": config["experiment"]["label"]}
     (folder / "record.json").write_text(json.dumps(record))
+
+
+def test_status_of_a_row_whose_source_failed(tables):
+    for config in _contents("seeds=0"):
+        if config["experiment"]["row"] != "late":
+            _done(config, "failed" if config["experiment"]["row"] == "early" else "done")
+        else:
+            prepare(config)
+    (setting,) = find_settings(Path("runs"), load_experiment("second"))
+    late = setting.runs[-1]
+    assert (late.row, late.status, late.reason) == ("late", "failed", "it starts from second:early, which has failed")
+    assert [command.rpartition(" ")[2] for command, _ in setting.commands] == ["retry_failed=true"]
+
+
+def test_status_says_again_what_another_tables_command_said(tables):
+    configs = [config.content for config in compose_table("first", [*TINY, "rows=a"]).configs]
+    _done(*configs)
+    words = ["-m", "experiments=first", "rows=a", "budget=smoke", "encoder.pretrained=false"]
+    note_request(configs, words)
+    (setting,) = find_settings(Path("runs"), load_experiment("second"))
+    assert [command for command, _ in setting.commands] == [
+        "indexnet train experiments=second -m budget=smoke encoder.pretrained=false"
+    ]
 
 
 def test_other_commands_read_a_row_from_where_its_run_is(tables):

@@ -46,6 +46,7 @@ def test_folders_are_prepared_all_or_none(
     assert not Path("runs").exists()
     (job,) = prepare_jobs([_config("old")])
     assert job == Job(tmp_path / "runs/t/photos-paper/old/seed=0", "old", 0)
+    job.console.touch()
     with pytest.raises(UserError, match=r"training\.steps is 1 there and 2 here"):
         prepare_jobs([_config("new"), _config("old", steps=2)])
     assert not Path("runs/t/photos-paper/new").exists()
@@ -270,6 +271,22 @@ def test_what_is_another_run_is_not_set_aside(jobs):
     with pytest.raises(UserError, match="holds a run with another configuration"):
         run_sweep([_config("ok-0"), _config("ok-1", steps=2)], rerun=True, get_launch=pretended)
     assert _earlier(prepare(first).path) == []
+
+
+def test_what_came_to_nothing_gives_way_to_other_options(jobs):
+    first = _config("mistake")
+    assert [outcome.status for outcome in run_sweep([first], get_launch=pretended)] == ["failed"]
+    other = _config("mistake", steps=2)
+    (job,) = prepare_jobs([other])
+    folder = RunFolder(job.folder)
+    assert (folder.status(), folder.config()["training"]["steps"], _earlier(folder.path)) == ("new", 2, ["1"])
+    assert RunFolder(folder.path / "earlier/1").config()["training"]["steps"] == 1
+    assert prepare(first).config()["training"]["steps"] == 1  # not begun
+    run_sweep([first], get_launch=pretended)
+    folder.checkpoint().parent.mkdir()
+    folder.checkpoint().touch()
+    with pytest.raises(UserError, match="holds a run with another configuration"):
+        prepare(other)
 
 
 def test_the_live_table_shows_the_running_jobs(jobs):

@@ -137,8 +137,9 @@ def main(args: argparse.Namespace) -> int:
     records.write_rows(folder / "robustness.csv", table_rows(comparison, [each.columns for each in conditions]))
     footer = " ".join(filter(None, [_TRIMAPS if ranges else "", _DAMAGE if degradations else "", f"{remark}."]))
     panels = _panels(comparison, curves, series)
-    atomic_write(folder / "robustness.svg", draw_svg(panels, title, footer))
-    atomic_write(folder / "robustness.png", draw_png(panels, title, footer))
+    columns = 2 if len(series) == 1 else min(len(series), _COLUMNS)
+    atomic_write(folder / "robustness.svg", draw_svg(panels, title, footer, columns))
+    atomic_write(folder / "robustness.png", draw_png(panels, title, footer, columns))
     write_json(result_file, result)
     bounded = any(line.cells[key].bounds for line in comparison.lines for key in comparison.keys)
     remark += ", in robustness.csv and the plot" if bounded else ""
@@ -153,6 +154,7 @@ def main(args: argparse.Namespace) -> int:
     return 3 if failed else 0
 
 
+_COLUMNS = 4  # frames in a row of the plot: a row is a metric, a column a kind of damage
 _TRIMAPS = "Trimaps: alpha = 0 and alpha = 1 eroded by ellipses of random size, in pixels, from each range."
 _DAMAGE = "Images are damaged, trimaps and targets are not."
 
@@ -204,10 +206,10 @@ def _panels(
     from indexnet.report import line_plots
 
     found = []
-    for each in series:
-        for key in comparison.keys:
-            info = comparison.infos[key]
-            better = f"{heading(key, info)}, {'higher' if info.higher_is_better else 'lower'} is better"
+    for key in comparison.keys:
+        info = comparison.infos[key]
+        better = f"{heading(key, info)}, {'higher' if info.higher_is_better else 'lower'} is better"
+        for each in series:
             lines = [[curve[condition] for condition in each.conditions] for curve in curves]
             drawn = [
                 line_plots.Line(own[0].caption, [(line.cells[key].value, line.cells[key].bounds) for line in own])

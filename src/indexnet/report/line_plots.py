@@ -17,7 +17,7 @@ from indexnet.report.plots import Axis, fit_axis, tick_text
 
 _COLOURS = ("#2a6fdb", "#c8401f", "#24843b", "#8a4fc9", "#a86a00", "#0b7f8c", "#bd3480", "#66707d")
 _INK, _MUTED, _GRID, _PAPER = "#1c1f24", "#5c6470", "#e4e6ea", "#ffffff"
-_WIDTH, _HEIGHT, _COLUMNS = 460, 310, 2  # of a frame, pixels; frames in a row
+_WIDTH, _HEIGHT = 460, 310  # of a frame, pixels
 _HEAD, _LEGEND, _FOOT = 40, 22, 28
 _SCALE = 2  # of the PNG, which is drawn twice as large again and shrunk
 _MARKERS = ((24, 0.0, 4.0), (4, math.pi / 4, 4.6), (4, 0.0, 5.2), (3, math.pi / 6, 5.6))
@@ -121,9 +121,9 @@ def _frame(panel: Panel, left: float, top: float) -> list[Mark]:
     return marks
 
 
-def _arrange(panels: Sequence[Panel], title: str, footer: str) -> tuple[int, int, list[Mark]]:
+def _arrange(panels: Sequence[Panel], title: str, footer: str, columns: int) -> tuple[int, int, list[Mark]]:
     """Return the picture's width and height, and everything in it."""
-    columns = min(_COLUMNS, len(panels))
+    columns = min(columns, len(panels))
     width = columns * _WIDTH + 20
     labels = [line.label for line in panels[0].lines]
     marks: list[Mark] = [Label(16, 28, title, 18, bold=True)]
@@ -144,18 +144,19 @@ def _arrange(panels: Sequence[Panel], title: str, footer: str) -> tuple[int, int
     return width, math.ceil(height + _FOOT - 12), marks
 
 
-def draw_svg(panels: Sequence[Panel], title: str, footer: str) -> str:
+def draw_svg(panels: Sequence[Panel], title: str, footer: str, columns: int = 2) -> str:
     """Draw frames under a title and a legend.
 
     Args:
         panels: at least one; all with the same lines.
         title: of the whole.
         footer: a sentence or two below.
+        columns: frames in a row.
 
     Returns:
         An SVG document on white.
     """
-    width, height, marks = _arrange(panels, title, footer)
+    width, height, marks = _arrange(panels, title, footer, columns)
     parts = [
         '<?xml version="1.0" encoding="UTF-8"?>',
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
@@ -179,11 +180,11 @@ def draw_svg(panels: Sequence[Panel], title: str, footer: str) -> str:
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def draw_png(panels: Sequence[Panel], title: str, footer: str) -> bytes:
+def draw_png(panels: Sequence[Panel], title: str, footer: str, columns: int = 2) -> bytes:
     """Draw what :func:`draw_svg` draws, as a PNG of twice its size."""
     from PIL import Image, ImageDraw, ImageFont
 
-    width, height, marks = _arrange(panels, title, footer)
+    width, height, marks = _arrange(panels, title, footer, columns)
     fine = 2 * _SCALE
     large = Image.new("RGB", (width * fine, height * fine), _PAPER)
     draw = ImageDraw.Draw(large)

@@ -145,6 +145,17 @@ class RunFolder:
         """Return the path of the checkpoint that was best in validation."""
         return self.path / "checkpoints" / "best.ckpt"
 
+    def came_to_nothing(self) -> bool:
+        """Whether a run with other options may take its place: it has not begun, or failed before its first checkpoint.
+
+        Raises:
+            DamagedRunError: its record cannot be read.
+        """
+        status = self.status()
+        begun = any((self.path / "checkpoints").glob("*"))
+        untouched = status == "new" and set(os.listdir(self.path)) <= {"config.yaml", ".lock", EARLIER}
+        return (untouched or (status == "failed" and not begun)) and not self.locked()
+
     def runs_again(self, rerun: Rerun) -> bool:
         """Whether a run has ended, ``done`` or ``diverged``, and is to be done again.
 
@@ -251,7 +262,8 @@ def prepare(config: Mapping[str, Any]) -> RunFolder:
     A folder whose record cannot be read is left as it is: whoever runs it is told.
 
     Raises:
-        UserError: the folder exists with another configuration, or with a run on other files.
+        UserError: the folder exists with another configuration, and its run came to something; or with a run on other
+            files.
         DamagedRunError: it cannot be made, or what it holds is damaged; other runs can go on.
         UnwritableError: it is there and cannot be written; likewise.
     """
@@ -262,10 +274,16 @@ def prepare(config: Mapping[str, Any]) -> RunFolder:
         there = folder.config()
         if config_hash(there) != config_hash(config):
             folder.check_config(there)
-            raise UserError(
-                f"{folder.path} holds a run with another configuration ({difference(there, config)}); "
-                "give paths.runs=ANOTHER_FOLDER, or move or delete that folder."
-            )
+            if not folder.came_to_nothing():
+                raise UserError(
+                    f"{folder.path} holds a run with another configuration ({difference(there, config)}); "
+                    "give paths.runs=ANOTHER_FOLDER, or move or delete that folder."
+                )
+            with folder.lock():
+                if folder.status() == "failed":
+                    folder.set_aside()
+                atomic_write(file, yaml.safe_dump(dict(config), sort_keys=False))
+            return folder
         if any((folder.path / EARLIER).glob(f"*{_MOVING}")):
             with contextlib.suppress(HeldError), folder.lock():
                 folder.settle()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from indexnet.core.errors import UserError
-from indexnet.run.experiments.experiment import LAST_SEED, SEED_RULE, Experiment, Row, Target, hydra_value, key_of
+from indexnet.run.experiments.experiment import LAST_SEED, SEED_RULE, Experiment, Target, hydra_value, key_of
 from indexnet.run.experiments.tables import load_experiment
 from indexnet.sweep.naming import check_sweep_name
 
@@ -24,6 +24,8 @@ BROUGHT = "rerun=false"
 """What the overrides of a job say that is there only because another row starts from it."""
 IN_FOLDER = ("data", "data.name", "budget", "budget.name", "paths.runs")
 """Keys that lead to another folder anyway: a sweep over them needs no other name for the row."""
+_OF_TASK = ("data", "tests", "task", "network", "resampling")
+"""Groups that belong to the task of the table that a command line names."""
 
 
 @dataclass(frozen=True)
@@ -113,32 +115,49 @@ def _jobs(target: Target, seed: int, point: Sequence[Setting], brought: bool = F
         brought: whether it is asked for only because another row starts from it: then ``rerun=`` does not mean it.
     """
     table, row = (target.row.run_of or target).experiment, (target.row.run_of or target).row
+    start: list[str] = []
     if row.start is not None:
-        yield from _jobs(row.start, seed, point, brought=True)
-    more = [setting.text for setting in point if setting.swept and setting.key not in IN_FOLDER]
-    texts, label = [setting.text for setting in point], f"{row.label} ({', '.join(more)})" if more else row.label
+        for_source = _of_source(table, row.start.experiment, point)
+        yield from _jobs(row.start, seed, for_source, brought=True)
+        # where that lies is known once all jobs are frozen
+        start.append(f"init.row={hydra_value(_with(row.start.name, _swept(for_source)))}")
+        start += [f"init.parts={hydra_value(row.parts)}"] if row.parts else []
+    texts, more = [setting.text for setting in point], _swept(point)
+    composed = table.composed_of(row, texts)
     if brought:
         texts = [*(text for text in texts if key_of(text) != "rerun"), BROUGHT]
+    label = f"{row.label} ({', '.join(more)})" if more else row.label
     yield [
-        *table.composed_of(row, [setting.text for setting in point]),
+        *composed,
         *texts,
-        *_init(row, more),
+        *start,
         f"experiment.row={hydra_value(_with(row.name, more))}",
         f"experiment.label={hydra_value(label)}",
         f"seed={seed}",
     ]
 
 
+def _of_source(table: Experiment, source: Experiment, point: Sequence[Setting]) -> list[Setting]:
+    """Return what of a command line holds for the row that a row starts from: of the same task, all of it.
+
+    One of another task keeps its data and what it is made of, which are not those of this table. Where this table is
+    trained on the data that it is printed for, so is the other.
+    """
+    if source.task == table.task:
+        return list(point)
+    kept = [setting for setting in point if setting.key.partition(".")[0] not in _OF_TASK]
+    data = next((setting.text.partition("=")[2] for setting in point if setting.key == "data"), table.data)
+    if data in table.printed_data:
+        kept += [Setting("data", f"data={name}") for name in source.printed_data[:1]]
+    return kept
+
+
+def _swept(point: Sequence[Setting]) -> list[str]:
+    return [setting.text for setting in point if setting.swept and setting.key not in IN_FOLDER]
+
+
 def _with(name: str, more: Sequence[str]) -> str:
     return "--".join([name, *(re.sub(r"[^A-Za-z0-9._-]+", "-", text) for text in more)])
-
-
-def _init(row: Row, more: Sequence[str]) -> list[str]:
-    """Return the overrides that say what a row starts from; where that lies is known once all jobs are frozen."""
-    if row.start is None:
-        return []
-    parts = [f"init.parts={hydra_value(row.parts)}"] if row.parts else []
-    return [f"init.row={hydra_value(_with(row.start.name, more))}", *parts]
 
 
 def _once(jobs: Iterable[list[str]]) -> list[list[str]]:

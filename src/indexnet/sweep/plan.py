@@ -161,6 +161,8 @@ def _progress(folder: RunFolder, digest: str) -> tuple[str, int]:
     if not os.path.isfile(folder.path / "config.yaml"):
         return "new", 0
     if config_hash(folder.config()) != digest:
+        if folder.came_to_nothing():
+            return "new", 0
         raise UserError(
             f"{folder.path} holds a run with another configuration, which `indexnet train` would refuse; give "
             "paths.runs=ANOTHER_FOLDER, or move or delete that folder."

@@ -13,14 +13,16 @@ from typing import Any
 from indexnet.core.errors import UserError
 from indexnet.core.locks import held
 from indexnet.core.paths import DEFAULT_RUNS
-from indexnet.run.experiments.experiment import Experiment
+from indexnet.run.experiments.experiment import Experiment, key_of
 from indexnet.run.experiments.tables import experiments_with_runs, load_experiment
 from indexnet.run.folder import RunFolder
 from indexnet.run.record import is_number, read_progress
 from indexnet.run.resume import resumed_step
-from indexnet.run.run_sets import borrowed_folders, read_run, run_folders, seed_of
+from indexnet.run.run_sets import borrowed_folders, read_config, read_run, run_folders, seed_of
 from indexnet.sweep.launch import LOCK, read_requests
+from indexnet.sweep.order import source_folder
 
+_SELECT = ("experiments", "rows", "seeds", "seed")
 STATUS_WORDS = {
     "done": "done",
     "running": "running",
@@ -131,7 +133,7 @@ def _setting(runs: Path, folder: Path, experiment: Experiment, there: Mapping[st
     asked = [name for request in (*requests, *others) for name in request["runs"]]
     if not requests:  # launched by something that keeps no notes, or only as runs of another table: then all it has
         asked = [f"{row.name}/seed={seed}" for row in experiment.select(None) for seed in experiment.seeds]
-    guess = "" if requests else _guess(folder, experiment)
+    guess = None if requests else _guess(folder, experiment, others)
     requests = [*others, *requests]
     names = [name for name in dict.fromkeys([*asked, *there]) if seed_of(Path(name)) is not None]
     order = {row.name: index for index, row in enumerate(experiment.rows)}
@@ -173,14 +175,14 @@ def _requests_elsewhere(runs: Path, setting: str, experiment: Experiment) -> lis
 
 
 def _commands(
-    requests: Sequence[Mapping[str, Any]], runs: set[str], guess: str, option: str, where: set[str]
+    requests: Sequence[Mapping[str, Any]], runs: set[str], guess: tuple[str, str] | None, option: str, where: set[str]
 ) -> list[tuple[str, str]]:
     """Return the commands that asked for runs, with the folder that each was given in, newest first.
 
     Args:
         requests: all that were given, oldest first; a newer one often asks for what an older one did, and more.
         runs: names of runs.
-        guess: the command for what none of these asked for; "": there is none.
+        guess: the command for what none of these asked for, and its folder; None: there is none.
         option: is added to some of these commands.
         where: runs; to those that asked for one of them.
     """
@@ -191,16 +193,24 @@ def _commands(
             more = [option] if where & set(request["runs"]) else []
             found.append((shlex.join(["indexnet", "train", *request["arguments"], *more]), str(request["directory"])))
     if guess and left:
-        found.append((f"{guess} {option}" if where & left else guess, str(Path.cwd())))
+        command, directory = guess
+        found.append((f"{command} {option}" if where & left else command, directory))
     return list(dict.fromkeys(found))
 
 
-def _guess(folder: Path, experiment: Experiment) -> str:
-    """Return the command that the name of a folder stands for."""
+def _guess(folder: Path, experiment: Experiment, others: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """Return the command for all of a table, and the folder to give it in.
+
+    Where other tables' commands asked for rows of it, it is the newest of these with this table's name, as what else it
+    said must be the same; otherwise what the name of the folder stands for.
+    """
+    if others:
+        said = [word for word in others[-1]["arguments"] if key_of(word) not in _SELECT]
+        return shlex.join(["indexnet", "train", experiment.chosen_by, *said]), str(others[-1]["directory"])
     data, _, budget = folder.name.rpartition("-")
     runs = str(folder).removesuffix(f"/{experiment.name}/{folder.name}")
     words = ["indexnet", "train", "-m", experiment.chosen_by, f"data={data}", f"budget={budget}"]
-    return shlex.join([*words, *([] if runs == DEFAULT_RUNS else [f"paths.runs={runs}"])])
+    return shlex.join([*words, *([] if runs == DEFAULT_RUNS else [f"paths.runs={runs}"])]), str(Path.cwd())
 
 
 def read_state(folder: Path, column: str) -> RunState:
@@ -222,6 +232,12 @@ def read_state(folder: Path, column: str) -> RunState:
     if run.status in ("unreadable", "failed", "diverged"):
         return replace(state, reason=run.reason)
     if run.status == "new":
+        config = read_config(run) or {}
+        source = source_folder(config)
+        stands = read_state(source, column).status if source else ""
+        if stands in ("failed", "diverged"):
+            said = f"it starts from {config['init']['row']}, which has {stands}"
+            return replace(state, status="failed", reason=said)
         return state
     progress = read_progress(folder)
     steps = int(progress["steps"]) if "steps" in progress else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -70,8 +71,10 @@ def test_every_experiment_loads(name):
             assert any(row.printed.get(column.printed) for row in found.rows), column
 
 
-def _frozen(name: str, row: Row):
-    return freeze(compose([f"experiments={name}", *row.overrides, f"experiment.row={row.name}"]))
+def _frozen(name: str, row: Row, *given: str):
+    own = dataclasses.replace(row, run_of=None)  # as if it were no other table's run
+    made = load_experiment(name).composed_of(own, given)
+    return freeze(compose([*made, *given, f"experiment.row={row.name}"]))
 
 
 # one of ten that share their protocol; the quick test of that is in test_rmat_tables.py
@@ -244,7 +247,7 @@ def test_mmediting_trains_by_its_own_steps_rates_and_pipelines():
     from indexnet.core.schedules import in_steps
 
     found = load_experiment("mmediting/comp1k")
-    ours, dimaug = (_frozen(found.name, row) for row in found.select(None))
+    ours, dimaug = (_frozen(found.name, row, "data=composition1k") for row in found.select(None))
     assert found.rows[0].cited
     assert (ours["data"]["pipeline"], ours["data"]["crop_around"]) == ("dim", "mixed")
     assert ours["task"].get("alignment", "resize") == "resize"
@@ -258,14 +261,15 @@ def test_mmediting_trains_by_its_own_steps_rates_and_pipelines():
         assert config["task"]["semantics"] == "mmediting"
 
 
-def test_options_of_data_are_those_of_the_files_own_data_set():
+def test_options_of_data_go_to_the_data_sets_that_have_them():
     found = load_experiment("mmediting/comp1k")
     row = found.select(None)[0]
     own = [text for text in row.overrides if text.startswith("data.")]
     assert own
-    for given in ([], ["data"], ["data=composition1k"], ["budget=smoke"]):
+    for given in (["data=composition1k"], ["budget=smoke", "data=composition1k"]):
         assert found.composed_of(row, given)[-len(row.overrides) :] == list(row.overrides)
-    elsewhere = found.composed_of(row, ["data=scenes"])
-    assert elsewhere == [f"experiments={found.name}", *(text for text in row.overrides if text not in own)]
+    for given in ([], ["data"], ["data=scenes"], ["data=nosuch"]):
+        rest = [text for text in row.overrides if text not in own]
+        assert found.composed_of(row, given) == [f"experiments={found.name}", *rest]
     assert "data.composites=true" in load_experiment("mindspore/aim500").composed_of(None)
     assert "data.composites=true" not in load_experiment("mindspore/aim500").composed_of(None, ["data=scenes"])

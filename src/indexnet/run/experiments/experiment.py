@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 from indexnet.core.annotations import Rule
 from indexnet.core.errors import UserError
 from indexnet.core.metric_facts import FACTS, THROUGHPUT, MetricInfo
-from indexnet.core.readers import plain_value
+from indexnet.core.paths import conf_dir, config_file
+from indexnet.core.readers import plain_value, read_mapping
 from indexnet.core.registry import load_plugins, registered, unknown_name
 
 FAMILIES = {
@@ -240,17 +243,16 @@ class Experiment:
 
         Args:
             row: None: only what all rows have. One that is another table's run is composed as there.
-            given: overrides of the command line, or their keys: what they set is not taken from those of all rows. With
-                ``data=NAME`` of another data set than the file's, its options of data (``data.pipeline=dim``) are left
-                out, as they are those of its own data set.
+            given: overrides of the command line, or their keys: what they set is not taken from those of all rows. An
+                option of data (``data.pipeline=dim``) that the data set in use has not, but others have, is left out.
         """
         given = list(given)
         if row is not None and row.run_of is not None:
             return row.run_of.experiment.composed_of(row.run_of.row, given)
-        elsewhere = bool(self.data) and any(each.startswith("data=") and each != f"data={self.data}" for each in given)
+        data = next((each.partition("=")[2] for each in given if each.startswith("data=")), self.data)
 
         def fitting(overrides: Iterable[str]) -> list[str]:
-            return [each for each in overrides if not (elsewhere and key_of(each).startswith("data."))]
+            return [each for each in overrides if not (self.data and _is_of_others(key_of(each), data, self.data))]
 
         own = fitting(row.overrides) if row is not None else []
         set_elsewhere = {*map(key_of, given), *map(key_of, own)}
@@ -307,6 +309,20 @@ class Experiment:
 def key_of(override: str) -> str:
     """Return the key that a Hydra override sets, adds or takes away."""
     return override.partition("=")[0].lstrip("+~")
+
+
+def _is_of_others(key: str, data: str, own: str) -> bool:
+    """Return whether a key is ``data.OPTION`` of other data sets, the file's own or this package's, and not of this."""
+    group, _, option = key.partition(".")
+    if group != "data" or not option or option in _options(config_file("data", data)):
+        return False
+    others = (config_file("data", own), *(conf_dir() / "data").glob("*.yaml"))
+    return any(option in _options(file) for file in others)
+
+
+@functools.lru_cache(maxsize=256)
+def _options(file: Path | None) -> frozenset[str]:
+    return frozenset() if file is None else frozenset(read_mapping(file))
 
 
 def variant(nonlinear: bool, context: bool) -> str:

@@ -186,6 +186,9 @@ def _reduce(config: dict[str, Any]) -> None:
         value = config[group].get(key)
         if most is not None and value is not None and value > most:
             uncut[f"{group}.{key}"], config[group][key] = value, most
+    if (whole := uncut.get("training.batch_size")) is not None:  # a part is as large as before, or the whole batch
+        parts = config["trainer"]["accumulate_grad_batches"]
+        config["trainer"]["accumulate_grad_batches"] = max(1, parts * config["training"]["batch_size"] // whole)
     if uncut:
         config["uncut"] = uncut
 
