@@ -28,6 +28,7 @@ from indexnet.commands import app
 from indexnet.commands.app import free_port
 from indexnet.core.errors import UserError
 from indexnet.data.io.masks import trimap_from_mask
+from indexnet.data.matting.cutouts import Blur, on_background
 from indexnet.inference.app import ADDRESS
 from indexnet.inference.app.session import BRUSHES, CANVAS_SIDE, Session, canvas, paint, read_guided
 from indexnet.inference.loading import load_task
@@ -84,6 +85,8 @@ def test_the_result_is_what_predict_writes(session, checkpoint, files):
     assert (red[:, :5] == [255, 0, 0]).all()
     save_image(files / "behind.png", np.full((9, 30, 3), 77, np.uint8))
     assert (read(session.compose(cut, "#ffffff", files / "behind.png"))[:, :5] == 77).all()
+    wanted = on_background(cut.image, cut.alpha, Blur(), cut.colours)
+    assert np.array_equal(read(session.compose(cut, "#ffffff", files / "behind.png", blur=True)), wanted)
 
 
 def test_index_maps_of_every_stage(session, files, tmp_path):
@@ -278,8 +281,8 @@ def test_the_page_end_to_end(served, files, checkpoint, tmp_path):
 
     def cut(photo, start="trimap", known="known.png", **more):
         layer = {"background": None, "layers": [], "composite": None}
-        words = [photo and handle_file(str(files / photo)), layer, start, None, 0]
-        return client.predict(*words, handle_file(str(files / known)), "#3a6ea5", None, 0, api_name="/cut_out", **more)
+        words = [photo and handle_file(str(files / photo)), layer, start, None, 0, handle_file(str(files / known))]
+        return client.predict(*words, "#3a6ea5", None, False, 0, api_name="/cut_out", **more)
 
     note, composite, alpha, used, index_map, *saved = cut("cat.png")
     assert note.startswith("52x40 pixels")

@@ -8,6 +8,7 @@ import pytest
 from commands_support import photograph, read, save_image, save_random, trimap
 from indexnet.cli import main
 from indexnet.core.errors import UserError
+from indexnet.data.matting.cutouts import Blur, on_background
 from indexnet.inference.app.session import Session, read_alone
 from indexnet.inference.loading import load_task
 from indexnet.networks import create_network
@@ -40,6 +41,10 @@ def test_one_command_cuts_a_portrait_out_without_a_trimap(checkpoint, folder):
     prediction = task.predict({"image": image})
     assert np.array_equal(read(folder / "out/me.png"), np.rint(prediction[0, 0].numpy() * 255).astype(np.uint8))
     assert set(np.unique(read(folder / "out/trimap/me.png"))) <= {0, 128, 255}
+    assert predict(checkpoint, folder, "--background", "blur:3", "--overwrite", trimaps=False) == 0
+    levels = task.create_predictor({}).alpha(read_alone(folder / "images/me.png"))
+    wanted = on_background(photograph(37, 50), levels / np.float32(255), Blur(3))
+    assert np.array_equal(read(folder / "out/composite/me.png"), wanted)
 
 
 def test_a_trimap_is_refused_and_one_that_is_needed_is_asked_for(checkpoint, folder, mistake, tmp_path):

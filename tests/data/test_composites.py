@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from multiprocessing import active_children
 from types import SimpleNamespace
 
 import numpy as np
@@ -247,8 +248,10 @@ def test_a_damaged_background_is_refused_or_skipped(workers, tmp_path):
     bad, following = split.backgrounds[3], split.backgrounds[4]
     truncate(bad)
     split.prepare()
+    others = set(active_children())
     with pytest.raises(UserError) as refused, one_sentence():
         batches(split, workers)
+    assert set(active_children()) <= others  # its processes end with the error, not when garbage is collected
     assert str(refused.value).startswith(f"{bad} cannot be read as an image")
     assert "\n" not in str(refused.value)
     skipping = TrainingComposites("train", "mine", split.foregrounds, split.backgrounds, 4, "dim", 16, damaged="skip")

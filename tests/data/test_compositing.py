@@ -15,7 +15,15 @@ from commands_support import photograph, save_image
 from indexnet.core.errors import UserError
 from indexnet.data.matting import Foreground, cutouts
 from indexnet.data.matting.compositing import check_enough, composite, cover, pair_backgrounds
-from indexnet.data.matting.cutouts import cut_out, fill, foreground_colours, on_background, read_background
+from indexnet.data.matting.cutouts import (
+    Blur,
+    blurred_background,
+    cut_out,
+    fill,
+    foreground_colours,
+    on_background,
+    read_background,
+)
 from indexnet.data.matting.estimate import check_installed
 
 
@@ -180,11 +188,48 @@ def test_strips_do_not_show():
     assert np.abs(result - (weight * image + (1 - weight) * background)).max() <= 0.51
 
 
+def literal_blur(image, alpha, colours, sigma):
+    """The background's share of every pixel and its weight, both blurred by the whole Gaussian; their quotient."""
+    alpha = alpha[..., None].astype(np.float64)
+    share = np.concatenate([np.clip(image - alpha * colours, 0, 255 * (1 - alpha)), 1 - alpha], axis=2)
+    down, across = (np.exp(-(np.subtract.outer(*[np.arange(n)] * 2) ** 2) / (2 * sigma**2)) for n in image.shape[:2])
+    blurred = np.einsum("yj,xk,jkc->yxc", down, across, share, optimize=True)
+    return blurred[..., :3] / np.maximum(blurred[..., 3:], 1e-300)
+
+
+@pytest.mark.parametrize(("sigma", "off"), [(0.5, 0.51), (3, 0.51), (19.5, 2), (40, 2), (1000, 2)])
+@pytest.mark.parametrize("size", [(301, 203), (9, 4)])
+def test_a_blurred_background_is_the_literal_one(size, sigma, off):
+    image = photograph(*size)
+    image[:, size[1] // 2 :] //= 4
+    alpha = np.linspace(1.5, -0.5, size[0] * size[1]).reshape(size).clip(0, 1).astype(np.float32)
+    colours = np.where(alpha[..., None] == 1, image, photograph(*size, seed=1))
+    found = blurred_background(image, alpha, colours, sigma)
+    shown = (1 - alpha[..., None]) * (found - literal_blur(image, alpha, colours, sigma))
+    assert np.abs(shown).max() < off
+
+
+def test_an_object_does_not_bleed_into_its_blurred_background():
+    pytest.importorskip("pymatting")
+    image, alpha = scene()
+    result = on_background(image, alpha, Blur(5))
+    assert np.abs(result[alpha == 0].astype(int) - GREEN).max() <= 1
+    assert np.abs(result - (alpha[..., None] * RED + (1 - alpha[..., None]) * GREEN)).max() < 8
+
+
+def test_a_blur_of_no_width_is_two_per_cent_of_the_longer_side():
+    image, nothing = photograph(60, 90, seed=1), np.zeros((60, 90), np.float32)
+    image[::2] //= 2
+    assert np.array_equal(on_background(image, nothing, Blur()), on_background(image, nothing, Blur(0.02 * 90)))
+
+
 def test_nothing_and_everything_cut_out_need_no_estimate(monkeypatch):
     monkeypatch.setattr(cutouts, "estimate_foreground", None)
     image = photograph(20, 30)
     nothing, everything = np.zeros((20, 30), np.float32), np.ones((20, 30), np.float32)
     assert not cut_out(image, nothing).any()
+    assert np.array_equal(on_background(image, nothing, Blur(3)), blurred_background(image, nothing, image, 3))
+    assert np.array_equal(on_background(image, everything, Blur(3)), image)
     assert np.array_equal(cut_out(image, everything)[..., :3], image)
 
 
@@ -204,6 +249,19 @@ def test_backgrounds_by_file_or_colour(tmp_path):
     assert np.array_equal(read_background(str(save_image(tmp_path / "b.png", image))), image)
     with pytest.raises(UserError, match=r"'nowhere\.jpg' is neither a file nor a colour"):
         read_background("nowhere.jpg")
+
+
+def test_backgrounds_by_blur(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    image = photograph(5, 6)
+    save_image(tmp_path / "some.png", image)
+    (tmp_path / "some.png").rename("blur")
+    assert read_background("blur") == Blur()
+    assert read_background("blur:2.5") == Blur(2.5)
+    assert np.array_equal(read_background("./blur"), image)
+    for sigma in ("", "x", "0", "-1", "nan", "1001"):
+        with pytest.raises(UserError, match=f"'blur:{sigma}' needs a number of pixels above 0, at most 1000: blur:20"):
+            read_background(f"blur:{sigma}")
 
 
 def test_a_missing_package_is_named(monkeypatch):

@@ -87,7 +87,7 @@ class Page:
 
     def cut(self, photo: str, known: str, session: str, colour: str = "#3a6ea5") -> dict:
         file, layer = {"meta": {"_type": "gradio.FileData"}}, {"background": None, "layers": [], "composite": None}
-        data = [file | {"path": photo}, layer, "trimap", None, 0, file | {"path": known}, colour, None, 0]
+        data = [file | {"path": photo}, layer, "trimap", None, 0, file | {"path": known}, colour, None, False, 0]
         return self.call(self.functions["cut_out"], data, session)
 
     def outside(self) -> dict[str, bytes]:

@@ -65,8 +65,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--background",
-        metavar="FILE|COLOUR",
-        help="matting: also write composite/NAME.png, before this image or colour ('#rrggbb' in quotes, or white)",
+        metavar="FILE|COLOUR|blur[:SIGMA]",
+        help="matting: also write composite/NAME.png, before this image or colour ('#rrggbb' in quotes, or white), or "
+        "before the photograph's own background, blurred by SIGMA pixels (2%% of the longer side)",
     )
     parser.add_argument("--memory", default="auto", metavar="SIZE", help=MEMORY_HELP)
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="other tasks: images of one size at a time")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -270,6 +271,9 @@ def one_sentence() -> Iterator[None]:
         lines = str(error).strip().splitlines()
         if len(lines) == 1:
             raise
+        # the loader ends with the frames that hold it; left to the garbage collector, which closes its queues first, it
+        # would wait five seconds for each of its processes
+        traceback.clear_frames(error.__traceback__)
         _, _, sentence = lines[-1].partition("UserError: ")  # the last line of the worker's traceback
         raise UserError(sentence or lines[-1]) from None
 

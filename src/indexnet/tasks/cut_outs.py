@@ -42,8 +42,8 @@ class CutOutPredictor(Predictor):
     """Predicts alpha image by image, each at its own size, and cuts out what it finds.
 
     Args:
-        options: ``depth``: bits of alpha, 8 or 16; ``cutout``: whether to write cut-outs; ``background``: a file or a
-            colour to put them before. None or missing: 8, no, none.
+        options: ``depth``: bits of alpha, 8 or 16; ``cutout``: whether to write cut-outs; ``background``: a file, a
+            colour or ``blur`` to put them before. None or missing: 8, no, none.
 
     Raises:
         UserError: the background cannot be read, or pymatting is not installed where colours are needed.

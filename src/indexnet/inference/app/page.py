@@ -211,6 +211,7 @@ def _cut_out(session: Session, results: Results) -> None:
                     with gr.Row():
                         colour = gr.ColorPicker("#3a6ea5", label="Colour", elem_id="colour", scale=1, min_width=120)
                         picture = _drop("or a picture", elem_id="picture", scale=3, min_width=240)
+                    blur = gr.Checkbox(label="or the photograph's own, blurred", elem_id="blur")
                 with gr.Tab("Alpha"):
                     alpha = gr.Image(label="Alpha: white is opaque", elem_id="alpha", **shown)
                 with gr.Tab("Trimap"):
@@ -273,6 +274,7 @@ def _cut_out(session: Session, results: Results) -> None:
         trimap_file: str | None,
         hue: str,
         behind: str | None,
+        blurred: bool,
         number: int,
         request: gr.Request,
     ) -> list[Any]:
@@ -281,7 +283,7 @@ def _cut_out(session: Session, results: Results) -> None:
         read = read_guided(file, kind, guide, width or None, painted(strokes)) if session.guided else read_alone(file)
         assert file is not None
         cut = session.cut(read, results.create(request.session_hash), Path(file).stem)
-        composed = session.compose(cut, hue, behind)
+        composed = session.compose(cut, hue, behind, blurred)
         h, w = cut.alpha.shape
         unknown = "" if read.trimap is None else f", {np.mean(read.trimap == 128):.0%} of them unknown"
         text = f"{w}x{h} pixels{unknown}: {time.monotonic() - begun:.1f} s."
@@ -291,10 +293,10 @@ def _cut_out(session: Session, results: Results) -> None:
         return [cut, text, *pictures, *saved, gr.update(value=composed, interactive=True)]
 
     @show_errors
-    def compose(cut: Cut | None, hue: str, behind: str | None) -> Any:
+    def compose(cut: Cut | None, hue: str, behind: str | None, blurred: bool) -> Any:
         if cut is None:
             return gr.skip(), gr.skip()
-        path = session.compose(cut, hue, behind)
+        path = session.compose(cut, hue, behind, blurred)
         return path, gr.update(value=path)
 
     # one at a time: they share the network and the memory
@@ -303,16 +305,16 @@ def _cut_out(session: Session, results: Results) -> None:
     start.change(choose, start, [mask, band, trimap], api_visibility="private", show_progress="hidden")
     button.click(
         work,
-        [photo, editor, start, mask, band, trimap, colour, picture, stage],
+        [photo, editor, start, mask, band, trimap, colour, picture, blur, stage],
         [state, note, composite, alpha, used, index_map, *downloads.values()],
         api_name="cut_out",
         show_progress_on=[composite, alpha, used, index_map],
         **one,
     )
-    for event in (colour.input, picture.change):
+    for event in (colour.input, picture.change, blur.input):
         event(
             compose,
-            [state, colour, picture],
+            [state, colour, picture, blur],
             [composite, downloads["composite"]],
             api_visibility="private",
             trigger_mode="always_last",

@@ -15,7 +15,7 @@ from torch.utils.data import default_collate
 from indexnet.core.errors import UserError
 from indexnet.data.base import Float32, UInt8
 from indexnet.data.io.images import read_image, write_png
-from indexnet.data.matting.cutouts import cut_out, foreground_colours, on_background
+from indexnet.data.matting.cutouts import Blur, cut_out, foreground_colours, on_background
 from indexnet.inference.image_files import Item
 from indexnet.inference.loading import is_classical, predict_with_index_maps
 from indexnet.inference.photographs import read_photo
@@ -218,8 +218,8 @@ class Session:
             result.maps = self._maps(photo.image, photo.trimap)
         return result
 
-    def compose(self, cut: Cut, colour: str | None, picture: str | Path | None) -> Path:
-        """Put what was cut out before a picture, or before a colour where there is no picture.
+    def compose(self, cut: Cut, colour: str | None, picture: str | Path | None, blur: bool = False) -> Path:
+        """Put what was cut out before its own background, blurred; else before a picture; else before a colour.
 
         Returns:
             The PNG that was written.
@@ -228,7 +228,10 @@ class Session:
             UserError: the picture cannot be read, or the colour is none.
         """
         try:
-            behind = read_image(picture, srgb=True) if picture else _read_colour(colour)
+            if blur:
+                behind: UInt8 | Blur = Blur()
+            else:
+                behind = read_image(picture, srgb=True) if picture else _read_colour(colour)
         except UserError as error:
             raise UserError(_without_folders(str(error), [picture])) from error
         path = cut.folder / f"{cut.stem}_composite.png"
