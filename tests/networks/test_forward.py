@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from indexnet.core.errors import UserError
 from indexnet.networks import Network, create_network, get_network, list_networks, without_pretrained
-from indexnet.networks.layers import run_on_meta
+from indexnet.networks.layers import Head, initialize_weights, initialize_xavier, run_on_meta
 from indexnet.resampling import list_resampling, watch_stages
 
 NARROW = {"name": "mobilenetv2_released", "width": 0.25}
@@ -31,6 +32,29 @@ ONE_GROUP = {"groups": 1}
 NARROW_OPTIONS = {"dysample": ONE_GROUP, "freqfusion": ONE_GROUP, "sapa_d": ONE_GROUP, "naf": {"heads": 1},
                   "lda_aqu": {"reduction": 2, "groups": 1}}  # fmt: skip
 FITTING += [("deep_matting", "max_unpool"), ("segnet", "max_unpool")]  # further ones without numbers, below
+
+
+@pytest.mark.parametrize("initialize", [initialize_weights, initialize_xavier])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_the_last_kernel_of_one_channel_has_a_sum_that_is_not_negative(initialize, channels):
+    turned = []
+    for seed in range(12):
+        head = Head(2, channels, 3)
+        torch.manual_seed(seed)
+        initialize(nn.Sequential(*head))  # as drawn
+        drawn = head[1].weight.detach().clone()
+        torch.manual_seed(seed)
+        initialize(head)
+        turned.append(channels == 1 and bool(drawn.sum() < 0))
+        assert torch.equal(head[1].weight, -drawn if turned[-1] else drawn)
+    assert set(turned) == ({False, True} if channels == 1 else {False})
+
+
+@pytest.mark.parametrize("name", ["matting_unet", "a2u_matting", "deeplabv3plus", "refinenet", "pspm"])
+def test_networks_with_one_channel_end_with_such_a_head(name):
+    heads = [module for module in create_network(name, **SMALL.get(name, {})).modules() if isinstance(module, Head)]
+    assert heads
+    assert all(head[1].weight.shape[0] == 1 and head[1].weight.sum() >= 0 for head in heads)
 
 
 @pytest.mark.parametrize("info", list_networks(), ids=lambda info: info.name)

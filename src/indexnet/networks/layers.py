@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
 from typing import Any
@@ -162,21 +162,56 @@ class ResidualBlock(nn.Module):
         return F.leaky_relu(self.second(inner) + self.shortcut(x), LEAK, inplace=True)
 
 
+class Head(nn.Sequential):
+    """Convolution to the output's channels, normalisation, activation, and one more convolution, without bias.
+
+    Where there is one channel, the kernel of the last layer starts with a sum that is not negative: its signs are
+    turned if they are drawn otherwise. Alpha is not negative, nor is what comes from the activation, so that a
+    negative kernel has to turn round first, and short trainings end with an alpha of zero everywhere. The published
+    networks leave it to the seed.
+
+    Args:
+        in_channels: of the map (N, in_channels, H, W).
+        out_channels: of the output (N, out_channels, H, W).
+        kernel: side of both kernels, odd.
+        activation: of the first layer.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, activation: type[nn.Module] = nn.ReLU6
+    ) -> None:
+        super().__init__(
+            conv_bn(in_channels, out_channels, kernel, activation=activation),
+            nn.Conv2d(out_channels, out_channels, kernel, padding=kernel // 2, bias=False),
+        )
+
+    @torch.no_grad()
+    def turn_signs(self) -> None:
+        """Turn the signs of the last kernel where it is one and its sum is negative."""
+        last = self[1]
+        assert isinstance(last, nn.Conv2d)
+        weight = last.weight
+        if weight.shape[0] == 1 and not weight.is_meta and weight.sum() < 0:
+            weight.neg_()
+
+
 def initialize_xavier(*modules: nn.Module) -> None:
     """Draw every convolution of some modules from Xavier's normal distribution with the gain of leaky ReLU.
 
-    The initialisation of the released A2U code; there are no biases. On the meta device there is nothing to draw.
+    The initialisation of the released A2U code, but for :class:`Head`; there are no biases. On the meta device there is
+    nothing to draw.
     """
     for layer in chain.from_iterable(module.modules() for module in modules):
         if isinstance(layer, nn.Conv2d) and not layer.weight.is_meta:
             nn.init.xavier_normal_(layer.weight, nn.init.calculate_gain("leaky_relu", LEAK))
+    _turn_heads(modules)
 
 
 def initialize_weights(*modules: nn.Module) -> None:
     """Draw every convolution of some modules from N(0, 2 / (kh * kw * out_channels)); norms become the identity.
 
-    The initialisation of the released matting code (He, fan-out, groups ignored); biases become zero. On the meta
-    device there is nothing to draw, and PyTorch takes longer over it there than over everything else.
+    The initialisation of the released matting code (He, fan-out, groups ignored), but for :class:`Head`; biases become
+    zero. On the meta device there is nothing to draw, and PyTorch takes longer over it there than over everything else.
     """
     for layer in chain.from_iterable(module.modules() for module in modules):
         if not isinstance(layer, nn.Conv2d | nn.BatchNorm2d) or layer.weight.is_meta:
@@ -189,6 +224,13 @@ def initialize_weights(*modules: nn.Module) -> None:
         else:
             nn.init.ones_(layer.weight)
             nn.init.zeros_(layer.bias)
+    _turn_heads(modules)
+
+
+def _turn_heads(modules: Iterable[nn.Module]) -> None:
+    for head in chain.from_iterable(module.modules() for module in modules):
+        if isinstance(head, Head):
+            head.turn_signs()
 
 
 @contextmanager

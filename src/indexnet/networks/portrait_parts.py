@@ -13,6 +13,7 @@ from indexnet.networks.encoders.encoder import Encoder
 from indexnet.networks.layers import (
     ASPP,
     ASPP_RATES,
+    Head,
     check_batch,
     conv_bn,
     initialize_weights,
@@ -164,7 +165,7 @@ class ConcatDecoder(nn.Module):
             (widths[-2], first),
         ]
         self.decoder = nn.ModuleList(conv_bn(wide, narrow, 5) for wide, narrow in pairs)
-        self.head = _head(stages[0])
+        self.head = Head(stages[0], 1, 3)
         initialize_weights(self)
 
     def forward(self, maps: Maps, prior: Tensor | None, stage: Stage) -> Tensor:
@@ -211,7 +212,7 @@ class AttentionDecoder(nn.Module):
             (fused + (prior_channels if fusion == "concat" else 0), stages[1]),
         ]
         self.decoder = nn.ModuleList(conv_bn(wide, narrow, 5) for wide, narrow in pairs)
-        self.head = _head(stages[0])
+        self.head = Head(stages[0], 1, 3)
         initialize_weights(self)
 
     def forward(self, maps: Maps, prior: Tensor, stage: Stage) -> Tensor:
@@ -241,7 +242,3 @@ class AttentionDecoder(nn.Module):
 def _up(stage: Stage, place: int, x: Tensor, maps: Maps) -> Tensor:
     down = maps.halved[place]
     return stage(place).up(x, down.guide, down.size)
-
-
-def _head(channels: int) -> nn.Sequential:
-    return nn.Sequential(conv_bn(channels, 1, 3), nn.Conv2d(1, 1, 3, padding=1, bias=False))

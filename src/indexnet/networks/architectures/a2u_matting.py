@@ -11,7 +11,7 @@ from indexnet.core.registry import check_options
 from indexnet.networks.base import Network, NetworkInfo, register_network
 from indexnet.networks.encoders.encoder import Encoder
 from indexnet.networks.encoders.resnet34_11 import NAME, WIDTHS, ResNet34Eleven
-from indexnet.networks.layers import ASPP, ASPP_RATES, ResidualBlock, conv_bn, initialize_xavier
+from indexnet.networks.layers import ASPP, ASPP_RATES, Head, ResidualBlock, conv_bn, initialize_xavier
 from indexnet.networks.spec import Spec, build_resampling, split_spec, strides_encoder
 
 _GUIDES = (64, 64, 128, 256)  # widths of what stages halve, and of what they double, from full resolution down
@@ -87,10 +87,7 @@ class A2UMatting(Network):
             nn.Sequential(ResidualBlock(wide, narrow), ResidualBlock(narrow, narrow))
             for wide, narrow in zip(_GUIDES, (32, *_GUIDES[:3]), strict=True)
         )
-        self.head = nn.Sequential(
-            conv_bn(32, out_channels, 3, activation=nn.LeakyReLU),
-            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
-        )
+        self.head = Head(32, out_channels, 3, nn.LeakyReLU)
         initialize_xavier(self.context, self.skips, self.decoder, self.head)
 
     def forward(self, x: Tensor) -> Tensor:

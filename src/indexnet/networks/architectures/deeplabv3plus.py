@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from indexnet.core.errors import UserError
 from indexnet.networks.base import Network, NetworkInfo, register_network
 from indexnet.networks.encoders.encoder import RELEASED, Encoder, build_encoder
-from indexnet.networks.layers import ASPP, ASPP_RATES, check_odd, conv_bn, initialize_weights, resize_to
+from indexnet.networks.layers import ASPP, ASPP_RATES, Head, check_odd, conv_bn, initialize_weights, resize_to
 from indexnet.networks.spec import Spec, no_resampling
 from indexnet.resampling.base import NONE
 
@@ -73,7 +73,7 @@ class DeepLabV3Plus(Network):
         self.decoder = nn.Sequential(
             conv_bn(_WIDTH + _LOW_WIDTH, _WIDTH, decoder_kernel), conv_bn(_WIDTH, _WIDTH, decoder_kernel)
         )
-        self.head = nn.Sequential(conv_bn(_WIDTH, out_channels), nn.Conv2d(out_channels, out_channels, 1, bias=False))
+        self.head = Head(_WIDTH, out_channels, 1)
         initialize_weights(self.context, self.low, self.decoder, self.head)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from indexnet.core.errors import UserError
 from indexnet.networks.base import Network, NetworkInfo, register_network
 from indexnet.networks.encoders.encoder import RELEASED, Encoder, build_encoder
-from indexnet.networks.layers import ASPP, ASPP_RATES, check_odd, conv_bn, initialize_weights
+from indexnet.networks.layers import ASPP, ASPP_RATES, Head, check_odd, conv_bn, initialize_weights
 from indexnet.networks.spec import Spec, build_resampling
 
 
@@ -90,10 +90,7 @@ class MattingUNet(Network):
         self.decoder = nn.ModuleList(
             conv_bn(factor * width, met[max(unit - 1, 0)], decoder_kernel) for unit, width in enumerate(met)
         )
-        self.head = nn.Sequential(
-            conv_bn(met[0], out_channels, decoder_kernel),
-            nn.Conv2d(out_channels, out_channels, decoder_kernel, padding=decoder_kernel // 2, bias=False),
-        )
+        self.head = Head(met[0], out_channels, decoder_kernel)
         initialize_weights(self.context, self.decoder, self.head)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from indexnet.core.errors import UserError
 from indexnet.networks.base import Network, NetworkInfo, register_network
 from indexnet.networks.encoders.encoder import RELEASED, Encoder, build_encoder
-from indexnet.networks.layers import check_odd, conv_bn, initialize_weights, resize_to
+from indexnet.networks.layers import Head, check_odd, conv_bn, initialize_weights, resize_to
 from indexnet.networks.spec import Spec, no_resampling
 from indexnet.resampling.base import NONE
 
@@ -104,10 +104,7 @@ class RefineNet(Network):
             ChainedResidualPooling(_WIDTH, whole_image=index == lowest) for index in range(len(self.groups))
         )
         self.adapt = nn.ModuleList(conv_bn(_WIDTH, _WIDTH) for _ in self.groups[1:])
-        self.head = nn.Sequential(
-            conv_bn(_WIDTH, out_channels, decoder_kernel),
-            nn.Conv2d(out_channels, out_channels, decoder_kernel, padding=decoder_kernel // 2, bias=False),
-        )
+        self.head = Head(_WIDTH, out_channels, decoder_kernel)
         initialize_weights(self.lateral, self.pooling, self.adapt, self.head)
 
     def forward(self, x: Tensor) -> Tensor:
