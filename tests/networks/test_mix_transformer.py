@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.special import erf
 
+from encoder_support import by_nvlabs
 from indexnet.core.errors import UserError
 from indexnet.networks import create_encoder, create_network, create_pyramid, list_pyramids
 from indexnet.networks.encoders.mix_transformer import NOTICE, Block
@@ -116,22 +117,6 @@ def test_a_block_is_the_literal_one(heads, reduction):
     with torch.no_grad():
         ours = block(torch.from_numpy(x)[None], (height, wide))[0].numpy()
     np.testing.assert_allclose(ours, y, atol=1e-12)
-
-
-def by_nvlabs(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    names = {"attention.query": "attn.q", "attention.key_value": "attn.kv", "attention.project": "attn.proj",
-             "attention.reduce": "attn.sr", "attention.norm": "attn.norm", "ffn.expand": "mlp.fc1",
-             "ffn.depthwise": "mlp.dwconv.dwconv", "ffn.contract": "mlp.fc2"}  # fmt: skip
-    named = {}
-    for key, value in state.items():
-        stage, rest = int(key[7]) + 1, key[9:]
-        for ours, theirs in names.items():
-            rest = rest.replace(ours, theirs)
-        rest = re.sub(r"^embedding\.project", f"patch_embed{stage}.proj", rest)
-        rest = re.sub(r"^embedding", f"patch_embed{stage}", rest)
-        rest = re.sub(r"^blocks", f"block{stage}", rest)
-        named[re.sub(r"^norm", f"norm{stage}", rest)] = value
-    return named | {"head.weight": torch.zeros(3, 2), "head.bias": torch.zeros(3)}
 
 
 def by_transformers(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

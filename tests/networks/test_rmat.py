@@ -9,6 +9,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from encoder_support import by_nvlabs
 from indexnet.core.errors import UserError
 from indexnet.networks import count_costs, create_network, create_pyramid, infer_alpha
 from indexnet.networks.architectures.rmat import LocalFeatureAssembly
@@ -186,14 +187,7 @@ def test_the_attention_matrix_is_never_made():
 
 
 def test_checkpoints_keep_the_notice_of_the_encoders_weights(tmp_path):
-    """By NVlabs' name of one layer: the others' are in the tests of the encoder."""
-    state = {
-        key: value
-        for stage in range(4)
-        for name, value in create_pyramid("mit_b0", 3).stages[stage].state_dict().items()
-        for key in [nvlabs(stage + 1, name)]
-    }
-    torch.save({"state_dict": state}, tmp_path / "mit_b0.pth")
+    torch.save({"state_dict": by_nvlabs(create_pyramid("mit_b0", 3).state_dict())}, tmp_path / "mit_b0.pth")
     spec = {"name": "rmat", "encoder": {"name": "mit_b0", "pretrained": str(tmp_path / "mit_b0.pth")}}
     task = create_task("matting", spec)
     assert task.notice == NOTICE
@@ -204,17 +198,6 @@ def test_checkpoints_keep_the_notice_of_the_encoders_weights(tmp_path):
     restored = Task.load_from_checkpoint(tmp_path / "run.ckpt")
     assert restored.notice == NOTICE
     assert create_task("matting", {"name": "rmat", **NARROW}).notice == ""
-
-
-def nvlabs(stage: int, name: str) -> str:
-    for ours, theirs in (
-        ("embedding.project", f"patch_embed{stage}.proj"), ("embedding", f"patch_embed{stage}"),
-        ("blocks", f"block{stage}"), ("attention.query", "attn.q"), ("attention.key_value", "attn.kv"),
-        ("attention.project", "attn.proj"), ("attention.reduce", "attn.sr"), ("attention.norm", "attn.norm"),
-        ("ffn.expand", "mlp.fc1"), ("ffn.depthwise", "mlp.dwconv.dwconv"), ("ffn.contract", "mlp.fc2"),
-    ):  # fmt: skip
-        name = name.replace(ours, theirs)
-    return name.replace("norm.", f"norm{stage}.") if name.startswith("norm.") else name
 
 
 def test_it_takes_whole_images_only(monkeypatch):
