@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.special import erf
 
+from encoder_support import by_nvlabs
 from indexnet.core.errors import UserError
 from indexnet.networks import create_encoder, create_network, create_pyramid, list_pyramids
 from indexnet.networks.encoders.mix_transformer import NOTICE, Block

@@ -9,6 +9,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from encoder_support import by_nvlabs
 from indexnet.core.errors import UserError
 from indexnet.networks import count_costs, create_network, create_pyramid, infer_alpha
 from indexnet.networks.architectures.rmat import LocalFeatureAssembly

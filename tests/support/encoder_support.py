@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 
-import timm
 import torch
 from torch import nn
-from torchvision.models import mobilenet_v2
 
 from indexnet.networks import create_encoder
 
@@ -44,8 +42,28 @@ def layout(name: str, form: str) -> tuple[dict[str, torch.Tensor], dict[str, tor
             for block, (key, value) in zip(blocks, state.items(), strict=True)
         }
         return named | {other: torch.zeros(2, 2)}, state
+    import timm
+    from torchvision.models import mobilenet_v2
+
     timm_name = {FASTDEPTH: "mobilenetv1_100", RELEASED: "mobilenetv2_100"}[name]
     named = random_state(timm.create_model(timm_name) if form == "timm" else mobilenet_v2(weights=None))
     others = ("features.18", "conv_head", "bn2", "classifier")
     values = [value for key, value in named.items() if not key.startswith(others)]
     return named, dict(zip(state, values, strict=True))  # all layouts run through the layers in the same order
+
+
+def by_nvlabs(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return a Mix Transformer's state dict by the names of NVlabs, with a classifier that no encoder has."""
+    names = {"attention.query": "attn.q", "attention.key_value": "attn.kv", "attention.project": "attn.proj",
+             "attention.reduce": "attn.sr", "attention.norm": "attn.norm", "ffn.expand": "mlp.fc1",
+             "ffn.depthwise": "mlp.dwconv.dwconv", "ffn.contract": "mlp.fc2"}  # fmt: skip
+    named = {}
+    for key, value in state.items():
+        stage, rest = int(key[7]) + 1, key[9:]
+        for ours, theirs in names.items():
+            rest = rest.replace(ours, theirs)
+        rest = re.sub(r"^embedding\.project", f"patch_embed{stage}.proj", rest)
+        rest = re.sub(r"^embedding", f"patch_embed{stage}", rest)
+        rest = re.sub(r"^blocks", f"block{stage}", rest)
+        named[re.sub(r"^norm", f"norm{stage}", rest)] = value
+    return named | {"head.weight": torch.zeros(3, 2), "head.bias": torch.zeros(3)}
