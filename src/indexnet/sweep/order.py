@@ -64,8 +64,9 @@ def check_sources(configs: Sequence[Mapping[str, Any]], left: Collection[Path]) 
     Raises:
         UserError: a part does not.
     """
+    from indexnet.networks.encoders.weights import weight_kinds
     from indexnet.run.freezing.checks import network_without_memory
-    from indexnet.run.initial import describe, match
+    from indexnet.run.initial import match
 
     folders = {run_path(config).resolve(): config for config in configs}
     for config in configs:
@@ -74,7 +75,8 @@ def check_sources(configs: Sequence[Mapping[str, Any]], left: Collection[Path]) 
             continue
         if os.path.isfile(RunFolder(run_path(config)).checkpoint()):
             continue  # it needs no more what it began with
-        own, theirs = (describe(network_without_memory(each)) for each in (config, folders[source]))
+        networks = (network_without_memory(each) for each in (config, folders[source]))
+        own, theirs = (weight_kinds(each.state_dict()) for each in networks)
         init = read_config(config).init
         try:
             match(own, theirs, init.parts or {}, str(init.row))
