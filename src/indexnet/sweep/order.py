@@ -16,18 +16,20 @@ from indexnet.sweep.expand import BROUGHT
 def with_sources(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Tell each frozen configuration of a row that starts from another one where that one's last checkpoint will be.
 
+    What differs in the other one from its printed protocol is noted among the ``changes`` of the row, too.
+
     Args:
-        configs: of all jobs of a sweep; a row that another one starts from is among them.
+        configs: of all jobs of a sweep; a row that another one starts from is among them, before it.
 
     Raises:
         UserError: it is not, or there are several.
     """
     rows: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
-    for config in configs:
+    made = [dict(config) for config in configs]
+    for config in made:
         name = f"{config['experiment']['name']}:{config['experiment']['row']}"
         rows.setdefault((name, config["seed"]), []).append(config)
-    found = []
-    for config in map(dict, configs):
+    for config in made:
         if (row := (config.get("init") or {}).get("row")) is not None:
             sources = rows.get((row, config["seed"]), [])
             alike = [
@@ -35,8 +37,13 @@ def with_sources(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             ]
             (source,) = _one(alike or sources, row)
             config["init"] = {**config["init"], "checkpoint": str(RunFolder(run_path(source)).checkpoint().resolve())}
-        found.append(config)
-    return found
+            known = config.get("changes", ())
+            theirs = (
+                [key if " of " in key else f"{key} of {row}", *values] for key, *values in source.get("changes", ())
+            )
+            if more := [each for each in theirs if each not in known]:
+                config["changes"] = [*known, *more]
+    return made
 
 
 def _one(sources: Sequence[Mapping[str, Any]], row: str) -> Sequence[Mapping[str, Any]]:
