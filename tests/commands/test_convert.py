@@ -29,6 +29,8 @@ def test_convert_says_what_it_found_and_under_what_licence(shared, tmp_path, cap
     assert "converted.ckpt exists" in capsys.readouterr().err
     assert target.read_bytes() == before
     assert main(["convert", "--overwrite", str(source), str(target)]) == 0
+    assert main(["convert", str(target), str(tmp_path / "again.ckpt")]) == 2
+    assert "converted.ckpt is a checkpoint of this program" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", [{"weight": torch.zeros(1)}, None])

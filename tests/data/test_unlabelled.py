@@ -127,3 +127,30 @@ def test_photographs_of_the_test_split_are_refused_by_their_content(place):
 def test_impossible_shares(share, place):
     with pytest.raises(UserError, match=r"^data\.unlabelled_share=.* must be a share between 0 and 1"):
         data(place, unlabelled_share=share).train()
+
+
+def test_they_are_none_of_a_further_test_set_either(place):
+    from indexnet.run.config import compose, freeze
+    from indexnet.run.further_tests import further_splits
+    from indexnet.run.schema import read_config
+
+    portraits = place / "ppm"
+    for folder, source in (("image", "fg"), ("matte", "trimap")):
+        shutil.copytree(place / "photos" / source, portraits / folder)
+    words = ["task=matting", "data=matting_folder", f"data.root={place}/mine", f"data.unlabelled={place}/photos"]
+    config = read_config(freeze(compose([*words, f"tests=[{{name: ppm100, root: {portraits}}}]"])))
+    with pytest.raises(UserError, match=r"^tests, ppm100: .*fg/a\.png is the test image .*; or leave ppm100 out"):
+        further_splits(config)
+    for name, size in (("a", (40, 52)), ("b", (18, 30))):
+        (portraits / "image" / f"{name}.png").unlink()
+        write(portraits / "image" / f"{name}.png", np.zeros((*size, 3), np.uint8))
+    assert len(further_splits(config)["ppm100"]) == 2
+
+
+def test_a_run_too_short_for_pseudo_labels_is_told(place):
+    task = MattingTask({"name": "matting_unet", "encoder": {"name": "mobilenetv2_released"}}, pseudo_from=4)
+    sample = data(place, unlabelled=None, augment="af+afb+ac").train().sample(0, np.random.default_rng(0))
+    assert "they begin at step 4 (task.pseudo_from), and this run takes 4" in task.training_remark(sample, 4)
+    assert task.training_remark(sample, 5) == ""
+    plain = data(place, unlabelled=None, augment="af").train().sample(0, np.random.default_rng(0))
+    assert task.training_remark(plain, 4) == ""

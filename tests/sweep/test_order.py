@@ -72,6 +72,10 @@ def test_frozen_runs_know_where_their_source_will_be(tables, tmp_path):
         assert by_row["y", seed]["init"] == {
             "parts": {"bottom": "bottom"}, "row": "first:b", "checkpoint": str(source.resolve()),
         }  # fmt: skip
+    changed = {row: [key for key, *_ in by_row[row, 0]["changes"]] for row in ("b", "y", "late")}
+    assert changed["b"] == ["network.widths", "data.train_count"]
+    assert changed["y"] == [*changed["b"], "network.widths of first:b", "data.train_count of first:b"]
+    assert changed["late"][2:] == ["network.widths of second:early", "data.train_count of second:early"]
     assert str(run_path(by_row["a", 0])) == "runs/first/photos-smoke/a/seed=0"
     jobs = prepare_jobs(configs)
     titles = {job.folder: job.title for job in jobs}

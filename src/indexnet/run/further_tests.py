@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indexnet.core.errors import UserError, shown
@@ -90,11 +91,18 @@ def further_splits(config: Config, task: Task | None = None) -> dict[str, Datase
         task: which is to measure them; None: whether it can is not looked at.
 
     Raises:
-        UserError: files are missing, or the task cannot use what is there.
+        UserError: files are missing, the task cannot use what is there, or the run trains on it without labels.
     """
+    from indexnet.data.matting.unlabelled import find_photographs, refuse_tests
+
     found: dict[str, Dataset] = {}
+    unlabelled = config.data.get("unlabelled")
     for name, data in open_tests(config).items():
         splits = _opened(name, data.tests)
+        if unlabelled is not None:
+            photographs = find_photographs(Path(unlabelled))
+            for split in splits.values():
+                _opened(name, partial(refuse_tests, photographs, split))
         if task is not None:
             _opened(name, partial(_check, task, data))
         found |= {f"{name}/{split}" if split else name: each for split, each in splits.items()}

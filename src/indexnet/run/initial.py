@@ -22,10 +22,9 @@ from indexnet.run.schema import InitConfig
 
 if TYPE_CHECKING:
     from indexnet.networks import Network
+    from indexnet.networks.encoders.weights import Kind
     from indexnet.tasks import Task
 
-Kind = tuple[tuple[int, ...], str]
-"""What must agree of two weights: their shape, and whether they are fractions or whole numbers."""
 _SAID = 3  # weights that a sentence names
 
 
@@ -102,17 +101,12 @@ def check_initial(init: Mapping[str, Any], network: Network) -> None:
     Raises:
         UserError: the file cannot be read, or a part does not fit.
     """
+    from indexnet.networks.encoders.weights import weight_kinds
+
     path = init.get("checkpoint")
     if path is not None:
         _, there = describe_weights(path, os.stat(path).st_mtime_ns, family_of(network))
-        match(describe(network), there, init.get("parts") or {}, f"init.checkpoint={path}")
-
-
-def describe(network: Network) -> dict[str, Kind]:
-    """Return of every weight of a network, on any device, what must agree."""
-    from indexnet.networks.encoders.weights import number_kind
-
-    return {key: (tuple(value.shape), number_kind(value)) for key, value in network.state_dict().items()}
+        match(weight_kinds(network.state_dict()), there, init.get("parts") or {}, f"init.checkpoint={path}")
 
 
 def match(own: Mapping[str, Kind], theirs: Mapping[str, Kind], parts: Mapping[str, str], source: str) -> Match:
@@ -173,6 +167,7 @@ def load_initial(task: Task, init: InitConfig) -> tuple[dict[str, Any], str]:
     import torch
 
     from indexnet.networks.checkpoint import network_state
+    from indexnet.networks.encoders.weights import weight_kinds
     from indexnet.networks.released.convert import load_any
 
     path = _finished(init)
@@ -180,7 +175,7 @@ def load_initial(task: Task, init: InitConfig) -> tuple[dict[str, Any], str]:
     if init.sha256 is not None and digest != init.sha256:
         raise UserError(f"init.checkpoint={path} has changed since this run was made of it; give the command again.")
     _, there = describe_weights(str(path), path.stat().st_mtime_ns, family_of(task.network))
-    found = match(describe(task.network), there, init.parts or {}, source)
+    found = match(weight_kinds(task.network.state_dict()), there, init.parts or {}, source)
     content = load_any(path, family_of(task.network))
     state, own = network_state(content), task.network.state_dict()
     with torch.no_grad():

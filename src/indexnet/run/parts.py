@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from indexnet.core.errors import UserError
 from indexnet.core.schedules import in_steps
 from indexnet.data import Dataset
+from indexnet.data.base import Sample
 from indexnet.networks.costs import count_costs
 from indexnet.run.callback_options import monitors, no_validation
 from indexnet.run.checkpoints import Monitor
@@ -84,7 +85,9 @@ def build_parts(config: Config, record: Record) -> Parts:
         if said := split.prepare(count):
             name = next((name for name, each in further.items() if each is split), f"{data.name}, {split.split}")
             rank_zero_say(f"data {name}: {said}")
-    _check_samples(task, train_set, data.name, config.network["name"])
+    sample = _checked_sample(task, train_set, data.name, config.network["name"])
+    if steps and (said := task.training_remark(sample, steps)):
+        rank_zero_say(said)
     record.steps = steps
     record.data = DataRecord(
         data.name, Samples(len(train_set), train_set.fingerprint()), Samples(**describe_splits(tests)),
@@ -121,9 +124,7 @@ def describe(parts: Parts, config: Config, record: Record, device: str, folder: 
     if parts.validations and parts.monitor:
         data += f", {sum(parts.counts(parts.validations))} to validate every {parts.monitor.every} steps"
     batch = uncut.get("training.batch_size", training.batch_size)
-    planned = training.steps
-    if planned is None:
-        planned = max(1, round((training.epochs or 0) * len(parts.train_set) / batch))
+    planned = total_steps(replace(training, batch_size=batch), BudgetConfig(config.budget.name), len(parts.train_set))
     tests = max(whole, uncut.get("data.test_count", 0))
     cuts = (
         (_cut(parts.steps, planned), "steps" if planned != 1 else "step"),
@@ -152,8 +153,8 @@ def _cut(value: int, whole: int) -> str:
     return f"{value} of {whole}" if value < whole else str(value)
 
 
-def _check_samples(task: Task, train_set: Dataset, data: str, network: str) -> None:
-    """Refuse a data set or a network, which the message names, that the task cannot use.
+def _checked_sample(task: Task, train_set: Dataset, data: str, network: str) -> Sample:
+    """Return a training sample; refuse a data set or a network, which the message names, that the task cannot use.
 
     Raises:
         UserError: samples lack what training reads, or have other channels than the network's input.
@@ -181,6 +182,7 @@ def _check_samples(task: Task, train_set: Dataset, data: str, network: str) -> N
             f"network={network} has {given} output channels, but task={task.name} on "
             f"data={data} needs {wanted}; choose another network."
         )
+    return sample
 
 
 def _build_task(config: Config, steps: int, planned: int) -> Task:

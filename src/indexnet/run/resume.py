@@ -25,6 +25,7 @@ from indexnet.run.schema import Config
 
 if TYPE_CHECKING:
     from indexnet.networks import Network
+    from indexnet.networks.encoders.weights import Kind
     from indexnet.tasks import Task
 
 BROKEN = ".broken"
@@ -164,9 +165,9 @@ def check_weights(path: Path, network: Network) -> None:
     """
     check_checkpoint(path, "ckpt_path=")
     name, there = describe_weights(str(path), path.stat().st_mtime_ns, family_of(network))
-    from indexnet.networks.encoders.weights import number_kind
+    from indexnet.networks.encoders.weights import weight_kinds
 
-    own = {key: (tuple(value.shape), number_kind(value)) for key, value in network.state_dict().items()}
+    own = weight_kinds(network.state_dict())
     wrong = next((key for key in {**own, **there} if own.get(key) != there.get(key)), None)
     if wrong is not None:
         theirs, ours = ("absent" if (found := each.get(wrong)) is None else f"{found[0]} of {found[1]}"
@@ -183,14 +184,14 @@ def family_of(network: Network) -> str | None:
 
 
 @functools.lru_cache(maxsize=16)
-def describe_weights(path: str, changed: int, family: str | None) -> tuple[str, dict[str, tuple[tuple[int, ...], str]]]:
+def describe_weights(path: str, changed: int, family: str | None) -> tuple[str, dict[str, Kind]]:
     """Return the network's name, and what its weights are; a sweep asks once for all of its runs.
 
     Raises:
         UserError: the file cannot be read, or holds what is no number.
     """
     from indexnet.networks.checkpoint import network_state
-    from indexnet.networks.encoders.weights import check_finite, check_kinds, number_kind
+    from indexnet.networks.encoders.weights import check_finite, check_kinds, weight_kinds
     from indexnet.networks.released.convert import load_any
 
     content = load_any(path, family)
@@ -198,7 +199,7 @@ def describe_weights(path: str, changed: int, family: str | None) -> tuple[str, 
     check_kinds({}, state, path)
     check_finite(state, path)
     name: str = content["indexnet"]["network"]["name"]
-    return name, {key: (tuple(value.shape), number_kind(value)) for key, value in state.items()}
+    return name, weight_kinds(state)
 
 
 def load_weights(task: Task, path: Path) -> dict[str, str]:

@@ -7,7 +7,7 @@ import functools
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -121,10 +121,8 @@ def find_run_sets(
     sets: dict[str, list[Run]] = {}
     for folder in run_folders(Path(runs) / experiment):
         sets.setdefault(folder.parent.parent.name, []).append(read_run(folder))
-    for row, folders in borrowed_folders(Path(runs), borrowed).items():
-        for folder in folders:
-            name = folder.parent.name.replace(borrowed[row][1], row, 1)
-            sets.setdefault(folder.parent.parent.name, []).append(dataclasses.replace(read_run(folder), row=name))
+    for row, folder in borrowed_folders(Path(runs), borrowed):
+        sets.setdefault(folder.parent.parent.name, []).append(dataclasses.replace(read_run(folder), row=row))
     found = []
     for name, members in sets.items():
         data, _, budget = name.rpartition("-")
@@ -134,13 +132,14 @@ def find_run_sets(
     return found
 
 
-def borrowed_folders(runs: Path, borrowed: Mapping[str, tuple[str, str]]) -> dict[str, list[Path]]:
-    """Return the run folders of rows that are runs of other rows, by name; of what is swept over beside them, too."""
+def borrowed_folders(runs: Path, borrowed: Mapping[str, tuple[str, str]]) -> Iterator[tuple[str, Path]]:
+    """Yield the run folders of rows that are runs of other rows, with their names here; of what is swept over, too."""
     there = {table: run_folders(runs / table) for table, _ in borrowed.values()}
-    return {
-        name: [path for path in there[table] if path.parent.name.partition("--")[0] == row]
-        for name, (table, row) in borrowed.items()
-    }
+    for name, (table, row) in borrowed.items():
+        for path in there[table]:
+            own, swept, more = path.parent.name.partition("--")
+            if own == row:
+                yield f"{name}{swept}{more}", path
 
 
 def run_folders(base: Path) -> list[Path]:

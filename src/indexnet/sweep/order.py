@@ -16,18 +16,20 @@ from indexnet.sweep.expand import BROUGHT
 def with_sources(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Tell each frozen configuration of a row that starts from another one where that one's last checkpoint will be.
 
+    What differs in the other one from its printed protocol is noted among the ``changes`` of the row, too.
+
     Args:
-        configs: of all jobs of a sweep; a row that another one starts from is among them.
+        configs: of all jobs of a sweep; a row that another one starts from is among them, before it.
 
     Raises:
         UserError: it is not, or there are several.
     """
     rows: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
-    for config in configs:
+    made = [dict(config) for config in configs]
+    for config in made:
         name = f"{config['experiment']['name']}:{config['experiment']['row']}"
         rows.setdefault((name, config["seed"]), []).append(config)
-    found = []
-    for config in map(dict, configs):
+    for config in made:
         if (row := (config.get("init") or {}).get("row")) is not None:
             sources = rows.get((row, config["seed"]), [])
             alike = [
@@ -35,8 +37,13 @@ def with_sources(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             ]
             (source,) = _one(alike or sources, row)
             config["init"] = {**config["init"], "checkpoint": str(RunFolder(run_path(source)).checkpoint().resolve())}
-        found.append(config)
-    return found
+            known = config.get("changes", ())
+            theirs = (
+                [key if " of " in key else f"{key} of {row}", *values] for key, *values in source.get("changes", ())
+            )
+            if more := [each for each in theirs if each not in known]:
+                config["changes"] = [*known, *more]
+    return made
 
 
 def _one(sources: Sequence[Mapping[str, Any]], row: str) -> Sequence[Mapping[str, Any]]:
@@ -64,8 +71,9 @@ def check_sources(configs: Sequence[Mapping[str, Any]], left: Collection[Path]) 
     Raises:
         UserError: a part does not.
     """
+    from indexnet.networks.encoders.weights import weight_kinds
     from indexnet.run.freezing.checks import network_without_memory
-    from indexnet.run.initial import describe, match
+    from indexnet.run.initial import match
 
     folders = {run_path(config).resolve(): config for config in configs}
     for config in configs:
@@ -74,7 +82,8 @@ def check_sources(configs: Sequence[Mapping[str, Any]], left: Collection[Path]) 
             continue
         if os.path.isfile(RunFolder(run_path(config)).checkpoint()):
             continue  # it needs no more what it began with
-        own, theirs = (describe(network_without_memory(each)) for each in (config, folders[source]))
+        networks = (network_without_memory(each) for each in (config, folders[source]))
+        own, theirs = (weight_kinds(each.state_dict()) for each in networks)
         init = read_config(config).init
         try:
             match(own, theirs, init.parts or {}, str(init.row))

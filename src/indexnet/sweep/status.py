@@ -117,12 +117,9 @@ def find_settings(runs: Path, experiment: Experiment) -> list[Setting]:
     settings: dict[Path, dict[str, Path]] = {}
     for path in run_folders(runs / experiment.name):
         settings.setdefault(path.parent.parent, {})[f"{path.parent.name}/{path.name}"] = path
-    borrowed = experiment.borrowed
-    for row, paths in borrowed_folders(runs, borrowed).items():
-        for path in paths:
-            folder = runs / experiment.name / path.parent.parent.name
-            name = path.parent.name.replace(borrowed[row][1], row, 1)
-            settings.setdefault(folder, {})[f"{name}/{path.name}"] = path
+    for row, path in borrowed_folders(runs, experiment.borrowed):
+        folder = runs / experiment.name / path.parent.parent.name
+        settings.setdefault(folder, {})[f"{row}/{path.name}"] = path
     found = [_setting(runs, folder, experiment, there) for folder, there in settings.items()]
     return sorted(found, key=lambda each: each.changed, reverse=True)
 

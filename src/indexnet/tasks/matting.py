@@ -157,6 +157,15 @@ class MattingTask(Task):
         composed = "composition" in self.weights
         return [key for key in super().missing_keys(sample) if composed or key not in ("fg", "bg")]
 
+    def training_remark(self, sample: Batch, steps: int) -> str:
+        """Say so where training ends before there are the pseudo labels that its samples ask for."""
+        if "pseudo" not in sample or steps > self.pseudo_from:
+            return ""
+        return (
+            f"no pseudo labels: they begin at step {self.pseudo_from} (task.pseudo_from), and this run takes {steps}; "
+            "until then operations that need one are left out, and photographs without alpha add nothing"
+        )
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return ``loss``, the weighted sum of the terms, and each of them; by default (alpha + composition) / 2."""
         batch = self.with_pseudo_labels(batch)

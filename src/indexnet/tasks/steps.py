@@ -225,6 +225,10 @@ class Steps(pl.LightningModule):
 
     # --- what a trainer calls ------------------------------------------------------------------------------------
 
+    def training_remark(self, sample: Batch, steps: int) -> str:
+        """Return what to say before training for that many steps on samples like this one; mostly nothing."""
+        return ""
+
     def missing_keys(self, sample: Batch) -> Sequence[str]:
         """Return the keys that training reads and a sample lacks."""
         return [key for key in self.needs if key not in sample]

@@ -17,7 +17,6 @@ from indexnet.data.base import Dataset, UInt8, check_size
 from indexnet.data.files import check_one_size
 from indexnet.data.io.images import file_sizes, list_images, read_image, read_trimap
 from indexnet.data.io.names import FileFinder
-from indexnet.data.matting.photographs import MattingFiles
 from indexnet.data.matting.pipelines.base import Targets
 from indexnet.data.matting.pipelines.transforms import corner_around, cropped, mirrored, resized
 from indexnet.data.matting.test_composites import FixedComposites
@@ -105,7 +104,7 @@ def find_photographs(folder: Path) -> list[Photograph]:
 def refuse_tests(photographs: Iterable[Photograph], test: Dataset) -> None:
     """Refuse photographs whose file is the same, byte for byte, as an image that a test split is made of.
 
-    Test splits of other kinds than files and fixed composites, which only a plugin has, are not looked at.
+    Of a split whose samples have no files of their own, only fixed composites are looked at.
 
     Raises:
         UserError: one is.
@@ -125,11 +124,9 @@ def refuse_tests(photographs: Iterable[Photograph], test: Dataset) -> None:
 
 
 def _files(test: Dataset) -> list[Path]:
-    if isinstance(test, MattingFiles):
-        return [triple.image for triple in test.triples]
     if isinstance(test, FixedComposites):
         return list(dict.fromkeys([*(item.colour for item in test.foregrounds), *test.backgrounds]))
-    return []
+    return [path for index in range(len(test)) for path in test.image_files(index)[:1]]
 
 
 def create_unlabelled(folder: Path, share: float, size: int) -> Unlabelled:

@@ -193,11 +193,7 @@ def create_encoder(
         UserError: unknown name, an encoder that cannot be opened at its strides, weights that cannot be reached or do
             not fit, or a width or output stride that it does not have.
     """
-    if name in list_pyramids():
-        raise UserError(
-            f"encoder {name!r} cannot be opened at its strides: it hands out a pyramid of maps, and divides by 4 at "
-            f"once; network=rmat takes it, others an encoder {timm_chain.ADVICE}."
-        )
+    _refuse_pyramid(name)
     if downsampling not in ("stage", "stride"):
         raise UserError(f"downsampling of an encoder is 'stage' or 'stride', got {downsampling!r}.")
     if output_stride not in (32, 16):
@@ -242,8 +238,17 @@ def build_encoder(
         UserError: an option that belongs to the network, or is unknown.
     """
     name, options = split_spec("encoder", spec)
+    _refuse_pyramid(name)  # before its options, which are others
     check_options("encoder", create_encoder, options, skip=("name", "in_channels", "downsampling", "output_stride"))
     return create_encoder(name, in_channels, downsampling, output_stride=output_stride, **options)
+
+
+def _refuse_pyramid(name: str) -> None:
+    if name in list_pyramids():
+        raise UserError(
+            f"encoder {name!r} cannot be opened at its strides: it hands out a pyramid of maps, and divides by 4 at "
+            f"once; network=rmat takes it, others an encoder {timm_chain.ADVICE}."
+        )
 
 
 def encoder_factory(name: object) -> Callable[..., nn.Module]:

@@ -23,6 +23,8 @@ DAMAGES = (
     *(AssertionError, OverflowError, MemoryError, zipfile.BadZipFile, struct.error, SafetensorError),
 )
 """What PyTorch raises of a file that is none of its own, or damaged."""
+Kind = tuple[tuple[int, ...], str]
+"""What must agree of two weights: their shape, and what numbers they are."""
 _NESTED = ("state_dict", "model_state_dict", "model")
 
 
@@ -206,3 +208,8 @@ def number_kind(tensor: Tensor) -> str:
     if tensor.dtype == torch.bool:
         return "truth values"
     return "complex numbers" if tensor.is_complex() else "real numbers" if tensor.is_floating_point() else "integers"
+
+
+def weight_kinds(state: Mapping[str, Tensor]) -> dict[str, Kind]:
+    """Return of every weight of a state dict, on any device, what must agree where it takes another's place."""
+    return {key: (tuple(value.shape), number_kind(value)) for key, value in state.items()}

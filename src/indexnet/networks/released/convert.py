@@ -71,7 +71,10 @@ def convert(
     if os.path.exists(target) and not overwrite:
         raise UserError(f"{target} exists; choose another output or give --overwrite.")
     prepare_file(target)
-    content = _converted(source, _read(source), family)
+    released = _read(source)
+    if isinstance(released, Mapping) and "indexnet" in released:
+        raise UserError(f"{source} is a checkpoint of this program, which every command takes as it is.")
+    content = _converted(source, released, family)
     save_checkpoint(target, content["indexnet"], network_state(content))
 
 
