@@ -17,7 +17,18 @@ from indexnet.run.processes import INTERRUPTED
 from indexnet.run.resume import read_checkpoint
 from indexnet.tasks.base import Task
 from resume_support import die_at, ended_as, forks, result_of, start
-from run_support import DENOISING, MATTING, RECONSTRUCTION, alive, children, losses, prepare_run, wait_until
+from run_support import (
+    DENOISING,
+    MATTING,
+    RECONSTRUCTION,
+    alive,
+    children,
+    losses,
+    prepare_run,
+    same,
+    wait_until,
+    weights,
+)
 
 
 def _to_checkpoint(source, target=""):
@@ -152,3 +163,24 @@ def test_a_killed_run_leaves_neither_lock_nor_loader_process(tmp_path):
     assert result_of(pid) == -signal.SIGKILL
     assert not folder.locked()  # at once
     assert wait_until(lambda: not any(map(alive, workers)))
+
+
+@forks
+@pytest.mark.parametrize("moment", ["the first checkpoint is written, not renamed", "the test images"])
+def test_a_run_of_no_steps_is_killed_before_it_is_measured(moment, undisturbed, tmp_path):
+    words, source = undisturbed
+    words = [*words, "training.steps=0", f"ckpt_path={source.checkpoint()}", "logger=none"]
+    whole, folder = prepare_run(tmp_path / "whole", *words), prepare_run(tmp_path / "cut", *words)
+    assert run_job(whole.path) == 0
+    assert result_of(start(folder, MOMENTS[moment])) == -signal.SIGKILL
+    assert folder.status() == "running"
+    assert run_job(folder.path) == 0
+    assert same(weights(source), weights(folder))
+    expected, found = whole.record(), folder.record()
+    assert expected.metrics == found.metrics
+    assert expected.initial == found.initial
+    assert found.initial
+    assert (whole.path / "per_image.csv").read_bytes() == (folder.path / "per_image.csv").read_bytes()
+    assert {key for key, value in vars(expected).items() if value is None} == {
+        key for key, value in vars(found).items() if value is None
+    }

@@ -19,7 +19,7 @@ from indexnet.run.job import DIVERGED, run_job
 from indexnet.run.loggers import create
 from indexnet.run.processes import FULL, INTERRUPTED, Cause, Ranks, Waits, write_error
 from resume_support import ended_as
-from run_support import RECONSTRUCTION, children, command, job_process, prepare_run, wait_until
+from run_support import RECONSTRUCTION, children, command, job_process, prepare_run, same, wait_until, weights
 
 
 def _processes(tmp_path, *programs, stuck=lambda cause: None, before=lambda ranks: None, options=None, **waits):
@@ -373,3 +373,16 @@ def test_a_run_that_loses_a_process_goes_on(tmp_path):
     assert job_process(folder).returncode == 0
     assert folder.record().test_count == 5
     ended_as(whole, folder)
+
+
+@pytest.mark.long
+def test_two_processes_measure_what_nobody_trained(tmp_path):
+    words = [*RECONSTRUCTION, "resampling=nearest", "training.steps=0", "logger=none"]
+    one, two = prepare_run(tmp_path, *words), prepare_run(tmp_path, *words, "trainer.devices=2", "trainer.strategy=ddp")
+    assert run_job(one.path) == 0
+    done = job_process(two)
+    assert done.returncode == 0, done.stderr
+    assert same(weights(one), weights(two))
+    assert (one.path / "per_image.csv").read_bytes() == (two.path / "per_image.csv").read_bytes()
+    assert two.record().metrics == pytest.approx(one.record().metrics)
+    assert two.record().test_count == 5

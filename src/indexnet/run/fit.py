@@ -135,7 +135,6 @@ def execute(
         if steps == 0:  # Lightning has set everything up, and called no callback
             trainer.save_checkpoint(folder.checkpoint())
         done = trainer.global_step
-        record.train_peak_memory_mb = round(progress.peak_memory_mb(trainer.strategy.root_device), 1)
     else:
         done = start
         trained = torch.load(str(resume), weights_only=True, map_location="cpu")
@@ -144,6 +143,7 @@ def execute(
         progress.load_state_dict(states.get(progress.state_key, {}))
         skipped.found = states.get(skipped.state_key, {}).get("found", {})
         checkpoints.load_state_dict(states.get(checkpoints.state_key, checkpoints.state_dict()))
+    record.train_peak_memory_mb = round(progress.peak_memory_mb(trainer.strategy.root_device), 1)
     record.best, record.initial = checkpoints.best or None, checkpoints.initial
     record.stopped = done if checkpoints.stopped else None
     record.tested = config.test_checkpoint if parts.monitor else None
