@@ -14,7 +14,6 @@ from indexnet.core.errors import UserError
 from indexnet.networks import create_encoder, create_network, create_pyramid, list_pyramids
 from indexnet.networks.encoders.mix_transformer import NOTICE, Block
 from indexnet.networks.layers import run_on_meta
-from mix_transformer_names import by_nvlabs
 
 # depths of the stages, and parameters with 4 input channels where they were counted independently
 SIZES = {

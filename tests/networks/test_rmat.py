@@ -18,7 +18,6 @@ from indexnet.networks.layers import run_on_meta
 from indexnet.networks.tiled import matting_protocol
 from indexnet.resampling import list_resampling, watch_stages
 from indexnet.tasks import Task, create_task
-from mix_transformer_names import by_nvlabs
 
 # encoder, decoder, tskip, lskip, lfa; printed parameters in millions, counted ones; GFLOPs by the rule, true GMACs
 ROWS = {
