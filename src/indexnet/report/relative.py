@@ -81,9 +81,13 @@ def fields(table: Table, column: Column | None) -> list[Field]:
 
 def heading(table: Table) -> str:
     """Return what the improvements are over: ``Improvement over Deep Matting (%)``."""
+    return f"Improvement over {compared_with(table)} (%)"
+
+
+def compared_with(table: Table) -> str | None:
+    """Return the label of the row that all are compared with, its name where the table does not show it."""
     name = table.experiment.relative_to
-    label = next((row.short for row in table.rows if row.base == name), name)
-    return f"Improvement over {label} (%)"
+    return next((row.short for row in table.rows if row.base == name), name)
 
 
 def groups(table: Table) -> list[tuple[str, list[Field]]]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from indexnet.core.statistics import LEVEL
 from indexnet.report.numbers import fixed, spread
+from indexnet.report.relative import compared_with
 from indexnet.report.table import SMOKE_BUDGET, Table
 
 COST_RULE = (
@@ -164,13 +165,12 @@ def legend(table: Table, *, costs: bool = True, best_seeds: bool = True, star: s
 
 def relative(table: Table) -> str:
     """Say what relative improvements are; "" where the table has none."""
-    reference = table.experiment.relative_to
-    if reference is None:
+    if table.experiment.relative_to is None:
         return ""
-    label = next((row.short for row in table.rows if row.base == reference), reference)
     return (
-        f"Improvement over {label}, in per cent of its number: (its - this) / its where less is better, (this - its) / "
-        "its where more is. Worst metric: the smallest of them, so that a row is at least so much better in all. "
+        f"Improvement over {compared_with(table)}, in per cent of its number: (its - this) / its where less is better, "
+        "(this - its) / its where more is. Worst metric: the smallest of them, so that a row is at least so much better "
+        "in all. "
         "Printed is compared with printed, measured with measured; of a row that is only cited, the printed number "
         "stands in for the measured one where the two are comparable."
     ).replace(" - ", " \N{MINUS SIGN} ")
