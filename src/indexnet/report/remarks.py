@@ -169,8 +169,8 @@ def relative(table: Table) -> str:
         return ""
     return (
         f"Improvement over {compared_with(table)}, in per cent of its number: (its - this) / its where less is better, "
-        "(this - its) / its where more is. Worst metric: the smallest of them, so that a row is at least so much better "
-        "in all. "
+        "(this - its) / its where more is. Worst metric: the smallest of them, so that a row is at least so much "
+        "better in all. "
         "Printed is compared with printed, measured with measured; of a row that is only cited, the printed number "
         "stands in for the measured one where the two are comparable."
     ).replace(" - ", " \N{MINUS SIGN} ")
