@@ -6,6 +6,7 @@ import ctypes
 import errno
 import io
 import os
+import platform
 import re
 import resource
 import subprocess
@@ -125,6 +126,30 @@ def test_commands_come_to_their_end_when_nobody_reads_what_they_say(whole, tmp_p
 
 def _few_descriptors():
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+
+_FAULTS = """
+import resource
+import numpy as np
+from indexnet.core.machine import keep_freed_memory
+kept = keep_freed_memory()
+np.ones(2**23)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(4):
+    np.ones(2**23)
+print(int(kept), resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif("glibc" not in platform.libc_ver(), reason="only glibc can be told to keep memory")
+@pytest.mark.parametrize("chosen", [{}, {"INDEXNET_KEEP_MEMORY": "0"}, {"MALLOC_TRIM_THRESHOLD_": "131072"}])
+def test_memory_that_was_freed_is_taken_again_without_faults_unless_a_person_chose(chosen):
+    names = [name for name in os.environ if name.startswith(("MALLOC_", "GLIBC_", "LD_PRELOAD"))]
+    environment = {name: value for name, value in os.environ.items() if name not in names} | chosen
+    done = subprocess.run([sys.executable, "-c", _FAULTS], env=environment, capture_output=True, text=True, check=True)
+    kept, faults = map(int, done.stdout.split())
+    assert kept == (not chosen)
+    assert faults < 50 if kept else faults > 100
 
 
 def test_no_more_descriptors_is_said_with_its_remedy():
