@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from indexnet.core.errors import UserError
 from indexnet.core.files import atomic_write
 from indexnet.run.folder import RunFolder
+from indexnet.run.loader import checkpoint_pause
 from indexnet.run.loggers.curve import CurveLogger
 from indexnet.run.resume import CURVE, write_checkpoint
 
@@ -95,15 +97,19 @@ class SaveFirst(pl.Callback):
         self.checkpoints.save_due(trainer)
 
 
+_AGREE = 10
+"""Steps between two questions to the first of several processes: one takes as long as a small step."""
+
+
 class Checkpoints(pl.Callback):
-    """Write ``last.ckpt`` every so many optimizer steps and at the end, and ``best.ckpt`` when validation improves.
+    """Write ``last.ckpt`` by steps or by time and at the end, and ``best.ckpt`` when validation improves.
 
     A checkpoint is made when the next step begins: by then the loggers have written the step, and validation has ended,
     if it was due, so that a run that goes on from here neither lacks nor repeats anything.
 
     Args:
         folder: of the run.
-        every: optimizer steps between two checkpoints.
+        every: optimizer steps between two checkpoints, or ``auto``, by time (:func:`checkpoint_pause`).
         total: optimizer steps of the run.
         monitor: what validation logs and the best checkpoint goes by.
         initial: the checkpoint that a run started from.
@@ -118,7 +124,7 @@ class Checkpoints(pl.Callback):
     def __init__(
         self,
         folder: RunFolder,
-        every: int,
+        every: int | Literal["auto"],
         total: int,
         monitor: Monitor | None = None,
         initial: dict[str, Any] | None = None,
@@ -126,12 +132,14 @@ class Checkpoints(pl.Callback):
         self.folder, self.every, self.total, self.monitor, self.initial = folder, every, total, monitor, initial
         self.best: dict[str, Any] = {}
         self.stopped = False
-        self._saved = self._ended = -1
+        self._saved = self._ended = self._asked = self._wanted = -1
+        self._since = self._took = 0.0  # the end of the last save, by the monotonic clock, and how long it took
         self._loops: dict[str, Any] = {}  # Lightning's, at the end of the step ``_ended``
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Note what is saved already: the step counter of a resumed run stands there until a whole step is done."""
-        self._saved = self._ended = trainer.global_step
+        self._saved = self._ended = self._asked = trainer.global_step
+        self._since = time.monotonic()
         if (first := trainer.strategy.broadcast(self._saved)) != self._saved:  # a file system that shows each its own
             raise RuntimeError(f"process {trainer.global_rank} goes on from step {self._saved}, the first from {first}")
 
@@ -139,7 +147,12 @@ class Checkpoints(pl.Callback):
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
         step = trainer.global_step
-        if step != self._ended and (self._due(step) or (self.monitor and step % self.monitor.every == 0)):
+        if step == self._asked:  # batches that only accumulate, in the middle of a step
+            return
+        self._asked = step
+        if self._due(trainer):
+            self._wanted = step
+        if self._wanted == step or (self.monitor and step % self.monitor.every == 0):
             self._ended, self._loops = step, trainer.fit_loop.state_dict()
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -155,7 +168,7 @@ class Checkpoints(pl.Callback):
 
     def save_due(self, trainer: pl.Trainer) -> None:
         """Write the last checkpoint where the step before has made it due."""
-        if trainer.global_step != self._saved and self._due(trainer.global_step):
+        if self._saved != trainer.global_step == self._wanted:
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -163,12 +176,23 @@ class Checkpoints(pl.Callback):
         if trainer.global_step != self._saved:
             self._save(trainer)
 
-    def _due(self, step: int) -> bool:
-        return step % self.every == 0 or step == self.total
+    def _due(self, trainer: pl.Trainer) -> bool:
+        step = trainer.global_step
+        if step == self.total:
+            return True
+        if self.every != "auto":
+            return step % self.every == 0
+        if trainer.world_size > 1 and step % _AGREE:
+            return False
+        due = time.monotonic() - self._since >= checkpoint_pause(self._took)
+        return trainer.strategy.broadcast(due)  # all of them write: the first one's clock counts
 
     def _save(self, trainer: pl.Trainer) -> None:
+        began = time.monotonic()
         self._saved = trainer.global_step
         trainer.save_checkpoint(self.folder.checkpoint())
+        self._since = time.monotonic()
+        self._took = self._since - began
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Save the learning curve, and the loops as they were when the step ended.

@@ -31,7 +31,6 @@ from indexnet.run.identity import config_hash
 from indexnet.run.initial import load_initial
 from indexnet.run.loader import (
     StepStream,
-    checkpoint_interval,
     evaluation_loader,
     log_interval,
     one_sentence,
@@ -84,7 +83,6 @@ def execute(
         note_code(record, config, start)
         record.write(folder.path)  # a killed run leaves it, too
     skipped = callbacks.SkippedFiles()
-    every = checkpoint_interval(settings.checkpoint_every, steps)
     initial: dict[str, Any] | None = None
     if resume is None and config.ckpt_path is not None:
         initial = dict(load_weights(task, Path(config.ckpt_path)))
@@ -94,7 +92,7 @@ def execute(
     if task.notice:
         begun = config.ckpt_path or config.init.checkpoint or config.encoder.get("pretrained")
         rank_zero_say(f"notice of {begun}: {task.notice}")
-    checkpoints = Checkpoints(folder, every, steps, parts.monitor, initial)
+    checkpoints = Checkpoints(folder, settings.checkpoint_every, steps, parts.monitor, initial)
     chosen = create_callbacks(config.callbacks, parts.monitor, monitors(task))
     first = [callbacks.StepSeed(seed), SaveFirst(checkpoints)]
     alive = callbacks.Alive(ranks.beats.beat)

@@ -184,9 +184,15 @@ def total_steps(training: TrainingConfig, budget: BudgetConfig, count: int) -> i
     return min(steps, budget.max_steps or steps)
 
 
-def checkpoint_interval(setting: int | str, steps: int) -> int:
-    """Return the optimizer steps between two checkpoints; ``auto``: a twentieth of the run, at most 1000."""
-    return max(1, min(1000, steps // 20)) if setting == "auto" else int(setting)
+def checkpoint_pause(took: float) -> float:
+    """Return the seconds between two checkpoints with ``trainer.checkpoint_every=auto``.
+
+    A minute, and more where writing one takes so long that it would cost more than a fiftieth of the time.
+
+    Args:
+        took: seconds that the last one took.
+    """
+    return max(60.0, 50 * took)
 
 
 def log_interval(steps: int) -> int:

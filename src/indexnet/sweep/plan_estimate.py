@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from indexnet.run.loader import checkpoint_interval, log_interval, validation_interval
+from indexnet.run.loader import checkpoint_pause, log_interval, validation_interval
 from indexnet.run.record import Record
 from indexnet.run.schema import Config
 
@@ -158,11 +159,13 @@ def estimate(
     logs *= max(1, steps // log_every)
     per_image = last.files.get("per_image.csv", 0) / last.measured("test_count") * images
     rest = sum(size for name, size in last.files.items() if name not in _SCALED)
+    step_s = line([(probe.batch, probe.step_s) for probe in probes], batch)
+    pause = every if isinstance(every, int) else checkpoint_pause(last.checkpoint_s) / step_s  # in steps
     return Estimate(
-        step_s=line([(probe.batch, probe.step_s) for probe in probes], batch),
+        step_s=step_s,
         steps=steps,
         start_s=last.rest_s,
-        checkpoints_s=(-(-steps // checkpoint_interval(every, steps)) + validations) * last.checkpoint_s,
+        checkpoints_s=(math.ceil(steps / pause) + validations) * last.checkpoint_s,
         test_s=(images + validations * validated) * last.image_s,
         memory_mb=copies * max(training, last.measured("peak_memory_mb")),
         is_whole=last.batch == batch,
