@@ -94,7 +94,7 @@ OWN: dict[str, str] = {
     "channels_last": "memory format of network and batches",
     "compile": "`torch.compile` of the network",
     "num_workers": "processes of a loader; `auto`: none on two cores or fewer, else up to 8",
-    "checkpoint_every": "optimizer steps between two checkpoints; `auto`: every minute, more rarely where one takes long",
+    "checkpoint_every": "optimizer steps between two checkpoints; `auto`: a minute, longer where one takes long",
     "monitor": "metric of the validation that the best checkpoint goes by; `null`: the task's first",
     "timeout": "seconds without the end of a batch in any process of a run of several, after which it counts as hung "
     "and ends; longer than the longest test image, write of a checkpoint and start take",
