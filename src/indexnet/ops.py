@@ -21,6 +21,7 @@ from indexnet.resampling.functional import (
     pad_to_even,
     unpack_cells,
 )
+from indexnet.resampling.tail import readable_form
 
 __all__ = [
     "IGNORE",
@@ -36,6 +37,7 @@ __all__ = [
     "normalise_indices",
     "pack_cells",
     "pad_to_even",
+    "readable_form",
     "reassemble",
     "unknown_mask",
     "unpack_cells",

@@ -19,11 +19,13 @@ from indexnet.resampling.functional import (
     indexed_pool,
     indexed_pool_with_skip,
     indexed_upsample,
+    is_channels_last,
     normalise_indices,
     pad_to_even,
     unpack_cells,
 )
 from indexnet.resampling.pooling import ANY_POOLING, POOLED, POOLINGS, GuidedStage
+from indexnet.resampling.tail import in_one_pass, pool_by_logits, upsample_by_indices
 
 FAMILIES = ("hin", "o2o_modelwise", "o2o_shared", "o2o_unshared", "m2o")
 MODELWISE = "o2o_modelwise"
@@ -75,15 +77,24 @@ class IndexNetwork(nn.Module):
         # Channels that share weights are groups with equal weights, not images of one channel.
         copies = c if self.shared else 1
         weight = self.first.weight.repeat(copies, 1, 1, 1) if self.shared else self.first.weight
+        # Logits lie column by column where a later layer's groups are the columns, and in channels-last, so that
+        # channels, which are next to each other in the map, are so in them.
+        by_column = self.family == "m2o" and (self.nonlinear or is_channels_last(x))
+        if by_column and not self.nonlinear:
+            weight = weight.unflatten(0, (c, 4)).transpose(0, 1).flatten(0, 1)
         out = F.conv2d(x, weight, stride=2, padding=self.padding, groups=self.first.groups * copies)
         if self.nonlinear:
             # Only the statistics of shared weights run over channels too.
             hidden = F.relu6(self.norm(out.reshape(n * copies, -1, h, w)), inplace=True)
             # The 1x1 convolution as matrix products, one for each group: faster than a grouped convolution.
-            second = self.second.weight.reshape(self.second.groups, -1, self.second.weight.shape[1])
-            out = torch.matmul(second, hidden.reshape(n * copies, self.second.groups, -1, h * w))
-        if self.family == "m2o" and self.nonlinear:
-            # Its columns are the groups of the second layer, so they come out column by column.
+            groups = self.second.groups
+            second = self.second.weight.reshape(groups, -1, self.second.weight.shape[1])
+            if is_channels_last(hidden) and groups <= 4:
+                pixels = hidden.permute(0, 2, 3, 1).reshape(n * h * w, groups, -1).transpose(0, 1)
+                out = torch.bmm(pixels, second.transpose(1, 2)).reshape(groups, n, h, w, -1).permute(1, 0, 4, 2, 3)
+            else:
+                out = torch.matmul(second, hidden.reshape(n * copies, groups, -1, h * w))
+        if by_column:
             return out.reshape(n, 4, c, h, w).transpose(1, 2)
         return out.reshape(n, -1, 4, h, w)
 
@@ -193,25 +204,31 @@ class IndexNet(GuidedStage):
             return super().down(x)
         size = (x.shape[-2], x.shape[-1])
         even = pad_to_even(x)
-        encoder, decoder = self._index_maps(even)
+        logits = self.index_network(even, self.channels)
+        if self.skip == "indexed" and self.normalization == NORMALIZATIONS[0] and in_one_pass(even, logits):
+            features, weighted, decoder = pool_by_logits(even, logits)
+            return Downsampled(features, crop_to(weighted, size), self._reduced(decoder), size)
+        encoder, decoder = self._normalised(even, logits)
         if self.skip == "raw":
             return Downsampled(indexed_pool(even, encoder), x, decoder, size)
         features, weighted = indexed_pool_with_skip(even, encoder)
         return Downsampled(features, crop_to(weighted, size), decoder, size)
 
     def create_guide(self, x: Tensor) -> Tensor:
-        return self._index_maps(x)[1]
+        return self._normalised(x, self.index_network(x, self.channels))[1]
 
-    def _index_maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the encoder and the decoder index map of a map of even sizes, both packed."""
-        encoder, decoder = normalise_indices(self.index_network(x, self.channels), self.normalization)
+    def _normalised(self, x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the encoder and the decoder index map, both packed, of the logits of a map of even sizes."""
+        encoder, decoder = normalise_indices(logits, self.normalization)
         # Convolutions may run in half precision and softmax in single; features keep the dtype that came in.
-        encoder, decoder = encoder.to(x.dtype), decoder.to(x.dtype)
-        return encoder, decoder.unflatten(1, (-1, 2)).mean(2) if self.pairs else decoder
+        return encoder.to(x.dtype), self._reduced(decoder.to(x.dtype))
+
+    def _reduced(self, decoder: Tensor) -> Tensor:
+        return decoder.unflatten(1, (-1, 2)).mean(2) if self.pairs else decoder
 
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         guide = self.checked_guide(guide, x, 1)
-        return crop_to(indexed_upsample(x, guide), size)
+        return crop_to(upsample_by_indices(x, guide) if in_one_pass(x, guide) else indexed_upsample(x, guide), size)
 
     def paper_macs(self, height: int, width: int) -> int:
         """Convolution weights times low-resolution positions; a shared network counts for one channel."""
