@@ -69,7 +69,7 @@ def test_an_estimate_of_measured_steps():
     assert found.seconds_left(0) == found.seconds
     assert found.seconds_left(525) == pytest.approx(12 + 1050 + 1.1 + 100)
     assert found.seconds_left(1050) == pytest.approx(12 + 100)
-    assert estimate([_probe()], **{**RUN, "every": "auto"}).checkpoints_s == pytest.approx(21 * 0.2)  # every 52
+    assert estimate([_probe()], **{**RUN, "every": "auto"}).checkpoints_s == pytest.approx(35 * 0.2)  # one a minute
     assert estimate([_probe()], **{**RUN, "copies": 2}).memory_mb == 1900.0
     validated = estimate([_probe()], **RUN, validations=4, validated=RUN["images"])
     assert validated.test_s == pytest.approx(5 * found.test_s)
