@@ -130,7 +130,8 @@ def measure(
     for site in sites:
         expected = site["literal"]()
         for name in ("shipped", "channels-last"):
-            torch.testing.assert_close(site[name](), expected, rtol=1e-3, atol=1e-4)
+            # in norm: a hidden value at a kink of ReLU6 falls on either side by rounding
+            assert (site[name]() - expected).norm() < 1e-3 * expected.norm(), (family, kind, name)
     steps = {name: lambda _, name=name: [site[name]() for site in sites] for name in sites[0]}
     times = medians(steps, repeats, clock_of(torch.device(device)))
     return times, {name: peak_bytes(step, device) for name, step in sites[0].items()}
