@@ -79,8 +79,8 @@ def keep_freed_memory() -> bool:
     """Let this process keep memory that it frees for what it asks for next, where the C library is glibc.
 
     A training step frees hundreds of megabytes and the next asks for as many. By default large blocks go back to the
-    system at once, and each page of a new one costs a fault: 7 to 8 % of a step's time were measured. No number that is
-    computed depends on it.
+    system at once, and each page of a new one costs a fault: 8 to 10 % of a step's time were measured. No number that
+    is computed depends on it.
 
     Returns:
         Whether it does now; False with another C library, and where a person has chosen: ``INDEXNET_KEEP_MEMORY=0``, or
