@@ -9,7 +9,7 @@ import sys
 from indexnet import __version__, _startup
 from indexnet.core.console import allow_any_text, warn
 from indexnet.core.errors import UserError
-from indexnet.core.machine import keep_freed_memory, limit_reached
+from indexnet.core.machine import limit_reached
 from indexnet.core.streams import outlive_readers
 
 # Each module has HELP, configure(parser) and main(args) -> exit code, and imports nothing heavy at its top.
@@ -70,7 +70,6 @@ def main(argv: list[str] | None = None) -> int:
     _startup.install()
     outlive_readers()
     allow_any_text()
-    keep_freed_memory()
     arguments = sys.argv[1:] if argv is None else list(argv)
     selected = [arguments[0]] if arguments and arguments[0] in COMMANDS else list(COMMANDS)
     try:

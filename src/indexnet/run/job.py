@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from indexnet.core.errors import UserError
 from indexnet.core.files import DiskFullError, disk_full_as_sentence, remove_parts
+from indexnet.core.machine import keep_freed_memory
 from indexnet.core.registry import load_plugins
 from indexnet.run import processes
 from indexnet.run.experiments.experiment import known_metrics
@@ -52,6 +53,7 @@ def run_job(path: Path) -> int:
     folder.check_places()
     content = folder.config()
     config = read_config(content, f"{folder.path / 'config.yaml'}")
+    keep_freed_memory()
     if config.trainer.accelerator == "cpu":  # before torch is imported: DDP warns of the strategy of fit._trainer
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from indexnet.run.loader import process_rank
