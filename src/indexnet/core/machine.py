@@ -80,8 +80,7 @@ def keep_freed_memory() -> bool:
 
     A training step frees hundreds of megabytes and the next asks for as many. By default large blocks go back to the
     system at once, and each page of a new one costs a fault: 8 to 10 % of a step's time were measured. No number that
-    is computed depends on it. For what does not repeat the same sizes it is no gain, and takes room: predicting in tiles
-    held 23 % more at its peak, in the same time.
+    is computed depends on it. It is for training: predicting in tiles held 23 % more at its peak, in the same time.
 
     Returns:
         Whether it does now; False with another C library, and where a person has chosen: ``INDEXNET_KEEP_MEMORY=0``, or
