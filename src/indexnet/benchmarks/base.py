@@ -12,6 +12,9 @@ from indexnet.core.turns import medians
 
 TIME, MEMORY = "time", "memory"
 
+Progress = Callable[[str], None]
+"""Is told what is being measured."""
+
 
 @dataclass(frozen=True)
 class BenchOptions:
