@@ -135,7 +135,9 @@ class LiteralIndexNet(ResamplingStage):
             stage.normalization,
             stage.skip,
         )
-        self.literal.load_state_dict(split_columns(stage.index_network.state_dict(), stage.family))
+        state = stage.index_network.state_dict()
+        self.literal.load_state_dict(split_columns(state, stage.family))
+        self.literal.to(state["first.weight"])
 
     def down(self, x: Tensor) -> Downsampled:
         return Downsampled(*self.literal.halve(x), (x.shape[-2], x.shape[-1]))
