@@ -60,8 +60,11 @@ def measure(size: tuple[int, int], options: BenchOptions, progress: Progress) ->
     expected = forms[LITERAL]()
     for name in (SHIPPED, LAST):
         check_equal(PART, case, name, forms[name](), expected)
-    held = partial(_predict, literal_network(network, hold=True), x)
-    memory = {name: peak_bytes(form, options.device) for name, form in {**forms, HELD: held}.items()}
+    measured: dict[str, Callable[..., Tensor]] = {
+        **forms,
+        HELD: partial(_predict, literal_network(network, hold=True), x),
+    }
+    memory = {name: peak_bytes(form, options.device) for name, form in measured.items()}
     progress(f"{case}: time")
     times = medians(forms, options.turns, clock_of(options.device))
     pairs: dict[tuple[str, str], float | None] = {(SHIPPED, LITERAL): TARGET, (LAST, LITERAL): None}
