@@ -1,4 +1,4 @@
-"""``indexnet bench``: small networks, and operators on small maps."""
+"""``indexnet bench``: small networks, operators on small maps, and figures beside a baseline."""
 
 from __future__ import annotations
 
@@ -152,7 +152,8 @@ def test_every_operator_and_every_pooling_is_measured(tmp_path, capsys):
         *(info.name for info in list_resampling()),
         *(f"nearest:pooling={pooling}" for pooling in set(POOLINGS) - {"max", "encoder"}),
     }
-    assert (notes["size"], notes["threads"], notes["repeats"]) == ([1, 16, 10, 7], 1, 1)
+    assert notes["size"] == [1, 16, 10, 7]
+    assert notes["options"] == {"quick": False, "turns": 1, "threads": [1]}
     for line in notes["measurements"]:
         assert min(line["forward_s"], line["backward_s"]) > 0
         assert line["step_s"] == line["forward_s"] + line["backward_s"]
@@ -206,9 +207,131 @@ def test_mistakes_about_operators_are_one_sentence(tmp_path, mistake):
         (["carafe", "--size", "1,8,2,8"], "at least 3"),
         (["carafe", "--size", "9999,99999,9999,9999"], "does not fit into memory; give a smaller one"),
         (["carafe", "--threads", "100000000"], "--threads 100000000 are more than this machine's"),
+        (["carafe", "--threads", "1,one"], "--threads 1,one must be numbers, each once, as 1,2"),
+        (["carafe", "--threads", "1,1"], "each once"),
         (["carafe", "--json", tmp_path / "one.md", "--output", tmp_path / "one.md"], "give each a name of its own"),
         (["carafe", "--output", there], "there.md exists; give --overwrite"),
         (["carafe", "--output", tmp_path / "a.csv"], "must end with .md"),
     ):
         mistake(bench_operators(*words), fragment)
     assert there.read_text() == "mine"
+
+
+# --- figures beside a baseline --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def baseline(tmp_path, monkeypatch):
+    monkeypatch.setenv("INDEXNET_KEEP_MEMORY", "0")  # or later tests of this process would measure other memory
+    path = tmp_path / "baseline.json"
+    assert small_operators("nearest", "--check", path, "--write-baseline") == 0
+    return path
+
+
+def small_operators(*words):
+    # what is noise here is far below the tolerance
+    return main(["bench", "operators", *map(str, words), "--quick", "--turns", "1", "--tolerance", "1000"])
+
+
+def edit(path, change):
+    notes = json.loads(path.read_text())
+    change(notes)
+    path.write_text(json.dumps(notes))
+    return path
+
+
+def test_a_part_is_a_table_and_a_file_of_ratios(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("INDEXNET_KEEP_MEMORY", "0")
+    file = tmp_path / "metrics.json"
+    assert main(["bench", "metrics", "--quick", "--turns", "1", "--json", str(file)]) == 0
+    shown = capsys.readouterr().out
+    assert "metrics, 1 thread; median of 1" in shown
+    assert "conn, hair" in shown
+    assert all(len(line) <= 80 for line in shown.splitlines())
+    notes = json.loads(file.read_text())
+    assert set(notes["versions"]) == {"indexnet", "torch", "python"}
+    assert notes["device"]
+    assert notes["options"] == {"quick": True, "turns": 1, "threads": [1]}
+    for figure in notes["figures"]:
+        assert figure["ratio"] == figure["value"] / figure["reference_value"]
+        assert (figure["part"], figure["quantity"], figure["threads"]) == ("metrics", "time", 1)
+
+
+def test_figures_pass_beside_their_own_baseline(baseline, capsys):
+    capsys.readouterr()
+    assert small_operators("nearest", "--check", baseline) == 0
+    out, err = capsys.readouterr()
+    assert f"1 figures compared with {baseline}, 0 worse by over" in out
+    assert err == ""
+
+
+def test_a_figure_that_is_worse_is_named(baseline, capsys):
+    def faster(notes):
+        notes["figures"][0]["ratio"] /= 1e6
+
+    edit(baseline, faster)
+    assert small_operators("nearest", "--check", baseline) == 3
+    out, err = capsys.readouterr()
+    assert "1 worse by over" in out
+    assert "worse: operators: nearest: stage / bilinear, time, 1 thread(s): " in err
+
+
+def test_figures_that_one_side_lacks_are_said(baseline, capsys):
+    assert small_operators("nearest", "max_unpool", "--check", baseline) == 0
+    assert (
+        f"operators: max_unpool: stage / bilinear, time, 1 thread(s): is not in {baseline}" in capsys.readouterr().err
+    )
+
+    def further(notes):
+        row = notes["figures"][0]
+        notes["figures"] += [row | {"key": "operators: old"}, row | {"key": "stages: other", "part": "stages"}]
+
+    edit(baseline, further)
+    assert small_operators("nearest", "--check", baseline) == 0
+    err = capsys.readouterr().err
+    assert "operators: old: was not measured" in err
+    assert "stages" not in err  # of a part that was not asked for
+
+
+def test_a_baseline_of_other_hardware_is_said_and_compared(baseline, capsys):
+    edit(baseline, lambda notes: notes.update(device="abacus"))
+    assert small_operators("nearest", "--check", baseline) == 0
+    out, err = capsys.readouterr()
+    assert f"{baseline} was measured on abacus, this is " in err
+    assert "1 figures compared" in out
+
+
+def test_a_baseline_keeps_the_figures_of_other_parts(baseline, mistake):
+    other = {"key": "stages: other", "part": "stages", "ratio": 1.0, "threads": 1}
+    edit(baseline, lambda notes: notes["figures"].append(other))
+    assert small_operators("max_unpool", "--check", baseline, "--write-baseline") == 0
+    keys = [row["key"] for row in json.loads(baseline.read_text())["figures"]]
+    assert keys == ["stages: other", "operators: max_unpool: stage / bilinear, time, 1 thread(s)"]
+    edit(baseline, lambda notes: notes.update(device="abacus"))
+    code = small_operators("nearest", "--check", baseline, "--write-baseline")
+    mistake(code, "holds other figures of abacus; measure all parts here")
+
+
+def test_mistakes_about_baselines_are_one_sentence(tmp_path, baseline, mistake, capsys):
+    capsys.readouterr()
+    (tmp_path / "damaged.json").write_text("{")
+    (tmp_path / "other.json").write_text('{"figures": [1]}')
+    full = tmp_path / "full.json"
+    full.write_text(edit(baseline, lambda notes: None).read_text().replace('"quick": true', '"quick": false'))
+    for words, fragment in (
+        (["--check", tmp_path / "none.json"], "there is no baseline"),
+        (["--check", tmp_path / "damaged.json"], "damaged.json"),
+        (["--check", tmp_path / "other.json"], "is no file of `indexnet bench`"),
+        (["--check", full], "was measured without --quick, so that no figure can be compared; leave it out"),
+        (["--write-baseline"], "--write-baseline needs --check FILE"),
+        (["--check", baseline, "--size", "1,8,8,8"], "--size and --check do not go together"),
+        (["max_unpool", "--check", baseline], "has none of these figures"),
+    ):
+        mistake(small_operators(*(words if words[0] == "max_unpool" else ["nearest", *words])), fragment)
+
+
+def test_an_unknown_part_is_one_sentence(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "speed"])
+    assert ended.value.code == 2
+    assert "argument WHAT: invalid choice: 'speed' (choose from 'stages', 'operators'" in capsys.readouterr().err

@@ -2,8 +2,8 @@
 
 Each row of the ablation (family x linearity x context) at the five resolutions at which the matting network has index
 stages. The forms run with the same weights and inputs: the literal four columns; the shipped stage, channels-first and
-channels-last; and the stage's own convolutions alone, in both. Time is that of all five stages, memory that of the
-first, gradients of the parameters included.
+channels-last; and the stage's own convolutions alone, in the memory format of the form beside them. Time is that of
+all five stages, memory that of the first, gradients of the parameters included.
 """
 
 from __future__ import annotations
@@ -145,10 +145,11 @@ def measure(family: str, kind: str, batch: int, crop: int, options: BenchOptions
         (SHIPPED, LITERAL): TARGETS[family],
         (LAST, LITERAL): None,
         (SHIPPED, CONVOLUTIONS): CONVOLUTIONS_TARGET,
-        (LAST, CONVOLUTIONS_LAST): None,
     }
+    last = {LAST: times[LAST], CONVOLUTIONS: times[CONVOLUTIONS_LAST]}
     room = {(SHIPPED, LITERAL): MEMORY_TARGET, (LAST, LITERAL): None}
     return [
         *compared(PART, case, TIME, times, wanted, options.turns, options.threads),
+        *compared(PART, case, TIME, last, {(LAST, CONVOLUTIONS): None}, options.turns, options.threads),
         *compared(PART, case, MEMORY, memory, room, options.turns, options.threads),
     ]
