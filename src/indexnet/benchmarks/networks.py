@@ -64,14 +64,14 @@ class Case:
     batch: int
     size: int
     quick_size: int
-    unguided: tuple[str, Mapping[str, Any]] = ("max unpooling", {"name": "max_unpool"})
+    unguided: tuple[str, Mapping[str, Any]] = ("max_unpool", {"name": "max_unpool"})
 
 
 MATTING_CASE = Case("matting", {"name": "matting_unet"}, ADAM, 4, 320, 128)
 CASES = (
     Case("denoising", {"name": "dncnn_segnet"}, ADAM, 16, 40, 40),
     Case("segmentation", {"name": "segnet", "encoder": "vgg16_bn"}, SGD, 1, 320, 96),
-    Case("depth", {"name": "fastdepth"}, SGD, 4, 224, 96, ("max pooling, nearest", {"name": "nearest"})),
+    Case("depth", {"name": "fastdepth"}, SGD, 4, 224, 96, ("nearest", {"name": "nearest"})),
     Case("reconstruction", {"name": "autoencoder"}, SGD, 100, 32, 32),
 )
 

@@ -13,11 +13,11 @@ PART = "operators"
 SIZE, QUICK_SIZE = (4, 64, 128, 128), (2, 64, 48, 48)
 
 
-def figures(options: BenchOptions, progress: Progress) -> list[Figure]:
-    """Measure every operator on a map of 4x64x128x128; ``quick``: of 2x64x48x48."""
+def figures(options: BenchOptions, progress: Progress, operators: Sequence[str] = ()) -> list[Figure]:
+    """Measure operators, by default every one, on a map of 4x64x128x128; ``quick``: of 2x64x48x48."""
     size = map_size(options.quick)
     progress(f"maps of {'x'.join(map(str, size))}")
-    return as_figures(measure_operators(usual_operators(), size, options.device, options.turns), options)
+    return as_figures(measure_operators(operators or usual_operators(), size, options.device, options.turns), options)
 
 
 def map_size(quick: bool, text: str | None = None) -> tuple[int, int, int, int]:

@@ -18,7 +18,7 @@ OPERATOR_HEADS = (
 
 def figure_table(figures: Sequence[Figure], title: str) -> Table:
     """Lay figures out, time and memory of a form side by side; a ratio above its target has that beside it."""
-    shown = _table(title, "case", "form", "against")
+    shown = _table(title, case=13, form=13, against=10)
     for heading in ("ms", "ratio", "MB", "ratio"):
         shown.add_column(heading, justify="right", no_wrap=True)
     lines: dict[tuple[str, str, str], dict[str, Figure]] = {}
@@ -44,7 +44,7 @@ def _ratio(figure: Figure) -> Text:
 
 def operator_table(rows: Sequence[Sequence[str]], title: str) -> Table:
     """Lay the cells of operators out, which :data:`OPERATOR_HEADS` stand above."""
-    shown = _table(title, OPERATOR_HEADS[0])
+    shown = _table(title, **{OPERATOR_HEADS[0]: 8})
     for heading in OPERATOR_HEADS[1:]:
         shown.add_column(heading, justify="right", no_wrap=True)
     for name, *cells in rows:
@@ -74,9 +74,9 @@ def latency_table(lines: Sequence[Measurement], title: str) -> Table:
     return shown
 
 
-def _table(title: str, *names: str) -> Table:
+def _table(title: str, **widths: int) -> Table:
     shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))  # 80 characters wide
     shown.title, shown.title_justify, shown.title_style = title, "left", "bold"
-    for name in names:
-        shown.add_column(name, overflow="fold")
+    for name, width in widths.items():
+        shown.add_column(name, overflow="fold", min_width=width)
     return shown

@@ -156,20 +156,35 @@ def bench_parts(args: argparse.Namespace, options: Sequence[BenchOptions]) -> in
             found = [figure for figure in figures if (figure.part, figure.threads) == (name, each.threads)]
             title = f"{name}, {each.threads} thread{'' if each.threads == 1 else 's'}; median of {each.turns}"
             print_table(figure_table(found, title))
-    return conclude(args, options, figures)
+    return conclude(args, options, figures, lambda parts: measure(parts, options, note, tracked))
 
 
-def conclude(args: argparse.Namespace, options: Sequence[BenchOptions], figures: list[Figure], **further: Any) -> int:
+def conclude(
+    args: argparse.Namespace,
+    options: Sequence[BenchOptions],
+    figures: list[Figure],
+    again: Callable[[list[str]], list[Figure]],
+    **further: Any,
+) -> int:
     """Write figures, and compare them with a baseline or make them one.
+
+    Args:
+        args: of the command.
+        options: what was measured with, one for each number of threads.
+        figures: what was measured.
+        again: measures some parts once more.
+        **further: what else belongs into the file of figures.
 
     Returns:
         3 where one is worse than the baseline's, else 0.
     """
     from indexnet.benchmarks import baseline
-    from indexnet.benchmarks.parts import measure
 
-    if args.json is not None:
-        write_json(args.json, baseline.about(options) | {"figures": baseline.rows(figures)} | further)
+    def write() -> None:
+        if args.json is not None:
+            write_json(args.json, baseline.about(options) | {"figures": baseline.rows(figures)} | further)
+
+    write()
     if args.check is None:
         return 0
     if args.write_baseline:
@@ -184,7 +199,8 @@ def conclude(args: argparse.Namespace, options: Sequence[BenchOptions], figures:
     if found.worse:  # what else the machine did for a while is no reason
         keys = {key for key, _, _ in found.worse}
         parts = list(dict.fromkeys(figure.part for figure in figures if figure.key in keys))
-        figures = baseline.better_of(figures, measure(parts, options, note, tracked))
+        figures = baseline.better_of(figures, again(parts))
+        write()
         found = baseline.compare(figures, before, args.tolerance)
     for what, missing in (("was not measured", found.missing), (f"is not in {args.check}", found.unknown)):
         for key in missing:
@@ -230,12 +246,12 @@ def bench_latency(args: argparse.Namespace) -> int:
 
 def bench_operators(args: argparse.Namespace, options: Sequence[BenchOptions]) -> int:
     """Measure operators."""
-    from indexnet.benchmarks.operators import as_figures, map_size
+    from indexnet.benchmarks import operators
     from indexnet.benchmarks.parts import threads
     from indexnet.benchmarks.tables import OPERATOR_HEADS, operator_table
     from indexnet.inference.operator_costs import measure_operators, usual_operators
 
-    size, failed, figures, measurements, texts = map_size(args.quick, args.size), [], [], [], []
+    size, failed, figures, measurements, texts = operators.map_size(args.quick, args.size), [], [], [], []
     if args.output is not None and args.output.suffix.lower() != ".md":
         raise UserError(f"--output {args.output} must end with .md; --json FILE writes all figures.")
     for each in options:
@@ -248,14 +264,22 @@ def bench_operators(args: argparse.Namespace, options: Sequence[BenchOptions]) -
         cells = [[f"`{row[0]}`", *row[1:]] for row in rows]
         table = markdown_table([head.replace("\n", " ") for head in OPERATOR_HEADS], cells)
         texts.append(f"{title[0].upper()}{title[1:]}.\n\n{table}" + (f"\n\nPeak: {_FLOOR}." if floor else ""))
-        figures += as_figures(lines, each)
+        figures += operators.as_figures(lines, each)
         measurements += [{"threads": each.threads, **asdict(line)} for line in lines]
         failed += [line for line in lines if line.problem]
     if args.output is not None:
         atomic_write(args.output, "\n\n".join(texts) + "\n")
     for line in failed:
         warn(f"{line.operator}: {line.problem}")
-    worse = conclude(args, options, figures, size=size, measurements=measurements)
+
+    def again(_: list[str]) -> list[Figure]:
+        found: list[Figure] = []
+        for each in options:
+            with threads(each.threads):
+                found += operators.figures(each, note, args.operators)
+        return found
+
+    worse = conclude(args, options, figures, again, size=size, measurements=measurements)
     return 2 if len(failed) == len(measurements) else 3 if failed else worse
 
 
