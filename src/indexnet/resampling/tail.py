@@ -119,8 +119,8 @@ def grouped_product(x: Tensor, weights: Tensor) -> Tensor:
     groups = weights.shape[0]
     if is_channels_last(x) and groups <= 4:
         pixels = x.permute(0, 2, 3, 1).reshape(n * h * w, groups, -1).transpose(0, 1)
-        return torch.bmm(pixels, weights.transpose(1, 2)).reshape(groups, n, h, w, -1).permute(1, 0, 4, 2, 3)  # type: ignore[no-any-return]
-    return torch.matmul(weights, x.reshape(n, groups, -1, h * w)).unflatten(3, (h, w))
+        return torch.bmm(pixels, weights.transpose(1, 2)).reshape(groups, n, h, w, -1).permute(1, 0, 4, 2, 3)
+    return torch.matmul(weights, x.reshape(n, groups, -1, h * w)).reshape(n, groups, -1, h, w)
 
 
 class _Hidden(torch.autograd.Function):
@@ -299,8 +299,9 @@ class _Part:
         return x[self.packed_part].to(self.dtype)
 
     def values(self, x: Tensor) -> Tensor:
-        """Return the values of a map."""
-        return pack_cells(x[self.full_part]).to(self.dtype)
+        """Return the values of a map, a copy here."""
+        cells = _cells(x[self.full_part])
+        return cells.to(self.dtype, memory_format=torch.contiguous_format, copy=True).flatten(2, 3)
 
     def weights(self, packed: Tensor) -> Tensor:
         """Return a part of a packed map in the form of values."""
