@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from indexnet.resampling import tail_ops
 from indexnet.resampling.functional import is_channels_last, unpack_cells
+from indexnet.resampling.tail_ops import Dims, as_one_batch, by_triton, triton_form
 
 _READABLE = ContextVar("readable", default=False)
-_Dims = tuple[int | None, int | None]
 
 
 @contextmanager
@@ -30,7 +31,8 @@ def readable_form() -> Iterator[None]:
     """
     before = _READABLE.set(True)
     try:
-        yield
+        with triton_form(on=False):
+            yield
     finally:
         _READABLE.reset(before)
 
@@ -41,6 +43,8 @@ def in_one_pass(x: Tensor, indices: Tensor) -> bool:
     They are where they are faster: for one index map for all channels, and in channels-last. They are not for half
     precision, whose sums need more of it, nor under a compiler or an exporter, which fuse the readable form themselves.
     """
+    if by_triton(x, indices):
+        return True
     if torch.compiler.is_compiling():  # asked first: a compiler knows the answer, and reads no further
         return False
     plain = {type(x), type(indices)} <= {Tensor, torch.nn.Parameter} and not x.is_meta  # no fake tensors
@@ -60,6 +64,8 @@ def pool_by_logits(x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         The sums over cells, (N, C, h, w), and the weighted map, (N, C, 2h, 2w), in the memory format of ``x``; and the
         decoder's index map sigmoid(logits), packed.
     """
+    if by_triton(x, logits):
+        return tail_ops.pool_by_logits(x, logits)  # type: ignore[no-any-return]
     return _Pool.apply(x, logits)  # type: ignore[no-any-return]
 
 
@@ -73,6 +79,8 @@ def upsample_by_indices(x: Tensor, decoder: Tensor) -> Tensor:
     Returns:
         (N, C, 2h, 2w), in the memory format of ``x``.
     """
+    if by_triton(x, decoder):
+        return tail_ops.upsample_by_indices(x, decoder)  # type: ignore[no-any-return]
     return _Upsample.apply(x, decoder)  # type: ignore[no-any-return]
 
 
@@ -99,8 +107,8 @@ class _Pool(torch.autograd.Function):
         return into_x, ((into_encoder - inner) * encoder + indices) * (decoder * (1 - decoder))
 
     @staticmethod
-    def vmap(info: Any, dims: _Dims, x: Tensor, logits: Tensor) -> Any:
-        return _as_one_batch(info.batch_size, dims, pool_by_logits, x, logits)
+    def vmap(info: Any, dims: Dims, x: Tensor, logits: Tensor) -> Any:
+        return as_one_batch(info.batch_size, dims, pool_by_logits, x, logits)
 
 
 class _Upsample(torch.autograd.Function):
@@ -123,8 +131,8 @@ class _Upsample(torch.autograd.Function):
         return into_x, _products(gradient, x[:, :, None, None], decoder)
 
     @staticmethod
-    def vmap(info: Any, dims: _Dims, x: Tensor, decoder: Tensor) -> Any:
-        return _as_one_batch(info.batch_size, dims, upsample_by_indices, x, decoder)
+    def vmap(info: Any, dims: Dims, x: Tensor, decoder: Tensor) -> Any:
+        return as_one_batch(info.batch_size, dims, upsample_by_indices, x, decoder)
 
 
 # Below, maps are seen by cells without a copy: (N, C, 2, 2, h, w). What is made is written where it belongs, but where
@@ -185,15 +193,3 @@ def _encoder(decoder: Tensor) -> Tensor:
         return torch.softmax(decoder, 2)
     weights = torch.exp(decoder)  # at most e; softmax would copy it to its own order
     return weights.div_(_sum_positions(weights))
-
-
-def _as_one_batch(size: int, dims: _Dims, function: Callable[..., Any], *tensors: Tensor) -> Any:
-    """Run a function of batches on a batch of them."""
-    wide = [
-        tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-        for tensor, dim in zip(tensors, dims, strict=True)
-    ]
-    found = function(*(tensor.flatten(0, 1) for tensor in wide))
-    if isinstance(found, Tensor):
-        return found.unflatten(0, (size, -1)), 0
-    return tuple(part.unflatten(0, (size, -1)) for part in found), (0,) * len(found)
