@@ -51,10 +51,10 @@ def by_triton(x: Tensor, indices: Tensor) -> bool:
 @custom_op("indexnet::pool_by_logits", mutates_args=(), device_types=_DEVICES)
 def pool_by_logits(x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """As :func:`indexnet.resampling.tail.pool_by_logits`; the two may differ in dtype, results are in that of ``x``."""
-    from indexnet.resampling import tail_kernels  # not before it runs: it imports Triton
+    from indexnet.resampling import _tail_kernels  # not before it runs: it imports Triton
 
     out = _pooled(x, logits)
-    tail_kernels.pool(x, logits, *out)
+    _tail_kernels.pool(x, logits, *out)
     return out
 
 
@@ -68,10 +68,10 @@ def pool_by_logits_backward(
     x: Tensor, decoder: Tensor, pooled: Tensor, weighted: Tensor, indices: Tensor, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of the map and, in a dtype, of the logits, from those of the three results."""
-    from indexnet.resampling import tail_kernels
+    from indexnet.resampling import _tail_kernels
 
     out = _pooled_backward(x, decoder, pooled, weighted, indices, dtype)
-    tail_kernels.pool_backward(x, decoder, (pooled, weighted, indices), *out)
+    _tail_kernels.pool_backward(x, decoder, (pooled, weighted, indices), *out)
     return out
 
 
@@ -84,10 +84,10 @@ def _pooled_backward(
 @custom_op("indexnet::upsample_by_indices", mutates_args=(), device_types=_DEVICES)
 def upsample_by_indices(x: Tensor, decoder: Tensor) -> Tensor:
     """As :func:`indexnet.resampling.tail.upsample_by_indices`; of two dtypes, the result has the wider."""
-    from indexnet.resampling import tail_kernels
+    from indexnet.resampling import _tail_kernels
 
     out = _upsampled(x, decoder)
-    tail_kernels.upsample(x, decoder, out)
+    _tail_kernels.upsample(x, decoder, out)
     return out
 
 
@@ -99,10 +99,10 @@ def _upsampled(x: Tensor, decoder: Tensor) -> Tensor:
 @custom_op("indexnet::upsample_by_indices_backward", mutates_args=(), device_types=_DEVICES)
 def upsample_by_indices_backward(x: Tensor, decoder: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
     """Return the gradients of the map and of the indices, from that of the result."""
-    from indexnet.resampling import tail_kernels
+    from indexnet.resampling import _tail_kernels
 
     out = _upsampled_backward(x, decoder, gradient)
-    tail_kernels.upsample_backward(x, decoder, gradient, *out)
+    _tail_kernels.upsample_backward(x, decoder, gradient, *out)
     return out
 
 
