@@ -10,6 +10,7 @@ import torch
 from torch._dynamo.backends.registry import lookup_backend
 from torch.func import vmap
 
+from indexnet.benchmarks import kernels
 from indexnet.ops import readable_form, triton_form
 from indexnet.resampling import create_resampling, tail_ops
 from tail_cases import HALVES, SHAPES, check_foreign_strides, check_half, check_shape, maps
@@ -130,3 +131,13 @@ def test_gradients_of_gradients_are_refused():
     (gradient,) = torch.autograd.grad(tail_ops.pool_by_logits(x, logits)[0].sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="no autograd formula"):
         gradient.sum().backward()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_what_is_measured_on_a_gpu(shared, monkeypatch):
+    monkeypatch.setattr(kernels, "SITES", ((2, 1), (3, 2)))
+    memory, dtype, tolerance = kernels.CASES["channels-last, bfloat16"]
+    sites = kernels.Sites(shared, memory, dtype, 1, 8, torch.device("cpu"))
+    kernels.check_forms("tiny", kernels.forms(sites, "eager"), tolerance)
+    sites.by_tiles(16)()
+    sites.moved()()
