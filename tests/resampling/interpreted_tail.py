@@ -110,7 +110,7 @@ def test_batches_of_batches():
 
 def gradients(x, decoder):
     pooled, weighted, indices = tail_ops.pool_by_logits(x, decoder)
-    into_x, into_logits = tail_ops.pool_by_logits_backward(x, decoder, pooled, weighted, indices, torch.float32)
+    into_x, into_logits = tail_ops.pool_by_logits_backward(x, decoder, pooled, weighted, indices)
     return into_x, into_logits, *tail_ops.upsample_by_indices_backward(pooled, decoder, weighted)
 
 
@@ -122,7 +122,7 @@ def test_operators_are_what_they_say(memory):
         (tail_ops.pool_by_logits, x, logits), (tail_ops.upsample_by_indices, pooled, decoder)
     ):  # fmt: skip
         torch.library.opcheck(operator, [each.clone().requires_grad_() for each in tensors])
-    torch.library.opcheck(tail_ops.pool_by_logits_backward, (x, decoder, pooled, weighted, decoder, torch.bfloat16))
+    torch.library.opcheck(tail_ops.pool_by_logits_backward, (x, decoder, pooled, weighted, decoder))
     torch.library.opcheck(tail_ops.upsample_by_indices_backward, (pooled, decoder, weighted))
 
 

@@ -65,20 +65,20 @@ def _pooled(x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 @custom_op("indexnet::pool_by_logits_backward", mutates_args=(), device_types=_DEVICES)
 def pool_by_logits_backward(
-    x: Tensor, decoder: Tensor, pooled: Tensor, weighted: Tensor, indices: Tensor, dtype: torch.dtype
+    x: Tensor, decoder: Tensor, pooled: Tensor, weighted: Tensor, indices: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients of the map and, in a dtype, of the logits, from those of the three results."""
+    """Return the gradients of the map and of the logits, both in its dtype, from those of the three results."""
     from indexnet.resampling import _tail_kernels
 
-    out = _pooled_backward(x, decoder, pooled, weighted, indices, dtype)
+    out = _pooled_backward(x, decoder, pooled, weighted, indices)
     _tail_kernels.pool_backward(x, decoder, (pooled, weighted, indices), *out)
     return out
 
 
 def _pooled_backward(
-    x: Tensor, decoder: Tensor, pooled: Tensor, weighted: Tensor, indices: Tensor, dtype: torch.dtype
+    x: Tensor, decoder: Tensor, pooled: Tensor, weighted: Tensor, indices: Tensor
 ) -> tuple[Tensor, Tensor]:
-    return _map(x, *x.shape), torch.empty_like(decoder, dtype=dtype)
+    return _map(x, *x.shape), torch.empty_like(decoder)
 
 
 @custom_op("indexnet::upsample_by_indices", mutates_args=(), device_types=_DEVICES)
@@ -117,11 +117,10 @@ def _map(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
 
 def _keep_for_pool(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor, Tensor]) -> None:
     ctx.save_for_backward(inputs[0], output[2])  # not the logits: upsampling keeps the decoder's map, too
-    ctx.dtype = inputs[1].dtype
 
 
 def _through_pool(ctx: Any, pooled: Tensor, weighted: Tensor, indices: Tensor) -> Any:
-    return pool_by_logits_backward(*ctx.saved_tensors, pooled, weighted, indices, ctx.dtype)
+    return pool_by_logits_backward(*ctx.saved_tensors, pooled, weighted, indices)
 
 
 def _keep_for_upsampling(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -153,10 +152,8 @@ def as_one_batch(size: int, dims: Dims, function: Callable[..., Any], *tensors: 
 
 
 def _register_vmap(operator: Any) -> None:
-    def batched(info: Any, dims: Dims, *args: Any) -> Any:
-        tensors = [each for each in args if isinstance(each, Tensor)]
-        rest = args[len(tensors) :]
-        return as_one_batch(info.batch_size, dims[: len(tensors)], lambda *of: operator(*of, *rest), *tensors)
+    def batched(info: Any, dims: Dims, *args: Tensor) -> Any:
+        return as_one_batch(info.batch_size, dims, operator, *args)
 
     operator.register_vmap(batched)
 
