@@ -41,7 +41,8 @@ def in_one_pass(x: Tensor, indices: Tensor) -> bool:
     """Whether the functions below are for such a map and such packed indices or logits.
 
     They are where they are faster: for one index map for all channels, and in channels-last. They are not for half
-    precision, whose sums need more of it, nor under a compiler or an exporter, which fuse the readable form themselves.
+    precision, whose sums need more of it, nor under a compiler or an exporter, which fuse the readable form themselves;
+    but Triton's kernels, where :func:`indexnet.ops.triton_form` chooses them, are for all of these.
     """
     if by_triton(x, indices):
         return True
