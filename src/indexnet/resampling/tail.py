@@ -16,15 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from indexnet.resampling.functional import (
-    full_precision,
-    is_channels_last,
-    pack_cells,
-    unpack_cells,
-)
+from indexnet.resampling import tail_ops
+from indexnet.resampling.functional import full_precision, is_channels_last, pack_cells, unpack_cells
+from indexnet.resampling.tail_ops import Dims, as_one_batch, by_triton, triton_form
 
 _READABLE = ContextVar("readable", default=False)
-_Dims = tuple[int | None, int | None]
 _PART = {"cpu": 2**20, "cuda": 2**25}
 """Values of a map that are worked on at once: few enough to take little, many enough that starting is no matter."""
 
@@ -37,7 +33,8 @@ def readable_form() -> Iterator[None]:
     """
     before = _READABLE.set(True)
     try:
-        yield
+        with triton_form(on=False):
+            yield
     finally:
         _READABLE.reset(before)
 
@@ -45,12 +42,18 @@ def readable_form() -> Iterator[None]:
 def in_one_pass(x: Tensor, indices: Tensor) -> bool:
     """Whether the functions below are for such a map and such packed indices or logits.
 
-    They are not under a compiler or an exporter, which fuse the readable form themselves.
+    They are not under a compiler or an exporter, which fuse the readable form themselves; but Triton's kernels, where
+    :func:`indexnet.ops.triton_form` chooses them, are for these, too.
     """
+    return by_triton(x, indices) or (_eager(x, indices) and x.dtype == indices.dtype)
+
+
+def _eager(*tensors: Tensor) -> bool:
+    """Whether operations on such tensors are run as they are written, and no one asks for the readable form."""
     if torch.compiler.is_compiling():  # asked first: a compiler knows the answer, and reads no further
         return False
-    plain = {type(x), type(indices)} <= {Tensor, nn.Parameter} and not x.is_meta  # no fake tensors
-    return plain and x.dtype == indices.dtype and not (_READABLE.get() or torch.jit.is_tracing())  # type: ignore[attr-defined]
+    plain = all(type(tensor) in (Tensor, nn.Parameter) and not tensor.is_meta for tensor in tensors)  # no fake ones
+    return plain and not (_READABLE.get() or torch.jit.is_tracing())  # type: ignore[attr-defined]
 
 
 def pool_by_logits(x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -64,6 +67,8 @@ def pool_by_logits(x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         The sums over cells, (N, C, h, w), and the weighted map, (N, C, 2h, 2w), in the memory format of ``x``; and the
         decoder's index map sigmoid(logits), packed. Products and sums are in single precision where ``x`` is in half.
     """
+    if by_triton(x, logits):
+        return tail_ops.pool_by_logits(x, logits)  # type: ignore[no-any-return]
     return _Pool.apply(x, logits)  # type: ignore[no-any-return]
 
 
@@ -77,13 +82,15 @@ def upsample_by_indices(x: Tensor, decoder: Tensor) -> Tensor:
     Returns:
         (N, C, 2h, 2w), in the memory format of ``x``.
     """
+    if by_triton(x, decoder):
+        return tail_ops.upsample_by_indices(x, decoder)  # type: ignore[no-any-return]
     return _Upsample.apply(x, decoder)  # type: ignore[no-any-return]
 
 
 def may_recompute(first: Tensor, norm: nn.Module) -> bool:
     """Whether :func:`hidden_layer` is for such a map and such a normalisation: by the batch, of this process alone."""
     usual = type(norm) is nn.BatchNorm2d and norm.training and norm.momentum is not None
-    return usual and torch.is_grad_enabled() and in_one_pass(first, first)
+    return usual and torch.is_grad_enabled() and _eager(first)
 
 
 def hidden_layer(first: Tensor, norm: nn.BatchNorm2d, second: Tensor) -> Tensor:
@@ -223,8 +230,8 @@ class _Pool(torch.autograd.Function):
         return into_x, into_logits
 
     @staticmethod
-    def vmap(info: Any, dims: _Dims, x: Tensor, logits: Tensor) -> Any:
-        return _as_one_batch(info.batch_size, dims, pool_by_logits, x, logits)
+    def vmap(info: Any, dims: Dims, x: Tensor, logits: Tensor) -> Any:
+        return as_one_batch(info.batch_size, dims, pool_by_logits, x, logits)
 
 
 class _Upsample(torch.autograd.Function):
@@ -255,8 +262,8 @@ class _Upsample(torch.autograd.Function):
         return into_x, into_decoder
 
     @staticmethod
-    def vmap(info: Any, dims: _Dims, x: Tensor, decoder: Tensor) -> Any:
-        return _as_one_batch(info.batch_size, dims, upsample_by_indices, x, decoder)
+    def vmap(info: Any, dims: Dims, x: Tensor, decoder: Tensor) -> Any:
+        return as_one_batch(info.batch_size, dims, upsample_by_indices, x, decoder)
 
 
 def _pool_gradients(
@@ -430,15 +437,3 @@ def _encoder(decoder: Tensor) -> Tensor:
         return torch.softmax(decoder, 2)
     weights = torch.exp(decoder)  # at most e; softmax would copy it to its own order
     return weights.div_(_sum_positions(weights))
-
-
-def _as_one_batch(size: int, dims: _Dims, function: Callable[..., Any], *tensors: Tensor) -> Any:
-    """Run a function of batches on a batch of them."""
-    wide = [
-        tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-        for tensor, dim in zip(tensors, dims, strict=True)
-    ]
-    found = function(*(tensor.flatten(0, 1) for tensor in wide))
-    if isinstance(found, Tensor):
-        return found.unflatten(0, (size, -1)), 0
-    return tuple(part.unflatten(0, (size, -1)) for part in found), (0,) * len(found)
