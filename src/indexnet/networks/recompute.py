@@ -29,7 +29,7 @@ def checkpoint_activations(network: Network) -> None:
     exactly; without gradients nothing changes at all.
     """
     for part in _parts(network):
-        part.forward = MethodType(_sequence if isinstance(part, nn.Sequential) else _METHODS["forward"], part)  # type: ignore[method-assign]
+        part.forward = MethodType(_sequence if isinstance(part, nn.Sequential) else _METHODS["forward"], part)
     for stage in network.resampling.modules():
         if isinstance(stage, ResamplingStage):
             for name in ("down", "pass_through", "up"):
