@@ -49,7 +49,7 @@ def _parts(module: nn.Module) -> Iterator[nn.Module]:
 
 def _method(name: str) -> Callable[..., Any]:
     def run(part: nn.Module, *inputs: Any) -> Any:
-        return _again_in_backward(MethodType(getattr(type(part), name), part), [part], *inputs)
+        return _again_in_backward(partial(getattr(type(part), name), part), [part], *inputs)
 
     return run
 

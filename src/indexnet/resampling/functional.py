@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from indexnet.core.constants import constant
+
 NORMALIZATIONS = (
     "sigmoid+softmax/sigmoid",
     "sigmoid/sigmoid",
@@ -177,7 +179,7 @@ def blur_pool(x: Tensor, size: int) -> Tensor:
     Returns:
         (N, C, ceil(H/2), ceil(W/2)), in the memory format of ``x``.
     """
-    row = torch.tensor([math.comb(size - 1, k) for k in range(size)], dtype=x.dtype, device=x.device) / 2 ** (size - 1)
+    row = constant([math.comb(size - 1, k) for k in range(size)], x) / 2 ** (size - 1)
     before, after = (size - 1) // 2, size // 2
     small = min(x.shape[-2:]) <= after
     x = F.pad(x, (before, after, before, after), mode="replicate" if small else "reflect")
