@@ -187,7 +187,7 @@ def test_a_compiled_run_goes_on_exactly_and_its_weights_have_their_names(tmp_pat
 
 @pytest.mark.long
 def test_two_hundred_steps_in_half_precision_come_to_the_same_loss(tmp_path):
-    """The losses of the last fifty steps agree within 5 %, after they have fallen to less than a half."""
+    """The losses of the last fifty steps agree within 2 %, after they have fallen to less than a half."""
     words = [*RECONSTRUCTION, "training.steps=200", "training.batch_size=8", "data.train_count=200"]
     words += ["trainer.log_every_n_steps=1", "optimizer.lr=0.01", "resampling.context=false"]
     curves = []
@@ -199,5 +199,5 @@ def test_two_hundred_steps_in_half_precision_come_to_the_same_loss(tmp_path):
     assert len(full) == len(half) == 200
     assert not torch.equal(full, half)
     assert full[-50:].mean() < 0.5 * full[:10].mean()
-    assert half[-50:].mean() == pytest.approx(full[-50:].mean(), rel=0.05)
-    assert (half - full).abs().mean() < 0.05 * full.mean()
+    assert float(half[-50:].mean()) == pytest.approx(float(full[-50:].mean()), rel=0.02)
+    assert (half - full).abs().mean() < 0.03 * full.mean()
