@@ -78,6 +78,8 @@ def execute(
     settings, training, seed = config.trainer, config.training, config.seed
     accelerator = _accelerator(settings)
     settings, without = acceleration.settle(settings, accelerator, config.optimizer["name"])
+    if settings.precision != config.trainer.precision:
+        record.changes.append(f"precision {settings.precision} instead of {config.trainer.precision}")
     config = replace(config, trainer=settings)
     for line in without:
         rank_zero_say(line)
