@@ -111,7 +111,7 @@ class IndexNet(GuidedStage):
     """Index networks: learned indices that guide pooling and upsampling.
 
     The guide is the decoder index map, packed at low resolution: (N, C or 1, 4, ceil(H/2), ceil(W/2)); C/2 where pairs
-    of channels are averaged.
+    of channels are averaged. Index maps are in single precision where maps or logits are in half, as under autocast.
 
     Args:
         channels: encoder width C.
@@ -211,20 +211,19 @@ class IndexNet(GuidedStage):
         if self.skip == "indexed" and self.normalization == NORMALIZATIONS[0] and in_one_pass(even, logits):
             features, weighted, decoder = pool_by_logits(even, logits)
             return Downsampled(features, crop_to(weighted, size), self._reduced(decoder), size)
-        encoder, decoder = self._normalised(even, logits)
+        encoder, decoder = self._normalised(logits)
         if self.skip == "raw":
             return Downsampled(indexed_pool(even, encoder), x, decoder, size)
         features, weighted = indexed_pool_with_skip(even, encoder)
         return Downsampled(features, crop_to(weighted, size), decoder, size)
 
     def create_guide(self, x: Tensor) -> Tensor:
-        return self._normalised(x, self.index_network(x, self.channels))[1]
+        return self._normalised(self.index_network(x, self.channels))[1]
 
-    def _normalised(self, x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the encoder and the decoder index map, both packed, of the logits of a map of even sizes."""
+    def _normalised(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the encoder and the decoder index map, both packed, of logits; in half precision there are none."""
         encoder, decoder = normalise_indices(logits, self.normalization)
-        # Convolutions may run in half precision and softmax in single; features keep the dtype that came in.
-        return encoder.to(x.dtype), self._reduced(decoder.to(x.dtype))
+        return encoder, self._reduced(decoder)
 
     def _reduced(self, decoder: Tensor) -> Tensor:
         return decoder.unflatten(1, (-1, 2)).mean(2) if self.pairs else decoder

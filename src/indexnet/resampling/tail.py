@@ -45,7 +45,7 @@ def in_one_pass(x: Tensor, indices: Tensor) -> bool:
     They are not under a compiler or an exporter, which fuse the readable form themselves; but Triton's kernels, where
     :func:`indexnet.ops.triton_form` chooses them, are for these, too.
     """
-    return by_triton(x, indices) or (_eager(x, indices) and x.dtype == indices.dtype)
+    return by_triton(x, indices) or _eager(x, indices)
 
 
 def _eager(*tensors: Tensor) -> bool:
@@ -61,11 +61,12 @@ def pool_by_logits(x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     Args:
         x: (N, C, 2h, 2w), floating point, channels-first or channels-last.
-        logits: packed, (N, C or 1, 4, h, w), of the same dtype.
+        logits: packed, (N, C or 1, 4, h, w), floating point.
 
     Returns:
-        The sums over cells, (N, C, h, w), and the weighted map, (N, C, 2h, 2w), in the memory format of ``x``; and the
-        decoder's index map sigmoid(logits), packed. Products and sums are in single precision where ``x`` is in half.
+        The sums over cells, (N, C, h, w), and the weighted map, (N, C, 2h, 2w), in the memory format and the dtype of
+        ``x``; and the decoder's index map sigmoid(logits), packed. Indices, products and sums are in single precision
+        where what comes in is in half.
     """
     if by_triton(x, logits):
         return tail_ops.pool_by_logits(x, logits)  # type: ignore[no-any-return]
@@ -77,10 +78,10 @@ def upsample_by_indices(x: Tensor, decoder: Tensor) -> Tensor:
 
     Args:
         x: (N, C, h, w), floating point.
-        decoder: packed index map, (N, C or 1, 4, h, w), of the same dtype.
+        decoder: packed index map, (N, C or 1, 4, h, w), floating point.
 
     Returns:
-        (N, C, 2h, 2w), in the memory format of ``x``.
+        (N, C, 2h, 2w), in the memory format and the dtype of ``x``.
     """
     if by_triton(x, decoder):
         return tail_ops.upsample_by_indices(x, decoder)  # type: ignore[no-any-return]
@@ -196,13 +197,13 @@ def _weight_gradient(x: Tensor, gradient: Tensor) -> Tensor:
 class _Pool(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        decoder = torch.empty_like(logits)
+        decoder = torch.empty_like(logits, dtype=full_precision(logits.dtype))
         if logits.shape[1] > 1 and not is_channels_last(x):
             decoder = decoder.new_empty(decoder.shape)  # in one piece by channels
-        torch.sigmoid(logits, out=decoder)
         weighted, pooled = torch.empty_like(x), _empty(x, x.shape[2] // 2, x.shape[3] // 2)
         for part in _parts(x, decoder):
-            product = part.product(x, part.weights(_encoder(part.indices(decoder))))
+            own = torch.sigmoid(part.indices(logits), out=part.packed(decoder))
+            product = part.product(x, part.weights(_encoder(own)))
             part.half(pooled).copy_(part.sum(product))
             part.write(product, weighted)
         return pooled, weighted, decoder
@@ -210,15 +211,16 @@ class _Pool(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor, Tensor]) -> None:
         ctx.save_for_backward(inputs[0], output[2])
-        ctx.strides = torch.empty_like(inputs[1], device="meta").stride()
+        ctx.logits = torch.empty_like(inputs[1], device="meta")
 
     @staticmethod
     def backward(ctx: Any, pooled: Tensor, weighted: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
         x, decoder = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return _pool_gradients(x, decoder, pooled, weighted, indices)
+            into_x, into_logits = _pool_gradients(x, decoder, pooled, weighted, indices)
+            return into_x.to(x.dtype), into_logits.to(ctx.logits.dtype)
         into_x = torch.empty_like(x)
-        into_logits = torch.empty_strided(decoder.shape, ctx.strides, dtype=x.dtype, device=x.device)
+        into_logits = torch.empty_like(ctx.logits, device=x.device)
         for part in _parts(x, decoder):
             own = part.indices(decoder)
             encoder, both = _encoder(own), part.by_cell(torch.add, part.values(weighted), pooled)
@@ -249,11 +251,11 @@ class _Upsample(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         x, decoder = ctx.saved_tensors
         if torch.is_grad_enabled():
-            packed = pack_cells(gradient)
+            packed = pack_cells(gradient.to(decoder.dtype))
             into_decoder = packed * x[:, :, None]
             if decoder.shape[1] == 1:
                 into_decoder = into_decoder.sum(1, keepdim=True)
-            return (packed * decoder).sum(2), into_decoder
+            return (packed * decoder).sum(2).to(x.dtype), into_decoder
         into_x, into_decoder = torch.empty_like(x), torch.empty_like(decoder)
         for part in _parts(gradient, decoder):
             own, values = part.indices(decoder), part.values(gradient)
@@ -270,16 +272,14 @@ def _pool_gradients(
     x: Tensor, decoder: Tensor, pooled: Tensor, weighted: Tensor, indices: Tensor
 ) -> tuple[Tensor, Tensor]:
     """As the backward pass of :class:`_Pool`, by operations that have gradients of their own."""
-    dtype = full_precision(x.dtype)
-    both = pack_cells(weighted.to(dtype)) + pooled.to(dtype)[:, :, None]
-    own = decoder.to(dtype)
-    encoder = torch.softmax(own, 2)
-    into_encoder = pack_cells(x.to(dtype)) * both
+    both = pack_cells(weighted.to(decoder.dtype)) + pooled[:, :, None]
+    encoder = torch.softmax(decoder, 2)
+    into_encoder = pack_cells(x.to(decoder.dtype)) * both
     if decoder.shape[1] == 1:
         into_encoder = into_encoder.sum(1, keepdim=True)
     into_decoder = (into_encoder - (into_encoder * encoder).sum(2, keepdim=True)) * encoder + indices
     into_x = unpack_cells(both * encoder, is_channels_last(x))
-    return into_x.to(x.dtype), (into_decoder * own * (1 - own)).to(x.dtype)
+    return into_x, into_decoder * decoder * (1 - decoder)
 
 
 class _Part:
@@ -401,6 +401,7 @@ class _HolisticPart(_Part):
 def _parts(x: Tensor, packed: Tensor) -> Iterator[_Part]:
     """Go through a map (N, C, 2h, 2w) and its indices."""
     n, channels, height, width = x.shape
+    dtype = full_precision(torch.promote_types(x.dtype, packed.dtype))
     kind = _HolisticPart if packed.shape[1] == 1 else _CellsPart if is_channels_last(x) else _Part
     most = max(1, _PART.get(x.device.type, x.numel()) // (height * width))  # channels of whole images
     images, some, rows = max(1, most // channels), channels, height // 2
@@ -412,7 +413,7 @@ def _parts(x: Tensor, packed: Tensor) -> Iterator[_Part]:
         for channel in range(0, channels, some):
             for row in range(0, height // 2, rows):
                 ends = slice(image, image + images), slice(channel, channel + some)
-                yield kind(*ends, slice(row, min(row + rows, height // 2)), full_precision(x.dtype))
+                yield kind(*ends, slice(row, min(row + rows, height // 2)), dtype)
 
 
 def _cells(x: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ def by_triton(x: Tensor, indices: Tensor) -> bool:
 
 @custom_op("indexnet::pool_by_logits", mutates_args=(), device_types=_DEVICES)
 def pool_by_logits(x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """As :func:`indexnet.resampling.tail.pool_by_logits`; the two may differ in dtype, results are in that of ``x``."""
+    """As :func:`indexnet.resampling.tail.pool_by_logits`."""
     from indexnet.resampling import _tail_kernels  # not before it runs: it imports Triton
 
     out = _pooled(x, logits)
@@ -60,14 +60,14 @@ def pool_by_logits(x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _pooled(x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     n, c, height, width = x.shape
-    return _map(x, n, c, height // 2, width // 2), _map(x, *x.shape), torch.empty_like(logits, dtype=x.dtype)
+    return _map(x, n, c, height // 2, width // 2), _map(x, *x.shape), torch.empty_like(logits, dtype=torch.float32)
 
 
 @custom_op("indexnet::pool_by_logits_backward", mutates_args=(), device_types=_DEVICES)
 def pool_by_logits_backward(
     x: Tensor, decoder: Tensor, pooled: Tensor, weighted: Tensor, indices: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients of the map and of the logits, both in its dtype, from those of the three results."""
+    """Return the gradients of the map and of the logits, these in single precision, from those of the three results."""
     from indexnet.resampling import _tail_kernels
 
     out = _pooled_backward(x, decoder, pooled, weighted, indices)
@@ -83,7 +83,7 @@ def _pooled_backward(
 
 @custom_op("indexnet::upsample_by_indices", mutates_args=(), device_types=_DEVICES)
 def upsample_by_indices(x: Tensor, decoder: Tensor) -> Tensor:
-    """As :func:`indexnet.resampling.tail.upsample_by_indices`; of two dtypes, the result has the wider."""
+    """As :func:`indexnet.resampling.tail.upsample_by_indices`."""
     from indexnet.resampling import _tail_kernels
 
     out = _upsampled(x, decoder)
@@ -93,7 +93,7 @@ def upsample_by_indices(x: Tensor, decoder: Tensor) -> Tensor:
 
 def _upsampled(x: Tensor, decoder: Tensor) -> Tensor:
     n, c, h, w = x.shape
-    return _map(x, n, c, 2 * h, 2 * w, dtype=torch.promote_types(x.dtype, decoder.dtype))
+    return _map(x, n, c, 2 * h, 2 * w)
 
 
 @custom_op("indexnet::upsample_by_indices_backward", mutates_args=(), device_types=_DEVICES)
@@ -110,9 +110,9 @@ def _upsampled_backward(x: Tensor, decoder: Tensor, gradient: Tensor) -> tuple[T
     return _map(x, *x.shape), torch.empty_like(decoder)
 
 
-def _map(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+def _map(like: Tensor, *shape: int) -> Tensor:
     form = torch.channels_last if is_channels_last(like) else torch.contiguous_format
-    return torch.empty(shape, dtype=dtype or like.dtype, device=like.device, memory_format=form)
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=form)
 
 
 def _keep_for_pool(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor, Tensor]) -> None:

@@ -177,7 +177,8 @@ class Progress(pl.Callback):
         loss_tensor = outputs["loss"] if isinstance(outputs, dict) else outputs
         on_cpu = loss_tensor.device.type == "cpu"
         loss = None
-        if on_cpu or step % 20 == 0 or step == self.total:  # reading a GPU's loss waits for it
+        # reading a GPU's loss waits for it: only when loggers do so, too
+        if on_cpu or step % trainer.log_every_n_steps == 0 or step == self.total:  # type: ignore[attr-defined]
             loss = float(loss_tensor) * trainer.accumulate_grad_batches
             # one rank may see it first; all must stop at the same step
             if trainer.strategy.reduce_boolean_decision(not math.isfinite(loss), all=False):

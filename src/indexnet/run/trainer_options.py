@@ -92,7 +92,12 @@ REFUSED: dict[str, str] = {
 
 OWN: dict[str, str] = {
     "channels_last": "memory format of network and batches",
-    "compile": "`torch.compile` of the network",
+    "compile": "`torch.compile` of the network while it trains; where that cannot be, the run says why and goes on "
+    "without",
+    "fused_optimizer": "all parameters in one go, for `adam`, `adamw` and `sgd`; for others a sentence says that it "
+    "does nothing",
+    "checkpoint_activations": "what is inside the network's parts is computed again in the backward pass instead of "
+    "kept: less memory, more time, the same numbers",
     "num_workers": "processes of a loader; `auto`: none on two cores or fewer, else up to 8",
     "checkpoint_every": "optimizer steps between two checkpoints; `auto`: a minute, longer where one takes long",
     "monitor": "metric of the validation that the best checkpoint goes by; `null`: the task's first",

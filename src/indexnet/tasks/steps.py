@@ -14,6 +14,7 @@ from indexnet.core.errors import UserError
 from indexnet.metrics import SumMetric, create_metric
 from indexnet.networks import Network
 from indexnet.networks.parts import check_frozen_parts, freeze_parts, parts_in_evaluation
+from indexnet.networks.tiled.memory import as_written
 
 Batch = Mapping[str, Any]
 
@@ -138,7 +139,8 @@ class Steps(pl.LightningModule):
     def predict(self, batch: Batch) -> Tensor:
         """Return :meth:`infer` of a batch from anywhere, where the batch is; the network stays where it is.
 
-        In full precision whatever training used, so that a record and a later evaluation give the same numbers.
+        In full precision and not compiled whatever training used, so that a record and a later evaluation give the same
+        numbers.
 
         Raises:
             UserError: the guide is missing.
@@ -147,7 +149,7 @@ class Steps(pl.LightningModule):
         parameter = next(self.network.parameters(), None)
         device = torch.device("cpu") if parameter is None else parameter.device
         moved = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
-        with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+        with torch.inference_mode(), torch.autocast(device.type, enabled=False), as_written(self.network):
             return self.infer(moved).to(batch["image"].device)
 
     def predict_finite(self, batch: Batch) -> tuple[Tensor, list[bool]]:
