@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -152,6 +153,7 @@ def peak_bytes(step: Callable[[], object], device: torch.device) -> int:
     """
     if device.type == "cuda":
         return memory_of(step, device) or 0
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # or the profiler says on stderr when it begins and ends
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         step()
     with tempfile.TemporaryDirectory() as folder:

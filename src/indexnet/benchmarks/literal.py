@@ -92,8 +92,8 @@ class LiteralStage(nn.Module):
         encoder, decoder = (F.pixel_shuffle(m.reshape(shape), 2) for m in (encoder, decoder))
         return encoder.reshape(n, c, height, width), decoder.reshape(n, c, height, width)
 
-    def halve(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Pooled map (N, C, h, w), skip (N, C, H, W), and the decoder's index map (N, C or 1, 2h, 2w)."""
+    def halve(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Pooled map (N, C, h, w), skip (N, C, H, W), the decoder's and the encoder's index map (N, C or 1, 2h, 2w)."""
         height, width = x.shape[-2:]
         odd = height % 2 or width % 2
         padded = F.pad(x, (0, width % 2, 0, height % 2), mode="replicate") if odd else x
@@ -101,13 +101,13 @@ class LiteralStage(nn.Module):
         weighted = encoder * padded
         pooled = 4 * F.avg_pool2d(weighted, 2, 2)
         skip = weighted if self.skip == "indexed" else padded
-        return pooled, skip[..., :height, :width], decoder
+        return pooled, skip[..., :height, :width], decoder, encoder
 
     def forward(
         self, x: Tensor, to_decoder: Callable[[Tensor], Tensor] = lambda features: features
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Pooled map, skip, and the upsampled decoder map ``to_decoder(pooled)``."""
-        pooled, skip, decoder = self.halve(x)
+        pooled, skip, decoder, _ = self.halve(x)
         return pooled, skip, double(to_decoder(pooled), decoder, (x.shape[-2], x.shape[-1]))
 
 
@@ -118,12 +118,18 @@ def double(x: Tensor, decoder: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class LiteralIndexNet(ResamplingStage):
-    """The literal form of a shipped stage, with its weights, as networks call it."""
+    """The literal form of a shipped stage, with its weights, as networks call it.
+
+    Args:
+        stage: the shipped one.
+        held: what takes all maps that the stage makes; None: they are let go.
+    """
 
     info = IndexNet.info
 
-    def __init__(self, stage: IndexNet) -> None:
+    def __init__(self, stage: IndexNet, held: list[Tensor] | None = None) -> None:
         super().__init__(stage.channels, stage.decoder_channels)
+        self.held = held
         if stage.family == MODELWISE or stage.pooling != INDEXED or stage.pairs:
             raise ValueError("the literal form in a network has indexed pooling, equal widths, and weights of its own")
         self.literal = LiteralStage(
@@ -140,17 +146,29 @@ class LiteralIndexNet(ResamplingStage):
         self.literal.to(state["first.weight"])
 
     def down(self, x: Tensor) -> Downsampled:
-        return Downsampled(*self.literal.halve(x), (x.shape[-2], x.shape[-1]))
+        pooled, skip, decoder, encoder = self.literal.halve(x)
+        if self.held is not None:
+            self.held += (pooled, skip, decoder, encoder)
+        return Downsampled(pooled, skip, decoder, (x.shape[-2], x.shape[-1]))
 
     def up(self, x: Tensor, guide: Tensor | None, size: tuple[int, int]) -> Tensor:
         return double(x, self.checked_guide(guide, x), size)
 
 
-def literal_network(network: Network) -> Network:
-    """Return a copy of a network with index networks in which every stage has the literal form, with equal weights."""
+def literal_network(network: Network, hold: bool = False) -> Network:
+    """Return a copy of a network with index networks in which every stage has the literal form, with equal weights.
+
+    Args:
+        network: the shipped one.
+        hold: whether the maps of its stages live until the forward pass ends, as in the released code, where each has a
+            name; ours lets them go where they have been used.
+    """
     network = copy.deepcopy(network)
+    held: list[Tensor] | None = [] if hold else None
+    if held is not None:
+        network.register_forward_hook(lambda *_: held.clear())
     stages = network.resampling.stages
     for index, stage in enumerate(stages):
         assert isinstance(stage, IndexNet)
-        stages[index] = LiteralIndexNet(stage)
+        stages[index] = LiteralIndexNet(stage, held).train(stage.training)
     return network
