@@ -268,21 +268,21 @@ def test_column_order_is_reading_order():
 
 
 @pytest.mark.parametrize(
-    ("family", "kind", "form"),
+    ("family", "kind", "form", "crop"),
     [
-        ("m2o", "with context", "shipped"),
-        ("m2o", "linear", "shipped"),
-        ("o2o_shared", "with context", "shipped"),
-        ("hin", "linear", "channels-last"),
+        ("m2o", "with context", "shipped", 32),
+        ("m2o", "linear", "shipped", 160),  # where all is worked on at once, as much is held meanwhile
+        ("o2o_shared", "with context", "shipped", 32),
+        ("hin", "linear", "channels-last", 32),
     ],
 )
-def test_peak_memory_is_below_the_literal_form(family, kind, form):
+def test_peak_memory_is_below_the_literal_form(family, kind, form, crop):
     found = {
         figure.form: figure
-        for figure in measure(family, kind, 2, 32, BenchOptions(turns=1))
+        for figure in measure(family, kind, 2, crop, BenchOptions(turns=1))
         if figure.quantity == "memory"
     }
-    assert found[form].reference_value > 5 * 2 * 32 * 32 * 32 * 4  # the accounting sees more than the input
+    assert found[form].reference_value > 5 * 2 * 32 * crop * crop * 4  # the accounting sees more than the input
     assert found[form].ratio < 1
 
 
