@@ -87,16 +87,17 @@ class Layer(NamedTuple):
         columns: which columns.
         alpha: (h, w) in [0, 1].
         colour: (3, h, w) in [0, 1]; goes on where alpha is 0.
-        silhouette: (h, w), whether the object covers at least half of the pixel, transparent or not.
-        depth: (h, w), metres.
+        silhouette: (h, w), whether the object covers at least half of the pixel, transparent or not; None if it was not
+            asked for.
+        depth: (h, w), metres; likewise.
     """
 
     rows: slice
     columns: slice
     alpha: Float32
     colour: Float32
-    silhouette: npt.NDArray[np.bool_]
-    depth: Float32
+    silhouette: npt.NDArray[np.bool_] | None
+    depth: Float32 | None
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,8 @@ class SceneObject:
             points = self.frame.place(shapes.circle(1.1, 16))
         else:
             points = np.concatenate([mark.points.reshape(-1, 2) for mark in self.clip or self.marks])
-        pixels = points @ at.to_pixels[:, :2].T + at.to_pixels[:, 2]
+        corners = np.stack([points.min(0), points.max(0)])  # a view is not turned
+        pixels = corners @ at.to_pixels[:, :2].T + at.to_pixels[:, 2]
         margin = (3 * self.defocus + self.motion[0] + 0.02) * at.scale + at.width / 16 + 1
         left, top = np.maximum(np.floor(pixels.min(0) - margin), 0).astype(int)
         right, bottom = np.minimum(np.ceil(pixels.max(0) + margin), (at.width, at.height)).astype(int)
@@ -165,8 +167,14 @@ class SceneObject:
             return None
         return int(left), int(top), int(right - left), int(bottom - top)
 
-    def render(self, split: str, whole: View) -> Layer | None:
-        """Render the object; None where the view does not show it."""
+    def render(self, split: str, whole: View, geometry: bool = True) -> Layer | None:
+        """Render the object; None where the view does not show it.
+
+        Args:
+            split: whose patterns to use.
+            whole: the view.
+            geometry: whether silhouette and depth are wanted.
+        """
         part = self.part(whole)
         if part is None:
             return None
@@ -174,35 +182,40 @@ class SceneObject:
         rows = ((at.rows() - self.frame.y) / self.frame.half_height).astype(np.float32)
         columns = ((at.columns() - self.frame.x) / self.frame.half_width).astype(np.float32)
         if self.kind == "smoke":
-            noise = self.grain.render(split, at.to_scene, at.width, at.height)[..., 0] * np.float32(1 / 255)
+            noise = self.grain.render(split, at.to_scene, at.width, at.height)[0] * np.float32(1 / 255)
             envelope = np.clip(1.15 - rows[:, None] ** 2 - columns[None] ** 2, 0, 1)
             coverage = np.clip((noise * 1.5 + envelope - 1.0) * 1.6, 0, 1) * envelope
             drawn = (coverage * 255).astype(np.uint8)
         else:
             drawn = self._drawn(at)
             coverage = drawn * np.float32(1 / 255)
-        bump, shade = self._shading(drawn, at)
+        mass, shade = self._shading(drawn, at)
+        size = (at.width, at.height)
+        shade = np.asarray(cv2.resize(shade, size), np.float32)
+        shade *= np.float32(1 / 255)
+        colour = np.empty((3, at.height, at.width), np.float32)
+        self.surface.paint(colour, split, at.to_scene)
+        colour *= shade
+        if self.kind == "glass" or geometry:
+            bump = np.asarray(cv2.resize(mass, size), np.float32)
         if self.kind == "glass":
             alpha = self._glass(coverage, bump, rows, columns)
+            colour += (alpha > self.opacity) * np.float32(0.4)  # highlights are white
+            np.minimum(colour, 1, out=colour)
         else:
             alpha = coverage if self.opacity == 1 else coverage * np.float32(self.opacity)
-        colour = np.empty((3, at.height, at.width), np.float32)
-        shade *= np.float32(1 / 255)
-        surface = self.surface.render(split, at.to_scene, at.width, at.height)
-        for plane, channel in zip(colour, cv2.split(surface), strict=True):
-            np.multiply(channel, shade, out=plane)
-        if self.kind == "glass":  # highlights are white
-            colour += (alpha > self.opacity) * np.float32(0.4)
-            np.minimum(colour, 1, out=colour)
-        depth = bump * np.float32(-0.25 * self.relief * self.frame.half_width * self.frame.depth)
-        depth += np.float32(self.frame.depth) * (1 + np.float32(self.tilt) * columns)
+        depth = silhouette = None
+        if geometry:
+            depth = bump * np.float32(-0.25 * self.relief * self.frame.half_width * self.frame.depth)
+            depth += np.float32(self.frame.depth) * (1 + np.float32(self.tilt) * columns)
+            silhouette = drawn >= (64 if self.kind == "smoke" else 128)
         left, top = part[:2]
         return Layer(
             rows=slice(top, top + at.height),
             columns=slice(left, left + at.width),
             alpha=alpha,
             colour=colour,
-            silhouette=drawn >= (64 if self.kind == "smoke" else 128),
+            silhouette=silhouette,
             depth=depth,
         )
 
@@ -223,16 +236,14 @@ class SceneObject:
         return drawn
 
     def _shading(self, drawn: UInt8, at: View) -> tuple[Float32, Float32]:
-        """Return a bump in [0, 1], high in the middle of the object, and the light on it; made small, then enlarged."""
+        """Return a bump in [0, 1], high in the middle of the object, and the light on it; an eighth of the size."""
         small = (max(4, at.width // 8), max(4, at.height // 8))
         mass = cv2.resize(drawn, small, interpolation=cv2.INTER_AREA) * np.float32(1 / 255)
         sigma = float(np.clip(0.35 * self.frame.half_width * at.scale / 8, 0.8, 6))
         mass = np.asarray(cv2.GaussianBlur(mass, (0, 0), sigma), np.float32)
-        dy, dx = np.gradient(mass)
+        dy, dx = _slopes(mass), _slopes(mass.T).T
         slope = (np.cos(self.light) * dx + np.sin(self.light) * dy) * np.float32(3 * sigma)
-        shade = np.clip(0.72 + 0.25 * mass + self.relief * slope, 0.3, 1).astype(np.float32)
-        size = (at.width, at.height)
-        return np.asarray(cv2.resize(mass, size), np.float32), np.asarray(cv2.resize(shade, size), np.float32)
+        return mass, np.clip(0.72 + 0.25 * mass + self.relief * slope, 0.3, 1).astype(np.float32)
 
     def _glass(self, coverage: Float32, bump: Float32, rows: Float32, columns: Float32) -> Float32:
         """Alpha of glass: thin in the middle, denser at the rim, nearly opaque in the highlights."""
@@ -242,6 +253,15 @@ class SceneObject:
         along = np.exp(-((rows / 0.55) ** 4)), np.exp(-(((rows + 0.35) / 0.08) ** 2))
         light = np.maximum(along[0][:, None] * across[0], along[1][:, None] * across[1])
         return np.asarray(np.maximum(alpha, light * coverage * np.float32(0.9)), np.float32)
+
+
+def _slopes(field: Float32) -> Float32:
+    """Return the differences of neighbours along the first axis, as ``np.gradient`` has them."""
+    found = np.empty_like(field)
+    np.subtract(field[2:], field[:-2], out=found[1:-1])
+    found[1:-1] /= 2
+    found[0], found[-1] = field[1] - field[0], field[-1] - field[-2]
+    return found
 
 
 def pick_kind(rng: np.random.Generator) -> str:
