@@ -294,7 +294,7 @@ def read_matte(path: str | Path) -> UInt8:
         UserError: see there.
     """
     values, white = _matte(path)
-    return values if values.dtype == np.uint8 else quantise((values / white).astype(np.float32))
+    return values.astype(np.uint8, copy=False) if white == 255 else quantise((values / white).astype(np.float32))
 
 
 def _matte(path: str | Path) -> tuple[UInt8 | npt.NDArray[np.uint16], int]:

@@ -106,7 +106,7 @@ class Scene:
                     colour *= share
                     below += colour
                 alpha[where] = total
-            if geometry:
+            if layer.depth is not None and layer.silhouette is not None:
                 np.copyto(depth[where], layer.depth, where=layer.silhouette)
                 np.copyto(label[where], np.uint8(item.label), where=layer.silhouette)
         if not started:

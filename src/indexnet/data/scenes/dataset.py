@@ -115,9 +115,11 @@ class SceneSamples(Dataset):
             rng = np.random.default_rng((self.seed, 3 + _STREAMS[self.split], index))
         rendering = self._rendering(index, rng)
         weight = np.asarray(cv2.LUT(rendering.alpha, _OPACITIES), np.float32)
-        image = rendering.fg - rendering.bg
-        image *= weight
-        image += rendering.bg
+        image = np.empty_like(rendering.fg)
+        for plane, fg, bg in zip(image, rendering.fg, rendering.bg, strict=True):
+            np.subtract(fg, bg, out=plane)
+            plane *= weight
+            plane += bg
         sample: Sample = {"name": name, "image": torch.from_numpy(image)}
         if self.task in ("matting", "portrait"):
             distance = max(1, round(int(rng.integers(1, 20)) * self.size / 320))

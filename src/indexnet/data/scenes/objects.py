@@ -20,6 +20,7 @@ from indexnet.data.scenes.textures import Matrix, Surface, lay, palette, soften,
 CLASSES = ("background", "solid", "fur", "glass", "net", "plant", "smoke", "lattice")
 
 _WEIGHTS = {"solid": 0.2, "fur": 0.26, "glass": 0.12, "net": 0.11, "plant": 0.13, "smoke": 0.08, "lattice": 0.1}
+_KINDS, _SHARES = np.array(list(_WEIGHTS)), np.array(list(_WEIGHTS.values())) / sum(_WEIGHTS.values())
 _PHOTOGRAPHIC = {"solid": 0.5, "fur": 0.15, "glass": 0.0, "net": 0.0, "plant": 0.1, "smoke": 0.0, "lattice": 0.25}
 
 
@@ -158,7 +159,8 @@ class SceneObject:
             points = self.frame.place(shapes.circle(1.1, 16))
         else:
             points = np.concatenate([mark.points.reshape(-1, 2) for mark in self.clip or self.marks])
-        corners = np.stack([points.min(0), points.max(0)])  # a view is not turned
+        x, y = points[:, 0], points[:, 1]
+        corners = np.array([[x.min(), y.min()], [x.max(), y.max()]])  # a view is not turned
         pixels = corners @ at.to_pixels[:, :2].T + at.to_pixels[:, 2]
         margin = (3 * self.defocus + self.motion[0] + 0.02) * at.scale + at.width / 16 + 1
         left, top = np.maximum(np.floor(pixels.min(0) - margin), 0).astype(int)
@@ -239,7 +241,7 @@ class SceneObject:
         """Return a bump in [0, 1], high in the middle of the object, and the light on it; an eighth of the size."""
         small = (max(4, at.width // 8), max(4, at.height // 8))
         mass = cv2.resize(drawn, small, interpolation=cv2.INTER_AREA) * np.float32(1 / 255)
-        sigma = float(np.clip(0.35 * self.frame.half_width * at.scale / 8, 0.8, 6))
+        sigma = min(max(0.35 * self.frame.half_width * at.scale / 8, 0.8), 6.0)
         mass = np.asarray(cv2.GaussianBlur(mass, (0, 0), sigma), np.float32)
         dy, dx = _slopes(mass), _slopes(mass.T).T
         slope = (np.cos(self.light) * dx + np.sin(self.light) * dy) * np.float32(3 * sigma)
@@ -266,7 +268,7 @@ def _slopes(field: Float32) -> Float32:
 
 def pick_kind(rng: np.random.Generator) -> str:
     """Draw a class."""
-    return str(rng.choice(list(_WEIGHTS), p=np.array(list(_WEIGHTS.values())) / sum(_WEIGHTS.values())))
+    return str(rng.choice(_KINDS, p=_SHARES))
 
 
 def pick_surface(rng: np.random.Generator, kind: str, split: str) -> Surface:

@@ -22,6 +22,7 @@ from indexnet.data.io.images import read_image
 TILE = 256  # side of a pattern in pixels
 LONGEST = 640  # photographs are shrunk to this many pixels on the longer side
 _LEVELS = 4
+_LEVELS_OF_GRAY, _GRAY = np.arange(256), np.linspace(0, 1, 256)
 _MOSAIC = 4  # tiles of a pattern side by side
 
 Matrix = npt.NDArray[np.float64]
@@ -161,13 +162,13 @@ class Surface:
             cv2.LUT(warped[k % len(warped)], table[k], plane)
 
     def _warped(self, split: str, to_plane: Matrix, width: int, height: int) -> Sequence[UInt8]:
-        """Return the source at pixels of the plane, each uint8 (height, width): gray, or red, green, blue and another."""
+        """Return the source at pixels of the plane, uint8 (height, width): gray, or red, green, blue and another."""
         is_pattern = self.source in PATTERNS
         levels = patterns(split)[str(self.source)] if is_pattern else photograph(self.source)
         chain = self._to_source(levels[0].shape, is_pattern) @ to_plane
         projective = bool(np.any(chain[2, :2] != 0))
         step = float(np.sqrt(abs(np.linalg.det(chain[:2, :2]))))  # source pixels per pixel
-        level = 1 if projective else int(np.clip(np.round(np.log2(max(step, 1e-6))), 0, len(levels) - 1))
+        level = 1 if projective else max(0, round(float(np.log2(max(step, 1e-6)))))
         level = min(level, len(levels) - 1)
         image = levels[level]
         chain *= np.array([[image.shape[1] / levels[0].shape[1]], [image.shape[0] / levels[0].shape[0]], [1.0]])
@@ -219,17 +220,19 @@ def palette(rng: np.random.Generator, hue: float, spread: float, saturation: flo
         [hues * 360, np.clip(saturation + rng.uniform(-0.2, 0.2, stops), 0, 1), np.linspace(low, high, stops)]
     )
     rgb = cv2.cvtColor(hsv.T.astype(np.float32)[None], cv2.COLOR_HSV2RGB)[0]
-    positions, at = np.linspace(0, 255, stops), np.arange(256)
-    table = np.stack([np.interp(at, positions, 255 * rgb[:, c]) for c in range(3)], 1)
-    return np.asarray(table, np.uint8)[:, None]
+    positions = np.linspace(0, 255, stops)
+    table = np.empty((256, 1, 3), np.uint8)
+    for c in range(3):
+        table[:, 0, c] = np.interp(_LEVELS_OF_GRAY, positions, 255 * rgb[:, c])
+    return table
 
 
 def tone(rng: np.random.Generator) -> UInt8:
     """Draw a tone curve: exposure, contrast and a slight cast; uint8 (256, 1, 3)."""
     gamma = np.exp(rng.uniform(-0.35, 0.35))
     gains = rng.uniform(0.75, 1.1) * (1 + rng.uniform(-0.08, 0.08, 3))
-    curve = 255 * np.linspace(0, 1, 256)[:, None] ** gamma * gains
-    return np.asarray(np.clip(curve, 0, 255), np.uint8)[:, None]
+    curve = 255 * _GRAY[:, None] ** gamma * gains
+    return np.asarray(np.minimum(curve, 255), np.uint8)[:, None]
 
 
 def lay(

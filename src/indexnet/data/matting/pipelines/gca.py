@@ -87,8 +87,8 @@ class Gca(Pipeline):
 
         def seen(colour: UInt8) -> UInt8:
             if enlarged:
-                return _nearest(warp.apply(colour, mirrored), size)[window]
-            return warp.apply(colour, mirrored, top + self.size)[window]
+                return np.asarray(_nearest(warp.apply(colour, mirrored), size)[window], np.uint8)
+            return np.asarray(warp.apply(colour, mirrored, top + self.size)[window], np.uint8)
 
         colour, alpha = seen(colours[0]), _unit(alphas[0][window])
         if len(colours) == 2:
@@ -194,7 +194,7 @@ class Warp:
         linear *= np.array([[flip / zoom] for flip, zoom in zip(self.mirror, self.zoom, strict=True)])
         return np.column_stack([linear, centre - linear @ centre])
 
-    def apply(self, array: UInt8, mirrored: bool = False, rows: int | None = None) -> UInt8:
+    def apply(self, array: npt.NDArray[Any], mirrored: bool = False, rows: int | None = None) -> Any:
         """Warp an image (H, W[, C]) to the nearest pixel; 0 outside.
 
         Args:
@@ -207,7 +207,7 @@ class Warp:
         # fewer columns, or fewer rows than OpenCV takes at a time, would be rounded in another way here and there
         shown = height if rows is None else min(height, max(rows, _BLOCK))
         warped = cv2.warpAffine(array, self.inverse(array.shape), (width, shown), flags=flags)
-        return np.asarray(cv2.flip(warped, 1) if mirrored else warped, np.uint8)
+        return cv2.flip(warped, 1) if mirrored else warped
 
 
 def draw_warp(size: tuple[int, ...], turned: float, rng: np.random.Generator) -> Warp:
@@ -267,7 +267,7 @@ def change_colours(colour: UInt8, alpha: Float32, hue: int, saturation: float, v
     np.add(hues, 360, out=hues, where=hues < 0)
     for plane, drawn in zip(others, (saturation, value), strict=True):
         room = 1.1 - float(plane[seen].mean())
-        plane += np.float32(drawn * room / 5 - room / 10)
+        np.add(plane, np.float32(drawn * room / 5 - room / 10), out=plane)
         np.abs(plane, out=plane)
         np.minimum(plane, 2 - plane, out=plane)  # what is above 1 is mirrored there
     changed = np.asarray(cv2.cvtColor(cv2.merge([hues, *others]), cv2.COLOR_HSV2RGB), np.float32)

@@ -73,7 +73,7 @@ class Unknown(Field):
         return None
 
     def inside(self, rows: slice, columns: slice) -> npt.NDArray[np.bool_]:
-        return self.trimap(rows, columns) == 128
+        return np.asarray(self.trimap(rows, columns) == 128)
 
     def trimap(self, rows: slice, columns: slice) -> UInt8:
         """Return the trimap of a window."""
