@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage, stats
 
+from indexnet.benchmarks.literal_data import whole_gca
 from indexnet.core.errors import UserError
 from indexnet.data.io.trimaps import ErodedTrimap, eroded_trimap, trimap_from_alpha
 from indexnet.data.matting.compositing import composite, cover
 from indexnet.data.matting.pipelines.base import Scene, create_pipeline, list_pipelines
 from indexnet.data.matting.pipelines.gca import Warp, change_colours, crop_corner, draw_warp, over
 from indexnet.data.matting.pipelines.transforms import Between, Unknown, choose_pixel, corner_around, covered_window
-from whole_gca import whole_gca
 
 SIZE = 32
 

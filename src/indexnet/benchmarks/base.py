@@ -4,11 +4,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import torch
 
 from indexnet.core.turns import medians
 
 TIME, MEMORY = "time", "memory"
+
+Progress = Callable[[str], None]
+"""Is told what is being measured."""
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """How a part of the benchmark is measured.
+
+    Attributes:
+        threads: that PyTorch uses, and is told to use before the part begins.
+        turns: that count.
+        quick: take sizes that are measured in seconds instead of those of the papers.
+        device: where to measure.
+    """
+
+    threads: int = 1
+    turns: int = 7
+    quick: bool = False
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from indexnet.core.console import error_console, print_table, tracked, warn
 from indexnet.core.errors import UserError
 from indexnet.core.escape import markdown_table
 from indexnet.core.files import atomic_write, prepare_file, write_json
-from indexnet.core.machine import cores
+from indexnet.core.machine import cores, keep_freed_memory
 from indexnet.core.paths import check_checkpoint
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from indexnet.networks import Network
 
 
-HELP = "measure time and memory: of trained networks against the size of the image, of operators against bilinear"
+HELP = "measure time and memory: of trained networks, of operators, and of the data that training is fed with"
 
 _COLUMNS = (
     "network", "width", "height", "megapixels", "median_s", "fastest_s", "slowest_s", "memory_bytes", "problem",
@@ -72,6 +72,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         part.add_argument("--overwrite", action="store_true", help="replace files that exist")
         part.epilog = "exit codes: 0 all measured; 2 a mistake, or nothing fits; 3 some do not fit"
     operators.add_argument("--output", type=Path, metavar="FILE.md", help="write the table as Markdown to this file")
+    text = "training samples of every kind of data set, made by one core, against one photograph decoded"
+    data = parts.add_parser("data", help=text, description=text, epilog="exit codes: 0 all measured; 2 a mistake")
+    data.add_argument("--feed", type=float, metavar="SAMPLES", help="a second: say how many cores make so many")
+    data.add_argument("--turns", type=int, default=7, metavar="N", help="of each form (7)")
+    data.add_argument("--quick", action="store_true", help="take smaller sizes")
+    data.add_argument("--json", type=Path, metavar="FILE", help="write all figures to this file")
+    data.add_argument("--overwrite", action="store_true", help="replace files that exist")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -83,12 +90,37 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         UserError: a checkpoint, an operator, a size, the device or a file cannot be used.
     """
+    if args.what == "data":
+        return bench_data(args)
     for option, value in (("--threads", args.threads), ("--repeats", args.repeats)):
         if value is not None and value < 1:
             raise UserError(f"{option} {value} must be at least 1.")
     if args.threads is not None and args.threads > cores():  # far too many end the process
         raise UserError(f"--threads {args.threads} are more than this machine's {cores()} cores; give fewer.")
     return bench_latency(args) if args.what == "latency" else bench_operators(args)
+
+
+def bench_data(args: argparse.Namespace) -> int:
+    """Measure training samples, on one thread."""
+    if args.turns < 1:
+        raise UserError(f"--turns {args.turns} must be at least 1.")
+    if args.feed is not None and not 0 < args.feed < math.inf:
+        raise UserError(f"--feed {args.feed} must be a number of samples a second, above 0.")
+    _prepare(args, args.json)
+    from indexnet.benchmarks.base import BenchOptions
+    from indexnet.benchmarks.data import figures, rate_table, rates
+
+    keep_freed_memory()  # as runs do
+    with _threads(1), error_console().status("measuring") as status:
+        found = figures(BenchOptions(1, args.turns, args.quick), lambda text: status.update(text))
+    lines = rates(found, args.feed)
+    print_table(rate_table(lines, f"training samples, median of {args.turns}"))
+    for figure in found[len(lines) :]:
+        print(f"{figure.case}: {figure.ratio:.2f} of the time of {figure.reference}")
+    if args.json is not None:
+        rows = [asdict(figure) | {"ratio": figure.ratio} for figure in found]
+        write_json(args.json, {"figures": rows, "rates": [line._asdict() for line in lines]})
+    return 0
 
 
 def bench_latency(args: argparse.Namespace) -> int:

@@ -280,4 +280,4 @@ def _unit(alpha: UInt8) -> Float32:
 
 
 def _nearest(array: Any, size: tuple[int, ...]) -> Any:
-    return cv2.resize(array, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
+    return array if array.shape[:2] == size else cv2.resize(array, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
