@@ -107,8 +107,9 @@ class Scene:
                     below += colour
                 alpha[where] = total
             if layer.depth is not None and layer.silhouette is not None:
-                np.copyto(depth[where], layer.depth, where=layer.silhouette)
-                np.copyto(label[where], np.uint8(item.label), where=layer.silhouette)
+                inside = layer.silhouette.view(np.uint8)
+                cv2.copyTo(layer.depth, inside, depth[where])
+                cv2.copyTo(np.full(inside.shape, item.label, np.uint8), inside, label[where])
         if not started:
             fg.fill(0.5)
         np.clip(fg, 0, 1, out=fg)  # rounding of "over"

@@ -20,6 +20,7 @@ from indexnet.data.scenes.textures import Matrix, Surface, lay, palette, soften,
 CLASSES = ("background", "solid", "fur", "glass", "net", "plant", "smoke", "lattice")
 
 _WEIGHTS = {"solid": 0.2, "fur": 0.26, "glass": 0.12, "net": 0.11, "plant": 0.13, "smoke": 0.08, "lattice": 0.1}
+_GRAY = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)
 _KINDS, _SHARES = np.array(list(_WEIGHTS)), np.array(list(_WEIGHTS.values())) / sum(_WEIGHTS.values())
 _PHOTOGRAPHIC = {"solid": 0.5, "fur": 0.15, "glass": 0.0, "net": 0.0, "plant": 0.1, "smoke": 0.0, "lattice": 0.25}
 
@@ -381,7 +382,6 @@ def draw_object(rng: np.random.Generator, kind: str, frame: Frame, split: str) -
     moving = kind in ("solid", "lattice", "fur") and rng.random() < 0.08
     thin = 0.5 + 0.4 * opacity / 0.07 if opacity < 0.07 else 1.0
     peak = {"glass": 0.25 + 0.5 * opacity, "smoke": 0.4 + 0.6 * opacity}.get(kind, thin)
-    gray = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)
     return SceneObject(
         kind=kind,
         frame=frame,
@@ -394,5 +394,5 @@ def draw_object(rng: np.random.Generator, kind: str, frame: Frame, split: str) -
         light=float(rng.uniform(0, 2 * np.pi)),
         relief=float(rng.uniform(0.2, 0.6)),
         tilt=float(rng.uniform(-0.06, 0.06)),
-        grain=lay(rng, "clouds", gray, (0.5, 1.2)),
+        grain=lay(rng, "clouds", _GRAY, (0.5, 1.2)),
     )

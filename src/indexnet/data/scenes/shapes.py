@@ -105,7 +105,7 @@ def rasterise(marks: Sequence[Mark], to_pixels: npt.NDArray[np.float64], width: 
         if isinstance(mark, Area):
             draw(canvas, points, 255 * mark.value)
             continue
-        strokes = mark.width * scale * np.linspace(1, mark.tip, mark.points.shape[1])
+        strokes = mark.width * scale * evenly(1, mark.tip, mark.points.shape[1])
         outlines = ribbons(points, np.maximum(strokes - _BLEED, 0), mark.closed)
         thin = float(strokes.mean()) / _BLEED
         if thin >= 1:
