@@ -3,7 +3,7 @@
 Pooling and the weighted skip at all resolutions at which the matting network has index stages, then upsampling at all
 of them, forward and backward, from logits that are there already. In a compiled form pooling is one graph and
 upsampling another, as far apart as in a network. Triton's form is to be used where it takes at most 0.9 of the time
-that the compiled readable form takes. ``python -m indexnet.benchmarks.kernels`` measures on the first CUDA device.
+that the compiled readable form takes.
 """
 
 from __future__ import annotations
@@ -194,8 +194,3 @@ def _repeat(form: Callable[[], object], turn: int, times: int = 10) -> None:
     for _ in range(times):
         form()
 
-
-if __name__ == "__main__":
-    for figure in figures(BenchOptions(device=torch.device("cuda")), print):
-        each = 1e3 * figure.value / 10
-        print(f"{figure.case:36} {figure.form:17} {each:8.3f} ms {figure.ratio:7.3f} of {figure.reference}", flush=True)
