@@ -9,7 +9,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ def execute(
     loggers: list[Logger],
     ranks: Ranks,
     since: float | None = None,
+    further: Sequence[pl.Callback] = (),
 ) -> None:
     """Fit, test and fill the record and the list of loggers.
 
@@ -66,6 +67,7 @@ def execute(
         loggers: those of the run are added.
         ranks: the other processes.
         since: when the run began by the monotonic clock, time of earlier tries included; None: now.
+        further: callbacks beside those of the configuration; for what watches a run and is no part of it.
 
     Raises:
         DivergedError: a loss or an output is not finite.
@@ -96,7 +98,7 @@ def execute(
     chosen = create_callbacks(config.callbacks, parts.monitor, monitors(task))
     first = [callbacks.StepSeed(seed), SaveFirst(checkpoints)]
     alive = callbacks.Alive(ranks.beats.beat)
-    watching = [*first, *chosen, progress, skipped, alive, checkpoints]  # the last saves the others' states
+    watching = [*first, *further, *chosen, progress, skipped, alive, checkpoints]  # the last saves the others' states
     trainer = _trainer(folder, config, record, accelerator, parts, start, curve, watching)
     if record.curve_from is not None:
         record.write(folder.path)
