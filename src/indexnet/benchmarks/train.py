@@ -48,7 +48,7 @@ def figures(options: BenchOptions, progress: Progress) -> list[Figure]:
         content = freeze(compose([*overrides, f"trainer.accelerator={accelerator}"]))
         turns = InTurns(content, steps, options)
         train_briefly(content, turns)
-        run, bare = (statistics.median(times[1:]) / steps for times in (turns.run, turns.bare))
+        run, bare = turns.seconds(turns.run), turns.seconds(turns.bare)
         found.append(
             Figure("train", case, "run", "bare loop", TIME, run, bare, options.threads, options.turns, target=_TARGET)
         )
@@ -87,18 +87,17 @@ def bare_loop(content: Mapping[str, Any], device: torch.device) -> Callable[[], 
 
 
 class InTurns(pl.Callback):
-    """Lets a run and a bare loop take steps in turns, each with a network of its own, and times them.
+    """Lets a run and a bare loop take their steps one by one in turns, each with a network of its own, and times them.
 
-    A turn of the run goes from the end of this callback to its call so many steps later, with all that a run does in
-    between. One turn of each comes first and warms up.
+    A step of the run goes from the end of this callback to its next call, with all that a run does in between.
 
     Args:
         content: the frozen configuration of the run.
-        steps: of a turn.
+        steps: that a turn adds up; one turn more than those that count comes first and warms up.
         options: of the benchmark.
 
     Attributes:
-        run: seconds of the run's turns.
+        run: seconds of the run's steps.
         bare: seconds of the bare loop's.
     """
 
@@ -108,37 +107,39 @@ class InTurns(pl.Callback):
         self.bare: list[float] = []
         self._step = bare_loop(content, options.device)
         self._seed = StepSeed(content["seed"])
-        self._losses: list[Tensor] = []
-        self._expected: list[Tensor] = []
         self._begun = 0.0
+        self._losses: list[Tensor] = []  # of the run, and below of the bare loop
+        self._expected: list[Tensor] = []
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         torch.set_num_threads(self.options.threads)  # a run makes its own choice
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
-        if index % self.steps:
-            return
         begun = self._clock()
         if index:
             self.run.append(begun - self._begun)
         if index == self.steps and not torch.equal(torch.stack(self._losses), torch.stack(self._expected)):
             raise RuntimeError(f"the losses of a run and of a bare loop differ within the first {index} steps")
-        if len(self.run) > self.options.turns:
+        if index == self.steps * (self.options.turns + 1):
             raise Enough
         begun = self._clock()
-        for step in range(self.steps):
-            if not index:  # the first turn draws what the run's draws, and is compared
-                self._seed.on_train_batch_start(trainer, module, batch, step)
-            self._expected.append(self._step())
-        self._begun = self._clock()
-        self.bare.append(self._begun - begun)
-        if not index:
+        loss = self._step()
+        self.bare.append(self._clock() - begun)
+        if index < self.steps:  # both draw the same in the first turn, and are compared
+            self._expected.append(loss)
             self._seed.on_train_batch_start(trainer, module, batch, index)
+        self._begun = self._clock()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
-        self._losses.append(outputs["loss"])
+        if index < self.steps:
+            self._losses.append(outputs["loss"])
+
+    def seconds(self, times: list[float]) -> float:
+        """Return the seconds of a step: the median over the turns that count."""
+        turns = [sum(times[at : at + self.steps]) for at in range(self.steps, len(times), self.steps)]
+        return statistics.median(turns) / self.steps
 
     def _clock(self) -> float:
         if self.options.device.type == "cuda":
