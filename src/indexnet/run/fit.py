@@ -100,6 +100,8 @@ def execute(
     alive = callbacks.Alive(ranks.beats.beat)
     watching = [*first, *further, *chosen, progress, skipped, alive, checkpoints]  # the last saves the others' states
     trainer = _trainer(folder, config, record, accelerator, parts, start, curve, watching)
+    if trainer.progress_bar_callback is None and not chosen:  # else somebody may read what no logger does
+        task.log_every = trainer.log_every_n_steps  # type: ignore[attr-defined]
     if record.curve_from is not None:
         record.write(folder.path)
     loggers.extend(trainer.loggers)

@@ -45,6 +45,7 @@ class Steps(pl.LightningModule):
     Attributes:
         network: see :class:`indexnet.tasks.Task`.
         frozen_parts: see :meth:`freeze_parts`.
+        log_every: optimizer steps between two whose losses are logged; more than one where nobody reads the others.
         test_sets: names of the test splits, in the order of their loaders; empty: see above.
         test_rows: what :meth:`measure` gave for every tested image; once a test has ended, of all processes, by name.
         predictions_finite: whether every prediction that was tested is; likewise.
@@ -60,6 +61,7 @@ class Steps(pl.LightningModule):
 
     network: Network
     frozen_parts: Sequence[str] = ()
+    log_every: int = 1
     test_sets: Sequence[str] = ()
 
     def __init__(self) -> None:
@@ -225,6 +227,13 @@ class Steps(pl.LightningModule):
 
     # --- what a trainer calls ------------------------------------------------------------------------------------
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Move a batch; Lightning alone would look at the name of each sample, which takes a while."""
+        if not isinstance(batch, Mapping) or "name" not in batch:
+            return super().transfer_batch_to_device(batch, device, dataloader_idx)
+        rest = {key: value for key, value in batch.items() if key != "name"}
+        return {**batch, **super().transfer_batch_to_device(rest, device, dataloader_idx)}
+
     def training_remark(self, sample: Batch, steps: int) -> str:
         """Return what to say before training for that many steps on samples like this one; mostly nothing."""
         return ""
@@ -251,8 +260,9 @@ class Steps(pl.LightningModule):
                 "normalisation sees one pixel at the lowest resolution; give a larger training.size, or more images "
                 "per device and step (training.batch_size)."
             ) from error
-        for name, value in losses.items():
-            self.log(f"train/{name}", value.detach(), prog_bar=name == "loss", batch_size=len(batch["image"]))
+        if (self.global_step + 1) % self.log_every == 0:
+            for name, value in losses.items():
+                self.log(f"train/{name}", value.detach(), prog_bar=name == "loss", batch_size=len(batch["image"]))
         return losses["loss"]
 
     def on_validation_start(self) -> None:
