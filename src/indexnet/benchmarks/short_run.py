@@ -29,7 +29,8 @@ def train_briefly(content: Mapping[str, Any], watching: pl.Callback) -> Record:
     What a run says on standard output is not shown.
 
     Args:
-        content: the frozen configuration. Its folder, W&B and the progress bar are left out.
+        content: the frozen configuration. Its folder, W&B, the progress bar and weights of other
+            runs are left out.
         watching: is called first of all callbacks, but for the one that seeds the step.
 
     Returns:
@@ -40,7 +41,7 @@ def train_briefly(content: Mapping[str, Any], watching: pl.Callback) -> Record:
     """
     with tempfile.TemporaryDirectory(prefix="indexnet-") as place:
         content = {
-            **content,
+            **{key: value for key, value in content.items() if key != "init"},  # of a run that may not be there
             "experiment": {"name": None, "row": None, "label": None},
             "logger": {**content["logger"], "wandb": False},
             "trainer": {**content["trainer"], "enable_progress_bar": False},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from indexnet.benchmarks.base import TIME, BenchOptions, Figure, Progress
+from indexnet.benchmarks.ceilings import clock
 from indexnet.benchmarks.short_run import Enough, train_briefly
 from indexnet.run.callbacks import StepSeed
 from indexnet.run.config import compose, freeze
@@ -115,20 +115,20 @@ class InTurns(pl.Callback):
         torch.set_num_threads(self.options.threads)  # a run makes its own choice
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
-        begun = self._clock()
+        begun = clock(self.options.device)
         if index:
             self.run.append(begun - self._begun)
         if index == self.steps and not torch.equal(torch.stack(self._losses), torch.stack(self._expected)):
             raise RuntimeError(f"the losses of a run and of a bare loop differ within the first {index} steps")
         if index == self.steps * (self.options.turns + 1):
             raise Enough
-        begun = self._clock()
+        begun = clock(self.options.device)
         loss = self._step()
-        self.bare.append(self._clock() - begun)
+        self.bare.append(clock(self.options.device) - begun)
         if index < self.steps:  # both draw the same in the first turn, and are compared
             self._expected.append(loss)
             self._seed.on_train_batch_start(trainer, module, batch, index)
-        self._begun = self._clock()
+        self._begun = clock(self.options.device)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
@@ -140,8 +140,3 @@ class InTurns(pl.Callback):
         """Return the seconds of a step: the median over the turns that count."""
         turns = [sum(times[at : at + self.steps]) for at in range(self.steps, len(times), self.steps)]
         return statistics.median(turns) / self.steps
-
-    def _clock(self) -> float:
-        if self.options.device.type == "cuda":
-            torch.cuda.synchronize(self.options.device)
-        return time.perf_counter()
