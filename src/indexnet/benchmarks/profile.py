@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.profilers import Profiler
 from torch import Tensor
-from torch.autograd import DeviceType
+from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -28,9 +28,10 @@ from indexnet.core.machine import device_name
 from indexnet.networks.costs import count_costs
 from indexnet.run.callback_options import without_validation
 from indexnet.run.schema import read_config
+from indexnet.tasks import Task
 
 PARTS = ("data", "forward", "backward", "optimizer", "rest")
-"""Of a step: waiting for the loader; network and loss; gradients; the optimizer's own; loggers, callbacks, Lightning."""
+"""Of a step: waiting for the loader; network and loss; gradients; the optimizer's own; loggers, callbacks and so on."""
 
 _WARM = 3  # steps before anything counts; the last of them is looked at for its bytes
 _TOP = 15
@@ -111,21 +112,21 @@ def profile_training(content: Mapping[str, Any], steps: int, trace: Path, say: P
     """
     config = read_config(content)
     if config.trainer.processes > 1:
-        raise UserError(f"a profile is of one device, and this configuration has {config.trainer.processes}; give "
-                        "trainer.devices=1 trainer.num_nodes=1.")  # fmt: skip
+        raise UserError(
+            f"a profile is of one device, and this configuration has {config.trainer.processes}; give "
+            "trainer.devices=1 trainer.num_nodes=1."
+        )
     watch = _Watch(steps, config.trainer.accumulate_grad_batches, config.trainer.compile, say)
     short = without_validation(config)
     given = [each for each in (config.training.steps, config.budget.max_steps) if each is not None]
-    if given:  # a run that is shorter has its steps repeated for as long as it takes
+    if given:  # one of fewer steps is made longer
         short["training"]["steps"] = max(min(given), watch.needed)
         short["budget"] = {**short["budget"], "max_steps": None}
     short["trainer"] = {**short["trainer"], "profiler": None}
     record = train_briefly(short, watch)
-    if watch.traced is None:
-        raise UserError(f"the run ends before the {watch.needed} steps that profiling takes; give a smaller --steps, or "
-                        "more training.epochs.")  # fmt: skip
+    assert watch.traced is not None
     say("measuring what the machine gives")
-    dtype = _DTYPES.get(config.trainer.precision, torch.float32)
+    dtype = _DTYPES.get(str(config.trainer.precision), torch.float32)
     with writing(trace):
         part = trace.with_name(f".{trace.name}.part")
         watch.traced.export_chrome_trace(str(part))
@@ -236,13 +237,19 @@ class _Watch(pl.Callback):
         self._ranges = _Ranges(self.device)
         trainer.profiler = self._ranges  # type: ignore[attr-defined]
 
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if trainer.max_steps < self.needed:
+            raise UserError(
+                f"the run ends before the {self.needed} steps that profiling takes; give a smaller --steps, or more "
+                "training.epochs."
+            )
+
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
         if index == 0:
-            image, network = batch["image"], module.network
-            assert isinstance(image, Tensor) and network is not None
-            self.images = len(image) * self.accumulate
-            self.size = (network.in_channels, *image.shape[2:])  # type: ignore[union-attr, assignment]
-            macs = count_costs(network, self.size).true_macs  # type: ignore[arg-type]
+            assert isinstance(module, Task)
+            count, _, height, width = batch["image"].shape
+            self.images, self.size = count * self.accumulate, (module.network.in_channels, height, width)
+            macs = count_costs(module.network, self.size).true_macs
             self.flops = 2.0 * 3.0 * macs * self.images
             self._script = self._measure()
         if index % self.accumulate == 0:

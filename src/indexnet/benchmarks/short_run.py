@@ -1,4 +1,4 @@
-"""Some steps of training, taken as a run takes them: its trainer, callbacks, loggers and loader, in a folder that goes."""
+"""Some steps of training, taken as a run takes them: with its trainer, callbacks, loggers and loader."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from indexnet.run.record import Record
 from indexnet.run.schema import read_config
 
 
-class Enough(Exception):
+class Enough(Exception):  # noqa: N818  it is no error
     """A callback has seen what it wanted to see; training ends here."""
 
 

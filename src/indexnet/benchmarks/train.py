@@ -77,7 +77,7 @@ def bare_loop(content: Mapping[str, Any], device: torch.device) -> Callable[[], 
         }
         optimizer.zero_grad()
         loss = task.losses(batch)["loss"]
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         if schedule is not None:
             schedule.step()
