@@ -227,13 +227,6 @@ class Steps(pl.LightningModule):
 
     # --- what a trainer calls ------------------------------------------------------------------------------------
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Move a batch; Lightning alone would look at the name of each sample, which takes a while."""
-        if not isinstance(batch, Mapping) or "name" not in batch:
-            return super().transfer_batch_to_device(batch, device, dataloader_idx)
-        rest = {key: value for key, value in batch.items() if key != "name"}
-        return {**batch, **super().transfer_batch_to_device(rest, device, dataloader_idx)}
-
     def training_remark(self, sample: Batch, steps: int) -> str:
         """Return what to say before training for that many steps on samples like this one; mostly nothing."""
         return ""
