@@ -13,9 +13,9 @@ import torch
 import torch.distributed as dist
 from skimage import metrics as reference
 
+from indexnet.benchmarks.literal_metrics import literal
 from indexnet.core.errors import UserError
 from indexnet.metrics import PerImageMetric, SumMetric, create_metric, get_metric, list_metrics
-from matting_literal import literal
 
 INFOS = {info.name: info for info in list_metrics()}
 NAMES = list(INFOS)

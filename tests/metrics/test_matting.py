@@ -12,9 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from indexnet.benchmarks.literal_metrics import literal
 from indexnet.core.errors import UserError
 from indexnet.metrics import create_metric, matting_errors
-from matting_literal import literal
 
 NAMES = ("sad", "mse", "grad", "conn")
 SEMANTICS = {"matlab": "matlab_transcription", "released_python": "python_released", "mmediting": "mmediting"}

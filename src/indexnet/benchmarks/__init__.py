@@ -1,1 +1,15 @@
 """What `indexnet bench` measures: each figure is one form of a computation against another, in turns in one process."""
+
+PARTS = {
+    "stages": "index stages, forward and backward, against the papers' literal form and their own convolutions",
+    "operators": "one stage of every operator, forward and backward, against bilinear",
+    "networks": "training steps of whole networks, against literal index stages or max unpooling",
+    "metrics": "Grad and Conn of matting against their published form",
+    "inference": "prediction of a large image against the network with literal index stages",
+}
+"""The parts, each a module here with a function ``figures``, and what they say."""
+
+ALL = "all"
+
+TOLERANCE = 0.25
+"""By which share a ratio may be larger than that of a baseline."""

@@ -1,4 +1,4 @@
-"""``indexnet bench``: time and memory of trained networks against resolution, and of operators on one map."""
+"""``indexnet bench``: forms of a computation against each other, and trained networks against resolution."""
 
 from __future__ import annotations
 
@@ -6,42 +6,73 @@ import argparse
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from indexnet.core.console import error_console, print_table, tracked, warn
+from indexnet.benchmarks import ALL, PARTS, TOLERANCE
+from indexnet.core.console import error_console, note, print_table, tracked, warn
 from indexnet.core.errors import UserError
 from indexnet.core.escape import markdown_table
 from indexnet.core.files import atomic_write, prepare_file, write_json
-from indexnet.core.machine import cores
+from indexnet.core.machine import cores, keep_freed_memory
 from indexnet.core.paths import check_checkpoint
 
 if TYPE_CHECKING:
     import torch
-    from rich.table import Table
 
+    from indexnet.benchmarks.base import BenchOptions, Figure
     from indexnet.inference.latency import Measurement
     from indexnet.inference.operator_costs import OperatorCost
-    from indexnet.networks import Network
 
 
-HELP = "measure time and memory: of trained networks against the size of the image, of operators against bilinear"
+HELP = "measure time and memory: of operators, networks, metrics and predictions against reference forms"
 
 _COLUMNS = (
     "network", "width", "height", "megapixels", "median_s", "fastest_s", "slowest_s", "memory_bytes", "problem",
 )  # fmt: skip
-_OPERATOR_HEADS = (
-    "operator", "forward\nms", "backward\nms", "ratio", "saved\nMB", "ratio", "peak\nMB", "ratio", "params",
-)  # fmt: skip
 _FLOOR = "some 20 MB are the kernels' own at any size, so that smaller figures and differences are not resolved"
+_EPILOG = (
+    "Every figure is a ratio of forms that run in turns in one process, after it has been checked that they give the "
+    "same. A part with a figure that is worse than the baseline's is measured once more, and the better ratio counts. "
+    "A baseline of other hardware is said, and its ratios are compared all the same; figures that one of the two "
+    "lacks are said. Exit codes: 0 all measured, nothing worse; 2 a mistake; 3 worse than the baseline, or some "
+    "operators do not fit."
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parts = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+    for name, text in {**PARTS, ALL: "all of these"}.items():
+        part = parts.add_parser(name, help=text, description=text, epilog=_EPILOG)
+        if name == "operators":
+            part.add_argument(
+                "operators",
+                nargs="*",
+                metavar="OPERATOR",
+                help="NAME or NAME:OPTION=VALUE,..., as indexnet:family=hin (all, and nearest with every pooling)",
+            )
+            part.add_argument("--size", metavar="N,C,H,W", help="of the encoder map (4,64,128,128)")
+            part.add_argument("--output", type=Path, metavar="FILE.md", help="write the table as Markdown to this file")
+        part.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+        part.add_argument("--threads", default="1", metavar="N,...", help="threads of the CPU, one after another (1)")
+        part.add_argument("--turns", "--repeats", type=int, default=7, metavar="N", help="of each form (7)")
+        part.add_argument("--quick", action="store_true", help="take smaller sizes")
+        part.add_argument("--json", type=Path, metavar="FILE", help="write all figures to this file")
+        part.add_argument("--overwrite", action="store_true", help="replace files that exist")
+        part.add_argument("--check", type=Path, metavar="BASELINE", help="compare ratios with those of this file")
+        part.add_argument(
+            "--tolerance",
+            type=float,
+            default=TOLERANCE,
+            metavar="SHARE",
+            help=f"how much larger a ratio may be ({TOLERANCE})",
+        )
+        part.add_argument(
+            "--write-baseline", action="store_true", help="put what is measured into --check's file instead"
+        )
     text = "time and peak memory of trained networks against the size of the image"
     latency = parts.add_parser("latency", help=text, description=text)
     latency.add_argument("checkpoints", type=Path, nargs="+", metavar="CKPT", help="checkpoints of any task")
@@ -51,54 +82,131 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N,WxH,...",
         help="sides of square images, or WIDTHxHEIGHT; made multiples of what the network needs (256,512,1024)",
     )
-    text = "time and memory of operators on one map, forward and backward, against bilinear"
-    operators = parts.add_parser("operators", help=text, description=text)
-    operators.add_argument(
-        "operators",
-        nargs="*",
-        metavar="OPERATOR",
-        help="NAME or NAME:OPTION=VALUE,..., as indexnet:family=hin (all, and nearest with every pooling)",
-    )
-    operators.add_argument(
-        "--size", default="4,64,128,128", metavar="N,C,H,W", help="of the encoder map (4,64,128,128)"
-    )
-    files = {"json": "everything", "csv": "the table", "plot": "a picture, .png or .svg,"}
-    for part, passes, kinds in ((latency, "passes of each size", files), (operators, "passes", {"json": "everything"})):
-        part.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-        part.add_argument("--threads", type=int, metavar="N", help="threads of the CPU (default: PyTorch's choice)")
-        part.add_argument("--repeats", type=int, default=5, metavar="N", help=f"timed {passes} (5)")
-        for kind, what in kinds.items():
-            part.add_argument(f"--{kind}", type=Path, metavar="FILE", help=f"write {what} to this file")
-        part.add_argument("--overwrite", action="store_true", help="replace files that exist")
-        part.epilog = "exit codes: 0 all measured; 2 a mistake, or nothing fits; 3 some do not fit"
-    operators.add_argument("--output", type=Path, metavar="FILE.md", help="write the table as Markdown to this file")
+    latency.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    latency.add_argument("--threads", type=int, metavar="N", help="threads of the CPU (default: PyTorch's choice)")
+    latency.add_argument("--repeats", type=int, default=5, metavar="N", help="timed passes of each size (5)")
+    for kind, what in {"json": "everything", "csv": "the table", "plot": "a picture, .png or .svg,"}.items():
+        latency.add_argument(f"--{kind}", type=Path, metavar="FILE", help=f"write {what} to this file")
+    latency.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    latency.epilog = "exit codes: 0 all measured; 2 a mistake, or nothing fits; 3 some do not fit"
 
 
 def main(args: argparse.Namespace) -> int:
     """Measure and print; write the files that were asked for.
 
     Returns:
-        0 everything was measured; 3 some sizes or operators do not fit; 2 none does.
+        0 everything was measured; 3 something does not fit, or is worse than the baseline; 2 nothing fits.
 
     Raises:
         UserError: a checkpoint, an operator, a size, the device or a file cannot be used.
     """
-    for option, value in (("--threads", args.threads), ("--repeats", args.repeats)):
-        if value is not None and value < 1:
-            raise UserError(f"{option} {value} must be at least 1.")
-    if args.threads is not None and args.threads > cores():  # far too many end the process
-        raise UserError(f"--threads {args.threads} are more than this machine's {cores()} cores; give fewer.")
-    return bench_latency(args) if args.what == "latency" else bench_operators(args)
+    if args.what == "latency":
+        _check("--threads", args.threads)
+        _check("--repeats", args.repeats)
+        return bench_latency(args)
+    options = bench_options(args)
+    return bench_operators(args, options) if args.what == "operators" else bench_parts(args, options)
+
+
+def _check(option: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise UserError(f"{option} {value} must be at least 1.")
+    if option == "--threads" and value is not None and value > cores():  # far too many end the process
+        raise UserError(f"--threads {value} are more than this machine's {cores()} cores; give fewer.")
+
+
+def bench_options(args: argparse.Namespace) -> list[BenchOptions]:
+    """Read the arguments of all parts but ``latency``: the options of each number of threads."""
+    words = args.threads.split(",")
+    if not all(re.fullmatch(r"\s*\d+\s*", word) for word in words) or len({*map(int, words)}) < len(words):
+        raise UserError(f"--threads {args.threads} must be numbers, each once, as 1,2.")
+    for count in map(int, words):
+        _check("--threads", count)
+    _check("--turns", args.turns)
+    if not 0 <= args.tolerance < math.inf:
+        raise UserError(f"--tolerance {args.tolerance} must be a share, as 0.25.")
+    if args.write_baseline and args.check is None:
+        raise UserError("--write-baseline needs --check FILE, the file to write.")
+    if args.check is not None and getattr(args, "size", None):
+        raise UserError("--size and --check do not go together: a baseline has the usual sizes; leave one out.")
+    _prepare(args, args.json, getattr(args, "output", None))
+    from indexnet.benchmarks.base import BenchOptions
+    from indexnet.benchmarks.baseline import read_baseline
+    from indexnet.inference.loading import pick_device
+
+    device = pick_device(args.device)
+    options = [BenchOptions(int(word), args.turns, args.quick, device) for word in words]
+    if args.write_baseline:
+        prepare_file(args.check)
+    elif args.check is not None:  # a mistake is said before minutes are spent
+        read_baseline(args.check, options[0])
+    return options
+
+
+def bench_parts(args: argparse.Namespace, options: Sequence[BenchOptions]) -> int:
+    """Measure one part of the benchmark, or all."""
+    from indexnet.benchmarks.parts import measure
+    from indexnet.benchmarks.tables import figure_table
+
+    keep_freed_memory()  # as runs do
+    names = list(PARTS) if args.what == ALL else [args.what]
+    figures = measure(names, options, note, tracked)
+    for each in options:
+        for name in names:
+            found = [figure for figure in figures if (figure.part, figure.threads) == (name, each.threads)]
+            title = f"{name}, {each.threads} thread{'' if each.threads == 1 else 's'}; median of {each.turns}"
+            print_table(figure_table(found, title))
+    return conclude(args, options, figures)
+
+
+def conclude(args: argparse.Namespace, options: Sequence[BenchOptions], figures: list[Figure], **further: Any) -> int:
+    """Write figures, and compare them with a baseline or make them one.
+
+    Returns:
+        3 where one is worse than the baseline's, else 0.
+    """
+    from indexnet.benchmarks import baseline
+    from indexnet.benchmarks.parts import measure
+
+    if args.json is not None:
+        write_json(args.json, baseline.about(options) | {"figures": baseline.rows(figures)} | further)
+    if args.check is None:
+        return 0
+    if args.write_baseline:
+        write_json(args.check, baseline.merged(args.check, figures, options))
+        return 0
+    before = baseline.read_baseline(args.check, options[0])
+    if said := baseline.remark(args.check, before, options[0].device):
+        warn(said)
+    found = baseline.compare(figures, before, args.tolerance)
+    if not found.compared:
+        raise UserError(f"{args.check} has none of these figures; write them with --write-baseline.")
+    if found.worse:  # what else the machine did for a while is no reason
+        keys = {key for key, _, _ in found.worse}
+        parts = list(dict.fromkeys(figure.part for figure in figures if figure.key in keys))
+        figures = baseline.better_of(figures, measure(parts, options, note, tracked))
+        found = baseline.compare(figures, before, args.tolerance)
+    for what, missing in (("was not measured", found.missing), (f"is not in {args.check}", found.unknown)):
+        for key in missing:
+            warn(f"{key}: {what}")
+    for key, then, now in found.worse:
+        warn(f"worse: {key}: {now:.3g}, {now / then - 1:.0%} above the {then:.3g} of {args.check}")
+    print(f"{found.compared} figures compared with {args.check}, {len(found.worse)} worse by over {args.tolerance:.0%}")
+    return 3 if found.worse else 0
 
 
 def bench_latency(args: argparse.Namespace) -> int:
     """Measure trained networks."""
     for path in args.checkpoints:
         check_checkpoint(path)
+    from indexnet.benchmarks.trained import load, parse_sizes, round_up
+
     sizes = parse_sizes(args.sizes)
     if args.plot is not None and args.plot.suffix.lower() not in (".png", ".svg"):
         raise UserError(f"--plot {args.plot} must end with .png or .svg.")
     _prepare(args, args.json, args.csv, args.plot)
+    from indexnet.benchmarks.parts import threads
+    from indexnet.benchmarks.tables import latency_table
     from indexnet.inference.latency import measure
     from indexnet.inference.loading import pick_device
 
@@ -107,12 +215,12 @@ def bench_latency(args: argparse.Namespace) -> int:
     for _, network in networks:
         network.to(device)
     sizes = sorted({round_up(size, multiple) for size in sizes}, key=math.prod)
-    with _threads(args.threads), error_console().status("measuring") as status:
+    with threads(args.threads), error_console().status("measuring") as status:
         lines = measure(networks, sizes, device, args.repeats, lambda text: status.update(text))
         about = _about(device, args.repeats)
     title = f"one image, forward pass alone, {about['device']}; median of {args.repeats}"
     floor = device.type == "cpu" and any(line.memory_bytes is not None for line in lines)
-    print_table(table(lines, title), f"memory: {_FLOOR}" if floor else "")
+    print_table(latency_table(lines, title), f"memory: {_FLOOR}" if floor else "")
     write_files(args, lines, about, title)
     failed = [line for line in lines if line.problem]
     for line in failed:
@@ -120,41 +228,35 @@ def bench_latency(args: argparse.Namespace) -> int:
     return 0 if not failed else 2 if len(failed) == len(lines) else 3
 
 
-def bench_operators(args: argparse.Namespace) -> int:
+def bench_operators(args: argparse.Namespace, options: Sequence[BenchOptions]) -> int:
     """Measure operators."""
-    words = args.size.split(",")
-    if len(words) != 4 or not all(re.fullmatch(r"\s*[1-9]\d{0,5}\s*", word) for word in words):
-        raise UserError(f"--size {args.size} must be batch, channels, height and width, as 4,64,128,128.")
-    count, channels, height, width = map(int, words)
-    if min(height, width) < 3:  # of one pixel alone, nothing can be normalised
-        raise UserError(f"--size {args.size}: height and width must be at least 3, so that two are left when halved.")
-    if args.output is not None and args.output.suffix.lower() != ".md":
-        raise UserError(f"--output {args.output} must end with .md; --json FILE writes all figures.")
-    _prepare(args, args.json, args.output)
-    from indexnet.inference.loading import pick_device
+    from indexnet.benchmarks.operators import as_figures, map_size
+    from indexnet.benchmarks.parts import threads
+    from indexnet.benchmarks.tables import OPERATOR_HEADS, operator_table
     from indexnet.inference.operator_costs import measure_operators, usual_operators
 
-    device = pick_device(args.device)
-    with _threads(args.threads):
-        operators = args.operators or usual_operators()
-        lines = measure_operators(operators, (count, channels, height, width), device, args.repeats, tracked)
-        about = _about(device, args.repeats) | {"size": [count, channels, height, width]}
-    title = f"a map ({', '.join(map(str, about['size']))}), forward and backward, {about['device']}, "
-    title += f"torch {about['torch']}; median of {args.repeats}"
-    rows = operator_rows(lines)
-    print_table(operator_table(rows, title), f"peak: {_FLOOR}" if device.type == "cpu" and rows else "")
-    if args.json is not None:
-        write_json(args.json, about | {"measurements": [asdict(line) for line in lines]})
-    if args.output is not None:
+    size, failed, figures, measurements, texts = map_size(args.quick, args.size), [], [], [], []
+    if args.output is not None and args.output.suffix.lower() != ".md":
+        raise UserError(f"--output {args.output} must end with .md; --json FILE writes all figures.")
+    for each in options:
+        with threads(each.threads):
+            lines = measure_operators(args.operators or usual_operators(), size, each.device, each.turns, tracked)
+            about = _about(each.device, each.turns)
+        title = f"a map {size}, forward and backward, {about['device']}, torch {about['torch']}; median of {each.turns}"
+        rows, floor = operator_rows(lines), each.device.type == "cpu"
+        print_table(operator_table(rows, title), f"peak: {_FLOOR}" if floor and rows else "")
         cells = [[f"`{row[0]}`", *row[1:]] for row in rows]
-        heads = [head.replace("\n", " ") for head in _OPERATOR_HEADS]
-        note = f"\n\nPeak: {_FLOOR}." if device.type == "cpu" else ""
-        text = f"{title[0].upper()}{title[1:]}.\n\n{markdown_table(heads, cells)}{note}\n"
-        atomic_write(args.output, text)
-    failed = [line for line in lines if line.problem]
+        table = markdown_table([head.replace("\n", " ") for head in OPERATOR_HEADS], cells)
+        texts.append(f"{title[0].upper()}{title[1:]}.\n\n{table}" + (f"\n\nPeak: {_FLOOR}." if floor else ""))
+        figures += as_figures(lines, each)
+        measurements += [{"threads": each.threads, **asdict(line)} for line in lines]
+        failed += [line for line in lines if line.problem]
+    if args.output is not None:
+        atomic_write(args.output, "\n\n".join(texts) + "\n")
     for line in failed:
         warn(f"{line.operator}: {line.problem}")
-    return 0 if not failed else 2 if len(failed) == len(lines) else 3
+    worse = conclude(args, options, figures, size=size, measurements=measurements)
+    return 2 if len(failed) == len(measurements) else 3 if failed else worse
 
 
 def _prepare(args: argparse.Namespace, *paths: Path | None) -> None:
@@ -166,20 +268,6 @@ def _prepare(args: argparse.Namespace, *paths: Path | None) -> None:
             raise UserError(f"{path} exists; give --overwrite to replace it, or another name.")
         if path is not None:
             prepare_file(path)
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Let PyTorch use so many threads for a while."""
-    import torch
-
-    before = torch.get_num_threads()
-    try:
-        if count is not None:
-            torch.set_num_threads(count)
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _about(device: torch.device, repeats: int) -> dict[str, Any]:
@@ -210,92 +298,6 @@ def operator_rows(lines: Sequence[OperatorCost]) -> list[list[str]]:
             row += ["" if own is None else f"{own / 1e6:.1f}", ratio(own, other)]
         rows.append([*row, count(line.parameters)])
     return rows
-
-
-def operator_table(rows: Sequence[Sequence[str]], title: str) -> Table:
-    """Lay the cells out as a table."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))  # 80 characters wide
-    shown.title, shown.title_justify, shown.title_style = title, "left", "bold"
-    shown.add_column(_OPERATOR_HEADS[0], overflow="fold")
-    for heading in _OPERATOR_HEADS[1:]:
-        shown.add_column(heading, justify="right", no_wrap=True)
-    for name, *cells in rows:
-        shown.add_row(Text(name), *cells)
-    return shown
-
-
-def parse_sizes(text: str) -> list[tuple[int, int]]:
-    """Read ``--sizes``: (width, height) of each.
-
-    Raises:
-        UserError: one is not a size, or too large to be meant.
-    """
-    from indexnet.inference.latency import LIMIT
-
-    found = []
-    for word in text.split(","):
-        match = re.fullmatch(r"\s*([1-9]\d*)(?:x([1-9]\d*))?\s*", word)
-        if match is None:
-            raise UserError(f"--sizes: {word.strip()!r} must be a side in pixels, as 512, or a size, as 1920x1080.")
-        width, height = int(match[1]), int(match[2] or match[1])
-        if width * height > LIMIT * 10**6:
-            raise UserError(f"--sizes: {width}x{height} has more than {LIMIT} megapixels.")
-        found.append((width, height))
-    return found
-
-
-def round_up(size: tuple[int, int], multiple: int) -> tuple[int, int]:
-    """Round a size up to multiples."""
-    return math.ceil(size[0] / multiple) * multiple, math.ceil(size[1] / multiple) * multiple
-
-
-def load(paths: Sequence[Path]) -> tuple[list[tuple[str, Network]], int]:
-    """Return the networks of checkpoints with names that tell them apart, and what sides must be multiples of.
-
-    Raises:
-        UserError: a file cannot be used, or is given twice.
-    """
-    from indexnet.inference.loading import unique_captions
-    from indexnet.networks.checkpoint import load_network
-    from indexnet.tasks import get_task
-
-    if len({path.resolve() for path in paths}) < len(paths):
-        raise UserError("a checkpoint is given twice; give each once.")
-    loaded = [load_network(path) for path in paths]
-    tasks = [(network, meta["task"]) for network, meta in loaded]
-    multiple = math.lcm(*(get_task(task["name"]).input_multiple(network, task) for network, task in tasks))
-    names = unique_captions(paths, [meta for _, meta in loaded])
-    return [(name, network.eval()) for name, (network, _) in zip(names, loaded, strict=True)], multiple
-
-
-def table(lines: Sequence[Measurement], title: str) -> Table:
-    """Lay the measurements out as a table."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
-    shown.add_column("network", overflow="fold", min_width=8)
-    for heading in ("size", "ms", "fastest to\nslowest", "ms per\nmegapixel", "peak\nmemory, MB"):
-        shown.add_column(heading, justify="right", no_wrap=True)
-    for line in lines:
-        name, size = Text(line.network), f"{line.width}x{line.height}"
-        if line.median_s is None or line.fastest_s is None or line.slowest_s is None:
-            shown.add_row(name, size, Text("does not fit", style="yellow"), "", "", "")
-            continue
-        shown.add_row(
-            name,
-            size,
-            f"{1e3 * line.median_s:.1f}",
-            f"{1e3 * line.fastest_s:.1f} to {1e3 * line.slowest_s:.1f}",
-            f"{1e3 * line.median_s / line.megapixels:.0f}",
-            "" if line.memory_bytes is None else f"{line.memory_bytes / 1e6:.0f}",
-        )
-    return shown
 
 
 def write_files(args: argparse.Namespace, lines: Sequence[Measurement], about: dict[str, Any], title: str) -> None:

@@ -7,14 +7,27 @@ divided by 1000 or 10.
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.measure import label, regionprops
 
+Matte = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 
-def literal(name, prediction, target, trimap, semantics="matlab", region="unknown", unused_distances=False):
+
+def literal(
+    name: str,
+    prediction: NDArray[Any],
+    target: NDArray[Any],
+    trimap: NDArray[Any],
+    semantics: str = "matlab",
+    region: str = "unknown",
+    unused_distances: bool = False,
+) -> float:
     """The number that the metric ``name`` gives for one image; see :func:`connectivity` for the last argument."""
     prediction, target = prediction.astype(np.float32), target.astype(np.float32)
     unknown = trimap == 128
@@ -28,36 +41,36 @@ def literal(name, prediction, target, trimap, semantics="matlab", region="unknow
         error = np.abs(difference) if name == "sad" else difference**2
         total = error.sum() if semantics == "mmediting" else error[counted].sum()
         if name == "mse":
-            return total / counted.sum() if counted.any() else 0.0
+            return float(total / counted.sum()) if counted.any() else 0.0
     elif name == "grad":
         total = gradient(prediction, target, counted, semantics)
     else:
         total = connectivity(prediction, target, counted, semantics, unused_distances)
     if region == "image":
-        return total / counted.size
-    return total / (10 if (name, semantics) == ("grad", "released_python") else 1000)
+        return float(total / counted.size)
+    return float(total / (10 if (name, semantics) == ("grad", "released_python") else 1000))
 
 
-def stretched(matte):
+def stretched(matte: Matte) -> Matte:
     """A float32 matte from 0 to 255, as the released code stretches it before every metric."""
     result = matte.copy()
     cv2.normalize(result, result, 0.0, 255.0, cv2.NORM_MINMAX, dtype=cv2.CV_32F)
     return result
 
 
-def gradient(prediction, target, counted, semantics):
+def gradient(prediction: Matte, target: Matte, counted: Mask, semantics: str) -> float:
     """Squared differences of gradient magnitudes."""
     magnitude = gaussian_magnitude if semantics == "released_python" else kernel_magnitude
     return float(((magnitude(prediction) - magnitude(target)) ** 2)[counted].sum(dtype=np.float64))
 
 
-def gaussian_magnitude(matte):
+def gaussian_magnitude(matte: Matte) -> Any:
     """Released code: scipy's Gaussian derivatives of a matte on the scale of 0..255."""
     parts = [ndimage.gaussian_filter(matte / 255, 1.4, order=order, output=np.float32) for order in ([1, 0], [0, 1])]
     return np.sqrt(parts[0] ** 2 + parts[1] ** 2)
 
 
-def kernel_magnitude(matte):
+def kernel_magnitude(matte: Matte) -> Any:
     """Matlab code: a two-dimensional kernel of L2 norm 1 on the matte that its own extremes stretch to [0, 1]."""
     matte = matte.astype(np.float64)
     low, high = matte.min(), matte.max()
@@ -72,7 +85,9 @@ def kernel_magnitude(matte):
     return np.sqrt(parts[0] ** 2 + parts[1] ** 2)
 
 
-def connectivity(prediction, target, counted, semantics, unused_distances=False):
+def connectivity(
+    prediction: Matte, target: Matte, counted: Mask, semantics: str, unused_distances: bool = False
+) -> float:
     """Differences of connectedness; a largest component is looked for at every threshold.
 
     ``unused_distances`` also computes the distance maps that the published code computes and never uses.
