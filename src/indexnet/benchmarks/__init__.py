@@ -4,6 +4,7 @@ PARTS = {
     "stages": "index stages, forward and backward, against the papers' literal form and their own convolutions",
     "operators": "one stage of every operator, forward and backward, against bilinear",
     "networks": "training steps of whole networks, against literal index stages or max unpooling",
+    "train": "steps of runs, with all that they do beside, against bare loops with the same network, loss and loader",
     "metrics": "Grad and Conn of matting against their published form",
     "inference": "prediction of a large image against the network with literal index stages",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -51,7 +51,7 @@ def train_briefly(content: Mapping[str, Any], watching: pl.Callback) -> Record:
         record, loggers = first_record(config), list[Any]()
         ranks = Ranks(folder.path, _stuck)
         keep_freed_memory()
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        with silence():
             try:
                 execute(folder, config, record, loggers, ranks, further=[watching])
             except Enough:
@@ -61,6 +61,13 @@ def train_briefly(content: Mapping[str, Any], watching: pl.Callback) -> Record:
                     logger.finalize("success")
                 ranks.close(0)
     return record
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Keep what a run says on standard output to itself."""
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
 
 
 def _stuck(cause: Cause) -> None:

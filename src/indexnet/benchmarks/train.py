@@ -12,7 +12,7 @@ from torch import Tensor
 
 from indexnet.benchmarks.base import TIME, BenchOptions, Figure, Progress
 from indexnet.benchmarks.ceilings import clock
-from indexnet.benchmarks.short_run import Enough, train_briefly
+from indexnet.benchmarks.short_run import Enough, silence, train_briefly
 from indexnet.run.callbacks import StepSeed
 from indexnet.run.config import compose, freeze
 from indexnet.run.loader import StepStream, train_loader, worker_count
@@ -59,7 +59,8 @@ def bare_loop(content: Mapping[str, Any], device: torch.device) -> Callable[[], 
     """Return a function that takes the next step of a frozen configuration, and nothing else; it returns the loss."""
     config = read_config(content)
     torch.manual_seed(config.seed)
-    parts = build_parts(config, Record())
+    with silence():
+        parts = build_parts(config, Record())
     task = parts.task.to(device).train()
     if config.trainer.channels_last:
         task.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
