@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from indexnet.cli import main
 from indexnet.resampling import create_resampling, list_resampling
 from indexnet.run.job import run_job
 from run_support import job_process, prepare_run, weights
@@ -38,6 +39,16 @@ def test_a_run_on_the_gpu(tmp_path, task, precision):
     folder = prepare_run(tmp_path, *overrides, "trainer.accelerator=gpu")
     assert run_job(folder.path) == 0
     assert folder.record().status == "done"
+
+
+def test_a_profile_on_the_gpu(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["task=reconstruction", "resampling=max_unpool", "training.steps=6", "training.batch_size=4"]
+    assert main(["profile", *words, "trainer.precision=bf16-mixed", "trainer.accelerator=gpu", "--steps", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "GPU idle" in said
+    assert "FLOP/s" in said
+    assert "aten::" not in said  # kernels
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device")

@@ -316,26 +316,21 @@ class _Watch(pl.Callback):
 def _operations(traced: profile, seconds: float, steps: int, on_gpu: bool) -> tuple[tuple[Operation, ...], float]:
     """Return the operations that took longest, and the share of the time at which none was computed."""
     found: dict[str, list[float]] = {}
-    spans = []
+    spans, loading = list[tuple[float, float]](), 0.0
     for event in traced.events() or ():
-        if event.name in PARTS or getattr(event, "is_user_annotation", False):
+        if event.name == "data" and event.device_type == DeviceType.CPU:
+            loading += event.cpu_time_total / 1e6
+        if event.name in PARTS or event.is_user_annotation or on_gpu != (event.device_type == DeviceType.CUDA):
             continue
-        if on_gpu != (event.device_type == DeviceType.CUDA):
-            continue
-        own = (event.self_device_time_total if on_gpu else event.self_cpu_time_total) / 1e6
         if not on_gpu and ("::" not in event.name or event.name.startswith("autograd::") or _loads(event)):
             continue
+        own = (event.time_range.elapsed_us() if on_gpu else event.self_cpu_time_total) / 1e6
         spans.append((event.time_range.start / 1e6, event.time_range.end / 1e6))
         sums = found.setdefault(event.name, [0.0, 0.0])
         sums[0] += own
         sums[1] += 1
-    computed = sum(own for own, _ in found.values())
-    if on_gpu:
-        computed = _covered(spans)
-    else:
-        computed += sum(
-            event.cpu_time_total / 1e6 for event in traced.events() or () if event.name == "data"
-        )  # the loader's time is told by itself
+    # the loader's time is told by itself
+    computed = _covered(spans) if on_gpu else loading + sum(own for own, _ in found.values())
     longest = sorted(found.items(), key=lambda item: -item[1][0])[:_TOP]
     operations = tuple(
         Operation(name, calls / steps, own / steps, own / seconds) for name, (own, calls) in longest if own > 0
