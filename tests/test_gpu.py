@@ -8,6 +8,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 
+from indexnet.cli import main
 from indexnet.networks import create_network
 from indexnet.networks.recompute import checkpoint_activations
 from indexnet.ops import readable_form, triton_form
@@ -47,6 +48,16 @@ def test_a_run_on_the_gpu(tmp_path, task, precision):
     folder = prepare_run(tmp_path, *overrides, "trainer.accelerator=gpu")
     assert run_job(folder.path) == 0
     assert folder.record().status == "done"
+
+
+def test_a_profile_on_the_gpu(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["task=reconstruction", "resampling=max_unpool", "training.steps=6", "training.batch_size=4"]
+    assert main(["profile", *words, "trainer.precision=bf16-mixed", "trainer.accelerator=gpu", "--steps", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "GPU idle" in said
+    assert "FLOP/s" in said
+    assert "aten::" not in said  # kernels
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device")

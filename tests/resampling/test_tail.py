@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from indexnet.ops import indexed_pool_with_skip, readable_form
 from indexnet.resampling import create_resampling
+from indexnet.resampling.hidden import hidden_layer, may_recompute
 from indexnet.resampling.indexnet import FAMILIES
-from indexnet.resampling.tail import hidden_layer, in_one_pass, may_recompute, pool_by_logits, upsample_by_indices
+from indexnet.resampling.tail import in_one_pass, pool_by_logits, upsample_by_indices
 
 FORMATS = {"first": torch.contiguous_format, "last": torch.channels_last}
 KINDS = [(False, False), (True, False), (True, True)]

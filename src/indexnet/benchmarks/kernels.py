@@ -193,4 +193,3 @@ def figures(options: BenchOptions, progress: Progress) -> list[Figure]:
 def _repeat(form: Callable[[], object], turn: int, times: int = 10) -> None:
     for _ in range(times):
         form()
-

@@ -9,7 +9,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,7 @@ def execute(
     loggers: list[Logger],
     ranks: Ranks,
     since: float | None = None,
+    further: Sequence[pl.Callback] = (),
 ) -> None:
     """Fit, test and fill the record and the list of loggers.
 
@@ -69,6 +70,7 @@ def execute(
         loggers: those of the run are added.
         ranks: the other processes.
         since: when the run began by the monotonic clock, time of earlier tries included; None: now.
+        further: callbacks beside those of the configuration; for what watches a run and is no part of it.
 
     Raises:
         DivergedError: a loss or an output is not finite.
@@ -106,8 +108,19 @@ def execute(
     first = [callbacks.StepSeed(seed), SaveFirst(checkpoints)]
     alive = callbacks.Alive(ranks.beats.beat)
     compiled = [acceleration.Compiled(task.network)] if settings.compile else []
-    watching = [*first, *compiled, *chosen, progress, skipped, alive, checkpoints]  # the last saves the others' states
+    watching = [
+        *first,
+        *compiled,
+        *further,
+        *chosen,
+        progress,
+        skipped,
+        alive,
+        checkpoints,
+    ]  # the last saves the others' states
     trainer = _trainer(folder, config, record, accelerator, parts, start, curve, watching)
+    if trainer.progress_bar_callback is None and not chosen:  # else somebody may read what no logger does
+        task.log_every = trainer.log_every_n_steps  # type: ignore[attr-defined]
     if record.curve_from is not None:
         record.write(folder.path)
     loggers.extend(trainer.loggers)

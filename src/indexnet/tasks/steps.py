@@ -46,6 +46,7 @@ class Steps(pl.LightningModule):
     Attributes:
         network: see :class:`indexnet.tasks.Task`.
         frozen_parts: see :meth:`freeze_parts`.
+        log_every: optimizer steps between two whose losses are logged; more than one where nobody reads the others.
         test_sets: names of the test splits, in the order of their loaders; empty: see above.
         test_rows: what :meth:`measure` gave for every tested image; once a test has ended, of all processes, by name.
         predictions_finite: whether every prediction that was tested is; likewise.
@@ -61,6 +62,7 @@ class Steps(pl.LightningModule):
 
     network: Network
     frozen_parts: Sequence[str] = ()
+    log_every: int = 1
     test_sets: Sequence[str] = ()
 
     def __init__(self) -> None:
@@ -253,8 +255,9 @@ class Steps(pl.LightningModule):
                 "normalisation sees one pixel at the lowest resolution; give a larger training.size, or more images "
                 "per device and step (training.batch_size)."
             ) from error
-        for name, value in losses.items():
-            self.log(f"train/{name}", value.detach(), prog_bar=name == "loss", batch_size=len(batch["image"]))
+        if (self.global_step + 1) % self.log_every == 0:
+            for name, value in losses.items():
+                self.log(f"train/{name}", value.detach(), prog_bar=name == "loss", batch_size=len(batch["image"]))
         return losses["loss"]
 
     def on_validation_start(self) -> None:
