@@ -27,6 +27,7 @@ COMMANDS = {
     "dashboard": "indexnet.commands.dashboard",
     "costs": "indexnet.commands.costs",
     "bench": "indexnet.commands.bench",
+    "profile": "indexnet.commands.profile",
     "sites": "indexnet.commands.sites",
     "convert": "indexnet.commands.convert",
     "export": "indexnet.commands.export",

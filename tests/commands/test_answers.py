@@ -30,6 +30,8 @@ app nowhere.ckpt
 list nothing
 job nowhere
 plan nothing
+profile --steps 0
+profile lr=0.1
 report nothing
 status nothing --runs nowhere
 train ckpt_path=nowhere.ckpt

@@ -335,3 +335,25 @@ def test_an_unknown_part_is_one_sentence(capsys):
         main(["bench", "speed"])
     assert ended.value.code == 2
     assert "argument WHAT: invalid choice: 'speed' (choose from 'stages', 'operators'" in capsys.readouterr().err
+
+
+def test_samples_of_all_kinds_of_data(tmp_path, capsys):
+    """Those of matting are compared with the published order before anything is timed."""
+    file = tmp_path / "data.json"
+    assert main(["bench", "data", "--quick", "--turns", "1", "--feed", "500", "--json", str(file)]) == 0
+    shown = capsys.readouterr().out
+    found = json.loads(file.read_text())
+    cases = {line["case"] for line in found["rates"]}
+    assert cases >= {"dim", "dim, from files", "gca", "scenes, depth", "camvid, segmentation", "nyuv2, depth"}
+    assert all(case in shown for case in cases)
+    for line in found["rates"]:
+        assert line["cores"] - 1 < 500 * line["seconds"] <= line["cores"]
+        assert line["per_second"] == pytest.approx(1 / line["seconds"])
+    published = {each["case"] for each in found["figures"] if each["reference"] == "the published order"}
+    assert published == {"dim", "dim, from files", "gca", "a2u"}
+
+
+@pytest.mark.parametrize("words", [["--turns", "0"], ["--feed", "0"], ["--feed", "nan"], ["--feed", "-3"]])
+def test_impossible_options_of_data(words, capsys):
+    assert main(["bench", "data", *words]) == 2
+    assert words[0] in capsys.readouterr().err

@@ -16,10 +16,12 @@ from indexnet.data.io.images import (
     read_alpha,
     read_gray,
     read_image,
+    read_matte,
     read_trimap,
     read_values,
     write_png,
 )
+from indexnet.data.io.trimaps import quantise
 
 TRIMAP = np.array([[0, 128, 255, 128], [255, 0, 128, 0], [0, 0, 255, 255]], np.uint8)
 
@@ -77,6 +79,7 @@ def test_sixteen_bits(tmp_path):
     wide = np.array([[0, 32768, 65535, 300]], np.uint16)
     path = save(tmp_path / "w.png", wide)
     assert read_alpha(path)[0] == pytest.approx(wide[0] / 65535, abs=1e-7)
+    assert np.array_equal(read_matte(path), quantise(read_alpha(path)))
     assert read_image(path)[0, :, 0].tolist() == [0, 128, 255, 1]
     for unknown in (32768, 128 * 257):
         trimap, touched = read_trimap(save(tmp_path / "t.png", np.array([[0, unknown]], np.uint16)), strict=True)
@@ -116,7 +119,7 @@ def test_unreadable_files_are_named(tmp_path, content):
         whole = save(tmp_path / "whole.png", np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8))
         content = whole.read_bytes()[:2000]
     path.write_bytes(content)
-    for read in (read_image, read_alpha, lambda p: read_trimap(p, strict=False)):
+    for read in (read_image, read_alpha, read_matte, lambda p: read_trimap(p, strict=False)):
         with pytest.raises(UserError, match=r"broken\.png cannot be read as an image"):
             read(path)
 

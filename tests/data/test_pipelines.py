@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage, stats
 
+from indexnet.benchmarks.literal_data import whole_gca
 from indexnet.core.errors import UserError
-from indexnet.data.io.trimaps import eroded_trimap, trimap_from_alpha
+from indexnet.data.io.trimaps import ErodedTrimap, eroded_trimap, trimap_from_alpha
 from indexnet.data.matting.compositing import composite, cover
 from indexnet.data.matting.pipelines.base import Scene, create_pipeline, list_pipelines
 from indexnet.data.matting.pipelines.gca import Warp, change_colours, crop_corner, draw_warp, over
-from indexnet.data.matting.pipelines.transforms import choose_pixel, corner_around, covered_window, distance_to_mixed
+from indexnet.data.matting.pipelines.transforms import Between, Unknown, choose_pixel, corner_around, covered_window
 
 SIZE = 32
 
@@ -35,7 +36,7 @@ def scene_of(pipeline, alpha, background=None, colour=None):
     colour = places(alpha.shape) if colour is None else colour
     if background is None:
         background = np.random.default_rng(5).integers(0, 256, (40, 60, 3), dtype=np.uint8)
-    arrays = (colour, alpha, *pipeline.maps(alpha))
+    arrays = (colour, alpha)
     return Scene(arrays, background, lambda number: arrays, 1)
 
 
@@ -165,14 +166,21 @@ def test_another_background_behind_the_same_crop_is_a_top_left_one():
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6))
-def test_distances_decide_as_the_exact_ones(seed):
+def test_what_is_unknown_is_decided_by_exact_distances(seed):
+    """Of a window or of single pixels, as of the whole image."""
     rng = np.random.default_rng(seed)
     alpha = rng.choice(np.array([0, 255, 100], np.uint8), (37, 41), p=[0.55, 0.44, 0.01])
-    near = distance_to_mixed(alpha)
     mixed = alpha == 100
     exact = ndimage.distance_transform_edt(~mixed) if mixed.any() else np.full(alpha.shape, np.inf)
-    for distance in (0, 1, 2, 5, 13, 19, 40):
-        assert np.array_equal(near <= distance, exact <= distance)
+    ys, xs = rng.integers(37, size=30), rng.integers(41, size=30)
+    for distance in (1, 2, 5, 13, 19, 40):
+        field, near = Unknown(alpha, distance), exact <= distance
+        literal = np.where(near, 128, np.where(alpha == 255, 255, 0))
+        assert np.array_equal(field.trimap(slice(0, 37), slice(0, 41)), literal)
+        assert np.array_equal(field.trimap(slice(3, 20), slice(30, 41)), literal[3:20, 30:41])
+        assert np.array_equal(field.inside(slice(3, 20), slice(30, 41)), near[3:20, 30:41])
+        fits = np.flatnonzero(near[ys, xs])
+        assert field.first(ys, xs) == (fits[0] if fits.size else None)
 
 
 def test_a_background_that_is_hardly_enlarged():
@@ -205,7 +213,7 @@ def test_every_pixel_that_fits_is_as_likely_as_the_others(count):
     field[10:50, 10:60].flat[places_that_fit] = 7
     field[0] = 7  # outside the window
     window = slice(10, 50), slice(10, 60)
-    seen = [choose_pixel(field, 5, 9, *window, rng) for _ in range(4000)]
+    seen = [choose_pixel(Between(field, 5, 9), *window, rng) for _ in range(4000)]
     assert all(field[place] == 7 and place[0] >= 10 for place in seen)
     numbers = [(y - 10) * 50 + x - 10 for y, x in seen]
     if count < 2000:
@@ -218,17 +226,17 @@ def test_every_pixel_that_fits_is_as_likely_as_the_others(count):
         )
         counts = np.bincount([number // 200 for number in numbers], minlength=10)
         assert stats.chisquare(counts, wanted / wanted.sum() * 4000).pvalue > 0.01
-    assert choose_pixel(field, 8, 9, *window, rng) is None
+    assert choose_pixel(Between(field, 8, 9), *window, rng) is None
 
 
 def test_a_crop_lies_around_its_pixel_and_inside_the_image():
     field = np.zeros((50, 60), np.uint8)
     field[30, 20] = 1
     rng = np.random.default_rng(0)
-    assert corner_around(field, 1, 1, 20, 1, rng) == (20, 10)
+    assert corner_around(Between(field, 1, 1), 20, 1, rng) == (20, 10)
     field[:] = 0
     field[2, 58] = 1  # the crop does not fit around it
-    assert corner_around(field, 1, 1, 20, 1, rng) == (0, 40)
+    assert corner_around(Between(field, 1, 1), 20, 1, rng) == (0, 40)
 
 
 def test_mmediting_trimaps_come_from_the_scaled_alpha_and_crops_surround_mixed_pixels():
@@ -280,12 +288,14 @@ def test_an_eroded_trimap_of_8_bits_is_that_of_the_same_alpha():
     alpha = disc(50, 50, (25, 25), 15)
     for widths in ((1, 1), (4, 9), (29, 2)):
         assert np.array_equal(eroded_trimap(alpha, *widths), eroded_trimap(alpha / 255, *widths))
-    for width in (1, 3, 11, 29):
+    for width in (1, 2, 3, 8, 11, 29, 30):
         ellipse = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width)).astype(bool)
         solid = ndimage.binary_erosion(alpha == 255, ellipse, border_value=1)
         clear = ndimage.binary_erosion(alpha == 0, ellipse, border_value=1)
         literal = np.where(solid, 255, np.where(clear, 0, 128))
         assert np.array_equal(eroded_trimap(alpha, width, width), literal)
+        part = ErodedTrimap(alpha, width, 1)
+        assert np.array_equal(part[5:40, 30:], eroded_trimap(alpha, width, 1)[5:40, 30:])
 
 
 def test_two_objects_in_one_are_one_over_the_other():
@@ -298,9 +308,24 @@ def test_two_objects_in_one_are_one_over_the_other():
     in_turn = alpha[..., None] * colour + (1 - alpha[..., None]) * in_turn
     at_once = both[..., None] * mixed + (1 - both[..., None]) * background
     assert np.abs(in_turn - at_once).max() < 1.01  # colours are cut off to whole numbers
-    same, unchanged = over(colour, alpha, colour2, np.ones_like(alpha2))  # nothing transparent would be left
-    assert same is colour
-    assert unchanged is alpha
+
+
+@pytest.mark.parametrize("name", ["gca", "a2u"])
+@pytest.mark.parametrize("size", [(150, 190), (90, 40), (41, 30)])
+def test_working_in_the_crop_gives_what_working_on_whole_images_gives(name, size):
+    """To the bit: objects alone, over others of their size or another, over one that leaves nothing transparent."""
+    rng = np.random.default_rng(3)
+    shapes = [size, size, (60, 70)]
+    mattes = [disc(*shape, (shape[0] // 2, shape[1] // 2), min(shape) // 3) for shape in shapes]
+    mattes.append(np.full((20, 20), 255, np.uint8))
+    objects = [(rng.integers(0, 256, (*matte.shape, 3), dtype=np.uint8), matte) for matte in mattes]
+    background = rng.integers(0, 256, (70, 110, 3), dtype=np.uint8)
+    scene, pipeline = Scene(objects[0], background, objects.__getitem__, len(objects)), create_pipeline(name, SIZE)
+    for seed in range(24):
+        found = pipeline.draw(scene, np.random.default_rng(seed))
+        wanted = whole_gca(pipeline, scene, np.random.default_rng(seed))
+        for field in found._fields:
+            assert np.array_equal(getattr(found, field), getattr(wanted, field)), (seed, field)
 
 
 def test_gca_rotates_large_images_only_and_draws_from_the_published_ranges():

@@ -15,7 +15,8 @@ from indexnet.data.io.trimaps import trimap_from_alpha
 from indexnet.data.scenes import CLASSES, objects
 from indexnet.data.scenes.compose import draw_scene
 from indexnet.data.scenes.objects import Frame, draw_object, square_view
-from indexnet.data.scenes.textures import PATTERNS, patterns, soften
+from indexnet.data.scenes.shapes import ribbons
+from indexnet.data.scenes.textures import PATTERNS, Surface, patterns, soften
 
 
 def rng(seed=0):
@@ -164,6 +165,62 @@ def test_every_class_draws_partial_alpha_and_holds_its_part(kind):
 def test_an_object_out_of_sight_is_skipped():
     item = draw_object(rng(0), "lattice", Frame(3.0, 3.0, 0.1, 0.1, 2.0), "train")
     assert item.render("train", square_view(64)) is None
+
+
+def test_what_is_not_asked_for_changes_nothing_else():
+    test = create_data("scenes", size=64).test()
+    for index in range(12):
+        scene = test.scene(index)
+        found, bare = (scene.render(square_view(64), geometry) for geometry in (True, False))
+        assert bare.depth.size == bare.label.size == 0
+        for name in ("alpha", "fg", "bg"):
+            assert np.array_equal(getattr(found, name), getattr(bare, name))
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_outlines_of_lines_are_those_of_the_formula(closed):
+    """Point by point, on vectors: to each side half the width, along the mean direction's normal, cut at corners."""
+    points, width = rng(1).random((5, 7, 2)), np.linspace(1, 0.3, 7)
+    found = ribbons(points, width, closed)
+    for line, outline in zip(points, found, strict=True):
+        path, wide = (np.concatenate([line, line[:1]]), np.append(width, width[0])) if closed else (line, width)
+        along = np.diff(path, axis=0)
+        along /= np.linalg.norm(along, axis=1, keepdims=True) + 1e-9
+        for k, (place, thick) in enumerate(zip(path, wide, strict=True)):
+            before = along[k - 1] if k or closed else along[0]
+            after = along[k % len(along)] if k < len(along) or closed else along[-1]
+            mean = (before + after) / 2
+            mean = mean / max(mean @ mean, 0.4)
+            aside = np.array([-mean[1], mean[0]]) * thick / 2
+            np.testing.assert_allclose(outline[k], place + aside, atol=1e-12)
+            np.testing.assert_allclose(outline[2 * len(path) - 1 - k], place - aside, atol=1e-12)
+
+
+@pytest.mark.parametrize("source", ["clouds", "photograph"])
+def test_a_surface_is_its_source_warped_and_looked_up(source, tmp_path):
+    """To the bit, whichever form: three channels at once, or plane by plane from four, as floats times a unit."""
+    image = rng(2).integers(0, 256, (150, 200, 3), dtype=np.uint8)
+    write_png(tmp_path / "a.png", image)
+    table = rng(3).integers(0, 256, (256, 1, 3), dtype=np.uint8)
+    name = source if source == "clouds" else tmp_path / "a.png"
+    surface = Surface(name, table, 0.9, 0.3, True, (0.4, 0.6))
+    to_plane = square_view(48).to_scene
+    planes = surface.render("train", to_plane, 48, 40)
+    level = patterns("train")["clouds"] if source == "clouds" else (image,)
+    chain = surface._to_source(level[0].shape, source == "clouds") @ to_plane
+    number = max(0, round(float(np.log2(np.sqrt(abs(np.linalg.det(chain[:2, :2])))))))
+    for _ in range(number if source == "photograph" else 0):
+        level = (*level, cv2.pyrDown(level[-1]))
+    chosen = level[number]
+    chain = np.diag([chosen.shape[1] / level[0].shape[1], chosen.shape[0] / level[0].shape[0], 1]) @ chain
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    border = cv2.BORDER_WRAP if source == "clouds" else cv2.BORDER_REFLECT_101
+    warped = cv2.warpAffine(chosen, chain[:2], (48, 40), flags=flags, borderMode=border)
+    colours = cv2.applyColorMap(warped, table) if source == "clouds" else cv2.LUT(warped, table.reshape(1, 256, 3))
+    assert np.array_equal(np.stack(planes, 2), colours)
+    out = np.empty((3, 40, 48), np.float32)
+    surface.paint(out, "train", to_plane, 1 / 255)
+    assert np.array_equal(out, np.moveaxis(colours * np.float32(1 / 255), 2, 0))
 
 
 def test_over_of_two_half_transparent_objects():

@@ -10,27 +10,12 @@ from indexnet.core.errors import UserError
 from indexnet.networks import Network, create_network, get_network, list_networks, without_pretrained
 from indexnet.networks.layers import Head, initialize_weights, initialize_xavier, run_on_meta
 from indexnet.resampling import list_resampling, watch_stages
+from network_support import NARROW, NARROW_OPTIONS, OPERATORS, SMALL, STRIDED, TINY
 
-NARROW = {"name": "mobilenetv2_released", "width": 0.25}
-TINY = "test_efficientnet"  # of timm: 0.06 million parameters, halves after every unit and ends with a halving
-STRIDED = {"name": "nearest", "pooling": "encoder"}
-SMALL = {
-    "matting_unet": {"encoder": NARROW},
-    "deep_matting": {"encoder": TINY, "hidden": 16},
-    "autoencoder": {"widths": [4, 6, 8], "in_channels": 4},
-    "dncnn_segnet": {"in_channels": 2},
-    "segnet": {"encoder": TINY, "classes": 5},
-    "fastdepth": {"encoder": {"name": "mobilenetv1_fastdepth", "width": 0.125}},
-    "pspm": {"encoder": NARROW},
-}
-OPERATORS = [info.name for info in list_resampling()]
 # FastDepth's decoder is half as wide as its encoder: of what needs equal widths only index maps can be averaged.
 UNEQUAL = {info.name for info in list_resampling() if info.equal_widths} - {"indexnet"}
 FITTING = [(name, operator) for name in ("matting_unet", "autoencoder", "dncnn_segnet", "fastdepth", "pspm")
            for operator in OPERATORS if name != "fastdepth" or operator not in UNEQUAL]  # fmt: skip
-ONE_GROUP = {"groups": 1}
-NARROW_OPTIONS = {"dysample": ONE_GROUP, "freqfusion": ONE_GROUP, "sapa_d": ONE_GROUP, "naf": {"heads": 1},
-                  "lda_aqu": {"reduction": 2, "groups": 1}}  # fmt: skip
 FITTING += [("deep_matting", "max_unpool"), ("segnet", "max_unpool")]  # further ones without numbers, below
 
 

@@ -34,7 +34,7 @@ from indexnet.sweep.progress import announce
 from run_support import command, refused
 
 
-@pytest.mark.parametrize("count", [10, pytest.param(100, marks=[pytest.mark.long, pytest.mark.nightly])])
+@pytest.mark.parametrize("count", [20, pytest.param(100, marks=[pytest.mark.long, pytest.mark.nightly])])
 def test_no_override_is_ignored_or_ends_in_a_traceback(count):
     path = Path(__file__).parents[2] / "benchmarks" / "random_overrides.py"
     spec = importlib.util.spec_from_file_location("random_overrides", path)

@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from pytorch_lightning.plugins.precision import Precision as LightningPrecision
+from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.strategies import DDPStrategy, StrategyRegistry
 
 from indexnet.core.errors import UserError
@@ -299,7 +300,10 @@ def test_what_lightning_is_given(tmp_path, monkeypatch):
     own = {"accelerator": "cpu", "devices": 1, "precision": "32-true", "log_every_n_steps": 7}
     same_thing = dict.fromkeys(("enable_progress_bar", "enable_model_summary", "deterministic", "benchmark"), False)
     expected = {name: said[name] for name in PASSED} | own | same_thing | {"gradient_clip_algorithm": "norm"}
-    assert arguments("enable_progress_bar=false") == expected
+    given = arguments("enable_progress_bar=false")
+    assert type(given.pop("profiler")) is PassThroughProfiler  # as Lightning itself makes of None
+    assert expected.pop("profiler") is None
+    assert given == expected
     assert arguments()["strategy"] == "auto"
     for words, accelerator, unused in (
         (["devices=2"], "cpu", False),

@@ -74,6 +74,23 @@ class Counting(pl.Callback):
         self.begun = state_dict["begun"]
 
 
+class Unsynchronised(pl.Callback):
+    """Lets every wait for a GPU fail from the fourth step on, but for steps that are logged and what follows them."""
+
+    watched = 0
+
+    def on_train_batch_start(self, trainer, module, batch, index):
+        waits = index < 3 or (index + 1) % trainer.log_every_n_steps == 0
+        torch.cuda.set_sync_debug_mode("default" if waits else "error")
+        Unsynchronised.watched += not waits
+
+    def on_train_end(self, trainer, module):
+        torch.cuda.set_sync_debug_mode("default")
+
+    def on_exception(self, trainer, module, exception):
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def prepare_run(root, *overrides):
     """Create the folder of a run below ``root``."""
     return prepare(freeze(compose([*overrides, f"paths.runs={root}"])))

@@ -133,15 +133,15 @@ def compared(
     ]
 
 
-def check_equal(part: str, case: str, form: str, value: Tensor, expected: Tensor) -> None:
+def check_equal(part: str, case: str, form: str, value: Tensor, expected: Tensor, tolerance: float = 1e-3) -> None:
     """Refuse to time a form that gives something else than its reference.
 
     In norm: a hidden value at a kink of ReLU6 falls on either side by rounding.
 
     Raises:
-        RuntimeError: the two differ by more than a thousandth.
+        RuntimeError: the two differ by more than a part, ``tolerance``, of the reference.
     """
-    if not (value - expected).norm() <= 1e-3 * expected.norm():
+    if not (value - expected).norm() <= tolerance * expected.norm():
         raise RuntimeError(f"bench {part}, {case}: the form {form!r} gives something else than its reference.")
 
 

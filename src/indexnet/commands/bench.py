@@ -56,6 +56,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
             )
             part.add_argument("--size", metavar="N,C,H,W", help="of the encoder map (4,64,128,128)")
             part.add_argument("--output", type=Path, metavar="FILE.md", help="write the table as Markdown to this file")
+        if name == "data":
+            part.add_argument("--feed", type=float, metavar="SAMPLES", help="a second: say how many cores make so many")
         part.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
         part.add_argument("--threads", default="1", metavar="N,...", help="threads of the CPU, one after another (1)")
         part.add_argument("--turns", "--repeats", type=int, default=7, metavar="N", help="of each form (7)")
@@ -123,6 +125,9 @@ def bench_options(args: argparse.Namespace) -> list[BenchOptions]:
     for count in map(int, words):
         _check("--threads", count)
     _check("--turns", args.turns)
+    feed = getattr(args, "feed", None)
+    if feed is not None and not 0 < feed < math.inf:
+        raise UserError(f"--feed {feed} must be a number of samples a second, above 0.")
     if not 0 <= args.tolerance < math.inf:
         raise UserError(f"--tolerance {args.tolerance} must be a share, as 0.25.")
     if args.write_baseline and args.check is None:
@@ -149,14 +154,26 @@ def bench_parts(args: argparse.Namespace, options: Sequence[BenchOptions]) -> in
     from indexnet.benchmarks.tables import figure_table
 
     keep_freed_memory()  # as runs do
-    names = list(PARTS) if args.what == ALL else [args.what]
+    names = [args.what]
+    if args.what == ALL:
+        names = [name for name in PARTS if name != "kernels" or options[0].device.type == "cuda"]
     figures = measure(names, options, note, tracked)
     for each in options:
         for name in names:
             found = [figure for figure in figures if (figure.part, figure.threads) == (name, each.threads)]
             title = f"{name}, {each.threads} thread{'' if each.threads == 1 else 's'}; median of {each.turns}"
             print_table(figure_table(found, title))
-    return conclude(args, options, figures, lambda parts: measure(parts, options, note, tracked))
+
+    def again(parts: list[str]) -> list[Figure]:
+        return measure(parts, options, note, tracked)
+
+    if "data" not in names:
+        return conclude(args, options, figures, again)
+    from indexnet.benchmarks.data import rate_table, rates
+
+    lines = rates([figure for figure in figures if figure.threads == options[0].threads], getattr(args, "feed", None))
+    print_table(rate_table(lines, "training samples"))
+    return conclude(args, options, figures, again, rates=[line._asdict() for line in lines])
 
 
 def conclude(

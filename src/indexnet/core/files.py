@@ -95,7 +95,9 @@ def check_writable(path: str | Path) -> None:
             raise UnwritableError(path, f"{folder} is not writable")
 
 
-def atomic_write(path: str | Path, data: bytes | memoryview | str, *, keep: Path | None = None) -> None:
+def atomic_write(
+    path: str | Path, data: bytes | memoryview | str, *, keep: Path | None = None, settled: bool = True
+) -> None:
     """Write a file so that readers see the old or the new content, never a part of it.
 
     The folder is created where it does not exist. Text is written as UTF-8.
@@ -104,6 +106,8 @@ def atomic_write(path: str | Path, data: bytes | memoryview | str, *, keep: Path
         path: the file.
         data: its new content.
         keep: in the same folder; where the old file goes once the new one is safely on the disk, None: nowhere.
+        settled: wait until the new content is on the disk. Without, a machine that loses its power may lose both: for
+            what is written often, and means nothing once its process is gone.
 
     Raises:
         DiskFullError: there is no room; the old content is untouched and nothing else is left.
@@ -113,16 +117,17 @@ def atomic_write(path: str | Path, data: bytes | memoryview | str, *, keep: Path
     content = data.encode("utf-8") if isinstance(data, str) else data
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, content, keep)
+        _replace(path, content, keep, settled)
 
 
-def _replace(path: Path, content: bytes | memoryview, keep: Path | None) -> None:
+def _replace(path: Path, content: bytes | memoryview, keep: Path | None, settled: bool) -> None:
     handle, temporary = _create_part(path)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if settled:
+                os.fsync(file.fileno())
             umask = os.umask(0)
             os.umask(umask)
             os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes private files; a result is as readable as any other
@@ -214,9 +219,9 @@ def prepare_file(path: str | Path) -> None:
     remove_parts(Path(path).parent, [Path(path).name])
 
 
-def write_json(path: str | Path, value: Any) -> None:
-    """Write plain data as JSON, atomically. NaN and infinity are refused: JSON has no word for them."""
-    atomic_write(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+def write_json(path: str | Path, value: Any, *, settled: bool = True) -> None:
+    """Write plain data as JSON, as :func:`atomic_write`. NaN and infinity are refused: JSON has no word for them."""
+    atomic_write(path, json.dumps(value, indent=1, allow_nan=False) + "\n", settled=settled)
 
 
 def sha256_file(path: str | Path) -> str:

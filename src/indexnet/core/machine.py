@@ -208,6 +208,20 @@ def device_name(device: torch.device) -> str:
     return f"{_cpu_model()} ({threads} thread{'' if threads == 1 else 's'})"
 
 
+def cpu_has_bfloat16(path: str = "/proc/cpuinfo") -> bool | None:
+    """Whether this processor computes in bfloat16 by itself, on x86 or ARM; None where the system does not say.
+
+    Args:
+        path: of what Linux says of its processors.
+    """
+    try:
+        lines = Path(path).read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return None
+    flags = next((line.split() for line in lines if line.startswith(("flags", "Features"))), None)
+    return None if flags is None else not {"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"}.isdisjoint(flags)
+
+
 def _cpu_model() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():

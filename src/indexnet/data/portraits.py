@@ -16,9 +16,9 @@ from indexnet.core.errors import UserError
 from indexnet.data.base import Sample, UInt8, check_size, digest, planes
 from indexnet.data.files import FileData, FileOptions, Listed, check_files, check_names, check_one_size
 from indexnet.data.io.cache import Arrays, Cache, Store
-from indexnet.data.io.images import file_sizes, image_size, list_images, read_alpha, read_image, read_trimap
+from indexnet.data.io.images import file_sizes, image_size, list_images, read_image, read_matte, read_trimap
 from indexnet.data.io.names import Names, pair, sample_name
-from indexnet.data.io.trimaps import eroded_trimap, quantise
+from indexnet.data.io.trimaps import eroded_trimap
 from indexnet.data.segmentation import check_scale
 from indexnet.data.transforms import affine, warp
 
@@ -137,7 +137,7 @@ class Portraits(Listed):
 
     def _load(self, index: int) -> Arrays:
         """Decode and check a pair: uint8 (H, W, 3) and (H, W)."""
-        image, alpha = read_image(self.portraits[index].image), quantise(read_alpha(self.portraits[index].alpha))
+        image, alpha = read_image(self.portraits[index].image), read_matte(self.portraits[index].alpha)
         check_one_size(self.portraits[index].alpha, alpha.shape, self.portraits[index].image, image.shape)
         return image, alpha
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from indexnet.core.constants import constant
 from indexnet.core.conventions import unknown_mask
 from indexnet.losses.terms import (
     check_terms,
@@ -194,7 +195,7 @@ def laplacian_pyramid(maps: Tensor, levels: int = LEVELS) -> list[Tensor]:
 
 
 def _blurred(maps: Tensor) -> Tensor:
-    taps = maps.new_tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
+    taps = constant([1.0, 4.0, 6.0, 4.0, 1.0], maps) / 16
     flat = functional.pad(maps.reshape(-1, 1, *maps.shape[-2:]), (2, 2, 2, 2), mode="reflect")
     flat = convolved(convolved(flat, taps.view(1, 1, 1, 5)), taps.view(1, 1, 5, 1))
     return flat.reshape(maps.shape)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from indexnet.core.constants import constant
 from indexnet.core.errors import UserError, shown
 from indexnet.core.registry import unknown_name
 
@@ -113,7 +114,7 @@ def sobel(maps: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Two tensors (N, C, H, W).
     """
-    along = maps.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
+    along = constant([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], maps)
     flat = maps.reshape(-1, 1, *maps.shape[-2:])
     both = convolved(flat, torch.stack([along, along.T])[:, None], padding=1)
     return both[:, :1].reshape(maps.shape), both[:, 1:].reshape(maps.shape)

@@ -374,12 +374,14 @@ def watch_stages(resampling: Resampling) -> Iterator[list[list[Downsampled]]]:
         return call
 
     stages = [stage for stage in resampling.stages if isinstance(stage, ResamplingStage)]
+    before = [{name: vars(stage)[name] for name in _HALVING if name in vars(stage)} for stage in stages]
     try:
         for stage, results in zip(stages, seen, strict=True):
             for name in _HALVING:
                 setattr(stage, name, watched(getattr(stage, name), results))
         yield seen
     finally:
-        for stage in stages:
+        for stage, own in zip(stages, before, strict=True):
             for name in _HALVING:
                 vars(stage).pop(name, None)
+            vars(stage).update(own)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from indexnet.core.constants import constant
+
 NORMALIZATIONS = (
     "sigmoid+softmax/sigmoid",
     "sigmoid/sigmoid",
@@ -32,17 +34,17 @@ def normalise_indices(logits: Tensor, normalization: str = NORMALIZATIONS[0]) ->
         normalization: one of :data:`NORMALIZATIONS`.
 
     Returns:
-        Encoder and decoder map, both packed, in (0, 1). A softmax is in single precision where logits are in half.
+        Encoder and decoder map, both packed, in (0, 1), and in single precision where logits are in half.
     """
-    dtype = full_precision(logits.dtype)
+    logits = logits.to(full_precision(logits.dtype))
     if normalization == "softmax/softmax":
-        both = torch.softmax(logits, 2, dtype=dtype)
+        both = torch.softmax(logits, 2)
         return both, both
     decoder = torch.sigmoid(logits)
     if normalization == "sigmoid+softmax/sigmoid":
-        return torch.softmax(decoder, 2, dtype=dtype), decoder
+        return torch.softmax(decoder, 2), decoder
     if normalization == "softmax+sigmoid/sigmoid":
-        return torch.sigmoid(torch.softmax(logits, 2, dtype=dtype)), decoder
+        return torch.sigmoid(torch.softmax(logits, 2)), decoder
     return decoder, decoder
 
 
@@ -51,12 +53,12 @@ def indexed_pool(x: Tensor, encoder: Tensor) -> Tensor:
 
     Args:
         x: (N, C, 2h, 2w).
-        encoder: packed index map, (N, C or 1, 4, h, w).
+        encoder: packed index map, (N, C or 1, 4, h, w); one of a higher precision is multiplied and summed in that.
 
     Returns:
-        (N, C, h, w), in the memory format of ``x``.
+        (N, C, h, w), in the memory format and the dtype of ``x``.
     """
-    return _sum_cells(encoder * pack_cells(x), is_channels_last(x))
+    return _sum_cells(encoder * pack_cells(x), is_channels_last(x)).to(x.dtype)
 
 
 def indexed_pool_with_skip(x: Tensor, encoder: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,11 +69,11 @@ def indexed_pool_with_skip(x: Tensor, encoder: Tensor) -> tuple[Tensor, Tensor]:
         encoder: packed index map, (N, C or 1, 4, h, w).
 
     Returns:
-        The sums, (N, C, h, w), and the weighted map, (N, C, 2h, 2w), in the memory format of ``x``.
+        The sums, (N, C, h, w), and the weighted map, (N, C, 2h, 2w), in the memory format and the dtype of ``x``.
     """
     channels_last = is_channels_last(x)
     weighted = encoder * pack_cells(x)
-    return _sum_cells(weighted, channels_last), unpack_cells(weighted, channels_last)
+    return _sum_cells(weighted, channels_last).to(x.dtype), unpack_cells(weighted.to(x.dtype), channels_last)
 
 
 def _sum_cells(packed: Tensor, channels_last: bool) -> Tensor:
@@ -88,12 +90,12 @@ def indexed_upsample(x: Tensor, decoder: Tensor) -> Tensor:
 
     Args:
         x: (N, C, h, w).
-        decoder: packed index map, (N, C or 1, 4, h, w).
+        decoder: packed index map, (N, C or 1, 4, h, w); may be of a higher precision.
 
     Returns:
-        (N, C, 2h, 2w), in the memory format of ``x``.
+        (N, C, 2h, 2w), in the memory format and the dtype of ``x``.
     """
-    return unpack_cells(decoder * x.unsqueeze(2), is_channels_last(x))
+    return unpack_cells((decoder * x.unsqueeze(2)).to(x.dtype), is_channels_last(x))
 
 
 def holistic_max_pool(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -177,7 +179,7 @@ def blur_pool(x: Tensor, size: int) -> Tensor:
     Returns:
         (N, C, ceil(H/2), ceil(W/2)), in the memory format of ``x``.
     """
-    row = torch.tensor([math.comb(size - 1, k) for k in range(size)], dtype=x.dtype, device=x.device) / 2 ** (size - 1)
+    row = constant([math.comb(size - 1, k) for k in range(size)], x) / 2 ** (size - 1)
     before, after = (size - 1) // 2, size // 2
     small = min(x.shape[-2:]) <= after
     x = F.pad(x, (before, after, before, after), mode="replicate" if small else "reflect")

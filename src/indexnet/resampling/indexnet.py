@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,6 +23,7 @@ from indexnet.resampling.functional import (
     pad_to_even,
     unpack_cells,
 )
+from indexnet.resampling.hidden import grouped_product, hidden_layer, may_recompute
 from indexnet.resampling.pooling import ANY_POOLING, POOLED, POOLINGS, GuidedStage
 from indexnet.resampling.tail import in_one_pass, pool_by_logits, upsample_by_indices
 
@@ -84,16 +84,13 @@ class IndexNetwork(nn.Module):
             weight = weight.unflatten(0, (c, 4)).transpose(0, 1).flatten(0, 1)
         out = F.conv2d(x, weight, stride=2, padding=self.padding, groups=self.first.groups * copies)
         if self.nonlinear:
-            # Only the statistics of shared weights run over channels too.
-            hidden = F.relu6(self.norm(out.reshape(n * copies, -1, h, w)), inplace=True)
-            # The 1x1 convolution as matrix products, one for each group: faster than a grouped convolution.
             groups = self.second.groups
             second = self.second.weight.reshape(groups, -1, self.second.weight.shape[1])
-            if is_channels_last(hidden) and groups <= 4:
-                pixels = hidden.permute(0, 2, 3, 1).reshape(n * h * w, groups, -1).transpose(0, 1)
-                out = torch.bmm(pixels, second.transpose(1, 2)).reshape(groups, n, h, w, -1).permute(1, 0, 4, 2, 3)
+            out = out.reshape(n * copies, -1, h, w)  # only the statistics of shared weights run over channels too
+            if may_recompute(out, self.norm):
+                out = hidden_layer(out, self.norm, second)
             else:
-                out = torch.matmul(second, hidden.reshape(n * copies, groups, -1, h * w))
+                out = grouped_product(F.relu6(self.norm(out), inplace=True), second)
         if by_column:
             return out.reshape(n, 4, c, h, w).transpose(1, 2)
         return out.reshape(n, -1, 4, h, w)
@@ -108,7 +105,7 @@ class IndexNet(GuidedStage):
     """Index networks: learned indices that guide pooling and upsampling.
 
     The guide is the decoder index map, packed at low resolution: (N, C or 1, 4, ceil(H/2), ceil(W/2)); C/2 where pairs
-    of channels are averaged.
+    of channels are averaged. Index maps are in single precision where maps or logits are in half, as under autocast.
 
     Args:
         channels: encoder width C.
@@ -208,20 +205,19 @@ class IndexNet(GuidedStage):
         if self.skip == "indexed" and self.normalization == NORMALIZATIONS[0] and in_one_pass(even, logits):
             features, weighted, decoder = pool_by_logits(even, logits)
             return Downsampled(features, crop_to(weighted, size), self._reduced(decoder), size)
-        encoder, decoder = self._normalised(even, logits)
+        encoder, decoder = self._normalised(logits)
         if self.skip == "raw":
             return Downsampled(indexed_pool(even, encoder), x, decoder, size)
         features, weighted = indexed_pool_with_skip(even, encoder)
         return Downsampled(features, crop_to(weighted, size), decoder, size)
 
     def create_guide(self, x: Tensor) -> Tensor:
-        return self._normalised(x, self.index_network(x, self.channels))[1]
+        return self._normalised(self.index_network(x, self.channels))[1]
 
-    def _normalised(self, x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the encoder and the decoder index map, both packed, of the logits of a map of even sizes."""
+    def _normalised(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the encoder and the decoder index map, both packed, of logits; in half precision there are none."""
         encoder, decoder = normalise_indices(logits, self.normalization)
-        # Convolutions may run in half precision and softmax in single; features keep the dtype that came in.
-        return encoder.to(x.dtype), self._reduced(decoder.to(x.dtype))
+        return encoder, self._reduced(decoder)
 
     def _reduced(self, decoder: Tensor) -> Tensor:
         return decoder.unflatten(1, (-1, 2)).mean(2) if self.pairs else decoder

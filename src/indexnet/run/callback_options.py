@@ -161,6 +161,17 @@ def without_monitors(callbacks: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def without_validation(config: Config) -> dict[str, Any]:
+    """Return a configuration without its validation, and without what goes by it, for a run that measures speed."""
+    content = config.content
+    return {
+        **{key: value for key, value in content.items() if key != "test_checkpoint"},
+        "training": {**content["training"], "validate_every": None},
+        "callbacks": without_monitors(config.callbacks),
+        "schedule": {"name": "constant"} if content["schedule"]["name"] == "plateau" else content["schedule"],
+    }
+
+
 def remarks(callbacks: Mapping[str, Any], steps: int) -> list[str]:
     """Return a line for each average of the weights that a run of so many steps is too short for."""
     found = []

@@ -9,12 +9,14 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import Logger
 
 from indexnet.core.errors import UserError
@@ -22,7 +24,8 @@ from indexnet.core.files import DiskFullError
 from indexnet.core.machine import cores, device_name
 from indexnet.core.registry import load_plugins
 from indexnet.data import Dataset
-from indexnet.run import callbacks
+from indexnet.networks.recompute import checkpoint_activations
+from indexnet.run import acceleration, callbacks
 from indexnet.run.callback_options import create_callbacks, monitors, named_callbacks, remarks
 from indexnet.run.checkpoints import AtomicCheckpointIO, Checkpoints, SaveFirst
 from indexnet.run.folder import RunFolder
@@ -56,6 +59,7 @@ def execute(
     loggers: list[Logger],
     ranks: Ranks,
     since: float | None = None,
+    further: Sequence[pl.Callback] = (),
 ) -> None:
     """Fit, test and fill the record and the list of loggers.
 
@@ -66,6 +70,7 @@ def execute(
         loggers: those of the run are added.
         ranks: the other processes.
         since: when the run began by the monotonic clock, time of earlier tries included; None: now.
+        further: callbacks beside those of the configuration; for what watches a run and is no part of it.
 
     Raises:
         DivergedError: a loss or an output is not finite.
@@ -74,6 +79,12 @@ def execute(
     load_plugins(config.plugins)
     settings, training, seed = config.trainer, config.training, config.seed
     accelerator = _accelerator(settings)
+    settings, without = acceleration.settle(settings, accelerator, config.optimizer["name"])
+    if settings.precision != config.trainer.precision:
+        record.changes.append(f"precision {settings.precision} instead of {config.trainer.precision}")
+    config = replace(config, trainer=settings)
+    for line in without:
+        rank_zero_say(line)
     torch.manual_seed(seed)
     parts = build_parts(config, record)
     task, steps, workers = parts.task, parts.steps, worker_count(settings.num_workers)
@@ -96,8 +107,20 @@ def execute(
     chosen = create_callbacks(config.callbacks, parts.monitor, monitors(task))
     first = [callbacks.StepSeed(seed), SaveFirst(checkpoints)]
     alive = callbacks.Alive(ranks.beats.beat)
-    watching = [*first, *chosen, progress, skipped, alive, checkpoints]  # the last saves the others' states
+    compiled = [acceleration.Compiled(task.network)] if settings.compile else []
+    watching = [
+        *first,
+        *compiled,
+        *further,
+        *chosen,
+        progress,
+        skipped,
+        alive,
+        checkpoints,
+    ]  # the last saves the others' states
     trainer = _trainer(folder, config, record, accelerator, parts, start, curve, watching)
+    if trainer.progress_bar_callback is None and not chosen:  # else somebody may read what no logger does
+        task.log_every = trainer.log_every_n_steps  # type: ignore[attr-defined]
     if record.curve_from is not None:
         record.write(folder.path)
     loggers.extend(trainer.loggers)
@@ -116,19 +139,21 @@ def execute(
         trainer.callbacks.append(callbacks.Terminable())  # type: ignore[attr-defined]
     if settings.channels_last:
         task.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if settings.fused_optimizer:
+        task.optimizer_spec["fused"] = True
+    if settings.checkpoint_activations:
+        checkpoint_activations(task.network)
     if (start < steps and not ended) or resume is None:
         stream = StepStream(
             len(parts.train_set), training.batch_size, steps, seed, start=start,
             accumulate=settings.accumulate_grad_batches, rank=trainer.global_rank, world=trainer.world_size,
             overfit=config.debug.overfit,
         )  # fmt: skip
-        if settings.compile:
-            task.network.compile()
         what = f"going on from step {start} of {steps}" if start else f"training for {steps} steps"
         rank_zero_say(f"{what}, batch {training.batch_size}" if steps else "training for no steps: nothing is learned")
         loader = train_loader(parts.train_set, stream, workers)
         validating = _loaders(parts.validations, parts, trainer, workers) or None
-        with one_sentence(), named_callbacks(config.callbacks, chosen):
+        with one_sentence(), acceleration.compile_errors(), named_callbacks(config.callbacks, chosen):
             trainer.fit(task, loader, validating, ckpt_path=resume, weights_only=True)
         if steps == 0:  # Lightning has set everything up, and called no callback
             trainer.save_checkpoint(folder.checkpoint())
@@ -272,6 +297,8 @@ def _trainer(
     warnings.filterwarnings("ignore", message=".*module.s. in eval mode at the start.*")  # norms of frozen parts
     warnings.filterwarnings("ignore", message=".*across ranks is zero.*")  # where nothing is trained
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    if options["enable_progress_bar"] and accelerator == "gpu":  # a bar that shows each loss waits for each step
+        watching = [*watching, RichProgressBar(refresh_rate=options["log_every_n_steps"])]
     return pl.Trainer(
         **options,
         min_epochs=0,

@@ -46,6 +46,8 @@ _MEANT = {
     "workers": "trainer.num_workers", "gpus": "trainer.devices", "gpu": "trainer.devices",
     "ngpus": "trainer.devices", "device": "trainer.accelerator", "nodes": "trainer.num_nodes",
     "amp": "trainer.precision", "fp16": "trainer.precision", "bf16": "trainer.precision",
+    "fused": "trainer.fused_optimizer", "checkpointing": "trainer.checkpoint_activations",
+    "grad_checkpointing": "trainer.checkpoint_activations", "gradient_checkpointing": "trainer.checkpoint_activations",
     "gradient_clip": "trainer.gradient_clip_val", "grad_clip": "trainer.gradient_clip_val",
     "model": "network", "arch": "network", "architecture": "network", "net": "network", "backbone": "encoder",
     "operator": "resampling", "op": "resampling", "upsampling": "resampling", "upsample": "resampling",

@@ -29,13 +29,8 @@ Text = Annotated[str, Rule("a text", lambda value: value.strip() != "" and "\0" 
 Tag = Annotated[str, Rule("a text of at most 64 characters", lambda value: 0 < len(value.strip()) == len(value) <= 64)]
 Options = Mapping[str, Any]
 
-Every = Annotated[
-    float,
-    Rule(
-        "a number of steps, or a fraction of the run below 1",
-        lambda value: 0 < value < 1 or (value >= 1 and value == int(value)),
-    ),
-]
+_STEPS = "a number of steps, or a fraction of the run below 1"
+Every = Annotated[float, Rule(_STEPS, lambda value: 0 < value < 1 or (value >= 1 and value == int(value)))]
 Share = Annotated[float, Rule("a share between 0 and 1", lambda value: 0 <= value < 1)]
 
 _PLACE = {"place": True}
@@ -101,6 +96,8 @@ class TrainerConfig:
     profiler: Literal["simple", "advanced", "pytorch"] | None = field(default=None, metadata=_LATER)
     detect_anomaly: bool = field(default=False, metadata=_LATER)
     timeout: PositiveNumber = field(default=1800.0, metadata=_LATER | _PLACE)
+    fused_optimizer: bool = field(default=False, metadata=_LATER)
+    checkpoint_activations: bool = field(default=False, metadata=_LATER)
 
     @property
     def local_devices(self) -> int:

@@ -5,6 +5,7 @@ One table for the checks of keys, for the run and for docs/trainer.md. Nothing h
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import re
 import sys
@@ -92,7 +93,12 @@ REFUSED: dict[str, str] = {
 
 OWN: dict[str, str] = {
     "channels_last": "memory format of network and batches",
-    "compile": "`torch.compile` of the network",
+    "compile": "`torch.compile` of the network while it trains; where that cannot be, the run says why and goes on "
+    "without",
+    "fused_optimizer": "all parameters in one go, for `adam`, `adamw` and `sgd`; for others a sentence says that it "
+    "does nothing",
+    "checkpoint_activations": "what is inside the network's parts is computed again in the backward pass instead of "
+    "kept: less memory, more time, the same numbers",
     "num_workers": "processes of a loader; `auto`: none on two cores or fewer, else up to 8",
     "checkpoint_every": "optimizer steps between two checkpoints; `auto`: a minute, longer where one takes long",
     "monitor": "metric of the validation that the best checkpoint goes by; `null`: the task's first",
@@ -315,10 +321,14 @@ def lightning_arguments(
 
 def _profiler(name: str | None, folder: Path) -> Any:
     """Return Lightning's profiler, told to write a file: what it says otherwise goes to a log that nobody reads."""
-    if name is None:
-        return None
     from pytorch_lightning import profilers
 
+    if name is None:
+        profiler = profilers.PassThroughProfiler()
+        nothing = contextlib.nullcontext()
+        # its own makes sixty context managers a step
+        profiler.profile = lambda action_name: nothing  # type: ignore[method-assign, assignment, return-value]
+        return profiler
     kinds = {
         "simple": profilers.SimpleProfiler,
         "advanced": profilers.AdvancedProfiler,

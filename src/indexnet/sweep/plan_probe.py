@@ -17,7 +17,7 @@ from pathlib import Path
 from indexnet.core.files import atomic_write
 from indexnet.core.locks import exclusive, held
 from indexnet.core.machine import available_memory, die_with_parent
-from indexnet.run.callback_options import without_monitors
+from indexnet.run.callback_options import without_validation
 from indexnet.run.folder import RunFolder
 from indexnet.run.processes import Command, job_command, job_environment, terminate_as_interrupt
 from indexnet.run.resume import resumed_step
@@ -151,15 +151,12 @@ def _short(row: PlannedRow, samples: int, images: int, limit: float, place: Path
     """
     import yaml
 
-    config, cap = row.config.content, row.config.budget.max_test
+    config, cap = without_validation(row.config), row.config.budget.max_test  # its images take what test images take
     steps = max(1, row.steps)  # a run of no steps starts and tests as any other
     folder = Path(tempfile.mkdtemp(dir=place))
     short = {
-        **{key: value for key, value in config.items() if key not in ("test_checkpoint", "init")},
-        # without validation, whose images take what test images take, and without what goes by it
-        "training": {**config["training"], "batch_size": samples, "steps": steps, "validate_every": None},
-        "callbacks": without_monitors(row.config.callbacks),
-        "schedule": {"name": "constant"} if config["schedule"]["name"] == "plateau" else config["schedule"],
+        **{key: value for key, value in config.items() if key != "init"},
+        "training": {**config["training"], "batch_size": samples, "steps": steps},
         "budget": {
             **config["budget"],
             "max_seconds": limit / 3,

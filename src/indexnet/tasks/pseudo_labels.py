@@ -16,6 +16,7 @@ from indexnet.core.conventions import unknown_mask
 from indexnet.networks import Network
 from indexnet.networks.layers import evaluating
 from indexnet.networks.tiled.matting_protocol import prepare_input
+from indexnet.networks.tiled.memory import as_written
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,9 @@ def predict_labels(
     found = []
     with (
         evaluating(network),
-        torch.autocast(image.device.type, enabled=False),
-    ):  # whose cache would keep the gradient out
+        torch.autocast(image.device.type, enabled=False),  # whose cache would keep the gradient out
+        as_written(network),
+    ):
         for number, view in enumerate(views):
             seen = view.of(image[number : number + 1]), view.of(trimap[number : number + 1])
             found.append(view.back(network(prepare_input(*seen))))

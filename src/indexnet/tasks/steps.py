@@ -14,6 +14,7 @@ from indexnet.core.errors import UserError
 from indexnet.metrics import SumMetric, create_metric
 from indexnet.networks import Network
 from indexnet.networks.parts import check_frozen_parts, freeze_parts, parts_in_evaluation
+from indexnet.networks.tiled.memory import as_written
 
 Batch = Mapping[str, Any]
 
@@ -45,6 +46,7 @@ class Steps(pl.LightningModule):
     Attributes:
         network: see :class:`indexnet.tasks.Task`.
         frozen_parts: see :meth:`freeze_parts`.
+        log_every: optimizer steps between two whose losses are logged; more than one where nobody reads the others.
         test_sets: names of the test splits, in the order of their loaders; empty: see above.
         test_rows: what :meth:`measure` gave for every tested image; once a test has ended, of all processes, by name.
         predictions_finite: whether every prediction that was tested is; likewise.
@@ -60,6 +62,7 @@ class Steps(pl.LightningModule):
 
     network: Network
     frozen_parts: Sequence[str] = ()
+    log_every: int = 1
     test_sets: Sequence[str] = ()
 
     def __init__(self) -> None:
@@ -138,7 +141,8 @@ class Steps(pl.LightningModule):
     def predict(self, batch: Batch) -> Tensor:
         """Return :meth:`infer` of a batch from anywhere, where the batch is; the network stays where it is.
 
-        In full precision whatever training used, so that a record and a later evaluation give the same numbers.
+        In full precision and not compiled whatever training used, so that a record and a later evaluation give the same
+        numbers.
 
         Raises:
             UserError: the guide is missing.
@@ -147,7 +151,7 @@ class Steps(pl.LightningModule):
         parameter = next(self.network.parameters(), None)
         device = torch.device("cpu") if parameter is None else parameter.device
         moved = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
-        with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+        with torch.inference_mode(), torch.autocast(device.type, enabled=False), as_written(self.network):
             return self.infer(moved).to(batch["image"].device)
 
     def predict_finite(self, batch: Batch) -> tuple[Tensor, list[bool]]:
@@ -251,8 +255,9 @@ class Steps(pl.LightningModule):
                 "normalisation sees one pixel at the lowest resolution; give a larger training.size, or more images "
                 "per device and step (training.batch_size)."
             ) from error
-        for name, value in losses.items():
-            self.log(f"train/{name}", value.detach(), prog_bar=name == "loss", batch_size=len(batch["image"]))
+        if (self.global_step + 1) % self.log_every == 0:
+            for name, value in losses.items():
+                self.log(f"train/{name}", value.detach(), prog_bar=name == "loss", batch_size=len(batch["image"]))
         return losses["loss"]
 
     def on_validation_start(self) -> None:

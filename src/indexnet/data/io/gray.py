@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -47,11 +48,13 @@ def gray_values(path: str | Path, decoded: Decoded) -> tuple[UInt8 | npt.NDArray
         raise UserError(f"{path} holds floating-point values; save it as an 8-bit or 16-bit gray PNG.")
     with decoder_errors(path):
         if image.mode in ("L", "LA", "1"):
-            return np.array(image.convert("L"), np.uint8), 255
-        rgb = np.array(image.convert("RGB"), np.uint8)
-    if rgb.size and int((rgb.max(axis=2) - rgb.min(axis=2)).max()) > _GRAY_TOLERANCE:
+            return np.array(image if image.mode == "L" else image.convert("L"), np.uint8), 255
+        rgb = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    red, green, blue = cv2.split(rgb)
+    spread = cv2.subtract(cv2.max(cv2.max(red, green), blue), cv2.min(cv2.min(red, green), blue))
+    if int(spread.max()) > _GRAY_TOLERANCE:
         raise UserError(f"{path} is a colour image; a gray one (or three equal channels) was expected.")
-    return np.ascontiguousarray(rgb[..., 1]), 255
+    return np.asarray(green, np.uint8), 255
 
 
 def opacity(path: str | Path, image: Image.Image) -> UInt8 | None:

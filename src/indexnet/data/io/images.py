@@ -24,6 +24,7 @@ from indexnet.data.base import Float32, UInt8
 from indexnet.data.io.decoding import HEIC_IS_READ, Decoded, decode, decoder_errors, page_count
 from indexnet.data.io.decoding import image_size as image_size
 from indexnet.data.io.gray import FULL_WHITE, WIDE_MODES, drawn_values, gray_values, opacity, palette_mask, wide_values
+from indexnet.data.io.trimaps import quantise
 
 HEIC_SUFFIXES = (".heic", ".heif")
 
@@ -43,7 +44,7 @@ OTHER_SUFFIXES = (
 
 _KNOWN_LOW, _KNOWN_HIGH = 20, 235  # a lenient trimap's values at or beyond these are taken for 0 and 255
 _MASK_THRESHOLD = 0.5
-_STRIP = 2**20  # pixels that are converted at a time: Pillow hands over three copies of what it is asked for
+_STRIP = 2**22  # pixels that are converted at a time: Pillow hands over three copies of what it is asked for
 
 
 def file_sizes(files: Sequence[Path]) -> list[list[str | int]]:
@@ -77,7 +78,7 @@ def _to_srgb(image: Image.Image) -> Callable[[Image.Image], Image.Image] | None:
 
 
 def _plainly(piece: Image.Image) -> Image.Image:
-    return piece.convert("RGB")
+    return piece if piece.mode == "RGB" else piece.convert("RGB")  # which would copy
 
 
 def read_image(path: str | Path, srgb: bool = False, remarks: list[str] | None = None) -> UInt8:
@@ -113,8 +114,13 @@ def read_image(path: str | Path, srgb: bool = False, remarks: list[str] | None =
         convert = _plainly
         if remarks is not None:
             remarks.append(f"{path}: its colour profile cannot be used; its colours were taken for sRGB.")
+
+    def made(rows: slice) -> UInt8:
+        whole = rows.stop - rows.start == image.height
+        return np.asarray(convert(image if whole else image.crop((0, rows.start, image.width, rows.stop))))
+
     with decoder_errors(path):
-        return _in_strips(image, lambda rows: np.asarray(convert(image.crop((0, rows.start, image.width, rows.stop)))))
+        return _in_strips(image, made)
 
 
 def _in_strips(image: Image.Image, make: Callable[[slice], npt.NDArray[np.uint8]]) -> UInt8:
@@ -274,12 +280,31 @@ def read_alpha(path: str | Path) -> Float32:
         UserError: the file cannot be read, is a colour image without transparency, is transparent everywhere, has both
             gray levels and transparency, or only the values 0 and 1 of 255, as a mask of labels has.
     """
+    values, white = _matte(path)
+    return (values / white).astype(np.float32)
+
+
+def read_matte(path: str | Path) -> UInt8:
+    """Read an alpha matte as :func:`read_alpha` does, rounded to 8 bits.
+
+    Returns:
+        uint8 (H, W).
+
+    Raises:
+        UserError: see there.
+    """
+    values, white = _matte(path)
+    return values.astype(np.uint8, copy=False) if white == 255 else quantise((values / white).astype(np.float32))
+
+
+def _matte(path: str | Path) -> tuple[UInt8 | npt.NDArray[np.uint16], int]:
+    """Return the values of an alpha matte, of 8 bits where white is 255, and its white."""
     values, white = drawn_values(path, decode(path), "matte")
     if values.max(initial=0) == 1:
         raise UserError(
             f"{path} has only the values 0 and 1, as labels have; a matte is white ({white}) on its object."
         )
-    return (values / white).astype(np.float32)
+    return values, white
 
 
 def write_png(path: str | Path, array: npt.NDArray[np.uint8] | npt.NDArray[np.uint16], overwrite: bool = False) -> None:

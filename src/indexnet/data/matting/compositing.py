@@ -55,10 +55,14 @@ def composite(fg: UInt8, bg: UInt8, alpha: UInt8) -> UInt8:
     Returns:
         uint8 (H, W, 3).
     """
-    weight = (alpha / 255).astype(np.float32)[..., None]
-    mixed = weight * fg
-    mixed += (1 - weight) * bg
-    return mixed.astype(np.uint8)
+    weight = (alpha / 255).astype(np.float32)
+    rest = 1 - weight
+    planes = []
+    for above, below in zip(cv2.split(fg), cv2.split(bg), strict=True):
+        mixed = weight * above
+        mixed += rest * below
+        planes.append(mixed.astype(np.uint8))
+    return np.asarray(cv2.merge(planes), np.uint8)
 
 
 def check_enough(foregrounds: int, backgrounds: int, per_foreground: int, option: str = "per_foreground") -> None:

@@ -10,9 +10,8 @@ from typing import Any
 from indexnet.core.errors import UserError
 from indexnet.data.base import UInt8
 from indexnet.data.files import check_files, check_names, check_one_size
-from indexnet.data.io.images import list_images, read_alpha, read_image
+from indexnet.data.io.images import list_images, read_alpha, read_image, read_matte
 from indexnet.data.io.names import pair, sample_name
-from indexnet.data.io.trimaps import quantise
 
 
 @dataclass(frozen=True)
@@ -50,13 +49,13 @@ def read_foreground(foreground: Foreground) -> tuple[UInt8, UInt8]:
     Raises:
         UserError: a file cannot be read, alpha has colours, the two differ in size, or pymatting is not installed.
     """
-    colour, alpha = read_image(foreground.colour), read_alpha(foreground.alpha)
+    colour, alpha = read_image(foreground.colour), read_matte(foreground.alpha)
     check_one_size(foreground.alpha, alpha.shape, foreground.colour, colour.shape)
     if foreground.estimate:
         from indexnet.data.matting.estimate import estimate_foreground
 
-        colour = estimate_foreground(colour, alpha)
-    return colour, quantise(alpha)
+        colour = estimate_foreground(colour, read_alpha(foreground.alpha))
+    return colour, alpha
 
 
 def pair_foregrounds(colours: Path, alphas: Path, estimate: bool = False) -> list[Foreground]:

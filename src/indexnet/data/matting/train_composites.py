@@ -169,7 +169,7 @@ class TrainingComposites(Dataset):
         """Decode a foreground; last comes what was skipped, as text."""
         lost: list[str] = []
         colour, alpha = self._first_readable(self._foreground, index, len(self.foregrounds), lost)
-        return colour, alpha, *self.made_by.maps(alpha), np.frombuffer("\n".join(lost).encode(), np.uint8).copy()
+        return colour, alpha, np.frombuffer("\n".join(lost).encode(), np.uint8).copy()
 
     def _first_readable(self, read: Callable[[int], _T], index: int, count: int, lost: list[str]) -> _T:
         """Read an item, or with ``damaged=skip`` the first after it that can be read."""
@@ -184,7 +184,7 @@ class TrainingComposites(Dataset):
 
     def _bytes(self, index: int) -> int:
         try:
-            return math.prod(image_size(self.foregrounds[index].alpha)) * (4 + len(self.made_by.map_names))
+            return math.prod(image_size(self.foregrounds[index].alpha)) * 4
         except UserError:
             if self.damaged == "refuse":
                 raise
@@ -193,7 +193,7 @@ class TrainingComposites(Dataset):
     def _key(self, index: int) -> str:
         """Return what a decoded foreground depends on."""
         item = self.foregrounds[index]
-        return digest(item.stamps(), item.estimate, self.damaged, self.made_by.map_names)
+        return digest(item.stamps(), item.estimate, self.damaged, [])  # the last: earlier versions kept maps, too
 
 
 def _lines(text: UInt8) -> list[str]:

@@ -18,7 +18,7 @@ from indexnet.data.files import check_one_size
 from indexnet.data.io.images import file_sizes, list_images, read_image, read_trimap
 from indexnet.data.io.names import FileFinder
 from indexnet.data.matting.pipelines.base import Targets
-from indexnet.data.matting.pipelines.transforms import corner_around, cropped, mirrored, resized
+from indexnet.data.matting.pipelines.transforms import Between, corner_around, cropped, mirrored, resized
 from indexnet.data.matting.test_composites import FixedComposites
 
 _SCALES = (1, 1.5, 2)  # of the crop
@@ -65,7 +65,7 @@ class Unlabelled:
             height, width = (max(self.size, round(side * zoom)) for side in trimap.shape)
             whole = resized(whole, (height, width))
         side = min(int(self.size * rng.choice(_SCALES)), min(whole.trimap.shape))
-        crop = cropped(whole, *corner_around(whole.trimap, 128, 128, side, 0, rng), side)
+        crop = cropped(whole, *corner_around(Between(whole.trimap, 128, 128), side, 0, rng), side)
         crop = resized(crop, (self.size, self.size))
         crop = mirrored(crop) if rng.integers(2) else crop
         found = crop._replace(alpha=crop.trimap, fg=crop.image, bg=crop.image).tensors()

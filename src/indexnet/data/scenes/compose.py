@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from indexnet.data.base import Float32, UInt8
 from indexnet.data.scenes.objects import Frame, SceneObject, View, draw_object, pick_kind
-from indexnet.data.scenes.textures import PATTERNS, Surface, lay, palette, soften, tone
+from indexnet.data.scenes.textures import PATTERNS, Surface, blurs, lay, palette, soften, tone
 
 _ROOM_PROBABILITY = 0.35
 
@@ -25,8 +25,8 @@ class Rendering:
         alpha: uint8 (S, S), opacity of all objects together.
         fg: (3, S, S) in [0, 1], colours of the objects; continued where there is none.
         bg: (3, S, S) in [0, 1].
-        label: uint8 (S, S), class of the first object whose silhouette is met, else 0.
-        depth: (S, S), metres to that object, else to the background.
+        label: uint8 (S, S), class of the first object whose silhouette is met, else 0; empty if it was not asked for.
+        depth: (S, S), metres to that object, else to the background; likewise.
     """
 
     alpha: UInt8
@@ -45,6 +45,11 @@ class Room:
     focal: float
     distance: float
     floor: Surface
+
+    def depths(self, at: View) -> npt.NDArray[np.float64]:
+        """Return metres to what each row shows of floor and wall."""
+        drop = np.maximum(at.rows() - self.horizon, 1e-6)
+        return np.asarray(np.minimum(self.focal * self.camera_height / drop, self.distance))
 
 
 @dataclass(frozen=True)
@@ -69,15 +74,21 @@ class Scene:
     distance: float
     tilt: tuple[float, float]
 
-    def render(self, at: View) -> Rendering:
-        """Render the scene at a view."""
-        bg, depth = self._background(at)
+    def render(self, at: View, geometry: bool = True) -> Rendering:
+        """Render the scene at a view.
+
+        Args:
+            at: the view.
+            geometry: whether label and depth are wanted.
+        """
+        bg = self._background(at)
+        depth = self._distances(at) if geometry else np.empty((0, 0), np.float32)
+        label = np.zeros(depth.shape, np.uint8)
         alpha = np.zeros((at.height, at.width), np.float32)
-        label = np.zeros((at.height, at.width), np.uint8)
         fg = np.empty((3, at.height, at.width), np.float32)
         started = False
         for item in self.objects:
-            layer = item.render(self.split, at)
+            layer = item.render(self.split, at, geometry)
             if layer is None:
                 continue
             where = (layer.rows, layer.columns)
@@ -90,47 +101,69 @@ class Scene:
             else:  # the "over" operator on unmultiplied colours
                 total = layer.alpha + (1 - layer.alpha) * alpha[where]
                 share = layer.alpha / np.maximum(total, np.float32(1e-6))
-                np.subtract(layer.colour, fg[colours], out=layer.colour)
-                np.multiply(layer.colour, share, out=layer.colour)
-                fg[colours] += layer.colour
+                for colour, below in zip(layer.colour, fg[colours], strict=True):
+                    colour -= below
+                    colour *= share
+                    below += colour
                 alpha[where] = total
-            np.copyto(depth[where], layer.depth, where=layer.silhouette)
-            np.copyto(label[where], np.uint8(item.label), where=layer.silhouette)
+            if layer.depth is not None and layer.silhouette is not None:
+                inside = layer.silhouette.view(np.uint8)
+                cv2.copyTo(layer.depth, inside, depth[where])
+                cv2.copyTo(np.full(inside.shape, item.label, np.uint8), inside, label[where])
         if not started:
             fg.fill(0.5)
         np.clip(fg, 0, 1, out=fg)  # rounding of "over"
         matte = np.asarray(cv2.convertScaleAbs(alpha, alpha=255), np.uint8)
         return Rendering(matte, fg, bg, label, np.clip(depth, 0.3, 20, out=depth))
 
-    def _background(self, at: View) -> tuple[Float32, Float32]:
-        picture = self.backdrop.render(self.split, at.to_scene, at.width, at.height)
-        rows = at.rows()
-        light = np.full((1, 1), 1 / 255, np.float32)
-        if self.room is None:
-            slope = self.tilt[0] * (at.columns() - 0.5) + self.tilt[1] * (rows - 0.5)[:, None]
-            depth = (self.distance * (1 + slope)).astype(np.float32)
-        else:
-            room = self.room
-            floor = np.minimum(room.focal * room.camera_height / np.maximum(rows - room.horizon, 1e-6), room.distance)
-            first = int(np.count_nonzero(floor == room.distance))  # rows from here on show the floor
-            if first < at.height:
-                # A pixel on the floor: depth Z = focal * camera_height / drop, X = (x - 1/2) * camera_height / drop.
-                to_floor = np.array(
-                    [
-                        [room.camera_height, 0, -0.5 * room.camera_height],
-                        [0, 0, room.focal * room.camera_height],
-                        [0, 1, -room.horizon],
-                    ]
-                )
-                below = at.cut(0, first, at.width, at.height - first)
-                picture[first:] = room.floor.render(self.split, to_floor @ below.to_scene, below.width, below.height)
-            depth = np.repeat(floor.astype(np.float32)[:, None], at.width, axis=1)
-            light = (np.minimum(1.15 - 0.05 * floor, 1) / 255).astype(np.float32)[:, None]  # dimmer with distance
-        picture = soften(picture, self.blur * at.scale)
+    def _background(self, at: View) -> Float32:
+        """Return the colours of the background."""
         bg = np.empty((3, at.height, at.width), np.float32)
-        for plane, channel in zip(bg, cv2.split(picture), strict=True):
+        sigma = self.blur * at.scale
+        if self.room is None and not blurs(sigma):
+            self.backdrop.paint(bg, self.split, at.to_scene, 1 / 255)
+            return bg
+        light, first = np.full((1, 1), 1 / 255, np.float32), at.height
+        parts = []
+        if self.room is not None:
+            floor = self.room.depths(at)
+            light = (np.minimum(1.15 - 0.05 * floor, 1) / 255).astype(np.float32)[:, None]  # dimmer with distance
+            first = int(np.count_nonzero(floor == self.room.distance))  # rows from here on show the floor
+        if first:
+            parts.append((self.backdrop, at.to_scene, first))
+        if self.room is not None and first < at.height:
+            # A pixel on the floor: depth Z = focal * camera_height / drop, X = (x - 1/2) * camera_height / drop.
+            room = self.room
+            to_floor = np.array(
+                [
+                    [room.camera_height, 0, -0.5 * room.camera_height],
+                    [0, 0, room.focal * room.camera_height],
+                    [0, 1, -room.horizon],
+                ]
+            )
+            below = at.cut(0, first, at.width, at.height - first)
+            parts.append((room.floor, to_floor @ below.to_scene, below.height))
+        if not blurs(sigma):
+            top = 0
+            for surface, to_plane, height in parts:
+                surface.paint(bg[:, top : top + height], self.split, to_plane)
+                top += height
+            bg *= light
+            return bg
+        pictures = [
+            cv2.merge(surface.render(self.split, to_plane, at.width, height)) for surface, to_plane, height in parts
+        ]
+        soft = soften(np.asarray(cv2.vconcat(pictures), np.uint8), sigma)
+        for plane, channel in zip(bg, cv2.split(soft), strict=True):
             np.multiply(channel, light, out=plane)
-        return bg, depth
+        return bg
+
+    def _distances(self, at: View) -> Float32:
+        """Return metres to the background, (S, S)."""
+        if self.room is not None:
+            return np.repeat(self.room.depths(at).astype(np.float32)[:, None], at.width, axis=1)
+        slope = self.tilt[0] * (at.columns() - 0.5) + self.tilt[1] * (at.rows() - 0.5)[:, None]
+        return (self.distance * (1 + slope)).astype(np.float32)
 
     def anchors(self) -> npt.NDArray[np.float64]:
         """Points inside the scene where some object's alpha changes, (K, 2)."""

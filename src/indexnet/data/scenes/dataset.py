@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 
@@ -38,6 +39,7 @@ TASKS = ("matting", "portrait", "denoising", "segmentation", "depth", "reconstru
 _STREAMS = {"train": 0, "validation": 1, "test": 2}
 _VERSION = 1  # part of every fingerprint; raised when the same seed gives other scenes
 _ATTEMPTS = 20
+_OPACITIES = np.divide(np.arange(256), np.float32(255), dtype=np.float32)
 _WINDOWS = (0.5, 0.75, 1.0)  # sides of training windows: crops of 320, 480 and 640 from 640 pixels
 
 
@@ -112,10 +114,12 @@ class SceneSamples(Dataset):
         if self.split != "train":
             rng = np.random.default_rng((self.seed, 3 + _STREAMS[self.split], index))
         rendering = self._rendering(index, rng)
-        weight = np.divide(rendering.alpha, np.float32(255), dtype=np.float32)
-        image = rendering.fg - rendering.bg
-        image *= weight
-        image += rendering.bg
+        weight = np.asarray(cv2.LUT(rendering.alpha, _OPACITIES), np.float32)
+        image = np.empty_like(rendering.fg)
+        for plane, fg, bg in zip(image, rendering.fg, rendering.bg, strict=True):
+            np.subtract(fg, bg, out=plane)
+            plane *= weight
+            plane += bg
         sample: Sample = {"name": name, "image": torch.from_numpy(image)}
         if self.task in ("matting", "portrait"):
             distance = max(1, round(int(rng.integers(1, 20)) * self.size / 320))
@@ -148,8 +152,8 @@ class SceneSamples(Dataset):
         """Render a view with some mixed pixels; a scene that shows none is drawn anew (rare)."""
         for attempt in range(_ATTEMPTS):
             scene = self.scene(index, attempt)
-            rendering = scene.render(self._view(scene, rng))
-            mixed = np.count_nonzero((rendering.alpha > 0) & (rendering.alpha < 255))
+            rendering = scene.render(self._view(scene, rng), geometry=self.task in ("segmentation", "depth"))
+            mixed = np.count_nonzero(rendering.alpha - np.uint8(1) < 254)
             if mixed >= max(4, self.size * self.size // 2000):
                 return rendering
         raise RuntimeError(f"scene {index} of seed {self.seed} shows no object in {_ATTEMPTS} attempts")

@@ -20,6 +20,8 @@ from indexnet.data.scenes.textures import Matrix, Surface, lay, palette, soften,
 CLASSES = ("background", "solid", "fur", "glass", "net", "plant", "smoke", "lattice")
 
 _WEIGHTS = {"solid": 0.2, "fur": 0.26, "glass": 0.12, "net": 0.11, "plant": 0.13, "smoke": 0.08, "lattice": 0.1}
+_GRAY = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)
+_KINDS, _SHARES = np.array(list(_WEIGHTS)), np.array(list(_WEIGHTS.values())) / sum(_WEIGHTS.values())
 _PHOTOGRAPHIC = {"solid": 0.5, "fur": 0.15, "glass": 0.0, "net": 0.0, "plant": 0.1, "smoke": 0.0, "lattice": 0.25}
 
 
@@ -87,16 +89,17 @@ class Layer(NamedTuple):
         columns: which columns.
         alpha: (h, w) in [0, 1].
         colour: (3, h, w) in [0, 1]; goes on where alpha is 0.
-        silhouette: (h, w), whether the object covers at least half of the pixel, transparent or not.
-        depth: (h, w), metres.
+        silhouette: (h, w), whether the object covers at least half of the pixel, transparent or not; None if it was not
+            asked for.
+        depth: (h, w), metres; likewise.
     """
 
     rows: slice
     columns: slice
     alpha: Float32
     colour: Float32
-    silhouette: npt.NDArray[np.bool_]
-    depth: Float32
+    silhouette: npt.NDArray[np.bool_] | None
+    depth: Float32 | None
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,9 @@ class SceneObject:
             points = self.frame.place(shapes.circle(1.1, 16))
         else:
             points = np.concatenate([mark.points.reshape(-1, 2) for mark in self.clip or self.marks])
-        pixels = points @ at.to_pixels[:, :2].T + at.to_pixels[:, 2]
+        x, y = points[:, 0], points[:, 1]
+        corners = np.array([[x.min(), y.min()], [x.max(), y.max()]])  # a view is not turned
+        pixels = corners @ at.to_pixels[:, :2].T + at.to_pixels[:, 2]
         margin = (3 * self.defocus + self.motion[0] + 0.02) * at.scale + at.width / 16 + 1
         left, top = np.maximum(np.floor(pixels.min(0) - margin), 0).astype(int)
         right, bottom = np.minimum(np.ceil(pixels.max(0) + margin), (at.width, at.height)).astype(int)
@@ -165,8 +170,14 @@ class SceneObject:
             return None
         return int(left), int(top), int(right - left), int(bottom - top)
 
-    def render(self, split: str, whole: View) -> Layer | None:
-        """Render the object; None where the view does not show it."""
+    def render(self, split: str, whole: View, geometry: bool = True) -> Layer | None:
+        """Render the object; None where the view does not show it.
+
+        Args:
+            split: whose patterns to use.
+            whole: the view.
+            geometry: whether silhouette and depth are wanted.
+        """
         part = self.part(whole)
         if part is None:
             return None
@@ -174,35 +185,40 @@ class SceneObject:
         rows = ((at.rows() - self.frame.y) / self.frame.half_height).astype(np.float32)
         columns = ((at.columns() - self.frame.x) / self.frame.half_width).astype(np.float32)
         if self.kind == "smoke":
-            noise = self.grain.render(split, at.to_scene, at.width, at.height)[..., 0] * np.float32(1 / 255)
+            noise = self.grain.render(split, at.to_scene, at.width, at.height)[0] * np.float32(1 / 255)
             envelope = np.clip(1.15 - rows[:, None] ** 2 - columns[None] ** 2, 0, 1)
             coverage = np.clip((noise * 1.5 + envelope - 1.0) * 1.6, 0, 1) * envelope
             drawn = (coverage * 255).astype(np.uint8)
         else:
             drawn = self._drawn(at)
             coverage = drawn * np.float32(1 / 255)
-        bump, shade = self._shading(drawn, at)
+        mass, shade = self._shading(drawn, at)
+        size = (at.width, at.height)
+        shade = np.asarray(cv2.resize(shade, size), np.float32)
+        shade *= np.float32(1 / 255)
+        colour = np.empty((3, at.height, at.width), np.float32)
+        self.surface.paint(colour, split, at.to_scene)
+        colour *= shade
+        if self.kind == "glass" or geometry:
+            bump = np.asarray(cv2.resize(mass, size), np.float32)
         if self.kind == "glass":
             alpha = self._glass(coverage, bump, rows, columns)
+            colour += (alpha > self.opacity) * np.float32(0.4)  # highlights are white
+            np.minimum(colour, 1, out=colour)
         else:
             alpha = coverage if self.opacity == 1 else coverage * np.float32(self.opacity)
-        colour = np.empty((3, at.height, at.width), np.float32)
-        shade *= np.float32(1 / 255)
-        surface = self.surface.render(split, at.to_scene, at.width, at.height)
-        for plane, channel in zip(colour, cv2.split(surface), strict=True):
-            np.multiply(channel, shade, out=plane)
-        if self.kind == "glass":  # highlights are white
-            colour += (alpha > self.opacity) * np.float32(0.4)
-            np.minimum(colour, 1, out=colour)
-        depth = bump * np.float32(-0.25 * self.relief * self.frame.half_width * self.frame.depth)
-        depth += np.float32(self.frame.depth) * (1 + np.float32(self.tilt) * columns)
+        depth = silhouette = None
+        if geometry:
+            depth = bump * np.float32(-0.25 * self.relief * self.frame.half_width * self.frame.depth)
+            depth += np.float32(self.frame.depth) * (1 + np.float32(self.tilt) * columns)
+            silhouette = drawn >= (64 if self.kind == "smoke" else 128)
         left, top = part[:2]
         return Layer(
             rows=slice(top, top + at.height),
             columns=slice(left, left + at.width),
             alpha=alpha,
             colour=colour,
-            silhouette=drawn >= (64 if self.kind == "smoke" else 128),
+            silhouette=silhouette,
             depth=depth,
         )
 
@@ -223,16 +239,14 @@ class SceneObject:
         return drawn
 
     def _shading(self, drawn: UInt8, at: View) -> tuple[Float32, Float32]:
-        """Return a bump in [0, 1], high in the middle of the object, and the light on it; made small, then enlarged."""
+        """Return a bump in [0, 1], high in the middle of the object, and the light on it; an eighth of the size."""
         small = (max(4, at.width // 8), max(4, at.height // 8))
         mass = cv2.resize(drawn, small, interpolation=cv2.INTER_AREA) * np.float32(1 / 255)
-        sigma = float(np.clip(0.35 * self.frame.half_width * at.scale / 8, 0.8, 6))
+        sigma = min(max(0.35 * self.frame.half_width * at.scale / 8, 0.8), 6.0)
         mass = np.asarray(cv2.GaussianBlur(mass, (0, 0), sigma), np.float32)
-        dy, dx = np.gradient(mass)
+        dy, dx = _slopes(mass), _slopes(mass.T).T
         slope = (np.cos(self.light) * dx + np.sin(self.light) * dy) * np.float32(3 * sigma)
-        shade = np.clip(0.72 + 0.25 * mass + self.relief * slope, 0.3, 1).astype(np.float32)
-        size = (at.width, at.height)
-        return np.asarray(cv2.resize(mass, size), np.float32), np.asarray(cv2.resize(shade, size), np.float32)
+        return mass, np.clip(0.72 + 0.25 * mass + self.relief * slope, 0.3, 1).astype(np.float32)
 
     def _glass(self, coverage: Float32, bump: Float32, rows: Float32, columns: Float32) -> Float32:
         """Alpha of glass: thin in the middle, denser at the rim, nearly opaque in the highlights."""
@@ -244,9 +258,18 @@ class SceneObject:
         return np.asarray(np.maximum(alpha, light * coverage * np.float32(0.9)), np.float32)
 
 
+def _slopes(field: Float32) -> Float32:
+    """Return the differences of neighbours along the first axis, as ``np.gradient`` has them."""
+    found = np.empty_like(field)
+    np.subtract(field[2:], field[:-2], out=found[1:-1])
+    found[1:-1] /= 2
+    found[0], found[-1] = field[1] - field[0], field[-1] - field[-2]
+    return found
+
+
 def pick_kind(rng: np.random.Generator) -> str:
     """Draw a class."""
-    return str(rng.choice(list(_WEIGHTS), p=np.array(list(_WEIGHTS.values())) / sum(_WEIGHTS.values())))
+    return str(rng.choice(_KINDS, p=_SHARES))
 
 
 def pick_surface(rng: np.random.Generator, kind: str, split: str) -> Surface:
@@ -359,7 +382,6 @@ def draw_object(rng: np.random.Generator, kind: str, frame: Frame, split: str) -
     moving = kind in ("solid", "lattice", "fur") and rng.random() < 0.08
     thin = 0.5 + 0.4 * opacity / 0.07 if opacity < 0.07 else 1.0
     peak = {"glass": 0.25 + 0.5 * opacity, "smoke": 0.4 + 0.6 * opacity}.get(kind, thin)
-    gray = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)
     return SceneObject(
         kind=kind,
         frame=frame,
@@ -372,5 +394,5 @@ def draw_object(rng: np.random.Generator, kind: str, frame: Frame, split: str) -
         light=float(rng.uniform(0, 2 * np.pi)),
         relief=float(rng.uniform(0.2, 0.6)),
         tilt=float(rng.uniform(-0.06, 0.06)),
-        grain=lay(rng, "clouds", gray, (0.5, 1.2)),
+        grain=lay(rng, "clouds", _GRAY, (0.5, 1.2)),
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -48,14 +49,28 @@ def ribbons(points: Points, width: Points, closed: bool) -> Points:
     if closed:
         points = np.concatenate([points, points[:, :1]], 1)
         width = np.concatenate([width, width[:1]])
-    along = np.diff(points, axis=1)
-    along /= np.linalg.norm(along, axis=2, keepdims=True) + 1e-9
-    before = np.concatenate([along[:, -1:] if closed else along[:, :1], along], 1)
-    after = np.concatenate([along, along[:, :1] if closed else along[:, -1:]], 1)
-    mean = (before + after) / 2
-    mean /= np.maximum((mean**2).sum(2, keepdims=True), 0.4)  # a mitre, cut where it would stick out
-    aside = mean[..., ::-1] * np.array([-0.5, 0.5]) * width[:, None]
-    return np.concatenate([points + aside, (points - aside)[:, ::-1]], 1)
+    x, y = np.moveaxis(points, 2, 0)
+    dx, dy = x[:, 1:] - x[:, :-1], y[:, 1:] - y[:, :-1]
+    length = np.sqrt(dx * dx + dy * dy) + 1e-9
+    count = x.shape[1]
+    means = []
+    for along in (dx, dy):
+        along /= length
+        mean = np.empty(x.shape)  # of the directions before and after a point
+        np.add(along[:, :-1], along[:, 1:], out=mean[:, 1:-1])
+        mean[:, 0] = along[:, 0] + along[:, -1 if closed else 0]
+        mean[:, -1] = along[:, -1] + along[:, 0 if closed else -1]
+        mean /= 2
+        means.append(mean)
+    mitre = np.maximum(means[0] * means[0] + means[1] * means[1], 0.4)  # cut where it would stick out
+    outline = np.empty((len(x), 2 * count, 2))
+    for axis, (places, mean, half) in enumerate(((x, means[1], -0.5), (y, means[0], 0.5))):
+        mean /= mitre
+        mean *= half
+        mean *= width
+        np.add(places, mean, out=outline[:, :count, axis])
+        np.subtract(places, mean, out=outline[:, : count - 1 : -1, axis])
+    return outline
 
 
 def rasterise(marks: Sequence[Mark], to_pixels: npt.NDArray[np.float64], width: int, height: int) -> UInt8:
@@ -75,16 +90,22 @@ def rasterise(marks: Sequence[Mark], to_pixels: npt.NDArray[np.float64], width: 
     scale = _SUPERSAMPLING * float(np.sqrt(abs(np.linalg.det(to_pixels[:, :2]))))
 
     def draw(target: UInt8, outlines: Points, value: int) -> None:
-        for outline in np.rint(np.clip(outlines, -limit, limit) * (1 << _SHIFT)).astype(np.int32):
+        fixed = np.minimum(np.maximum(outlines, -limit), limit)
+        fixed *= 1 << _SHIFT
+        for outline in np.rint(fixed, out=fixed).astype(np.int32):
             # One by one: in one call, overlaps would count as holes.
             cv2.fillPoly(target, [outline], value, cv2.LINE_AA, _SHIFT)
 
     for mark in marks:
-        points = (mark.points @ to_pixels[:, :2].T + to_pixels[:, 2]) * _SUPERSAMPLING - 0.5
+        placed = mark.points.reshape(-1, 2) @ to_pixels[:, :2].T
+        placed += to_pixels[:, 2]
+        placed *= _SUPERSAMPLING
+        placed -= 0.5
+        points = placed.reshape(mark.points.shape)
         if isinstance(mark, Area):
             draw(canvas, points, 255 * mark.value)
             continue
-        strokes = mark.width * scale * np.linspace(1, mark.tip, mark.points.shape[1])
+        strokes = mark.width * scale * evenly(1, mark.tip, mark.points.shape[1])
         outlines = ribbons(points, np.maximum(strokes - _BLEED, 0), mark.closed)
         thin = float(strokes.mean()) / _BLEED
         if thin >= 1:
@@ -104,9 +125,25 @@ def transformed(
     return np.asarray((points * np.asarray(half)) @ np.array([[c, s], [-s, c]]) + np.asarray(centre))
 
 
+@lru_cache(maxsize=256)
+def evenly(first: float, last: float, count: int) -> npt.NDArray[np.float64]:
+    """Return ``np.linspace``, made once, read-only."""
+    found = np.linspace(first, last, count)
+    found.flags.writeable = False
+    return found
+
+
+@lru_cache(maxsize=256)
 def around(count: int) -> npt.NDArray[np.float64]:
-    """Angles all round, (count,)."""
-    return np.linspace(0, 2 * np.pi, count, endpoint=False)
+    """Angles all round, (count,), read-only."""
+    angles = np.linspace(0, 2 * np.pi, count, endpoint=False)
+    angles.flags.writeable = False
+    return angles
+
+
+@lru_cache(maxsize=256)
+def _unit_circle(count: int) -> Points:
+    return rays(around(count))
 
 
 def rays(angles: npt.NDArray[np.float64]) -> Points:
@@ -116,7 +153,7 @@ def rays(angles: npt.NDArray[np.float64]) -> Points:
 
 def circle(radius: float = 1.0, count: int = 96) -> Points:
     """A circle round the origin, (count, 2)."""
-    return np.asarray(radius * rays(around(count)))
+    return np.asarray(radius * _unit_circle(count))
 
 
 def blob(rng: np.random.Generator, roughness: float = 0.5, count: int = 160) -> Points:
@@ -152,7 +189,7 @@ def bust(rng: np.random.Generator) -> Points:
     """Head and shoulders in [-1, 1], one outline."""
     head, neck = rng.uniform(0.34, 0.44), rng.uniform(0.14, 0.2)
     shoulder = rng.uniform(0.7, 0.95)
-    t = np.linspace(-1.5 * np.pi + 0.42, 0.5 * np.pi - 0.42, 60)
+    t = evenly(-1.5 * np.pi + 0.42, 0.5 * np.pi - 0.42, 60)
     skull = np.stack([head * 0.82 * np.cos(t), -0.5 + head * np.sin(t)], 1)
     right = np.array(
         [[neck, 0.02], [neck + 0.12, 0.12], [shoulder * 0.8, 0.28], [shoulder, 0.5], [shoulder + 0.05, 1.0]]
@@ -163,8 +200,8 @@ def bust(rng: np.random.Generator) -> Points:
 
 def profile(rng: np.random.Generator) -> Points:
     """Outline of a turned vessel (bottle, goblet, vase) in [-1, 1], upright."""
-    y = np.linspace(-1, 1, 80)
-    knots = np.linspace(-1, 1, 6)
+    y = evenly(-1, 1, 80)
+    knots = evenly(-1, 1, 6)
     widths = {
         0: [0.16, 0.17, 0.2, 0.5, 0.52, 0.48],  # bottle
         1: [0.45, 0.5, 0.4, 0.07, 0.07, 0.42],  # goblet
@@ -196,7 +233,7 @@ def strands(rng: np.random.Generator, outline: Points, style: str, size: float) 
     roots = middle + (roots - middle) * rng.uniform(0.75, 1.0, (count, 1))
     outward = (roots - middle) / (np.linalg.norm(roots - middle, axis=1, keepdims=True) + 1e-9)
     steps = {"fur": 6, "hair": 9, "seeds": 4}[style]
-    t = np.linspace(0, 1, steps)[None, :, None]
+    t = evenly(0, 1, steps)[None, :, None]
     reach = {"fur": rng.uniform(0.15, 0.45), "hair": rng.uniform(0.5, 1.0), "seeds": 0.7}[style]
     lean, fall = {"fur": (0.5, 0.2), "hair": (0.45, rng.uniform(0.2, 1.2)), "seeds": (0.08, 0.0)}[style]
     length = size * reach * rng.uniform(0.3, 1.3, (count, 1, 1))
@@ -229,14 +266,14 @@ def mesh(rng: np.random.Generator, web: bool) -> list[Points]:
         reach = rng.uniform(0.85, 1.1, (spokes, 1))
         radial = np.stack([np.zeros((spokes, 2)), directions * reach], 1)
         hub = rng.uniform(-0.15, 0.15, 2)
-        radii = np.linspace(0.12, 0.95, rings)[:, None, None] + rng.normal(0, 0.012, (rings, spokes, 1))
+        radii = evenly(0.12, 0.95, rings)[:, None, None] + rng.normal(0, 0.012, (rings, spokes, 1))
         corners = radii * directions * reach
         ahead = np.roll(corners, -1, axis=1)
         sag = 0.47 * (corners + ahead)  # threads hang towards the hub
         loops = np.stack([corners, sag, ahead], 2).reshape(-1, 3, 2)
         return [radial + hub * (1 - np.linalg.norm(radial, axis=2, keepdims=True)), loops + hub * (1 - radii.mean())]
     lines = int(rng.integers(7, 22))
-    t, offsets = np.linspace(-1.5, 1.5, 16), np.linspace(-1.5, 1.5, int(1.5 * lines))
+    t, offsets = evenly(-1.5, 1.5, 16), evenly(-1.5, 1.5, int(1.5 * lines))
     first = np.stack(np.broadcast_arrays(t[None], offsets[:, None]), 2)
     second = first[..., ::-1]
     phase, strength = rng.uniform(0, 6.3, 4), rng.uniform(0, 0.08)
@@ -261,13 +298,13 @@ def plant(rng: np.random.Generator) -> tuple[list[tuple[Points, float]], Points]
     if rng.random() < 0.25:  # grass
         count = int(rng.integers(18, 45))
         root, lean, height = rng.uniform(-0.7, 0.7, count), rng.normal(0, 0.5, count), rng.uniform(0.8, 2.0, count)
-        t = np.linspace(0, 1, 7)
+        t = evenly(0, 1, 7)
         blades = np.stack([root[:, None] + lean[:, None] * t**2, 1 - height[:, None] * t], 2)
         return list(zip(np.array_split(blades, 3), (0.35, 0.6, 0.9), strict=True)), np.zeros((0, 3, 2))
     stems = int(rng.integers(1, 4))
     start = np.stack([rng.uniform(-0.25, 0.25, stems), np.ones(stems)], 1)
     angle, length = np.pi / 2 + rng.normal(0, 0.25, stems), rng.uniform(0.8, 1.1, stems)
-    t = np.linspace(0, 1, 6)
+    t = evenly(0, 1, 6)
     branches: list[tuple[Points, float]] = []
     buds, turns = [], []
     for level in range(4):  # all branches of a level at once
@@ -284,7 +321,7 @@ def plant(rng: np.random.Generator) -> tuple[list[tuple[Points, float]], Points]
         angle = angle[parents] + side * rng.uniform(0.3, 0.9, len(parents))
         length = length[parents] * rng.uniform(0.5, 0.75, len(parents))
     at, turn = np.concatenate(buds), -np.concatenate(turns)
-    t = np.linspace(0, np.pi, 7)
+    t = evenly(0, np.pi, 7)
     edge = np.stack([1 - np.cos(t), rng.uniform(0.15, 0.4) * np.sin(t)], 1)
     leaf = np.concatenate([edge, edge[::-1] * np.array([1, -1])]) * rng.uniform(0.05, 0.11, (len(at), 1, 1))
     c, s = np.cos(turn)[:, None], np.sin(turn)[:, None]

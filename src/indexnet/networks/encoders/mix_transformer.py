@@ -128,7 +128,12 @@ class Block(nn.Module):
         heads: see :class:`Attention`.
         reduction: see :class:`Attention`.
         drop: rate of :class:`DropPath` on both residual branches.
+
+    Attributes:
+        recomputed: see :func:`indexnet.networks.recompute.checkpoint_activations`.
     """
+
+    recomputed = True
 
     def __init__(self, width: int, heads: int, reduction: int, drop: float = 0.0) -> None:
         super().__init__()

@@ -62,6 +62,14 @@ def uncompiled() -> AbstractContextManager[Any]:
     return torch.compiler.set_stance("force_eager") if hasattr(torch.compiler, "set_stance") else nullcontext()
 
 
+def as_written(network: nn.Module) -> AbstractContextManager[Any]:
+    """Return :func:`uncompiled` for a network that was compiled, else a context that changes nothing.
+
+    For images of any size: a compiled network would be compiled again for them.
+    """
+    return nullcontext() if network._compiled_call_impl is None else uncompiled()
+
+
 def live_bytes(network: nn.Module, size: tuple[int, int, int]) -> int:
     """Return the most bytes of activations that are alive at once in a forward pass on one image, without running it.
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from indexnet.core.constants import constant
 from indexnet.resampling.assembly import assemble, pad_around, reassemble, sample
 from indexnet.resampling.base import Kept, OperatorInfo, register_resampling
 from indexnet.resampling.functional import crop_to, full_precision, half, pad_to_even
@@ -105,7 +106,7 @@ class FreqFusion(GuidedStage):
     def _kernels(self, logits: Tensor, k: int) -> Tensor:
         kernels = torch.softmax(logits, 1, dtype=full_precision(logits.dtype))
         if self.hamming:
-            row = torch.tensor(_WINDOWS[k], dtype=kernels.dtype, device=kernels.device)
+            row = constant(_WINDOWS[k], kernels)
             kernels = kernels * torch.outer(row, row).reshape(-1, 1, 1)
             kernels = kernels / kernels.sum(1, keepdim=True)
         return kernels.to(logits.dtype)

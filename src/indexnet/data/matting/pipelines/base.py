@@ -21,7 +21,7 @@ class Scene:
     """What one sample is made of.
 
     Attributes:
-        foreground: colours (H, W, 3) and alpha (H, W), both uint8, then what :meth:`Pipeline.maps` gave for them.
+        foreground: colours (H, W, 3) and alpha (H, W), both uint8.
         background: (h, w, 3), uint8, of any size.
         other: gives another foreground's arrays by number, 0 <= number < ``count``.
         count: how many foregrounds there are.
@@ -67,24 +67,18 @@ class Pipeline(ABC):
 
     Attributes:
         name: in the registry, and of the option ``data.pipeline``.
-        map_names: what :meth:`maps` gives; a name stands for the very values, which are kept in files.
         chooses_centre: whether it can crop round either kind of pixel.
         crop_around: which, see :func:`create_pipeline`.
         draws_background: whether every sample draws its background, also where the data set has one for each composite.
     """
 
     name: ClassVar[str]
-    map_names: ClassVar[tuple[str, ...]] = ()
     draws_background: ClassVar[bool] = False
     chooses_centre: ClassVar[bool] = False
     crop_around: str = CROP_AROUND[0]
 
     def __init__(self, size: int) -> None:
         self.size = check_size("training.size", size)
-
-    def maps(self, alpha: UInt8) -> Arrays:
-        """Return what is worth computing once for each foreground, from its alpha; each uint8 (H, W)."""
-        return ()
 
     @abstractmethod
     def draw(self, scene: Scene, rng: np.random.Generator) -> Targets:

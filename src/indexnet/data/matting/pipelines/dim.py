@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 
-from indexnet.data.base import UInt8
-from indexnet.data.io.cache import Arrays
 from indexnet.data.matting.compositing import cover
 from indexnet.data.matting.pipelines.base import Pipeline, Scene, Targets, register_pipeline
 from indexnet.data.matting.pipelines.transforms import (
+    Between,
+    Unknown,
     corner_around,
     covered_window,
     cropped,
-    distance_to_mixed,
     merged,
     mirrored,
     resized,
@@ -44,45 +41,39 @@ class Dim(Pipeline):
     With ``crop_around="mixed"`` the centre is a pixel whose alpha lies between 0 and 1, which the trimap's width has no
     say in: MMEditing's first configuration (crops of 320, 480 and 640 there, too).
 
-    The order of the work is another: distances are computed once for each foreground, and of the full resolution only
-    the crop is touched. The samples are the same.
+    The order of the work is another: of the full resolution only the crop is touched. The samples are the same.
     """
 
     name = "dim"
     chooses_centre = True
-    map_names: ClassVar[tuple[str, ...]] = ("distance to mixed",)
-
-    def maps(self, alpha: UInt8) -> Arrays:
-        return (distance_to_mixed(alpha),)
 
     def draw(self, scene: Scene, rng: np.random.Generator) -> Targets:
-        colour, alpha, distances = scene.foreground
-        distance = int(rng.integers(*_DISTANCES))
+        colour, alpha = scene.foreground
+        unknown = Unknown(alpha, int(rng.integers(*_DISTANCES)))
         size = alpha.shape
         if min(size) <= self.size:
-            whole = merged(
-                colour, cover(scene.background, size, shrink=False), alpha, trimap(alpha, distances, distance)
-            )
+            trimap = unknown.trimap(slice(0, size[0]), slice(0, size[1]))
+            whole = merged(colour, cover(scene.background, size, shrink=False), alpha, trimap)
             zoom = int(self.size * _ENLARGED) / min(size)
             whole = resized(whole, (int(size[0] * zoom), int(size[1] * zoom)))
             side = self._side(whole.alpha.shape, rng)
             if self.crop_around == "mixed":
-                corner = corner_around(np.asarray(whole.alpha, np.uint8), 1, 254, side, 0, rng)
+                corner = corner_around(Between(np.asarray(whole.alpha, np.uint8), 1, 254), side, 0, rng)
             else:
-                corner = corner_around(whole.trimap, 128, 128, side, 1, rng)
+                corner = corner_around(Between(whole.trimap, 128, 128), side, 1, rng)
             targets = cropped(whole, *corner, side)
         else:
             side = self._side(size, rng)
             if self.crop_around == "mixed":
-                top, left = corner_around(alpha, 1, 254, side, 0, rng)
+                top, left = corner_around(Between(alpha, 1, 254), side, 0, rng)
             else:
-                top, left = corner_around(distances, 0, distance, side, 1, rng)
+                top, left = corner_around(unknown, side, 1, rng)
             window = slice(top, top + side), slice(left, left + side)
             targets = merged(
                 colour[window],
                 covered_window(scene.background, size, top, left, side),
                 alpha[window],
-                trimap(alpha[window], distances[window], distance),
+                unknown.trimap(*window),
             )
         targets = resized(targets, (self.size, self.size))
         return mirrored(targets) if rng.integers(2) else targets
@@ -91,19 +82,3 @@ class Dim(Pipeline):
         """Choose the side of a crop that is smaller than an image of this size."""
         sides = [int(self.size * scale) for scale in _SCALES]
         return int(rng.choice([side for side in sides if side < min(size)]))
-
-
-def trimap(alpha: UInt8, distances: UInt8, distance: int) -> UInt8:
-    """Return the trimap of an alpha matte whose unknown pixels lie within ``distance`` of a mixed one.
-
-    Args:
-        alpha: (H, W), uint8.
-        distances: (H, W), of :func:`~indexnet.data.matting.pipelines.transforms.distance_to_mixed`.
-        distance: in pixels.
-
-    Returns:
-        uint8 (H, W) in {0, 128, 255}.
-    """
-    made = np.where(alpha == 255, np.uint8(255), np.uint8(0))
-    made[distances <= distance] = 128
-    return made

@@ -8,7 +8,15 @@ import numpy as np
 from indexnet.data.io.trimaps import eroded_trimap
 from indexnet.data.matting.compositing import cover
 from indexnet.data.matting.pipelines.base import Pipeline, Scene, Targets, register_pipeline
-from indexnet.data.matting.pipelines.transforms import corner_around, covered_window, cropped, merged, mirrored, resized
+from indexnet.data.matting.pipelines.transforms import (
+    Between,
+    corner_around,
+    covered_window,
+    cropped,
+    merged,
+    mirrored,
+    resized,
+)
 
 _SCALES = (1, 1.5, 2)
 _WIDTHS = (1, 30)  # the second is excluded
@@ -40,10 +48,10 @@ class Mmediting(Pipeline):
             whole = merged(colour, cover(scene.background, size, shrink=False), alpha, none)
             zoom = side / min(size)
             whole = resized(whole, (max(side, int(size[0] * zoom)), max(side, int(size[1] * zoom))), cv2.INTER_LINEAR)
-            field = np.asarray(whole.alpha, np.uint8)
-            targets = cropped(whole, *corner_around(field, 1, 254, side, 0, rng), side)
+            field = Between(np.asarray(whole.alpha, np.uint8), 1, 254)
+            targets = cropped(whole, *corner_around(field, side, 0, rng), side)
         else:
-            top, left = corner_around(alpha, 1, 254, side, 0, rng)
+            top, left = corner_around(Between(alpha, 1, 254), side, 0, rng)
             window = slice(top, top + side), slice(left, left + side)
             background = covered_window(scene.background, size, top, left, side)
             targets = merged(colour[window], background, alpha[window], none[window])

@@ -7,51 +7,90 @@ mixed.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from indexnet.data.base import UInt8
+from indexnet.data.io.trimaps import trimap_from_alpha
 from indexnet.data.matting.compositing import composite, cover
 from indexnet.data.matting.pipelines.base import Targets
 
-FAR = 255
 _TRIES = 256
 
 
-def distance_to_mixed(alpha: UInt8) -> UInt8:
-    """Return every pixel's Euclidean distance to the nearest pixel whose alpha is neither 0 nor 255.
+class Field(Protocol):
+    """Which pixels of an image may be chosen."""
 
-    Whoever asks for the pixels within a whole number of pixels, up to 254, gets what the exact distance would give,
-    from a comparison instead of a distance transform.
+    shape: tuple[int, int]
+
+    def first(self, ys: npt.NDArray[np.int64], xs: npt.NDArray[np.int64]) -> int | None:
+        """Return which of some pixels is the first that fits."""
+
+    def inside(self, rows: slice, columns: slice) -> npt.NDArray[np.bool_]:
+        """Return which pixels of a window fit."""
+
+
+class Between(Field):
+    """The pixels of an image (H, W), uint8, whose values lie in [low, high]."""
+
+    def __init__(self, values: UInt8, low: int, high: int) -> None:
+        self.values, self.low, self.high = values, low, high
+        self.shape: tuple[int, int] = values.shape
+
+    def first(self, ys: npt.NDArray[np.int64], xs: npt.NDArray[np.int64]) -> int | None:
+        fits = np.flatnonzero(self._fit(self.values[ys, xs]))
+        return int(fits[0]) if fits.size else None
+
+    def inside(self, rows: slice, columns: slice) -> npt.NDArray[np.bool_]:
+        return self._fit(self.values[rows, columns])
+
+    def _fit(self, values: UInt8) -> npt.NDArray[np.bool_]:
+        return np.asarray((values >= self.low) & (values <= self.high))
+
+
+class Unknown(Field):
+    """The pixels that a trimap of :func:`~indexnet.data.io.trimaps.trimap_from_alpha` leaves open, made where asked.
 
     Args:
         alpha: (H, W), uint8.
-
-    Returns:
-        uint8 (H, W): the distance rounded up, at most 255; 255 everywhere where alpha is 0 and 255 only.
+        distance: of the trimap.
     """
-    known = ((alpha == 0) | (alpha == 255)).view(np.uint8)
-    if known.all():
-        return np.full(alpha.shape, FAR, np.uint8)
-    # exact distances are square roots of whole numbers, and in single precision those of squares are whole
-    far = cv2.distanceTransform(known, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return np.asarray(np.minimum(np.ceil(far), FAR), np.uint8)
+
+    def __init__(self, alpha: UInt8, distance: int) -> None:
+        self.alpha, self.distance = alpha, distance
+        self.shape: tuple[int, int] = alpha.shape
+
+    def first(self, ys: npt.NDArray[np.int64], xs: npt.NDArray[np.int64]) -> int | None:
+        reach = self.distance
+        for number, (y, x) in enumerate(zip(ys.tolist(), xs.tolist(), strict=True)):
+            around = self.alpha[max(0, y - reach) : y + reach + 1, max(0, x - reach) : x + reach + 1]
+            # most lie far from all mixed pixels, 1..254
+            if (around - np.uint8(1) < 254).any() and self.trimap(slice(y, y + 1), slice(x, x + 1))[0, 0] == 128:
+                return number
+        return None
+
+    def inside(self, rows: slice, columns: slice) -> npt.NDArray[np.bool_]:
+        return np.asarray(self.trimap(rows, columns) == 128)
+
+    def trimap(self, rows: slice, columns: slice) -> UInt8:
+        """Return the trimap of a window."""
+        reach = self.distance
+        top, left = max(0, rows.start - reach), max(0, columns.start - reach)
+        made = trimap_from_alpha(self.alpha[top : rows.stop + reach, left : columns.stop + reach], reach)
+        return made[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
 
 
-def choose_pixel(
-    field: UInt8, low: int, high: int, rows: slice, columns: slice, rng: np.random.Generator
-) -> tuple[int, int] | None:
-    """Choose one of the pixels of a window whose value lies in [low, high], all with the same chance.
+def choose_pixel(field: Field, rows: slice, columns: slice, rng: np.random.Generator) -> tuple[int, int] | None:
+    """Choose one of the pixels of a window that fit, all with the same chance.
 
     Pixels of the window are drawn until one fits, since most fields have many; only where that takes too long are the
     fitting ones looked for. Either way each of them is as likely as the others.
 
     Args:
-        field: (H, W), uint8.
-        low: smallest value that fits.
-        high: largest value that fits.
+        field: says which fit.
         rows: of the window.
         columns: of the window.
         rng: source of what is random.
@@ -59,32 +98,29 @@ def choose_pixel(
     Returns:
         (y, x) in ``field``; None where no pixel fits.
     """
-    window = field[rows, columns]
-    if not window.size:
+    spans = [range(length)[at] for at, length in zip((rows, columns), field.shape, strict=True)]
+    if not all(spans):
         return None
-    top, left = rows.indices(field.shape[0])[0], columns.indices(field.shape[1])[0]
-    ys, xs = rng.integers(window.shape[0], size=_TRIES), rng.integers(window.shape[1], size=_TRIES)
-    seen = window[ys, xs]
-    fits = np.flatnonzero((seen >= low) & (seen <= high))
-    if fits.size:
-        return top + int(ys[fits[0]]), left + int(xs[fits[0]])
-    found = np.flatnonzero((window >= low) & (window <= high))
+    top, left = (span.start for span in spans)
+    ys, xs = (rng.integers(len(span), size=_TRIES) for span in spans)
+    number = field.first(ys + top, xs + left)
+    if number is not None:
+        return top + int(ys[number]), left + int(xs[number])
+    found = np.flatnonzero(field.inside(*(slice(span.start, span.stop) for span in spans)))
     if not found.size:
         return None
-    y, x = divmod(int(found[rng.integers(found.size)]), window.shape[1])
+    y, x = divmod(int(found[rng.integers(found.size)]), len(spans[1]))
     return top + y, left + x
 
 
-def corner_around(field: UInt8, low: int, high: int, side: int, last: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Choose a square crop around a pixel whose value lies in [low, high].
+def corner_around(field: Field, side: int, last: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Choose a square crop around a pixel that fits.
 
     The pixel is one around which the crop fits into the image; where there is none, any, and the crop is moved inside;
     where no pixel fits at all, the crop lies anywhere.
 
     Args:
-        field: (H, W), uint8; both at least ``side``.
-        low: smallest value that fits.
-        high: largest value that fits.
+        field: says which pixels fit; both its lengths are at least ``side``.
         side: of the crop, in pixels.
         last: 1 if a pixel may lie ``side // 2`` before the lower and the right edge, else 0.
         rng: source of what is random.
@@ -95,9 +131,9 @@ def corner_around(field: UInt8, low: int, high: int, side: int, last: int, rng: 
     height, width = field.shape
     half = side // 2
     inside = [slice(half, max(half, length - half + last)) for length in (height, width)]
-    centre = choose_pixel(field, low, high, inside[0], inside[1], rng)
+    centre = choose_pixel(field, inside[0], inside[1], rng)
     if centre is None:
-        centre = choose_pixel(field, low, high, slice(0, height), slice(0, width), rng)
+        centre = choose_pixel(field, slice(0, height), slice(0, width), rng)
     if centre is None:
         return int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
     top, left = (min(max(at - half, 0), length - side) for at, length in zip(centre, (height, width), strict=True))
@@ -169,8 +205,5 @@ def mirrored(targets: Targets) -> Targets:
 
 
 def merged(fg: UInt8, bg: UInt8, alpha: UInt8, trimap: UInt8) -> Targets:
-    """Compose the image of aligned layers as the published composites are, computing only where both are seen."""
-    image = np.asarray(cv2.copyTo(fg, (alpha == 255).view(np.uint8), bg.copy()), np.uint8)
-    mixed = (alpha > 0) & (alpha < 255)
-    image[mixed] = composite(fg[mixed], bg[mixed], alpha[mixed])
-    return Targets(image, alpha, trimap, fg, bg)
+    """Compose the image of aligned layers as the published composites are."""
+    return Targets(composite(fg, bg, alpha), alpha, trimap, fg, bg)
