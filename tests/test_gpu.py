@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from importlib.util import find_spec
 
 import pytest
 import torch
 
 from indexnet.networks import create_network
 from indexnet.networks.recompute import checkpoint_activations
+from indexnet.ops import readable_form, triton_form
 from indexnet.resampling import create_resampling, list_resampling
 from indexnet.run.job import run_job
 from network_support import NARROW
 from run_support import Unsynchronised, job_process, prepare_run, weights
+from tail_cases import HALVES, SHAPES, by_triton, check_foreign_strides, check_half, check_shape, maps
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
 ]
+needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
 
 
 @pytest.mark.parametrize("name", [info.name for info in list_resampling()])
@@ -58,6 +62,56 @@ def test_batch_norm_over_two_gpus_is_that_of_one(tmp_path):
         assert result.returncode == 0, result.stderr
         means.append(next(value for key, value in weights(folder).items() if key.endswith("running_mean")))
     torch.testing.assert_close(means[0], means[1], rtol=1e-3, atol=1e-5)
+
+
+@needs_triton
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("memory", ["first", "last"])
+def test_triton_kernels_compute_what_the_readable_form_does(shape, shared, memory):
+    check_shape(shape, shared, memory, "cuda")
+
+
+@needs_triton
+@pytest.mark.parametrize("halves", HALVES)
+@pytest.mark.parametrize(("shared", "memory"), [(False, "first"), (True, "last")])
+def test_triton_kernels_in_half_precision(halves, shared, memory):
+    check_half(halves, shared, memory, "cuda")
+
+
+@needs_triton
+@pytest.mark.parametrize("shared", [False, True])
+def test_triton_kernels_take_maps_that_lie_otherwise(shared):
+    check_foreign_strides(shared, "cuda")
+
+
+@needs_triton
+@pytest.mark.parametrize("family", ["hin", "m2o"])
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_a_compiled_stage_by_triton_kernels(family, memory):
+    torch.manual_seed(0)
+    stage = create_resampling("indexnet", channels=[24], family=family).cuda().stages[0]
+
+    def through(x):
+        down = stage.down(x)
+        return down.skip, stage.up(down.features, down.guide, down.size)
+
+    x = torch.randn(2, 24, 41, 64).cuda().to(memory_format=memory).requires_grad_()
+    with readable_form():
+        expected = through(x)
+        upstream = [torch.randn_like(each) for each in expected]
+        gradient = torch.autograd.grad(expected, x, upstream)
+    with triton_form():
+        found = torch.compile(through, fullgraph=True)(x)
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(torch.autograd.grad(found, x, upstream), gradient, rtol=1e-3, atol=1e-3)
+
+
+@needs_triton
+def test_gradients_by_triton_kernels_are_the_same_every_time():
+    x, logits = (each.requires_grad_() for each in maps((2, 300, 9, 33), True, device="cuda"))
+    once, again = (torch.autograd.grad([each.sum() for each in by_triton(x, logits)], logits)[0] for _ in range(2))
+    assert torch.equal(once, again)
 
 
 TERMS = "task.loss={alpha: 1, composition: 1, laplacian: 1, gradient: 1, gradient_penalty: 1}"

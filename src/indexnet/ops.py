@@ -22,6 +22,7 @@ from indexnet.resampling.functional import (
     unpack_cells,
 )
 from indexnet.resampling.tail import readable_form
+from indexnet.resampling.tail_ops import triton_form
 
 __all__ = [
     "IGNORE",
@@ -39,6 +40,7 @@ __all__ = [
     "pad_to_even",
     "readable_form",
     "reassemble",
+    "triton_form",
     "unknown_mask",
     "unpack_cells",
 ]

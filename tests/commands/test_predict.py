@@ -15,6 +15,7 @@ from commands_support import (
     trimap,
 )
 from indexnet.cli import main
+from indexnet.inference.loading import load_for_photographs
 from indexnet.networks.checkpoint import load_network
 from indexnet.networks.tiled.matting_protocol import infer_alpha, to_uint8
 from indexnet.tasks.matting import MattingTask
@@ -187,8 +188,8 @@ def test_sixteen_bits_are_rounded_and_the_budget_is_passed_on(matting, folder, m
     monkeypatch.setattr(MattingTask, "predict_alpha", watched)
     assert predict(matting, folder, "--depth", "16", "--memory", "2GB") == 0
     assert budgets == [2_000_000_000] * 2
-    network, _ = load_network(matting)
-    expected = infer_alpha(network, read(folder / "images" / "b.png"), trimap(33, 64))
+    task, *_ = load_for_photographs(matting, "cpu", "auto")
+    expected = infer_alpha(task.network, read(folder / "images" / "b.png"), trimap(33, 64))
     result = read(folder / "out" / "b.png")
     assert result.dtype == np.uint16
     assert np.array_equal(result, np.rint(expected * np.float32(257)).astype(np.uint16))

@@ -10,7 +10,7 @@ from indexnet.cli import main
 from indexnet.core.errors import UserError
 from indexnet.data.matting.cutouts import Blur, on_background
 from indexnet.inference.app.session import Session, read_alone
-from indexnet.inference.loading import load_task
+from indexnet.inference.loading import load_for_photographs, load_task
 from indexnet.networks import create_network
 from indexnet.networks.checkpoint import checkpoint_meta, save_checkpoint
 from predict_support import files_of, predict
@@ -36,7 +36,7 @@ def test_one_command_cuts_a_portrait_out_without_a_trimap(checkpoint, folder):
     assert files_of(folder / "out") == [
         f"{place}{name}.png" for place in ("composite/", "cutout/", "") for name in ("me", "tiny")
     ] + ["trimap/me.png", "trimap/tiny.png"]
-    task, _ = load_task(checkpoint)
+    task, *_ = load_for_photographs(checkpoint, "cpu", "auto")
     image = task.image_sample(photograph(37, 50))["image"][None]
     prediction = task.predict({"image": image})
     assert np.array_equal(read(folder / "out/me.png"), np.rint(prediction[0, 0].numpy() * 255).astype(np.uint8))

@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from indexnet.core.machine import memory_of
 from indexnet.core.turns import medians
 
 TIME, MEMORY = "time", "memory"
+
+Progress = Callable[[str], None]
+"""Is told what is being measured."""
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """How a part of the benchmark is measured.
+
+    Attributes:
+        threads: that PyTorch uses, and is told to use before the part begins.
+        turns: that count.
+        quick: take sizes that are measured in seconds instead of those of the papers.
+        device: where to measure.
+    """
+
+    threads: int = 1
+    turns: int = 7
+    quick: bool = False
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
 @dataclass(frozen=True)
@@ -74,8 +102,62 @@ def time_figures(
         clock: see :func:`indexnet.core.turns.medians`.
     """
     found = medians(forms, turns, clock)
+    pairs = {(name, reference): (targets or {}).get(name) for name in forms if name != reference}
+    return compared(part, case, TIME, found, pairs, turns, threads)
+
+
+def compared(
+    part: str,
+    case: str,
+    quantity: str,
+    found: Mapping[str, float],
+    pairs: Mapping[tuple[str, str], float | None],
+    turns: int,
+    threads: int,
+) -> list[Figure]:
+    """Return figures of what was measured.
+
+    Args:
+        part: of the benchmark.
+        case: what is computed.
+        quantity: :data:`TIME` or :data:`MEMORY`.
+        found: seconds or bytes of each form.
+        pairs: a form and its reference, and the largest ratio that is meant to be.
+        turns: that counted.
+        threads: that PyTorch was told to use.
+    """
     return [
-        Figure(part, case, name, reference, TIME, value, found[reference], threads, turns, (targets or {}).get(name))
-        for name, value in found.items()
-        if name != reference
+        Figure(part, case, form, reference, quantity, found[form], found[reference], threads, turns, target)
+        for (form, reference), target in pairs.items()
     ]
+
+
+def check_equal(part: str, case: str, form: str, value: Tensor, expected: Tensor, tolerance: float = 1e-3) -> None:
+    """Refuse to time a form that gives something else than its reference.
+
+    In norm: a hidden value at a kink of ReLU6 falls on either side by rounding.
+
+    Raises:
+        RuntimeError: the two differ by more than a part, ``tolerance``, of the reference.
+    """
+    if not (value - expected).norm() <= tolerance * expected.norm():
+        raise RuntimeError(f"bench {part}, {case}: the form {form!r} gives something else than its reference.")
+
+
+def peak_bytes(step: Callable[[], object], device: torch.device) -> int:
+    """Return the most bytes that tensors take at once during a step, above what they took before it.
+
+    On the CPU that is what PyTorch's allocator hands out, to its kernels too: the same in every run, unlike the memory
+    of the process.
+    """
+    if device.type == "cuda":
+        return memory_of(step, device) or 0
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(trace))
+        events = [each for each in json.loads(trace.read_text())["traceEvents"] if each.get("name") == "[memory]"]
+    events.sort(key=lambda each: each["ts"])
+    totals = [each["args"]["Total Allocated"] for each in events]
+    return int(max(totals) - (totals[0] - events[0]["args"]["Bytes"])) if totals else 0

@@ -44,6 +44,7 @@ def main(args: argparse.Namespace) -> int:
 
     prepare_file(output)
     from indexnet.inference.loading import load_task
+    from indexnet.networks.folding import fold_norms
 
     task, meta = load_task(args.checkpoint)
     if next(task.network.parameters(), None) is None:
@@ -52,6 +53,7 @@ def main(args: argparse.Namespace) -> int:
         )
     if os.path.exists(output) and output.samefile(args.checkpoint):
         raise UserError(f"--output {output} is the checkpoint itself; give another file.")
+    fold_norms(task.network)
     module = task.export_module()
     facts = describe(module, task, meta, sha256_file(args.checkpoint))
     with busy("exporting, and checking against PyTorch"):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,7 +24,14 @@ from indexnet.resampling.functional import (
     unpack_cells,
 )
 from indexnet.resampling.pooling import ANY_POOLING, POOLED, POOLINGS, GuidedStage
-from indexnet.resampling.tail import in_one_pass, pool_by_logits, upsample_by_indices
+from indexnet.resampling.tail import (
+    grouped_product,
+    hidden_layer,
+    in_one_pass,
+    may_recompute,
+    pool_by_logits,
+    upsample_by_indices,
+)
 
 FAMILIES = ("hin", "o2o_modelwise", "o2o_shared", "o2o_unshared", "m2o")
 MODELWISE = "o2o_modelwise"
@@ -84,16 +90,13 @@ class IndexNetwork(nn.Module):
             weight = weight.unflatten(0, (c, 4)).transpose(0, 1).flatten(0, 1)
         out = F.conv2d(x, weight, stride=2, padding=self.padding, groups=self.first.groups * copies)
         if self.nonlinear:
-            # Only the statistics of shared weights run over channels too.
-            hidden = F.relu6(self.norm(out.reshape(n * copies, -1, h, w)), inplace=True)
-            # The 1x1 convolution as matrix products, one for each group: faster than a grouped convolution.
             groups = self.second.groups
             second = self.second.weight.reshape(groups, -1, self.second.weight.shape[1])
-            if is_channels_last(hidden) and groups <= 4:
-                pixels = hidden.permute(0, 2, 3, 1).reshape(n * h * w, groups, -1).transpose(0, 1)
-                out = torch.bmm(pixels, second.transpose(1, 2)).reshape(groups, n, h, w, -1).permute(1, 0, 4, 2, 3)
+            out = out.reshape(n * copies, -1, h, w)  # only the statistics of shared weights run over channels too
+            if may_recompute(out, self.norm):
+                out = hidden_layer(out, self.norm, second)
             else:
-                out = torch.matmul(second, hidden.reshape(n * copies, groups, -1, h * w))
+                out = grouped_product(F.relu6(self.norm(out), inplace=True), second)
         if by_column:
             return out.reshape(n, 4, c, h, w).transpose(1, 2)
         return out.reshape(n, -1, 4, h, w)

@@ -1,8 +1,8 @@
-"""What follows an index network in one pass: pooling, the weighted skip and the decoder's map, from its logits.
+"""What follows the first convolution of an index network, so that little is kept: from its output to the decoder's map.
 
-The functions of :mod:`indexnet.resampling.functional` are the readable form of the same arithmetic. Here nothing is
-gathered cell by cell first, so that no map is copied for the sake of its order, in either memory format, and of the
-maps between only the decoder's indices are kept for the backward pass: the rest is made again from them.
+The functions of :mod:`indexnet.resampling.functional` are the readable form of the same arithmetic. Here maps are gone
+through in parts of a few megabytes, no full-resolution index map is made, and nothing is kept for the backward pass but
+what comes in and the decoder's indices: the rest is made again from them.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ from contextvars import ContextVar
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from indexnet.resampling.functional import is_channels_last, unpack_cells
+from indexnet.resampling import tail_ops
+from indexnet.resampling.functional import full_precision, is_channels_last, pack_cells, unpack_cells
+from indexnet.resampling.tail_ops import Dims, as_one_batch, by_triton, triton_form
 
 _READABLE = ContextVar("readable", default=False)
-_Dims = tuple[int | None, int | None]
+_PART = {"cpu": 2**20, "cuda": 2**25}
+"""Values of a map that are worked on at once: few enough to take little, many enough that starting is no matter."""
 
 
 @contextmanager
@@ -30,7 +33,8 @@ def readable_form() -> Iterator[None]:
     """
     before = _READABLE.set(True)
     try:
-        yield
+        with triton_form(on=False):
+            yield
     finally:
         _READABLE.reset(before)
 
@@ -38,28 +42,34 @@ def readable_form() -> Iterator[None]:
 def in_one_pass(x: Tensor, indices: Tensor) -> bool:
     """Whether the functions below are for such a map and such packed indices or logits.
 
-    They are where they are faster: for one index map for all channels, and in channels-last. They are not for half
-    precision, whose sums need more of it, nor under a compiler or an exporter, which fuse the readable form themselves.
+    They are not under a compiler or an exporter, which fuse the readable form themselves; but Triton's kernels, where
+    :func:`indexnet.ops.triton_form` chooses them, are for these, too.
     """
+    return by_triton(x, indices) or _eager(x, indices)
+
+
+def _eager(*tensors: Tensor) -> bool:
+    """Whether operations on such tensors are run as they are written, and no one asks for the readable form."""
     if torch.compiler.is_compiling():  # asked first: a compiler knows the answer, and reads no further
         return False
-    plain = {type(x), type(indices)} <= {Tensor, torch.nn.Parameter} and not x.is_meta  # no fake tensors
-    single = x.dtype == indices.dtype and x.dtype in (torch.float32, torch.float64)
-    faster = indices.shape[1] == 1 or is_channels_last(x)
-    return faster and plain and single and not (_READABLE.get() or torch.jit.is_tracing())  # type: ignore[attr-defined]
+    plain = all(type(tensor) in (Tensor, nn.Parameter) and not tensor.is_meta for tensor in tensors)  # no fake ones
+    return plain and not (_READABLE.get() or torch.jit.is_tracing())  # type: ignore[attr-defined]
 
 
 def pool_by_logits(x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Pool a map by the indices softmax(sigmoid(logits)), the first pair of ``NORMALIZATIONS``.
 
     Args:
-        x: (N, C, 2h, 2w), float32 or float64, channels-first or channels-last.
-        logits: packed, (N, C or 1, 4, h, w), of the same dtype.
+        x: (N, C, 2h, 2w), floating point, channels-first or channels-last.
+        logits: packed, (N, C or 1, 4, h, w), floating point.
 
     Returns:
-        The sums over cells, (N, C, h, w), and the weighted map, (N, C, 2h, 2w), in the memory format of ``x``; and the
-        decoder's index map sigmoid(logits), packed.
+        The sums over cells, (N, C, h, w), and the weighted map, (N, C, 2h, 2w), in the memory format and the dtype of
+        ``x``; and the decoder's index map sigmoid(logits), packed. Indices, products and sums are in single precision
+        where what comes in is in half.
     """
+    if by_triton(x, logits):
+        return tail_ops.pool_by_logits(x, logits)  # type: ignore[no-any-return]
     return _Pool.apply(x, logits)  # type: ignore[no-any-return]
 
 
@@ -67,49 +77,170 @@ def upsample_by_indices(x: Tensor, decoder: Tensor) -> Tensor:
     """Repeat each value over its 2x2 cell, weighted with a decoder's index map.
 
     Args:
-        x: (N, C, h, w), float32 or float64.
-        decoder: packed index map, (N, C or 1, 4, h, w), of the same dtype.
+        x: (N, C, h, w), floating point.
+        decoder: packed index map, (N, C or 1, 4, h, w), floating point.
 
     Returns:
-        (N, C, 2h, 2w), in the memory format of ``x``.
+        (N, C, 2h, 2w), in the memory format and the dtype of ``x``.
     """
+    if by_triton(x, decoder):
+        return tail_ops.upsample_by_indices(x, decoder)  # type: ignore[no-any-return]
     return _Upsample.apply(x, decoder)  # type: ignore[no-any-return]
+
+
+def may_recompute(first: Tensor, norm: nn.Module) -> bool:
+    """Whether :func:`hidden_layer` is for such a map and such a normalisation: by the batch, of this process alone."""
+    usual = type(norm) is nn.BatchNorm2d and norm.training and norm.momentum is not None
+    return usual and torch.is_grad_enabled() and _eager(first)
+
+
+def hidden_layer(first: Tensor, norm: nn.BatchNorm2d, second: Tensor) -> Tensor:
+    """Normalise a map by its batch, clip it to [0, 6] and apply a grouped 1x1 convolution.
+
+    For the backward pass the hidden map is made again, from ``first`` and the statistics of the batch.
+
+    Args:
+        first: (N, G * I, h, w), floating point.
+        norm: in training; its running statistics take the batch in.
+        second: weights of G groups, (G, O, I).
+
+    Returns:
+        As :func:`grouped_product`.
+    """
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+    running = (norm.running_mean, norm.running_var, norm.momentum, norm.eps)
+    return _Hidden.apply(first, norm.weight, norm.bias, second, *running)[0]  # type: ignore[no-any-return]
+
+
+def grouped_product(x: Tensor, weights: Tensor) -> Tensor:
+    """Apply a grouped 1x1 convolution as matrix products, one for each group: faster than a grouped convolution.
+
+    Args:
+        x: (N, G * I, h, w).
+        weights: of G groups, (G, O, I).
+
+    Returns:
+        (N, G, O, h, w).
+    """
+    n, _, h, w = x.shape
+    groups = weights.shape[0]
+    if is_channels_last(x) and groups <= 4:
+        pixels = x.permute(0, 2, 3, 1).reshape(n * h * w, groups, -1).transpose(0, 1)
+        return torch.bmm(pixels, weights.transpose(1, 2)).reshape(groups, n, h, w, -1).permute(1, 0, 4, 2, 3)
+    return torch.matmul(weights, x.reshape(n, groups, -1, h * w)).reshape(n, groups, -1, h, w)
+
+
+class _Hidden(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        first: Tensor, scale: Tensor, shift: Tensor, second: Tensor, *running: Any
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        mean, variance, momentum, eps = running
+        hidden, own_mean, own_rate = torch.native_batch_norm(first, scale, shift, mean, variance, True, momentum, eps)
+        return grouped_product(hidden.clamp_(0, 6), second.to(hidden.dtype)), own_mean, own_rate
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        ctx.save_for_backward(*inputs[:4], *output[1:])
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.eps = inputs[-1]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        first, scale, shift, second, mean, rate = ctx.saved_tensors
+        if torch.is_grad_enabled():  # gradients of gradients are wanted
+            hidden = F.relu6(F.batch_norm(first, None, None, scale, shift, True, 0.0, ctx.eps))
+            result = grouped_product(hidden, second.to(hidden.dtype))
+            needed = [t for t, need in zip(ctx.saved_tensors, ctx.needs_input_grad, strict=False) if need]
+            found = iter(torch.autograd.grad(result, needed, gradient, create_graph=True))
+            return tuple(next(found) if need else None for need in ctx.needs_input_grad)
+        into_first, into_second = torch.empty_like(first), torch.empty_like(second)
+        into_scale, into_shift = torch.empty_like(scale), torch.empty_like(shift)
+        groups, _, width = second.shape
+        last = is_channels_last(first)
+        for some in torch.arange(groups).chunk(1 if last else 4):  # a quarter at a time, where groups lie apart
+            own, these = slice(some[0] * width, (some[-1] + 1) * width), slice(some[0], some[-1] + 1)
+            part, upstream, norm = first[:, own], gradient[:, these], (mean[own], rate[own])
+            part = part if last else part.contiguous()
+            variance = norm[1].pow(-2) - ctx.eps
+            hidden = torch.native_batch_norm(part, scale[own], shift[own], norm[0], variance, False, 0.0, ctx.eps)[0]
+            hidden.clamp_(0, 6)
+            into_second[these] = _weight_gradient(hidden, upstream)
+            weights = second[these].to(first.dtype).transpose(1, 2)
+            back = _merge(grouped_product(_merge(upstream, last), weights), last)
+            back = torch.ops.aten.hardtanh_backward(back, hidden, 0.0, 6.0)
+            del hidden
+            into_first[:, own], into_scale[own], into_shift[own] = torch.ops.aten.native_batch_norm_backward(
+                back, part, scale[own], None, None, *norm, True, ctx.eps, [True] * 3
+            )
+        return into_first, into_scale, into_shift, into_second, None, None, None, None
+
+
+def _merge(x: Tensor, channels_last: bool) -> Tensor:
+    """Return channels by groups, (N, G, C, h, w), as channels, (N, G * C, h, w), in a memory format."""
+    if channels_last:
+        return x.permute(0, 3, 4, 1, 2).flatten(3).permute(0, 3, 1, 2)
+    return x.flatten(1, 2)
+
+
+def _weight_gradient(x: Tensor, gradient: Tensor) -> Tensor:
+    """Return the gradient of a grouped product's weights, (G, O, I)."""
+    n, groups, _, h, w = gradient.shape
+    if is_channels_last(x) and groups <= 4:
+        pixels = x.permute(0, 2, 3, 1).reshape(n * h * w, groups, -1).transpose(0, 1)
+        upstream = gradient.permute(1, 0, 3, 4, 2).reshape(groups, n * h * w, -1)
+        return torch.bmm(upstream.transpose(1, 2), pixels)
+    return torch.matmul(gradient.flatten(3), x.reshape(n, groups, -1, h * w).transpose(2, 3)).sum(0)
 
 
 class _Pool(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        decoder = torch.sigmoid(logits)
-        weighted = _weigh(x, _encoder(decoder))
-        return _sum_cells(weighted), weighted, decoder
+        decoder = torch.empty_like(logits, dtype=full_precision(logits.dtype))
+        if logits.shape[1] > 1 and not is_channels_last(x):
+            decoder = decoder.new_empty(decoder.shape)  # in one piece by channels
+        weighted, pooled = torch.empty_like(x), _empty(x, x.shape[2] // 2, x.shape[3] // 2)
+        for part in _parts(x, decoder):
+            own = torch.sigmoid(part.indices(logits), out=part.packed(decoder))
+            product = part.product(x, part.weights(_encoder(own)))
+            part.half(pooled).copy_(part.sum(product))
+            part.write(product, weighted)
+        return pooled, weighted, decoder
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor, Tensor]) -> None:
         ctx.save_for_backward(inputs[0], output[2])
+        ctx.logits = torch.empty_like(inputs[1], device="meta")
 
     @staticmethod
     def backward(ctx: Any, pooled: Tensor, weighted: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
         x, decoder = ctx.saved_tensors
-        encoder = _encoder(decoder)
-        both = _into(x, torch.add, _cells(weighted), pooled[:, :, None, None])
-        into_encoder = _products(x, _cells(both), decoder)
-        into_x = _weigh(both, encoder)
-        del both
-        inner = _sum_positions(into_encoder * encoder)  # through the softmax, then through the sigmoid
-        return into_x, ((into_encoder - inner) * encoder + indices) * (decoder * (1 - decoder))
+        if torch.is_grad_enabled():
+            into_x, into_logits = _pool_gradients(x, decoder, pooled, weighted, indices)
+            return into_x.to(x.dtype), into_logits.to(ctx.logits.dtype)
+        into_x = torch.empty_like(x)
+        into_logits = torch.empty_like(ctx.logits, device=x.device)
+        for part in _parts(x, decoder):
+            own = part.indices(decoder)
+            encoder, both = _encoder(own), part.by_cell(torch.add, part.values(weighted), pooled)
+            into_encoder = part.pack(part.product(x, both), encoder)
+            part.write(both.mul_(part.weights(encoder)), into_x)
+            inner = _sum_positions(into_encoder * encoder)  # through the softmax, then through the sigmoid
+            into_decoder = into_encoder.sub_(inner).mul_(encoder).add_(part.packed(indices))
+            part.packed(into_logits).copy_(torch.ops.aten.sigmoid_backward(into_decoder, own))
+        return into_x, into_logits
 
     @staticmethod
-    def vmap(info: Any, dims: _Dims, x: Tensor, logits: Tensor) -> Any:
-        return _as_one_batch(info.batch_size, dims, pool_by_logits, x, logits)
+    def vmap(info: Any, dims: Dims, x: Tensor, logits: Tensor) -> Any:
+        return as_one_batch(info.batch_size, dims, pool_by_logits, x, logits)
 
 
 class _Upsample(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, decoder: Tensor) -> Tensor:
-        n, c, h, w = x.shape
-        form = torch.channels_last if is_channels_last(x) else torch.contiguous_format
-        out = torch.empty((n, c, 2 * h, 2 * w), dtype=x.dtype, device=x.device, memory_format=form)
-        torch.mul(_positions(decoder), x[:, :, None, None], out=_cells(out))
+        out = _empty(x, 2 * x.shape[2], 2 * x.shape[3])
+        torch.mul(decoder.unflatten(2, (2, 2)), x[:, :, None, None], out=_cells(out))
         return out
 
     @staticmethod
@@ -119,58 +250,180 @@ class _Upsample(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         x, decoder = ctx.saved_tensors
-        into_x = _sum_cells(_weigh(gradient, decoder))
-        return into_x, _products(gradient, x[:, :, None, None], decoder)
+        if torch.is_grad_enabled():
+            packed = pack_cells(gradient.to(decoder.dtype))
+            into_decoder = packed * x[:, :, None]
+            if decoder.shape[1] == 1:
+                into_decoder = into_decoder.sum(1, keepdim=True)
+            return (packed * decoder).sum(2).to(x.dtype), into_decoder
+        into_x, into_decoder = torch.empty_like(x), torch.empty_like(decoder)
+        for part in _parts(gradient, decoder):
+            own, values = part.indices(decoder), part.values(gradient)
+            part.half(into_x).copy_(part.sum(values * part.weights(own)))
+            part.packed(into_decoder).copy_(part.pack(part.by_cell(torch.mul, values, x), own))
+        return into_x, into_decoder
 
     @staticmethod
-    def vmap(info: Any, dims: _Dims, x: Tensor, decoder: Tensor) -> Any:
-        return _as_one_batch(info.batch_size, dims, upsample_by_indices, x, decoder)
+    def vmap(info: Any, dims: Dims, x: Tensor, decoder: Tensor) -> Any:
+        return as_one_batch(info.batch_size, dims, upsample_by_indices, x, decoder)
 
 
-# Below, maps are seen by cells without a copy: (N, C, 2, 2, h, w). What is made is written where it belongs, but where
-# gradients of gradients are wanted: that needs results of operations.
+def _pool_gradients(
+    x: Tensor, decoder: Tensor, pooled: Tensor, weighted: Tensor, indices: Tensor
+) -> tuple[Tensor, Tensor]:
+    """As the backward pass of :class:`_Pool`, by operations that have gradients of their own."""
+    both = pack_cells(weighted.to(decoder.dtype)) + pooled[:, :, None]
+    encoder = torch.softmax(decoder, 2)
+    into_encoder = pack_cells(x.to(decoder.dtype)) * both
+    if decoder.shape[1] == 1:
+        into_encoder = into_encoder.sum(1, keepdim=True)
+    into_decoder = (into_encoder - (into_encoder * encoder).sum(2, keepdim=True)) * encoder + indices
+    into_x = unpack_cells(both * encoder, is_channels_last(x))
+    return into_x, into_decoder * decoder * (1 - decoder)
+
+
+class _Part:
+    """Some images, channels and rows of cells of a channels-first map with indices of its own for each channel.
+
+    Values are worked on in single precision at least, packed: (n, c, 4, r, w).
+    """
+
+    def __init__(self, images: slice, channels: slice, rows: slice, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.part, self.packed_part = (images, channels, rows), (images, channels, slice(None), rows)
+        self.full_part = (images, channels, slice(2 * rows.start, 2 * rows.stop))
+
+    def half(self, x: Tensor) -> Tensor:
+        """Return the part of a map of half the size."""
+        return x[self.part]
+
+    def packed(self, x: Tensor) -> Tensor:
+        """Return the part of a packed map."""
+        return x[self.packed_part]
+
+    def indices(self, x: Tensor) -> Tensor:
+        """Return the part of a packed map in full precision."""
+        return x[self.packed_part].to(self.dtype)
+
+    def values(self, x: Tensor) -> Tensor:
+        """Return the values of a map, a copy here."""
+        cells = _cells(x[self.full_part])
+        return cells.to(self.dtype, memory_format=torch.contiguous_format, copy=True).flatten(2, 3)
+
+    def weights(self, packed: Tensor) -> Tensor:
+        """Return a part of a packed map in the form of values."""
+        return packed
+
+    def by_cell(self, operation: Callable[..., Tensor], values: Tensor, small: Tensor) -> Tensor:
+        """Apply an operation to values, which are lost, and to what their cell has in a map of half the size."""
+        return operation(values, self.half(small)[:, :, None], out=values)
+
+    def product(self, x: Tensor, other: Tensor) -> Tensor:
+        """Return the product of the values of a map with others."""
+        return self.values(x).mul_(other)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum the values of each cell."""
+        return values.sum(2)
+
+    def pack(self, values: Tensor, like: Tensor) -> Tensor:
+        """Return values as a packed map that lies as another; summed over channels where that has one."""
+        return values
+
+    def write(self, values: Tensor, out: Tensor) -> None:
+        """Put values where they belong in a map."""
+        _cells(out[self.full_part]).copy_(values.unflatten(2, (2, 2)))
+
+
+class _CellsPart(_Part):
+    """The same of a map in channels-last, of which values are a view: (n, C, 2, 2, r, w)."""
+
+    def values(self, x: Tensor) -> Tensor:
+        return _cells(x[self.full_part]).to(self.dtype)
+
+    def weights(self, packed: Tensor) -> Tensor:
+        return packed.unflatten(2, (2, 2))  # type: ignore[no-any-return]
+
+    def by_cell(self, operation: Callable[..., Tensor], values: Tensor, small: Tensor) -> Tensor:
+        return operation(values, self.half(small)[:, :, None, None])
+
+    def product(self, x: Tensor, other: Tensor) -> Tensor:
+        return self.values(x) * other
+
+    def sum(self, values: Tensor) -> Tensor:
+        return values[:, :, 0, 0] + values[:, :, 0, 1] + values[:, :, 1, 0] + values[:, :, 1, 1]
+
+    def pack(self, values: Tensor, like: Tensor) -> Tensor:
+        out = torch.empty_like(like)
+        out.unflatten(2, (2, 2)).copy_(values)
+        return out
+
+    def write(self, values: Tensor, out: Tensor) -> None:
+        _cells(out[self.full_part]).copy_(values)
+
+
+class _HolisticPart(_Part):
+    """The same of a map with one index map for all channels; values are as they lie in the map, (n, C, 2r, W)."""
+
+    def packed(self, x: Tensor) -> Tensor:
+        return x[self.part[0], :, :, self.part[2]]
+
+    def indices(self, x: Tensor) -> Tensor:
+        return self.packed(x).to(self.dtype)
+
+    def values(self, x: Tensor) -> Tensor:
+        return x[self.full_part].to(self.dtype)
+
+    def weights(self, packed: Tensor) -> Tensor:
+        return unpack_cells(packed)
+
+    def by_cell(self, operation: Callable[..., Tensor], values: Tensor, small: Tensor) -> Tensor:
+        out = torch.empty_like(values)
+        operation(_cells(values), self.half(small)[:, :, None, None], out=_cells(out))
+        return out
+
+    def product(self, x: Tensor, other: Tensor) -> Tensor:
+        return self.values(x) * other
+
+    def sum(self, values: Tensor) -> Tensor:
+        if is_channels_last(values):
+            return F.avg_pool2d(values, 2, divisor_override=1)
+        rows = values[..., ::2, :] + values[..., 1::2, :]  # along rows, as they lie: several times faster than pooling
+        return rows[..., ::2] + rows[..., 1::2]
+
+    def pack(self, values: Tensor, like: Tensor) -> Tensor:
+        return _cells(values.sum(1, keepdim=True)).flatten(2, 3)
+
+    def write(self, values: Tensor, out: Tensor) -> None:
+        out[self.full_part].copy_(values)
+
+
+def _parts(x: Tensor, packed: Tensor) -> Iterator[_Part]:
+    """Go through a map (N, C, 2h, 2w) and its indices."""
+    n, channels, height, width = x.shape
+    dtype = full_precision(torch.promote_types(x.dtype, packed.dtype))
+    kind = _HolisticPart if packed.shape[1] == 1 else _CellsPart if is_channels_last(x) else _Part
+    most = max(1, _PART.get(x.device.type, x.numel()) // (height * width))  # channels of whole images
+    images, some, rows = max(1, most // channels), channels, height // 2
+    if most < channels and kind is _Part:
+        some = most  # what is packed lies in one piece so
+    elif most < channels:
+        rows = max(1, rows * most // channels)
+    for image in range(0, n, images):
+        for channel in range(0, channels, some):
+            for row in range(0, height // 2, rows):
+                ends = slice(image, image + images), slice(channel, channel + some)
+                yield kind(*ends, slice(row, min(row + rows, height // 2)), dtype)
 
 
 def _cells(x: Tensor) -> Tensor:
+    """See a map by cells: (N, C, 2, 2, h, w)."""
     return x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).permute(0, 1, 3, 5, 2, 4)  # type: ignore[no-any-return]
 
 
-def _positions(packed: Tensor) -> Tensor:
-    return packed.unflatten(2, (2, 2))  # type: ignore[no-any-return]
-
-
-def _into(like: Tensor, operation: Callable[..., Tensor], one: Tensor, other: Tensor) -> Tensor:
-    """Write an operation of two maps by cells as a map like another."""
-    if torch.is_grad_enabled():
-        return unpack_cells(operation(one, other).flatten(2, 3), is_channels_last(like))
-    out = torch.empty_like(like)
-    operation(one, other, out=_cells(out))
-    return out
-
-
-def _weigh(x: Tensor, packed: Tensor) -> Tensor:
-    """Multiply a map with a packed one."""
-    if packed.shape[1] == 1:
-        return x * unpack_cells(packed)
-    return _into(x, torch.mul, _cells(x), _positions(packed))
-
-
-def _products(x: Tensor, cells: Tensor, like: Tensor) -> Tensor:
-    """Multiply two maps, the second by cells, into a packed one; summed over channels where that has one."""
-    if like.shape[1] != x.shape[1]:
-        return _cells(_into(x, torch.mul, _cells(x), cells).sum(1, keepdim=True)).flatten(2, 3)
-    if torch.is_grad_enabled():
-        return (_cells(x) * cells).flatten(2, 3)
-    out = torch.empty_like(like)
-    torch.mul(_cells(x), cells, out=_positions(out))
-    return out
-
-
-def _sum_cells(x: Tensor) -> Tensor:
-    if is_channels_last(x) or torch.is_grad_enabled():
-        return F.avg_pool2d(x, 2, divisor_override=1)
-    rows = x[..., ::2, :] + x[..., 1::2, :]  # along rows, as they lie: several times faster than the pooling
-    return rows[..., ::2] + rows[..., 1::2]
+def _empty(like: Tensor, height: int, width: int) -> Tensor:
+    form = torch.channels_last if is_channels_last(like) else torch.contiguous_format
+    return torch.empty((*like.shape[:2], height, width), dtype=like.dtype, device=like.device, memory_format=form)
 
 
 def _sum_positions(packed: Tensor) -> Tensor:
@@ -181,19 +434,7 @@ def _sum_positions(packed: Tensor) -> Tensor:
 
 
 def _encoder(decoder: Tensor) -> Tensor:
-    if decoder.is_contiguous() or torch.is_grad_enabled():
+    if decoder.stride(-1) == 1:
         return torch.softmax(decoder, 2)
     weights = torch.exp(decoder)  # at most e; softmax would copy it to its own order
     return weights.div_(_sum_positions(weights))
-
-
-def _as_one_batch(size: int, dims: _Dims, function: Callable[..., Any], *tensors: Tensor) -> Any:
-    """Run a function of batches on a batch of them."""
-    wide = [
-        tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-        for tensor, dim in zip(tensors, dims, strict=True)
-    ]
-    found = function(*(tensor.flatten(0, 1) for tensor in wide))
-    if isinstance(found, Tensor):
-        return found.unflatten(0, (size, -1)), 0
-    return tuple(part.unflatten(0, (size, -1)) for part in found), (0,) * len(found)
