@@ -21,8 +21,8 @@ from indexnet.resampling.functional import (
     pad_to_even,
     unpack_cells,
 )
-from indexnet.resampling.tail import readable_form
-from indexnet.resampling.tail_ops import triton_form
+from indexnet.resampling.fused.operators import triton_form
+from indexnet.resampling.fused.tail import readable_form
 
 __all__ = [
     "IGNORE",

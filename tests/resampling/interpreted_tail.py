@@ -12,7 +12,8 @@ from torch.func import vmap
 
 from indexnet.benchmarks import kernels
 from indexnet.ops import readable_form, triton_form
-from indexnet.resampling import create_resampling, tail_ops
+from indexnet.resampling import create_resampling
+from indexnet.resampling.fused import operators
 from tail_cases import HALVES, SHAPES, check_foreign_strides, check_half, check_shape, maps
 
 OPERATORS = ["indexnet.pool_by_logits.default", "indexnet.upsample_by_indices.default"]
@@ -38,14 +39,14 @@ def test_maps_that_lie_otherwise(shared):
 
 def test_the_environment_switches_it_on():
     x, logits = maps((1, 1, 1, 1), shared=True)
-    assert tail_ops.by_triton(x, logits)
-    assert not tail_ops.by_triton(x.double(), logits.double())
+    assert operators.by_triton(x, logits)
+    assert not operators.by_triton(x.double(), logits.double())
     with readable_form():
-        assert not tail_ops.by_triton(x, logits)
+        assert not operators.by_triton(x, logits)
         with triton_form():
-            assert tail_ops.by_triton(x, logits)
+            assert operators.by_triton(x, logits)
     with triton_form(on=False):
-        assert not tail_ops.by_triton(x, logits)
+        assert not operators.by_triton(x, logits)
 
 
 class Stage(torch.nn.Module):
@@ -109,26 +110,26 @@ def test_batches_of_batches():
 
 
 def gradients(x, decoder):
-    pooled, weighted, indices = tail_ops.pool_by_logits(x, decoder)
-    into_x, into_logits = tail_ops.pool_by_logits_backward(x, decoder, pooled, weighted, indices)
-    return into_x, into_logits, *tail_ops.upsample_by_indices_backward(pooled, decoder, weighted)
+    pooled, weighted, indices = operators.pool_by_logits(x, decoder)
+    into_x, into_logits = operators.pool_by_logits_backward(x, decoder, pooled, weighted, indices)
+    return into_x, into_logits, *operators.upsample_by_indices_backward(pooled, decoder, weighted)
 
 
 @pytest.mark.parametrize("memory", ["first", "last"])
 def test_operators_are_what_they_say(memory):
     x, logits = maps((2, 3, 1, 2), False, memory)
-    pooled, weighted, decoder = tail_ops.pool_by_logits(x, logits)
+    pooled, weighted, decoder = operators.pool_by_logits(x, logits)
     for operator, *tensors in (
-        (tail_ops.pool_by_logits, x, logits), (tail_ops.upsample_by_indices, pooled, decoder)
+        (operators.pool_by_logits, x, logits), (operators.upsample_by_indices, pooled, decoder)
     ):  # fmt: skip
         torch.library.opcheck(operator, [each.clone().requires_grad_() for each in tensors])
-    torch.library.opcheck(tail_ops.pool_by_logits_backward, (x, decoder, pooled, weighted, decoder))
-    torch.library.opcheck(tail_ops.upsample_by_indices_backward, (pooled, decoder, weighted))
+    torch.library.opcheck(operators.pool_by_logits_backward, (x, decoder, pooled, weighted, decoder))
+    torch.library.opcheck(operators.upsample_by_indices_backward, (pooled, decoder, weighted))
 
 
 def test_gradients_of_gradients_are_refused():
     x, logits = (each.requires_grad_() for each in maps((1, 1, 1, 1), shared=True))
-    (gradient,) = torch.autograd.grad(tail_ops.pool_by_logits(x, logits)[0].sum(), x, create_graph=True)
+    (gradient,) = torch.autograd.grad(operators.pool_by_logits(x, logits)[0].sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="no autograd formula"):
         gradient.sum().backward()
 

@@ -13,7 +13,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from indexnet.ops import triton_form
-from indexnet.resampling.tail_ops import by_triton
+from indexnet.resampling.fused.operators import by_triton
 
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
 
@@ -42,9 +42,9 @@ def test_a_gpu_compiler_takes_the_kernels(name, shared, capability, monkeypatch,
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from indexnet.resampling import _tail_kernels
+    from indexnet.resampling.fused import kernels
 
-    kernel = getattr(_tail_kernels, name)
+    kernel = getattr(kernels, name)
     constants = {"SHARED": shared, "C": 4, "J": 64, "fw": 1, "lw": 1, "pw": 1}
     pointers = kernel.arg_names[: kernel.arg_names.index("channels")]
     types = {each: "*fp32" if each in pointers else "i32" for each in kernel.arg_names}

@@ -126,6 +126,10 @@ def test_what_only_the_backward_pass_shows_is_one_sentence():
     with pytest.raises(UserError, match=sentence), compile_errors():
         raise TorchDynamoException("line one\nline two")
     assert issubclass(BackendCompilerFailed, TorchDynamoException)
+    with pytest.raises(UserError, match=r"AssertionError: expected size 4==4"), compile_errors():
+        raise AssertionError("expected size 4==4, stride 1==391 at dim=1")
+    with pytest.raises(AssertionError, match="two and two"), compile_errors():
+        raise AssertionError("two and two")
     with pytest.raises(ValueError, match="another"), compile_errors():
         raise ValueError("another")
 

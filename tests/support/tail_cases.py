@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from indexnet.ops import indexed_pool_with_skip, indexed_upsample, normalise_indices, triton_form
-from indexnet.resampling.tail import in_one_pass, pool_by_logits, upsample_by_indices
+from indexnet.resampling.fused.tail import in_one_pass, pool_by_logits, upsample_by_indices
 
 FORMATS = {"first": torch.contiguous_format, "last": torch.channels_last}
 SHAPES = {  # (N, C, h, w)

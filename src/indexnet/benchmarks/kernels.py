@@ -19,8 +19,8 @@ from indexnet.benchmarks.base import BenchOptions, Figure, Progress, check_equal
 from indexnet.benchmarks.stages import SITES
 from indexnet.core.errors import UserError
 from indexnet.inference.operator_costs import clock_of
-from indexnet.resampling import tail, tail_ops
 from indexnet.resampling.functional import indexed_pool_with_skip, indexed_upsample, normalise_indices
+from indexnet.resampling.fused import operators, tail
 
 PART = "kernels"
 COMPILED, READABLE, ONE_PASS = "compiled", "readable", "one pass"
@@ -106,7 +106,7 @@ class Sites:
 
     def by_tiles(self, tile: int) -> Callable[[], object]:
         """Return what runs all four kernels at all sites in tiles of a size."""
-        from indexnet.resampling import _tail_kernels as kernels
+        from indexnet.resampling.fused import kernels
 
         places = range(len(SITES))
         pooled, weighted, decoders, out = (self.upstream[k * len(SITES) :][: len(SITES)] for k in range(4))
@@ -136,12 +136,12 @@ def readable_pool(x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def forms(sites: Sites, compiler: str = "inductor") -> dict[str, Callable[[], Maps]]:
     """Return every form, by name; the readable one first."""
     found = {READABLE: sites.run(readable_pool, indexed_upsample)}
-    with tail_ops.triton_form(on=False):
+    with operators.triton_form(on=False):
         one_pass = all(map(tail.in_one_pass, *sites.inputs[:2]))
     if one_pass:
         found[ONE_PASS] = sites.run(tail.pool_by_logits, tail.upsample_by_indices)
     found[COMPILED] = sites.run(readable_pool, indexed_upsample, compiler)
-    kernels: tuple[Any, Any] = (tail_ops.pool_by_logits, tail_ops.upsample_by_indices)
+    kernels: tuple[Any, Any] = (operators.pool_by_logits, operators.upsample_by_indices)
     return {**found, TRITON: sites.run(*kernels), TRITON_COMPILED: sites.run(*kernels, compiler)}
 
 

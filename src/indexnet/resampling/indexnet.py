@@ -23,9 +23,9 @@ from indexnet.resampling.functional import (
     pad_to_even,
     unpack_cells,
 )
-from indexnet.resampling.hidden import grouped_product, hidden_layer, may_recompute
+from indexnet.resampling.fused.hidden import grouped_product, hidden_layer, may_recompute
+from indexnet.resampling.fused.tail import in_one_pass, pool_by_logits, upsample_by_indices
 from indexnet.resampling.pooling import ANY_POOLING, POOLED, POOLINGS, GuidedStage
-from indexnet.resampling.tail import in_one_pass, pool_by_logits, upsample_by_indices
 
 FAMILIES = ("hin", "o2o_modelwise", "o2o_shared", "o2o_unshared", "m2o")
 MODELWISE = "o2o_modelwise"

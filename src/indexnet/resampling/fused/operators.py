@@ -50,11 +50,11 @@ def by_triton(x: Tensor, indices: Tensor) -> bool:
 
 @custom_op("indexnet::pool_by_logits", mutates_args=(), device_types=_DEVICES)
 def pool_by_logits(x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """As :func:`indexnet.resampling.tail.pool_by_logits`."""
-    from indexnet.resampling import _tail_kernels  # not before it runs: it imports Triton
+    """As :func:`indexnet.resampling.fused.tail.pool_by_logits`."""
+    from indexnet.resampling.fused import kernels  # not before it runs: it imports Triton
 
     out = _pooled(x, logits)
-    _tail_kernels.pool(x, logits, *out)
+    kernels.pool(x, logits, *out)
     return out
 
 
@@ -68,10 +68,10 @@ def pool_by_logits_backward(
     x: Tensor, decoder: Tensor, pooled: Tensor, weighted: Tensor, indices: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of the map and of the logits, these in single precision, from those of the three results."""
-    from indexnet.resampling import _tail_kernels
+    from indexnet.resampling.fused import kernels
 
     out = _pooled_backward(x, decoder, pooled, weighted, indices)
-    _tail_kernels.pool_backward(x, decoder, (pooled, weighted, indices), *out)
+    kernels.pool_backward(x, decoder, (pooled, weighted, indices), *out)
     return out
 
 
@@ -83,11 +83,11 @@ def _pooled_backward(
 
 @custom_op("indexnet::upsample_by_indices", mutates_args=(), device_types=_DEVICES)
 def upsample_by_indices(x: Tensor, decoder: Tensor) -> Tensor:
-    """As :func:`indexnet.resampling.tail.upsample_by_indices`."""
-    from indexnet.resampling import _tail_kernels
+    """As :func:`indexnet.resampling.fused.tail.upsample_by_indices`."""
+    from indexnet.resampling.fused import kernels
 
     out = _upsampled(x, decoder)
-    _tail_kernels.upsample(x, decoder, out)
+    kernels.upsample(x, decoder, out)
     return out
 
 
@@ -99,10 +99,10 @@ def _upsampled(x: Tensor, decoder: Tensor) -> Tensor:
 @custom_op("indexnet::upsample_by_indices_backward", mutates_args=(), device_types=_DEVICES)
 def upsample_by_indices_backward(x: Tensor, decoder: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
     """Return the gradients of the map and of the indices, from that of the result."""
-    from indexnet.resampling import _tail_kernels
+    from indexnet.resampling.fused import kernels
 
     out = _upsampled_backward(x, decoder, gradient)
-    _tail_kernels.upsample_backward(x, decoder, gradient, *out)
+    kernels.upsample_backward(x, decoder, gradient, *out)
     return out
 
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from indexnet.resampling import tail_ops
 from indexnet.resampling.functional import full_precision, is_channels_last, pack_cells, unpack_cells
-from indexnet.resampling.tail_ops import Dims, as_one_batch, by_triton, triton_form
+from indexnet.resampling.fused import operators
+from indexnet.resampling.fused.operators import Dims, as_one_batch, by_triton, triton_form
 
 _READABLE = ContextVar("readable", default=False)
 _PART = {"cpu": 2**20, "cuda": 2**25}
@@ -69,7 +69,7 @@ def pool_by_logits(x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         where what comes in is in half.
     """
     if by_triton(x, logits):
-        return tail_ops.pool_by_logits(x, logits)  # type: ignore[no-any-return]
+        return operators.pool_by_logits(x, logits)  # type: ignore[no-any-return]
     return _Pool.apply(x, logits)  # type: ignore[no-any-return]
 
 
@@ -84,7 +84,7 @@ def upsample_by_indices(x: Tensor, decoder: Tensor) -> Tensor:
         (N, C, 2h, 2w), in the memory format and the dtype of ``x``.
     """
     if by_triton(x, decoder):
-        return tail_ops.upsample_by_indices(x, decoder)  # type: ignore[no-any-return]
+        return operators.upsample_by_indices(x, decoder)  # type: ignore[no-any-return]
     return _Upsample.apply(x, decoder)  # type: ignore[no-any-return]
 
 

@@ -1,4 +1,4 @@
-"""Triton kernels of :mod:`indexnet.resampling.tail_ops`: each map is read once or written once.
+"""Triton kernels of :mod:`indexnet.resampling.fused.operators`: each map is read once or written once.
 
 A program takes some cells of one row, for some channels, as tiles (channels, cells, 4) in float32, whatever the maps
 are stored in. Maps are of three kinds, and all of a kind have the same strides: *full* (N, C, 2h, 2w), *low*
@@ -24,7 +24,7 @@ TILE = 256
 
 
 def pool(x: Tensor, logits: Tensor, pooled: Tensor, weighted: Tensor, decoder: Tensor, tile: int = TILE) -> None:
-    """Write the last three maps, see :func:`indexnet.resampling.tail.pool_by_logits`."""
+    """Write the last three maps, see :func:`indexnet.resampling.fused.tail.pool_by_logits`."""
     _launch(_pool, (weighted, x), (pooled,), (decoder, logits), tile, sums=False)
 
 
@@ -38,7 +38,7 @@ def pool_backward(
 
 
 def upsample(x: Tensor, decoder: Tensor, out: Tensor, tile: int = TILE) -> None:
-    """Write the last map, see :func:`indexnet.resampling.tail.upsample_by_indices`."""
+    """Write the last map, see :func:`indexnet.resampling.fused.tail.upsample_by_indices`."""
     _launch(_upsample, (out,), (x,), (decoder,), tile, sums=False)
 
 

@@ -1,0 +1,1 @@
+"""Index stages in few passes that keep little: their hidden layer, and what follows the logits; by Triton, too."""
