@@ -37,7 +37,7 @@ def test_a_form_that_gives_something_else_is_not_timed():
 
 
 def test_the_matting_step_is_compared_with_literal_stages():
-    case = networks.Case("matting", SMALL, networks.ADAM, 2, 32, 32)
+    case = networks.Case("matting", SMALL, networks.ADAM, 4, 96, 96)
     found = networks.matting(case, ONCE, lambda _: None)
     wanted = {("shipped", "literal"), ("channels-last", "literal")}
     assert pairs(found, "time") == pairs(found, "memory") == wanted

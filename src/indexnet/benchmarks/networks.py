@@ -129,8 +129,9 @@ def matting(case: Case, options: BenchOptions, progress: Progress) -> list[Figur
     }
     steps = {name: _step(case, each, batch) for name, each in networks.items()}
     results = {name: step.results() for name, step in steps.items()}
-    check_equal(PART, case.task, SHIPPED, results[SHIPPED][1], results[LITERAL][1])
-    # sums of another order grow to hundredths of such gradients; those of the stages alone are compared in their part
+    # sums of another order grow to hundredths of such gradients, as single precision does against double; those of the
+    # stages alone are compared in their part
+    check_equal(PART, case.task, SHIPPED, results[SHIPPED][1], results[LITERAL][1], tolerance=2e-2)
     check_equal(PART, case.task, LAST, results[LAST][0], results[LITERAL][0])
     targets = {
         TIME: {(SHIPPED, LITERAL): TIME_TARGET, (LAST, LITERAL): None},
