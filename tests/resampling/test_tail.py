@@ -7,12 +7,12 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from indexnet.resampling.fused.hidden import hidden_layer, may_recompute
 from torch.func import grad, jvp, vmap
 from torch.nn import functional as F
 
 from indexnet.ops import indexed_pool_with_skip, readable_form
 from indexnet.resampling import create_resampling
+from indexnet.resampling.fused.hidden import hidden_layer, may_recompute
 from indexnet.resampling.fused.tail import in_one_pass, pool_by_logits, upsample_by_indices
 from indexnet.resampling.indexnet import FAMILIES
 
