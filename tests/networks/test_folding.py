@@ -46,7 +46,7 @@ def test_every_network_folded_computes_the_same(name):
 
 
 def test_what_is_not_folded():
-    """Norms in training, of no convolution, and of a convolution that others use as well."""
+    """Norms in training, of no convolution, of a convolution that others use as well, and with hooks."""
     conv = nn.Conv2d(2, 2, 1)
     network = nn.ModuleList(
         [
@@ -58,3 +58,6 @@ def test_what_is_not_folded():
     )
     assert fold_norms(network.eval()) == 0
     assert fold_norms(nn.Sequential(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)).train()) == 0
+    watched = nn.Sequential(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)).eval()
+    watched[1].register_forward_hook(lambda *_: None)
+    assert fold_norms(watched) == 0

@@ -172,6 +172,37 @@ def test_half_precision_rounds_results_alone(family, memory):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in stage.index_network.parameters())
 
 
+def test_stages_in_training_are_transformed_like_functions():
+    """Normalisation by the batch, without running statistics, of each batch of a batch of them."""
+    stage = stage_of("m2o")
+    norm = stage.index_network.norm
+    norm.track_running_stats, norm.running_mean, norm.running_var, norm.num_batches_tracked = False, None, None, None
+    batches = torch.randn(3, 2, 6, 4, 6, dtype=torch.float64)
+    found = vmap(grad(lambda x: stage.down(x).features.square().sum()))(batches)
+    with readable_form():
+        wanted = vmap(grad(lambda x: stage.down(x).features.square().sum()))(batches)
+    torch.testing.assert_close(found, wanted)
+    x = batches[0].clone().requires_grad_()
+    stage.down(x).features.square().sum().backward()
+    torch.testing.assert_close(x.grad, found[0])
+
+
+@pytest.mark.parametrize("family", ["hin", "m2o"])
+def test_a_single_value_cannot_be_normalised(family):
+    stage = create_resampling("indexnet", [6], family=family).stages[0]
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        stage.down(torch.randn(1, 6, 2, 2))
+    assert stage.index_network.norm.running_var.isfinite().all()
+    assert stage.index_network.norm.num_batches_tracked == 0
+
+
+def test_hooks_on_the_norm_are_called():
+    stage, seen = stage_of("m2o"), []
+    stage.index_network.norm.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+    stage.down(torch.randn(2, 6, 4, 4, dtype=torch.float64))
+    assert seen == [(2, 48, 2, 2)]
+
+
 def test_where_each_form_runs():
     x, logits, norm = torch.randn(1, 3, 4, 4), torch.randn(1, 3, 4, 2, 2), torch.nn.BatchNorm2d(3)
     assert in_one_pass(x, logits)

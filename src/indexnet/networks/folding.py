@@ -8,11 +8,14 @@ from itertools import pairwise
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from indexnet.resampling.fused.hidden import is_watched
+
 
 def fold_norms(network: nn.Module) -> int:
     """Fold each batch normalisation that directly follows a convolution in an ``nn.Sequential`` into it, in place.
 
-    Outputs agree within rounding; the names in ``state_dict()`` change, so it is for networks that are not saved.
+    Those with hooks stay. Outputs agree within rounding; the names in ``state_dict()`` change, so it is for networks
+    that are not saved.
 
     Args:
         network: in eval mode.
@@ -26,6 +29,8 @@ def fold_norms(network: nn.Module) -> int:
         for (first, conv), (second, norm) in pairwise(list(sequence.named_children())):
             alone = places[conv] == places[norm] == places[sequence] and not conv.training and not norm.training
             if type(conv) is nn.Conv2d and type(norm) is nn.BatchNorm2d and norm.track_running_stats and alone:
+                if is_watched(conv) or is_watched(norm):
+                    continue
                 setattr(sequence, first, fuse_conv_bn_eval(conv, norm))
                 setattr(sequence, second, nn.Identity())
                 folded += 1

@@ -13,9 +13,20 @@ from indexnet.resampling.fused.tail import runs_as_written
 
 
 def may_recompute(first: Tensor, norm: nn.Module) -> bool:
-    """Whether :func:`hidden_layer` is for such a map and such a normalisation: by the batch, of this process alone."""
-    usual = type(norm) is nn.BatchNorm2d and norm.training and norm.momentum is not None
-    return usual and torch.is_grad_enabled() and runs_as_written(first)
+    """Whether :func:`hidden_layer` is for such a map and such a normalisation: by the batch, of this process alone.
+
+    Where somebody watches the normalisation by hooks, and in transformations of :mod:`torch.func`, it runs as written.
+    """
+    usual = type(norm) is nn.BatchNorm2d and norm.training and norm.momentum is not None and not is_watched(norm)
+    if not usual or not torch.is_grad_enabled() or not runs_as_written(first):
+        return False
+    return not torch._C._functorch.is_functorch_wrapped_tensor(first)  # there is no public way to ask
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Whether a module has hooks, which want it to be called."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(vars(module)[kind] for kind in kinds)
 
 
 def hidden_layer(first: Tensor, norm: nn.BatchNorm2d, second: Tensor) -> Tensor:
@@ -30,7 +41,12 @@ def hidden_layer(first: Tensor, norm: nn.BatchNorm2d, second: Tensor) -> Tensor:
 
     Returns:
         As :func:`grouped_product`.
+
+    Raises:
+        ValueError: each channel has a single value, which no batch normalises.
     """
+    if first.numel() == first.shape[1]:
+        raise ValueError(f"Expected more than 1 value per channel when training, got input size {first.shape}")
     if norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
     running = (norm.running_mean, norm.running_var, norm.momentum, norm.eps)
