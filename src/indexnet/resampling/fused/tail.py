@@ -29,7 +29,8 @@ _PART = {"cpu": 2**20, "cuda": 2**25}
 def readable_form() -> Iterator[None]:
     """Let index networks run by the functions of :mod:`indexnet.ops` meanwhile, operation by operation.
 
-    Results agree within rounding. Forward-mode differentiation (``torch.func.jvp``) needs this form.
+    Results agree within rounding. Forward-mode differentiation (``torch.func.jvp``) needs this form. It ends
+    :func:`indexnet.ops.triton_form` meanwhile for all threads, so that one thread at a time may choose forms.
     """
     before = _READABLE.set(True)
     try:
