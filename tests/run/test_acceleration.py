@@ -14,6 +14,7 @@ from indexnet.core.errors import UserError
 from indexnet.core.machine import cpu_has_bfloat16
 from indexnet.run import acceleration
 from indexnet.run.acceleration import Compiled, compile_errors, settle
+from indexnet.run.callbacks import LoggedBar
 from indexnet.run.config import compose, freeze
 from indexnet.run.job import run_job
 from indexnet.run.schema import read_config
@@ -132,6 +133,38 @@ def test_what_only_the_backward_pass_shows_is_one_sentence():
         raise AssertionError("two and two")
     with pytest.raises(ValueError, match="another"), compile_errors():
         raise ValueError("another")
+
+
+class CountingBar(LoggedBar):
+    """Notes at which steps of a training it reads numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.read, self.shown = [], []
+
+    def get_metrics(self, trainer, module):
+        found = super().get_metrics(trainer, module)
+        self.read.append(trainer.global_step)
+        self.shown.append(found["train/loss"])
+        return found
+
+
+@pytest.mark.filterwarnings("ignore:.*")
+@pytest.mark.parametrize(("batches", "accumulated"), [(25, 1), (26, 2)])
+def test_a_bar_reads_no_number_between_steps_that_are_logged(batches, accumulated, tmp_path):
+    torch.manual_seed(0)
+    task = create_task("reconstruction", {"name": "autoencoder", "widths": [4]}, {"name": "sgd", "lr": 0.1})
+    loader = DataLoader([{"image": torch.rand(1, 8, 8), "name": str(i)} for i in range(batches)])
+    bar, steps = CountingBar(), batches // accumulated
+    trainer = pl.Trainer(
+        max_steps=steps, max_epochs=1, log_every_n_steps=10, accumulate_grad_batches=accumulated, callbacks=[bar],
+        logger=False, enable_checkpointing=False, enable_model_summary=False, accelerator="cpu",
+        default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(task, loader)
+    assert bar.read == [*range(10, steps, 10), steps, steps]  # the last: the end of the training
+    assert bar.train_progress_bar.completed == batches
+    assert all(isinstance(loss, float) for loss in bar.shown)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import Logger
 
 from indexnet.core.errors import UserError
@@ -297,8 +296,8 @@ def _trainer(
     warnings.filterwarnings("ignore", message=".*module.s. in eval mode at the start.*")  # norms of frozen parts
     warnings.filterwarnings("ignore", message=".*across ranks is zero.*")  # where nothing is trained
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    if options["enable_progress_bar"] and accelerator == "gpu":  # a bar that shows each loss waits for each step
-        watching = [*watching, RichProgressBar(refresh_rate=options["log_every_n_steps"])]
+    if options["enable_progress_bar"] and accelerator == "gpu":  # Lightning's own bar would wait for each step
+        watching = [*watching, callbacks.LoggedBar()]
     return pl.Trainer(
         **options,
         min_epochs=0,
