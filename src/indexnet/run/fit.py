@@ -78,7 +78,7 @@ def execute(
     load_plugins(config.plugins)
     settings, training, seed = config.trainer, config.training, config.seed
     accelerator = _accelerator(settings)
-    settings, without = acceleration.settle(settings, accelerator, config.optimizer["name"])
+    settings, without = acceleration.settle(settings, accelerator, config.optimizer)
     if settings.precision != config.trainer.precision:
         record.changes.append(f"precision {settings.precision} instead of {config.trainer.precision}")
     config = replace(config, trainer=settings)
@@ -152,7 +152,7 @@ def execute(
         rank_zero_say(f"{what}, batch {training.batch_size}" if steps else "training for no steps: nothing is learned")
         loader = train_loader(parts.train_set, stream, workers)
         validating = _loaders(parts.validations, parts, trainer, workers) or None
-        with one_sentence(), acceleration.compile_errors(), named_callbacks(config.callbacks, chosen):
+        with one_sentence(), acceleration.compile_errors(settings.compile), named_callbacks(config.callbacks, chosen):
             trainer.fit(task, loader, validating, ckpt_path=resume, weights_only=True)
         if steps == 0:  # Lightning has set everything up, and called no callback
             trainer.save_checkpoint(folder.checkpoint())
