@@ -6,9 +6,11 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from indexnet.networks import create_network, list_networks
+from indexnet.networks.base import Network
 from indexnet.networks.recompute import checkpoint_activations
 from indexnet.resampling import watch_stages
 from network_support import NARROW_OPTIONS, OPERATORS, SMALL
@@ -88,6 +90,70 @@ def test_what_watches_stages_and_copies_of_a_network_leave_it_so():
     assert_same(plain, again)
     assert bytes_again < 0.75 * bytes_plain
     assert not step_without_gradient(third)
+
+
+def test_a_second_backward_pass_comes_to_the_same():
+    torch.manual_seed(0)
+    network = create_network("autoencoder", resampling="indexnet", **SMALL["autoencoder"])
+    assert_same(*(left_by(each, passes=2) for each in (network, recomputed(network))))
+
+
+def left_by(network, passes=1):
+    """Gradients and buffers after backward passes over one output; what was kept is checked to be as it was."""
+    loss = (
+        network(torch.rand(2, network.in_channels, 16, 16, generator=torch.Generator().manual_seed(1))).square().mean()
+    )
+    for _ in range(passes):
+        loss.backward(retain_graph=True)
+    return {key: each.grad for key, each in network.named_parameters()} | dict(network.named_buffers())
+
+
+class Scaled(nn.Sequential):
+    """A chain with a way of its own to run."""
+
+    def forward(self, x, *, scale=2.0):
+        for layer in self:
+            x = layer(x) * scale
+        return x
+
+
+class Chain(Network):
+    """Parts behind a norm, whose outputs they may change in place."""
+
+    in_channels = 4
+
+    def __init__(self, *parts):
+        super().__init__()
+        self.norm, self.parts = nn.BatchNorm2d(4), nn.ModuleList(parts)
+        self.resampling = nn.ModuleList()
+
+    def forward(self, x):
+        x = self.norm(x)
+        for part in self.parts:
+            x = part(x) + x  # what a part changed in place, as it is then
+        return x
+
+
+def conv():
+    return nn.Conv2d(4, 4, 3, padding=1)
+
+
+def active(*layers):
+    return nn.Sequential(nn.LeakyReLU(0.5, inplace=True), *layers)
+
+
+@pytest.mark.parametrize("parts", [
+    lambda: [Scaled(conv(), nn.ReLU(), nn.BatchNorm2d(4))],
+    lambda: [active(conv())],
+    lambda: [nn.Sequential(nn.Identity(), *active(conv()))],
+    lambda: [nn.Sequential(active(), conv(), nn.ReLU(inplace=True))],
+    lambda: [Scaled(conv(), nn.ReLU(inplace=True)), Scaled(active(), conv())],
+    lambda: [nn.Sequential(conv(), *(active(nn.BatchNorm2d(4), conv()) for _ in range(12)))],
+], ids=["own forward", "at first", "after nothing", "deeper", "own forward, at first", "at cuts"])  # fmt: skip
+def test_parts_that_run_otherwise_or_work_in_place_come_to_the_same(parts):
+    torch.manual_seed(0)
+    network = Chain(*parts())
+    assert_same(*(left_by(each) for each in (network, recomputed(network))))
 
 
 def step_without_gradient(network):

@@ -87,6 +87,7 @@ def test_a_name_of_torch_is_its_class_with_its_defaults(name, cls):
         ({"name": "lbfgs"}, "optimizer=lbfgs cannot be used here: it evaluates a batch several times"),
         ({"name": "bnbadam"}, "unknown optimizer 'bnbadam'"),
         ({"name": "lion", "eps": 1e-8}, "optimizer 'lion' has no option 'eps'"),
+        ({"name": "adam", "fused": True, "foreach": True}, "optimizer=adam does not take these options: `fused` and"),
         ({"name": "adamw", "betas": [0.9, 2]}, "optimizer=adamw does not take these options: Invalid beta"),
         ({"name": "rprop", "no_decay_norms_and_biases": True}, "but optimizer=rprop has no weight decay"),
     ],

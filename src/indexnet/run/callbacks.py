@@ -15,6 +15,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
+from pytorch_lightning.callbacks import RichProgressBar
 
 from indexnet.core.errors import UserError
 from indexnet.core.files import write_json
@@ -25,6 +26,20 @@ from indexnet.run.record import read_progress
 
 class DivergedError(Exception):
     """The training loss, or what the network gives for a test image, is no longer finite."""
+
+
+class LoggedBar(RichProgressBar):
+    """A bar that moves at the steps that are logged, and at the last: what it shows is read from the device.
+
+    Lightning's own reads its numbers at every step, and a GPU is waited for each time.
+    """
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        done, whole = trainer.global_step, (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if whole and (done % trainer.log_every_n_steps == 0 or done == trainer.max_steps):  # type: ignore[attr-defined]
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
 
 class Terminable(pl.Callback):

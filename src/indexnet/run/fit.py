@@ -16,7 +16,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import Logger
 
 from indexnet.core.errors import UserError
@@ -79,7 +78,7 @@ def execute(
     load_plugins(config.plugins)
     settings, training, seed = config.trainer, config.training, config.seed
     accelerator = _accelerator(settings)
-    settings, without = acceleration.settle(settings, accelerator, config.optimizer["name"])
+    settings, without = acceleration.settle(settings, accelerator, config.optimizer)
     if settings.precision != config.trainer.precision:
         record.changes.append(f"precision {settings.precision} instead of {config.trainer.precision}")
     config = replace(config, trainer=settings)
@@ -153,7 +152,7 @@ def execute(
         rank_zero_say(f"{what}, batch {training.batch_size}" if steps else "training for no steps: nothing is learned")
         loader = train_loader(parts.train_set, stream, workers)
         validating = _loaders(parts.validations, parts, trainer, workers) or None
-        with one_sentence(), acceleration.compile_errors(), named_callbacks(config.callbacks, chosen):
+        with one_sentence(), acceleration.compile_errors(settings.compile), named_callbacks(config.callbacks, chosen):
             trainer.fit(task, loader, validating, ckpt_path=resume, weights_only=True)
         if steps == 0:  # Lightning has set everything up, and called no callback
             trainer.save_checkpoint(folder.checkpoint())
@@ -297,8 +296,8 @@ def _trainer(
     warnings.filterwarnings("ignore", message=".*module.s. in eval mode at the start.*")  # norms of frozen parts
     warnings.filterwarnings("ignore", message=".*across ranks is zero.*")  # where nothing is trained
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    if options["enable_progress_bar"] and accelerator == "gpu":  # a bar that shows each loss waits for each step
-        watching = [*watching, RichProgressBar(refresh_rate=options["log_every_n_steps"])]
+    if options["enable_progress_bar"] and accelerator == "gpu":  # Lightning's own bar would wait for each step
+        watching = [*watching, callbacks.LoggedBar()]
     return pl.Trainer(
         **options,
         min_epochs=0,

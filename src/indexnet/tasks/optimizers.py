@@ -89,7 +89,7 @@ def create_optimizer(spec: Mapping[str, Any], groups: list[dict[str, Any]]) -> O
         if name in _TORCH:
             return cls(groups, **options)
         optimizer: Optimizer = _timm().create_optimizer_v2(groups, opt=name, **options)
-    except (TypeError, ValueError, AssertionError) as error:
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:  # the last: fused and foreach
         raise UserError(f"optimizer={name} does not take these options: {error}.") from error
     return optimizer
 
