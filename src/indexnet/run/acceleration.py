@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from indexnet.core.errors import UserError
 from indexnet.core.machine import cpu_has_bfloat16
-from indexnet.run.loader import rank_zero_say
+from indexnet.run.loader import rank_zero_remark, rank_zero_say
 from indexnet.run.schema import TrainerConfig
 
 _FUSED = ("adam", "adamw", "sgd")  # torch's, on the CPU and on CUDA
@@ -101,7 +101,9 @@ class Compiled(pl.Callback):
         self._took.append(self.clock() - self._began)
         if len(self._took) == 1 and (self.problem or not self.graphs):
             why = self.problem or "PyTorch found nothing in it that it can compile"
-            rank_zero_say(f"trainer.compile=true: the run goes on without, for the network cannot be compiled: {why}")
+            rank_zero_remark(
+                f"trainer.compile=true: the run goes on without, for the network cannot be compiled: {why}"
+            )
             self._took *= _TIMED  # enough said
         elif len(self._took) == _TIMED:
             pieces = "" if self.graphs == 1 else f", in {self.graphs} pieces"
