@@ -25,6 +25,11 @@ def _frozen():
     gc.unfreeze()
 
 
+@pytest.fixture(autouse=True)
+def _forgetful(monkeypatch):
+    monkeypatch.setenv("INDEXNET_KEEP_MEMORY", "0")  # or later tests of this process would measure other memory
+
+
 def run(*words):
     return main(["bench", "latency", *map(str, words), "--device", "cpu", "--repeats", "2"])
 
@@ -217,12 +222,24 @@ def test_mistakes_about_operators_are_one_sentence(tmp_path, mistake):
     assert there.read_text() == "mine"
 
 
+@pytest.mark.parametrize(
+    ("words", "keeps"),
+    [(["operators", "nearest"], True), (["metrics"], True), (["latency", "none.ckpt"], False)],
+)
+def test_all_but_latency_keep_freed_memory_as_runs_do(words, keeps, monkeypatch):
+    kept = []
+    monkeypatch.setattr("indexnet.commands.bench.keep_freed_memory", lambda: kept.append(True))
+    for name in ("bench_operators", "bench_parts", "bench_latency"):
+        monkeypatch.setattr(f"indexnet.commands.bench.{name}", lambda *given: 0)
+    assert main(["bench", *words]) == 0
+    assert bool(kept) is keeps
+
+
 # --- figures beside a baseline --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def baseline(tmp_path, monkeypatch):
-    monkeypatch.setenv("INDEXNET_KEEP_MEMORY", "0")  # or later tests of this process would measure other memory
+def baseline(tmp_path):
     path = tmp_path / "baseline.json"
     assert small_operators("nearest", "--check", path, "--write-baseline") == 0
     return path
@@ -240,8 +257,7 @@ def edit(path, change):
     return path
 
 
-def test_a_part_is_a_table_and_a_file_of_ratios(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("INDEXNET_KEEP_MEMORY", "0")
+def test_a_part_is_a_table_and_a_file_of_ratios(tmp_path, capsys):
     file = tmp_path / "metrics.json"
     assert main(["bench", "metrics", "--quick", "--turns", "1", "--json", str(file)]) == 0
     shown = capsys.readouterr().out
@@ -301,15 +317,21 @@ def test_a_baseline_of_other_hardware_is_said_and_compared(baseline, capsys):
     assert "1 figures compared" in out
 
 
-def test_a_baseline_keeps_the_figures_of_other_parts(baseline, mistake):
+def test_a_baseline_keeps_the_figures_of_other_parts(baseline, mistake, monkeypatch, capsys):
     other = {"key": "stages: other", "part": "stages", "ratio": 1.0, "threads": 1}
     edit(baseline, lambda notes: notes["figures"].append(other))
     assert small_operators("max_unpool", "--check", baseline, "--write-baseline") == 0
     keys = [row["key"] for row in json.loads(baseline.read_text())["figures"]]
     assert keys == ["stages: other", "operators: max_unpool: stage / bilinear, time, 1 thread(s)"]
     edit(baseline, lambda notes: notes.update(device="abacus"))
+    capsys.readouterr()
+    monkeypatch.setattr("indexnet.inference.operator_costs.measure_operators", None)  # it is said before measuring
     code = small_operators("nearest", "--check", baseline, "--write-baseline")
     mistake(code, "holds other figures of abacus; measure all parts here")
+    edit(baseline, lambda notes: notes["options"].update(quick=False))
+    mistake(small_operators("nearest", "--check", baseline, "--write-baseline"), "was measured without --quick")
+    baseline.write_text("{}")
+    mistake(small_operators("nearest", "--check", baseline, "--write-baseline"), "is no file of `indexnet bench`")
 
 
 def test_mistakes_about_baselines_are_one_sentence(tmp_path, baseline, mistake, capsys):

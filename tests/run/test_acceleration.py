@@ -121,7 +121,7 @@ def test_a_network_that_cannot_be_compiled_is_trained_as_it_is(tmp_path, capsys)
     task, plain = _task(), _task()
     compiled = Compiled(task.network, "no_such_backend")
     assert _fit(task, compiled, tmp_path) == _fit(plain, pl.Callback(), tmp_path)
-    said = [line for line in capsys.readouterr().out.splitlines() if "compile" in line]
+    said = [line for line in capsys.readouterr().err.splitlines() if "trainer.compile" in line]
     assert len(said) == 1
     assert said[0].startswith("trainer.compile=true: the run goes on without, for the network cannot be compiled: Inva")
     assert compiled.graphs == 0
@@ -253,7 +253,7 @@ def test_a_machine_without_a_compiler_trains_fast_as_far_as_it_can(tmp_path):
         command("job", folder.path), capture_output=True, text=True, env={**os.environ, "CXX": "no-compiler"}
     )
     assert done.returncode == 0, done.stderr
-    said = [line for line in done.stdout.splitlines() if line.startswith("trainer.compile=true")]
+    said = [line for line in done.stderr.splitlines() if line.startswith("trainer.compile=true")]
     assert len(said) == 1
     assert "no-compiler" in said[0]
     assert folder.record().status == "done"

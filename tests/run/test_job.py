@@ -257,7 +257,7 @@ def test_sync_batchnorm_needs_gpus(tmp_path, monkeypatch, capsys):
         run_job(folder.path)
     folder = prepare_run(tmp_path / "one", *several, "trainer.devices=1")
     assert run_job(folder.path) == 0
-    assert "trainer.sync_batchnorm=true does nothing on one device" in capsys.readouterr().out
+    assert "trainer.sync_batchnorm=true does nothing on one device" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("words", "printed", "changes"), [

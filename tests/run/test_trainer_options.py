@@ -253,11 +253,11 @@ def test_a_run_with_an_argument(word, plain, tmp_path, torch_flags, capsys):
         words.append("trainer.gradient_clip_val=0.001")
     folder = prepare_run(tmp_path, *SHORT, *words)
     assert run_job(folder.path) == 0
-    record, said = folder.record(), capsys.readouterr().out
+    record, (said, remarks) = folder.record(), capsys.readouterr()
     assert (record.status, record.steps, record.test_count) == ("done", 2, 3)
     assert same(weights(folder), weights(plain)) is (word in UNCHANGED)
     if word.split("=")[0] in ("strategy", "sync_batchnorm"):
-        assert f"trainer.{word} does nothing on one device" in said
+        assert f"trainer.{word} does nothing on one device" in remarks
     if word == "enable_model_summary=true":
         assert "Trainable params" in said
     if word == "log_every_n_steps=1":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -116,20 +116,35 @@ def better_of(figures: Sequence[Figure], again: Sequence[Figure]) -> list[Figure
     return [min(figure, second.get(figure.key, figure), key=lambda each: each.ratio) for figure in figures]
 
 
+def check_replaced(path: Path, options: BenchOptions, parts: Collection[str], threads: Collection[int]) -> None:
+    """Refuse to put figures of some parts and threads into a file that holds something else.
+
+    Raises:
+        UserError: it is none of figures, or others of it would stay that were measured on other hardware or at other
+            sizes.
+    """
+    if not path.exists():
+        return
+    before = read_baseline(path, options)
+    if before["device"] != hardware(options.device) and _kept(before, parts, threads):
+        raise UserError(
+            f"{path} holds other figures of {before['device']}; measure all parts here, or give another name."
+        )
+
+
+def _kept(before: Mapping[str, Any], parts: Collection[str], threads: Collection[int]) -> list[dict[str, Any]]:
+    return [row for row in before["figures"] if row.get("part") not in parts or row["threads"] not in threads]
+
+
 def merged(path: Path, figures: Sequence[Figure], options: Sequence[BenchOptions]) -> dict[str, Any]:
     """Return a baseline in which figures are in the places of those of the same parts and threads.
 
     Raises:
-        UserError: other figures of the file would stay that were measured on other hardware, or at other sizes.
+        UserError: as :func:`check_replaced`.
     """
     new = about(options) | {"figures": rows(figures)}
     if not path.exists():
         return new
-    before = read_baseline(path, options[0])
-    measured = {(figure.part, figure.threads) for figure in figures}
-    kept = [row for row in before["figures"] if (row.get("part"), row["threads"]) not in measured]
-    if kept and before["device"] != new["device"]:
-        raise UserError(
-            f"{path} holds other figures of {before['device']}; measure all parts here, or give another name."
-        )
-    return new | {"figures": [*kept, *new["figures"]]}
+    parts, threads = {figure.part for figure in figures}, {each.threads for each in options}
+    check_replaced(path, options[0], parts, threads)
+    return new | {"figures": [*_kept(read_baseline(path, options[0]), parts, threads), *new["figures"]]}

@@ -26,6 +26,7 @@ from indexnet.core.errors import UserError
 from indexnet.core.files import writing
 from indexnet.core.machine import device_name
 from indexnet.networks.costs import count_costs
+from indexnet.run.acceleration import Compiled
 from indexnet.run.callback_options import without_validation
 from indexnet.run.schema import read_config
 from indexnet.tasks import Task
@@ -116,7 +117,7 @@ def profile_training(content: Mapping[str, Any], steps: int, trace: Path, say: P
             f"a profile is of one device, and this configuration has {config.trainer.processes}; give "
             "trainer.devices=1 trainer.num_nodes=1."
         )
-    watch = _Watch(steps, config.trainer.accumulate_grad_batches, config.trainer.compile, say)
+    watch = _Watch(steps, config.trainer.accumulate_grad_batches, say)
     short = without_validation(config)
     given = [each for each in (config.training.steps, config.budget.max_steps) if each is not None]
     if given:  # one of fewer steps is made longer
@@ -124,9 +125,9 @@ def profile_training(content: Mapping[str, Any], steps: int, trace: Path, say: P
         short["budget"] = {**short["budget"], "max_steps": None}
     short["trainer"] = {**short["trainer"], "profiler": None}
     record = train_briefly(short, watch)
-    assert watch.traced is not None
+    assert watch.traced is not None  # or the run would have ended too early
     say("measuring what the machine gives")
-    dtype = _DTYPES.get(str(config.trainer.precision), torch.float32)
+    dtype = _DTYPES.get(watch.precision, torch.float32)
     with writing(trace):
         part = trace.with_name(f".{trace.name}.part")
         watch.traced.export_chrome_trace(str(part))
@@ -215,11 +216,15 @@ class _Traffic(TorchDispatchMode):
 
 
 class _Watch(pl.Callback):
-    """Goes through warming up, timing and tracing, step by step; on CUDA it times parts by themselves in between."""
+    """Goes through warming up, timing and tracing, step by step; on CUDA it times parts by themselves in between.
 
-    def __init__(self, steps: int, accumulate: int, compiled: bool, say: Progress) -> None:
-        self.steps, self.accumulate, self.compiled, self.say = steps, accumulate, compiled, say
-        self.device = torch.device("cpu")
+    What the run computes in and whether its network is compiled is read from the run, which may go on without.
+    """
+
+    def __init__(self, steps: int, accumulate: int, say: Progress) -> None:
+        self.steps, self.accumulate, self.say = steps, accumulate, say
+        self.device, self.precision = torch.device("cpu"), ""
+        self._compiled: list[Compiled] = []
         self.images, self.size, self.flops = 0, (0, 0, 0), 0.0
         self.step_s, self.traced_s = 0.0, 0.0
         self.shares: dict[str, float] = {}
@@ -233,7 +238,8 @@ class _Watch(pl.Callback):
         return _WARM + 3 * self.steps + 1
 
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        self.device = trainer.strategy.root_device
+        self.device, self.precision = trainer.strategy.root_device, str(trainer.precision)
+        self._compiled = [each for each in trainer.callbacks if isinstance(each, Compiled)]  # type: ignore[attr-defined]
         self._ranges = _Ranges(self.device)
         trainer.profiler = self._ranges  # type: ignore[attr-defined]
 
@@ -304,7 +310,7 @@ class _Watch(pl.Callback):
 
     @contextmanager
     def _bytes(self) -> Iterator[None]:
-        if self.compiled:
+        if any(each.graphs for each in self._compiled):
             yield
             return
         traffic = _Traffic()

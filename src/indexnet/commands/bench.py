@@ -107,6 +107,7 @@ def main(args: argparse.Namespace) -> int:
         _check("--repeats", args.repeats)
         return bench_latency(args)
     options = bench_options(args)
+    keep_freed_memory()  # as runs do; predictions, of which latency is one, do not
     return bench_operators(args, options) if args.what == "operators" else bench_parts(args, options)
 
 
@@ -136,16 +137,24 @@ def bench_options(args: argparse.Namespace) -> list[BenchOptions]:
         raise UserError("--size and --check do not go together: a baseline has the usual sizes; leave one out.")
     _prepare(args, args.json, getattr(args, "output", None))
     from indexnet.benchmarks.base import BenchOptions
-    from indexnet.benchmarks.baseline import read_baseline
+    from indexnet.benchmarks.baseline import check_replaced, read_baseline
     from indexnet.inference.loading import pick_device
 
     device = pick_device(args.device)
     options = [BenchOptions(int(word), args.turns, args.quick, device) for word in words]
-    if args.write_baseline:
+    if args.write_baseline:  # a mistake is said before minutes are spent
         prepare_file(args.check)
-    elif args.check is not None:  # a mistake is said before minutes are spent
+        check_replaced(args.check, options[0], parts_of(args.what, device), [each.threads for each in options])
+    elif args.check is not None:
         read_baseline(args.check, options[0])
     return options
+
+
+def parts_of(what: str, device: torch.device) -> list[str]:
+    """Return the parts that are measured where one is named, or ``all``."""
+    if what != ALL:
+        return [what]
+    return [name for name in PARTS if name != "kernels" or device.type == "cuda"]
 
 
 def bench_parts(args: argparse.Namespace, options: Sequence[BenchOptions]) -> int:
@@ -153,10 +162,7 @@ def bench_parts(args: argparse.Namespace, options: Sequence[BenchOptions]) -> in
     from indexnet.benchmarks.parts import measure
     from indexnet.benchmarks.tables import figure_table
 
-    keep_freed_memory()  # as runs do
-    names = [args.what]
-    if args.what == ALL:
-        names = [name for name in PARTS if name != "kernels" or options[0].device.type == "cuda"]
+    names = parts_of(args.what, options[0].device)
     figures = measure(names, options, note, tracked)
     for each in options:
         for name in names:

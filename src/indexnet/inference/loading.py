@@ -100,8 +100,8 @@ def load_for_photographs(path: str | Path, device: str, memory: str) -> tuple[Ta
     """Load what is to run on a person's photographs; arguments as on the command line.
 
     Returns:
-        As :func:`load_task`, the task still on the CPU, with norms folded into convolutions (4 to 14 % less time); and
-        the device, which for a classical method is the CPU.
+        As :func:`load_task`, the task still on the CPU, its network as it predicts fastest: norms folded into
+        convolutions and, for the CPU, in channels-last; and the device, which for a classical method is the CPU.
 
     Raises:
         UserError: the checkpoint, the device or the memory cannot be used.
@@ -112,6 +112,8 @@ def load_for_photographs(path: str | Path, device: str, memory: str) -> tuple[Ta
     limit_memory(task, memory, photographs=where.type == "cpu" and not classical)
     if not classical:
         fold_norms(task.network)
+        if where.type == "cpu":  # less time in every network
+            task.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return task, meta, where
 
 

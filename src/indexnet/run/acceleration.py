@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from indexnet.core.errors import UserError
 from indexnet.core.machine import cpu_has_bfloat16
-from indexnet.run.loader import rank_zero_say
+from indexnet.run.loader import rank_zero_remark, rank_zero_say
 from indexnet.run.schema import TrainerConfig
 
 _FUSED = ("adam", "adamw", "sgd")  # torch's, on the CPU and on CUDA
@@ -112,7 +112,7 @@ class Compiled(pl.Callback):
             what = "the run goes on without, for the network"
             if self.graphs:
                 what = "a piece of the network runs as it is written, for it"
-            rank_zero_say(f"trainer.compile=true: {what} cannot be compiled: {problem}")
+            rank_zero_remark(f"trainer.compile=true: {what} cannot be compiled: {problem}")
         self._said = len(self.problems)
 
 

@@ -25,7 +25,13 @@ from indexnet.run.record import read_progress
 
 
 class DivergedError(Exception):
-    """The training loss, or what the network gives for a test image, is no longer finite."""
+    """The training loss, or what the network gives for a test image, is no longer finite.
+
+    Attributes:
+        remedy: what to try.
+    """
+
+    remedy = "a smaller optimizer.lr usually helps"
 
 
 class LoggedBar(RichProgressBar):

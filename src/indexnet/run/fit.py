@@ -37,6 +37,7 @@ from indexnet.run.loader import (
     log_interval,
     one_sentence,
     process_rank,
+    rank_zero_remark,
     rank_zero_say,
     train_loader,
     worker_count,
@@ -83,7 +84,7 @@ def execute(
         record.changes.append(f"precision {settings.precision} instead of {config.trainer.precision}")
     config = replace(config, trainer=settings)
     for line in without:
-        rank_zero_say(line)
+        rank_zero_remark(line)
     torch.manual_seed(seed)
     parts = build_parts(config, record)
     task, steps, workers = parts.task, parts.steps, worker_count(settings.num_workers)
@@ -266,7 +267,7 @@ def _accelerator(settings: TrainerConfig) -> str:
     check_gpus(settings.devices, accelerator, gpus)
     check_processes(settings, accelerator)
     for line in does_nothing(vars(settings), settings.processes):
-        rank_zero_say(line)
+        rank_zero_remark(line)
     if accelerator == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, cores() // settings.local_devices))
     return accelerator

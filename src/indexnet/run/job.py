@@ -190,7 +190,7 @@ def _run_first_process(folder: RunFolder, config: Config) -> int:
         record.status, code = "done", 0
     except DivergedError as error:
         record.status, record.error = "diverged", str(error)
-        print(f"indexnet: {path}: {error}; a smaller optimizer.lr usually helps.", file=sys.stderr)
+        print(f"indexnet: {path}: {error}; {error.remedy}.", file=sys.stderr)
         code = DIVERGED
     except (KeyboardInterrupt, SystemExit) as error:  # Lightning turns the first into the second
         raise KeyboardInterrupt from error  # the record stays "running": the same command goes on

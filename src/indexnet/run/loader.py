@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -212,6 +213,12 @@ def rank_zero_say(text: str) -> None:
     """Print a line, in the first process of a run."""
     if process_rank() == 0:
         print(text, flush=True)
+
+
+def rank_zero_remark(text: str) -> None:
+    """Print on stderr, in the first process of a run, what it does otherwise than its configuration says."""
+    if process_rank() == 0:
+        print(text, file=sys.stderr, flush=True)
 
 
 def worker_count(setting: int | str) -> int:
