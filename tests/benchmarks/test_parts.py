@@ -50,8 +50,9 @@ def test_the_matting_step_is_compared_with_literal_stages():
 
 
 def test_fast_steps_are_compared_with_the_default_one():
-    found = fast.measure({**fast.NETWORK, **SMALL}, UNCOMPILED, 64, ONCE, lambda _: None)
-    wanted = {(name, "as by default") for name in UNCOMPILED if name != "as by default"}
+    few = {name: fast.FORMS[name] for name in (fast.PLAIN, "bf16, channels-last, fused", "recomputed")}
+    found = fast.measure({**fast.NETWORK, **SMALL}, few, 32, ONCE, lambda _: None)
+    wanted = {(name, "as by default") for name in few if name != "as by default"}
     assert pairs(found, "time") == pairs(found, "memory") == wanted
     assert all(0 < figure.ratio < math.inf for figure in found)
 
@@ -72,7 +73,7 @@ def test_a_fast_step_with_another_loss_is_refused(monkeypatch):
 
     monkeypatch.setattr(fast, "training_step", other)
     with pytest.raises(RuntimeError, match="fast, matting: the form 'fused optimizer' gives something else"):
-        fast.measure({**fast.NETWORK, **SMALL}, UNCOMPILED, 64, ONCE, lambda _: None)
+        fast.measure({**fast.NETWORK, **SMALL}, UNCOMPILED, 32, ONCE, lambda _: None)
 
 
 @pytest.mark.parametrize("case", networks.CASES[2:], ids=lambda case: case.task)
