@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import indexnet.benchmarks
-from indexnet.benchmarks import PARTS, inference, metrics, networks
+from indexnet.benchmarks import PARTS, fast, inference, metrics, networks
 from indexnet.benchmarks.base import BenchOptions, check_equal
 from indexnet.benchmarks.literal import literal_network
 from indexnet.benchmarks.parts import threads
@@ -18,6 +18,7 @@ from indexnet.networks import create_network
 
 ONCE = BenchOptions(turns=1)
 SMALL = {"name": "matting_unet", "context": "none", "encoder": {"name": "mobilenetv2_released", "width": 0.25}}
+UNCOMPILED = {name: how for name, how in fast.FORMS.items() if "compile" not in how}
 
 
 def pairs(figures, quantity):
@@ -46,6 +47,33 @@ def test_the_matting_step_is_compared_with_literal_stages():
     targets = {(figure.form, figure.quantity): figure.target for figure in found}
     assert targets["shipped", "time"] == targets["shipped", "memory"] == 0.75
     assert targets["channels-last", "time"] is None
+
+
+def test_fast_steps_are_compared_with_the_default_one():
+    few = {name: fast.FORMS[name] for name in (fast.PLAIN, "bf16, channels-last, fused", "recomputed")}
+    found = fast.measure({**fast.NETWORK, **SMALL}, few, 32, ONCE, lambda _: None)
+    wanted = {(name, "as by default") for name in few if name != "as by default"}
+    assert pairs(found, "time") == pairs(found, "memory") == wanted
+    assert all(0 < figure.ratio < math.inf for figure in found)
+
+
+@pytest.mark.parametrize("options", [BenchOptions(quick=True), BenchOptions(brief=True), BenchOptions()])
+def test_the_compiled_form_is_measured_where_there_is_time(options, monkeypatch):
+    monkeypatch.setattr(fast, "measure", lambda network, forms, *rest: list(forms))
+    left_out = options.quick or options.brief
+    assert fast.figures(options, lambda _: None) == list(UNCOMPILED if left_out else fast.FORMS)
+
+
+def test_a_fast_step_with_another_loss_is_refused(monkeypatch):
+    real = fast.training_step
+
+    def other(network, how, batch):
+        step = real(network, how, batch)
+        return lambda turn: step(turn) * (1.1 if how else 1)
+
+    monkeypatch.setattr(fast, "training_step", other)
+    with pytest.raises(RuntimeError, match="fast, matting: the form 'fused optimizer' gives something else"):
+        fast.measure({**fast.NETWORK, **SMALL}, UNCOMPILED, 32, ONCE, lambda _: None)
 
 
 @pytest.mark.parametrize("case", networks.CASES[2:], ids=lambda case: case.task)

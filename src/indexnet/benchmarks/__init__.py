@@ -4,6 +4,8 @@ PARTS = {
     "stages": "index stages, forward and backward, against the papers' literal form and their own convolutions",
     "operators": "one stage of every operator, forward and backward, against bilinear",
     "networks": "training steps of whole networks, against literal index stages or max unpooling",
+    "fast": "training steps in half precision, channels-last, with a fused optimizer, with activations recomputed and "
+    "compiled, against the step as by default; the compiled form takes minutes: neither --quick nor `all` has it",
     "data": "training samples of every kind of data set, against one photograph decoded and the published order",
     "train": "steps of runs, with all that they do beside, against bare loops with the same network, loss and loader",
     "metrics": "Grad and Conn of matting against their published form",

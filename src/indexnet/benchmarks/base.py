@@ -32,12 +32,14 @@ class BenchOptions:
         turns: that count.
         quick: take sizes that are measured in seconds instead of those of the papers.
         device: where to measure.
+        brief: leave out forms that take minutes before they are timed, as where all parts are measured.
     """
 
     threads: int = 1
     turns: int = 7
     quick: bool = False
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    brief: bool = False
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,7 @@ def bench_options(args: argparse.Namespace) -> list[BenchOptions]:
     from indexnet.inference.loading import pick_device
 
     device = pick_device(args.device)
-    options = [BenchOptions(int(word), args.turns, args.quick, device) for word in words]
+    options = [BenchOptions(int(word), args.turns, args.quick, device, args.what == ALL) for word in words]
     if args.write_baseline:  # a mistake is said before minutes are spent
         prepare_file(args.check)
         check_replaced(args.check, options[0], parts_of(args.what, device), [each.threads for each in options])
