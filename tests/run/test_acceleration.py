@@ -152,7 +152,7 @@ def _said_by_steps(capsys, fails, *sizes):
         compiled.on_train_batch_start(None, network, None, 0)
         assert torch.equal(network(torch.ones(size)), torch.full((size,), 3.0))
         compiled.on_train_batch_end(None, network)
-        said.append(capsys.readouterr().out.splitlines())
+        said.append("".join(capsys.readouterr()).splitlines())
     return said
 
 
