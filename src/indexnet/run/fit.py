@@ -108,16 +108,8 @@ def execute(
     first = [callbacks.StepSeed(seed), SaveFirst(checkpoints)]
     alive = callbacks.Alive(ranks.beats.beat)
     compiled = [acceleration.Compiled(task.network)] if settings.compile else []
-    watching = [
-        *first,
-        *compiled,
-        *further,
-        *chosen,
-        progress,
-        skipped,
-        alive,
-        checkpoints,
-    ]  # the last saves the others' states
+    watching = [*first, *compiled, *further, *chosen, progress, skipped, alive]
+    watching.append(checkpoints)  # the last: it saves the others' states
     trainer = _trainer(folder, config, record, accelerator, parts, start, curve, watching)
     if trainer.progress_bar_callback is None and not chosen:  # else somebody may read what no logger does
         task.log_every = trainer.log_every_n_steps  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -17,8 +18,8 @@ def may_recompute(first: Tensor, norm: nn.Module) -> bool:
 
     Where somebody watches the normalisation by hooks, and in transformations of :mod:`torch.func`, it runs as written.
     """
-    usual = type(norm) is nn.BatchNorm2d and norm.training and norm.momentum is not None and not is_watched(norm)
-    if not usual or not torch.is_grad_enabled() or not runs_as_written(first):
+    usual = type(norm) is nn.BatchNorm2d and norm.training and norm.affine and norm.momentum is not None
+    if not usual or is_watched(norm) or not torch.is_grad_enabled() or not runs_as_written(first):
         return False
     return not torch._C._functorch.is_functorch_wrapped_tensor(first)  # there is no public way to ask
 
@@ -99,8 +100,9 @@ class _Hidden(torch.autograd.Function):
         into_scale, into_shift = torch.empty_like(scale), torch.empty_like(shift)
         groups, _, width = second.shape
         last = is_channels_last(first)
-        for some in torch.arange(groups).chunk(1 if last else 4):  # a quarter at a time, where groups lie apart
-            own, these = slice(some[0] * width, (some[-1] + 1) * width), slice(some[0], some[-1] + 1)
+        some = groups if last else math.ceil(groups / 4)  # a quarter at a time, where groups lie apart
+        for start in range(0, groups, some):
+            these, own = slice(start, start + some), slice(start * width, (start + some) * width)
             part, upstream, norm = first[:, own], gradient[:, these], (mean[own], rate[own])
             part = part if last else part.contiguous()
             variance = norm[1].pow(-2) - ctx.eps
