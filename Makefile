@@ -11,7 +11,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-nightly test-gpu bench-check lint types check clean
+.PHONY: help setup demo test test-long test-nightly test-gpu bench-check results lint types check clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ test-gpu: setup ## the tests that need a CUDA device
 
 bench-check: setup ## whether anything has become slower than benchmarks/baseline.json, some 4 minutes
 	OMP_NUM_THREADS=1 $(BIN)/indexnet bench all --quick --turns 5 --check benchmarks/baseline.json
+
+results: setup ## the commands that made docs/results, and how many of their runs are recorded
+	@$(BIN)/python benchmarks/results.py
 
 lint: setup ## ruff (style and format), import-linter (what each room may know)
 	$(BIN)/ruff check src tests benchmarks
