@@ -52,6 +52,8 @@ def pack(folder: Path) -> str:
             content = file.read_binary()
             if name.endswith("/_meta_registrations.py"):  # the file's own way for operators that may be missing
                 content = content.replace(b'@torch.library.register_fake("torchvision::', b'@register_meta("')
+            elif name == "torchvision/version.py":
+                content = re.sub(rb"__version__ = '.*'", f"__version__ = '{new}'".encode(), content)
             elif name.endswith("dist-info/METADATA"):
                 content = content.replace(f"\nVersion: {version}\n".encode(), f"\nVersion: {new}\n".encode(), 1)
             name = name.replace(f"torchvision-{version}.dist-info", f"torchvision-{new}.dist-info")
