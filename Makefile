@@ -1,6 +1,6 @@
 VENV ?= .venv
 PYTHON ?= python3
-CONSTRAINTS ?= constraints.txt
+CONSTRAINTS ?= environment/constraints.txt
 EXTRAS ?= dev,matting,export,app,report,sweep
 BIN := $(VENV)/bin
 TEST_WORKERS ?= 2
@@ -11,18 +11,19 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-nightly test-gpu bench-check results lint types check clean
+.PHONY: help setup demo test test-long test-nightly test-gpu bench-check results lint types check dist clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.ok ## create the environment (about a minute; instant when nothing changed)
 
-$(VENV)/.ok: pyproject.toml $(CONSTRAINTS)
+$(VENV)/.ok: pyproject.toml $(CONSTRAINTS) environment/match_torchvision.py
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; name one with: make setup PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --compile-bytecode -c $(CONSTRAINTS) -e ".[$(EXTRAS)]"
+	$(BIN)/python environment/match_torchvision.py
 	@touch $@
 
 demo: setup ## the main job: a first ablation table with report, in at most five minutes
@@ -48,14 +49,17 @@ results: setup ## the commands that made docs/results, and how many of their run
 	@$(BIN)/python benchmarks/results.py
 
 lint: setup ## ruff (style and format), import-linter (what each room may know)
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks environment
+	$(BIN)/ruff format --check src tests benchmarks environment
 	$(BIN)/lint-imports
 
 types: setup ## mypy, strict
 	$(BIN)/mypy
 
 check: lint types test ## all of the above
+
+dist: setup ## the source archive and the wheel made of it, in dist/
+	$(BIN)/uv build --quiet --clear
 
 clean: ## remove the environment and caches (never runs or reports)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist
