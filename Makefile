@@ -1,17 +1,18 @@
 VENV ?= .venv
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
-EXTRAS ?= dev,matting,export,app,report,sweep
+EXTRAS ?= dev,docs,matting,export,app,report,sweep
 BIN := $(VENV)/bin
 TEST_WORKERS ?= 2
 export NO_ALBUMENTATIONS_UPDATE := 1
+export NO_MKDOCS_2_WARNING := 1
 # uv does not read pip's settings: hand it pip's folder of local wheels where one is set
 ifneq ($(strip $(PIP_FIND_LINKS)),)
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-nightly test-gpu bench-check lint types check clean
+.PHONY: help setup demo docs docs-serve test test-long test-nightly test-gpu bench-check lint types check clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -29,6 +30,12 @@ demo: setup ## the main job: a first ablation table with report, in at most five
 	$(BIN)/indexnet train -m experiments=quickstart hydra.launcher.n_jobs=2
 	$(BIN)/indexnet report quickstart
 
+docs: setup ## the documentation as a site: site/index.html, which opens without a server
+	OMP_NUM_THREADS=1 $(BIN)/mkdocs build --strict
+
+docs-serve: setup ## the same at http://127.0.0.1:8000, built anew when a page is saved
+	OMP_NUM_THREADS=1 $(BIN)/mkdocs serve
+
 test: setup ## every quick test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "not long and not gpu"
 
@@ -45,8 +52,8 @@ bench-check: setup ## whether anything has become slower than benchmarks/baselin
 	OMP_NUM_THREADS=1 $(BIN)/indexnet bench all --quick --turns 5 --check benchmarks/baseline.json
 
 lint: setup ## ruff (style and format), import-linter (what each room may know)
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks docs/hooks
+	$(BIN)/ruff format --check src tests benchmarks docs/hooks
 	$(BIN)/lint-imports
 
 types: setup ## mypy, strict
@@ -55,4 +62,4 @@ types: setup ## mypy, strict
 check: lint types test ## all of the above
 
 clean: ## remove the environment and caches (never runs or reports)
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist site
