@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 
 from indexnet.cli import COMMANDS, main
 
@@ -21,6 +22,8 @@ def help_of(arguments: list[str]) -> str:
 def markdown(place: str) -> str:
     """Return a section for each command, `indexnet` itself first."""
     shown = help_of([])
-    names = [name for name in COMMANDS if f"\n    {name} " in shown]  # `job` is started by other commands alone
+    names = [
+        name for name in COMMANDS if re.search(rf"^    {name}\b", shown, re.MULTILINE)
+    ]  # `job` is started by other commands alone
     sections = [("indexnet", shown), *((f"indexnet {name}", help_of([name])) for name in names)]
     return "\n".join(f"## {title}\n\n```text\n{text}\n```\n" for title, text in sections)

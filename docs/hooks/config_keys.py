@@ -91,9 +91,9 @@ def open_keys() -> Iterator[tuple[str, str, str, list[Key]]]:
     """Yield group, name, what it is, and its keys, of everything that a group chooses by name."""
     yield from _part("task", list_tasks(), get_task, ("network", "optimizer", "schedule"))
     yield from _part("network", [each.name for each in list_networks()], get_network, ("resampling", "encoder"))
-    for kind, names in (("chains", list_encoders()), ("pyramids", list_pyramids())):
+    for kind, names in (("chains of layers", list_encoders()), ("pyramids of maps", list_pyramids())):
         keys = _options("encoder", names[0], encoder_factory(names[0]), ("name", "in_channels", "downsampling"))
-        yield "encoder", f"{kind}: {', '.join(names)}", "", keys
+        yield "encoder", kind, f"`{'`, `'.join(names)}`", keys
     names = [each.name for each in list_resampling()]
     yield from _part("resampling", names, get_resampling, ("channels", "decoder_channels"))
     yield from _part("data", [each.name for each in list_data()], get_data, ("task", "size"))  # training.size is it
@@ -103,7 +103,7 @@ def open_keys() -> Iterator[tuple[str, str, str, list[Key]]]:
         usual, what = _usual(f"optimizer/{name}"), list_optimizers()[name]
         types = option_types(optimizer_class(name)) | {k.partition(".")[2]: kind for k, kind in OPEN_TYPES.items()}
         keys = [
-            Key(f"optimizer.{key}", in_words(types.get(key, Any)), _shown(value), own.get(key, f"of `{what}`"))
+            Key(f"optimizer.{key}", _words(types.get(key, Any)), _shown(value), own.get(key, f"of `{what}`"))
             for key, value in usual.items()
             if key not in ("name", "defaults")
         ]
@@ -130,7 +130,7 @@ def _options(group: str, name: str, target: Callable[..., Any], skip: tuple[str,
     return [
         Key(
             f"{group}.{key}",
-            in_words(own.get(key, types.get(key, Any))),
+            _words(own.get(key, types.get(key, Any))),
             _shown(usual.get(key, parameters.get(key, inspect.Parameter.empty))),
             OWN_KEYS.get(f"{group}.{key}", said.get(key, "")),
         )
@@ -153,6 +153,10 @@ def _parameters(target: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
                 yield each.name, each.default
         if not any(each.kind is each.VAR_KEYWORD for each in parameters):
             return
+
+
+def _words(hint: Any) -> str:
+    return "what the meaning says" if hint is Any else in_words(hint)
 
 
 def _shown(value: Any) -> str:

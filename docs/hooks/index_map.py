@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from indexnet.ops import indexed_pool, indexed_upsample, normalise_indices, pack_cells, unpack_cells
 
-CELL = (1, 1)  # row and column of the cell of 2x2 whose numbers are written out
+CELL = (0, 0)  # row and column of the cell of 2x2 whose numbers are written out
 PIXEL = 20  # of the picture's units, of a value at full resolution
 PANEL = 8 * PIXEL
 LEFT, TOP, RIGHT, BELOW = 20, 44, 70, 110  # margins, and the gaps between panels
@@ -18,7 +18,7 @@ LEFT, TOP, RIGHT, BELOW = 20, 44, 70, 110  # margins, and the gaps between panel
 def maps() -> dict[str, Tensor]:
     """Return the maps of the picture, each (h, w): a thin line through an index function, halved and doubled again."""
     y, x = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij")
-    line = torch.where((y - 1 - 0.75 * x).abs() < 0.7, 0.95, 0.1)[None, None]
+    line = torch.where((y - 1 - 0.75 * x).abs() <= 0.5, 0.95, 0.1)[None, None]
     logits = 8 * (pack_cells(line) - 0.5)  # an index network learns this function; here it is a fixed one
     pooling, upsampling = normalise_indices(logits, "sigmoid+softmax/sigmoid")
     pooled = indexed_pool(line, pooling)
@@ -48,7 +48,7 @@ def markdown(place: str) -> str:
         _arrow(a + PANEL / 2, TOP + PANEL, a + PANEL / 2, second - PANEL / 2 - 24, "down"),
         _arrow(a + PANEL, second, b, second, "network"),
         _arrow(b + PANEL, second, c, second, "up"),
-        _arrow(b + PANEL * 0.75, second - PANEL / 2 - 24, c + 10, TOP + PANEL + 4, "up, with indices"),
+        _arrow(b + PANEL * 0.75, second - PANEL / 2 - 24, c + 10, TOP + PANEL + 4, "up, with it"),
     ]
     said = "An index map says where in each cell the values are; it halves the encoder map and doubles the decoder map"
     return (
@@ -87,7 +87,7 @@ def _arrow(x0: float, y0: float, x1: float, y1: float, *words: str) -> str:
     x, y = (x0 + x1) / 2, (y0 + y1) / 2
     down = x0 == x1
     texts = "".join(
-        f'<text class="word" x="{x + 26 * down:g}" y="{y - 8 + 22 * row + 4 * down:g}">{word}</text>'
+        f'<text class="word" x="{x + 26 * down - 46 * (y1 < y0):g}" y="{y - 8 + 22 * row + 4 * down:g}">{word}</text>'
         for row, word in enumerate(words)
     )
     return (

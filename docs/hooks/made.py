@@ -22,6 +22,11 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     return re.sub(r"<!-- made: (\w+) -->", lambda found: make(found[1], page.file.src_uri), markdown)
 
 
+def on_page_content(html: str, **_: Any) -> str:
+    """Return the page without the roles of references in docstrings, ``:class:`` and the like."""
+    return re.sub(r":\w+:(?=<code>)", "", html)
+
+
 def make(name: str, place: str) -> str:
     """Return the Markdown that the module of that name makes for the page at ``place``."""
     if str(HOOKS) not in sys.path:
