@@ -66,7 +66,7 @@ def _code_spans(page):
 
 
 def _is_path(span):
-    return re.fullmatch(r"[\w./-]*/|[\w./-]+\.(py|yaml|md|toml|json|log|csv|html)", span) is not None
+    return re.fullmatch(r"[\w./-]*/|[\w./-]+\.(py|ya?ml|md|toml|json|log|csv|html)", span) is not None
 
 
 def _exists(span):
