@@ -19,7 +19,7 @@ HOOKS = Path(__file__).parent
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Return the page with what is made from the code in the place of its markers, and of diagrams."""
     markdown = re.sub(DIAGRAM, lambda found: boxes(found[1]), markdown)
-    return re.sub(r"<!-- made: (\w+) -->", lambda found: make(found[1], page.file.src_uri), markdown)
+    return re.sub(r"(?m)^<!-- made: (\w+) -->$", lambda found: make(found[1], page.file.src_uri), markdown)
 
 
 def on_page_content(html: str, **_: Any) -> str:

@@ -88,13 +88,19 @@ def _section(info: OperatorInfo, ranks: list[dict[str, str]], place: str) -> str
     table = f"| | |\n|---|---|\n{rows}\n"
     picture = f'<div class="maps" markdown="0">{figure(doubled(info.name), "up(d)")}</div>\n'
     measured = "\n".join(
-        f"- [{rank['table']}]({rank['report']}): `{rank['row']}` is {rank['rank']} of {rank['of']} by `{rank['metric']}` "
-        f"({rank['data']}, {rank['seeds']} seed{'s' * (rank['seeds'] != '1')})"
+        f"- [{rank['table']}]({rank['report']}): `{rank['row']}` is {rank['rank']} of {rank['of']} by "
+        f"`{rank['metric']}` ({rank['data']}, {rank['seeds']} seed{'s' * (rank['seeds'] != '1')})"
         for rank in ranks
     )
     heading = f"### {info.name}\n\n{info.title}.\n"
     return "\n".join(
-        [heading, picture, f"```{{.text .equation}}\n{info.equation}\n```\n", table, f"Measured:\n\n{measured}\n" if measured else ""]
+        [
+            heading,
+            picture,
+            f"```{{.text .equation}}\n{info.equation}\n```\n",
+            table,
+            f"Measured:\n\n{measured}\n" if measured else "",
+        ]
     )
 
 

@@ -310,7 +310,7 @@ NAMED = ("task", "network", "resampling", "data", "optimizer", "schedule")
 OWN_KEYS: dict[str, str] = {
     "task.costs_size": "side in pixels of the input for which parameters and multiply-adds are recorded",
     "optimizer.lr": "learning rate, never scaled by batch or devices",
-    "optimizer.encoder_lr_multiplier": "factor on the rate of the encoder; `auto`: 0.01 with pretrained weights, else 1",
+    "optimizer.encoder_lr_multiplier": "factor on the encoder's rate; `auto`: 0.01 with pretrained weights, else 1",
     "optimizer.no_decay_norms_and_biases": "no weight decay on the scales and shifts of norms and on biases",
 }
 """What keys of open groups mean that no constructor has; the others are in the docstrings of the constructors."""
