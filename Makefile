@@ -1,17 +1,18 @@
 VENV ?= .venv
 PYTHON ?= python3
 CONSTRAINTS ?= environment/constraints.txt
-EXTRAS ?= dev,matting,export,app,report,sweep
+EXTRAS ?= dev,docs,matting,export,app,report,sweep
 BIN := $(VENV)/bin
 TEST_WORKERS ?= 2
 export NO_ALBUMENTATIONS_UPDATE := 1
+export NO_MKDOCS_2_WARNING := 1
 # uv does not read pip's settings: hand it pip's folder of local wheels where one is set
 ifneq ($(strip $(PIP_FIND_LINKS)),)
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-nightly test-gpu bench-check results lint types check dist clean
+.PHONY: help setup demo docs docs-serve test test-long test-nightly test-gpu bench-check results lint types check dist clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -29,6 +30,12 @@ $(VENV)/.ok: pyproject.toml $(CONSTRAINTS) environment/match_torchvision.py
 demo: setup ## the main job: a first ablation table with report, in at most five minutes
 	$(BIN)/indexnet train -m experiments=quickstart hydra.launcher.n_jobs=2
 	$(BIN)/indexnet report quickstart
+
+docs: setup ## the documentation as a site: site/index.html, which opens without a server
+	OMP_NUM_THREADS=1 $(BIN)/mkdocs build --strict
+
+docs-serve: setup ## the same at http://127.0.0.1:8000, built anew when a page is saved
+	OMP_NUM_THREADS=1 $(BIN)/mkdocs serve
 
 test: setup ## every quick test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "not long and not gpu"
@@ -49,8 +56,8 @@ results: setup ## the commands that made docs/results, and how many of their run
 	@$(BIN)/python benchmarks/results.py
 
 lint: setup ## ruff (style and format), import-linter (what each room may know)
-	$(BIN)/ruff check src tests benchmarks environment
-	$(BIN)/ruff format --check src tests benchmarks environment
+	$(BIN)/ruff check src tests benchmarks environment docs/hooks
+	$(BIN)/ruff format --check src tests benchmarks environment docs/hooks
 	$(BIN)/lint-imports
 
 types: setup ## mypy, strict
@@ -62,4 +69,4 @@ dist: setup ## the source archive and the wheel made of it, in dist/
 	$(BIN)/uv build --quiet --clear
 
 clean: ## remove the environment and caches (never runs or reports)
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist site
