@@ -91,9 +91,16 @@ def test_an_addition_needs_a_baseline():
 def test_a_table_without_printed_costs(capsys):
     assert main(["costs", "tpami/table4_normalization"]) == 0
     said = capsys.readouterr().out
-    assert "The table prints no costs" in said
+    assert "There are no published costs to compare with." in said
     assert said.count("8,153,771") == 4
     assert "4x224x224" in said
+    assert "printed" not in said
+
+
+def test_small_costs_keep_their_digits(capsys):
+    assert main(["costs", "quickstart"]) == 0
+    lines = {line.rsplit(None, 3)[0].strip(): line.split()[-3:] for line in capsys.readouterr().out.splitlines()[3:10]}
+    assert lines["average pooling + nearest"] == ["86,017", "0.00742", "0.00796"]
 
 
 def test_cited_rows_show_what_is_printed_of_them(capsys):

@@ -189,12 +189,21 @@ def table(experiment: Experiment, lines: Sequence[Line], rule: str = COUNTING_RU
     from rich.table import Table
     from rich.text import Text
 
+    from indexnet.report.numbers import flops
     from indexnet.run.experiments.experiment import COST_CELLS
 
     size = experiment.cost_input
     where = f", input {'x'.join(map(str, size))}" if size else ""
     shown = Table(box=box.SIMPLE_HEAD, title=f"{experiment.title}{where}", title_justify="left", title_style="bold")
     shown.add_column("row", overflow="fold", min_width=8)
+    if not any(line.row.printed.get(key) for line in lines for key in COST_CELLS):  # a table that no paper has
+        for heading in ("parameters", "GFLOPs", "GMACs"):
+            shown.add_column(heading, justify="right", no_wrap=True)
+        for line in lines:
+            costs = line.costs
+            found = [f"{costs.parameters:,}", flops(costs.gflops(rule)), flops(costs.true_gmacs)] if costs else []
+            shown.add_row(Text(line.row.label), *(found or ["", "", "pending"]))
+        return shown
     for heading in ("params\nprinted", "params\ncounted", "parameters\nexactly", "GFLOPs\nprinted",
                     "GFLOPs\ncounted", "GMACs\ntrue"):  # fmt: skip
         shown.add_column(heading, justify="right", no_wrap=True)
@@ -208,8 +217,8 @@ def table(experiment: Experiment, lines: Sequence[Line], rule: str = COUNTING_RU
             continue
         word, style = ("exception", "yellow") if line.agrees is False and line.is_fine else words[line.agrees]
         params = line.cells.get("params", Cell("", ""))
-        gflops = line.cells.get("gflops", Cell("", f"{line.costs.gflops(rule):.2f}"))
-        exact = f"{line.costs.parameters:,}", f"{line.costs.true_gmacs:.2f}"
+        gflops = line.cells.get("gflops", Cell("", flops(line.costs.gflops(rule))))
+        exact = f"{line.costs.parameters:,}", flops(line.costs.true_gmacs)
         cells = [params.printed, params.counted, exact[0], gflops.printed, gflops.counted, exact[1]]
         shown.add_row(Text(line.row.label), *cells, Text(word, style=style))
     return shown
@@ -219,7 +228,11 @@ def remarks(experiment: Experiment, lines: Sequence[Line], rule: str = COUNTING_
     """Say in sentences how printed and counted costs compare, and by which rules they are counted."""
     printed = [line for line in lines if line.agrees is not None]
     agreed = sum(line.agrees is True for line in printed)
-    texts = [f"{agreed} of {len(printed)} rows with printed costs agree." if printed else "The table prints no costs."]
+    texts = [
+        f"{agreed} of {len(printed)} rows with printed costs agree."
+        if printed
+        else "There are no published costs to compare with."
+    ]
     reasons: set[str] = set()
     for line in printed:
         wrong = [cell for cell in line.cells.values() if not cell.agrees] or line.cells.values()

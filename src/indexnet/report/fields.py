@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from indexnet.report.numbers import count, fixed, signed, significant, spread
+from indexnet.report.numbers import count, fixed, flops, signed, significant, spread
 from indexnet.report.table import COSTS, Cost, Measurement, Table, TableRow
 from indexnet.run.experiments.experiment import Column
 
@@ -88,7 +88,7 @@ def cost_text(table: Table, row: TableRow, key: str) -> str:
         base = reference.cost(key) if reference is not None else None
         difference = base is not None and row.printed.get("params", "").startswith("+")
         return count(value) + (f" (+{count(value - (base or 0))})" if difference else "")
-    return fixed(value, 2) if key == "paper_gflops" and value >= 1 else significant(value)
+    return flops(value) if key == "paper_gflops" else significant(value)
 
 
 def grid(

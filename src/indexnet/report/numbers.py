@@ -35,6 +35,11 @@ def significant(value: float, digits: int = 3) -> str:
     return fixed(value, max(0, digits - 1 - exponent))
 
 
+def flops(value: float) -> str:
+    """Write billions of operations: two decimals as papers do, three significant digits below 1."""
+    return fixed(value, 2) if value >= 1 else significant(value)
+
+
 def fixed(value: float | None, digits: int) -> str:
     """Write a number with a fixed number of decimals and a proper minus; "" for None."""
     return "" if value is None else f"{value:.{digits}f}".replace("-", MINUS)
