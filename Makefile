@@ -11,7 +11,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-nightly test-gpu bench-check lint types check clean
+.PHONY: help setup demo weights test test-long test-nightly test-gpu bench-check lint types check clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -28,6 +28,10 @@ $(VENV)/.ok: pyproject.toml $(CONSTRAINTS)
 demo: setup ## the main job: a first ablation table with report, in at most five minutes
 	$(BIN)/indexnet train -m experiments=quickstart hydra.launcher.n_jobs=2
 	$(BIN)/indexnet report quickstart
+
+weights: setup ## train the matting network of docs/model_card.md (two hours of one core; goes on where it stopped)
+	$(BIN)/indexnet train -m experiments=weights rows=scenes
+	$(BIN)/indexnet export "runs/weights/scenes-paper/scenes/seed=0/checkpoints/last.ckpt" --format weights --output weights/matting_scenes.ckpt --overwrite
 
 test: setup ## every quick test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "not long and not gpu"
