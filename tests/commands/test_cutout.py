@@ -50,6 +50,37 @@ def test_a_network_cuts_out(picture, tmp_path):
     assert np.array_equal(alpha[known != 128], known[known != 128])
 
 
+def test_a_large_photograph_is_solved_on_a_copy(picture, tmp_path, capsys):
+    pytest.importorskip("pymatting")
+    words = (picture, "--box", "12,6,48,42", "--overwrite", "--output", tmp_path / "out")
+    assert cutout(*words) == 0
+    whole, known = read(tmp_path / "out" / "disc-alpha.png"), read(tmp_path / "out" / "disc-trimap.png")
+    capsys.readouterr()
+    assert cutout(*words, "--longest", "40") == 0
+    assert "on a copy of 40x32 pixels" in capsys.readouterr().err
+    enlarged = read(tmp_path / "out" / "disc-alpha.png")
+    assert not np.array_equal(enlarged, whole)
+    assert np.abs(enlarged.astype(int) - whole)[known == 128].mean() < 30
+    assert np.array_equal(enlarged[known != 128], known[known != 128])
+    assert read(tmp_path / "out" / "disc-cutout.png").shape == (48, 60, 4)
+
+
+def test_an_edge_of_the_photograph_stays_sharp_when_alpha_is_enlarged():
+    from indexnet.data.matting.enlarge import enlarge_alpha
+
+    inside = np.zeros((40, 60), bool)
+    inside[:, 33:] = True  # no edge of a quarter of the size
+    image = np.where(inside[..., None], (220, 180, 40), (30, 60, 120)).astype(np.uint8)
+    small = image.reshape(10, 4, 15, 4, 3).mean((1, 3)).round().astype(np.uint8)
+    alpha = inside.reshape(10, 4, 15, 4).mean((1, 3)).astype(np.float32) * 255
+    trimap = np.full((40, 60), 128, np.uint8)
+    trimap[:, :10], trimap[:, 50:] = 0, 255
+    found = enlarge_alpha(alpha, small, image, trimap)
+    assert np.abs(found - np.where(inside, 255, 0)).max() < 16  # of 255; alpha repeated is wrong by 64
+    assert (found[:, :10] == 0).all()
+    assert (found[:, 50:] == 255).all()
+
+
 def test_results_are_replaced_only_when_asked(picture, tmp_path, capsys):
     pytest.importorskip("pymatting")
     words = (picture, "--box", "12,6,48,42", "--output", tmp_path / "out")
@@ -69,6 +100,7 @@ def test_results_are_replaced_only_when_asked(picture, tmp_path, capsys):
         (["--box", "100,100,200,200"], "has no pixel of the image inside, which is 60x48 pixels"),
         (["--box", "20,20,20,30"], "has no pixel of the image inside"),
         (["--box", "0,0,60,48"], "the boxes cover the whole image"),
+        (["--box", "12,6,48,42", "--longest", "31"], "must be at least 32 pixels"),
         (["--box", "12,6,48,42", "--method", "alchemy"], "there is no checkpoint alchemy"),
         (["--box", "12,6,48,42", "--output", "."], "is the folder of the inputs"),
     ],

@@ -30,6 +30,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--method", type=Path, default=Path("closed_form"), metavar="CKPT", help=f"{METHODS_HELP} (closed_form)"
     )
+    parser.add_argument(
+        "--longest",
+        type=int,
+        default=1600,
+        metavar="PIXELS",
+        help="longer side on which alpha is found (1600); that of a larger photograph is enlarged by its edges",
+    )
     parser.add_argument("--output", type=Path, default=Path("cutout"), metavar="DIR", help="where to (cutout)")
     parser.add_argument("--overwrite", action="store_true", help="replace results that exist")
     parser.add_argument("--device", default="auto", help=DEVICE_HELP)
@@ -47,6 +54,8 @@ def main(args: argparse.Namespace) -> int:
     """
     if args.photo is not None and not args.box:
         raise UserError(f"give --box x0,y0,x1,y1 around what is to be cut out of {args.photo}.")
+    if args.longest < 32:
+        raise UserError(f"--longest {args.longest} must be at least 32 pixels.")
     check_methods([args.method])
     from indexnet.data.io.boxes import parse_box
 
@@ -77,7 +86,7 @@ def main(args: argparse.Namespace) -> int:
         task.warm_up()
         task.to(device)
         begun = time.monotonic()
-        made = cut_out_boxes(task, args.photo, boxes)
+        made = cut_out_boxes(task, args.photo, boxes, args.longest)
         took = time.monotonic() - begun
     for part, picture in (
         ("trimap", made.trimap),

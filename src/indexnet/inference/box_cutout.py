@@ -13,10 +13,15 @@ from indexnet.core.errors import UserError
 from indexnet.data.base import UInt8
 from indexnet.data.io.boxes import Box
 from indexnet.data.io.masks import check_boxes
+from indexnet.data.io.skimage_photographs import shrunk
+from indexnet.data.matting.cutouts import cut_out
+from indexnet.data.matting.enlarge import enlarge_alpha
 from indexnet.inference.image_files import Item
 from indexnet.inference.photographs import read_photo
+from indexnet.networks.tiled.matting_protocol import to_uint8
 from indexnet.tasks import Task
 from indexnet.tasks.contact_sheet import Panel, contact_sheet
+from indexnet.tasks.predictor import Photo
 
 _PANEL = 420  # longer side of a picture of the sheet
 _SQUARE = 16  # pixels of the chequered board behind a cut-out
@@ -42,14 +47,14 @@ class BoxCutOut:
     remarks: list[str]
 
 
-def cut_out_boxes(task: Task, photograph: Path, boxes: Sequence[Box], band: int | None = None) -> BoxCutOut:
+def cut_out_boxes(task: Task, photograph: Path, boxes: Sequence[Box], longest: int) -> BoxCutOut:
     """Cut out what boxes enclose.
 
     Args:
         task: matting by a trimap: a network, or a classical method.
         photograph: an image file.
         boxes: around what is to be cut out, at least one.
-        band: width of the trimap's unknown band in pixels; None: relative to the object.
+        longest: of a photograph with a longer side alpha is found on a copy of so many pixels, and then enlarged.
 
     Raises:
         UserError: the task takes no boxes, the file is no picture, a box is outside of it, or alpha cannot be found.
@@ -57,10 +62,22 @@ def cut_out_boxes(task: Task, photograph: Path, boxes: Sequence[Box], band: int 
     if "box" not in task.predict_options or task.guide is None:
         raise UserError(f"the task {task.name} takes no boxes; give closed_form, knn or a checkpoint of task=matting.")
     predictor = task.create_predictor({"cutout": True})
-    photo = read_photo(Item(photograph, boxes=tuple(boxes)), band)
-    files = predictor([predictor.from_photo(photo)])[0]
-    trimap, alpha, cutout = (np.asarray(files[key], np.uint8) for key in ("trimap", "", "cutout"))
-    return BoxCutOut(photo.image, trimap, alpha, cutout, photo.remarks)
+    photo = read_photo(Item(photograph, boxes=tuple(boxes)))
+    trimap = np.asarray(photo.trimap, np.uint8)
+    if max(trimap.shape) > longest:
+        small = shrunk(photo.image, longest)
+        known = cv2.resize(trimap, (small.shape[1], small.shape[0]), interpolation=cv2.INTER_NEAREST)
+        found = predictor.alpha(Photo(small, np.asarray(known, np.uint8), photo.name))
+        alpha = enlarge_alpha(found, small, photo.image, trimap)
+        photo.remarks.append(
+            f"{photograph}: alpha was found on a copy of {small.shape[1]}x{small.shape[0]} pixels, and enlarged by the "
+            "photograph's edges; a larger --longest takes more time and memory."
+        )
+    else:
+        alpha = predictor.alpha(photo)
+    levels = to_uint8(alpha)
+    alpha /= 255
+    return BoxCutOut(photo.image, trimap, levels, cut_out(photo.image, alpha), photo.remarks)
 
 
 def sheet(made: BoxCutOut, boxes: Sequence[Box]) -> UInt8:
