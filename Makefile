@@ -12,7 +12,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo docs docs-serve test test-long test-nightly test-gpu bench-check results lint types check dist clean
+.PHONY: help setup demo weights docs docs-serve test test-long test-nightly test-gpu bench-check results lint types check dist clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -36,6 +36,10 @@ docs: setup ## the documentation as a site: site/index.html, which opens without
 
 docs-serve: setup ## the same at http://127.0.0.1:8000, built anew when a page is saved
 	OMP_NUM_THREADS=1 $(BIN)/mkdocs serve
+
+weights: setup ## train the matting network of docs/model_card.md (two hours of one core; goes on where it stopped)
+	$(BIN)/indexnet train -m experiments=weights rows=scenes
+	$(BIN)/indexnet export "runs/weights/scenes-paper/scenes/seed=0/checkpoints/last.ckpt" --format weights --output weights/matting_scenes.ckpt --overwrite
 
 test: setup ## every quick test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "not long and not gpu"

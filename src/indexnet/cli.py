@@ -17,6 +17,7 @@ COMMANDS = {
     "train": "indexnet.commands.train",
     "evaluate": "indexnet.commands.evaluate",
     "predict": "indexnet.commands.predict",
+    "cutout": "indexnet.commands.cutout",
     "app": "indexnet.commands.app",
     "compare": "indexnet.commands.compare",
     "robustness": "indexnet.commands.robustness",
