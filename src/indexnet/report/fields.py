@@ -91,6 +91,8 @@ def share_text(table: Table, row: TableRow, key: str) -> str:
     if key not in COUNTED or base is None or row.base == base.base or own is None or not other:
         return ""
     share = 100 * (own / other - 1)
+    if abs(share) < 0.05:
+        return "0 %"
     return f"{signed(share, 0 if abs(share) >= 10 else 1)} %"
 
 

@@ -15,7 +15,7 @@ from indexnet.report import relative
 from indexnet.report.across import Contest
 from indexnet.report.fields import Field, cost_fields, head_of, metric_fields, title
 from indexnet.report.figures.axes import Series
-from indexnet.report.figures.curves import Lines, curve_panels, learning_curves
+from indexnet.report.figures.curves import Lines, average, curve_panels, learning_curves
 from indexnet.report.figures.plots import dot_plot, scatter
 from indexnet.report.numbers import fixed, signed
 from indexnet.report.pictures import Strip, common, embed, samples
@@ -202,7 +202,7 @@ def _cells(fields: Sequence[Field], row: TableRow, *, start: bool = False) -> It
 
 def _measured(m: Measurement, digits: int) -> Markup:
     """Write the mean, smaller the standard deviation, and the sign with its meaning for those who cannot see it."""
-    sd = Markup(' <span class="sd">± {}</span>').format(fixed(m.sd, digits)) if m.sd is not None else ""
+    sd = Markup(' <span class="sd">{}</span>').format(f"± {fixed(m.sd, digits)}" if m.sd is not None else "")
     label = _label(_SIGNS[m.sign]) if m.sign else ""
     return Markup('{}{}<span class="sign"{}>{}</span>').format(fixed(m.mean, digits), sd, label, m.sign)
 
@@ -294,6 +294,8 @@ def _curves(table: Table, key: str, what: str) -> dict[str, Any]:
     found: dict[str, Any] = {"what": what, "faint": faint, "key": []}
     if not several:
         lines = [(Series(row.number, row.short), curves) for row, curves in rows]
+        if len(lines) > FEW:
+            lines = [(each, [average(curves) or curves[0]]) for each, curves in lines]
         found |= {"key": [(s.number, s.label) for s, _ in lines], "figure": figure(learning_curves, lines, what)}
         if len(rows) <= FEW:
             return found

@@ -339,6 +339,11 @@ class Table:
         return [(row, run) for row in self.rows for run in row.done]
 
     @property
+    def several_seeds(self) -> bool:
+        """Whether any row has more than one finished run."""
+        return any(len(row.done) > 1 for row in self.rows)
+
+    @property
     def names_best_seeds(self) -> bool:
         """Whether a row has several seeds to choose from, and choosing means something."""
         return self.ranks and any(len(row.measured[self.main.metric].values) > 1 for row in self.rows)

@@ -179,7 +179,7 @@ def marker(series: Series, x: float, y: float, size: float) -> str:
     """Return a row's marker: a disc or a square, filled or hollow; ``size`` is half its height."""
     if look(series.number).marker % 2 == 0:
         return f'<circle class="disc" cx="{x:.1f}" cy="{y:.1f}" r="{size:g}"/>'
-    side = 1.8 * size
+    side = 1.9 * size
     return (
         f'<rect class="disc" x="{x - side / 2:.1f}" y="{y - side / 2:.1f}" width="{side:g}" height="{side:g}" rx="2"/>'
     )

@@ -14,6 +14,7 @@ from indexnet.report.figures.axes import (
     fit_axis,
     group,
     horizontal,
+    line,
     room_for,
     round_text,
     shorten,
@@ -61,7 +62,7 @@ def learning_curves(rows: Lines, what: str = "training loss", *, narrow: bool = 
     names = [str(s.number) if narrow else shorten(f"{s.number} {s.label}", 200, size) for s, _ in rows]
     width, least = (340, 300) if narrow else (980, 380)
     height = max(least, 90 + 14 * len(rows))
-    margin = 14 + max(text_width(name, size) for name in names)
+    margin = 28 + max(text_width(name, size) for name in names)
     thinned = _thinned(rows, 60 if narrow else 120)
     frame = _CurveFrame.fit([thinned], (width - margin, 34, height - 50), 4 if narrow else 6, 5)
     left, right, top, bottom = frame.box
@@ -91,7 +92,7 @@ def curve_panels(
     """
     thinned = [_thinned(rows, 60) for _, rows in panels]
     width, height = 320, 190
-    right = width - (30 if any(len(rows) > 1 for rows in thinned) else 14)
+    right = width - (42 if any(len(rows) > 1 for rows in thinned) else 14)
     frame = _CurveFrame.fit(thinned, (right, 10, 164), 4, 4)
     shared = behind = ""
     if others:
@@ -159,7 +160,13 @@ def _ends(
     ends: Sequence[tuple[float, Series]], right: float, within: tuple[float, float], names: dict[int, str]
 ) -> list[str]:
     """Write the name of every line at its end, so that colours alone tell nothing."""
-    return [group(s, [text(right + 8, y + 4, names[s.number], "coloured small")]) for y, s in _spaced(ends, within)]
+    return [
+        group(
+            s,
+            [line(right + 4, y, right + 18, y, "sample"), text(right + 22, y + 4, names[s.number], "coloured small")],
+        )
+        for y, s in _spaced(ends, within)
+    ]
 
 
 def _spaced(
