@@ -11,8 +11,10 @@ import jinja2
 from results import FOLDER, Result, results
 
 from indexnet.core.statistics import kendall_tau_b, sample_sd
+from indexnet.report.figures import looks
+from indexnet.report.figures.axes import Series
+from indexnet.report.figures.plots import scatter
 from indexnet.report.numbers import count, fixed, signed, significant, spread
-from indexnet.report.plots import Series, scatter
 from indexnet.report.table import Block, Measurement, TableRow
 from indexnet.run.experiments.experiment import Column
 
@@ -66,19 +68,20 @@ def _scatter(result: Result, block: Block, rows: Sequence[TableRow]) -> str:
     return scatter(points, "GMACs", column.title, column.digits)
 
 
-_STYLE = """<style>svg{--ink:#1d2330;--muted:#5b6472;--grid:#e3e6ea;--paper:#fff;--c0:#0072b2;--c1:#d55e00;--c2:#009e73;
---c3:#cc79a7;--c4:#7a5c00;--c5:#3b8fc2;--c6:#a03070;--c7:#555;background:var(--paper);font:12px system-ui,sans-serif}
-@media(prefers-color-scheme:dark){svg{--ink:#e8eaee;--muted:#a3abb8;--grid:#333a45;--paper:#14181f;--c0:#56b4e9;
---c1:#f08a4b;--c2:#3ccf9e;--c3:#e6a3c9;--c4:#e0c060;--c5:#8fc7ea;--c6:#e07fb4;--c7:#bbb}}
-text{fill:var(--ink)}.tick,.axis{fill:var(--muted)}.strong{font-weight:700}.grid{stroke:var(--grid)}
-.disc{fill:var(--s)}.inside{fill:var(--paper);font-size:10px;font-weight:700}.sd{stroke:var(--s);stroke-width:2}
-.front{fill:none;stroke:var(--muted);stroke-dasharray:4 4}</style>"""
+def _standalone(figure: str) -> str:
+    """Make a file of a figure of the report page: with that page's colours, for light and dark readers."""
+    opening, rest = figure.split(">", 1)
+    return f'{opening} xmlns="http://www.w3.org/2000/svg"><style>{_style()}</style>{rest}\n'
 
 
-def _standalone(svg: str) -> str:
-    """Make a file of a figure of the report page: with the page's colours, for light and dark readers."""
-    opening, rest = svg.split(">", 1)
-    return f'{opening} xmlns="http://www.w3.org/2000/svg">{_STYLE}{rest}\n'
+@functools.cache
+def _style() -> str:
+    """Return what the style sheet of the report page says of figures, and the colours that it names."""
+    sheet = jinja2.Environment(loader=jinja2.PackageLoader("indexnet.report")).get_template("style.css")
+    lines = sheet.render(looks=looks).splitlines()
+    colours = lines[: next(at for at, line in enumerate(lines) if line.startswith("* {"))]
+    own = [line for line in lines if line.startswith("svg ")]
+    return "\n".join([*colours, "svg { background: var(--card); font-family: system-ui, sans-serif; }", *own])
 
 
 @functools.cache

@@ -7,7 +7,6 @@ import math
 from xml.etree import ElementTree
 
 import pytest
-
 from indexnet.report.plots import (
     Axis,
     Series,
