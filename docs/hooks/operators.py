@@ -114,6 +114,8 @@ def _ranks() -> Iterator[dict[str, str]]:
         if not columns or "experiment" in rows[0]:  # of several tables side by side
             continue
         ranked = [row for row in rows if row[columns[0]]]
+        if len({operators.get(row["row"]) for row in ranked}) < 2:  # it compares something else
+            continue
         for row in ranked:
             if operator := operators.get(row["row"]):
                 yield {
