@@ -236,3 +236,4 @@ def test_the_site_is_built_and_asks_no_other_machine_for_anything(tmp_path):
     assert pages["operators.html"].count("data:image/png;base64,") == 2 + len(own)
     assert [key for key in ("training.batch_size", "resampling.family") if key not in pages["config.html"]] == []
     assert "<svg" in pages["index.html"]
+    assert [name for name, text in pages.items() if "```" in text] == []  # code that is shown as text

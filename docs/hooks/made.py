@@ -17,7 +17,8 @@ HOOKS = Path(__file__).parent
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Return the page with what is made from the code in the place of its markers, and of diagrams."""
+    """Return the page with what is made from the code in the place of markers and diagrams; files have titles."""
+    markdown = re.sub(r"(?m)^```(\w+) file=(\S+)$", r'```\1 title="\2"', markdown)
     markdown = re.sub(DIAGRAM, lambda found: boxes(found[1]), markdown)
     return re.sub(r"(?m)^<!-- made: (\w+) -->$", lambda found: make(found[1], page.file.src_uri), markdown)
 

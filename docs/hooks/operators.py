@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,6 @@ from pictures import figure, shape_map
 from torch.nn import functional as F
 
 from indexnet.resampling import OperatorInfo, create_resampling, get_resampling, list_resampling
-from indexnet.resampling.indexnet import FAMILIES
 
 DOCS = Path(__file__).parents[1]
 WIDTH, STEPS, SHOWN = 8, 60, 3  # channels; training steps of a picture; the seed of the map that is shown
@@ -106,6 +106,7 @@ def _section(info: OperatorInfo, ranks: list[dict[str, str]], place: str) -> str
 
 def _ranks() -> Iterator[dict[str, str]]:
     """Yield where operators came in the tables of the results, by the first metric of each table."""
+    operators = _operators_of_rows()
     for path in sorted((DOCS / "results").rglob("table.csv")):
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
@@ -113,13 +114,15 @@ def _ranks() -> Iterator[dict[str, str]]:
         if not columns or "experiment" in rows[0]:  # of several tables side by side
             continue
         ranked = [row for row in rows if row[columns[0]]]
+        if len({operators.get(row["row"]) for row in ranked}) < 2:  # it compares something else
+            continue
         for row in ranked:
-            if operator := _operator_of(row["row"]):
+            if operator := operators.get(row["row"]):
                 yield {
                     "operator": operator,
                     "table": path.parent.relative_to(DOCS / "results").as_posix(),
                     "report": Path(os.path.relpath(path.parent / "report.md", DOCS)).as_posix(),
-                    "row": row["row"],
+                    "row": row["label"],
                     "rank": row[columns[0]],
                     "of": str(len(ranked)),
                     "metric": columns[0].removesuffix("_rank"),
@@ -128,7 +131,11 @@ def _ranks() -> Iterator[dict[str, str]]:
                 }
 
 
-def _operator_of(row: str) -> str | None:
-    if row in FAMILIES or row.startswith("indexnet"):
-        return "indexnet"
-    return row if row in {info.name for info in list_resampling()} else None
+def _operators_of_rows() -> dict[str, str]:
+    """Return the operator of each row that has a record, by the row's name; none where records differ."""
+    found: dict[str, set[str]] = {}
+    for path in (DOCS / "results").rglob("*.json"):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(record, dict) and record.get("row") and record.get("resampling"):
+            found.setdefault(record["row"], set()).add(record["resampling"]["name"])
+    return {row: names.pop() for row, names in found.items() if len(names) == 1}
