@@ -140,7 +140,7 @@ def test_every_format_names_best_seed_ties_spread_difference_and_agreement(table
         "Best seed:", "best seed:"
     )
     said = r"$\tau$-b" if kind == "latex" else "τ-b"
-    assert f"Kendall's {said} between printed and measured order" in text
+    assert f"Kendall's {said} between published and measured order" in text
     assert "order of 4 rows" in text
     assert "PSNR (dB) 0.80." in text
     assert "Fewer than 3 finished seeds: row D (1)." in text

@@ -1,4 +1,4 @@
-"""indexnet.report.plots: well-formed SVG whose marks stand where the numbers say."""
+"""indexnet.report.figures: well-formed SVG whose marks stand where the numbers say."""
 
 from __future__ import annotations
 
@@ -8,18 +8,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from indexnet.report.plots import (
-    Axis,
-    Series,
-    average,
-    curve_panels,
-    dot_plot,
-    fit_axis,
-    learning_curves,
-    scatter,
-    thin,
-    tick_text,
-)
+from indexnet.report.figures.axes import Axis, Series, fit_axis, text_width, tick_text
+from indexnet.report.figures.curves import average, curve_panels, learning_curves, thin
+from indexnet.report.figures.plots import dot_plot, scatter
 
 
 def parse(svg):

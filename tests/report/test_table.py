@@ -147,7 +147,7 @@ def test_parameters_beside_a_printed_difference(four_rows):
 def test_markdown_says_where_the_numbers_come_from(four_rows):
     text = markdown.markdown(build(*four_rows))
     head = next(line for line in text.splitlines() if line.startswith("| # |"))
-    assert "PSNR (dB) ↑ printed" in head
+    assert "PSNR (dB) ↑ published" in head
     assert "PSNR (dB) ↑ photos, small" in head
     assert "33.50 ± 0.71 ★" in text
     assert "33.00 ≈" in text

@@ -166,7 +166,7 @@ def test_one_test_split_stands_in_for_those_of_the_table(tmp_path, budget):
     said = "printed for the test splits bsd68 and set12; photos has one test split, whose numbers stand in for them."
     assert any(said in text for text in table.warnings)
     text = markdown.markdown(table)
-    assert "PSNR (dB) ↑ printed, bsd68 |" in text
+    assert "PSNR (dB) ↑ published, bsd68 |" in text
     assert "Set12" not in text
     assert "printed:<br>bsd68" in html.page(table, "now")
     check_page(table)

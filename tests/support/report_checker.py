@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
-FETCHED = re.compile(r"""@import|url\(|(?:src|srcset|href|poster|data|action|background)\s*=(?!["']?data:)""")
+FETCHED = re.compile(r"""@import|url\(|(?:src|srcset|href|poster|data|action|background)\s*=(?!["']?(?:data:|#))""")
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
