@@ -16,11 +16,11 @@ from markdown_it import MarkdownIt
 from rich.table import Table
 from rich.text import Text
 
+from indexnet.commands.compare import html_page
 from indexnet.core.console import create_console, say
 from indexnet.core.errors import UserError
 from indexnet.core.escape import csv_cell, csv_text, latex, markdown, markdown_cell, markdown_table, visible
 from indexnet.data.io.images import read_image
-from indexnet.commands.compare import html_page
 from indexnet.inference.comparison_table import (
     compare_scores,
     print_comparison,
