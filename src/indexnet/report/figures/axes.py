@@ -127,7 +127,7 @@ Frame = tuple[float, float, float, float]
 
 
 def horizontal(axis: Axis, ticks: Sequence[float], texts: Sequence[str], frame: Frame) -> list[str]:
-    """Draw upright grid lines with their texts below; texts that would touch the one before, or leave the figure, are left out."""
+    """Draw upright grid lines with texts below, but those that would touch the one before or leave the figure."""
     left, right, top, bottom = frame
     parts, end = [], -math.inf
     for tick, written in zip(ticks, texts, strict=True):
