@@ -58,10 +58,10 @@ def test_reconstructions_side_by_side(tmp_path, capsys):
     # the input is enlarged by a whole factor, unsmoothed
     assert np.array_equal(sheet[28 : 28 + 64 : 2, 8 : 8 + 64 : 2], photograph(32, 32))
     page = (tmp_path / "out" / "index.html").read_text()
-    assert "src='x%20%26%20y.png'" in page
+    assert 'src="x%20%26%20y.png"' in page
     assert "x &amp; y" in page
-    assert "bad" not in page
-    for source in re.findall(r"src='([^']*)'", page):
+    assert ">bad<" not in page
+    for source in re.findall(r'src="([^"]*)"', page):
         assert (tmp_path / "out" / source.replace("%20", " ").replace("%26", "&")).is_file()
     assert "max_unpool (pool)" in page  # two checkpoints of one operator are told apart by their files
     assert "max_unpool (colour)" in page

@@ -14,7 +14,7 @@ from report_fabricated import MAE, PSNR, column, experiment, falling_loss, recor
 pytestmark = [pytest.mark.long, pytest.mark.skipif(EXECUTABLE is None, reason="there is no Chromium")]
 
 # the last elements whose right edge lies outside the window, though no box of their own scrolls them
-OUTSIDE = """[...document.querySelectorAll('body *')].filter(e => !e.closest('.scroll') && !e.closest('svg') &&
+OUTSIDE = """[...document.querySelectorAll('body *')].filter(e => !e.closest('.scroll, nav') && !e.closest('svg') &&
     e.getBoundingClientRect().right > document.documentElement.clientWidth + 1).map(e => e.outerHTML.slice(0, 80))"""
 # how far the first cell of a table moves when its box is scrolled to the end
 MOVED = """(() => { const box = document.querySelector('.scroll'), cell = box.querySelector('tbody th[scope=row]');

@@ -140,7 +140,7 @@ def test_every_format_names_best_seed_ties_spread_difference_and_agreement(table
         "Best seed:", "best seed:"
     )
     said = r"$\tau$-b" if kind == "latex" else "τ-b"
-    assert f"Kendall's {said} between printed and measured order" in text
+    assert f"Kendall's {said} between published and measured order" in text
     assert "order of 4 rows" in text
     assert "PSNR (dB) 0.80." in text
     assert "Fewer than 3 finished seeds: row D (1)." in text
@@ -149,5 +149,6 @@ def test_every_format_names_best_seed_ties_spread_difference_and_agreement(table
 def test_the_headline_names_the_best_row_its_best_seed_and_its_equals(table):
     assert remarks.headline(table) == (
         "Best PSNR (dB) on photos at budget paper: row A, 31.00 ± 1.00 (3 seeds; best 32.00, seed 2), "
-        "not to be told apart from row C, row D. 2 of 15 runs have no result yet."
+        "not to be told apart from row C, row D; it costs 100K parameters and 0.0540 GMACs. "
+        "2 of 15 runs have no result yet."
     )

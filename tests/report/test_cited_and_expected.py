@@ -100,7 +100,7 @@ def test_improvements_stand_in_every_format(tmp_path):
         assert "worst metric" in text
         assert "+20.0" in text
         assert "−20.0" in text
-    assert "| 3 | New method | printed | +20.0 | +20.0 | +20.0 |" in markdown.markdown(made)
+    assert "| 3 | New method | published | +20.0 | +20.0 | +20.0 |" in markdown.markdown(made)
     assert "| 3 | New method | measured | +13.3 | +16.0 | +13.3 |" in markdown.markdown(made)
     assert r"Improvement over Old method (\%): worst metric" in latex.table_tex(made)
     assert " & +20.0 & $+13.3$ & " in latex.table_tex(made)

@@ -88,13 +88,13 @@ def test_measured_printed_and_missing_cells(tmp_path):
     table = built(tmp_path, rows, [column(**PSNR | {"printed": "p"}), column(**MAE)], title="A {made_up} table")
     lines = check(text := table_tex(table))
     assert lines[0].startswith(r" & \multicolumn{3}{c}{PSNR (dB) $\uparrow$} & MAE $\downarrow$ & ")
-    assert lines[1].startswith("Row & printed & measured & best seed & measured & printed & counted")
+    assert lines[1].startswith("Row & published & measured & best seed & measured & published & counted")
     assert lines[2].startswith(
         r"50\% \& more\_less & 25.88 & $31.00 \pm 0.71$ & 31.50 (1) & $\mathbf{0.1000 \pm 0.0000}$ & +4.99K & 100K"
     )
     assert lines[3].startswith(r"$\sigma$ $\approx$ 3 & -- & $\mathbf{32.00 \pm 0.71}$ & 32.50 (1)")
     assert lines[4].split(" & ")[1:] == [NONE] * 8 + [rf"{NONE} \\"]
-    assert r"\caption{A \{made\_up\} table. Printed: nobody (2021), table 1. Measured: photos at budget small" in text
+    assert r"\caption{A \{made\_up\} table. Published: nobody (2021), table 1. Measured: photos at budget small" in text
     assert "Runs without a result: 1 failed." in text
     assert r"waiting: pending, not there\_yet." in text
 

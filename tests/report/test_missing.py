@@ -34,7 +34,7 @@ def test_rows_without_runs_are_folded_away_for_people_and_kept_for_programs(tmp_
     before, _, after = results.partition("<details>")
     assert "Alpha" in before
     assert "Idle" not in before
-    assert after.startswith("<summary>8 rows not run, 1 row pending: names and printed numbers</summary>")
+    assert after.startswith("<summary>8 rows not run, 1 row pending: names and published numbers</summary>")
     assert all(f"4{i}.44" in after for i in range(8))
     assert "55.55" in after
     text = markdown.markdown(table)
@@ -51,7 +51,7 @@ def test_rows_without_runs_are_folded_away_for_people_and_kept_for_programs(tmp_
 def test_a_few_rows_without_runs_stay_in_their_places(tmp_path):
     table = sparse(tmp_path, idle=3)
     assert [line.name for line in table.shown] == ["a", "y", "b", "x0", "x1"]
-    assert "names and printed numbers" not in html.page(table, "now")
+    assert "names and published numbers" not in html.page(table, "now")
     assert "41.44" in in_terminal(table)
     assert "Not run: 2 of 5 rows (Idle 0, Idle 1)." in remarks.missing(table)
 
@@ -107,7 +107,7 @@ def test_records_say_what_they_changed_and_where_they_were_measured(tmp_path):
     other = record({"psnr": 31.0}, changes=[batch], split="validation", device="another CPU (1 threads)")
     write_run(tmp_path, "b", 0, other)
     table = built(tmp_path, [row("a", "A"), row("b", "B")], [column(**PSNR)], seeds=(0,))
-    assert dict(facts(table))["Against the printed protocol"] == f"{batch}; {rate} (1 of 2 runs)"
+    assert dict(facts(table))["Against the published protocol"] == f"{batch}; {rate} (1 of 2 runs)"
     assert "Measured on validation data instead of test data: B." in table.warnings
     assert any("different devices (a CPU (1 threads), another CPU" in text for text in table.warnings)
 

@@ -67,14 +67,14 @@ def test_page_is_complete_and_self_contained(tmp_path):
         assert name in checker.ids
     assert "pending" in text
     assert "<code>rows=m2o</code>" in page
-    assert not any(tag in ("script", "iframe", "object", "video") for tag, _ in checker.tags)
+    assert not any(tag in ("iframe", "object", "video") for tag, _ in checker.tags)
     assert all(a["src"].startswith("data:image/") and a["alt"] for tag, a in checker.tags if tag == "img")
     assert "prefers-color-scheme: dark" in page
     assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in checker.tags
 
 
 def test_the_search_for_references_finds_them():
-    for bad in ('<img src="x.png">', "<a href=//x>", '<link rel="stylesheet" href="https://x">', "<use href='#a'>"):
+    for bad in ('<img src="x.png">', "<a href=//x>", '<link rel="stylesheet" href="https://x">', "<use href='x#a'>"):
         assert outside(f"<style></style>{bad}") == [bad]
     assert outside("<style>a { background: url(x) }</style>")
     assert outside("<style>@import 'x';</style>")
@@ -115,7 +115,7 @@ def test_every_line_has_as_many_cells_as_the_head(tmp_path):
         [column(**{**PSNR, "printed": "psnr"}), column(**MAE)],
     )
     page = html.page(build(made, find_run_sets(tmp_path, "made_up")[0]), "")
-    table = page[page.index("<table>") : page.index("</table>")]
+    table = page[page.index("<table") : page.index("</table>")]
     top, sub = (part.split("</tr>")[0] for part in table.split("<tr>")[1:3])
     spans = [int(m) for m in re.findall(r'colspan="(\d+)"', top)]
     single = top.count("<th") - len(spans)
@@ -131,7 +131,7 @@ def test_names_are_escaped(tmp_path):
     (tmp_path / "made_up/photos-small/a/seed=0/record.json").write_text('{"status": "failed", "error": "<b>x</b>"}')
     page = html.page(built(tmp_path, [row("a", "<script>alert(1)</script> & co")], [column(**PSNR)], title="1 < 2"), "")
     check(page)
-    assert "<script" not in page
+    assert "<script>alert" not in page
     assert "<b>x" not in page
     assert "1 &lt; 2" in page
 

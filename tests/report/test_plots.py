@@ -1,4 +1,4 @@
-"""indexnet.report.plots: well-formed SVG whose marks stand where the numbers say."""
+"""indexnet.report.figures: well-formed SVG whose marks stand where the numbers say."""
 
 from __future__ import annotations
 
@@ -7,18 +7,10 @@ import math
 from xml.etree import ElementTree
 
 import pytest
-from indexnet.report.plots import (
-    Axis,
-    Series,
-    average,
-    curve_panels,
-    dot_plot,
-    fit_axis,
-    learning_curves,
-    scatter,
-    thin,
-    tick_text,
-)
+
+from indexnet.report.figures.axes import Axis, Series, fit_axis, tick_text
+from indexnet.report.figures.curves import average, curve_panels, learning_curves, thin
+from indexnet.report.figures.plots import dot_plot, scatter
 
 
 def parse(svg):
@@ -37,7 +29,9 @@ def parse(svg):
 
 
 def discs(root):
-    return [(float(c.get("cx")), float(c.get("cy"))) for c in root.iter("circle") if c.get("class") == "disc"]
+    found = [(float(c.get("cx")), float(c.get("cy"))) for c in root.iter("circle") if c.get("class") == "disc"]
+    squares = [r for r in root.iter("rect") if r.get("class") == "disc"]
+    return found + [(float(r.get("x")) + float(r.get("width")) / 2, float(r.get("y"))) for r in squares]
 
 
 def series(number, values, label="", best=False):
@@ -62,7 +56,7 @@ def test_scatter_uses_a_logarithmic_axis_for_wide_costs():
     points = [(series(1, [20.0]), 1e5), (series(2, [30.0]), 1e6), (series(3, [36.0]), 1e7)]
     for narrow in (False, True):
         root = parse(scatter(points, "parameters", "PSNR (dB)", 2, narrow=narrow))
-        (a, ay), (b, by), (c, cy) = discs(root)
+        (a, ay), (b, by), (c, cy) = sorted(discs(root))
         assert b - a == pytest.approx(c - b, abs=0.2)
         assert ay > by > cy  # more is higher up
         text = "".join(root.itertext())
@@ -108,19 +102,25 @@ def test_learning_curves_show_seeds_faint_and_their_mean(narrow):
 
 def test_curve_panels_share_their_axes():
     rows = [(f"row {i}", [(series(i, [0.0]), [[(0, 1.0), (100, 0.1 * i)]])]) for i in range(1, 12)]
-    panels = [parse(panel) for panel in curve_panels(rows)]
+    shared, drawn = curve_panels(rows, others="all-loss")
+    panels = [parse(panel) for panel in drawn]
     assert len(panels) == 11
     starts = {next(panel.iter("polyline")).get("points").split()[0] for panel in panels}
     assert len(starts) == 1
+    assert shared.count("<polyline") == 11  # drawn once, and used behind each
+    assert all(panel.count('href="#all-loss"') == 1 for panel in drawn)
 
 
 def test_curve_panels_with_several_lines():
     lines = [(series(i, [0.0], label=f"sigma {i}"), [[(0, 1.0), (100, 0.1 * i)]]) for i in (1, 2)]
-    (panel,) = curve_panels([("1 M2O & co", lines)])
+    shared, (panel,) = curve_panels([("1 M2O & co", lines)])
+    assert shared == ""
     root = parse(panel)
     assert root.get("aria-label") == "Training loss over steps: 1 M2O & co"
     assert [title.text for title in root.iter("title")] == ["sigma 1", "sigma 2"]
-    assert [group.get("style") for group in root.iter("g")] == [f"--s:var(--c{i})" for i in (0, 1, 1, 0)]
+    assert [group.get("style") for group in root.iter("g")] == [
+        f"--s:var(--c{i});--t:var(--t{i})" for i in (0, 1, 1, 0)
+    ]
     ends = [text.text for text in root.iter("text") if "coloured" in text.get("class")]
     assert ends == ["2", "1"]  # from top to bottom; told apart by number as well as by colour
 

@@ -16,11 +16,11 @@ from markdown_it import MarkdownIt
 from rich.table import Table
 from rich.text import Text
 
+from indexnet.commands.compare import html_page
 from indexnet.core.console import create_console, say
 from indexnet.core.errors import UserError
 from indexnet.core.escape import csv_cell, csv_text, latex, markdown, markdown_cell, markdown_table, visible
 from indexnet.data.io.images import read_image
-from indexnet.inference.compare import html_page
 from indexnet.inference.comparison_table import (
     compare_scores,
     print_comparison,
@@ -131,7 +131,7 @@ def terminal(print_it):
 
 def pictures(name):
     method = SimpleNamespace(caption=name, source=name, task=SimpleNamespace(name=name, difference_scale=name))
-    return html(html_page([method], [(name, True)]))
+    return html(html_page([method], [(name, True)], truth=False, initial=False))
 
 
 def rows_file(name, tmp_path):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from html.parser import HTMLParser
 
-FETCHED = re.compile(r"""@import|url\(|(?:src|srcset|href|poster|data|action|background)\s*=(?!["']?data:)""")
+FETCHED = re.compile(r"""@import|url\(|(?:src|srcset|href|poster|data|action|background)\s*=(?!["']?(?:data:|#))""")
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
@@ -50,6 +52,10 @@ def check(page):
     checker.feed(page)
     checker.close()
     assert checker.open == []
+    scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    assert len(scripts) == page.count("<script") == 1  # the page's own, and the only one that its policy lets run
+    digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}';" in page
     assert len(checker.ids) == len(set(checker.ids))
     assert set(checker.refs) <= set(checker.ids)
     return checker

@@ -63,7 +63,7 @@ def main(args: argparse.Namespace) -> int:
     check_inputs(images=args.images, trimaps=args.trimaps, truth=args.truth)
     from indexnet.core.files import atomic_write
     from indexnet.data.io.images import write_png
-    from indexnet.inference.compare import comparison, html_page, index_rows
+    from indexnet.inference.compare import comparison, index_rows
     from indexnet.inference.compare_sources import check_words
     from indexnet.inference.image_files import check_output
     from indexnet.inference.image_loop import do_each, list_failures
@@ -117,6 +117,35 @@ def main(args: argparse.Namespace) -> int:
             warn(f"without index maps, by the nature of the operator: {', '.join(plain)}")
     list_failures(outcome, len(items))
     return outcome.exit_code()
+
+
+def html_page(methods: Sequence[Method], images: Sequence[tuple[str, bool]], *, truth: bool, initial: bool) -> str:
+    """Return the page that shows all sheets.
+
+    Args:
+        methods: of one task.
+        images: (name, whether there is a sheet of index maps).
+        truth: whether the sheets show the ground truth.
+        initial: whether the index maps are also those before training.
+    """
+    from indexnet import __version__
+    from indexnet.report.rendering import render
+
+    task = methods[0].task
+    rule = "Errors against the ground truth." if truth else f"Differences: black is none, {task.difference_scale}."
+    if any(mapped for _, mapped in images):
+        rule += " Index maps: mean over channels, each stretched to its own range; stage 0 is full resolution."
+        rule += " Those before training are of the weights that the run's seed drew." if initial else ""
+    return render(
+        "compare.html",
+        title=f"Comparison: {task.name}",
+        rule=rule,
+        what="errors" if truth else "differences",
+        methods=[(method.caption, str(method.source)) for method in methods],
+        images=images,
+        version=__version__,
+        generator="indexnet compare",
+    )
 
 
 def _of_data(

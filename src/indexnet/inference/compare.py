@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import quote
 
 from torch import Tensor
 from torch.utils.data import default_collate
@@ -83,46 +81,3 @@ def index_rows(
                 ]
             )
     return rows
-
-
-_STYLE = """
-:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
-body { margin: 2rem auto; max-width: 90rem; padding: 0 1rem; }
-img { max-width: 100%; height: auto; display: block; }
-figure { margin: 1rem 0 2.5rem; }
-code { overflow-wrap: anywhere; }
-"""
-
-
-def html_page(
-    methods: Sequence[Method], images: Sequence[tuple[str, bool]], truth: bool = False, initial: bool = False
-) -> str:
-    """Return a page that shows all sheets.
-
-    Args:
-        methods: of one task.
-        images: (name, whether there is a sheet of index maps).
-        truth: whether the sheets show the ground truth.
-        initial: whether the index maps are also those before training.
-    """
-    task = methods[0].task
-    parts = [
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>Comparison: {html.escape(task.name)}</title><style>{_STYLE}</style></head><body>",
-        f"<h1>Comparison: {html.escape(task.name)}</h1><ul>",
-    ]
-    parts += [f"<li>{html.escape(m.caption)}: <code>{html.escape(str(m.source))}</code></li>" for m in methods]
-    what = "Errors against the ground truth" if truth else f"Differences: black is none, {task.difference_scale}"
-    parts.append(f"</ul><p>{html.escape(what)}.")
-    parts.append("Index maps: mean over channels, each stretched to its own range; stage 0 is full resolution.")
-    parts.append("Those before training are of the weights that the run's seed drew.</p>" if initial else "</p>")
-    for name, has_maps in images:
-        shown = html.escape(name)
-        parts.append(f"<h2>{shown}</h2><figure>")
-        parts.append(f"<img src='{quote(name)}.png' alt='{shown}: input, outputs, differences'></figure>")
-        if has_maps:
-            parts.append("<details><summary>Index maps</summary><figure>")
-            parts.append(f"<img loading='lazy' src='index_maps/{quote(name)}.png' alt='{shown}: index maps'>")
-            parts.append("</figure></details>")
-    return "\n".join([*parts, "</body></html>"]) + "\n"

@@ -92,8 +92,8 @@ def share_text(table: Table, row: TableRow, key: str) -> str:
         return ""
     share = 100 * (own / other - 1)
     if abs(share) < 0.05:
-        return "0 %"
-    return f"{signed(share, 0 if abs(share) >= 10 else 1)} %"
+        return "0\N{NO-BREAK SPACE}%"
+    return f"{signed(share, 0 if abs(share) >= 10 else 1)}\N{NO-BREAK SPACE}%"
 
 
 def cost_text(table: Table, row: TableRow, key: str) -> str:

@@ -181,8 +181,8 @@ def facts(table: Table) -> list[tuple[str, str]]:
     changed = f"changed: {joined(*changes)}" if changes else ""
 
     against = counted(str(change) for run in runs for change in run.record.changes)
-    names = list(dict.fromkeys(name for run in runs for name in run.record.changed_code()))
-    changed_code = names[0] + (f" and {len(names) - 1} more files" if len(names) > 1 else "") if names else ""
+    files = list(filter(None, counted(name for run in runs for name in run.record.changed_code()).split("; ")))
+    changed_code = "; ".join(files) if len(files) <= 3 else f"{'; '.join(files[:2])}; and {len(files) - 2} more files"
     days = sorted(run.record.finished[:10] for run in runs if run.record.finished)
     seconds = [value for run in runs if (value := run.record.number("wall_time_s")) is not None]
     versions = [

@@ -49,10 +49,7 @@ def headline(table: Table) -> str:
             tied = [other.short for other in block.rows if other.measured[column.metric].tied]
             near = f", not to be told apart from {some(tied)}" if tied else ""
             place = f"{block.label}: " if block.label else ""
-            over = ""
-            if m.delta is not None:
-                unclear = ", not to be told apart" if m.delta_interval and m.delta_interval.contains_zero else ""
-                over = f", {signed(m.delta, column.digits)} against {table.baseline}{unclear}"
+            over = f", {signed(m.delta, column.digits)} against {table.baseline}" if m.delta is not None else ""
             costs = _price(table, block, row)
             parts.append(f"{place}{row.short}, {spread(m.mean, m.sd, column.digits)} ({seeds}){over}{near}{costs}")
             break
@@ -231,7 +228,8 @@ def protocol(table: Table) -> str:
     trained = f", {' to '.join(f'{step:,}' for step in dict.fromkeys([steps[0], steps[-1]]))} steps" if steps else ""
     ran = f"{said}. The runs at hand: {table.runs.data} at budget {table.runs.budget}{trained}"
     changes = table.protocol.changes
-    return f"{ran}; they changed {'; '.join(changes)}." if changes else f"{ran}."
+    named = "; ".join(changes) if len(changes) <= 2 else f"{len(changes)} settings, named below the results"
+    return f"{ran}; they changed {named}." if changes else f"{ran}."
 
 
 def notes(table: Table) -> list[str]:

@@ -127,13 +127,13 @@ Frame = tuple[float, float, float, float]
 
 
 def horizontal(axis: Axis, ticks: Sequence[float], texts: Sequence[str], frame: Frame) -> list[str]:
-    """Draw upright grid lines with their texts below; texts that would touch the one before are left out."""
-    _, _, top, bottom = frame
+    """Draw upright grid lines with texts below, but those that would touch the one before or leave the figure."""
+    left, right, top, bottom = frame
     parts, end = [], -math.inf
     for tick, written in zip(ticks, texts, strict=True):
         x, half = axis(tick), text_width(written) / 2
         parts.append(line(x, top, x, bottom, "grid"))
-        if x - half > end + 4:
+        if x - half > max(end + 4, left - 13) and x + half < right + 13:
             parts.append(text(x, bottom + 17, written, anchor="middle"))
             end = x + half
     return parts

@@ -23,7 +23,7 @@ DARK = (
 )  # fmt: skip
 """The same on a dark one."""
 
-_INK, _WHITE = "#14161a", "#ffffff"
+_INK, _WHITE = "#000000", "#ffffff"
 _STEP = 8  # rows of one marker and dash
 
 
