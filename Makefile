@@ -1,7 +1,7 @@
 VENV ?= .venv
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
-EXTRAS ?= dev,matting,export,app,report,sweep
+EXTRAS ?= dev,matting,export,app,report,sweep,notebooks
 BIN := $(VENV)/bin
 TEST_WORKERS ?= 2
 export NO_ALBUMENTATIONS_UPDATE := 1
