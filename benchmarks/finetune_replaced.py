@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--weights", type=Path, help="where the first weights are kept, and found again")
     args = parser.parse_args()
-    import segmentation_models_pytorch as smp  # after indexnet, which mends mismatched wheels of torchvision
+    import segmentation_models_pytorch as smp
 
     data = create_data("camvid", root=args.root, size=128, scale=(0.35, 0.5))
     weights = args.weights

@@ -35,7 +35,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import indexnet.cli  # before torch: it prepares torchvision
+import indexnet.cli
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from sweep_processes import job_processes, standing, state_of

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-import indexnet  # noqa: F401  first: see indexnet._torchvision
-
 SHARED = Path(__file__).resolve().parents[1] / ".." / "shared"
 
 

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import pkgutil
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from commands_support import save_random
 from data_support import write_camvid
 from indexnet.cli import COMMANDS, main
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "api").glob("*.md")),
+]
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 PACKAGE = ROOT / "src" / "indexnet"
 OF_RUNS = {"config.yaml", "record.json", "progress.json", "console.log"}  # files that runs write
@@ -41,18 +51,6 @@ def test_the_docs_show_only_commands_that_exist():
     assert shown >= {"train", "evaluate", "predict", "compare", "report", "costs", "convert", "list"}
 
 
-def test_the_operator_table_is_the_registry():
-    from indexnet.resampling import get_resampling, list_resampling
-
-    text = (ROOT / "docs" / "operators.md").read_text(encoding="utf-8").replace("\\|", "|")
-    for info in list_resampling():
-        if not get_resampling(info.name).__module__.startswith("indexnet."):  # of another test's plugin
-            continue
-        line = next(line for line in text.splitlines() if line.startswith(f"| `{info.name}` |"))
-        for fact in (info.downsampling, info.equation, info.parameters, info.paper):
-            assert fact in line, f"docs/operators.md, {info.name}: {fact}"
-
-
 def test_links_of_the_docs_lead_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#]+)\)", _without_code(page)):
@@ -68,7 +66,7 @@ def _code_spans(page):
 
 
 def _is_path(span):
-    return re.fullmatch(r"[\w./-]*/|[\w./-]+\.(py|yaml|md|toml|json|log|csv|html)", span) is not None
+    return re.fullmatch(r"[\w./-]*/|[\w./-]+\.(py|ya?ml|md|toml|json|log|csv|html)", span) is not None
 
 
 def _exists(span):
@@ -182,3 +180,59 @@ def test_the_readme_commands_run(tmp_path, monkeypatch, capsys):
         code = main(words[1:])
         said = capsys.readouterr()
         assert code == 0, f"{line}\n{said.out}\n{said.err}"
+
+
+@functools.cache
+def _hook(name):
+    """Import what makes a page, `docs/hooks/NAME.py`."""
+    spec = importlib.util.spec_from_file_location(f"docs_hooks_{name}", ROOT / "docs" / "hooks" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_configuration_key_has_a_type_and_a_meaning():
+    made = _hook("config_keys")
+    keys = [key for group in made.fixed_keys().values() for key in group]
+    keys += [key for *_, options in made.open_keys() for key in options]
+    names = {key.name for key in keys}
+    assert names >= {"seed", "rerun", "training.batch_size", "trainer.timeout", "resampling.family", "optimizer.lr"}
+    assert [key.name for key in keys if not key.meaning or not key.kind or key.kind == "something else"] == []
+    values = {key.name: key.default for key in keys}
+    assert (values["seed"], values["budget.name"], values["training.size"]) == ("`0`", "`paper`", "")
+
+
+def test_every_key_of_the_config_files_is_on_the_page_of_keys():
+    made = _hook("config_keys")
+    known = {key.name for group in made.fixed_keys().values() for key in group}
+    for group, name, _, options in made.open_keys():
+        if (file := ROOT / "conf" / group / f"{name}.yaml").exists():
+            content = yaml.safe_load(file.read_text(encoding="utf-8"))
+            content = content.get(group, content)
+            known |= {key.name for key in options}
+            assert {f"{group}.{key}" for key in content if key not in ("name", "defaults")} <= known, file.name
+
+
+def test_every_command_is_on_the_page_of_commands():
+    text = _hook("commands").markdown("cli.md")
+    assert set(re.findall(r"^## indexnet ?(.*)$", text, flags=re.MULTILINE)) == {"", *COMMANDS} - {"job"}
+    assert text.count("usage: indexnet") == len(COMMANDS)
+
+
+@pytest.mark.long
+def test_the_site_is_built_and_asks_no_other_machine_for_anything(tmp_path):
+    from indexnet.resampling import get_resampling, list_resampling
+
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    pages = {page.name: page.read_text(encoding="utf-8") for page in (tmp_path / "site").rglob("*.html")}
+    fetched = re.compile(r"<(?:script|img|iframe|link)\b[^>]*(?:src|href)=\"?(?:https?:)?//[^>]*>")
+    assert {name: found for name, text in pages.items() if (found := fetched.findall(text))} == {}
+    assert [name for name, text in pages.items() if "<!-- made:" in text] == []
+    own = [info.name for info in list_resampling() if get_resampling(info.name).__module__.startswith("indexnet.")]
+    assert [name for name in own if f'<h3 id="{name}"' not in pages["operators.html"]] == []
+    assert pages["operators.html"].count("data:image/png;base64,") == 2 + len(own)
+    assert [key for key in ("training.batch_size", "resampling.family") if key not in pages["config.html"]] == []
+    assert "<svg" in pages["index.html"]

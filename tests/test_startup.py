@@ -1,8 +1,10 @@
 """What the console command imports: in processes of their own, of which one shows several things in turn."""
 
 import json
+import os
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -72,6 +74,27 @@ LIBRARY = [
 @pytest.mark.parametrize("steps", [COMMANDS, LIBRARY], ids=["commands", "library"])
 def test_what_is_not_needed_is_not_imported(steps, tmp_path):
     assert imported(steps, tmp_path) == {name: [] for name, *_ in steps}
+
+
+def test_a_script_of_ones_own_needs_nothing_of_this_package(tmp_path):
+    run("import pytorch_lightning, timm, torchmetrics, sys; assert 'indexnet' not in sys.modules", tmp_path)
+
+
+@pytest.mark.parametrize("words", ["sites resnet18", "train task=matting encoder=resnet18 budget=smoke logger=none"])
+def test_a_torchvision_of_another_torch_is_a_sentence(words, tmp_path):
+    package = tmp_path / "own" / "torchvision"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "indexnet", *words.split()], cwd=tmp_path, capture_output=True, text=True, timeout=240,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(package.parent), os.environ.get("PYTHONPATH", "")])},
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    (sentence,) = done.stderr.strip().splitlines()[-1:]
+    assert sentence.startswith(
+        f"indexnet: torchvision {version('torchvision')} does not match torch {version('torch')}"
+    )
+    assert "Traceback" not in done.stderr
 
 
 def test_a_torchmetrics_that_cannot_do_without_is_imported_plainly(tmp_path):

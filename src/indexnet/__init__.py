@@ -10,12 +10,9 @@ import importlib as _importlib
 import os as _os
 from typing import Any as _Any
 
-from indexnet import _torchvision
-
-_torchvision.install()  # first: timm, torchmetrics and Lightning import torchvision
 _os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # no network look-up at import
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _OFFERED = {
     "DataModule": "run.datamodule",

@@ -9,7 +9,7 @@ import sys
 from indexnet import __version__, _startup
 from indexnet.core.console import allow_any_text, warn
 from indexnet.core.errors import UserError
-from indexnet.core.machine import limit_reached
+from indexnet.core.machine import limit_reached, mismatched_wheels
 from indexnet.core.streams import outlive_readers
 
 # Each module has HELP, configure(parser) and main(args) -> exit code, and imports nothing heavy at its top.
@@ -17,6 +17,7 @@ COMMANDS = {
     "train": "indexnet.commands.train",
     "evaluate": "indexnet.commands.evaluate",
     "predict": "indexnet.commands.predict",
+    "cutout": "indexnet.commands.cutout",
     "app": "indexnet.commands.app",
     "compare": "indexnet.commands.compare",
     "robustness": "indexnet.commands.robustness",
@@ -81,13 +82,13 @@ def main(argv: list[str] | None = None) -> int:
         args = _parser(selected).parse_args(arguments)
         return int(args.main(args))
     except UserError as error:
-        warn(f"indexnet: {error}")
+        warn(f"indexnet: {mismatched_wheels(error) or error}")
         return 2
     except KeyboardInterrupt:
         warn("indexnet: interrupted; the same command goes on where this one stopped.")
         return 130
-    except OSError as error:
-        if not (sentence := limit_reached(error)):
+    except (OSError, RuntimeError) as error:
+        if not (sentence := limit_reached(error) or mismatched_wheels(error)):
             raise
         warn(f"indexnet: {sentence}")
         return 2

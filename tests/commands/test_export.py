@@ -108,6 +108,43 @@ def facts_of(path, kind):
     return json.loads(extra["indexnet.json"])
 
 
+def test_a_small_checkpoint(checkpoint, capsys):
+    path = checkpoint("matting", NETWORKS["matting"])
+    content = torch.load(path, weights_only=True)
+    content["indexnet"]["config"] = {
+        "data": {"name": "scenes"}, "training": {"steps": 7, "batch_size": 4, "size": 96}, "paths": {"runs": "/home/me"}
+    }  # fmt: skip
+    torch.save(content | {"optimizer_states": [torch.zeros(100000)]}, path)
+    assert main(["export", str(path), "--format", "weights"]) == 0
+    small = path.with_suffix(".small.ckpt")
+    said = capsys.readouterr().out
+    assert f"wrote {small}" in said
+    assert "notice: for tests only" in said
+    assert small.stat().st_size < 0.6 * (path.stat().st_size - 400000)
+    (task, _), (again, meta) = load_task(path), load_task(small)
+    assert meta["source"] == "made up; trained by indexnet on scenes, 7 steps of 4 crops of 96 pixels"
+    assert "/home/me" not in str(meta)
+    kept = again.network.state_dict()
+    for key, value in task.network.state_dict().items():
+        assert torch.equal(kept[key], value.half().float() if value.ndim > 1 else value)
+    image, known = photograph(64, 96), trimap(64, 96)
+    apart = np.abs(task.predict_alpha(image, known) - again.predict_alpha(image, known))
+    assert 0 < apart.max() < 3  # levels of 255
+    assert main(["export", str(small), "--format", "weights", "--output", str(small), "--overwrite"]) == 2
+    assert "is the checkpoint itself" in capsys.readouterr().err
+
+
+def test_weights_too_large_for_half_precision(checkpoint, capsys):
+    path = checkpoint("denoising", DNCNN)
+    content = torch.load(path, weights_only=True)
+    kernel = next(value for value in content["state_dict"].values() if value.ndim > 1)
+    kernel[0] = 1e6
+    torch.save(content, path)
+    assert main(["export", str(path), "--format", "weights"]) == 2
+    assert "in half precision" in capsys.readouterr().err
+    assert not path.with_suffix(".small.ckpt").exists()
+
+
 @pytest.mark.parametrize("kind", SUFFIXES)
 def test_a_file_beside_the_checkpoint(kind, checkpoint, capsys):
     path = checkpoint("denoising", DNCNN)

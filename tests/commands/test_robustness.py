@@ -21,7 +21,7 @@ from indexnet.data import create_data
 from indexnet.inference.evaluation import evaluate
 from indexnet.inference.loading import load_task
 from indexnet.inference.robustness import DegradedImages, RemadeTrimaps
-from indexnet.report.line_plots import Line, Panel, draw_png, draw_svg
+from indexnet.report.figures.line_plots import Line, Panel, draw_png, draw_svg
 
 
 def test_the_command_measures_every_method_on_every_range(tmp_path, capsys):

@@ -84,7 +84,7 @@ def test_answers_name_the_cheapest_of_those_that_equal_the_best(two_tables):
 
 def test_fronts(two_tables):
     def fronts(contest):
-        return [[row.name for row in contest.front(price)] for price in PRICES]
+        return [[row.name for row in contest.front(price.value)] for price in PRICES]
 
     first, second = two_tables.contests
     assert fronts(first) == [["a", "c", "b"], ["a", "c", "b"], ["a", "c", "b"], ["b"]]
@@ -94,7 +94,7 @@ def test_fronts(two_tables):
 def test_equal_rows_share_a_front(tmp_path):
     values = {"a": (20.0, 0, 100, 10, 10), "b": (20.0, 0, 100, 10, 20), "c": (20.0, 0, 200, 10, 20)}
     (contest,) = put_together("zoo", [write_table(tmp_path, "zoo/one", values)]).contests
-    assert [[row.name for row in contest.front(price)] for price in PRICES] == [
+    assert [[row.name for row in contest.front(price.value)] for price in PRICES] == [
         ["a", "b"], ["a", "b"], ["a", "b", "c"], ["a"],
     ]  # fmt: skip
 

@@ -357,7 +357,7 @@ def write_files(args: argparse.Namespace, lines: Sequence[Measurement], about: d
     if args.csv is not None:
         write_rows(args.csv, [{key: row[key] for key in _COLUMNS} for row in rows])
     if args.plot is not None:
-        from indexnet.report.line_plots import draw_png, draw_svg
+        from indexnet.report.figures.line_plots import draw_png, draw_svg
 
         panels = _panels(lines)
         if not panels:
@@ -371,7 +371,7 @@ def write_files(args: argparse.Namespace, lines: Sequence[Measurement], about: d
 
 def _panels(lines: Sequence[Measurement]) -> list[Any]:
     """Return time and memory over the sizes that all networks could run."""
-    from indexnet.report.line_plots import Line, Panel
+    from indexnet.report.figures.line_plots import Line, Panel
 
     unfit = {(line.width, line.height) for line in lines if line.median_s is None}
     fit = [line for line in lines if (line.width, line.height) not in unfit]

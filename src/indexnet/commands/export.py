@@ -1,4 +1,4 @@
-"""``indexnet export``: a trained network as ONNX or torch.export file."""
+"""``indexnet export``: a trained network as ONNX or torch.export file, or as a small checkpoint."""
 
 from __future__ import annotations
 
@@ -11,15 +11,22 @@ from indexnet.core.errors import UserError
 from indexnet.core.paths import check_methods
 from indexnet.inference.export import SUFFIXES, describe, export, require_onnx
 
-HELP = "write a trained network as ONNX or torch.export file, checked against PyTorch"
+HELP = "write a trained network as ONNX or torch.export file, checked against PyTorch, or as a small checkpoint"
+
+_WEIGHTS = "weights"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument("checkpoint", type=Path, metavar="CKPT", help="a .ckpt that train or convert wrote")
-    parser.add_argument("--format", choices=list(SUFFIXES), default="onnx", help="default: onnx")
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="default: beside CKPT, with the ending .onnx or .pt2"
+        "--format",
+        choices=[*SUFFIXES, _WEIGHTS],
+        default="onnx",
+        help="default: onnx; weights: a .ckpt in half precision, without what only training needs",
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="default: beside CKPT, with the ending .onnx, .pt2 or .small.ckpt"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace FILE where it exists")
 
@@ -30,7 +37,7 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         UserError: a mistake in what was given, a missing package, or a file that would differ from PyTorch.
     """
-    output: Path = args.output or args.checkpoint.with_suffix(SUFFIXES[args.format])
+    output: Path = args.output or args.checkpoint.with_suffix(SUFFIXES.get(args.format, ".small.ckpt"))
     if os.path.isdir(output):
         raise UserError(
             f"--output {output} is a folder, but the name of a file is needed, such as {output}/network.onnx."
@@ -43,6 +50,16 @@ def main(args: argparse.Namespace) -> int:
     from indexnet.core.files import atomic_write, prepare_file, sha256_file
 
     prepare_file(output)
+    if args.format == _WEIGHTS:
+        from indexnet.networks.checkpoint import load_checkpoint, small_checkpoint
+
+        _refuse_itself(output, args.checkpoint)
+        content = small_checkpoint(args.checkpoint)
+        atomic_write(output, content)
+        tell(f"wrote {output} ({len(content) / 1e6:.1f} MB), SHA-256 {sha256_file(output)}")
+        if notice := load_checkpoint(output)["indexnet"]["notice"]:
+            tell(f"notice: {notice}")
+        return 0
     from indexnet.inference.loading import load_task
     from indexnet.networks.folding import fold_norms
 
@@ -51,8 +68,7 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(
             f"{args.checkpoint} is a method without a network, which cannot be exported; give a .ckpt file."
         )
-    if os.path.exists(output) and output.samefile(args.checkpoint):
-        raise UserError(f"--output {output} is the checkpoint itself; give another file.")
+    _refuse_itself(output, args.checkpoint)
     fold_norms(task.network)
     module = task.export_module()
     facts = describe(module, task, meta, sha256_file(args.checkpoint))
@@ -69,3 +85,8 @@ def main(args: argparse.Namespace) -> int:
     if "notice" in facts:
         tell(f"notice: {facts['notice']}")
     return 0
+
+
+def _refuse_itself(output: Path, checkpoint: Path) -> None:
+    if os.path.exists(output) and output.samefile(checkpoint):
+        raise UserError(f"--output {output} is the checkpoint itself; give another file.")

@@ -104,7 +104,6 @@ def main(args: argparse.Namespace) -> int:
         operations=_operations(found),
         operations_rule=_OPERATIONS_RULE.format(what="Kernels" if found.on_gpu else "Operations", steps=found.steps),
         generator="indexnet profile",
-        colours=1,
     )
     atomic_write(args.output / _PAGE, text)
     tell(title)

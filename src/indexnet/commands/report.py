@@ -130,7 +130,7 @@ def report_across(args: argparse.Namespace, base: Path) -> int:
 def _find_changes(config: Mapping[str, Any]) -> list[list[str]] | None:
     from indexnet.core.readers import DamagedFileError
     from indexnet.run.config import find_changes  # only for runs of earlier versions: it composes their rows
-    from indexnet.run.schema import check_frozen
+    from indexnet.run.schema_checks import check_frozen
 
     try:
         check_frozen(config, "config.yaml")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from indexnet.inference.comparison_table import Comparison, Line
     from indexnet.inference.robustness import Condition, Series
-    from indexnet.report.line_plots import Panel
+    from indexnet.report.figures.line_plots import Panel
     from indexnet.tasks import Task
 
 
@@ -66,7 +66,7 @@ def main(args: argparse.Namespace) -> int:
     from indexnet.data.degradations import parse_degradations
     from indexnet.inference.comparison_table import compare_scores, finite_or_none, interval_note, table_rows
     from indexnet.inference.robustness import make_series, measure
-    from indexnet.report.line_plots import draw_png, draw_svg
+    from indexnet.report.figures.line_plots import draw_png, draw_svg
     from indexnet.run import record as records
     from indexnet.run.loader import describe_splits
 
@@ -203,7 +203,7 @@ def _panels(
     comparison: Comparison, curves: Sequence[Mapping[Condition, Line]], series: Sequence[Series]
 ) -> list[Panel]:
     from indexnet.inference.comparison_table import heading
-    from indexnet.report import line_plots
+    from indexnet.report.figures import line_plots
 
     found = []
     for key in comparison.keys:

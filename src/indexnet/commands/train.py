@@ -39,7 +39,7 @@ options of each group (group=option), and what each of them sets: indexnet train
   encoder=NAME takes any encoder of timm, optimizer=NAME any of `indexnet list optimizers`
 
   training.validate_every=500 (0.1: ten times a run)   validate while training; callbacks=early_stopping, ema, ...
-  test_checkpoint=best  trainer.monitor=val/ssim       which weights are tested, and what is best: docs/runs.md
+  test_checkpoint=best  trainer.monitor=val/ssim       which weights are tested, and what is best: docs/validation.md
   split=validation                                     measure on the validation split, not on the test images
   ckpt_path=FILE                                       start from the weights of a checkpoint
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -95,8 +96,8 @@ def _words(annotation: Any) -> Iterator[str]:
         yield "null"
     elif (origin or annotation) in _LISTS:
         kinds = dict.fromkeys(word for each in arguments if each is not ... for word in _words(each))
-        nouns = [kind.partition(" ")[2].partition(" of ") for kind in kinds if " " in kind]
-        many = " or ".join(f"{noun}s{of}{rest}" for noun, of, rest in nouns)
+        nouns = [re.split(r"(?= (?:of|from) )", kind.partition(" ")[2], maxsplit=1) for kind in kinds if " " in kind]
+        many = " or ".join("".join((f"{noun}s", *rest)) for noun, *rest in nouns)
         yield f"a list of {many}" if many else "a list"
     elif (origin or annotation) in (dict, Mapping):
         yield "a mapping"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import importlib.metadata
 import os
 import platform
 import re
@@ -195,6 +196,21 @@ def limit_reached(error: BaseException) -> str:
         )
     before = error.__cause__ or error.__context__
     return limit_reached(before) if before is not None else ""
+
+
+def mismatched_wheels(error: BaseException) -> str:
+    """Return the sentence about a torchvision that was not made for this torch, ``""`` where an error means another.
+
+    timm, torchmetrics and Lightning import torchvision, which fails where its compiled operators cannot be loaded.
+    """
+    if "operator torchvision::" in str(error):
+        torch, torchvision = (importlib.metadata.version(name) for name in ("torch", "torchvision"))
+        return (
+            f"torchvision {torchvision} does not match torch {torch}, and cannot be imported; install versions that "
+            "were made for each other, both from one index."
+        )
+    before = error.__cause__ or error.__context__
+    return mismatched_wheels(before) if before is not None else ""
 
 
 def device_name(device: torch.device) -> str:

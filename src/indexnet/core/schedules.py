@@ -90,7 +90,12 @@ class Constant(WarmedUp):
 
 @dataclass(frozen=True, kw_only=True)
 class MultiStep(WarmedUp):
-    """Times `gamma` at each of the `milestones`, which are epochs."""
+    """Times `gamma` at each of the `milestones`, which are epochs.
+
+    Attributes:
+        milestones: epochs, counted from 0, at which the rate drops.
+        gamma: factor on the rate.
+    """
 
     milestones: Epochs
     gamma: Positive
@@ -103,7 +108,12 @@ class MultiStep(WarmedUp):
 
 @dataclass(frozen=True, kw_only=True)
 class Step(WarmedUp):
-    """Times `gamma` every `step_size` epochs."""
+    """Times `gamma` every `step_size` epochs.
+
+    Attributes:
+        step_size: epochs between two drops.
+        gamma: factor on the rate.
+    """
 
     step_size: Positive
     gamma: Positive
@@ -116,7 +126,11 @@ class Step(WarmedUp):
 
 @dataclass(frozen=True, kw_only=True)
 class Cosine(WarmedUp):
-    """Half a cosine from the end of the warm-up to the end of the run, where `end_factor` of the rate is left."""
+    """Half a cosine from the end of the warm-up to the end of the run, where `end_factor` of the rate is left.
+
+    Attributes:
+        end_factor: factor on the learning rate where the run ends.
+    """
 
     end_factor: Factor = 0.0
 
@@ -128,7 +142,12 @@ class Cosine(WarmedUp):
 
 @dataclass(frozen=True, kw_only=True)
 class Poly(WarmedUp):
-    """The rest of the run to the power of `power` (1: linear), down to `end_factor` of the rate."""
+    """The rest of the run to the power of `power` (1: linear), down to `end_factor` of the rate.
+
+    Attributes:
+        power: 1 falls in a line, below 1 later, above 1 sooner.
+        end_factor: factor on the learning rate where the run ends.
+    """
 
     power: Positive = 0.9
     end_factor: Factor = 0.0
@@ -143,7 +162,15 @@ class Poly(WarmedUp):
 class OneCycle(Schedule):
     """torch's `OneCycleLR`: up to the learning rate in `pct_start` of the run, its warm-up, and down to almost nothing.
 
-    Momentum stays what the optimizer was given, unless ``cycle_momentum`` says otherwise, torch's own default.
+    Attributes:
+        pct_start: fraction of the run in which the rate rises.
+        anneal_strategy: along a cosine or a line.
+        div_factor: the run starts at the rate over this.
+        final_div_factor: and ends at that over this.
+        three_phase: down as fast as up, then a third phase to the end.
+        cycle_momentum: move momentum (Adam's first beta) against the rate, torch's default; else it stays as given.
+        base_momentum: the lowest momentum then.
+        max_momentum: the highest.
     """
 
     pct_start: Share = 0.3
@@ -160,7 +187,17 @@ class OneCycle(Schedule):
 
 @dataclass(frozen=True, kw_only=True)
 class Plateau(WarmedUp):
-    """torch's `ReduceLROnPlateau`: times `factor` after `patience` validations without a better first metric."""
+    """torch's `ReduceLROnPlateau`: times `factor` after `patience` validations without a better first metric.
+
+    Attributes:
+        factor: on the rate, at each drop.
+        patience: validations without improvement that are borne.
+        threshold: what counts as an improvement.
+        threshold_mode: of the best value (``rel``) or in its unit (``abs``).
+        cooldown: validations after a drop before the next ones count.
+        min_lr: the lowest rate.
+        eps: smaller drops are left out.
+    """
 
     factor: Share = 0.1
     patience: Count = 10

@@ -83,7 +83,7 @@ class Contest:
         """Return what a row of this contest has reached."""
         return row.measured[self.column.metric]
 
-    def front(self, price: Price) -> list[TableRow]:
+    def front(self, value: Callable[[TableRow], float | None]) -> list[TableRow]:
         """Return the rows to which no other is superior at a cost: as cheap and better, or cheaper and as good.
 
         Cheapest first; rows whose cost is not known are left out. Means are compared: what cannot be told apart from a
@@ -94,14 +94,14 @@ class Contest:
         points = [
             (cost, sign * (self.measured(row).mean or 0.0), row)
             for row in self.rows
-            if (cost := price.value(row)) is not None
+            if (cost := value(row)) is not None
         ]
         best = float("inf")
         last: tuple[float, float] | None = None
-        for cost, value, row in sorted(points, key=lambda point: point[:2]):
-            if value < best or (cost, value) == last:
+        for cost, loss, row in sorted(points, key=lambda point: point[:2]):
+            if loss < best or (cost, loss) == last:
                 found.append(row)
-                best, last = value, (cost, value)
+                best, last = loss, (cost, loss)
         return found
 
 
@@ -223,7 +223,7 @@ def prices(contest: Contest) -> Grid:
     column = contest.column
     arrow = "↑" if column.higher_is_better else "↓"
     head = ["row", "rank", f"{column.title} {arrow}", *(price.head for price in PRICES)]
-    fronts = [{row.name for row in contest.front(price)} for price in PRICES]
+    fronts = [{row.name for row in contest.front(price.value)} for price in PRICES]
     lines = []
     for row in contest.rows:
         m = contest.measured(row)

@@ -10,8 +10,10 @@ from markupsafe import Markup
 
 from indexnet import __version__
 from indexnet.core.escape import csv_cell
-from indexnet.report import plots, remarks
+from indexnet.report import remarks
 from indexnet.report.across import ON_FRONT, PRICES, Across, Contest, Grid, answers, prices, ranks, shared, short_name
+from indexnet.report.figures.axes import Series
+from indexnet.report.figures.plots import scatter
 from indexnet.report.html import GENERATOR, figure
 from indexnet.report.markdown import table_of
 from indexnet.report.rendering import render
@@ -74,7 +76,6 @@ def _content(across: Across, drawn: list[Markup]) -> dict[str, Any]:
         "ranks_rule": RANKS_RULE,
         "generator": GENERATOR,
         "version": __version__,
-        "colours": plots.COLOURS,
     }
 
 
@@ -111,12 +112,12 @@ def _figures(across: Across, contest: Contest) -> Markup:
         points, line = [], []
         for row in contest.rows:
             m = contest.measured(row)
-            series = plots.Series(numbers[row.base], row.short, list(m.values.values()), m.mean or 0.0, m.sd, m.best)
+            series = Series(numbers[row.base], row.short, list(m.values.values()), m.mean or 0.0, m.sd, m.best)
             points += [(series, cost)] if (cost := price.value(row)) else []
-        for row in contest.front(price):
+        for row in contest.front(price.value):
             line.append((price.value(row) or 0.0, contest.measured(row).mean or 0.0))
         if len(points) > 1:
-            drawn += figure(plots.scatter, points, price.head, column.title, column.digits, line)
+            drawn += figure(scatter, points, price.head, column.title, column.digits, line)
     return drawn
 
 
@@ -130,7 +131,7 @@ def table_csv(across: Across) -> str:
     lines: list[list[object]] = [[*head]]
     for contest in across.contests:
         table, runs = contest.table, contest.table.runs
-        fronts = [{row.name for row in contest.front(price)} for price in PRICES]
+        fronts = [{row.name for row in contest.front(price.value)} for price in PRICES]
         where = [runs.data, runs.budget] if runs is not None else ["", ""]
         for row in contest.rows:
             m = contest.measured(row)

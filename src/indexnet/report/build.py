@@ -45,7 +45,15 @@ def build(
     labels = dict.fromkeys(row.block for row in rows)
     judged = provenance.as_expected(experiment, runs, protocol)
     blocks = tuple(
-        _block(label, [row for row in rows if row.block == label], columns, ranked, comparable, judged)
+        _block(
+            label,
+            [row for row in rows if row.block == label],
+            columns,
+            ranked=ranked,
+            comparable=comparable,
+            judged=judged,
+            baseline=experiment.reference,
+        )
         for label in labels
     )
     warnings = (
@@ -143,7 +151,14 @@ def _enough_digits(columns: Sequence[Column], rows: Sequence[TableRow]) -> tuple
 
 
 def _block(
-    label: str, rows: Sequence[TableRow], columns: Sequence[Column], ranked: bool, comparable: bool, judged: bool
+    label: str,
+    rows: Sequence[TableRow],
+    columns: Sequence[Column],
+    *,
+    ranked: bool,
+    comparable: bool,
+    judged: bool,
+    baseline: str | None,
 ) -> Block:
     """Measure, rank and compare the rows of one block with each other."""
     agreement = {}
@@ -171,12 +186,13 @@ def _block(
             tau = statistics.kendall_tau_b([a for a, _ in pairs], [b for _, b in pairs])
             agreement[column.metric] = Agreement(tau, len(pairs))
     if ranked:
-        _mark_ties(rows, [column for column in columns if not column.is_speed])
+        reference = next((row for row in rows if baseline is not None and row.base == baseline), None)
+        _compare(rows, [column for column in columns if not column.is_speed], reference)
     return Block(label, tuple(rows), agreement)
 
 
-def _mark_ties(rows: Sequence[TableRow], columns: Sequence[Column]) -> None:
-    """Compare every row with the best of each column, image by image.
+def _compare(rows: Sequence[TableRow], columns: Sequence[Column], baseline: TableRow | None) -> None:
+    """Compare every row with the best of each column and with the baseline, image by image.
 
     Where a number is computed from the pixels of all images at once, per-image values say less: a row whose per-image
     values are better on average than those of the best row is not told apart from it.
@@ -192,6 +208,12 @@ def _mark_ties(rows: Sequence[TableRow], columns: Sequence[Column]) -> None:
         best = next((row for row in rows if row.measured[column.metric].best), None)
         if best is None:
             continue
+        if baseline is not None and (base := baseline.measured[column.metric].mean) is not None:
+            for row in rows:
+                measurement = row.measured[column.metric]
+                if row is not baseline and measurement.mean is not None:
+                    measurement.delta = measurement.mean - base
+                    measurement.delta_interval = statistics.paired_bootstrap(every[row.name], every[baseline.name])
         pooled = any(_pooled(row.measured[column.metric].values, every[row.name]) for row in rows)
         for row in rows:
             measurement = row.measured[column.metric]

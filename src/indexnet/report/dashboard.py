@@ -160,7 +160,7 @@ def create_workspace(table: Table, entity: str, project: str) -> Any:
     columns = _columns(table)
     about = wr.MarkdownPanel(markdown=_about(table))
     sections = (
-        ("Measured and printed", [*_bars(table), about]),
+        ("Measured and published", [*_bars(table), about]),
         ("Cost and quality", _costs(columns)),
         ("Training", [_loss()]),
         ("Choices", [_choices(table)]),
@@ -257,7 +257,7 @@ def _pair(table: Table, column: Column) -> list[str]:
 def _bars(table: Table) -> list[Any]:
     return [
         wr.BarPlot(
-            title=f"{column.title}: {'measured and printed' if column.printed else 'measured'}",
+            title=f"{column.title}: {'measured and published' if column.printed else 'measured'}",
             metrics=_pair(table, column),
             groupby_rangefunc="stddev",
             max_bars_to_show=2 * len(table.experiment.rows),
@@ -328,7 +328,7 @@ def _about(table: Table) -> str:
         lines += [f"The runs shown here: {markdown(table.runs.data)} at budget {markdown(table.runs.budget)}.", ""]
     if table.stand_in:
         stand_in = markdown(table.stand_in)
-        lines += [f"Their test split is another; the printed numbers beside them are those of {stand_in}.", ""]
+        lines += [f"Their test split is another; the published numbers beside them are those of {stand_in}.", ""]
     if experiment.notes:
         lines += [markdown(experiment.notes), ""]
     if columns:
@@ -336,7 +336,7 @@ def _about(table: Table) -> str:
         bounds = [column for column in columns if table.expects(column)]
         improved = [f for _, each in relative.groups(table)[:1] for f in each if f.kind == "printed"]
         heads = ["row", *(column.title for column in columns), *(f"{column.title} expected" for column in bounds)]
-        heads += [f"{relative.heading(table)}: worst metric, printed"] * len(improved)
+        heads += [f"{relative.heading(table)}: worst metric, published"] * len(improved)
         cells = [
             [
                 f"{row.label} (cited)" if row.cited else row.label,

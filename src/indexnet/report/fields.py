@@ -18,7 +18,8 @@ class Field(NamedTuple):
     """A column of text.
 
     Attributes:
-        kind: ``printed | expected | measured | best seed | difference`` of a metric, ``printed | counted`` of a cost.
+        kind: ``printed | expected | measured | best seed | difference | delta`` of a metric, ``printed | counted |
+            share`` of a cost.
         text: writes the cell of a row, "" where there is nothing.
         column: the metric; None for a cost.
     """
@@ -33,9 +34,11 @@ def title(column: Column) -> str:
     return f"{column.title} {'↑' if column.higher_is_better else '↓'}"
 
 
-def printed_head(table: Table) -> str:
-    """Return the head of a column of printed numbers; it names their test split where another stands beside it."""
-    return f"printed, {table.stand_in}" if table.stand_in else "printed"
+def head_of(table: Table, field: Field) -> str:
+    """Return the head of a column below its metric or cost: ``published``, ``minus bilinear``."""
+    if field.kind == "printed":  # names the test split where another stands beside it
+        return f"published, {table.stand_in}" if table.stand_in and field.column else "published"
+    return {"delta": f"minus {table.baseline}", "share": f"vs {table.baseline}"}.get(field.kind, field.kind)
 
 
 def metric_fields(table: Table, column: Column, *, sd: bool = True) -> list[Field]:
@@ -49,6 +52,9 @@ def metric_fields(table: Table, column: Column, *, sd: bool = True) -> list[Fiel
             return best_seed(m, digits)
         if kind == "expected":
             return expected(m)
+        if kind == "delta":  # with ≈ where the interval holds 0
+            unclear = m.delta_interval is not None and m.delta_interval.contains_zero
+            return signed(m.delta, digits) + (" ≈" if unclear else "")
         return m.printed if kind == "printed" else signed(m.difference, digits)
 
     return [Field(kind, partial(text, kind=kind), column) for kind in table.kinds(column)]
@@ -66,10 +72,28 @@ def best_seed(m: Measurement, digits: int) -> str:
 
 
 def cost_fields(table: Table, cost: Cost) -> list[Field]:
-    """Return what stands under a cost: what is printed, where any row prints it, and what was counted."""
+    """Return what stands under a cost: what a paper says, where it does, what was counted, and against the baseline."""
     printed = Field("printed", lambda row: row.printed.get(cost.printed, ""))
     counted = Field("counted", lambda row: cost_text(table, row, cost.key))
-    return [printed, counted] if table.prints_cost(cost) else [counted]
+    share = Field("share", lambda row: share_text(table, row, cost.key))
+    there = {printed: table.prints_cost(cost), counted: True, share: any(map(share.text, table.rows))}
+    return [field for field, given in there.items() if given]
+
+
+COUNTED = ("parameters", "paper_gflops", "true_gmacs")
+"""Costs that do not depend on the machine, so that rows can be compared in per cent."""
+
+
+def share_text(table: Table, row: TableRow, key: str) -> str:
+    """Write by how much a counted cost differs from the baseline's, in per cent of it: ``+12 %``; "" for none."""
+    base = table.reference(row)
+    own, other = row.cost(key), base.cost(key) if base is not None else None
+    if key not in COUNTED or base is None or row.base == base.base or own is None or not other:
+        return ""
+    share = 100 * (own / other - 1)
+    if abs(share) < 0.05:
+        return "0 %"
+    return f"{signed(share, 0 if abs(share) >= 10 else 1)} %"
 
 
 def cost_text(table: Table, row: TableRow, key: str) -> str:
@@ -100,6 +124,7 @@ def grid(
     best_seeds: bool = True,
     printed_costs: bool = True,
     costs: Sequence[str] = LINE_COSTS,
+    deltas: bool = True,
     here: str = "",
 ) -> tuple[list[str], list[list[str]]]:
     """Return heads and text cells for formats with one line of heads.
@@ -112,15 +137,23 @@ def grid(
         best_seeds: with the best seed of the main column, where there is one.
         printed_costs: with printed costs, where there are any.
         costs: which counted and measured costs, of ``LINE_COSTS``.
-        here: what measured columns are called beside printed ones; default the data and budget.
+        deltas: with the difference of the main column to the baseline, where there is one.
+        here: what measured columns are called beside published ones; default the data and budget.
     """
     metrics = [(title(c), f) for c in columns for f in metric_fields(table, c, sd=spreads or c is table.main)]
     metrics = [(name, f) for name, f in metrics if best_seeds or f.kind != "best seed"]
+    metrics = [(name, f) for name, f in metrics if f.kind != "delta" or (deltas and f.column == table.main)]
     found = [(cost, f) for cost in COSTS if cost.line for f in cost_fields(table, cost)]
-    printed = [(f"{cost.line}\nprinted", f) for cost, f in found if f.kind == "printed" and printed_costs]
+    printed = [(f"{cost.line}\npublished", f) for cost, f in found if f.kind == "printed" and printed_costs]
     counted = [(cost.line, f) for cost, f in found if f.kind == "counted" and cost.key in costs]
-    below = {"printed": f"\n{printed_head(table)}", "measured": f"\n{here or table.setting}" * table.has_printed}
-    named = [(f"{name}{below[f.kind]}" if f.kind in below else f.kind, f) for name, f in metrics]
+    measured = f"\n{here or table.setting}" * table.has_printed
+
+    def head(name: str, field: Field) -> str:
+        if field.kind == "measured":
+            return f"{name}{measured}"
+        return f"{name}\n{head_of(table, field)}" if field.kind == "printed" else head_of(table, field)
+
+    named = [(head(name, f), f) for name, f in metrics]
     fields = [*named, *printed, *counted]
     lines = [[str(r.number), r.short, *(f.text(r) for _, f in fields), r.state(len(table.seeds))] for r in rows]
     return ["#", "Row", *(name for name, _ in fields), "Runs"], lines

@@ -1,4 +1,4 @@
-"""What the page of a report shows, for the template ``page.html``: one self-contained file without scripts."""
+"""What the page of a report shows, for the template ``page.html``: one self-contained file."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from markupsafe import Markup
 
 from indexnet import __version__
 from indexnet.core.metric_facts import GREY
-from indexnet.report import plots, relative
-from indexnet.report.fields import Field, cost_fields, metric_fields, printed_head, title
+from indexnet.report import relative
+from indexnet.report.across import Contest
+from indexnet.report.fields import Field, cost_fields, head_of, metric_fields, title
+from indexnet.report.figures.axes import Series
+from indexnet.report.figures.curves import Lines, average, curve_panels, learning_curves
+from indexnet.report.figures.plots import dot_plot, scatter
 from indexnet.report.numbers import fixed, signed
 from indexnet.report.pictures import Strip, common, embed, samples
 from indexnet.report.provenance import facts
@@ -25,6 +29,9 @@ GENERATOR = "indexnet report"
 """Content of the page's generator tag; tells our reports from other people's files."""
 
 _SIGNS = {"★": "best", "≈": "not told apart from the best"}
+
+FEW = 8
+"""Rows whose learning curves can be told apart in one figure; where there are more, each has a small one as well."""
 
 Cell = tuple[str, str | Markup, str]
 """Class, content, and what a pointer on it shows."""
@@ -39,12 +46,14 @@ class Group:
         cells: writes a row's cells.
         names: of its columns; empty where it is a single one.
         css: class of the head of a single one.
+        better: ``high`` or ``low``, where one of them is; a table is sorted by it first.
     """
 
     title: str
     cells: Callable[[TableRow], Iterable[Cell]] = lambda _: ()
     names: Sequence[str] = ()
     css: str = ""
+    better: str = ""
 
     @property
     def columns(self) -> int:
@@ -67,10 +76,10 @@ def page(table: Table, time: str) -> str:
     groups = {"results": _results(table), "folded": _folded(table), "seeds": _seeds(table), "costs": _costs(table)}
     improvements = relative.groups(table)
     groups["improved"] = [
-        Group(name, partial(_cells, fields, start=len(fields) > 1), [f.kind for f in fields] if len(fields) > 1 else ())
+        Group(name, partial(_cells, fields, start=len(fields) > 1), _names(table, fields), better="high")
         for name, fields in improvements
     ]
-    series = [(block.label, [each for _, each in _series(block, column)]) for block in table.blocks]
+    series = [(block.label, _series(block, column)) for block in table.blocks]
     dots = [(label, rows) for label, rows in series if len(rows) > 1]
     return render(
         "page.html",
@@ -79,14 +88,13 @@ def page(table: Table, time: str) -> str:
         version=__version__,
         generator=GENERATOR,
         facts=facts(table),
-        colours=plots.COLOURS,
         first_group=Group("Row", css="row"),
         groups=groups,
         improved_over=relative.heading(table),
         improved=[row for row in table.rows if any(f.text(row) for _, each in improvements for f in each)],
         dots=[(label, _dots(table, column, rows)) for label, rows in dots],
-        several_seeds=any(len(each.values) > 1 for _, rows in dots for each in rows),
-        scatters=[(b.label, drawn) for b in table.blocks if (drawn := _scatters(b, column))],
+        several_seeds=any(len(each.values) > 1 for _, rows in dots for _, each in rows),
+        scatters=[(b.label, drawn) for b in table.blocks if (drawn := _scatters(table, b))],
         costs_input=_costs_input(table),
         numbered=list(dict.fromkeys((row.number, row.short) for row in table.rows if row.done)),
         curves=_all_curves(table),
@@ -102,17 +110,16 @@ def page(table: Table, time: str) -> str:
 
 def _results(table: Table) -> list[Group]:
     """Return the columns of measured and printed metrics."""
-    names = {
-        "printed": printed_head(table).replace(", ", ":\n"),
-        "measured": f"measured:\n{table.setting}" if table.has_printed else "measured",
-    }
     lined = table.has_printed or table.names_best_seeds
     groups = []
     for column in table.columns:
         fields = metric_fields(table, column)
-        heads = [names.get(field.kind, field.kind) for field in fields]
+        heads = [head_of(table, field).replace(", ", ":\n") for field in fields]
+        if table.has_printed:
+            heads = [f"measured:\n{table.setting}" if each == "measured" else each for each in heads]
         cells = partial(_cells, fields, start=lined)
-        groups.append(Group(title(column), cells, heads if len(heads) > 1 or table.has_printed else ()))
+        better = "high" if column.higher_is_better else "low"
+        groups.append(Group(title(column), cells, heads if len(heads) > 1 or table.has_printed else (), better=better))
     return [*groups, _seeds_run(table)]
 
 
@@ -121,11 +128,11 @@ def _seeds_run(table: Table) -> Group:
 
 
 def _folded(table: Table) -> list[Group]:
-    """Return the columns that say what is printed of rows without runs."""
+    """Return the columns that say what is published of rows without runs."""
     found = [(title(column), field) for column in table.columns for field in metric_fields(table, column)]
     found += [(cost.page, field) for cost in COSTS for field in cost_fields(table, cost)]
     printed = [(head, f) for head, f in found if f.kind == "printed" and any(map(f.text, table.folded))]
-    return [*(Group(f"{head}\nprinted", partial(_cells, [field])) for head, field in printed), _seeds_run(table)]
+    return [*(Group(f"{head}\npublished", partial(_cells, [field])) for head, field in printed), _seeds_run(table)]
 
 
 def _seeds(table: Table) -> list[Group]:
@@ -153,9 +160,19 @@ def _costs(table: Table) -> list[Group]:
         return []
     found = [(cost.page, cost_fields(table, cost)) for cost in COSTS if cost.page]
     return [
-        Group(head, partial(_cells, fields, start=len(fields) > 1), [f.kind for f in fields] if len(fields) > 1 else ())
+        Group(
+            head,
+            partial(_cells, fields, start=len(fields) > 1),
+            _names(table, fields),
+            better="high" if "samples/s" in head else "low",
+        )
         for head, fields in found
     ]
+
+
+def _names(table: Table, fields: Sequence[Field]) -> list[str]:
+    """Return the heads of several columns under one title; none of a single one."""
+    return [head_of(table, field) for field in fields] if len(fields) > 1 else []
 
 
 def _cells(fields: Sequence[Field], row: TableRow, *, start: bool = False) -> Iterator[Cell]:
@@ -169,6 +186,14 @@ def _cells(fields: Sequence[Field], row: TableRow, *, start: bool = False) -> It
         elif field.column and field.kind == "expected":
             passes = row.measured[field.column.metric].passes
             css = ["expected", *css, *(["fail"] if passes is False else ["pass"] if passes else [])]
+        elif field.column and field.kind == "delta" and text:
+            m, digits = row.measured[field.column.metric], field.column.digits
+            held = m.delta_interval
+            text = Markup('{}<span class="sign"{}>{}</span>').format(
+                signed(m.delta, digits), _label("not told apart from the baseline"), "≈"
+            ) if text.endswith("≈") else Markup('{}<span class="sign"></span>').format(text)  # fmt: skip
+            said = f"95 % interval {signed(held.low, digits)} to {signed(held.high, digits)}" if held else ""
+            css = ["delta", *css]
         elif field.column and field.kind == "measured" and text:
             m, digits = row.measured[field.column.metric], field.column.digits
             text, said, css = _measured(m, digits), _spoken(m, digits), ["best"] * m.best + css
@@ -177,9 +202,13 @@ def _cells(fields: Sequence[Field], row: TableRow, *, start: bool = False) -> It
 
 def _measured(m: Measurement, digits: int) -> Markup:
     """Write the mean, smaller the standard deviation, and the sign with its meaning for those who cannot see it."""
-    sd = Markup(' <span class="sd">± {}</span>').format(fixed(m.sd, digits)) if m.sd is not None else ""
-    label = Markup(' role="img" aria-label="{}"').format(_SIGNS[m.sign]) if m.sign else ""
+    sd = Markup(' <span class="sd">{}</span>').format(f"± {fixed(m.sd, digits)}" if m.sd is not None else "")
+    label = _label(_SIGNS[m.sign]) if m.sign else ""
     return Markup('{}{}<span class="sign"{}>{}</span>').format(fixed(m.mean, digits), sd, label, m.sign)
+
+
+def _label(text: str) -> Markup:
+    return Markup(' role="img" aria-label="{}"').format(text)
 
 
 def _spoken(m: Measurement, digits: int) -> str:
@@ -204,26 +233,37 @@ def figure(draw: Callable[..., str], *values: Any) -> Markup:
     return Markup(f"<figure>{draw(*values)}{draw(*values, narrow=True)}</figure>")
 
 
-def _series(block: Block, column: Column) -> list[tuple[TableRow, plots.Series]]:
+def _series(block: Block, column: Column) -> list[tuple[TableRow, Series]]:
     found = [(row, row.measured[column.metric]) for row in block.rows]
     return [
-        (row, plots.Series(row.number, row.short, list(m.values.values()), m.mean, m.sd, m.best))
+        (row, Series(row.number, row.short, list(m.values.values()), m.mean, m.sd, m.best))
         for row, m in found
         if m.mean is not None
     ]
 
 
-def _dots(table: Table, column: Column, series: Sequence[plots.Series]) -> Markup:
+def _dots(table: Table, column: Column, series: Sequence[tuple[TableRow, Series]]) -> Markup:
+    """Draw the rows best first, where the budget ranks them, with the baseline's mean through all."""
     better = "more" if column.higher_is_better else "less"
-    return figure(plots.dot_plot, series, f"{column.title}, {better} is better ({table.setting})", column.digits)
+    rows = [each for _, each in series]
+    if table.ranks:
+        rows.sort(key=lambda each: each.mean, reverse=column.higher_is_better)
+    base = next((each for row, each in series if table.ranks and row.base == table.experiment.reference), None)
+    return figure(dot_plot, rows, f"{column.title}, {better} is better", column.digits, base)
 
 
-def _scatters(block: Block, column: Column) -> Markup:
-    drawn = Markup("")
-    for key, name in (("parameters", "parameters"), ("paper_gflops", "GFLOPs, the papers' counting rule")):
+def _scatters(table: Table, block: Block) -> Markup:
+    """Draw quality against what is counted, with the rows to which none is superior."""
+    drawn, column = Markup(""), table.main
+    contest = Contest(block.label, table, block)
+    base = [row.number for row in block.rows if row.base == table.experiment.reference]
+    y_title = f"{column.title}, {'more' if column.higher_is_better else 'less'} is better"
+    for key, name in (("parameters", "parameters"), ("true_gmacs", "GMACs of one image")):
         points = [(series, cost) for row, series in _series(block, column) if (cost := row.cost(key) or 0) > 0]
+        front = contest.front(partial(TableRow.cost, key=key)) if table.ranks else []
+        line = [(row.cost(key) or 0.0, row.measured[column.metric].mean or 0.0) for row in front]
         if len(points) > 1:
-            drawn += figure(plots.scatter, points, name, column.title, column.digits)
+            drawn += figure(scatter, points, name, y_title, column.digits, line, base)
     return drawn
 
 
@@ -251,23 +291,25 @@ def _curves(table: Table, key: str, what: str) -> dict[str, Any]:
     if not rows:
         return {}
     several, faint = len(table.blocks) > 1, any(len(curves) > 1 for _, curves in rows)
-    if len(rows) <= plots.COLOURS and not several:
-        lines = [(plots.Series(row.number, row.short), curves) for row, curves in rows]
-        return {
-            "what": what,
-            "key": [(s.number, s.label) for s, _ in lines],
-            "faint": faint,
-            "figure": figure(plots.learning_curves, lines, what),
-        }
+    found: dict[str, Any] = {"what": what, "faint": faint, "key": []}
+    if not several:
+        lines = [(Series(row.number, row.short), curves) for row, curves in rows]
+        if len(lines) > FEW:
+            lines = [(each, [average(curves) or curves[0]]) for each, curves in lines]
+        found |= {"key": [(s.number, s.label) for s, _ in lines], "figure": figure(learning_curves, lines, what)}
+        if len(rows) <= FEW:
+            return found
     drawn = {row.block for row, _ in rows}
     places = {block.label: place for place, block in enumerate(table.blocks, 1) if block.label in drawn}
-    panels: dict[str, list[tuple[plots.Series, list[list[tuple[int, float]]]]]] = {}
+    panels: dict[str, Lines] = {}
     for row, curves in rows:  # a line per block where rows are repeated
         number, label = (places[row.block], row.block) if several else (row.number, row.short)
-        panels.setdefault(f"{row.number} {row.short}", []).append((plots.Series(number, label), curves))
-    frames = map(Markup, plots.curve_panels(list(panels.items()), what))
-    labels = [(place, label) for label, place in places.items()] if several else []
-    return {"what": what, "key": labels, "faint": faint, "panels": list(zip(panels, frames, strict=True))}
+        name = f"{row.number} {row.short}"
+        panels[name] = [*panels.get(name, []), (Series(number, label), curves)]
+    shared, frames = curve_panels(list(panels.items()), what, "" if several else f"all-{key.replace('/', '-')}")
+    if several:
+        found["key"] = [(place, label) for label, place in places.items()]
+    return found | {"shared": Markup(shared), "panels": list(zip(panels, map(Markup, frames), strict=True))}
 
 
 # --- pictures ----------------------------------------------------------------------------------------------------

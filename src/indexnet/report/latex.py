@@ -1,4 +1,4 @@
-r"""A table as LaTeX: every row and number, printed beside measured. Needs the package booktabs and nothing else."""
+r"""A table as LaTeX: every row and number, published beside measured. Needs the package booktabs and nothing else."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from indexnet.core.escape import latex as escape
 from indexnet.report import relative, remarks
-from indexnet.report.fields import Field, cost_fields, metric_fields, printed_head, title
+from indexnet.report.fields import Field, cost_fields, head_of, metric_fields, title
 from indexnet.report.numbers import MINUS
 from indexnet.report.rendering import render
 from indexnet.report.table import COSTS, Table, TableRow
@@ -24,9 +24,9 @@ def table_tex(table: Table) -> str:
 
     The best mean of a column is bold, what cannot be told apart from it has the sign for "approximately equal".
     """
-    groups = [(title(column), metric_fields(table, column)) for column in table.columns]
+    groups = [(title(column), _fields(metric_fields(table, column))) for column in table.columns]
     groups += [(f"{relative.heading(table)}: {name}", each) for name, each in relative.groups(table)[:1]]
-    groups += [(cost.paper, cost_fields(table, cost)) for cost in COSTS if cost.paper]
+    groups += [(cost.paper, _fields(cost_fields(table, cost))) for cost in COSTS if cost.paper]
     fields = [field for _, group in groups for field in group]
 
     def cells(row: TableRow) -> list[str]:
@@ -46,6 +46,11 @@ def table_tex(table: Table) -> str:
     )
 
 
+def _fields(found: Sequence[Field]) -> list[Field]:
+    """Leave out what follows from other rows: papers name their baseline and print no differences to it."""
+    return [field for field in found if field.kind not in ("delta", "share")]
+
+
 def _line(cells: Sequence[str]) -> Markup:
     return Markup(" & ".join(cells) + r" \\")
 
@@ -57,10 +62,8 @@ def _heads(table: Table, groups: Sequence[tuple[str, Sequence[Field]]]) -> list[
         wide = f"\\multicolumn{{{size}}}{{c}}{{{escape(heading)}}}"
         top.append(wide if size > 1 else escape(heading))
         rules += f"\\cmidrule(lr){{{place}-{place + size - 1}}}" if size > 1 else ""
-        named = {"printed": printed_head(table)} if fields[0].column else {}
-        if size == 1:
-            named |= {"measured": "measured" if table.has_printed else "", "counted": ""}
-        sub += [escape(named.get(field.kind, field.kind)) for field in fields]
+        named = {"measured": "measured" if table.has_printed else "", "counted": ""} if size == 1 else {}
+        sub += [escape(named.get(field.kind, head_of(table, field))) for field in fields]
     if not any(sub[1:]):  # nothing below the titles: one line of heads is enough
         return [_line(["Row", *top[1:]])]
     return [_line(top), *([Markup(rules)] if rules else []), _line(sub)]
@@ -80,7 +83,7 @@ def _caption(table: Table) -> str:
     experiment = table.experiment
     parts = [f"{experiment.title}."]
     if table.has_printed:
-        parts.append(f"Printed: {experiment.source}.")
+        parts.append(f"Published: {experiment.source}.")
     if table.runs is None:
         parts.append("Nothing is measured yet.")
     else:

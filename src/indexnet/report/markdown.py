@@ -39,6 +39,8 @@ def table_csv(table: Table) -> str:
       ``printed_<metric>_relative``, and of the worst metric ``relative_worst`` and ``printed_relative_worst``, as
       shares (0.161 is 16.1 % better), see :mod:`indexnet.report.relative`.
     * costs by their keys in the records, and ``printed_params, printed_gflops``.
+    * where the table declares a baseline, at the end: for every metric ``<metric>_minus_baseline`` with
+      ``_minus_baseline_low`` and ``_minus_baseline_high``, the 95 % interval.
     """
     head = ["number", "block", "base", "row", "label", "status", "pending", "data", "budget"]
     head += ["seeds_finished", "seeds_expected"]
@@ -49,7 +51,10 @@ def table_csv(table: Table) -> str:
     for name in [*(f"{column.metric}_relative" for column in improved), "relative_worst"] if improved else []:
         head += [name, f"printed_{name}"]
     printed = [cost.printed for cost in COSTS if cost.printed]
-    lines: list[list[object]] = [[*head, *(cost.key for cost in COSTS), *(f"printed_{key}" for key in printed)]]
+    head += [*(cost.key for cost in COSTS), *(f"printed_{key}" for key in printed)]
+    subtracted = [column for column in table.columns if table.experiment.reference is not None and not column.is_speed]
+    head += [f"{column.metric}_minus_baseline{bound}" for column in subtracted for bound in ("", "_low", "_high")]
+    lines: list[list[object]] = [[*head]]
     for row in table.rows:
         setting = [table.runs.data, table.runs.budget] if table.runs else ["", ""]
         names = [row.block, row.base, row.name, row.label, row.status(len(table.seeds)), row.pending]
@@ -65,6 +70,10 @@ def table_csv(table: Table) -> str:
         for key in printed:  # the exact number, where the file of printed numbers has one
             exact = parse_number(row.printed.get(f"{key}_value", ""))
             line.append(parse_number(row.printed.get(key, "")) if exact is None else exact)
+        for column in subtracted:
+            m = row.measured[column.metric]
+            bounds = [m.delta_interval.low, m.delta_interval.high] if m.delta_interval is not None else [None, None]
+            line += [m.delta, *bounds]
         lines.append(line)
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows([[csv_cell(_plain(cell)) for cell in line] for line in lines])

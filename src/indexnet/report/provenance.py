@@ -85,7 +85,7 @@ def stand_in_warnings(
     tested = list(dict.fromkeys(column.split for column in columns if column.split))
     asked = f"the test splits {' and '.join(wanted)}" if wanted else "one test split"
     there = f"the test splits {' and '.join(tested)}" if tested else "one test split"
-    yield f"The table is printed for {asked}; {runs.data} has {there}, whose numbers stand in for them."
+    yield f"The table is published for {asked}; {runs.data} has {there}, whose numbers stand in for them."
 
 
 def protocol_warnings(experiment: Experiment, runs: RunSet | None, protocol: Protocol) -> Iterable[str]:
@@ -181,7 +181,8 @@ def facts(table: Table) -> list[tuple[str, str]]:
     changed = f"changed: {joined(*changes)}" if changes else ""
 
     against = counted(str(change) for run in runs for change in run.record.changes)
-    changed_code = counted(name for run in runs for name in run.record.changed_code())
+    names = list(dict.fromkeys(name for run in runs for name in run.record.changed_code()))
+    changed_code = names[0] + (f" and {len(names) - 1} more files" if len(names) > 1 else "") if names else ""
     days = sorted(run.record.finished[:10] for run in runs if run.record.finished)
     seconds = [value for run in runs if (value := run.record.number("wall_time_s")) is not None]
     versions = [
@@ -195,7 +196,7 @@ def facts(table: Table) -> list[tuple[str, str]]:
         ("Budget", table.runs.budget + (f" ({full})" if table.runs.budget == FULL_BUDGET else "")),
         ("Protocol", changed if len(changes) <= 2 else f"{len(changes)} settings changed, named below the table"),
         ("Training", joined(steps, batch)),
-        ("Against the printed protocol", against),
+        ("Against the published protocol", against),
         ("Tested", tested),
         ("Stopped early", f"{len(stopped)} of {len(runs)} runs, at step {', '.join(stopped)}" if stopped else ""),
         ("Seeds", ", ".join(map(str, table.seeds))),

@@ -110,5 +110,6 @@ def grid(table: Table, rows: Sequence[TableRow]) -> tuple[list[str], list[list[s
     for row in rows:
         for kind in KINDS:
             cells = [next((field.text(row) for field in each if field.kind == kind), "") for _, each in found]
-            lines += [[str(row.number), row.short, kind, *cells]] if any(cells) else []
+            named = "published" if kind == "printed" else kind
+            lines += [[str(row.number), row.short, named, *cells]] if any(cells) else []
     return ["#", "Row", "", *(title for title, _ in found)], lines

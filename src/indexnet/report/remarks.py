@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from indexnet.core.statistics import LEVEL
-from indexnet.report.numbers import fixed, spread
+from indexnet.report.fields import cost_text, share_text
+from indexnet.report.numbers import fixed, signed, spread
 from indexnet.report.relative import compared_with
-from indexnet.report.table import SMOKE_BUDGET, Table
+from indexnet.report.table import SMOKE_BUDGET, Block, Table, TableRow
 
 COST_RULE = (
     "GFLOPs by the papers' counting rule (convolutions, shared columns once, / 1024³); "
     "GMACs are what one image really costs (/ 10⁹)"
 )
 
+_HEADLINED = (("parameters", "parameters"), ("true_gmacs", "GMACs"))
 _LISTED = 6  # rows that a remark names; of more it names one less and counts the others
 
 
@@ -47,11 +49,35 @@ def headline(table: Table) -> str:
             tied = [other.short for other in block.rows if other.measured[column.metric].tied]
             near = f", not to be told apart from {some(tied)}" if tied else ""
             place = f"{block.label}: " if block.label else ""
-            parts.append(f"{place}{row.short}, {spread(m.mean, m.sd, column.digits)} ({seeds}){near}")
+            over = ""
+            if m.delta is not None:
+                unclear = ", not to be told apart" if m.delta_interval and m.delta_interval.contains_zero else ""
+                over = f", {signed(m.delta, column.digits)} against {table.baseline}{unclear}"
+            costs = _price(table, block, row)
+            parts.append(f"{place}{row.short}, {spread(m.mean, m.sd, column.digits)} ({seeds}){over}{near}{costs}")
             break
     if not parts:
         return f"No finished run has the metric {column.metric}.{unfinished}"
     return f"Best {column.title} {setting}: {'; '.join(parts)}.{unfinished}"
+
+
+def _price(table: Table, block: Block, row: TableRow) -> str:
+    """Say what a block's best row costs, against the baseline where there is one, and which equal is the cheapest."""
+    said = []
+    for key, name in _HEADLINED:
+        if text := cost_text(table, row, key).partition(" (")[0]:
+            share = share_text(table, row, key)
+            said.append(f"{text} {name}" + (f" ({share})" if share else ""))
+    if not said:
+        return ""
+    text = f"; it costs {' and '.join(said)}"
+    equal = [(cost, other) for other in block.rows if other.measured[table.main.metric].sign
+             and (cost := other.cost("true_gmacs")) is not None]  # fmt: skip
+    cost, cheapest = min(equal, key=lambda pair: pair[0], default=(0.0, row))
+    if cost < (row.cost("true_gmacs") or 0.0):
+        parts = [f"{cost_text(table, cheapest, key).partition(' (')[0]} {name}" for key, name in _HEADLINED]
+        text += f", the cheapest of these, {cheapest.short}, {' and '.join(parts)}"
+    return text
 
 
 def banner(table: Table) -> str:
@@ -84,21 +110,21 @@ def _reach(values: Sequence[float]) -> float:
 
 
 def comparison(table: Table) -> str:
-    """Say how the printed numbers relate to the measured ones; "" where nothing is printed."""
+    """Say how the published numbers relate to the measured ones; "" where nothing is published."""
     if not table.has_printed:
         return ""
-    printed = f"Printed: {table.experiment.source}, with the paper's data and protocol."
+    printed = f"Published: {table.experiment.source}, with the paper's data and protocol."
     if table.runs is None:
         return printed
     changed = ", with the changed protocol named above" if table.protocol.changes else ""
     measured = f"Measured: {table.runs.data} at budget {table.runs.budget}{changed}."
     if table.comparable:
-        return f"{printed} {measured} Same data, budget and protocol; differences are measured minus printed."
+        return f"{printed} {measured} Same data, budget and protocol; differences are measured minus published."
     return f"{printed} {measured} These are different things, so no differences are given: compare orders, not numbers."
 
 
 def agreement(table: Table) -> str:
-    """Say how far the measured order agrees with the printed one; "" where that cannot be said."""
+    """Say how far the measured order agrees with the published one; "" where that cannot be said."""
     found = [
         (block.label, column.title, agreed)
         for block in (table.blocks if table.ranks else ())
@@ -112,7 +138,7 @@ def agreement(table: Table) -> str:
         parts.setdefault(label, []).append(f"{heading} {fixed(agreed.tau, 2)}{rows}")
     taus = "; ".join(f"{label}: {', '.join(listed)}" if label else ", ".join(listed) for label, listed in parts.items())
     each = f" of {counts.pop()} rows" if len(counts) == 1 else ""
-    said = f"Kendall's τ-b between printed and measured order{each} (1 same, 0 unrelated, −1 reversed)"
+    said = f"Kendall's τ-b between published and measured order{each} (1 same, 0 unrelated, −1 reversed)"
     return f"{said}: {taus}." if taus else ""
 
 
@@ -134,6 +160,12 @@ def legend(table: Table, *, costs: bool = True, best_seeds: bool = True, star: s
         lines.append(f"{star} best mean of the column" + (", in each block" if len(table.blocks) > 1 else ""))
     if best_seeds and table.names_best_seeds:
         lines.append("best seed: the value of a row's best run and, in brackets, its seed")
+    if table.baseline and any(m.delta is not None for m in cells):
+        known = any(m.delta_interval is not None for m in cells)
+        lines.append(
+            f"minus {table.baseline}: the difference to the table's baseline"
+            + (f"; ≈ there: its {LEVEL:.0%} interval (paired bootstrap) holds 0" if known else "")
+        )
     if tied:
         least, most = min(i.images for i in intervals), max(i.images for i in intervals)
         fewest, seeds = min(i.seeds for i in intervals), max(i.seeds for i in intervals)
@@ -167,13 +199,17 @@ def relative(table: Table) -> str:
     """Say what relative improvements are; "" where the table has none."""
     if table.experiment.relative_to is None:
         return ""
-    return (
+    said = (
         f"Improvement over {compared_with(table)}, in per cent of its number: (its - this) / its where less is better, "
         "(this - its) / its where more is. Worst metric: the smallest of them, so that a row is at least so much "
-        "better in all. "
-        "Printed is compared with printed, measured with measured; of a row that is only cited, the printed number "
-        "stands in for the measured one where the two are comparable."
+        "better in all."
     ).replace(" - ", " \N{MINUS SIGN} ")
+    if not table.has_printed:
+        return said
+    return (
+        f"{said} Published is compared with published, measured with measured; of a row that is only cited, the "
+        "published number stands in for the measured one where the two are comparable."
+    )
 
 
 def speed(table: Table) -> str:
@@ -182,8 +218,20 @@ def speed(table: Table) -> str:
         return ""
     return (
         "Speed: of training alone, of whole batches; hours are all steps at that speed. It depends on the device, so "
-        "it is never ranked, and printed and measured are not subtracted."
+        f"it is never ranked{', and published and measured are not subtracted' * table.has_printed}."
     )
+
+
+def protocol(table: Table) -> str:
+    """Say how the notes of an experiment file relate to the runs at hand."""
+    said = "What the experiment file asks for"
+    if table.runs is None or not table.done:
+        return f"{said}; nothing is measured yet."
+    steps = sorted({run.record.steps for _, run in table.done_runs if run.record.steps is not None})
+    trained = f", {' to '.join(f'{step:,}' for step in dict.fromkeys([steps[0], steps[-1]]))} steps" if steps else ""
+    ran = f"{said}. The runs at hand: {table.runs.data} at budget {table.runs.budget}{trained}"
+    changes = table.protocol.changes
+    return f"{ran}; they changed {'; '.join(changes)}." if changes else f"{ran}."
 
 
 def notes(table: Table) -> list[str]:
@@ -196,7 +244,7 @@ def notes(table: Table) -> list[str]:
 
 
 def exceptions(table: Table) -> list[str]:
-    """Say which rows' costs are known to disagree with the printed ones, and why."""
+    """Say which rows' costs are known to disagree with the published ones, and why."""
     return _reasons("known exception", ((row.short, row.exception) for row in table.rows))
 
 
@@ -206,7 +254,7 @@ def pending(table: Table) -> list[str]:
 
 
 def cited(table: Table) -> list[str]:
-    """Say which rows are only printed, and whose numbers they are."""
+    """Say which rows are only cited, and whose numbers they are."""
     found: dict[str, dict[str, None]] = {}
     for row in table.rows:
         if row.cited:

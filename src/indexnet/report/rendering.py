@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from functools import cache
 from typing import Any
 
@@ -10,6 +12,7 @@ from markupsafe import Markup, escape
 
 from indexnet.core.escape import latex, markdown
 from indexnet.report import numbers, remarks
+from indexnet.report.figures import looks
 
 
 def render(template: str, **values: object) -> str:
@@ -34,6 +37,7 @@ def _environment(kind: str) -> jinja2.Environment:
         keep_trailing_newline=True,
         **(marks if kind == "tex" else {}),
     )
+    environment.globals.update(looks=looks, script_hash=_script_hash(environment))
     environment.filters.update(
         breaks=lambda text: escape(text).replace("\n", Markup("<br>")),
         code=_code,
@@ -41,6 +45,13 @@ def _environment(kind: str) -> jinja2.Environment:
         significant=lambda value: "" if value is None else numbers.significant(value),
     )
     return environment
+
+
+def _script_hash(environment: jinja2.Environment) -> str:
+    """Return what lets a page run its own script and no other: the digest of ``page.js``, as a policy has it."""
+    assert environment.loader is not None
+    source = environment.loader.get_source(environment, "page.js")[0]
+    return base64.b64encode(hashlib.sha256(source.encode()).digest()).decode("ascii")
 
 
 def _code(text: str) -> Markup:

@@ -64,6 +64,9 @@ class Measurement:
         interval: of (this - best), None where it was not computed.
         pooled: whether the values are not the means of the per-image ones, as for numbers that are computed from the
             pixels of all images at once; the interval is of those means nevertheless.
+        delta: mean minus that of the table's baseline; None where there is none, for the baseline itself, and where
+            the budget ranks nothing.
+        delta_interval: of that difference, image by image; None where it was not computed.
     """
 
     values: Mapping[int, float]
@@ -76,6 +79,8 @@ class Measurement:
     pooled: bool = False
     expected: str = ""
     judged: bool = False
+    delta: float | None = None
+    delta_interval: statistics.Interval | None = None
 
     @property
     def mean(self) -> float | None:
@@ -306,7 +311,7 @@ class Table:
         return any(map(self.prints, self.columns)) or any(map(self.prints_cost, COSTS))
 
     def kinds(self, column: Column) -> list[str]:
-        """Say what stands under a metric: those of ``printed, expected, measured, best seed, difference`` there are."""
+        """Say which of ``printed, expected, measured, best seed, difference, delta`` stand under a metric."""
         printed = self.prints(column)
         there = {
             "printed": printed,
@@ -314,6 +319,7 @@ class Table:
             "measured": True,
             "best seed": self.names_best_seeds and column is self.main,
             "difference": printed and self.comparable and not column.is_speed,
+            "delta": any(row.measured[column.metric].delta is not None for row in self.rows),
         }
         return [kind for kind, given in there.items() if given]
 
@@ -331,6 +337,11 @@ class Table:
     def done_runs(self) -> list[tuple[TableRow, Run]]:
         """Every finished run with its row."""
         return [(row, run) for row in self.rows for run in row.done]
+
+    @property
+    def several_seeds(self) -> bool:
+        """Whether any row has more than one finished run."""
+        return any(len(row.done) > 1 for row in self.rows)
 
     @property
     def names_best_seeds(self) -> bool:
@@ -367,6 +378,12 @@ class Table:
     def expected(self) -> int:
         """Runs of a complete table."""
         return len(self.seeds) * sum(not row.runs_never for row in self.rows)
+
+    @property
+    def baseline(self) -> str:
+        """Label of the table's baseline; "" where it declares none."""
+        name = self.experiment.reference
+        return next((row.short for row in self.rows if name is not None and row.base == name), "")
 
     def reference(self, row: TableRow) -> TableRow | None:
         """The row that a row's parameter difference refers to: of its own block, or of another if only that has run."""

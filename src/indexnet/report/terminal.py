@@ -20,13 +20,14 @@ _NAME = 16  # characters that a row's name keeps in a narrow terminal
 _GAP = 2  # between columns
 _HARD = "\N{NO-BREAK SPACE}"
 
-_LEAST: dict[str, Any] = {"best_seeds": False, "spreads": False, "printed_costs": False, "costs": ()}
+_LEAST: dict[str, Any] = {"deltas": False, "best_seeds": False, "spreads": False, "printed_costs": False, "costs": ()}
 _LEVELS: tuple[dict[str, Any], ...] = (
     {},
     {"costs": ("parameters", "paper_gflops", "train_samples_per_s")},
-    {"costs": ("parameters",)},
-    {"printed_costs": False, "costs": ("parameters",)},
-    {"printed_costs": False, "costs": ()},
+    {"deltas": False, "costs": ("parameters", "paper_gflops", "train_samples_per_s")},
+    {"deltas": False, "costs": ("parameters",)},
+    {"deltas": False, "printed_costs": False, "costs": ("parameters",)},
+    {"deltas": False, "printed_costs": False, "costs": ()},
     {**_LEAST, "best_seeds": True, "costs": ("parameters",)},
     {**_LEAST, "best_seeds": True},
     {**_LEAST, "costs": ("parameters",)},

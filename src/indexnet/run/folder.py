@@ -17,7 +17,8 @@ from indexnet.core.locks import HeldError, exclusive, held
 from indexnet.core.readers import DamagedFileError, read_mapping
 from indexnet.run.identity import config_hash, is_place
 from indexnet.run.record import DamagedRunError, Record, Status
-from indexnet.run.schema import Rerun, TrainingConfig, check_frozen, flatten, read_config
+from indexnet.run.schema import Rerun, TrainingConfig, flatten, read_config
+from indexnet.run.schema_checks import check_frozen
 from indexnet.run.trainer_options import with_present_names, with_trainer
 
 EARLIER = "earlier"

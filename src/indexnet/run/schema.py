@@ -10,17 +10,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from indexnet.core.annotations import Positive, Rule, check_value, fits, in_words
-from indexnet.core.errors import UserError, shown
-from indexnet.core.readers import DamagedFileError
+from indexnet.core.annotations import Positive, Rule
+from indexnet.core.errors import UserError
 from indexnet.run.experiments.experiment import Seed
-from indexnet.run.hints import nearest_key
 from indexnet.run.later_keys import LATER_KEYS
-from indexnet.run.trainer_options import Devices, Precision, device_count, refusal, with_present_names, with_trainer
+from indexnet.run.trainer_options import Devices, Precision, device_count, with_present_names, with_trainer
 
 Count = Annotated[int, Rule("an integer of at least 0", lambda value: value >= 0)]
 PositiveNumber = Annotated[float, Rule("a positive number", lambda value: value > 0)]
@@ -48,6 +46,16 @@ class TrainingConfig:
     """How much is trained: the global batch, the side of a training sample, how long; and how often it is validated.
 
     No steps at all train nothing: the run tests what the seed, or other weights, gave it.
+
+    Attributes:
+        batch_size: samples of one optimizer step, over all devices and accumulated batches.
+        size: side of a training sample in pixels.
+        steps: optimizer steps of the run; it goes before ``epochs``. 0 trains nothing.
+        epochs: passes over the training samples, where ``steps`` is not given.
+        validate_every: optimizer steps between two validations, or a fraction of the run below 1; null: never.
+        holdout: share of the training split that is held out to validate on; ``auto``: a tenth where a data set has no
+            validation split, else nothing.
+        freeze: parts of the network that are not trained, by the names that the state dict has, ``[encoder]``.
     """
 
     batch_size: Positive
@@ -61,7 +69,14 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class InitConfig:
-    """The file that parts of a network start from, or the row that it is of, see :mod:`indexnet.run.initial`."""
+    """The file that parts of a network start from, or the row that it is of, see :mod:`indexnet.run.initial`.
+
+    Attributes:
+        checkpoint: a checkpoint of another network, some parts of which this one starts from.
+        parts: which parts, ``{OWN: THEIRS}``, by the names that the state dicts have; null: all that fits.
+        row: the row of a table whose last checkpoint it is; tables set this.
+        sha256: of the file; freezing adds it.
+    """
 
     checkpoint: Text | None = field(default=None, metadata=_PLACE)
     parts: Mapping[str, Text] | None = None
@@ -71,7 +86,7 @@ class InitConfig:
 
 @dataclass(frozen=True)
 class TrainerConfig:
-    """How it is computed, see :mod:`indexnet.run.trainer_options`; frozen ``devices`` are a number or a list."""
+    """How it is computed; what keys mean: :mod:`indexnet.run.trainer_options`. Frozen ``devices`` are never texts."""
 
     accelerator: Text
     devices: Devices
@@ -112,7 +127,15 @@ class TrainerConfig:
 
 @dataclass(frozen=True)
 class LoggerConfig:
-    """What is logged beside the record."""
+    """What is logged beside the record.
+
+    Attributes:
+        csv: training curves as ``csv/metrics.csv`` in the run's folder.
+        tensorboard: the same for TensorBoard.
+        wandb: the run at Weights & Biases.
+        project: name of the W&B project.
+        mode: of W&B: ``auto`` is online where somebody is logged in and the server answers, else offline.
+    """
 
     csv: bool
     tensorboard: bool
@@ -123,26 +146,44 @@ class LoggerConfig:
 
 @dataclass(frozen=True)
 class BudgetConfig:
-    """The caps of a budget; null caps nothing."""
+    """The caps of a budget; null caps nothing.
+
+    Attributes:
+        name: what folders, records and reports call it.
+        max_steps: most optimizer steps; the milestones of the learning rate shrink with them.
+        max_batch_size: largest ``training.batch_size``.
+        max_size: largest ``training.size`` in pixels.
+        max_test: most images of a test or of a validation.
+        max_seconds: of a run that only measures, see :mod:`indexnet.sweep.plan_probe`; ``indexnet plan`` sets it.
+    """
 
     name: Text
     max_steps: Positive | None = None
     max_batch_size: Positive | None = None
     max_size: Positive | None = None
     max_test: Positive | None = None
-    max_seconds: PositiveNumber | None = None  # of a run that only measures, see indexnet.sweep.plan_probe
+    max_seconds: PositiveNumber | None = None
 
 
 @dataclass(frozen=True)
 class DebugConfig:
-    """Modes for finding mistakes."""
+    """Modes for finding mistakes.
+
+    Attributes:
+        overfit: train on one and the same batch, whose loss a sound network must drive down.
+    """
 
     overfit: bool
 
 
 @dataclass(frozen=True)
 class PathsConfig:
-    """Where results go and data sets lie."""
+    """Where results go and data sets lie.
+
+    Attributes:
+        runs: folder of all runs, seen from where the command is given.
+        data: folder that holds the data sets, each in a folder of its own; ``data.root`` names another.
+    """
 
     runs: Text
     data: Text
@@ -150,7 +191,13 @@ class PathsConfig:
 
 @dataclass(frozen=True)
 class ExperimentConfig:
-    """Which row of which table a run is; all null for one that belongs to no table."""
+    """Which row of which table a run is; all null for one that belongs to no table.
+
+    Attributes:
+        name: of the table, that of its file; ``-m experiments=NAME`` sets it.
+        row: name of the row; the table sets it.
+        label: what reports call the row; the table sets it.
+    """
 
     name: Text | None
     row: Text | None
@@ -162,6 +209,32 @@ class Config:
     """Every key of a frozen configuration, with its type; ``Options`` are open groups.
 
     Attributes:
+        task: what is learned: loss, metrics, what a person gets.
+        network: the whole network.
+        encoder: its encoder; ``none`` where a network brings its own.
+        resampling: the operator that halves and doubles its maps.
+        data: the data set.
+        optimizer: by name, torch's and timm's.
+        schedule: of the learning rate.
+        training: how much is trained.
+        trainer: how it is computed.
+        logger: what is logged beside the record.
+        budget: caps that make a run cheaper.
+        debug: modes for finding mistakes.
+        paths: where results go and data sets lie.
+        experiment: the row of a table that a run is; the table sets it.
+        seed: of the weights, the order of samples, augmentation and dropout.
+        split: what the trained network is measured on; ``validation`` never reads the test images.
+        callbacks: Lightning's callbacks by name, or one of your own by its import path.
+        test_checkpoint: which weights are tested: the last, or the best in validation.
+        ckpt_path: a checkpoint of the same network whose weights, all of them, the run starts from.
+        tests: further data sets to test on, names or mappings with a ``name`` and options.
+        init: parts of the network that start from another network's checkpoint.
+        plugins: modules of your own that register operators, networks, data sets, tasks or metrics.
+        tags: words of your own to find the run by; they change nothing.
+        protocol: what the row's files say of batch and learning rate; freezing adds it.
+        changes: what the command changed against the row; freezing adds it.
+        uncut: what the budget has cut, as it was, by dotted key; freezing adds it.
         content: the plain data that all this was read from.
     """
 
@@ -190,13 +263,22 @@ class Config:
     tags: Sequence[Tag] = field(default=(), metadata=_PLACE)
     protocol: Options = field(default_factory=dict, metadata=_PLACE)
     changes: Sequence[Sequence[str]] = field(default=(), metadata=_PLACE)
-    uncut: Options = field(default_factory=dict, metadata=_PLACE)  # what the budget has cut, as it was, by dotted key
+    uncut: Options = field(default_factory=dict, metadata=_PLACE)
     content: Options = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
 class SweepConfig:
-    """The keys that say which runs a command makes and how they go on; no part of a frozen configuration."""
+    """The keys that say which runs a command makes and how they go on; no part of a frozen configuration.
+
+    Attributes:
+        rows: which rows of the table; null: all.
+        seeds: which seeds; null: those that the table names.
+        fail_fast: stop everything at the first failure, instead of going on with the others.
+        retry_failed: run again what failed before, instead of leaving it.
+        sweep: a name for the runs of ``-m``, which become a table of that name; null: each stands alone.
+        rerun: do finished runs again: all of them, or those whose code has ``changed``.
+    """
 
     rows: Sequence[Text] | Text | None
     seeds: Sequence[Seed] | Seed | None
@@ -212,16 +294,26 @@ PRINTED = ("training.batch_size", "optimizer.lr")
 SETTLED = ("protocol", "changes", "uncut", "budget.max_seconds", "init.sha256")
 """Keys that nobody sets: freezing adds all but ``budget.max_seconds``, which is of a run of ``indexnet plan``."""
 
-_TYPES: dict[str, Any] = typing.get_type_hints(Config, include_extras=True)
-del _TYPES["content"]
-_SWEEP_TYPES: dict[str, Any] = typing.get_type_hints(SweepConfig, include_extras=True)
-GROUPS: dict[str, Any] = {key: hint for key, hint in _TYPES.items() if dataclasses.is_dataclass(hint)}
+TYPES: dict[str, Any] = typing.get_type_hints(Config, include_extras=True)
+"""The types of the top keys of a run."""
+del TYPES["content"]
+SWEEP_TYPES: dict[str, Any] = typing.get_type_hints(SweepConfig, include_extras=True)
+"""Those of the keys of a sweep."""
+GROUPS: dict[str, Any] = {key: hint for key, hint in TYPES.items() if dataclasses.is_dataclass(hint)}
 """The fixed groups and what they hold."""
-OPEN_GROUPS: tuple[str, ...] = tuple(key for key, hint in _TYPES.items() if hint == Options and key not in SETTLED)
+OPEN_GROUPS: tuple[str, ...] = tuple(key for key, hint in TYPES.items() if hint == Options and key not in SETTLED)
 """The groups whose keys are what their constructors take."""
 
-_NAMED = ("task", "network", "resampling", "data", "optimizer", "schedule")
+NAMED = ("task", "network", "resampling", "data", "optimizer", "schedule")
 """Groups that always choose something by name."""
+
+OWN_KEYS: dict[str, str] = {
+    "task.costs_size": "side in pixels of the input for which parameters and multiply-adds are recorded",
+    "optimizer.lr": "learning rate, never scaled by batch or devices",
+    "optimizer.encoder_lr_multiplier": "factor on the encoder's rate; `auto`: 0.01 with pretrained weights, else 1",
+    "optimizer.no_decay_norms_and_biases": "no weight decay on the scales and shifts of norms and on biases",
+}
+"""What keys of open groups mean that no constructor has; the others are in the docstrings of the constructors."""
 
 OPEN_TYPES: dict[str, Any] = {
     "network.in_channels": Literal["auto"] | Positive,
@@ -250,67 +342,24 @@ def read_config(content: Mapping[str, Any], source: str = "the configuration") -
         UserError: a key is missing.
     """
     given, content = content, with_trainer(content, with_present_names)
-    found = {key: value for key, value in content.items() if key in _TYPES and not (key in SETTLED and value is None)}
+    found = {key: value for key, value in content.items() if key in TYPES and not (key in SETTLED and value is None)}
     groups = ((f"{group}.", content.get(group) or {}, kind) for group, kind in GROUPS.items())
     for prefix, node, kind in (("", content, Config), *groups):
-        if missing := [f"{prefix}{key}" for key in _required(kind) if key not in node]:
+        if missing := [f"{prefix}{key}" for key in required(kind) if key not in node]:
             raise UserError(f"{source} lacks {', '.join(missing)}; the command that made the run writes it anew.")
     for key, kind in GROUPS.items():
-        found[key] = kind(**{name: value for name, value in (content.get(key) or {}).items() if name in _types_of(key)})
+        found[key] = kind(**{name: value for name, value in (content.get(key) or {}).items() if name in types_of(key)})
     return Config(**found, content=given)
 
 
-def check_frozen(content: Mapping[str, Any], source: str) -> None:
-    """Check that a file holds a frozen configuration: every group, and of the keys that it has, values of their types.
-
-    Raises:
-        DamagedFileError: it does not; the message names the file and the key.
-    """
-
-    def check(key: str, value: Any, hint: Any) -> None:
-        if not fits(value, hint) and not (key in SETTLED and value is None):
-            raise DamagedFileError(f"{source}: {key}={shown(value)} must be {in_words(hint)}.")
-
-    for key in _required(Config):
-        if key not in content:
-            raise DamagedFileError(f"{source} lacks {key}.")
-    for key, value in content.items():
-        if key not in _TYPES:
-            continue
-        check(key, value, Options if key in GROUPS else _TYPES[key])
-        if not _is_plain(value):
-            raise DamagedFileError(f"{source}: {key} must hold texts, numbers, truth values, null, lists and mappings.")
-        for name, hint in _types_of(key).items() if key in GROUPS else ():
-            if name in value:
-                check(f"{key}.{name}", value[name], hint)
-    for group in _NAMED:
-        check(f"{group}.name", content[group].get("name"), str)
-    for dotted, hint in OPEN_TYPES.items():
-        group, _, key = dotted.partition(".")
-        if key in content[group]:
-            check(dotted, content[group][key], hint)
-    for key, value in (content.get("protocol") or {}).items():
-        if key not in PRINTED or not fits(value, float):
-            raise DamagedFileError(f"{source}: protocol.{key}={shown(value)} is no printed number.")
-    if not isinstance(devices := content["trainer"].get("devices", 1), int | list) or devices == -1:
-        raise DamagedFileError(f"{source}: trainer.devices={shown(devices)} must be a number or a list of GPUs.")
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return all(isinstance(key, str) and _is_plain(each) for key, each in value.items())
-    if isinstance(value, list):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, str | int | float)
-
-
 @functools.cache
-def _types_of(group: str) -> dict[str, Any]:
+def types_of(group: str) -> dict[str, Any]:
+    """Return the types of a fixed group's keys."""
     return typing.get_type_hints(GROUPS[group], include_extras=True)
 
 
 @functools.cache
-def _required(kind: Any) -> tuple[str, ...]:
+def required(kind: Any) -> tuple[str, ...]:
     """Return the names of the fields without a default."""
     missing = (dataclasses.MISSING, dataclasses.MISSING)
     return tuple(each.name for each in dataclasses.fields(kind) if (each.default, each.default_factory) == missing)
@@ -319,65 +368,19 @@ def _required(kind: Any) -> tuple[str, ...]:
 @functools.cache
 def known_keys() -> tuple[str, ...]:
     """Return the dotted keys of the fixed groups, the names of the groups and the single keys."""
-    inner = [f"{group}.{key}" for group in GROUPS for key in _types_of(group)]
-    return tuple(key for key in (*_TYPES, *_SWEEP_TYPES, *inner) if key not in SETTLED)
+    inner = [f"{group}.{key}" for group in GROUPS for key in types_of(group)]
+    return tuple(key for key in (*TYPES, *SWEEP_TYPES, *inner) if key not in SETTLED)
 
 
 @functools.cache
 def single_keys() -> frozenset[str]:
     """Return the keys of a configuration that are no groups: a folder of that name is none either."""
-    return frozenset(_TYPES.keys() | _SWEEP_TYPES.keys()) - {*GROUPS, *OPEN_GROUPS, "callbacks"}
-
-
-def unknown_key(key: str, known: Iterable[str]) -> UserError:
-    """Return the complaint about a key that does not exist."""
-    if sentence := refusal(key):
-        return UserError(sentence)
-    names = list(known)
-    guess = nearest_key(key, [*names, *known_keys()])
-    hint = f" Did you mean {guess!r}?" if guess else ""
-    return UserError(f"unknown config key {key!r}.{hint} Known: {', '.join(sorted(names))}.")
-
-
-def check_fixed(config: Mapping[str, Any]) -> None:
-    """Check that a composed configuration has the keys that there are, each with a value of its type.
-
-    Raises:
-        UserError: a key is missing or unknown, or a value cannot work.
-    """
-    types, groups = _TYPES | _SWEEP_TYPES | {"seed": Seed}, (*GROUPS, *OPEN_GROUPS)
-    known = [key for key in types if key not in SETTLED]
-    for key in config:
-        if key not in known:
-            raise unknown_key(key, known)
-    for key in (*_required(Config), *_required(SweepConfig)):
-        if key not in config:
-            remedy = f"name one of the options of conf/{key}" if key in groups else f"it must be {in_words(types[key])}"
-            raise UserError(f"{key} is missing; {remedy}.")
-    for key, value in config.items():
-        if key in groups and not isinstance(value, Mapping):
-            raise UserError(f"{key}={shown(value)} must name one of the options of conf/{key}.")
-        if key in GROUPS:
-            _check_group(key, value)
-        elif key not in groups:
-            check_value(key, value, types[key])
-
-
-def _check_group(group: str, node: Mapping[str, Any]) -> None:
-    types = {key: hint for key, hint in _types_of(group).items() if f"{group}.{key}" not in SETTLED}
-    for key in node:
-        if key not in types:
-            raise unknown_key(f"{group}.{key}", [f"{group}.{each}" for each in types])
-    for key in _required(GROUPS[group]):
-        if key not in node:
-            raise UserError(f"{group}.{key} is missing; it must be {in_words(types[key])}.")
-    for key, value in node.items():
-        check_value(f"{group}.{key}", value, types[key])
+    return frozenset(TYPES.keys() | SWEEP_TYPES.keys()) - {*GROUPS, *OPEN_GROUPS, "callbacks"}
 
 
 def is_of_sweep(key: str) -> bool:
     """Whether a key says which runs a sweep makes or how it goes on, and is no part of a run."""
-    return key in _SWEEP_TYPES
+    return key in SWEEP_TYPES
 
 
 def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

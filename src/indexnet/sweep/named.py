@@ -181,7 +181,7 @@ class NamedSweep:
             "experiment": {
                 "name": self.name,
                 "title": self._title([]),
-                "source": "this project; no paper prints these numbers",
+                "source": "this project",
                 **({"notes": f"Settings of all rows: {' '.join(fixed)}."} if fixed else {}),
                 "seeds": [],
                 "columns": [{"metric": metric} for metric in metrics],

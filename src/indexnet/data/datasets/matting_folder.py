@@ -47,9 +47,12 @@ class MattingFolder(CompositeData):
 
     @dataclass(frozen=True)
     class Options(CompositeOptions):
-        """Options; ``validation`` says whether a tenth is held out for it where there are no folders for the splits.
+        """Options.
 
         Test composites of a foreground are fewer than ``test_per_foreground`` where there are fewer backgrounds.
+
+        Attributes:
+            validation: whether another tenth is held out for it where there are no folders for the splits.
         """
 
         test_per_foreground: int = 10

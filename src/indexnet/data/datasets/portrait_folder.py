@@ -36,7 +36,11 @@ class PortraitFolder(PortraitData):
 
     @dataclass(frozen=True)
     class Options(PortraitOptions):
-        """Options; ``validation`` says whether a tenth is held out for it where there are no folders for the splits."""
+        """Options.
+
+        Attributes:
+            validation: whether another tenth is held out for it where there are no folders for the splits.
+        """
 
         validation: bool = False
 

@@ -70,7 +70,7 @@ class PSPM(Network):
     Args:
         encoder: name, or mapping with ``name`` and options of :func:`indexnet.networks.create_encoder`.
         resampling: name, or mapping with ``name`` and the operator's options.
-        sharing: see above.
+        sharing: what the two decoders share, as in the list above.
         segmentation: ``deeplabv3plus`` or ``pspnet``.
         prior: what the matting side sees of the trimap: ``soft1`` P(foreground) + P(unknown) / 2, ``soft3`` the three
             probabilities, ``hard`` 1, 1/2 or 0; in a cascade also ``trimap``, the true one, a fourth channel of the

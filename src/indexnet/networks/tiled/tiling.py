@@ -28,7 +28,7 @@ from indexnet.core.console import note
 from indexnet.networks.tiled.memory import uncompiled
 
 MARGIN = 224
-"""Pixels that a tile sees around its core; what that leaves of seams is in docs/matting.md."""
+"""Pixels that a tile sees around its core; what that leaves of seams is in docs/large_images.md."""
 
 _POOLING = re.compile(r"Squeeze|SEModule|SELayer|EcaModule|GlobalContext")  # names of timm's
 

@@ -33,7 +33,8 @@ from indexnet.run.identity import config_hash, is_place, without_new_defaults
 from indexnet.run.initial import check_initial, settle_initial
 from indexnet.run.later_keys import FIRST_LOSSES
 from indexnet.run.resume import check_weights
-from indexnet.run.schema import OPEN_GROUPS, PRINTED, SETTLED, ExperimentConfig, check_fixed, flatten, read_config
+from indexnet.run.schema import OPEN_GROUPS, PRINTED, SETTLED, ExperimentConfig, flatten, read_config
+from indexnet.run.schema_checks import check_fixed
 from indexnet.run.trainer_options import settle_trainer, with_present_names
 
 _GROUPS = ("task", "network", "encoder", "resampling", "data", "optimizer", "schedule", "training", "budget", "debug")

@@ -1,6 +1,6 @@
 """Lines over named places with intervals, a frame per metric: one drawing, as SVG and as PNG.
 
-Unlike :mod:`indexnet.report.plots`, whose figures live in a page with a style sheet, these are files of their own.
+Unlike the other figures, which live in a page with a style sheet, these are files of their own.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import Literal
 
-from indexnet.report.plots import Axis, fit_axis, tick_text
+from indexnet.report.figures.axes import Axis, fit_axis, tick_text
+from indexnet.report.figures.looks import LIGHT, look
 
-_COLOURS = ("#2a6fdb", "#c8401f", "#24843b", "#8a4fc9", "#a86a00", "#0b7f8c", "#bd3480", "#66707d")
 _INK, _MUTED, _GRID, _PAPER = "#1c1f24", "#5c6470", "#e4e6ea", "#ffffff"
 _WIDTH, _HEIGHT = 460, 310  # of a frame, pixels
 _HEAD, _LEGEND, _FOOT = 40, 22, 28
@@ -82,11 +82,15 @@ class Label:
 Mark = Shape | Label
 
 
+def _colour(number: int) -> str:
+    return LIGHT[look(number + 1).colour]
+
+
 def _marker(x: float, y: float, number: int) -> Shape:
-    count, turn, reach = _MARKERS[number % len(_MARKERS)]
+    count, turn, reach = _MARKERS[(number + number // len(LIGHT)) % len(_MARKERS)]
     around = [turn + 2 * math.pi * k / count for k in range(count)]
     points = [(x + reach * math.cos(a), y + reach * math.sin(a)) for a in around]
-    return Shape(points, _COLOURS[number % len(_COLOURS)], filled=True)
+    return Shape(points, _colour(number), filled=True)
 
 
 def _frame(panel: Panel, left: float, top: float) -> list[Mark]:
@@ -111,7 +115,7 @@ def _frame(panel: Panel, left: float, top: float) -> list[Mark]:
     for number, line in enumerate(panel.lines):
         shift = spread * (number - (len(panel.lines) - 1) / 2)  # intervals of several lines stand side by side
         at = [(x + shift, axis(value)) for x, (value, _) in zip(middles, line.points, strict=True)]
-        colour = _COLOURS[number % len(_COLOURS)]
+        colour = _colour(number)
         for (x, _), (_, bounds) in zip(at, line.points, strict=True):
             if bounds is not None:
                 marks.append(Shape([(x, axis(bounds[0])), (x, axis(bounds[1]))], colour, 1.2))

@@ -1,0 +1,180 @@
+"""Keep measured results with the project: which commands make them, their records and reports, the page about them.
+
+``docs/results/results.yaml`` lists the tables: an experiment, its data set and budget, the command. Trainings go on
+where they were stopped, so a command is given again until its runs are done. Then:
+
+    python benchmarks/results.py                                # every command, and how many of its runs are recorded
+    python benchmarks/results.py collect NAME --runs RUNS       # report and records of a table, from the runs' folder
+    python benchmarks/results.py page                           # docs/results/index.md anew, from its template
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import functools
+import gzip
+import json
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from indexnet.cli import main as indexnet
+from indexnet.core.errors import UserError
+from indexnet.report.build import build
+from indexnet.report.table import Table
+from indexnet.run.experiments.tables import load_experiment
+from indexnet.run.run_sets import choose, find_run_sets
+
+FOLDER = Path(__file__).resolve().parents[1] / "docs" / "results"
+MANIFEST = FOLDER / "results.yaml"
+RUNS = FOLDER / "runs"
+"""The committed part of run folders, laid out as ``runs/`` is, so that ``indexnet report ... --runs`` reads it."""
+KEPT = ("record.json", "config.yaml")
+FEW_IMAGES = 400  # per-image results of larger test sets would be megabytes a table
+
+
+@dataclass(frozen=True)
+class Result:
+    """A table of the manifest.
+
+    Attributes:
+        name: of its folder in ``docs/results``.
+        experiment: the experiment file.
+        set: ``<data>-<budget>`` of its runs.
+        command: the whole training command.
+    """
+
+    name: str
+    experiment: str
+    set: str
+    command: str
+
+    @property
+    def folder(self) -> Path:
+        """Where its report lies."""
+        return FOLDER / self.name
+
+    @property
+    def overrides(self) -> list[str]:
+        """What follows ``indexnet train -m``."""
+        words = shlex.split(self.command)
+        if words[:3] != ["indexnet", "train", "-m"]:
+            raise UserError(f"{MANIFEST}, {self.name}: the command does not begin with `indexnet train -m`.")
+        return words[3:]
+
+    @property
+    def shown(self) -> str:
+        """The command in lines that fit a page."""
+        lines, line = [], ""
+        for word in re.findall(r"'[^']*'|\S+", self.command):
+            if line and len(line) + len(word) > 108:
+                lines, line = [*lines, f"{line} \\"], " "
+            line = f"{line} {word}" if line else word
+        return "\n".join([*lines, line])
+
+    @functools.cached_property
+    def table(self) -> Table:
+        """Its table, from the records that are committed."""
+        experiment = load_experiment(self.experiment)
+        sets = [each for each in find_run_sets(RUNS, self.experiment) if each.name == self.set]
+        return build(experiment, choose(sets, None, str(RUNS)))
+
+    @functools.cached_property
+    def reported(self) -> Mapping[str, Mapping[str, str]]:
+        """The lines of ``table.csv`` by row: they also say which rows images cannot tell from the best."""
+        with (self.folder / "table.csv").open(encoding="utf-8", newline="") as file:
+            return {line["row"]: line for line in csv.DictReader(file)}
+
+    def configs(self) -> list[dict[str, Any]]:
+        """Return the frozen configurations of the runs of its command, on its data and budget."""
+        from indexnet.run.folder import run_path
+        from indexnet.sweep.frozen import compose_sweep
+
+        return [each for each in compose_sweep(self.overrides)[0] if run_path(each).parts[-3] == self.set]
+
+
+def results() -> list[Result]:
+    """Read the manifest."""
+    tables = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))["tables"]
+    return [Result(**{key: " ".join(str(value).split()) for key, value in each.items()}) for each in tables]
+
+
+def list_commands() -> None:
+    """Print every command, and how many of its runs are recorded here."""
+    for result in results():
+        print(f"# {result.name}: {result.table.done} runs recorded of {len(result.configs())}\n{result.shown}\n")
+
+
+def collect(names: Sequence[str], runs: Path) -> None:
+    """Copy the report of tables and the records of their runs from where they were trained.
+
+    Raises:
+        UserError: a name is none of the manifest's, or there are no runs.
+    """
+    known = {result.name: result for result in results()}
+    for name in names or known:
+        if name not in known:
+            raise UserError(f"{name}: no table of {MANIFEST}; there are {', '.join(known)}.")
+        _collect(known[name], runs)
+
+
+def _collect(result: Result, runs: Path) -> None:
+    where = runs / result.experiment / result.set
+    if not where.is_dir():
+        raise UserError(f"{where}: there are no runs; train them first: {result.command}")
+    shutil.rmtree(result.folder, ignore_errors=True)
+    command = ["report", result.experiment, "--runs", str(runs), "--data", result.set, "--output", str(result.folder)]
+    if indexnet(command) != 0:
+        raise UserError(f"{result.name}: no report could be made of {where}.")
+    (result.folder / "table.tex").unlink()
+    page = result.folder / "report.html"
+    page.with_suffix(".html.gz").write_bytes(gzip.compress(page.read_bytes(), mtime=0))
+    page.unlink()
+    kept = RUNS / result.experiment / result.set
+    shutil.rmtree(kept, ignore_errors=True)
+    for record in sorted(where.glob("*/seed=*/record.json")):
+        if json.loads(record.read_text(encoding="utf-8"))["status"] != "done":
+            continue
+        folder = kept / record.parent.relative_to(where)
+        folder.mkdir(parents=True)
+        images = record.with_name("per_image.csv")
+        few = images.exists() and images.read_bytes().count(b"\n") <= FEW_IMAGES
+        for file in (*KEPT, *([images.name] if few else [])):
+            shutil.copyfile(record.with_name(file), folder / file)
+
+
+def _write_page() -> None:
+    from results_page import write_page
+
+    write_page()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what is asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.set_defaults(do=lambda _: list_commands())
+    commands = parser.add_subparsers()
+    each = commands.add_parser("collect", help="reports and records from a folder of runs")
+    each.add_argument("names", nargs="*", metavar="NAME")
+    each.add_argument("--runs", type=Path, default=Path("runs"))
+    each.set_defaults(do=lambda args: collect(args.names, args.runs))
+    commands.add_parser("page", help="write the page").set_defaults(do=lambda _: _write_page())
+    args: Any = parser.parse_args(arguments)
+    try:
+        args.do(args)
+    except UserError as error:
+        print(f"results: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Figures of pages and files of their own: SVG without any library."""
