@@ -1,7 +1,7 @@
 VENV ?= .venv
 PYTHON ?= python3
 CONSTRAINTS ?= environment/constraints.txt
-EXTRAS ?= dev,docs,matting,export,app,report,sweep
+EXTRAS ?= dev,docs,notebooks,matting,export,app,report,sweep
 BIN := $(VENV)/bin
 TEST_WORKERS ?= 2
 export NO_ALBUMENTATIONS_UPDATE := 1
