@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 import indexnet
+from indexnet.run.record import versions
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -109,7 +110,7 @@ def test_a_plugin_beside_the_wheel(commands, tmp_path):
 
 def test_a_version_is_told_as_it_is():
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
-    assert cited["version"] == indexnet.__version__
+    assert cited["version"] == versions()["indexnet"] == indexnet.__version__
     changes = re.findall(r"^## \[(\d\S*)\] - (\S+)$", (ROOT / "CHANGELOG.md").read_text("utf-8"), flags=re.MULTILINE)
     assert changes[0] == (indexnet.__version__, str(cited["date-released"]))
     titles = re.findall(r"^  title\s*= \{(.*)\},$", (ROOT / "README.md").read_text("utf-8"), flags=re.MULTILINE)

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, TypeGuard, get_args, get_origin
 
+from indexnet import __version__
 from indexnet.core.annotations import fits
 from indexnet.core.errors import UserError
 from indexnet.core.escape import csv_cell
@@ -33,7 +34,7 @@ Status = Literal["running", "done", "failed", "diverged"]
 _NULLABLE = ("experiment", "row", "label", "git", "error")  # written as null; other fields without a value are left out
 _UNSAID = ("units", "tags", "code", "code_folders", "code_before")  # left out where they are empty
 _LISTED = 3  # files that a sentence names
-_PACKAGES = ("indexnet", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "hydra-core", "numpy")
+_PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "hydra-core", "numpy")
 
 
 class DamagedRunError(UserError):
@@ -305,7 +306,7 @@ def read_progress(folder: Path) -> dict[str, float]:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that numbers depend on."""
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), "indexnet": __version__}
     for name in _PACKAGES:
         try:
             found[name] = importlib.metadata.version(name)
