@@ -1,7 +1,7 @@
 VENV ?= .venv
 PYTHON ?= python3
 CONSTRAINTS ?= environment/constraints.txt
-EXTRAS ?= dev,docs,notebooks,matting,export,app,report,sweep
+EXTRAS ?= dev,docs,matting,export,app,report,sweep
 BIN := $(VENV)/bin
 TEST_WORKERS ?= 2
 export NO_ALBUMENTATIONS_UPDATE := 1
@@ -12,7 +12,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo weights docs docs-serve test test-long test-nightly test-gpu bench-check results lint types check dist clean
+.PHONY: help setup demo weights docs docs-serve test test-long test-nightly test-notebooks test-gpu bench-check results lint types check dist clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -49,6 +49,10 @@ test-long: setup ## the tests that train and sweep
 
 test-nightly: setup ## the same for more tasks and failures
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "nightly and not gpu"
+
+test-notebooks: setup ## the notebooks of the documentation; installs what they need
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet -c $(CONSTRAINTS) -e ".[notebooks]"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_notebooks.py
 
 test-gpu: setup ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu

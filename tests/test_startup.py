@@ -39,7 +39,7 @@ COMMANDS = [
      "code = main(['train', 'task=reconstruction', 'resampling=max_unpool', 'training.steps=1', 'data.test_count=2',\n"
      "    'training.batch_size=2', 'trainer.accelerator=cpu', 'trainer.num_workers=0'])\n"
      "assert code == 0",
-     "scipy.signal scipy.stats torchvision timm albumentations wandb matplotlib h5py"),
+     "scipy.signal scipy.stats torchvision timm albumentations wandb h5py"),
     ("what torchmetrics postpones works afterwards",
      "from torchmetrics.functional.image import arniqa\n"
      "import torchmetrics\n"

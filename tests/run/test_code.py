@@ -306,7 +306,7 @@ def test_a_file_that_git_does_not_know_makes_a_revision_dirty(tmp_path):
     code = Path(__file__).resolve().parents[2] / "src" / "indexnet"
     for name in ("core", "run"):
         shutil.copytree(code / name, tmp_path / "src/indexnet" / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "src/indexnet/__init__.py").touch()
+    (tmp_path / "src/indexnet/__init__.py").write_text("__version__ = '0'\n")
     (tmp_path / ".gitignore").write_text("__pycache__/\n")
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
     for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "all"]):
