@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from indexnet.core.statistics import FEWEST, bootstrap, kendall_tau_b, paired_bootstrap, ranks, sample_sd
+from indexnet.core.statistics import FEWEST, bootstrap, kendall_tau_b, paired_interval, ranks, sample_sd
 from indexnet.core.statistics import interval as central
 
 
@@ -47,68 +47,68 @@ def images(values):
     return {f"image {index}": float(value) for index, value in enumerate(values)}
 
 
-def test_bootstrap_of_a_constant_difference_is_that_difference():
+def test_interval_of_a_constant_difference_is_that_difference():
     base = np.random.default_rng(0).normal(30, 3, 50)
-    interval = paired_bootstrap({0: images(base + 0.5), 1: images(base + 0.5)}, {0: images(base), 1: images(base)})
-    assert interval is not None
-    assert (interval.low, interval.high) == pytest.approx((0.5, 0.5), abs=1e-5)
-    assert (interval.images, interval.seeds) == (50, 2)
-    assert not interval.contains_zero
+    found = paired_interval({0: images(base + 0.5), 1: images(base + 0.5)}, {0: images(base), 1: images(base)})
+    assert (found.low, found.high) == pytest.approx((0.5, 0.5), abs=1e-9)
+    assert (found.images, found.seeds) == (50, 2)
+    assert not found.contains_zero
 
 
-def test_bootstrap_of_two_images_by_hand():
-    # differences 0 and 1: a replicate's mean is 0, 1/2 or 1 with probability 1/4, 1/2, 1/4
-    first, second = {0: images([1, 3])}, {0: images([1, 2])}
-    wide = paired_bootstrap(first, second, level=0.95)
-    narrow = paired_bootstrap(first, second, level=0.30)
-    assert wide is not None
-    assert narrow is not None
-    assert (wide.low, wide.high) == (0.0, 1.0)
-    assert (narrow.low, narrow.high) == (0.5, 0.5)
+def test_interval_of_images_by_hand():
+    # differences 1, 2, 3: mean 2, sd 1, t of 2 degrees of freedom 4.302653
+    found = paired_interval({3: images([11, 22, 33])}, {3: images([10, 20, 30])})
+    assert (found.low, found.high) == pytest.approx((2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5), abs=1e-6)
+    assert (found.images, found.seeds) == (3, 1)
 
 
-def test_bootstrap_over_seeds_needs_every_pair_of_seeds_to_agree():
-    # no spread over images; seed differences are +1 and -0.5: replicates 1, 0.25, -0.5 (1/4, 1/2, 1/4)
+def test_interval_of_seeds_by_hand():
+    # no spread over images; seed differences 1 and -0.5: mean 0.25, sd 1.5 / sqrt 2, t of 1 degree of freedom 12.706205
     first, second = {0: images([2, 2]), 1: images([1, 1])}, {0: images([1, 1]), 1: images([1.5, 1.5])}
-    interval = paired_bootstrap(first, second)
-    assert interval is not None
-    assert (interval.low, interval.high) == (-0.5, 1.0)
-    assert interval.contains_zero
+    found = paired_interval(first, second)
+    half = 12.706205 * 1.5 / 2
+    assert (found.low, found.high) == pytest.approx((0.25 - half, 0.25 + half), abs=1e-5)
+    alone = paired_interval({0: {"all": 2.0}, 1: {"all": 1.0}}, {0: {"all": 1.0}, 1: {"all": 1.5}})
+    assert (alone.low, alone.high, alone.images) == (pytest.approx(found.low), pytest.approx(found.high), 1)
 
 
-def test_bootstrap_pairs_images():
+def test_interval_of_images_and_seeds_by_hand():
+    # differences, a line per seed: 0 2 / 2 4; means over seeds 1, 3, over images 1, 3: sd sqrt 2 each, error 12.706205
+    first, second = {0: images([0, 2]), 1: images([2, 4])}, {0: images([0, 0]), 1: images([0, 0])}
+    found = paired_interval(first, second)
+    assert (found.low, found.high) == pytest.approx((2 - 12.706205 * 2**0.5, 2 + 12.706205 * 2**0.5), abs=1e-5)
+
+
+def test_interval_pairs_images():
     # rows differ by 0.1 on every image while images differ by 10: only a paired comparison sees it
     base = np.arange(40) * 10.0
     noise = np.random.default_rng(1).normal(0, 0.05, 40)
-    interval = paired_bootstrap({3: images(base + 0.1 + noise)}, {3: images(base)})
-    assert interval is not None
-    assert 0 < interval.low < 0.1 < interval.high < 0.2
+    found = paired_interval({3: images(base + 0.1 + noise)}, {3: images(base)})
+    assert 0 < found.low < 0.1 < found.high < 0.2
 
 
-def test_bootstrap_is_the_same_every_time_and_depends_on_its_seed():
-    rng = np.random.default_rng(2)
-    first, second = {0: images(rng.normal(size=30))}, {0: images(rng.normal(size=30))}
-    assert paired_bootstrap(first, second) == paired_bootstrap(first, second)
-    assert paired_bootstrap(first, second) != paired_bootstrap(first, second, seed=1)
+@pytest.mark.parametrize(("seeds", "of_seeds"), [(1, 0.0), (2, 0.5), (2, 0.05), (3, 0.5), (3, 0.05), (5, 0.1)])
+def test_interval_covers_as_often_as_it_says(seeds, of_seeds):
+    generator = np.random.default_rng(seeds)
+    held = 0
+    for _ in range(400):
+        drawn = generator.normal(0, 0.3, (1, 20)) + generator.normal(0, of_seeds, (seeds, 1))
+        drawn = drawn + generator.normal(0, 0.3, (seeds, 20))
+        second = {seed: images(np.zeros(20)) for seed in range(seeds)}
+        held += paired_interval({seed: images(line) for seed, line in enumerate(drawn)}, second).contains_zero
+    assert held / 400 > 0.925  # 0.95 less 2.3 standard errors
 
 
-def test_bootstrap_agrees_with_the_normal_interval():
-    differences = np.random.default_rng(3).normal(0.2, 1.0, 400)
-    interval = paired_bootstrap({0: images(differences)}, {0: images(np.zeros(400))})
-    assert interval is not None
-    error = 1.96 * differences.std(ddof=1) / 20
-    assert interval.low == pytest.approx(differences.mean() - error, abs=0.015)
-    assert interval.high == pytest.approx(differences.mean() + error, abs=0.015)
-
-
-def test_bootstrap_uses_common_images_and_independent_seeds():
-    first, second = {0: images([1, 2, 3])}, {1: images([0, 1, 2, 50])}
-    interval = paired_bootstrap(first, second)
-    assert interval is not None
-    assert interval.images == 3
-    assert (interval.low, interval.high) == pytest.approx((1.0, 1.0))
-    assert paired_bootstrap({0: {"a": 1.0}}, {0: {"b": 1.0}}) is None
-    assert paired_bootstrap({}, {0: {"b": 1.0}}) is None
+def test_interval_uses_common_images_and_independent_seeds():
+    found = paired_interval({0: images([1, 2, 3])}, {1: images([0, 1, 2, 50])})
+    assert found.images == 3
+    assert (found.low, found.high) == pytest.approx((1.0, 1.0))
+    # seeds of the first: 1 and 3, of the second 0 and 0: error t(1) * 1
+    apart = paired_interval({0: images([1, 1]), 1: images([3, 3])}, {2: images([0, 0]), 3: images([0, 0])})
+    assert (apart.low, apart.high) == pytest.approx((2 - 12.706205, 2 + 12.706205), abs=1e-5)
+    assert paired_interval({0: {"a": 1.0}}, {0: {"b": 1.0}}) is None
+    assert paired_interval({0: {"a": 1.0}}, {0: {"a": 2.0}}) is None  # one image of one seed says nothing of others
+    assert paired_interval({}, {0: {"b": 1.0}}) is None
 
 
 def ratio(sums):

@@ -150,7 +150,7 @@ def test_what_is_not_on_equal_terms_is_said_at_the_top(tmp_path):
     assert "Not all on equal terms, or with another protocol: first; see the notes." in across_files.headline(across)
     written = across_files.markdown(across)
     assert "different numbers of finished seeds (1: operator c; 2: operator a, operator b)" in written
-    assert "paired bootstrap over 6 images and 1 to 2 seeds; one seed: images only" in written
+    assert "Student's t over 6 images and 2 seeds; one seed: images only" in written
 
 
 def test_names_stay_text(tmp_path):
@@ -193,7 +193,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(["zooo", "--across"], "on one page: mindspore, mmediting, official, thesis, tpami, zoo; not 'zooo'"),
+    [(["zooo", "--across"], "on one page: checks, mindspore, mmediting, official, thesis, tpami, zoo; not 'zooo'"),
      (["zoo"], "zoo is a folder of experiments: name one, or give --across"),
      (["zoo", "--across", "--data", "mnist-small"], "such data and budget; there are no runs at all")],
 )  # fmt: skip

@@ -31,19 +31,18 @@ A_MAE = {
 }  # mean 0.3; deviations -0.2 -0.1 0.3: sd = sqrt(0.14 / 2) = 0.26458; best (least) seed 0
 
 # Ranks by mean, more is better: A 31 is 1; C, D and E share 30, so all are 2; B 28 is 5.
-# Intervals of (row - A), over the seeds that both have, drawn with replacement in pairs:
-#   B - A per seed: -4 -3 -2. Three draws are all -4 with probability 1/27 = 3.7 %, more than the 2.5 % of the lower
-#     tail, so the bounds are the extremes: [-4, -2]. Zero is outside: told apart.
-#   C - A per seed: +1 -1 -3, in the same way [-3, +1]. Zero is inside: not told apart.
+# Intervals of (row - A), over the seeds that both have; images alike, so that seeds alone spread. Student's t of two
+# degrees of freedom is 4.302653, of three 3.182446:
+#   B - A per seed: -4 -3 -2, mean -3, sd 1: half 4.302653 / sqrt(3) = 2.484138. Zero is outside: told apart.
+#   C - A per seed: +1 -1 -3, mean -1, sd 2: half 4.968275. Zero is inside: not told apart.
 #   E - A per seed: -1 -1 -1, so [-1, -1]: told apart.
-#   D - A, seed 0 alone, images: 27 - 29, 31 - 31, 30 - 30, 32 - 30 = -2 0 0 2. A draw is the sum of two fair -1/+1,
-#     so the mean of four is (Bin(8, 1/2) - 4) / 2. P(Bin = 0) = 0.4 % and P(Bin <= 1) = 9/256 = 3.5 %, so the 2.5 %
-#     point is Bin = 1, which is -1.5; the other bound is +1.5 by symmetry. Not told apart.
+#   D - A, seed 0 alone, images: 27 - 29, 31 - 31, 30 - 30, 32 - 30 = -2 0 0 2: mean 0, sd sqrt(8 / 3) = 1.632993,
+#     half 3.182446 * 1.632993 / sqrt(4) = 2.598456. Not told apart.
 EXPECTED = {  # mean, sd, n, best, best seed, per seed, difference, rank, tied, interval
     "a": ("31", "1", "3", "32", "2", "0:30;1:31;2:32", "1", "1", "0", "", ""),
-    "b": ("28", "2", "3", "30", "2", "0:26;1:28;2:30", "1", "5", "0", "-4", "-2"),
-    "c": ("30", "1", "3", "31", "0", "0:31;1:30;2:29", "0", "2", "1", "-3", "1"),
-    "d": ("30", "", "1", "30", "0", "0:30", "", "2", "1", "-1.5", "1.5"),
+    "b": ("28", "2", "3", "30", "2", "0:26;1:28;2:30", "1", "5", "0", "-5.484138", "-0.515862"),
+    "c": ("30", "1", "3", "31", "0", "0:31;1:30;2:29", "0", "2", "1", "-5.968275", "3.968275"),
+    "d": ("30", "", "1", "30", "0", "0:30", "", "2", "1", "-2.598456", "2.598456"),
     "e": ("30", "1", "3", "31", "2", "0:29;1:30;2:31", "1", "2", "0", "-1", "-1"),
 }
 # Printed: A 30, B 27, C 30, D nothing, E 29. Differences measured - printed: A +1, B +1, C 0, E +1.
@@ -114,7 +113,7 @@ def test_every_format_names_best_seed_ties_spread_difference_and_agreement(table
             '30.00 <span class="sd">± 1.00</span><span class="sign" role="img" '
             'aria-label="not told apart from the best">≈</span></td><td>31.00 (0)</td><td>+0.00</td>',
             '28.00 <span class="sd">± 2.00</span><span class="sign"></span></td><td>30.00 (2)</td><td>+1.00</td>',
-            "<td>−3.00 to +1.00</td>",
+            "<td>−5.97 to +3.97</td>",
             "<strong>32.00 ●</strong>",
         ),
         "markdown": (

@@ -187,29 +187,35 @@ def test_rows_that_the_experiment_does_not_know_come_last(tmp_path):
 # --- numbers that are no means of per-image numbers ---------------------------------------------------------------
 
 
-def pooled_runs(tmp_path, second):
-    for name, value, images in (("a", 40.0, [50.0, 52.0, "", 54.0]), ("b", 38.0, second)):
-        write_run(tmp_path, name, 0, record({"miou": value}), per_image={"miou": images})
-    return built(tmp_path, [row("a", "A"), row("b", "B")], [column(**{**PSNR, "metric": "miou", "title": "mIoU (%)"})])
+def pooled_runs(tmp_path, seeds):
+    for name, values, images in (
+        ("a", (40.0, 42.0), (50.0, 52.0, "", 54.0)),
+        ("b", (38.0, 39.0), (55.0, 57.0, "nan", 59.0)),
+    ):
+        for seed, value in enumerate(values[:seeds]):
+            write_run(tmp_path, name, seed, record({"miou": value}), per_image={"miou": images})
+    miou = column(**{**PSNR, "metric": "miou", "title": "mIoU (%)"})
+    return built(tmp_path, [row("a", "A"), row("b", "B")], [miou], seeds=(0, 1))
 
 
-def test_pooled_numbers_say_what_is_compared(tmp_path):
-    table = pooled_runs(tmp_path, [45.0, 47.0, "nan", 49.0])
+def test_pooled_numbers_are_compared_over_seeds(tmp_path):
+    table = pooled_runs(tmp_path, 2)
     best, other = (line.measured["miou"] for line in table.rows)
-    assert (best.best, best.pooled, other.pooled, other.tied) == (True, True, True, False)
-    assert other.interval.images == 3  # the image in which nothing counts is left out
-    assert (other.interval.low, other.interval.high) == (-5.0, -5.0)
+    assert (best.best, best.pooled, other.pooled) == (True, True, True)
+    # differences -2 and -3: mean -2.5, sd 1 / sqrt(2); Student's t of one degree of freedom 12.706205
+    assert (other.interval.low, other.interval.high) == pytest.approx((-2.5 - 6.353102, -2.5 + 6.353102), abs=1e-5)
+    assert other.tied
     text = " ".join(remarks.legend(table))
-    assert "mIoU (%): computed from all images at once, so not the mean of the images' own numbers" in text
-    page = unescape(html.page(table, ""))
-    assert "mean of the images' own numbers minus the best's: 95 % interval −5.00 to −5.00" in page
+    assert "Student's t over 2 seeds;" in text
+    assert "mIoU (%): computed from all images at once, so that seeds alone say which differences are real" in text
+    assert "minus the best: 95 % interval −8.85 to +3.85" in unescape(html.page(table, ""))
 
 
-def test_a_row_with_better_images_is_not_told_apart_from_the_best_pooled_number(tmp_path):
-    table = pooled_runs(tmp_path, [55.0, 57.0, "", 59.0])
-    assert table.rows[0].measured["miou"].best
-    assert table.rows[1].measured["miou"].interval.low == 5.0
-    assert table.rows[1].measured["miou"].tied
+def test_one_seed_of_a_pooled_number_has_no_interval(tmp_path):
+    table = pooled_runs(tmp_path, 1)  # whose images' own numbers are better in the worse row
+    other = table.rows[1].measured["miou"]
+    assert (other.interval, other.tied) == (None, False)
+    assert "it is not known which differences are real" in " ".join(remarks.legend(table))
 
 
 def test_means_of_images_are_not_called_pooled(four_rows):

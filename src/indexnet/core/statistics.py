@@ -1,11 +1,10 @@
-"""Statistics over images and seeds: bootstrap intervals, paired differences, ranks."""
+"""Statistics over images and seeds: intervals of differences, ranks and their agreement, the bootstrap."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from statistics import fmean
 
 import numpy as np
@@ -28,7 +27,7 @@ class Interval:
         low: lower bound, in the score's unit.
         high: upper bound.
         images: images that both rows were tested on.
-        seeds: seeds that were resampled; 1 means that the interval covers the images only.
+        seeds: seeds of the row with fewer; 1 means that the interval covers the images only.
     """
 
     low: float
@@ -72,34 +71,24 @@ def kendall_tau_b(first: Sequence[float], second: Sequence[float]) -> float | No
     return None if math.isnan(tau) else tau
 
 
-@lru_cache(maxsize=2)
-def _counts(items: int, replicates: int, seed: int) -> NDArray[np.float32]:
-    """How often each item occurs in each bootstrap sample: (replicates, items), each line sums to ``items``."""
-    generator = np.random.default_rng(seed)
-    counts = np.empty((replicates, items), dtype=np.float32)
-    for line in counts:  # a sample at a time: a (replicates, items) table of integers would be twice as large
-        line[:] = np.bincount(generator.integers(0, items, size=items), minlength=items)
-    return counts
+def paired_interval(first: Scores, second: Scores, *, level: float = LEVEL) -> Interval | None:
+    """Bound the difference of two rows' means over images and seeds.
 
-
-def paired_bootstrap(
-    first: Scores, second: Scores, *, level: float = LEVEL, replicates: int = REPLICATES, seed: int = 0
-) -> Interval | None:
-    """Bound the difference of two rows' means by a paired bootstrap over images and seeds.
-
-    Every replicate draws images with replacement, the same for both rows. Seeds that both rows have are drawn in pairs
-    as well (one seed means one order of the training data); rows without a common seed get independent draws. The
-    interval holds the central ``level`` of the replicates. The result is the same every time for one ``seed``.
+    Images are paired, and so are seeds that both rows have (one seed means one order of the training data). The
+    images tested and the seeds trained are two samples: each has a standard error, of the images from differences
+    averaged over seeds, of the seeds from differences averaged over images, and each counts with Student's t for its
+    own number. The half width is the root of the sum of their squares; it covers at least ``level`` of normal
+    differences, however few the seeds (more where both vary as much). One seed, and one image, say nothing of others:
+    then the other sample alone is covered.
 
     Args:
         first: scores of one row; images missing from any seed are left out.
         second: scores of the other row.
-        level: share of replicates inside the interval, in (0, 1).
-        replicates: number of bootstrap samples.
-        seed: of the random numbers.
+        level: of confidence, in (0, 1).
 
     Returns:
-        The interval of mean(first) - mean(second), or None where there are no common images.
+        The interval of mean(first) - mean(second); None where there are no common images, or neither two images nor
+        two seeds.
     """
     if not first or not second:
         return None
@@ -110,19 +99,27 @@ def paired_bootstrap(
     def table(scores: Scores, seeds: Sequence[int]) -> Floats:
         return np.array([[scores[seed][image] for image in images] for seed in seeds], dtype=np.float64)
 
-    def means(values: Floats, draw: int) -> Floats:
-        """Means of (seeds, images) values under every pair of resampled images and seeds: (replicates,)."""
-        count = len(values)
-        per_seed = _counts(len(images), replicates, seed) @ values.T.astype(np.float32) / len(images)
-        return np.asarray((per_seed * _counts(count, replicates, draw)).sum(axis=1, dtype=np.float64) / count)
-
     if paired := sorted(set(first) & set(second)):
         seeds = len(paired)
-        differences = means(table(first, paired) - table(second, paired), seed + 1)
+        samples = [table(first, paired) - table(second, paired)]
     else:
         seeds = min(len(first), len(second))
-        differences = means(table(first, sorted(first)), seed + 1) - means(table(second, sorted(second)), seed + 2)
-    return Interval(*_central(differences, level), len(images), seeds)
+        samples = [table(first, sorted(first)), -table(second, sorted(second))]
+    per_image = np.sum([sample.mean(axis=0) for sample in samples], axis=0)
+    errors = [_error(per_image, level)] if len(images) > 1 else []
+    errors += [_error(sample.mean(axis=1), level) for sample in samples] if seeds > 1 else []
+    if not errors:
+        return None
+    centre, half = float(per_image.mean()), math.hypot(*errors)
+    return Interval(centre - half, centre + half, len(images), seeds)
+
+
+def _error(values: Floats, level: float) -> float:
+    """Half the width of Student's interval of a mean."""
+    from scipy.special import stdtrit
+
+    quantile = float(stdtrit(len(values) - 1, (1 + level) / 2))
+    return quantile * float(values.std(ddof=1)) / math.sqrt(len(values))
 
 
 def bootstrap(

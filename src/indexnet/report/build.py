@@ -192,10 +192,10 @@ def _block(
 
 
 def _compare(rows: Sequence[TableRow], columns: Sequence[Column], baseline: TableRow | None) -> None:
-    """Compare every row with the best of each column and with the baseline, image by image.
+    """Compare every row with the best of each column and with the baseline, image by image and seed by seed.
 
-    Where a number is computed from the pixels of all images at once, per-image values say less: a row whose per-image
-    values are better on average than those of the best row is not told apart from it.
+    Of a number that is computed from the pixels of all images at once, and where there are no per-image results, seeds
+    alone are compared.
     """
     tables = {(row.name, run.seed): read_per_image(run) for row in rows for run in row.done}
 
@@ -204,27 +204,25 @@ def _compare(rows: Sequence[TableRow], columns: Sequence[Column], baseline: Tabl
         return {seed: images for seed, images in found.items() if images}
 
     for column in columns:
-        every = {row.name: scores(row, column.metric) for row in rows}
-        best = next((row for row in rows if row.measured[column.metric].best), None)
+        measured = [row.measured[column.metric] for row in rows]
+        every = [scores(row, column.metric) for row in rows]
+        pooled = any(_pooled(m.values, images) for m, images in zip(measured, every, strict=True))
+        if pooled or any(m.values.keys() != images.keys() for m, images in zip(measured, every, strict=True)):
+            every = [{seed: {"all": value} for seed, value in m.values.items()} for m in measured]
+        best = next((at for at, m in enumerate(measured) if m.best), None)
+        base = next((at for at, row in enumerate(rows) if row is baseline), None)
         if best is None:
             continue
-        if baseline is not None and (base := baseline.measured[column.metric].mean) is not None:
-            for row in rows:
-                measurement = row.measured[column.metric]
-                if row is not baseline and measurement.mean is not None:
-                    measurement.delta = measurement.mean - base
-                    measurement.delta_interval = statistics.paired_bootstrap(every[row.name], every[baseline.name])
-        pooled = any(_pooled(row.measured[column.metric].values, every[row.name]) for row in rows)
-        for row in rows:
-            measurement = row.measured[column.metric]
-            measurement.pooled = pooled
-            if row is best or measurement.mean is None:
+        for at, m in enumerate(measured):
+            m.pooled = pooled
+            if m.mean is None:
                 continue
-            interval = statistics.paired_bootstrap(every[row.name], every[best.name])
-            measurement.interval = interval
-            if interval is not None and not measurement.best:
-                reversed_ = interval.low > 0 if column.higher_is_better else interval.high < 0
-                measurement.tied = interval.contains_zero or reversed_
+            if base is not None and at != base and (reference := measured[base].mean) is not None:
+                m.delta = m.mean - reference
+                m.delta_interval = statistics.paired_interval(every[at], every[base])
+            if at != best:
+                m.interval = statistics.paired_interval(every[at], every[best])
+                m.tied = m.interval is not None and m.interval.contains_zero and not m.best
 
 
 def _pooled(values: Mapping[int, float], scores: statistics.Scores) -> bool:

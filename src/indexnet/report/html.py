@@ -216,8 +216,7 @@ def _spoken(m: Measurement, digits: int) -> str:
     seeds = "; ".join(f"seed {seed}: {fixed(value, digits)}" for seed, value in sorted(m.values.items()))
     parts = [f"rank {m.rank}" if m.rank is not None else "", seeds]
     if m.interval is not None:
-        what = "mean of the images' own numbers minus the best's" if m.pooled else "minus the best"
-        parts.append(f"{what}: 95 % interval {_interval(m, digits)}")
+        parts.append(f"minus the best: 95 % interval {_interval(m, digits)}")
     return "; ".join(filter(None, parts))
 
 

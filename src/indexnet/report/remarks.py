@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from indexnet.core.statistics import LEVEL
+from indexnet.core.statistics import LEVEL, Interval
 from indexnet.report.fields import cost_text, share_text
 from indexnet.report.numbers import fixed, signed, spread
 from indexnet.report.relative import compared_with
@@ -161,35 +161,42 @@ def legend(table: Table, *, costs: bool = True, best_seeds: bool = True, star: s
         known = any(m.delta_interval is not None for m in cells)
         lines.append(
             f"minus {table.baseline}: the difference to the table's baseline"
-            + (f"; ≈ there: its {LEVEL:.0%} interval (paired bootstrap) holds 0" if known else "")
+            + (f"; ≈ there: its {LEVEL:.0%} interval holds 0" if known else "")
         )
     if tied:
-        least, most = min(i.images for i in intervals), max(i.images for i in intervals)
-        fewest, seeds = min(i.seeds for i in intervals), max(i.seeds for i in intervals)
-        over = f"{least} images" if least == most else f"{least} to {most} images"
-        if seeds > 1:
-            over += f" and {seeds if fewest == seeds else f'{fewest} to {seeds}'} seeds"
-        over += "; one seed, so images only" if seeds == 1 else "; one seed: images only" if fewest == 1 else ""
         lines.append(
-            f"≈ not to be told apart from the best: the {LEVEL:.0%} interval of the difference holds 0 "
-            f"(paired bootstrap over {over}; not corrected for the number of rows)"
+            f"≈ not to be told apart from the best: the {LEVEL:.0%} interval of the difference (Student's t over "
+            f"{_over(intervals)}; not corrected for the number of rows) holds 0"
         )
     elif ranked and not intervals:
         metrics = [column.metric for column in table.columns]
         compared = any(sum(bool(r.measured[m].values) for r in b.rows) > 1 for b in table.blocks for m in metrics)
         lines.append(
-            "no per-image results, so it is not known which differences are real"
+            "one seed and no per-image results, so it is not known which differences are real"
             if compared
             else "only one row is measured, so there is nothing to compare it with"
         )
     by_column = [(column.title, [row.measured[column.metric] for row in table.rows]) for column in table.columns]
-    pooled = [name for name, column in by_column if any(m.pooled and m.interval for m in column)]
-    if pooled:
+    pooled = [name for name, column in by_column if any(m.pooled for m in column)]
+    if pooled and ranked:
         lines.append(
-            f"{', '.join(pooled)}: computed from all images at once, so not the mean of the images' own numbers; "
-            "what ≈ compares is that mean"
+            f"{', '.join(pooled)}: computed from all images at once, so that seeds alone say which differences are real"
         )
     return [*lines, COST_RULE] if costs and table.done_runs else lines
+
+
+def _over(intervals: Sequence[Interval]) -> str:
+    """Say what intervals cover: ``60 to 68 images and 2 seeds; one seed: images only``."""
+    images = {i.images for i in intervals if i.images > 1}
+    seeds = {i.seeds for i in intervals if i.seeds > 1}
+    over = " and ".join(f"{_range(counts)} {what}" for counts, what in ((images, "images"), (seeds, "seeds")) if counts)
+    if any(i.seeds == 1 for i in intervals):
+        over += "; one seed: images only" if seeds else "; one seed, so images only"
+    return over
+
+
+def _range(numbers: set[int]) -> str:
+    return f"{min(numbers)}" if len(numbers) == 1 else f"{min(numbers)} to {max(numbers)}"
 
 
 def relative(table: Table) -> str:

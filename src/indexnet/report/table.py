@@ -60,13 +60,13 @@ class Measurement:
         expected: the bound that it should stay below (above, where more is better), as the file gives it; "" for none.
         judged: whether the run is one that the bound is meant for.
         rank: 1 is best among the measured rows; None where the budget ranks nothing.
-        tied: not the best, but a paired bootstrap cannot tell it from the best.
+        tied: not the best, but the interval of the difference to the best holds 0.
         interval: of (this - best), None where it was not computed.
         pooled: whether the values are not the means of the per-image ones, as for numbers that are computed from the
-            pixels of all images at once; the interval is of those means nevertheless.
+            pixels of all images at once; then intervals are over seeds alone.
         delta: mean minus that of the table's baseline; None where there is none, for the baseline itself, and where
             the budget ranks nothing.
-        delta_interval: of that difference, image by image; None where it was not computed.
+        delta_interval: of that difference; None where it was not computed.
     """
 
     values: Mapping[int, float]
