@@ -14,11 +14,11 @@ import argparse
 import csv
 import functools
 import gzip
-import json
 import re
 import shlex
 import shutil
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ from indexnet.core.errors import UserError
 from indexnet.report.build import build
 from indexnet.report.table import Table
 from indexnet.run.experiments.tables import load_experiment
-from indexnet.run.run_sets import choose, find_run_sets
+from indexnet.run.run_sets import RunSet, choose, find_run_sets
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "results"
 MANIFEST = FOLDER / "results.yaml"
@@ -80,18 +80,33 @@ class Result:
             line = f"{line} {word}" if line else word
         return "\n".join([*lines, line])
 
+    def run_sets(self, runs: Path) -> list[RunSet]:
+        """Return its runs in a folder: one set, or none."""
+        return [each for each in find_run_sets(runs, self.experiment) if each.name == self.set]
+
     @functools.cached_property
     def table(self) -> Table:
         """Its table, from the records that are committed."""
-        experiment = load_experiment(self.experiment)
-        sets = [each for each in find_run_sets(RUNS, self.experiment) if each.name == self.set]
-        return build(experiment, choose(sets, None, str(RUNS)))
+        return build(load_experiment(self.experiment), choose(self.run_sets(RUNS), None, str(RUNS)))
 
     @functools.cached_property
     def reported(self) -> Mapping[str, Mapping[str, str]]:
         """The lines of ``table.csv`` by row: they also say which rows images cannot tell from the best."""
         with (self.folder / "table.csv").open(encoding="utf-8", newline="") as file:
             return {line["row"]: line for line in csv.DictReader(file)}
+
+    @property
+    def runs(self) -> int:
+        """How many runs its command makes, on its data and budget."""
+        given = dict(word.split("=", 1) for word in self.overrides)
+        seeds = given["seeds"].strip("[]").split(",") if "seeds" in given else self.table.seeds
+        rows = [row for row in self.table.rows if not row.runs_never]
+        if "rows" in given:
+            named = given["rows"].strip("[]").split(",")
+            rows = [row for row in rows if row.name in named]
+        data = self.set.rpartition("-")[0]
+        on_data = [row for row in rows if row.block == data]  # where a table has a block for each data set
+        return len(on_data or rows) * len(seeds)
 
     def configs(self) -> list[dict[str, Any]]:
         """Return the frozen configurations of the runs of its command, on its data and budget."""
@@ -110,7 +125,7 @@ def results() -> list[Result]:
 def list_commands() -> None:
     """Print every command, and how many of its runs are recorded here."""
     for result in results():
-        print(f"# {result.name}: {result.table.done} runs recorded of {len(result.configs())}\n{result.shown}\n")
+        print(f"# {result.name}: {result.table.done} runs recorded of {result.runs}\n{result.shown}\n")
 
 
 def collect(names: Sequence[str], runs: Path) -> None:
@@ -127,28 +142,34 @@ def collect(names: Sequence[str], runs: Path) -> None:
 
 
 def _collect(result: Result, runs: Path) -> None:
-    where = runs / result.experiment / result.set
-    if not where.is_dir():
+    kept, where = (folder / result.experiment / result.set for folder in (RUNS, runs))
+    if not (found := result.run_sets(runs)):
         raise UserError(f"{where}: there are no runs; train them first: {result.command}")
-    shutil.rmtree(result.folder, ignore_errors=True)
-    command = ["report", result.experiment, "--runs", str(runs), "--data", result.set, "--output", str(result.folder)]
-    if indexnet(command) != 0:
-        raise UserError(f"{result.name}: no report could be made of {where}.")
-    (result.folder / "table.tex").unlink()
-    page = result.folder / "report.html"
-    page.with_suffix(".html.gz").write_bytes(gzip.compress(page.read_bytes(), mtime=0))
-    page.unlink()
-    kept = RUNS / result.experiment / result.set
-    shutil.rmtree(kept, ignore_errors=True)
-    for record in sorted(where.glob("*/seed=*/record.json")):
-        if json.loads(record.read_text(encoding="utf-8"))["status"] != "done":
-            continue
-        folder = kept / record.parent.relative_to(where)
-        folder.mkdir(parents=True)
-        images = record.with_name("per_image.csv")
-        few = images.exists() and images.read_bytes().count(b"\n") <= FEW_IMAGES
-        for file in (*KEPT, *([images.name] if few else [])):
-            shutil.copyfile(record.with_name(file), folder / file)
+    done = [run.path.relative_to(where) for run in found[0].runs if run.status == "done"]
+    if lost := sorted({path.parent.relative_to(kept) for path in kept.glob("*/*/record.json")}.difference(done)):
+        raise UserError(
+            f"{where}: {len(lost)} of the runs that {kept} has are not finished there, such as {lost[0]}; collect from "
+            "a folder that has all runs, or delete these records."
+        )
+    with tempfile.TemporaryDirectory(dir=FOLDER) as made:
+        report, taken = Path(made, "report"), Path(made, "runs")
+        command = ["report", result.experiment, "--runs", str(runs), "--data", result.set, "--output", str(report)]
+        if indexnet(command) != 0:
+            raise UserError(f"{result.name}: no report could be made of {where}.")
+        (report / "table.tex").unlink()
+        page = report / "report.html"
+        page.with_suffix(".html.gz").write_bytes(gzip.compress(page.read_bytes(), mtime=0))
+        page.unlink()
+        for run in done:
+            (taken / run).mkdir(parents=True)
+            images = where / run / "per_image.csv"
+            few = images.exists() and images.read_bytes().count(b"\n") <= FEW_IMAGES
+            for file in (*KEPT, *([images.name] if few else [])):
+                shutil.copyfile(where / run / file, taken / run / file)
+        for new, old in ((report, result.folder), (taken, kept)):
+            shutil.rmtree(old, ignore_errors=True)
+            old.parent.mkdir(parents=True, exist_ok=True)
+            new.rename(old)
 
 
 def _write_page() -> None:

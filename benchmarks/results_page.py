@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 import jinja2
 from results import FOLDER, Result, results
+from scipy.stats import kendalltau
 
-from indexnet.core.statistics import kendall_tau_b, sample_sd
+from indexnet.core.statistics import Interval, kendall_tau_b, paired_interval
+from indexnet.report.across import PRICES, Contest
 from indexnet.report.figures import looks
 from indexnet.report.figures.axes import Series
 from indexnet.report.figures.plots import scatter
@@ -19,7 +21,6 @@ from indexnet.report.table import Block, Measurement, TableRow
 from indexnet.run.experiments.experiment import Column
 
 TEMPLATE, PAGE = FOLDER / "index.md.j2", FOLDER / "index.md"
-_T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t for a central 95 %, by the number of seeds
 
 
 def write_page() -> None:
@@ -37,6 +38,8 @@ def render() -> str:
         table=table_text, agreement=agreement_text, facts=facts_text, answers=answers_text, mean=mean_text,
         delta=delta_text,
         ran=lambda name: bool(_named()[name].table.done),
+        seeds=lambda name: max(len(row.done) for row in _named()[name].table.rows),
+        more=more_text, better=better, across=across_text,
         figure=figure_name,
     )  # fmt: skip
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render()
@@ -62,9 +65,11 @@ def _scatter(result: Result, block: Block, rows: Sequence[TableRow]) -> str:
     column = result.table.main
     points = []
     for row in rows:
+        if (cost := row.cost("true_gmacs")) is None:
+            continue
         m = row.measured[column.metric]
         series = Series(row.number, row.short, list(m.values.values()), m.mean or 0.0, m.sd, m.best)
-        points.append((series, row.cost("true_gmacs") or 1.0))
+        points.append((series, cost))
     return scatter(points, "GMACs", column.title, column.digits)
 
 
@@ -89,22 +94,15 @@ def _named() -> dict[str, Result]:
     return {result.name: result for result in results()}
 
 
-def _interval(first: Mapping[int, float], second: Mapping[int, float]) -> tuple[float, float | None] | None:
-    """Return the mean of paired differences over seeds and the half width of its 95 % interval (Student's t)."""
-    seeds = sorted(set(first) & set(second))
-    if not seeds:
-        return None
-    differences = [first[seed] - second[seed] for seed in seeds]
-    sd = sample_sd(differences)
-    return fmean(differences), None if sd is None else _T95[len(seeds)] * sd / len(seeds) ** 0.5
+def _between(first: Measurement, second: Measurement) -> Interval | None:
+    """Return the interval of a difference over the seeds that both have; None where fewer than two."""
+    found = [{seed: {"all": value} for seed, value in m.values.items()} for m in (first, second)]
+    return paired_interval(*found)
 
 
-def _difference(first: Mapping[int, float], second: Mapping[int, float], digits: int) -> str:
-    found = _interval(first, second)
-    if found is None:
-        return ""
-    mean, half = found
-    return signed(mean, digits) + ("" if half is None else f" ± {fixed(half, digits)}")
+def _plus_minus(difference: float, bounds: tuple[float, float] | None, digits: int) -> str:
+    text = signed(difference, digits)
+    return text if bounds is None else f"{text} ± {fixed((bounds[1] - bounds[0]) / 2, digits)}"
 
 
 def table_text(name: str, block: str = "", metrics: int = 2) -> str:
@@ -131,14 +129,25 @@ def table_text(name: str, block: str = "", metrics: int = 2) -> str:
             m = row.measured[column.metric]
             line.append(f"{spread(m.mean, m.sd, column.digits)} {_sign(result, row, column)}".rstrip())
             if column is main:
-                own, base = m.values, baseline.measured[column.metric].values if baseline else {}
-                line += [_difference(own, base, column.digits) if row is not baseline else ""] if baseline else []
+                line += [_to_baseline(result, row, column)] if baseline else []
                 line += [m.printed] if published else []
-        speed = row.cost("train_samples_per_s")
-        line += [count(row.cost("parameters")), significant(row.cost("true_gmacs") or 0.0)]
-        line.append(significant(speed) if speed else "")
+        gmacs, speed = row.cost("true_gmacs"), row.cost("train_samples_per_s")
+        line += [
+            count(row.cost("parameters")),
+            significant(gmacs) if gmacs else "",
+            significant(speed) if speed else "",
+        ]
         lines.append(line)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _to_baseline(result: Result, row: TableRow, column: Column) -> str:
+    """Write the difference to the baseline, of several seeds with its interval, as the report found them."""
+    line, name = result.reported[row.name], f"{column.metric}_minus_baseline"
+    if not line[name]:
+        return ""
+    bounds = (float(line[f"{name}_low"]), float(line[f"{name}_high"])) if line[f"{name}_low"] else None
+    return _plus_minus(float(line[name]), bounds if len(row.done) > 1 else None, column.digits)
 
 
 def _sign(result: Result, row: TableRow, column: Column) -> str:
@@ -160,63 +169,51 @@ def agreement_text(name: str, block: str = "") -> str:
     tau = kendall_tau_b(targets, means)
     if tau is None:
         return ""
-    from scipy.stats import kendalltau
-
     p = float(kendalltau(targets, means).pvalue)
     seeds = sorted(set.intersection(*(set(row.measured[column.metric].values) for row in rows)))
     single = [kendall_tau_b(targets, [row.measured[column.metric].values[s] for row in rows]) or 0.0 for s in seeds]
     text = f"Kendall's tau with the published order of {column.title}: {fixed(tau, 2)} over {len(rows)} rows"
-    text += f" (p = {significant(p, 1)}"
+    text += f" (p = {significant(p, 1)} for no relation at all"
     text += f"; of single seeds {fixed(min(single), 2)} to {fixed(max(single), 2)})." if len(seeds) > 1 else ")."
     pairs = list(itertools.combinations(rows, 2))
-    turned = [pair for pair in pairs if _turned(*pair, column) is not None]
-    certain = [pair for pair in turned if _turned(*pair, column)]
+    turned = [found for a, b in pairs if (found := _turned(a, b, column))]
     text += f" Of {len(pairs)} pairs, {len(turned)} are the other way round"
-    if len(seeds) > 1:
-        text += f", {len(certain)} of them beyond the spread of seeds"
-        named = "; ".join(f"{_better(*pair, column).short} over {_worse(*pair, column).short}" for pair in certain)
-        text += f": {named}" if named else ""
-    return f"{text}."
+    text += f": {'; '.join(turned)}." if turned else "."
+    return text
 
 
-def _better(a: TableRow, b: TableRow, column: Column) -> TableRow:
-    sign = 1.0 if column.higher_is_better else -1.0
-    return max(a, b, key=lambda row: sign * (row.measured[column.metric].mean or 0.0))
-
-
-def _worse(a: TableRow, b: TableRow, column: Column) -> TableRow:
-    return b if _better(a, b, column) is a else a
-
-
-def _turned(a: TableRow, b: TableRow, column: Column) -> bool | None:
-    """Whether two rows stand the other way round than published, for certain; None where they do not."""
+def _turned(a: TableRow, b: TableRow, column: Column) -> str:
+    """Name a pair that stands the other way round than published, the better row first; "" for other pairs."""
     first, second = a.measured[column.metric], b.measured[column.metric]
-    found = _interval(first.values, second.values)
-    if found is None or first.target is None or second.target is None:
-        return None
-    mean, half = found
-    if mean * (first.target - second.target) >= 0:
-        return None
-    return half is not None and abs(mean) > half
+    difference = (first.mean or 0.0) - (second.mean or 0.0)
+    if difference * ((first.target or 0.0) - (second.target or 0.0)) >= 0:
+        return ""
+    better, worse = (a, b) if (difference > 0) == column.higher_is_better else (b, a)
+    held = _between(first, second)
+    certain = held is not None and not held.contains_zero
+    return f"{better.short} over {worse.short}" + (" (beyond the spread of seeds)" if certain else "")
 
 
 def facts_text(name: str) -> str:
     """Say in a line what was measured: data, steps, seeds, hardware, date, code revision, time."""
-    records = [run.record for _, run in _named()[name].table.done_runs]
+    result = _named()[name]
+    records = [run.record for _, run in result.table.done_runs]
     one = records[0]
-    train, test = one.data.train.count, one.test_count
     seeds = len({record.seed for record in records})
     dates = sorted({(record.finished or "")[:10] for record in records})
     hours = sum(record.wall_time_s or 0.0 for record in records) / 3600
-    revisions = sorted({(record.git or "")[:7] for record in records})
-    steps = sorted({record.steps or 0 for record in records})
-    devices = sorted({str(record.device) for record in records})
+
+    def each(values: Iterable[object]) -> str:
+        return ", ".join(sorted({str(value) for value in values}))
+
     return (
-        f"{train} training samples and {test} test images of `{one.data.name}`; {'/'.join(map(str, steps))} steps of "
-        f"{one.training.get('batch_size')}; {len(records)} runs, {seeds} seed{'s' if seeds > 1 else ''}; "
-        f"{', '.join(devices)}; torch {one.versions.get('torch')}; "
-        f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}; "
-        f"code {', '.join(revisions)}; {fixed(hours, 1)} hours of run time."
+        f"{each(r.data.train.count for r in records)} training samples and {each(r.test_count for r in records)} test "
+        f"images of `{one.data.name}`; {each(r.steps for r in records)} steps of "
+        f"{each(r.training.get('batch_size') for r in records)}; {len(records)} of {result.runs} runs, {seeds} "
+        f"seed{'s' * (seeds > 1)}; {each(r.device for r in records)}; "
+        f"torch {each(r.versions.get('torch') for r in records)}; "
+        f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}; code {each((r.git or '')[:7] for r in records)}; "
+        f"{fixed(hours, 1)} hours of run time."
     )
 
 
@@ -227,39 +224,115 @@ def mean_text(name: str, row: str, metric: str = "") -> str:
 
 
 def delta_text(name: str, row: str, other: str, metric: str = "") -> str:
-    """Return how far a row is from another: the mean difference over seeds, with its 95 % interval."""
-    found, column = _cells(name, metric, row, other)
-    return _difference(found[0].values, found[1].values, column.digits)
+    """Return how far a row is from another: the difference of means, with its 95 % interval over seeds."""
+    (first, second), column = _cells(name, metric, row, other)
+    held = _between(first, second)
+    bounds = None if held is None else (held.low, held.high)
+    return _plus_minus((first.mean or 0.0) - (second.mean or 0.0), bounds, column.digits)
+
+
+def more_text(name: str, row: str, other: str) -> str:
+    """Return how many parameters a row has more than another, exactly."""
+    first, second = (each.cost("parameters") for each in _rows(name, row, other))
+    return f"{round((first or 0.0) - (second or 0.0)):,}"
+
+
+def better(name: str, row: str, other_name: str, other: str) -> bool:
+    """Say whether a row's mean is better than that of a row of another table, by the first metric of both."""
+    (first,), column = _cells(name, "", row)
+    (second,), _ = _cells(other_name, column.metric, other)
+    return ((first.mean or 0.0) > (second.mean or 0.0)) == column.higher_is_better
+
+
+def _rows(name: str, *rows: str) -> list[TableRow]:
+    by_name = {row.name: row for row in _named()[name].table.rows}
+    return [by_name[row] for row in rows]
 
 
 def _cells(name: str, metric: str, *rows: str) -> tuple[list[Measurement], Column]:
     table = _named()[name].table
     column = next(c for c in table.columns if c.metric == metric) if metric else table.main
-    by_name = {row.name: row for row in table.rows}
-    return [by_name[row].measured[column.metric] for row in rows], column
+    return [row.measured[column.metric] for row in _rows(name, *rows)], column
+
+
+def across_text() -> str:
+    """Say what each operator reached in each table, where several tables have it: its best row there, and the place."""
+    contests = [
+        (result, block)
+        for result in results()
+        for block in result.table.blocks
+        if sum(bool(r.done) for r in block.rows) > 1
+    ]
+    found: dict[str, dict[int, TableRow]] = {}
+    for at, (result, block) in enumerate(contests):
+        for row in Contest("", result.table, block).rows[::-1]:  # the best of an operator's rows last, so that it stays
+            found.setdefault(_operator(row), {})[at] = row
+    shown = {name: places for name, places in found.items() if len(places) > 1}
+    if not shown:
+        return ""
+    heads = [f"[{result.name.replace('_', ' ')}](#{result.name}) {block.label}".strip() for result, block in contests]
+    lines = [["Operator", *heads], ["---"] * (len(heads) + 1)]
+    for name, places in sorted(
+        shown.items(), key=lambda pair: fmean(_share(contests[at], row) for at, row in pair[1].items())
+    ):
+        cells = [f"{_place(contests[at], places[at])}" if at in places else "" for at in range(len(contests))]
+        lines.append([f"`{name}`", *cells])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _operator(row: TableRow) -> str:
+    options = row.done[0].record.resampling
+    return str(options.get("family") or options["name"])
+
+
+def _order(contest: tuple[Result, Block]) -> list[TableRow]:
+    best: dict[str, TableRow] = {}
+    for row in Contest("", contest[0].table, contest[1]).rows:
+        best.setdefault(_operator(row), row)
+    return list(best.values())
+
+
+def _share(contest: tuple[Result, Block], row: TableRow) -> float:
+    """How far down the order a row is, from 0 (best) to 1."""
+    order = _order(contest)
+    return order.index(row) / (len(order) - 1)
+
+
+def _place(contest: tuple[Result, Block], row: TableRow) -> str:
+    result, _ = contest
+    m, column, order = row.measured[result.table.main.metric], result.table.main, _order(contest)
+    return (
+        f"{spread(m.mean, m.sd, column.digits)} {_sign(result, row, column)} ({order.index(row) + 1} of {len(order)})"
+    )
 
 
 def answers_text() -> str:
-    """Say for each table what is best, what is not told apart from it, and which of these is cheapest."""
-    lines = [["Table", "Best", "Not told apart from it", "Fewest parameters of these", "Fewest GMACs of these"]]
+    """Say for each table which row is best at each cost, cheapest first, and what is not told apart from the best."""
+    lines = [["Table", "Seeds", "Best for its GMACs, from the cheapest to the best", "Not told apart from the best"]]
     lines.append(["---"] * len(lines[0]))
     for result in results():
         column = result.table.main
         for block in result.table.blocks:
-            rows = [row for row in block.rows if row.done]
-            winners = [row for row in rows if _sign(result, row, column)]
-            if len(rows) < 2 or not winners:
+            contest = Contest("", result.table, block)
+            if len(contest.rows) < 2 or not result.table.ranks:
                 continue
-            best = next(row for row in winners if _sign(result, row, column) == "★")
-            m = best.measured[column.metric]
-            text = f"{best.short}, {column.title} {spread(m.mean, m.sd, column.digits)}"
+            front = contest.front(_gmacs.value)
             label = f"[{result.table.experiment.title}{f', {block.label}' if block.label else ''}](#{result.name})"
-            others = ", ".join(row.short for row in winners if row is not best) or "none"
-            lines.append([label, text, others, _cheapest(winners, "parameters"), _cheapest(winners, "true_gmacs")])
+            seeds = sorted({len(row.done) for row in contest.rows})
+            near = ", ".join(row.short for row in contest.rows if _sign(result, row, column) == "≈")
+            lines.append([
+                label,
+                " to ".join(map(str, dict.fromkeys((seeds[0], seeds[-1])))),
+                "<br>".join(_priced(contest, row) for row in front),
+                near or ("none" if seeds[-1] > 1 else "unknown: one seed"),
+            ])  # fmt: skip
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _cheapest(rows: Sequence[TableRow], key: str) -> str:
-    priced = [(cost, row) for row in rows if (cost := row.cost(key)) is not None]
-    cost, row = min(priced, key=lambda pair: pair[0])
-    return f"{row.short}, {count(cost) if key == 'parameters' else significant(cost)}"
+(_gmacs,) = (price for price in PRICES if price.key == "true_gmacs")
+
+
+def _priced(contest: Contest, row: TableRow) -> str:
+    m, column = contest.measured(row), contest.column
+    costs = f"{_gmacs.text(_gmacs.value(row) or 0.0)} GMACs, {count(row.cost('parameters'))} parameters"
+    return f"{row.short}: {column.title} {spread(m.mean, m.sd, column.digits)} ({costs})"

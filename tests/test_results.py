@@ -6,12 +6,14 @@ import csv
 import gzip
 import math
 import re
+import shutil
 from statistics import fmean
 
 import pytest
 from results import FOLDER, RUNS, collect, results
 from results_page import PAGE, TEMPLATE, figures, render
 
+from indexnet.core.errors import UserError
 from indexnet.run.identity import config_hash
 from indexnet.run.record import Record
 from indexnet.run.run_sets import read_config
@@ -58,14 +60,40 @@ def test_nothing_of_the_machine_is_left_in_what_is_kept(result):
 @pytest.mark.parametrize("result", results(), ids=lambda result: result.name)
 def test_the_command_makes_the_runs_that_are_recorded(result):
     configs = result.configs()
+    assert len(configs) == result.runs
     expected = {(c["experiment"]["row"], c["seed"]): config_hash(c) for c in configs}
     assert {c["experiment"]["name"] for c in configs} == {result.experiment}
     for _, run in result.table.done_runs:
         assert run.record.config_hash == expected[run.row, run.seed] == config_hash(read_config(run)), run.path
 
 
-def test_a_table_that_nobody_knows_is_a_sentence(tmp_path):
-    from indexnet.core.errors import UserError
+def test_collecting_keeps_what_is_there(tmp_path, monkeypatch):
+    result = RESULTS[0]
+    kept, runs, folder = (tmp_path / name for name in ("kept", "runs", "results"))
+    shutil.copytree(RUNS, runs)
+    monkeypatch.setattr("results.FOLDER", folder)
+    monkeypatch.setattr("results.RUNS", kept)
+    folder.mkdir()
+    collect([result.name], runs)
+    records = sorted(path.relative_to(kept) for path in kept.rglob("record.json"))
+    assert records == sorted(
+        path.relative_to(runs) for path in (runs / result.experiment / result.set).rglob("record.json")
+    )
+    assert sorted(path.name for path in (folder / result.name).iterdir()) == [
+        "report.html.gz",
+        "report.md",
+        "table.csv",
+    ]
+    shutil.rmtree((runs / records[0]).parent)  # a folder that has fewer runs
+    with pytest.raises(
+        UserError,
+        match=f"1 of the runs .* such as {records[0].parent.relative_to(result.experiment + '/' + result.set)}",
+    ):
+        collect([result.name], runs)
+    assert all((kept / path).exists() for path in records)
+    assert [path.name for path in folder.iterdir()] == [result.name]
 
+
+def test_a_table_that_nobody_knows_is_a_sentence(tmp_path):
     with pytest.raises(UserError, match="no table of"):
         collect(["nothing"], tmp_path)

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+import yaml
 from pictures import figure, shape_map
 from torch.nn import functional as F
 
 from indexnet.resampling import OperatorInfo, create_resampling, get_resampling, list_resampling
 
 DOCS = Path(__file__).parents[1]
+RESULTS = DOCS / "results"
 WIDTH, STEPS, SHOWN = 8, 60, 3  # channels; training steps of a picture; the seed of the map that is shown
 COSTS = (64, 128)  # channels and side of the map that costs are counted for
 
@@ -74,24 +76,20 @@ def _section(info: OperatorInfo, ranks: list[dict[str, str]], place: str) -> str
     macs = {"true": stage.true_macs(side, side), "assembly": stage.assembly_macs(side, side)}
     yes = {True: "yes", False: "no"}
     facts = {
-        "halves by": info.downsampling,
+        "downsampling": info.downsampling,
         "guided": yes[info.guided],
-        "widths of encoder and decoder": "equal" if info.equal_widths else "any",
+        "decoder width": "that of the encoder" if info.equal_widths else "any",
         "parameters a stage": info.parameters,
         f"parameters, C = D = {width}": f"{sum(each.numel() for each in stage.parameters()):,}",
         f"multiply-adds, map of {width} x {side} x {side}": f"{macs['true'] / 1e6:,.1f} million in convolutions, "
-        f"{macs['assembly'] / 1e6:,.1f} million to compare and assemble",
+        f"{macs['assembly'] / 1e6:,.1f} million in comparing and assembling kernels",
         "options": f"[`resampling={info.name}`](config.md#resampling-{info.name})",
         "source": info.paper,
     }
     rows = "\n".join(f"| {key} | {value.replace('|', chr(92) + '|')} |" for key, value in facts.items())
     table = f"| | |\n|---|---|\n{rows}\n"
     picture = f'<div class="maps" markdown="0">{figure(doubled(info.name), "up(d)")}</div>\n'
-    measured = "\n".join(
-        f"- [{rank['table']}]({rank['report']}): `{rank['row']}` is {rank['rank']} of {rank['of']} by "
-        f"`{rank['metric']}` ({rank['data']}, {rank['seeds']} seed{'s' * (rank['seeds'] != '1')})"
-        for rank in ranks
-    )
+    measured = "\n".join(_place(rank) for rank in ranks)
     heading = f"### {info.name}\n\n{info.title}.\n"
     return "\n".join(
         [
@@ -105,37 +103,43 @@ def _section(info: OperatorInfo, ranks: list[dict[str, str]], place: str) -> str
 
 
 def _ranks() -> Iterator[dict[str, str]]:
-    """Yield where operators came in the tables of the results, by the first metric of each table."""
-    operators = _operators_of_rows()
-    for path in sorted((DOCS / "results").rglob("table.csv")):
+    """Yield where operators came in the tables of the results page, by the first metric of each."""
+    for result in yaml.safe_load((RESULTS / "results.yaml").read_text(encoding="utf-8"))["tables"]:
+        path = RESULTS / result["name"] / "table.csv"
+        if not path.exists():
+            continue
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-        columns = [key for key in (rows[0] if rows else ()) if key.endswith("_rank") and "/rank" not in key]
-        if not columns or "experiment" in rows[0]:  # of several tables side by side
-            continue
-        ranked = [row for row in rows if row[columns[0]]]
-        if len({operators.get(row["row"]) for row in ranked}) < 2:  # it compares something else
+        metric = next(key for key in rows[0] if key.endswith("_rank")).removesuffix("_rank")
+        ranked = [row for row in rows if row[f"{metric}_rank"]]
+        operators = {
+            row["row"]: _operator(RESULTS / "runs" / result["experiment"] / result["set"] / row["row"])
+            for row in ranked
+        }
+        if len(set(operators.values())) < 2:  # it compares something else
             continue
         for row in ranked:
-            if operator := operators.get(row["row"]):
-                yield {
-                    "operator": operator,
-                    "table": path.parent.relative_to(DOCS / "results").as_posix(),
-                    "report": Path(os.path.relpath(path.parent / "report.md", DOCS)).as_posix(),
-                    "row": row["label"],
-                    "rank": row[columns[0]],
-                    "of": str(len(ranked)),
-                    "metric": columns[0].removesuffix("_rank"),
-                    "data": row["data"],
-                    "seeds": row["seeds_finished"],
-                }
+            yield {
+                "operator": operators[row["row"]],
+                "report": Path(os.path.relpath(path.with_name("report.md"), DOCS)).as_posix(),
+                "of": str(len(ranked)),
+                "metric": metric,
+                "table": result["experiment"],
+                **{key: row[key] for key in ("label", "data", "seeds_finished")},
+                **{key: row[f"{metric}_{key}"] for key in ("rank", "mean", "sd")},
+            }
 
 
-def _operators_of_rows() -> dict[str, str]:
-    """Return the operator of each row that has a record, by the row's name; none where records differ."""
-    found: dict[str, set[str]] = {}
-    for path in (DOCS / "results").rglob("*.json"):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(record, dict) and record.get("row") and record.get("resampling"):
-            found.setdefault(record["row"], set()).add(record["resampling"]["name"])
-    return {row: names.pop() for row, names in found.items() if len(names) == 1}
+def _operator(row: Path) -> str:
+    record = next(row.glob("*/record.json"))
+    return str(json.loads(record.read_text(encoding="utf-8"))["resampling"]["name"])
+
+
+def _place(rank: dict[str, str]) -> str:
+    """Say in a line where an operator came."""
+    spread = f" ± {float(rank['sd']):.4g}" if rank["sd"] else ""
+    seeds = f"{rank['seeds_finished']} seed{'s' * (rank['seeds_finished'] != '1')}"
+    return (
+        f"- [{rank['table']}]({rank['report']}): `{rank['label']}` has `{rank['metric']}` {float(rank['mean']):.4g}"
+        f"{spread} on {rank['data']} ({seeds}), place {rank['rank']} of {rank['of']}"
+    )

@@ -18,6 +18,7 @@ from indexnet.core.errors import UserError
 from indexnet.inference.export import SUFFIXES, Difference, describe, export, refuse_differences
 from indexnet.inference.loading import load_task
 from indexnet.networks.architectures.dncnn import DnCNN
+from indexnet.networks.checkpoint import resampling_title
 from indexnet.networks.tiled.matting_protocol import infer_alpha
 from indexnet.resampling.max_unpool import MaxUnpool
 from indexnet.resampling.pooling import CellMeans
@@ -112,7 +113,8 @@ def test_a_small_checkpoint(checkpoint, capsys):
     path = checkpoint("matting", NETWORKS["matting"])
     content = torch.load(path, weights_only=True)
     content["indexnet"]["config"] = {
-        "data": {"name": "scenes"}, "training": {"steps": 7, "batch_size": 4, "size": 96}, "paths": {"runs": "/home/me"}
+        "data": {"name": "scenes"}, "training": {"steps": None, "epochs": 7, "batch_size": 4, "size": 96},
+        "paths": {"runs": "/home/me"}, "experiment": {"name": "mine", "row": "own", "label": "My row"},
     }  # fmt: skip
     torch.save(content | {"optimizer_states": [torch.zeros(100000)]}, path)
     assert main(["export", str(path), "--format", "weights"]) == 0
@@ -122,8 +124,9 @@ def test_a_small_checkpoint(checkpoint, capsys):
     assert "notice: for tests only" in said
     assert small.stat().st_size < 0.6 * (path.stat().st_size - 400000)
     (task, _), (again, meta) = load_task(path), load_task(small)
-    assert meta["source"] == "made up; trained by indexnet on scenes, 7 steps of 4 crops of 96 pixels"
+    assert meta["source"] == "made up; trained by indexnet on scenes, 7 epochs of batches of 4 at 96 pixels"
     assert "/home/me" not in str(meta)
+    assert resampling_title(meta) == "My row"
     kept = again.network.state_dict()
     for key, value in task.network.state_dict().items():
         assert torch.equal(kept[key], value.half().float() if value.ndim > 1 else value)

@@ -51,7 +51,8 @@ def main(args: argparse.Namespace) -> int:
 
     prepare_file(output)
     if args.format == _WEIGHTS:
-        from indexnet.networks.checkpoint import load_checkpoint, small_checkpoint
+        from indexnet.inference.export import small_checkpoint
+        from indexnet.networks.checkpoint import load_checkpoint
 
         _refuse_itself(output, args.checkpoint)
         content = small_checkpoint(args.checkpoint)

@@ -9,6 +9,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indexnet.core.errors import UserError
@@ -350,3 +351,41 @@ def _real_inputs(inputs: Sequence[TensorInfo], batch: int, height: int, width: i
         guide[..., : width // 4], guide[..., -width // 4 :] = info.levels[-1], info.levels[0]
         tensors.append(guide)
     return tensors
+
+
+def small_checkpoint(path: str | Path) -> bytes:
+    """Return a checkpoint's file without what only training needs, its kernels in half precision.
+
+    The optimizer's state goes, and the run's configuration with its places on a disk, but for plugins and the name of
+    its row; the entry ``source`` says in words what the configuration said. Weights of one dimension (norms, biases)
+    stay as they are, as rounding would save little there.
+
+    Args:
+        path: of the checkpoint.
+
+    Raises:
+        UserError: as :func:`load_checkpoint`, or a weight is too large for half precision.
+    """
+    import torch
+
+    from indexnet.networks.checkpoint import checkpoint_content, checkpoint_meta, load_checkpoint, network_state
+    from indexnet.networks.encoders.weights import check_finite
+
+    content = load_checkpoint(path)
+    meta, state = content["indexnet"], network_state(content)
+    for key, value in state.items():
+        if value.is_floating_point() and value.ndim > 1:
+            state[key] = value.half()
+    check_finite(state, f"{path} in half precision")
+    config: Mapping[str, Any] = meta["config"]
+    data, training = (config.get(key) or {} for key in ("data", "training"))
+    source = meta["source"]
+    if data and training:
+        length = next(f"{training[unit]} {unit}" for unit in ("steps", "epochs") if training.get(unit) is not None)
+        trained = f"trained by indexnet on {data.get('name')}, {length} of batches of {training.get('batch_size')} at"
+        source = "; ".join(filter(None, [source, f"{trained} {training.get('size')} pixels"]))
+    own = {key: config[key] for key in ("plugins", "experiment") if config.get(key)}
+    buffer = io.BytesIO()
+    small = checkpoint_meta(meta["task"], meta["network"], own, meta["notice"], source)
+    torch.save(checkpoint_content(small, state), buffer)
+    return buffer.getvalue()

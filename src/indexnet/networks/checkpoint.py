@@ -30,7 +30,7 @@ from indexnet.core.paths import check_checkpoint
 from indexnet.core.readers import check_nesting
 from indexnet.core.registry import load_plugins
 from indexnet.networks.base import Network
-from indexnet.networks.encoders.weights import DAMAGES, check_finite, load_tensors
+from indexnet.networks.encoders.weights import DAMAGES, load_tensors
 from indexnet.networks.released.base import source_of
 from indexnet.networks.restore import load_state, restore_network
 from indexnet.networks.spec import split_spec, without_pretrained
@@ -101,39 +101,6 @@ def checkpoint_content(meta: Mapping[str, Any], state_dict: Mapping[str, Tensor]
     """Return what :func:`save_checkpoint` writes, and :func:`load_checkpoint` reads; arguments as there."""
     tensors = {f"{_PREFIX}{key}": tensor.detach().cpu() for key, tensor in state_dict.items()}
     return {"indexnet": dict(meta), "state_dict": tensors}
-
-
-def small_checkpoint(path: str | Path) -> bytes:
-    """Return a checkpoint's file without what only training needs, its kernels in half precision.
-
-    The optimizer's state goes, and the run's configuration with its places on a disk; the entry ``source`` says in
-    words what the configuration said. Weights of one dimension (norms, biases) stay as they are, as rounding would
-    save little there.
-
-    Args:
-        path: of the checkpoint.
-
-    Raises:
-        UserError: as :func:`load_checkpoint`, or a weight is too large for half precision.
-    """
-    content = load_checkpoint(path)
-    meta, state = content["indexnet"], network_state(content)
-    for key, value in state.items():
-        if value.is_floating_point() and value.ndim > 1:
-            state[key] = value.half()
-    check_finite(state, f"{path} in half precision")
-    config: Mapping[str, Any] = meta["config"]
-    data, training = (config.get(key) or {} for key in ("data", "training"))
-    source = meta["source"]
-    if data and training:
-        trained = f"trained by indexnet on {data.get('name')}, {training.get('steps')} steps of"
-        crops = f"{training.get('batch_size')} crops of {training.get('size')} pixels"
-        source = "; ".join(filter(None, [source, f"{trained} {crops}"]))
-    own = {"plugins": config["plugins"]} if config.get("plugins") else {}
-    buffer = io.BytesIO()
-    small = checkpoint_meta(meta["task"], meta["network"], own, meta["notice"], source)
-    torch.save(checkpoint_content(small, state), buffer)
-    return buffer.getvalue()
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
