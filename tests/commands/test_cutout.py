@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import numpy as np
 import pytest
 
@@ -40,6 +42,8 @@ def test_a_disc_is_cut_out(picture, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "60x48 pixels" in said
     assert "disc-cutout.png" in said
+    assert main(shlex.split(said.splitlines()[-1])[1:]) == 0  # what it advises runs
+    assert np.array_equal(read(out / "mended" / "cutout" / "disc.png"), cut)
 
 
 def test_a_network_cuts_out(picture, tmp_path):
@@ -57,7 +61,11 @@ def test_a_large_photograph_is_solved_on_a_copy(picture, tmp_path, capsys):
     whole, known = read(tmp_path / "out" / "disc-alpha.png"), read(tmp_path / "out" / "disc-trimap.png")
     capsys.readouterr()
     assert cutout(*words, "--longest", "40") == 0
-    assert "on a copy of 40x32 pixels" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert "on a copy of 40 pixels" in printed.err
+    assert main(shlex.split(printed.out.splitlines()[-1])[1:]) == 0
+    mended = read(tmp_path / "out" / "mended" / "disc.png")
+    assert np.array_equal(mended, read(tmp_path / "out" / "disc-alpha.png"))
     enlarged = read(tmp_path / "out" / "disc-alpha.png")
     assert not np.array_equal(enlarged, whole)
     assert np.abs(enlarged.astype(int) - whole)[known == 128].mean() < 30
@@ -79,6 +87,21 @@ def test_an_edge_of_the_photograph_stays_sharp_when_alpha_is_enlarged():
     assert np.abs(found - np.where(inside, 255, 0)).max() < 16  # of 255; alpha repeated is wrong by 64
     assert (found[:, :10] == 0).all()
     assert (found[:, 50:] == 255).all()
+
+
+def test_a_box_without_anything_in_it(picture, tmp_path, capsys):
+    pytest.importorskip("pymatting")
+    assert cutout(picture, "--box", "2,2,5,5", "--output", tmp_path / "out") == 0  # too few pixels to find anything
+    printed = capsys.readouterr()
+    assert "disc.png: nothing was found in the box 2,2,5,5, so that the ellipse within it is taken" in printed.err
+    assert "60x48 pixels, 0.0% foreground" in printed.out
+
+
+def test_a_box_needs_a_photograph(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cutout("--box", "5,5,20,20") == 2
+    assert "--box 5,5,20,20 needs a photograph: indexnet cutout PHOTO" in capsys.readouterr().err
+    assert files_of(tmp_path) == []
 
 
 def test_results_are_replaced_only_when_asked(picture, tmp_path, capsys):
@@ -142,7 +165,7 @@ def test_without_pymatting(picture, tmp_path, monkeypatch, capsys):
 
 
 def test_a_cutout_before_a_board():
-    from indexnet.inference.box_cutout import on_board
+    from indexnet.inference.cutout_sheet import on_board
 
     cut = np.zeros((40, 40, 4), np.uint8)
     cut[..., 0] = 200

@@ -299,6 +299,7 @@ def test_options_that_contradict_each_other(matting, autoencoder, folder, mistak
     mistake(predict(matting, folder, "--background", "nothing"), "'nothing' is neither a file nor a colour")
     mistake(predict(matting, folder, "--batch", "2"), "matting goes image by image")
     mistake(predict(matting, folder, "--memory", "much"), "--memory much must be")
+    mistake(predict(matting, folder, "--longest", "31"), "--longest 31 must be at least 32 pixels")
     mistake(predict(autoencoder, folder, "--cutout", trimaps=False), "takes no --cutout, which is for matting")
     mistake(predict(autoencoder, folder, "--batch", "0", trimaps=False), "--batch 0 must be at least 1")
     mistake(predict(matting, folder, "data=scenes"), "data=NAME", "not both")

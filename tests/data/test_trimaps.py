@@ -88,7 +88,9 @@ def test_boxes_find_what_they_enclose():
     image, truth = scene()
     first = mask_from_boxes(image, [(25, 35, 95, 105)])
     assert overlap(first, disc(150, 200, 70, 60, 30)) > 0.95
-    both = mask_from_boxes(image, [(25, 35, 95, 105), (175, 115, 125, 55)])  # corners in any order
+    remarks = []
+    both = mask_from_boxes(image, [(25, 35, 95, 105), (175, 115, 125, 55)], remarks)  # corners in any order
+    assert remarks == []
     assert overlap(both, truth) > 0.95
     assert np.array_equal(both, mask_from_boxes(image, [(25, 35, 95, 105), (125, 55, 175, 115)]))  # no chance in it
     assert not both[:30].any()
@@ -104,7 +106,9 @@ def test_boxes_on_a_large_image_are_cut_small_and_enlarged():
 
 def test_a_box_in_which_nothing_is_found_counts_as_a_whole():
     flat = np.full((60, 80, 3), 90, np.uint8)
-    found = mask_from_boxes(flat, [(20, 10, 60, 50)])
+    remarks = []
+    found = mask_from_boxes(flat, [(20, 10, 60, 50)], remarks)
+    assert [text.partition(",1")[0] for text in remarks] == ["nothing was found in the box 20"]
     assert found[30, 40]
     assert not found[:10].any()
     tiny = mask_from_boxes(flat, [(20, 10, 22, 12)])  # too few pixels for any statistics

@@ -14,7 +14,7 @@ from indexnet.core.paths import check_inputs, check_methods
 from indexnet.inference.image_files import Item, add_image_arguments, check_output, write_classes
 from indexnet.inference.image_loop import ReadAhead, do_each, list_failures
 from indexnet.inference.image_sources import BatchedPredictions, DataSource, FolderSource
-from indexnet.inference.methods import METHODS_HELP
+from indexnet.inference.methods import LONGEST_HELP, METHODS_HELP
 
 if TYPE_CHECKING:
     from indexnet.tasks import Task
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 HELP = "run a trained network on a folder of images (exit code 0 only if every result was written now)"
 
-_TASK_OPTIONS = ("masks", "boxes", "box", "band", "depth", "cutout", "background")  # which not every task takes
+# options that not every task takes
+_TASK_OPTIONS = ("masks", "boxes", "box", "band", "longest", "depth", "cutout", "background")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +58,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N|auto",
         help="matting: how far around a mask's edge is unknown, in pixels (auto: 4%% of the mask's side)",
     )
+    parser.add_argument("--longest", type=int, metavar="PIXELS", help=f"matting: {LONGEST_HELP} (none: at full size)")
     parser.add_argument(
         "--depth", type=int, choices=(8, 16), help="matting: bits of alpha; 8 (the default) is cut, 16 rounded"
     )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 METHODS_HELP = "a .ckpt that train or convert wrote; for matting also closed_form or knn"
+LONGEST_HELP = "longer side in pixels on which alpha is found; that of a larger photograph is enlarged by its edges"
 WORDS_HELP = "another data set, or other options of it: data=alphamatting data.root=DIR data.trimap=Trimap2"
 _LONGEST = 120  # characters of a folder's name
 _UNSAFE = re.compile(r"[^\w.,=+-]+")

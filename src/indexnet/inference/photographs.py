@@ -37,7 +37,9 @@ def read_photo(item: Item, band: int | None = None) -> Photo:
             )
     elif item.mask is not None or item.boxes:
         try:
-            mask = _read_mask(item, item.mask, photo) if item.mask else mask_from_boxes(photo.image, item.boxes)
+            lost: list[str] = []
+            mask = _read_mask(item, item.mask, photo) if item.mask else mask_from_boxes(photo.image, item.boxes, lost)
+            photo.remarks += [f"{item.image}: {remark}" for remark in lost]
             photo.trimap, photo.made = trimap_from_mask(mask, band), True
         except UserError as error:
             where = str(item.mask or item.image)

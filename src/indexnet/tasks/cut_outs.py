@@ -6,18 +6,27 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from indexnet.core.errors import UserError
 from indexnet.data.base import Float32, UInt8
+from indexnet.data.io.skimage_photographs import shrunk
 from indexnet.data.matting.cutouts import cut_out, foreground_colours, on_background, read_background
+from indexnet.data.matting.enlarge import enlarge_alpha
 from indexnet.data.matting.estimate import check_installed
 from indexnet.networks.tiled.matting_protocol import to_uint8
 from indexnet.tasks.predictor import Files, Photo, Predictor
 
 PREDICT_OPTIONS = ("depth", "cutout", "background")
 """Options of ``indexnet predict`` that :class:`CutOutPredictor` follows."""
+
+GUIDE_OPTIONS = ("masks", "boxes", "box", "band", "longest")
+"""Those of tasks that are given a trimap: what makes one, and the size at which alpha is found."""
+
+_SHORTEST = 32  # that a photograph may be shrunk to
 
 
 def quantise_alpha(alpha: Float32, depth: Literal[8, 16]) -> UInt8 | NDArray[np.uint16]:
@@ -43,10 +52,13 @@ class CutOutPredictor(Predictor):
 
     Args:
         options: ``depth``: bits of alpha, 8 or 16; ``cutout``: whether to write cut-outs; ``background``: a file, a
-            colour or ``blur`` to put them before. None or missing: 8, no, none.
+            colour or ``blur`` to put them before; ``longest``: of a photograph with a trimap and a longer side alpha is
+            found on a copy of so many pixels, and enlarged by the photograph's edges. None or missing: 8, no, none, as
+            it is.
 
     Raises:
-        UserError: the background cannot be read, or pymatting is not installed where colours are needed.
+        UserError: the background cannot be read, ``longest`` is below 32, or pymatting is not installed where colours
+            are needed.
     """
 
     batched = False
@@ -54,6 +66,9 @@ class CutOutPredictor(Predictor):
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self.depth: Literal[8, 16] = options.get("depth") or 8
+        self.longest: int | None = options.get("longest")
+        if self.longest is not None and self.longest < _SHORTEST:
+            raise UserError(f"--longest {self.longest} must be at least {_SHORTEST} pixels.")
         background = options.get("background")
         self.background = None if background is None else read_background(background)
         wanted = {"cutout": bool(options.get("cutout")), "composite": self.background is not None}
@@ -83,9 +98,23 @@ class CutOutPredictor(Predictor):
                 files["composite"] = on_background(photo.image, alpha, self.background, colours)
         return files
 
-    @abstractmethod
     def alpha(self, photo: Photo) -> Float32:
         """Return alpha (H, W) in [0, 255], not rounded; a trimap that was made on the way is the photograph's then.
+
+        Raises:
+            UserError: it cannot be predicted.
+        """
+        trimap = photo.trimap
+        if self.longest is None or trimap is None or max(trimap.shape) <= self.longest:
+            return self.solve(photo)
+        small = shrunk(photo.image, self.longest)
+        known = cv2.resize(trimap, (small.shape[1], small.shape[0]), interpolation=cv2.INTER_NEAREST)
+        found = self.solve(Photo(small, np.asarray(known, np.uint8), photo.name))
+        return enlarge_alpha(found, small, photo.image, trimap)
+
+    @abstractmethod
+    def solve(self, photo: Photo) -> Float32:
+        """Return :meth:`alpha` of a photograph as it is.
 
         Raises:
             UserError: it cannot be predicted.

@@ -27,7 +27,7 @@ from indexnet.networks.tiled.matting_protocol import (
     to_uint8,
 )
 from indexnet.tasks.base import Batch, Picture, Task, register_task
-from indexnet.tasks.cut_outs import CutOutPredictor, to_levels
+from indexnet.tasks.cut_outs import GUIDE_OPTIONS, PREDICT_OPTIONS, CutOutPredictor, to_levels
 from indexnet.tasks.export_module import TRIMAP_INPUT, ExportModule, TensorInfo
 from indexnet.tasks.predictor import Photo, not_finite
 from indexnet.tasks.pseudo_labels import predict_labels
@@ -49,7 +49,7 @@ class MattingPredictor(CutOutPredictor):
     def from_sample(self, sample: Mapping[str, Any], name: str) -> Photo:
         return Photo(to_levels(sample["image"]), to_levels(sample["trimap"])[..., 0], name)
 
-    def alpha(self, photo: Photo) -> Float32:
+    def solve(self, photo: Photo) -> Float32:
         assert photo.trimap is not None
         alpha = self.task.predict_alpha(photo.image, photo.trimap, photo.name)
         if not np.isfinite(alpha).all():
@@ -123,7 +123,7 @@ class MattingTask(Task):
     limits_memory: ClassVar[bool] = True
     measure_options: ClassVar[tuple[str, ...]] = ("semantics", "region")
     method_options: ClassVar[tuple[str, ...]] = ("loss", "alignment", "pseudo_from")
-    predict_options: ClassVar[tuple[str, ...]] = ("masks", "boxes", "box", "band", "depth", "cutout", "background")
+    predict_options: ClassVar[tuple[str, ...]] = (*GUIDE_OPTIONS, *PREDICT_OPTIONS)
     worst_shown: ClassVar[int] = 8
 
     memory: int | Literal["auto"] | None = "auto"

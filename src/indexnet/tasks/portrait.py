@@ -18,14 +18,13 @@ from indexnet.metrics import Semantics, SumMetric, check_matting_options, create
 from indexnet.networks import Network
 from indexnet.networks.imagenet import normalise
 from indexnet.tasks.base import Batch, Picture, Task, register_task, run_padded
-from indexnet.tasks.cut_outs import PREDICT_OPTIONS, CutOutPredictor, to_levels
+from indexnet.tasks.cut_outs import GUIDE_OPTIONS, PREDICT_OPTIONS, CutOutPredictor, to_levels
 from indexnet.tasks.export_module import TRIMAP_INPUT, ExportModule, TensorInfo
 from indexnet.tasks.predictor import Files, Photo, not_finite
 from indexnet.tasks.visualization import Pixels, error_map, label_entries, label_legend, label_overlay, to_picture
 
 _ERRORS = ("sad", "mse", "grad", "conn")
 _LEVELS = (1.0, 0.0, UNKNOWN / 255)  # a trimap's values, by TRIMAP_CLASSES
-_GUIDED = ("masks", "boxes", "box", "band")  # options of predict that make a trimap
 
 
 class PortraitPredictor(CutOutPredictor):
@@ -44,7 +43,7 @@ class PortraitPredictor(CutOutPredictor):
         trimap = to_levels(sample["trimap"])[..., 0] if self.task.guide is not None else None
         return Photo(to_levels(sample["image"]), trimap, name)
 
-    def alpha(self, photo: Photo) -> Float32:
+    def solve(self, photo: Photo) -> Float32:
         device = next(self.task.network.parameters()).device
         batch = {"image": planes(photo.image)[None].to(device)}
         if self.task.guide is not None:
@@ -156,7 +155,7 @@ class PortraitTask(Task):
         self.options = {"loss": dict(self.weights), "semantics": semantics, "pasted": pasted, "longest": longest}
         if self.network.in_channels == 4:
             self.guide = "trimap"  # type: ignore[misc]  # of this network, not of every one
-            self.predict_options = (*_GUIDED, *PREDICT_OPTIONS)  # type: ignore[misc]
+            self.predict_options = (*GUIDE_OPTIONS, *PREDICT_OPTIONS)  # type: ignore[misc]
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return ``loss``, the weighted sum of the terms, and each of them."""

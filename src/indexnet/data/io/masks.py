@@ -80,7 +80,7 @@ def check_boxes(boxes: Sequence[Box], height: int, width: int) -> list[tuple[int
     return whole
 
 
-def mask_from_boxes(image: UInt8, boxes: Sequence[Box]) -> Bool:
+def mask_from_boxes(image: UInt8, boxes: Sequence[Box], remarks: list[str] | None = None) -> Bool:
     """Find what boxes enclose, roughly, by GrabCut (Rother et al., SIGGRAPH 2004).
 
     All boxes are cut at once, at a longer side of 512 pixels: outside of them is background; inside nothing is certain,
@@ -91,6 +91,7 @@ def mask_from_boxes(image: UInt8, boxes: Sequence[Box]) -> Bool:
     Args:
         image: uint8 (H, W, 3), RGB.
         boxes: at least one; parts outside of the image are cut off.
+        remarks: takes a sentence for each box in which nothing is found.
 
     Returns:
         (H, W), True on what was found.
@@ -115,9 +116,14 @@ def mask_from_boxes(image: UInt8, boxes: Sequence[Box]) -> Bool:
     if not (state == cv2.GC_BGD).any():
         raise UserError("the boxes cover the whole image; leave some background outside, or give a mask.")
     found = _grabcut(small, state)
-    for rows, columns in places:
+    for box, (rows, columns) in zip(whole, places, strict=True):
         if not found[rows, columns].any():
             found[rows, columns] |= _ellipse(*found[rows, columns].shape)
+            if remarks is not None:
+                remarks.append(
+                    f"nothing was found in the box {','.join(map(str, box))}, so that the ellipse within it is taken; "
+                    "give a box that holds a whole object and a little of what is around it, or a trimap."
+                )
     if scale == 1:
         return found
     enlarged = cv2.resize(found.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)

@@ -15,6 +15,7 @@ from torch.utils.data import default_collate
 from indexnet.core.errors import UserError
 from indexnet.data.base import Float32, UInt8
 from indexnet.data.io.images import read_image, write_png
+from indexnet.data.io.skimage_photographs import shrunk
 from indexnet.data.matting.cutouts import Blur, cut_out, foreground_colours, on_background
 from indexnet.inference.image_files import Item
 from indexnet.inference.loading import is_classical, predict_with_index_maps
@@ -70,7 +71,7 @@ def canvas(photo: str | Path) -> UInt8:
         UserError: it cannot be read; the sentence names the file without its folder, as all here do.
     """
     try:
-        return _shrunk(read_image(photo, srgb=True), CANVAS_SIDE)
+        return shrunk(read_image(photo, srgb=True), CANVAS_SIDE)
     except UserError as error:
         raise UserError(_without_folders(str(error), [photo])) from error
 
@@ -264,7 +265,7 @@ class Session:
 
     def _maps(self, image: UInt8, trimap: UInt8 | None) -> list[UInt8 | None]:
         """Draw the index map of every stage, made of the photograph at 640 pixels: a map is as large as the input."""
-        small = _shrunk(image, _MAP_SIDE)
+        small = shrunk(image, _MAP_SIDE)
         if trimap is None or not self.guided:
             _, maps = predict_with_index_maps(self.task, self.task.image_sample(small))
             return [None if found is None else index_map_picture(found, size=_MAP_SIDE) for found in maps]
@@ -274,15 +275,6 @@ class Session:
             known = np.full_like(known, 128)
         _, maps = predict_with_index_maps(self.task, self.task.image_sample(small, known))
         return [None if found is None else index_map_picture(found, size=_MAP_SIDE) for found in maps]
-
-
-def _shrunk(image: UInt8, side: int) -> UInt8:
-    height, width = image.shape[:2]
-    scale = side / max(height, width)
-    if scale >= 1:
-        return image
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _read_colour(text: str | None) -> UInt8:
