@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from statistics import fmean
 
 import jinja2
-from results import FOLDER, Result, results
+from results import FOLDER, Evaluation, Result, evaluations, results
 from scipy.stats import kendalltau
 
 from indexnet.core.statistics import Interval, kendall_tau_b, paired_interval
@@ -20,6 +21,7 @@ from indexnet.report.numbers import count, fixed, signed, significant, spread
 from indexnet.report.table import Block, Measurement, TableRow
 from indexnet.run.experiments.experiment import Column
 
+MATTING = {"sad": ("SAD", 2), "mse": ("MSE", 4), "grad": ("Grad", 2), "conn": ("Conn", 2)}
 TEMPLATE, PAGE = FOLDER / "index.md.j2", FOLDER / "index.md"
 
 
@@ -39,6 +41,9 @@ def render() -> str:
         delta=delta_text,
         ran=lambda name: bool(_named()[name].table.done),
         seeds=lambda name: max(len(row.done) for row in _named()[name].table.rows),
+        evaluation=lambda name: _evaluations()[name],
+        evaluated=lambda name: _evaluations()[name].found is not None,
+        methods=methods_text,
         more=more_text, better=better, across=across_text,
         figure=figure_name,
     )  # fmt: skip
@@ -304,6 +309,24 @@ def _place(contest: tuple[Result, Block], row: TableRow) -> str:
     return (
         f"{spread(m.mean, m.sd, column.digits)} {_sign(result, row, column)} ({order.index(row) + 1} of {len(order)})"
     )
+
+
+@functools.cache
+def _evaluations() -> dict[str, Evaluation]:
+    return {each.name: each for each in evaluations()}
+
+
+def methods_text(name: str) -> str:
+    """Return a table of what `indexnet evaluate` found, a line a method, as far as all have a number."""
+    found = _evaluations()[name].found or {}
+    methods = found["methods"]
+    columns = [metric for metric in MATTING if all(metric in each["metrics"] for each in methods)]
+    lines = [["Method", *(f"{MATTING[metric][0]} ↓" for metric in columns)], ["---", *["---:"] * len(columns)]]
+    for each in methods:
+        values = [fixed(each["metrics"][metric], MATTING[metric][1]) for metric in columns]
+        lines.append([Path(each["caption"]).stem, *values])
+    words = f"{found['test_count']} images of `{found['data']['name']}`; {found['device']}; code {found['git'][:7]}."
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{words}"
 
 
 def answers_text() -> str:
