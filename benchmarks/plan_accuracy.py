@@ -16,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from indexnet.run.record import Record
+
 DEFAULT = ["rows=max_unpool,carafe,o2o_shared,m2o", "seeds=0"]
 
 
@@ -40,10 +42,10 @@ def main() -> int:
         real, planning = time.monotonic() - middle, middle - begun
         print(f"\n{'row':24s} {'':>6s} {'planned':>12s} {'real':>12s} {'ratio':>6s}")
         for row in planned["rows"]:
-            for path in sorted(runs.glob(f"{args.experiment}/*/{row['row']}/seed=*/record.json")):
-                record = json.loads(path.read_text())
-                size = sum(each.stat().st_size for each in path.parent.rglob("*") if each.is_file())
-                show(row["row"], "MiB", row["memory_mb"], record["peak_memory_mb"])
+            for run in sorted(runs.glob(f"{args.experiment}/*/{row['row']}/seed=*")):
+                size = sum(each.stat().st_size for each in run.rglob("*") if each.is_file())
+                if (record := Record.read(run)) and record.peak_memory_mb:
+                    show(row["row"], "MiB", row["memory_mb"], record.peak_memory_mb)
                 show(row["row"], "kB", row["disk_bytes"] / 1000, size / 1000)
         wall = planned["wall_s"]["1"]
         ratio = show("whole sweep", "s", wall, real)

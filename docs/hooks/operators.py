@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from pictures import figure, shape_map
 from torch.nn import functional as F
 
 from indexnet.resampling import OperatorInfo, create_resampling, get_resampling, list_resampling
+from indexnet.run.record import Record
 
 DOCS = Path(__file__).parents[1]
 RESULTS = DOCS / "results"
@@ -131,8 +131,8 @@ def _ranks() -> Iterator[dict[str, str]]:
 
 
 def _operator(row: Path) -> str:
-    record = next(row.glob("*/record.json"))
-    return str(json.loads(record.read_text(encoding="utf-8"))["resampling"]["name"])
+    records = (Record.read(run) for run in sorted(row.iterdir()))
+    return next(str(record.resampling["name"]) for record in records if record is not None)
 
 
 def _place(rank: dict[str, str]) -> str:
