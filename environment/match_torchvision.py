@@ -5,9 +5,9 @@
 The compiled operators of such a torchvision need CUDA's libraries. Without them ``import torchvision`` fails, and with
 it timm, torchmetrics and Lightning (pytorch/vision#9085). ``make setup`` calls this after each installation. Where
 torchvision can be imported, nothing is changed. Elsewhere a wheel is made of the installed files without the compiled
-ones, with the version that builds for CPUs have, ``0.28.0+cpu``, and takes their place. What torchvision offers is
-there, but for its compiled operators (``torchvision.ops.nms``, the codecs of ``torchvision.io``), which say so when
-they are called.
+ones, and takes their place; its version, ``0.28.0+noops``, tells it from PyTorch's own build for CPUs in records of
+runs. What torchvision offers is there, but for its compiled operators (``torchvision.ops.nms``, the codecs of
+``torchvision.io``), which say so when they are called.
 """
 
 import base64
@@ -41,7 +41,7 @@ def is_needed() -> bool:
 def pack(folder: Path) -> str:
     """Write the wheel into a folder and return its version."""
     installed = importlib.metadata.distribution("torchvision")
-    version, new = installed.version, f"{installed.version}+cpu"
+    version, new = installed.version, f"{installed.version.partition('+')[0]}+noops"
     (tag,) = re.findall(r"^Tag: (\S+)$", installed.read_text("WHEEL") or "", flags=re.MULTILINE)
     record = []
     with zipfile.ZipFile(folder / f"torchvision-{new}-{tag}.whl", "w") as wheel:
