@@ -136,6 +136,8 @@ def test_axes_and_ticks():
     assert (fitted.low, fitted.high) == (19.0, 31.0)
     assert [tick_text(t, [0, 0.25, 0.5]) for t in (0, 0.25, 0.5)] == ["0.00", "0.25", "0.50"]
     assert [tick_text(t, [20, 25, 30]) for t in (20, 25, 30)] == ["20", "25", "30"]
+    assert Axis(0, 0.52, 0, 1).ticks(5) == [0, 0.1, 0.2, 0.3, 0.4, 0.5]
+    assert [tick_text(t, [0.1, 0.15, 0.2]) for t in (0.1, 0.15, 0.2)] == ["0.10", "0.15", "0.20"]
     assert tick_text(0.002, [0.001, 0.002]) == "0.002"
     assert tick_text(22.5, [22.5, 25.0]) == "22.5"
     assert tick_text(-1, [-1, 0]) == "−1"
