@@ -59,7 +59,11 @@ def test_no_requests_no_complaints_nothing_outside_the_window(tmp_path):
             assert scrolled > 50
             assert abs(moved) <= 15  # the padding of the box; the first column stays
             papers[scheme] = tab.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert papers == {"light": "rgb(251, 251, 250)", "dark": "rgb(20, 22, 26)"}
+        dark = [{"name": "prefers-color-scheme", "value": "dark"}]
+        tab.call("Emulation.setEmulatedMedia", media="print", features=dark)
+        papers["print"] = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert tab.evaluate("getComputedStyle(document.querySelector('nav')).display") == "none"
+    assert papers == {"light": "rgb(251, 251, 250)", "dark": "rgb(20, 22, 26)", "print": "rgb(255, 255, 255)"}
 
 
 def test_times_sort_by_their_units_and_heads_without_a_name_do_not_sort(tmp_path):
