@@ -48,7 +48,7 @@ ON_FRONT = "◆"
 """Marks a cost at which no other row is as cheap and better, or cheaper and as good."""
 
 UNKNOWN = "not known"
-"""Stands for the rows that equal the best where there are no per-image results to tell."""
+"""Stands for the rows that equal the best where there are no per-image results, nor several seeds, to tell."""
 
 
 @dataclass(frozen=True)
