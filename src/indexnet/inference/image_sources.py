@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from indexnet.core.conventions import UNKNOWN
 from indexnet.core.errors import UserError
 from indexnet.inference.image_files import Item, find_items, list_boxes_without_image, list_without_image
 from indexnet.inference.image_loop import ReadAhead
@@ -130,11 +131,12 @@ def _read_band(text: str | None) -> int | None:
 
 
 def _trimap_remarks(trimap: UInt8, where: Path) -> list[str]:
-    unknown = trimap == 128
+    unknown = trimap == UNKNOWN
     if not trimap.any():
-        return [f"{where}: the trimap has neither foreground (255) nor unknown pixels (128), so alpha is 0 everywhere."]
+        neither = f"neither foreground (255) nor unknown pixels ({UNKNOWN})"
+        return [f"{where}: the trimap has {neither}, so alpha is 0 everywhere."]
     if not unknown.any():
-        return [f"{where}: the trimap has no unknown pixels (128), so it is the result."]
+        return [f"{where}: the trimap has no unknown pixels ({UNKNOWN}), so it is the result."]
     if unknown.all():
         return [
             f"{where}: every pixel of the trimap is unknown; mark some foreground and background for better results."

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from indexnet.core.conventions import UNKNOWN
 from indexnet.core.errors import UserError
 from indexnet.data.base import UInt8
 from indexnet.data.io.boxes import Box
@@ -57,7 +58,7 @@ def trimap_from_mask(mask: Bool, band: int | None = None) -> UInt8:
         distance = cv2.distanceTransform(side.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
         width = min(auto_band(mask), distance.max() / 2) if band is None else band
         trimap[side] = known
-        trimap[side & (distance <= width)] = 128
+        trimap[side & (distance <= width)] = UNKNOWN
     return trimap
 
 

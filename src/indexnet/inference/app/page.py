@@ -17,6 +17,7 @@ import numpy as np
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from indexnet.core.conventions import UNKNOWN
 from indexnet.core.errors import UserError
 from indexnet.data.io.images import SUFFIXES
 from indexnet.inference.app import ADDRESS
@@ -285,7 +286,7 @@ def _cut_out(session: Session, results: Results) -> None:
         cut = session.cut(read, results.create(request.session_hash), Path(file).stem)
         composed = session.compose(cut, hue, behind, blurred)
         h, w = cut.alpha.shape
-        unknown = "" if read.trimap is None else f", {np.mean(read.trimap == 128):.0%} of them unknown"
+        unknown = "" if read.trimap is None else f", {np.mean(read.trimap == UNKNOWN):.0%} of them unknown"
         text = f"{w}x{h} pixels{unknown}: {time.monotonic() - begun:.1f} s."
         text = " ".join([*(f"**{remark}**" for remark in cut.remarks), text])
         saved = [gr.update(value=cut.files[key], interactive=True) for key in ("alpha", "alpha16", "cutout")]

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import ImageColor
 from torch.utils.data import default_collate
 
+from indexnet.core.conventions import UNKNOWN
 from indexnet.core.errors import UserError
 from indexnet.data.base import Float32, UInt8
 from indexnet.data.io.images import read_image, write_png
@@ -30,7 +31,7 @@ Start = Literal["background", "unknown", "mask", "trimap"]
 """What pixels are that nobody painted: of one kind, or as a file says."""
 
 # colours as far from each other as from their mixtures at the rims of strokes
-BRUSHES = {"foreground": ("#16b450", 255), "unknown": ("#3264f0", 128), "background": ("#e63232", 0)}
+BRUSHES = {"foreground": ("#16b450", 255), "unknown": ("#3264f0", UNKNOWN), "background": ("#e63232", 0)}
 """Colour of each brush, and the trimap's value that it stands for."""
 
 CANVAS_SIDE = 704
@@ -153,12 +154,12 @@ def read_guided(
     found.remarks = [_without_folders(remark, [photo, guide]) for remark in found.remarks]
     trimap = found.trimap
     if trimap is None:
-        trimap = np.full(found.image.shape[:2], 0 if start == "background" else 128, np.uint8)
+        trimap = np.full(found.image.shape[:2], 0 if start == "background" else UNKNOWN, np.uint8)
     if painted:
         assert strokes is not None
         trimap = paint(trimap, strokes)
     found.trimap = trimap
-    unknown = trimap == 128
+    unknown = trimap == UNKNOWN
     if not unknown.any():
         remedy = "paint some of its edge as unknown" if start == "background" else "mark the object's edge as unknown"
         found.remarks.append(f"The trimap has no unknown pixels, so it is the result as it is; {remedy}.")
@@ -190,7 +191,7 @@ class Session:
         self.stages = 0
         if self.cuts_out and not is_classical(meta):
             noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-            maps = self._maps(noise, np.full((64, 64), 128, np.uint8))  # also: does the network run at all?
+            maps = self._maps(noise, np.full((64, 64), UNKNOWN, np.uint8))  # also: does the network run at all?
             self.stages = len(maps) if any(found is not None for found in maps) else 0
 
     def cut(self, photo: Photo, folder: Path, stem: str) -> Cut:
@@ -215,7 +216,7 @@ class Session:
         for name, pixels in files.items():
             result.files[name] = folder / f"{stem}_{name}.png"
             write_png(result.files[name], pixels, overwrite=True)
-        if self.stages and (photo.trimap is None or not self.guided or (photo.trimap == 128).any()):
+        if self.stages and (photo.trimap is None or not self.guided or (photo.trimap == UNKNOWN).any()):
             result.maps = self._maps(photo.image, photo.trimap)
         return result
 
@@ -271,8 +272,8 @@ class Session:
             return [None if found is None else index_map_picture(found, size=_MAP_SIDE) for found in maps]
         size = (small.shape[1], small.shape[0])
         known = np.asarray(cv2.resize(trimap, size, interpolation=cv2.INTER_NEAREST), np.uint8)
-        if not (known == 128).any():  # a band too thin for the smaller picture
-            known = np.full_like(known, 128)
+        if not (known == UNKNOWN).any():  # a band too thin for the smaller picture
+            known = np.full_like(known, UNKNOWN)
         _, maps = predict_with_index_maps(self.task, self.task.image_sample(small, known))
         return [None if found is None else index_map_picture(found, size=_MAP_SIDE) for found in maps]
 
