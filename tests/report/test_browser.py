@@ -7,6 +7,7 @@ import pytest
 
 from indexnet.report import html
 from indexnet.report.build import build
+from indexnet.report.numbers import NumberText
 from indexnet.report.rendering import render
 from indexnet.run.run_sets import find_run_sets
 from report_browser import EXECUTABLE, browser
@@ -66,8 +67,9 @@ def test_no_requests_no_complaints_nothing_outside_the_window(tmp_path):
     assert papers == {"light": "rgb(251, 251, 250)", "dark": "rgb(20, 22, 26)", "print": "rgb(255, 255, 255)"}
 
 
-def test_times_sort_by_their_units_and_heads_without_a_name_do_not_sort(tmp_path):
-    times = ["678 µs", "104 ms", "1.2 s", "7.5 ms"]
+def test_times_sort_by_their_numbers_and_heads_without_a_name_do_not_sort(tmp_path):
+    seconds = {"678 µs": 678e-6, "104 ms": 0.104, "1.2 s": 1.2, "7.5 ms": 0.0075}
+    times = [NumberText(text, value) for text, value in seconds.items()]
     content = {
         "facts": [],
         "parts": [(str(number), "", time, 10, "") for number, time in enumerate(times)],

@@ -120,7 +120,7 @@ def test_every_line_has_as_many_cells_as_the_head(tmp_path):
     spans = [int(m) for m in re.findall(r'colspan="(\d+)"', top)]
     single = top.count("<th") - len(spans)
     assert sub.count("<th") == sum(spans)
-    for line in re.findall(r"<tr[^>]*><th scope=\"row\">.*?</tr>", table):
+    for line in re.findall(r"<tr[^>]*><th scope=\"row\"[^>]*>.*?</tr>", table):
         assert line.count("<td") + 1 == single + sum(spans)
     assert "measured:<br>photos, small" in page  # never beside a printed number without its origin
     assert "These are different things" in page

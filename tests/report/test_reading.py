@@ -149,11 +149,40 @@ def test_tables_that_no_paper_has_do_not_speak_of_one(name, tmp_path):
     assert "What the experiment file asks for. The runs at hand: photos at budget small, 300 steps" in protocol
 
 
+def test_cells_give_the_number_that_they_are_sorted_by(tmp_path):
+    fill(tmp_path, 3)
+    labels = ["operator 0", "5M2O DINs (our)", "1128 images & more"]
+    printed = [{"p": "18.5", "params": "3.75M"}, {"p": "n/a", "params": "+4.99K"}, {}]
+    rows = [row(f"r{n}", labels[n], printed=printed[n]) for n in range(3)]
+    page = html.page(built(tmp_path, rows, [column(**PSNR | {"printed": "p"})], reference="r2"), "now")
+    assert sorted_by(page, 0) == [
+        ["operator 0", "18.5", "20.85", "21.35", "-2", "2"],
+        ["5M2O DINs (our)", "", "21.85", "22.35", "-1", "2"],
+        ["1128 images &amp; more", "", "22.85", "23.35", "", "2"],
+    ]
+    assert [line[3] for line in sorted_by(page, 1)] == ["-2", "-1", ""]  # the interval, by its lower end
+    assert [line[1:4] for line in sorted_by(page, 2)] == [
+        ["3750000", "200000", "-50"],
+        ["4990", "300000", "-25"],
+        ["", "400000", ""],
+    ]
+    assert {line[0] for line in sorted_by(page, 3)} == {"operator 0", "5M2O DINs (our)", "1128 images &amp; more"}
+
+
+def sorted_by(page, number):
+    """What the cells of a table of the page give to be sorted by, "" where they show it, line by line."""
+    table = page.split('<table class="sortable')[1 + number].partition("</table>")[0]
+    lines = table[table.index("<tbody>") :].split("<tr")[1:]
+    return [[(re.findall('data-value="(.*?)"', tag) or [""])[0] for tag in re.findall("<t[dh].*?>", s)] for s in lines]
+
+
 SORTED = """(() => { const [head] = [...document.querySelectorAll('th')].filter(e => e.textContent === 'measured');
     const button = head.querySelector('button'); const seen = [];
     for (let i = 0; i < 3; i++) { button.click(); seen.push([head.getAttribute('aria-sort'),
         [...head.closest('table').tBodies[0].rows].map(r => r.cells[0].textContent.slice(1)).join()]); }
     return seen; })()"""
+BY_NAME = """(() => { const [head] = document.querySelectorAll('th.row'); head.querySelector('button').click();
+    return [...head.closest('table').querySelectorAll('tbody th')].map(e => e.lastChild.textContent); })()"""
 HIDDEN = """(() => { const chart = document.querySelector('.chart'), [button] = chart.querySelectorAll('.key button');
     const shown = () => getComputedStyle(chart.querySelector('g[data-row="1"]')).display;
     const before = [button.getAttribute('aria-pressed'), shown()]; button.click();
@@ -176,3 +205,18 @@ def test_heads_are_buttons_that_sort_and_curves_can_be_hidden(tmp_path):
         assert tab.evaluate("document.querySelectorAll('th[aria-sort] > button').length") > 5
         assert tab.evaluate(HIDDEN) == ["true", "inline", "false", "none"]
         assert tab.complaints() == []
+
+
+@pytest.mark.long
+@pytest.mark.skipif(EXECUTABLE is None, reason="there is no Chromium")
+def test_rows_sort_by_their_names_below_the_heads_of_their_blocks(tmp_path):
+    fill(tmp_path, 5)
+    labels = ["operator 2", "5M2O DINs (our)", "30 images", "operator 1", "4x"]
+    blocks = ["sigma 15"] * 3 + ["sigma 25"] * 2
+    rows = [row(f"r{number}", labels[number], block=blocks[number]) for number in range(5)]
+    page = tmp_path / "report.html"
+    page.write_text(html.page(built(tmp_path, rows, [column(**PSNR)]), "now"), encoding="utf-8")
+    with browser(tmp_path / "profile") as tab:
+        tab.open(page, width=1280, scheme="light")
+        first = ["sigma 15", "30 images", "5M2O DINs (our)", "operator 2"]
+        assert tab.evaluate(BY_NAME) == [*first, "sigma 25", "4x", "operator 1"]

@@ -141,7 +141,7 @@ def test_a_page_shows_blocks_everywhere(tmp_path):
     checker = check_page(table)
     heads = [attributes for tag, attributes in checker.tags if tag == "th" and attributes.get("scope") == "rowgroup"]
     assert len(heads) == 2 * 3  # results, seed by seed, costs
-    line = page[page.index('<th scope="row">') :]
+    line = page[page.index('<th scope="row"') :]
     assert int(heads[0]["colspan"]) == line[: line.index("</tr>")].count("<td") + 1
     section = page[page.index('id="glance"') : page.index('id="cost"')]
     assert [part.split("<")[0] for part in section.split("<h3>")[1:]] == ["sigma 15", "sigma 25"]

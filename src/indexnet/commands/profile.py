@@ -13,6 +13,7 @@ from indexnet import __version__
 from indexnet.core.console import print_table, tell, warn
 from indexnet.core.errors import UserError
 from indexnet.core.files import atomic_write, prepare_folder
+from indexnet.report.numbers import NumberText
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -148,11 +149,11 @@ def _facts(found: Profile) -> list[tuple[str, str]]:
     ]
 
 
-def _parts(found: Profile) -> list[tuple[str, str, str, int, str]]:
+def _parts(found: Profile) -> list[tuple[str, NumberText, str, int, str]]:
     """Return name, share, time, length of the bar in pixels, and what it is, of each part of a step."""
     rows = [(part, share, _seconds(share * found.step_s), _SAID[part]) for part, share in found.shares.items()]
-    rows.append(("GPU idle" if found.on_gpu else "host", found.host, "", _HOST[found.on_gpu]))
-    return [(name, f"{share:.1%}", time, round(200 * share), text) for name, share, time, text in rows]
+    rows.append(("GPU idle" if found.on_gpu else "host", found.host, NumberText("", None), _HOST[found.on_gpu]))
+    return [(name, _share(share), time, round(200 * share), text) for name, share, time, text in rows]
 
 
 def _ceilings(found: Profile) -> list[list[str]]:
@@ -171,14 +172,18 @@ def _ceilings(found: Profile) -> list[list[str]]:
 
 
 def _operations(found: Profile) -> list[list[str]]:
-    return [[each.name, f"{each.share:.1%}", _seconds(each.seconds), f"{each.calls:g}"] for each in found.operations]
+    return [[each.name, _share(each.share), _seconds(each.seconds), f"{each.calls:g}"] for each in found.operations]
 
 
-def _seconds(value: float) -> str:
+def _seconds(value: float) -> NumberText:
     for unit, size in (("s", 1.0), ("ms", 1e-3)):
         if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value / 1e-6:.3g} µs"
+            return NumberText(f"{value / size:.3g} {unit}", value)
+    return NumberText(f"{value / 1e-6:.3g} µs", value)
+
+
+def _share(value: float) -> NumberText:
+    return NumberText(f"{value:.1%}", value)
 
 
 def _scaled(value: float) -> str:

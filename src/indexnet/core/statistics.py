@@ -15,6 +15,8 @@ Scores = Mapping[int, Mapping[str, float]]
 """Per-image scores of one table row: seed -> image name -> score."""
 
 REPLICATES, LEVEL = 2000, 0.95
+INTERVAL = f"{100 * LEVEL:.0f} % interval"
+"""What intervals are called."""
 FEWEST = 6  # groups; of fewer the bootstrap knows too few draws, and its intervals are far too narrow
 _CHUNK = 250  # replicates at once: keeps the sums of segmentation with many classes small
 

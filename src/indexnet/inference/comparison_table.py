@@ -12,7 +12,7 @@ from rich.table import Table
 
 from indexnet.core.console import print_table
 from indexnet.core.escape import markdown, markdown_cell, markdown_table
-from indexnet.core.statistics import FEWEST, LEVEL, interval
+from indexnet.core.statistics import FEWEST, INTERVAL, LEVEL, interval
 from indexnet.inference.evaluation import Scores, bootstrap, group_count
 from indexnet.metrics import MetricInfo
 
@@ -158,8 +158,8 @@ def print_single(title: str, scores: Scores) -> None:
     table = Table(title=escape(title), title_justify="left")
     groups = group_count(scores)
     bounded = groups >= FEWEST
-    for head in ("metric", "result", *["95 % interval"] * bounded, "lowest", "highest", "worst image"):
-        right = head in ("result", "95 % interval", "lowest", "highest")
+    for head in ("metric", "result", *[INTERVAL] * bounded, "lowest", "highest", "worst image"):
+        right = head in ("result", INTERVAL, "lowest", "highest")
         table.add_column(head, justify="right" if right else "left", no_wrap=head != "worst image")
     for key, result in scores.results.items():
         info = scores.metrics[key].info

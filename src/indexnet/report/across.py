@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import NamedTuple
 
-from indexnet.report.numbers import count, fixed, significant, spread
+from indexnet.report.numbers import NumberText, count, fixed, significant, spread
 from indexnet.report.table import Block, Measurement, Table, TableRow
 from indexnet.run.experiments.experiment import Column
 
@@ -215,9 +215,11 @@ def ranks(across: Across) -> Grid:
         for contest in across.contests:
             row = entrant.rows.get(contest.label)
             m = contest.measured(row) if row is not None else None
-            line.append(f"{m.rank} {m.sign}".rstrip() if m is not None and m.rank is not None else "")
+            rank = None if m is None else m.rank
+            line.append("" if m is None or rank is None else NumberText(f"{rank} {m.sign}".rstrip(), rank))
         places = across.places(entrant)
-        line += [f"{sum(bool(m.sign) for m in places)} of {len(places)}" if places else ""]
+        won = sum(bool(m.sign) for m in places)
+        line += [NumberText(f"{won} of {len(places)}", won) if places else ""]
         lines.append([*line, fixed(across.mean_rank(entrant), 1)])
     return head, lines
 
@@ -232,10 +234,11 @@ def prices(contest: Contest) -> Grid:
     for row in contest.rows:
         m = contest.measured(row)
         line = [row.short, "" if m.rank is None else str(m.rank)]
-        line.append(f"{spread(m.mean, m.sd, column.digits)} {m.sign}".rstrip())
+        line.append(NumberText(f"{spread(m.mean, m.sd, column.digits)} {m.sign}".rstrip(), m.mean))
         for price, front in zip(PRICES, fronts, strict=True):
             cost = price.value(row)
-            line.append("" if cost is None else f"{price.text(cost)} {ON_FRONT if row.name in front else ''}".rstrip())
+            text = "" if cost is None else f"{price.text(cost)} {ON_FRONT if row.name in front else ''}".rstrip()
+            line.append(NumberText(text, cost))
         lines.append(line)
     return head, lines
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from indexnet.report.numbers import count, fixed, flops, signed, significant, spread
+from indexnet.report.numbers import NumberText, count, fixed, flops, parse_number, signed, significant, spread
 from indexnet.report.table import COSTS, Cost, Measurement, Table, TableRow
 from indexnet.run.experiments.experiment import Column
 
@@ -47,15 +47,16 @@ def metric_fields(table: Table, column: Column, *, sd: bool = True) -> list[Fiel
     def text(row: TableRow, kind: str) -> str:
         m, digits = row.measured[column.metric], column.digits
         if kind == "measured":  # with ★ for the best or ≈ for what equals it
-            return f"{spread(m.mean, m.sd if sd else None, digits)} {m.sign}".rstrip()
+            return NumberText(f"{spread(m.mean, m.sd if sd else None, digits)} {m.sign}".rstrip(), m.mean)
         if kind == "best seed":
             return best_seed(m, digits)
         if kind == "expected":
-            return expected(m)
-        if kind == "delta":  # with ≈ where the interval holds 0
-            unclear = m.delta_interval is not None and m.delta_interval.contains_zero
-            return signed(m.delta, digits) + (" ≈" if unclear else "")
-        return m.printed if kind == "printed" else signed(m.difference, digits)
+            return NumberText(expected(m), parse_number(m.expected))
+        if kind == "delta":
+            return NumberText(f"{signed(m.delta, digits)} {m.delta_sign}".rstrip(), m.delta)
+        if kind == "printed":
+            return NumberText(m.printed, m.target)
+        return NumberText(signed(m.difference, digits), m.difference)
 
     return [Field(kind, partial(text, kind=kind), column) for kind in table.kinds(column)]
 
@@ -68,16 +69,24 @@ def expected(m: Measurement) -> str:
 
 def best_seed(m: Measurement, digits: int) -> str:
     """Write the best seed's value and, in brackets, the seed; "" without a finished run."""
-    return "" if m.best_seed is None else f"{fixed(m.values[m.best_seed], digits)} ({m.best_seed})"
+    if m.best_seed is None:
+        return ""
+    value = m.values[m.best_seed]
+    return NumberText(f"{fixed(value, digits)} ({m.best_seed})", value)
 
 
 def cost_fields(table: Table, cost: Cost) -> list[Field]:
     """Return what stands under a cost: what a paper says, where it does, what was counted, and against the baseline."""
-    printed = Field("printed", lambda row: row.printed.get(cost.printed, ""))
+    printed = Field("printed", lambda row: _printed(row, cost))
     counted = Field("counted", lambda row: cost_text(table, row, cost.key))
     share = Field("share", lambda row: share_text(table, row, cost.key))
     there = {printed: table.prints_cost(cost), counted: True, share: any(map(share.text, table.rows))}
     return [field for field, given in there.items() if given]
+
+
+def _printed(row: TableRow, cost: Cost) -> str:
+    text = row.printed.get(cost.printed, "")
+    return NumberText(text, parse_number(text))
 
 
 COUNTED = ("parameters", "paper_gflops", "true_gmacs")
@@ -91,9 +100,8 @@ def share_text(table: Table, row: TableRow, key: str) -> str:
     if key not in COUNTED or base is None or row.base == base.base or own is None or not other:
         return ""
     share = 100 * (own / other - 1)
-    if abs(share) < 0.05:
-        return "0\N{NO-BREAK SPACE}%"
-    return f"{signed(share, 0 if abs(share) >= 10 else 1)}\N{NO-BREAK SPACE}%"
+    text = "0" if abs(share) < 0.05 else signed(share, 0 if abs(share) >= 10 else 1)
+    return NumberText(f"{text}\N{NO-BREAK SPACE}%", share)
 
 
 def cost_text(table: Table, row: TableRow, key: str) -> str:
@@ -111,8 +119,8 @@ def cost_text(table: Table, row: TableRow, key: str) -> str:
         reference = table.reference(row)
         base = reference.cost(key) if reference is not None else None
         difference = base is not None and row.printed.get("params", "").startswith("+")
-        return count(value) + (f" (+{count(value - (base or 0))})" if difference else "")
-    return flops(value) if key == "paper_gflops" else significant(value)
+        return NumberText(count(value) + (f" (+{count(value - (base or 0))})" if difference else ""), value)
+    return NumberText(flops(value) if key == "paper_gflops" else significant(value), value)
 
 
 def grid(

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
 from indexnet import __version__
 from indexnet.core.metric_facts import GREY
+from indexnet.core.statistics import INTERVAL, Interval
 from indexnet.report import relative
 from indexnet.report.across import Contest
 from indexnet.report.fields import Field, cost_fields, head_of, metric_fields, title
 from indexnet.report.figures.axes import Series
 from indexnet.report.figures.curves import Lines, average, curve_panels, learning_curves
 from indexnet.report.figures.plots import dot_plot, scatter
-from indexnet.report.numbers import fixed, signed
+from indexnet.report.numbers import NumberText, fixed, signed
 from indexnet.report.pictures import Strip, common, embed, samples
 from indexnet.report.provenance import facts
 from indexnet.report.rendering import render
@@ -33,8 +34,21 @@ _SIGNS = {"★": "best", "≈": "not told apart from the best"}
 FEW = 8
 """Rows whose learning curves can be told apart in one figure; where there are more, each has a small one as well."""
 
-Cell = tuple[str, str | Markup, str]
-"""Class, content, and what a pointer on it shows."""
+
+class Cell(NamedTuple):
+    """One cell of a table.
+
+    Attributes:
+        text: its content; a :class:`~indexnet.report.numbers.NumberText` is sorted by its number.
+        css: its class.
+        said: what a pointer on it shows.
+        shown: the content with its markup, where it has any.
+    """
+
+    text: str
+    css: str = ""
+    said: str = ""
+    shown: Markup | None = None
 
 
 @dataclass(frozen=True)
@@ -124,7 +138,11 @@ def _results(table: Table) -> list[Group]:
 
 
 def _seeds_run(table: Table) -> Group:
-    return Group("Seeds\nrun", lambda row: [("text", row.state(len(table.seeds), short=True), "")], css="text")
+    def cells(row: TableRow) -> Iterator[Cell]:
+        state = row.state(len(table.seeds), short=True)
+        yield Cell(NumberText(state, None if row.runs_never else len(row.done)), "text")
+
+    return Group("Seeds\nrun", cells, css="text")
 
 
 def _folded(table: Table) -> list[Group]:
@@ -143,12 +161,12 @@ def _seeds(table: Table) -> list[Group]:
     def cells(column: Column, row: TableRow) -> Iterator[Cell]:
         m, digits = row.measured[column.metric], column.digits
         for number, seed in enumerate(table.seeds):
-            text: str | Markup = fixed(m.values.get(seed), digits)
-            if table.names_best_seeds and seed == m.best_seed and len(m.values) > 1:
-                text = Markup("<strong>{} ●</strong>").format(text)
-            yield "" if number else "start", text, ""
+            text = NumberText(fixed(m.values.get(seed), digits), m.values.get(seed))
+            best = table.names_best_seeds and seed == m.best_seed and len(m.values) > 1
+            shown = Markup("<strong>{} ●</strong>").format(text) if best else None
+            yield Cell(text, "" if number else "start", shown=shown)
         if table.compared:
-            yield "", _interval(m, digits), ""
+            yield Cell(NumberText(_written(m.interval, digits), m.interval.low if m.interval else None))
 
     names = [f"seed {seed}" for seed in table.seeds] + ["minus the best"] * table.compared
     return [Group(title(column), partial(cells, column), names) for column in table.measured_columns]
@@ -179,8 +197,7 @@ def _cells(fields: Sequence[Field], row: TableRow, *, start: bool = False) -> It
     """Write the cells of a group of columns; ``start`` draws a line before them."""
     for number, field in enumerate(fields):
         css = ["start"] if start and not number else []
-        text: str | Markup = field.text(row)
-        said = ""
+        text, said, shown = field.text(row), "", None
         if field.kind == "printed":
             css = ["printed", *css]
         elif field.column and field.kind == "expected":
@@ -188,27 +205,25 @@ def _cells(fields: Sequence[Field], row: TableRow, *, start: bool = False) -> It
             css = ["expected", *css, *(["fail"] if passes is False else ["pass"] if passes else [])]
         elif field.column and field.kind == "delta" and text:
             m, digits = row.measured[field.column.metric], field.column.digits
-            held = m.delta_interval
-            text = Markup('{}<span class="sign"{}>{}</span>').format(
-                signed(m.delta, digits), _label("not told apart from the baseline"), "≈"
-            ) if text.endswith("≈") else Markup('{}<span class="sign"></span>').format(text)  # fmt: skip
-            said = f"95 % interval {signed(held.low, digits)} to {signed(held.high, digits)}" if held else ""
+            shown = _with_sign(signed(m.delta, digits), m.delta_sign, "not told apart from the baseline")
+            said = f"{INTERVAL} {_written(m.delta_interval, digits)}" if m.delta_interval else ""
             css = ["delta", *css]
         elif field.column and field.kind == "measured" and text:
             m, digits = row.measured[field.column.metric], field.column.digits
-            text, said, css = _measured(m, digits), _spoken(m, digits), ["best"] * m.best + css
-        yield " ".join(css), text, said
+            shown, said, css = _measured(m, digits), _spoken(m, digits), ["best"] * m.best + css
+        yield Cell(text, " ".join(css), said, shown)
 
 
 def _measured(m: Measurement, digits: int) -> Markup:
     """Write the mean, smaller the standard deviation, and the sign with its meaning for those who cannot see it."""
     sd = Markup(' <span class="sd">{}</span>').format(f"± {fixed(m.sd, digits)}" if m.sd is not None else "")
-    label = _label(_SIGNS[m.sign]) if m.sign else ""
-    return Markup('{}{}<span class="sign"{}>{}</span>').format(fixed(m.mean, digits), sd, label, m.sign)
+    return _with_sign(fixed(m.mean, digits) + sd, m.sign, _SIGNS.get(m.sign, ""))
 
 
-def _label(text: str) -> Markup:
-    return Markup(' role="img" aria-label="{}"').format(text)
+def _with_sign(content: str, sign: str, meaning: str) -> Markup:
+    """Write a sign, or the room for one, behind a cell's content."""
+    label = Markup(' role="img" aria-label="{}"').format(meaning) if sign else ""
+    return Markup('{}<span class="sign"{}>{}</span>').format(content, label, sign)
 
 
 def _spoken(m: Measurement, digits: int) -> str:
@@ -216,12 +231,12 @@ def _spoken(m: Measurement, digits: int) -> str:
     seeds = "; ".join(f"seed {seed}: {fixed(value, digits)}" for seed, value in sorted(m.values.items()))
     parts = [f"rank {m.rank}" if m.rank is not None else "", seeds]
     if m.interval is not None:
-        parts.append(f"minus the best: 95 % interval {_interval(m, digits)}")
+        parts.append(f"minus the best: {INTERVAL} {_written(m.interval, digits)}")
     return "; ".join(filter(None, parts))
 
 
-def _interval(m: Measurement, digits: int) -> str:
-    return f"{signed(m.interval.low, digits)} to {signed(m.interval.high, digits)}" if m.interval is not None else ""
+def _written(interval: Interval | None, digits: int) -> str:
+    return "" if interval is None else f"{signed(interval.low, digits)} to {signed(interval.high, digits)}"
 
 
 # --- figures -----------------------------------------------------------------------------------------------------

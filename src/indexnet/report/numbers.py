@@ -11,6 +11,23 @@ PRINTED = re.compile(r"([+-]?)\s*(\d+(?:\.\d+)?)\s*([KMG]?)")
 """A printed cell: sign, number, unit."""
 
 
+class NumberText(str):
+    """A number as text, with the number itself, by which tables of pages are sorted.
+
+    Attributes:
+        value: the number; not there where there is none.
+    """
+
+    value: float
+
+    def __new__(cls, text: str, value: float | None) -> NumberText:
+        """Write a number as text."""
+        made = super().__new__(cls, text)
+        if value is not None:
+            made.value = value
+        return made
+
+
 def parse_number(text: str) -> float | None:
     """Return the value of a printed cell: ``"50.2"``, ``"3.75M"``, ``"+4.99K"``; None for anything else or nothing."""
     match = PRINTED.fullmatch(text.strip().replace(MINUS, "-"))

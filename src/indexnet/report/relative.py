@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from indexnet.report.fields import Field
-from indexnet.report.numbers import signed
+from indexnet.report.numbers import NumberText, signed
 from indexnet.report.table import Table, TableRow
 from indexnet.run.experiments.experiment import Column
 
@@ -73,7 +73,7 @@ def fields(table: Table, column: Column | None) -> list[Field]:
 
     def text(row: TableRow, kind: str) -> str:
         value = worst(table, row, kind) if column is None else improvement(table, row, column, kind)
-        return "" if value is None else signed(100 * value, 1)
+        return "" if value is None else NumberText(signed(100 * value, 1), value)
 
     found = [Field(kind, partial(text, kind=kind)) for kind in KINDS]
     return [field for field in found if any(map(field.text, table.rows))]

@@ -11,6 +11,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from indexnet.core.escape import latex, markdown
+from indexnet.core.statistics import INTERVAL
 from indexnet.report import numbers, remarks
 from indexnet.report.figures import looks
 
@@ -37,7 +38,7 @@ def _environment(kind: str) -> jinja2.Environment:
         keep_trailing_newline=True,
         **(marks if kind == "tex" else {}),
     )
-    environment.globals.update(looks=looks, script_hash=_script_hash(environment))
+    environment.globals.update(looks=looks, INTERVAL=INTERVAL, script_hash=_script_hash(environment))
     environment.filters.update(
         breaks=lambda text: escape(text).replace("\n", Markup("<br>")),
         code=_code,

@@ -122,6 +122,11 @@ class Measurement:
         return "★" if self.best else "≈" if self.tied else ""
 
     @property
+    def delta_sign(self) -> str:
+        """``≈`` where the interval of :attr:`delta` holds 0, else ""."""
+        return "≈" if self.delta_interval is not None and self.delta_interval.contains_zero else ""
+
+    @property
     def best_seed(self) -> int | None:
         """The seed with the best value; the lowest of several."""
         if not self.values:

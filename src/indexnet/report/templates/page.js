@@ -1,18 +1,16 @@
 (() => {
   "use strict";
-  const units = { K: 1e3, M: 1e6, G: 1e9, " µs": 1e-6, " ms": 1e-3 };
-  // what a cell is sorted by: its first number, else its text; null where it is empty
+  // what a cell is sorted by: the number, or else the text, that it gives or shows; null where it is empty
   const valueOf = cell => {
-    const text = cell.textContent.trim().replace(/\u2212/g, "-");
-    const found = text.match(/^[+<>]?\s*(-?\d+(?:\.\d+)?)((?:[KMG]| [µm]s)(?![A-Za-z]))?/);
-    return text === "" ? null : found ? Number(found[1]) * (units[found[2]] || 1) : text.toLowerCase();
+    const given = cell.dataset.value ?? cell.textContent.trim();
+    return given === "" ? null : isNaN(given) ? given.toLowerCase() : Number(given);
   };
   const compare = (a, b) => typeof a === typeof b ? (a < b ? -1 : a > b ? 1 : 0) : typeof a === "number" ? -1 : 1;
   const sort = (table, column, direction) => {
     for (const body of table.tBodies) {
       body.sourceOrder ||= [...body.rows];
-      const rows = body.sourceOrder.filter(row => row.cells.length > column);
-      const heads = body.sourceOrder.filter(row => row.cells.length <= column);
+      const heads = body.sourceOrder.filter(row => row.cells[0].classList.contains("block"));
+      const rows = body.sourceOrder.filter(row => !heads.includes(row));
       const keyed = rows.map(row => [valueOf(row.cells[column]), row]);
       const sign = direction === "descending" ? -1 : 1;
       if (direction !== "none") {
