@@ -139,13 +139,16 @@ def agreement(table: Table) -> str:
     return f"{said}: {taus}." if taus else ""
 
 
-def legend(table: Table, *, costs: bool = True, best_seeds: bool = True, star: str = "★") -> list[str]:
+def legend(
+    table: Table, *, costs: bool = True, best_seeds: bool = True, deltas: bool = True, star: str = "★"
+) -> list[str]:
     """Explain the signs in the table.
 
     Args:
         table: what is shown.
         costs: explain its cost columns as well.
         best_seeds: explain the column of best seeds as well.
+        deltas: explain the columns of differences to the baseline as well.
         star: what marks the best mean.
     """
     cells = [m for row in table.rows for m in row.measured.values()]
@@ -157,7 +160,7 @@ def legend(table: Table, *, costs: bool = True, best_seeds: bool = True, star: s
         lines.append(f"{star} best mean of the column" + (", in each block" if len(table.blocks) > 1 else ""))
     if best_seeds and table.names_best_seeds:
         lines.append("best seed: the value of a row's best run and, in brackets, its seed")
-    if table.baseline and any(m.delta is not None for m in cells):
+    if deltas and table.baseline and any(m.delta is not None for m in cells):
         known = any(m.delta_interval is not None for m in cells)
         lines.append(
             f"minus {table.baseline}: the difference to the table's baseline"
