@@ -54,7 +54,7 @@ def _content(across: Across, drawn: list[Markup]) -> dict[str, Any]:
     measured = [table for table in across.tables if table.done]
     labels = [short_name(across.name, table) for table in measured]
     pairs = list(zip(labels, measured, strict=True))
-    columns = {"costs": False, "best_seeds": False, "deltas": False}  # which this page has not
+    columns: dict[str, Any] = {"costs": False, "best_seeds": False, "deltas": False}  # which this page has not
     legends = ((label, text) for label, table in pairs for text in remarks.legend(table, **columns))
     warnings = [(label, text) for label, table in pairs for text in (*table.warnings, *remarks.missing(table))]
     notes = [*shared(legends, labels), *([COST_RULE] if measured else [])]

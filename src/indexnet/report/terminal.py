@@ -94,7 +94,7 @@ def _improvements(table: Table) -> RichTable | None:
     return shown
 
 
-def layout(table: Table, width: int) -> tuple[list[RichTable], dict[str, bool]]:
+def layout(table: Table, width: int) -> tuple[list[RichTable], dict[str, Any]]:
     """Build the tables for a terminal of ``width`` characters.
 
     Returns:
