@@ -93,6 +93,8 @@ def _written_out(overrides: Sequence[str], composed: Callable[[Sequence[str]], D
     check_overrides(overrides)
     try:
         return composed(overrides)
+    except UserError:  # says it already
+        raise
     except _MISTAKES as error:
         if full := named_in_full(overrides, str(error)):
             return _written_out(full, composed)

@@ -130,8 +130,6 @@ def explain(error: Exception, overrides: Sequence[str], keys: Callable[[str], Se
         overrides: that were given.
         keys: returns the dotted keys that there could be in the place of an unknown one.
     """
-    if isinstance(error, UserError):  # has said it already
-        return error
     text = str(error)
     if isinstance(error, yaml.YAMLError):  # says the file and the line
         return UserError(f"a file of the configuration is not valid YAML: {' '.join(text.split())}.")

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from damage import BOMB, MERGES, fuzzed, put_any
+from indexnet.cli import main
 from indexnet.core.errors import UserError
 from indexnet.run.config import compose
 from indexnet.run.experiments.experiment import Row, hydra_value, variant
@@ -60,7 +61,9 @@ def made_up(tmp_path, monkeypatch):
         content["experiment"].update(values)
         if change:
             change(content)
-        (folder / "up.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        (folder / "up.yaml").write_text(
+            f"# @package _global_\n{yaml.safe_dump(content, sort_keys=False)}", encoding="utf-8"
+        )
         return load_experiment("made/up")
 
     return load
@@ -370,6 +373,29 @@ def test_an_option_of_a_group_of_ones_own_that_is_broken_is_named(content, made_
     (tmp_path / "data" / "mine.yaml").write_bytes(content)
     with pytest.raises(UserError, match=r"mine\.yaml"):
         compose(["data=mine"])
+
+
+MISSING_LINE = [
+    ("experiments/made/up.yaml", "# Mine\nexperiment: {}", "experiments=made/up"),
+    ("experiments/made/up.yaml", "# @package global\nexperiment: {}", "experiments=made/up"),
+    ("network/mine.yaml", "defaults: [{override /encoder: none}]\nname: autoencoder", "network=mine"),
+    ("network/mine.yaml", "network: {name: autoencoder}", "network=mine"),
+    ("data/mine.yaml", "data: {name: photos}", "data=mine"),
+]
+
+
+@pytest.mark.parametrize(("file", "content", "word"), MISSING_LINE)
+def test_a_file_without_the_line_that_hydra_needs_is_named_with_it(file, content, word, made_up, tmp_path, capsys):
+    made_up()
+    path = tmp_path / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content)
+    assert main(["train", "task=reconstruction", word]) == 2
+    group = word.partition("=")[0]
+    assert capsys.readouterr().err == (
+        f"indexnet: {path} must begin with the line `# @package _global_`: without it all that the file says is put "
+        f"below {group}.\n"
+    )
 
 
 @pytest.mark.parametrize(
