@@ -5,6 +5,7 @@ Nothing here knows Hydra; :mod:`indexnet.run.config` hands over what that says.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -12,10 +13,13 @@ from pathlib import Path
 import yaml
 
 from indexnet.core.errors import UserError, shown
+from indexnet.core.paths import VARIABLE as FOLDERS
 from indexnet.core.paths import conf_dir
+from indexnet.core.registry import VARIABLE as PLUGINS
 from indexnet.core.registry import nearest, unknown_name
 from indexnet.core.schedules import SCHEDULES, schedule_options
 from indexnet.run.experiments.experiment import hydra_value
+from indexnet.run.schema import OPEN_GROUPS
 from indexnet.run.trainer_options import REFUSED, refusal
 
 _COMPLAINTS = {
@@ -148,7 +152,8 @@ def explain(error: Exception, overrides: Sequence[str], keys: Callable[[str], Se
             return UserError(
                 f"unknown {group} option {shown(option)}. Did you mean {meant}? Known: {', '.join(sorted(known))}."
             )
-        return unknown_name(f"{group or 'config group'} option", option, known)
+        own = (FOLDERS, PLUGINS) if group in OPEN_GROUPS else (FOLDERS,) if os.path.isdir(conf_dir() / group) else ()
+        return unknown_name(f"{group or 'config group'} option", option, known, *(own if group else ()))
     if match := re.search(r"Could not override '([^']+)'", text):
         return _unknown_override(match[1], keys)
     if sentence := _override_complaint(text):

@@ -309,6 +309,24 @@ def test_an_unknown_experiment_names_the_nearest():
         load_experiment("quikstart")
 
 
+@pytest.mark.parametrize("group", ["resampling", "network", "data", "task"])
+def test_an_unknown_option_says_where_ones_own_are_found(group, made_up, tmp_path, monkeypatch):
+    monkeypatch.delenv("INDEXNET_PLUGINS", raising=False)
+    monkeypatch.delenv("INDEXNET_EXPERIMENTS", raising=False)
+    neither = r"Your own are found through INDEXNET_EXPERIMENTS \(not set\) and INDEXNET_PLUGINS \(not set\)\.$"
+    with pytest.raises(UserError, match=f"^unknown {group} option 'zzz'.*{neither}"):
+        compose([f"{group}=zzz"])
+    with pytest.raises(UserError, match=r"^unknown experiment 'zzz'.*through INDEXNET_EXPERIMENTS \(not set\)\.$"):
+        compose(["experiments=zzz"])
+    monkeypatch.setenv("INDEXNET_EXPERIMENTS", str(tmp_path))
+    made_up()
+    monkeypatch.setenv("INDEXNET_PLUGINS", "gate")
+    with pytest.raises(UserError, match=f"through INDEXNET_EXPERIMENTS={tmp_path} and INDEXNET_PLUGINS=gate.$"):
+        compose([f"{group}=zzz"])
+    with pytest.raises(UserError, match=f"unknown experiment 'zzz'.*through INDEXNET_EXPERIMENTS={tmp_path}.$"):
+        load_experiment("zzz")
+
+
 def test_select(made_up):
     found = made_up()
     assert [row.name for row in found.select(None)] == ["a", "hin_l", "hin_nl_c", "m2o_l", "m2o_nl_c"]
