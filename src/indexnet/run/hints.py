@@ -227,6 +227,27 @@ def named_in_full(words: Sequence[str], complaint: str) -> list[str] | None:
     return written if written != list(words) else None
 
 
+def left_to_jobs(words: Sequence[str], complaint: str) -> list[str] | None:
+    """Return overrides of a sweep in which what its own configuration has not, but a job's may have, is not checked.
+
+    The sweep's own has none of what rows and comma lists choose: of ``rows=gate resampling.kernel=5`` not the operator.
+    Freezing refuses what the job's operator, network or data set does not take.
+
+    Args:
+        words: overrides and flags.
+        complaint: Hydra's, about the key that it cannot find.
+
+    Returns:
+        None where it is no option of what is chosen by name.
+    """
+    match = re.search(r"Could not override '(\w+)\.([\w.]+)'", complaint)
+    key = "" if match is None else f"{match[1]}.{match[2]}"
+    if match is None or match[1] not in OPEN_GROUPS or key == "data.root":
+        return None
+    written = [f"++{word}" if _reads(word)[0] == key else word for word in words]
+    return written if written != list(words) else None
+
+
 def _reads(word: str) -> tuple[str, str]:
     key, _, value = word.partition("=")
     return key, value.strip("'\"")
