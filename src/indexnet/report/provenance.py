@@ -90,6 +90,7 @@ def stand_in_warnings(
 
 def protocol_warnings(experiment: Experiment, runs: RunSet | None, protocol: Protocol) -> Iterable[str]:
     """Say what the runs changed against the experiment file, and where that cannot be told."""
+    yield from protocol.borrowed
     if protocol.changes:
         yield f"The runs do not follow the experiment's protocol: {', '.join(protocol.changes)}."
     if protocol.unknown and _printed_setting(experiment, runs):  # elsewhere nothing hangs on it
