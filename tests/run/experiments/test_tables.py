@@ -216,7 +216,7 @@ def _grid(**values):
         (
             _first(cited="X", overrides=None, printed=None),
             {},
-            "is cited, so it needs printed",
+            "is cited, so it needs published",
         ),
         (_first(cited="X", overrides=None, same_as="b"), {}, "never run, so it can have no same_as"),
         (_first(cited="X", overrides=None, init={"row": "b"}), {}, "never run, so it can have no init"),

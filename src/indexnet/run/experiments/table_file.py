@@ -281,7 +281,7 @@ class Reader:
                 if node.get(key):
                     raise self.error(f"{what} is cited from {node['cited']} and never run, so it can have no {key}.")
             if not node.get("printed"):
-                raise self.error(f"{what} is cited, so it needs printed cells.")
+                raise self.error(f"{what} is cited, so it needs published cells (printed).")
         overrides = node.get("overrides") or []
         settings: dict[str, Any] = {}
         for override in overrides:
