@@ -228,6 +228,16 @@ def test_finished_runs_without_a_number_are_named(tmp_path):
     assert remarks.headline(table).startswith("Best PSNR (dB) on photos at budget small: A, 30.00")
 
 
+@pytest.mark.parametrize(("first", "second", "said"), [("a", "b", True), ("a", "a--data.augment-false", False)])
+def test_other_training_data_are_said_unless_they_are_what_is_swept(tmp_path, first, second, said):
+    for name in (first, second):
+        train = {"count": 4096, "fingerprint": name}
+        data = {"name": "photos", "train": train, "test": {"count": 4, "fingerprint": "bb"}}
+        write_run(tmp_path, name, 0, record({"psnr": 30.0}, data=data))
+    table = built(tmp_path, [row("a", "A"), row("b", "B")], [column(**PSNR)], seeds=(0,))
+    assert any("training data" in text for text in table.warnings) == said
+
+
 @pytest.mark.parametrize("width", [50, 60, 80, 100, 160, 200])
 def test_terminal_table_fits(four_rows, width):
     from rich.console import Console
