@@ -140,7 +140,7 @@ def run_warnings(rows: Sequence[TableRow], columns: Sequence[Column]) -> Iterabl
 
 
 def _sets_data(row: TableRow) -> bool:
-    """Whether a row says itself how its training data are made, ``data.augment=false``: then that is what is compared."""
+    """Whether a row says how its training data are made, ``data.augment=false``: then that is what is compared."""
     swept = row.name.split("--")[1:]
     return any(key_of(text).startswith("data.") for text in (*row.overrides, *swept))
 
