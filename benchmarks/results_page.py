@@ -22,6 +22,7 @@ from indexnet.report.table import Block, Measurement, TableRow
 from indexnet.run.experiments.experiment import Column
 
 MATTING = {"sad": ("SAD", 2), "mse": ("MSE", 4), "grad": ("Grad", 2), "conn": ("Conn", 2)}
+(_gmacs,) = (price for price in PRICES if price.key == "true_gmacs")
 TEMPLATE, PAGE = FOLDER / "index.md.j2", FOLDER / "index.md"
 
 
@@ -67,15 +68,17 @@ def figure_name(name: str, block: str = "") -> str:
 
 
 def _scatter(result: Result, block: Block, rows: Sequence[TableRow]) -> str:
-    column = result.table.main
+    """Draw quality against cost with the front that the answers name, as the report page does."""
+    column, contest = result.table.main, Contest("", result.table, block)
     points = []
     for row in rows:
-        if (cost := row.cost("true_gmacs")) is None:
+        if (cost := _gmacs.value(row)) is None:
             continue
         m = row.measured[column.metric]
-        series = Series(row.number, row.short, list(m.values.values()), m.mean or 0.0, m.sd, m.best)
-        points.append((series, cost))
-    return scatter(points, "GMACs", column.title, column.digits)
+        points.append((Series(row.number, row.short, list(m.values.values()), m.mean or 0.0, m.sd, m.best), cost))
+    front = [(_gmacs.value(row) or 0.0, contest.measured(row).mean or 0.0) for row in contest.front(_gmacs.value)]
+    base = [row.number for row in rows if row.base == result.table.experiment.reference]
+    return scatter(points, "GMACs", column.title, column.digits, front, base)
 
 
 def _standalone(figure: str) -> str:
@@ -91,7 +94,7 @@ def _style() -> str:
     lines = sheet.render(looks=looks).splitlines()
     colours = lines[: next(at for at, line in enumerate(lines) if line.startswith("* {"))]
     own = [line for line in lines if line.startswith("svg ")]
-    return "\n".join([*colours, "svg { background: var(--card); font-family: system-ui, sans-serif; }", *own])
+    return "\n".join([*colours, "svg { font-family: system-ui, sans-serif; }", *own])
 
 
 @functools.cache
@@ -120,16 +123,16 @@ def table_text(name: str, block: str = "", metrics: int = 2) -> str:
     main = table.main
     published = table.prints(main)
     baseline = next((row for row in rows if row.base == table.experiment.reference), None)
-    head = ["Row"]
+    head = ["#", "Row"]
     for column in columns:
         head.append(f"{column.title} {'↑' if column.higher_is_better else '↓'}")
         if column is main:
             head += [f"Δ {baseline.short}"] if baseline else []
             head += ["published"] if published else []
     head += ["Parameters", "GMACs", "Training samples/s"]
-    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
+    lines = [head, ["---:", "---", *["---:"] * (len(head) - 2)]]
     for row in rows:
-        line = [row.short]
+        line = [str(row.number), row.short]
         for column in columns:
             m = row.measured[column.metric]
             line.append(f"{spread(m.mean, m.sd, column.digits)} {_sign(result, row, column)}".rstrip())
@@ -350,9 +353,6 @@ def answers_text() -> str:
                 near or ("none" if seeds[-1] > 1 else "unknown: one seed"),
             ])  # fmt: skip
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-(_gmacs,) = (price for price in PRICES if price.key == "true_gmacs")
 
 
 def _priced(contest: Contest, row: TableRow) -> str:
