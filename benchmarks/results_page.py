@@ -81,12 +81,10 @@ def _standalone(figure: str) -> str:
 
 @functools.cache
 def _style() -> str:
-    """Return what the style sheet of the report page says of figures, and the colours that it names."""
-    sheet = jinja2.Environment(loader=jinja2.PackageLoader("indexnet.report")).get_template("style.css")
-    lines = sheet.render(looks=looks).splitlines()
-    colours = lines[: next(at for at, line in enumerate(lines) if line.startswith("* {"))]
-    own = [line for line in lines if line.startswith("svg ")]
-    return "\n".join([*colours, "svg { background: var(--card); font-family: system-ui, sans-serif; }", *own])
+    """Return the colours of the report page and its rules for figures."""
+    templates = jinja2.Environment(loader=jinja2.PackageLoader("indexnet.report"))
+    colours, rules = (templates.get_template(name).render(looks=looks) for name in ("colours.css", "figures.css"))
+    return f"{colours}\nsvg {{ background: var(--card); font-family: system-ui, sans-serif; }}\n{rules}"
 
 
 @functools.cache
