@@ -14,6 +14,7 @@ import argparse
 import csv
 import functools
 import gzip
+import json
 import re
 import shlex
 import shutil
@@ -73,12 +74,7 @@ class Result:
     @property
     def shown(self) -> str:
         """The command in lines that fit a page."""
-        lines, line = [], ""
-        for word in re.findall(r"'[^']*'|\S+", self.command):
-            if line and len(line) + len(word) > 108:
-                lines, line = [*lines, f"{line} \\"], " "
-            line = f"{line} {word}" if line else word
-        return "\n".join([*lines, line])
+        return _lines(self.command)
 
     def run_sets(self, runs: Path) -> list[RunSet]:
         """Return its runs in a folder: one set, or none."""
@@ -116,16 +112,60 @@ class Result:
         return [each for each in compose_sweep(self.overrides)[0] if run_path(each).parts[-3] == self.set]
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """Methods that were measured on a test set by ``indexnet evaluate``.
+
+    Attributes:
+        name: of its folder in ``docs/results/evaluations``.
+        command: the whole command.
+    """
+
+    name: str
+    command: str
+
+    @property
+    def shown(self) -> str:
+        """The command in lines that fit a page."""
+        return _lines(self.command)
+
+    @functools.cached_property
+    def found(self) -> dict[str, Any] | None:
+        """What the command wrote; None before."""
+        path = FOLDER / "evaluations" / self.name / "evaluation.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _lines(command: str) -> str:
+    lines, line = [], ""
+    for word in re.findall(r"'[^']*'|\S+", command):
+        if line and len(line) + len(word) > 108:
+            lines, line = [*lines, f"{line} \\"], " "
+        line = f"{line} {word}" if line else word
+    return "\n".join([*lines, line])
+
+
+def _manifest(part: str) -> list[dict[str, str]]:
+    listed = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))[part]
+    return [{key: " ".join(str(value).split()) for key, value in each.items()} for each in listed]
+
+
 def results() -> list[Result]:
-    """Read the manifest."""
-    tables = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))["tables"]
-    return [Result(**{key: " ".join(str(value).split()) for key, value in each.items()}) for each in tables]
+    """Read the tables of the manifest."""
+    return [Result(**each) for each in _manifest("tables")]
+
+
+def evaluations() -> list[Evaluation]:
+    """Read the evaluations of the manifest."""
+    return [Evaluation(**each) for each in _manifest("evaluations")]
 
 
 def list_commands() -> None:
     """Print every command, and how many of its runs are recorded here."""
     for result in results():
         print(f"# {result.name}: {result.table.done} runs recorded of {result.runs}\n{result.shown}\n")
+    for each in evaluations():
+        print(f"# {each.name}: {'recorded' if each.found else 'not recorded yet'}\n{each.shown}\n")
 
 
 def collect(names: Sequence[str], runs: Path) -> None:

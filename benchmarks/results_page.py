@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from statistics import fmean
 
 import jinja2
-from results import FOLDER, Result, results
+from results import FOLDER, Evaluation, Result, evaluations, results
 from scipy.stats import kendalltau
 
 from indexnet.core.statistics import Interval, kendall_tau_b, paired_interval
@@ -20,6 +21,8 @@ from indexnet.report.numbers import count, fixed, signed, significant, spread
 from indexnet.report.table import Block, Measurement, TableRow
 from indexnet.run.experiments.experiment import Column
 
+MATTING = {"sad": ("SAD", 2), "mse": ("MSE", 4), "grad": ("Grad", 2), "conn": ("Conn", 2)}
+(_gmacs,) = (price for price in PRICES if price.key == "true_gmacs")
 TEMPLATE, PAGE = FOLDER / "index.md.j2", FOLDER / "index.md"
 
 
@@ -39,6 +42,9 @@ def render() -> str:
         delta=delta_text,
         ran=lambda name: bool(_named()[name].table.done),
         seeds=lambda name: max(len(row.done) for row in _named()[name].table.rows),
+        evaluation=lambda name: _evaluations()[name],
+        evaluated=lambda name: _evaluations()[name].found is not None,
+        methods=methods_text,
         more=more_text, better=better, across=across_text,
         figure=figure_name,
     )  # fmt: skip
@@ -62,15 +68,17 @@ def figure_name(name: str, block: str = "") -> str:
 
 
 def _scatter(result: Result, block: Block, rows: Sequence[TableRow]) -> str:
-    column = result.table.main
+    """Draw quality against cost with the front that the answers name, as the report page does."""
+    column, contest = result.table.main, Contest("", result.table, block)
     points = []
     for row in rows:
-        if (cost := row.cost("true_gmacs")) is None:
+        if (cost := _gmacs.value(row)) is None:
             continue
         m = row.measured[column.metric]
-        series = Series(row.number, row.short, list(m.values.values()), m.mean or 0.0, m.sd, m.best)
-        points.append((series, cost))
-    return scatter(points, "GMACs", column.title, column.digits)
+        points.append((Series(row.number, row.short, list(m.values.values()), m.mean or 0.0, m.sd, m.best), cost))
+    front = [(_gmacs.value(row) or 0.0, contest.measured(row).mean or 0.0) for row in contest.front(_gmacs.value)]
+    base = [row.number for row in rows if row.base == result.table.experiment.reference]
+    return scatter(points, "GMACs", column.title, column.digits, front, base)
 
 
 def _standalone(figure: str) -> str:
@@ -84,7 +92,7 @@ def _style() -> str:
     """Return the colours of the report page and its rules for figures."""
     templates = jinja2.Environment(loader=jinja2.PackageLoader("indexnet.report"))
     colours, rules = (templates.get_template(name).render(looks=looks) for name in ("colours.css", "figures.css"))
-    return f"{colours}\nsvg {{ background: var(--card); font-family: system-ui, sans-serif; }}\n{rules}"
+    return f"{colours}\nsvg {{ font-family: system-ui, sans-serif; }}\n{rules}"
 
 
 @functools.cache
@@ -113,16 +121,16 @@ def table_text(name: str, block: str = "", metrics: int = 2) -> str:
     main = table.main
     published = table.prints(main)
     baseline = next((row for row in rows if row.base == table.experiment.reference), None)
-    head = ["Row"]
+    head = ["#", "Row"]
     for column in columns:
         head.append(f"{column.title} {'↑' if column.higher_is_better else '↓'}")
         if column is main:
             head += [f"Δ {baseline.short}"] if baseline else []
             head += ["published"] if published else []
     head += ["Parameters", "GMACs", "Training samples/s"]
-    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
+    lines = [head, ["---:", "---", *["---:"] * (len(head) - 2)]]
     for row in rows:
-        line = [row.short]
+        line = [str(row.number), row.short]
         for column in columns:
             m = row.measured[column.metric]
             line.append(f"{spread(m.mean, m.sd, column.digits)} {_sign(result, row, column)}".rstrip())
@@ -304,6 +312,24 @@ def _place(contest: tuple[Result, Block], row: TableRow) -> str:
     )
 
 
+@functools.cache
+def _evaluations() -> dict[str, Evaluation]:
+    return {each.name: each for each in evaluations()}
+
+
+def methods_text(name: str) -> str:
+    """Return a table of what `indexnet evaluate` found, a line a method, as far as all have a number."""
+    found = _evaluations()[name].found or {}
+    methods = found["methods"]
+    columns = [metric for metric in MATTING if all(metric in each["metrics"] for each in methods)]
+    lines = [["Method", *(f"{MATTING[metric][0]} ↓" for metric in columns)], ["---", *["---:"] * len(columns)]]
+    for each in methods:
+        values = [fixed(each["metrics"][metric], MATTING[metric][1]) for metric in columns]
+        lines.append([Path(each["caption"]).stem, *values])
+    words = f"{found['test_count']} images of `{found['data']['name']}`; {found['device']}; code {found['git'][:7]}."
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{words}"
+
+
 def answers_text() -> str:
     """Say for each table which row is best at each cost, cheapest first, and what is not told apart from the best."""
     lines = [["Table", "Seeds", "Best for its GMACs, from the cheapest to the best", "Not told apart from the best"]]
@@ -325,9 +351,6 @@ def answers_text() -> str:
                 near or ("none" if seeds[-1] > 1 else "unknown: one seed"),
             ])  # fmt: skip
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-(_gmacs,) = (price for price in PRICES if price.key == "true_gmacs")
 
 
 def _priced(contest: Contest, row: TableRow) -> str:

@@ -6,11 +6,13 @@ import csv
 import gzip
 import math
 import re
+import shlex
 import shutil
+from pathlib import Path
 from statistics import fmean
 
 import pytest
-from results import FOLDER, RUNS, collect, results
+from results import FOLDER, RUNS, collect, evaluations, results
 from results_page import PAGE, TEMPLATE, figures, render
 
 from indexnet.core.errors import UserError
@@ -52,7 +54,7 @@ def test_every_run_that_is_recorded_belongs_to_its_table(result):
 
 @NAMED
 def test_nothing_of_the_machine_is_left_in_what_is_kept(result):
-    for file in (RUNS / result.experiment / result.set).rglob("*.*"):
+    for file in [*(RUNS / result.experiment / result.set).rglob("*.*"), *(FOLDER / "evaluations").rglob("*.*")]:
         assert re.findall(r"(?:^|[\s\"'])/\w+/\S*", file.read_text(encoding="utf-8")) == [], file
 
 
@@ -65,6 +67,17 @@ def test_the_command_makes_the_runs_that_are_recorded(result):
     assert {c["experiment"]["name"] for c in configs} == {result.experiment}
     for _, run in result.table.done_runs:
         assert run.record.config_hash == expected[run.row, run.seed] == config_hash(read_config(run)), run.path
+
+
+@pytest.mark.parametrize("each", evaluations(), ids=lambda each: each.name)
+def test_the_command_of_an_evaluation_is_the_one_that_is_recorded(each):
+    words = shlex.split(each.command)
+    assert words[:2] == ["indexnet", "evaluate"]
+    assert words[words.index("--output") + 1] == f"docs/results/evaluations/{each.name}"
+    if each.found:
+        methods = [word for word in words[2 : words.index("--gallery")] if "=" not in word]
+        assert [method["caption"] for method in each.found["methods"]] == [Path(word).stem for word in methods]
+        assert f"data={each.found['data']['name']}" in words
 
 
 def test_collecting_keeps_what_is_there(tmp_path, monkeypatch):

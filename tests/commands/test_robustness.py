@@ -135,6 +135,9 @@ def test_the_picture_shows_where_the_lines_run():
     assert flat[0][1] == flat[2][1] == pytest.approx(rising[0][1], abs=0.1)
     whiskers = [e for e in svg.iter(f"{space}polyline") if e.get("stroke-width") == "1.2"]
     assert len(whiskers) == 2
+    bare = Panel("error", ["a"], [Line("one", [(1.0, None)]), Line("two", [(2.0, None)])])
+    marks = [e.get("points") for e in ElementTree.fromstring(draw_svg([bare], "", "")).iter(f"{space}polyline")]
+    assert len({points.partition(",")[0] for points in marks if " " not in points}) == 1  # no intervals to keep apart
     assert draw_png([panel], "Title", "Footer.")[:4] == b"\x89PNG"
 
 

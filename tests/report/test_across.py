@@ -74,12 +74,32 @@ def test_ranks_with_ties(two_tables):
 
 def test_answers_name_the_cheapest_of_those_that_equal_the_best(two_tables):
     head, (first, second) = answers(two_tables)
-    assert head[2:5] == ["best", "not told apart from it", "fewest parameters"]
+    assert head[:5] == ["table", "metric", "best", "not told apart from it", "fewest parameters"]
     assert first[0] == "first"
     assert first[2].startswith("operator b, 30.0")  # 30.00 and 30.01 over two seeds
     assert first[3:] == ["operator c", "operator c, 200K", "operator c, 2.00", "operator c, 5.00", "operator b, 90.0"]
     assert second[2].startswith("operator a, 0.10")
     assert second[3] == ""
+
+
+def test_what_equals_the_best_is_not_known_without_images(tmp_path):
+    values = {"a": (20.0, 0.0, 100, 10, 10), "b": (30.0, 0.0, 200, 10, 20)}
+    write_table(tmp_path, "zoo/first", values, seeds=(0,))
+    for images in tmp_path.rglob("per_image.csv"):
+        images.unlink()
+    across = put_together("zoo", [build_table(tmp_path, "zoo/first", ["a", "b"])])
+    assert answers(across)[1][0][2:4] == ["operator b, 30.00", "not known"]
+
+
+def test_what_is_missing_stands_with_its_table(tmp_path):
+    values = {"a": (20.0, 0.0, 100, 10, 10), "b": (30.0, 0.0, 200, 10, 20)}
+    full = write_table(tmp_path, "zoo/first", values, reference="a")
+    write_table(tmp_path, "zoo/second", values)
+    across = put_together("zoo", [full, build_table(tmp_path, "zoo/second", ["a", "b", "c"])])
+    ranked, first, second = across_files.markdown(across).partition("## Ranks")[2].split("\n## ")
+    assert "Not run" not in ranked + first
+    assert "* Not run: 1 of 3 rows (operator c)." in second
+    assert "minus operator a" not in ranked  # no column of this page
 
 
 def test_fronts(two_tables):

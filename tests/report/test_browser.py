@@ -7,6 +7,7 @@ import pytest
 
 from indexnet.report import html
 from indexnet.report.build import build
+from indexnet.report.rendering import render
 from indexnet.run.run_sets import find_run_sets
 from report_browser import EXECUTABLE, browser
 from report_fabricated import MAE, PSNR, column, experiment, falling_loss, record, row, write_run
@@ -58,4 +59,30 @@ def test_no_requests_no_complaints_nothing_outside_the_window(tmp_path):
             assert scrolled > 50
             assert abs(moved) <= 15  # the padding of the box; the first column stays
             papers[scheme] = tab.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert papers == {"light": "rgb(251, 251, 250)", "dark": "rgb(20, 22, 26)"}
+        dark = [{"name": "prefers-color-scheme", "value": "dark"}]
+        tab.call("Emulation.setEmulatedMedia", media="print", features=dark)
+        papers["print"] = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert tab.evaluate("getComputedStyle(document.querySelector('nav')).display") == "none"
+    assert papers == {"light": "rgb(251, 251, 250)", "dark": "rgb(20, 22, 26)", "print": "rgb(255, 255, 255)"}
+
+
+def test_times_sort_by_their_units_and_heads_without_a_name_do_not_sort(tmp_path):
+    times = ["678 µs", "104 ms", "1.2 s", "7.5 ms"]
+    content = {
+        "facts": [],
+        "parts": [(str(number), "", time, 10, "") for number, time in enumerate(times)],
+        "ceilings": [],
+        "operations": [],
+    }
+    named = ("title", "command", "parts_rule", "ceilings_rule", "operations_rule", "generator", "version")
+    page = tmp_path / "profile.html"
+    page.write_text(render("profile.html", **content, **dict.fromkeys(named, "")), encoding="utf-8")
+    with browser(tmp_path / "profile") as tab:
+        tab.open(page, width=1280, scheme="light")
+        buttons = "[...document.querySelectorAll('table')].map(each => each.querySelectorAll('button').length)"
+        assert tab.evaluate(buttons) == [4, 4, 4]
+        tab.evaluate("document.querySelectorAll('table button')[2].click()")
+        cells = "[...document.querySelectorAll('tbody td:nth-child(3)')].map(each => each.textContent)"
+        assert tab.evaluate(cells) == ["678 µs", "7.5 ms", "104 ms", "1.2 s"]
+        bars = "[...document.querySelectorAll('td svg')].map(each => each.getBoundingClientRect().left)"
+        assert len(set(tab.evaluate(bars))) == 1

@@ -125,6 +125,14 @@ def test_curve_panels_with_several_lines():
     assert ends == ["2", "1"]  # from top to bottom; told apart by number as well as by colour
 
 
+def test_a_name_that_has_no_room_beside_its_mark_stands_aslant():
+    points = [("a name of twenty letters", 28.9, 0.009), ("b", 29.3, 0.014), ("c", 20.0, 0.03), ("d", 32.0, 0.035)]
+    drawn = scatter([(Series(n, name, [], mean), cost) for n, (name, mean, cost) in enumerate(points, 1)], "x", "y", 1)
+    assert [e.text for e in ElementTree.fromstring(drawn).iter("text") if "label" in e.get("class")] == [
+        "d", "c", "b", "a name of twenty letters"
+    ]  # fmt: skip
+
+
 def test_axes_and_ticks():
     axis = Axis(0, 10, 100, 200)
     assert (axis(0), axis(5), axis(10)) == (100, 150, 200)
@@ -136,6 +144,8 @@ def test_axes_and_ticks():
     assert (fitted.low, fitted.high) == (19.0, 31.0)
     assert [tick_text(t, [0, 0.25, 0.5]) for t in (0, 0.25, 0.5)] == ["0.00", "0.25", "0.50"]
     assert [tick_text(t, [20, 25, 30]) for t in (20, 25, 30)] == ["20", "25", "30"]
+    assert Axis(0, 0.52, 0, 1).ticks(5) == [0, 0.1, 0.2, 0.3, 0.4, 0.5]
+    assert [tick_text(t, [0.1, 0.15, 0.2]) for t in (0.1, 0.15, 0.2)] == ["0.10", "0.15", "0.20"]
     assert tick_text(0.002, [0.001, 0.002]) == "0.002"
     assert tick_text(22.5, [22.5, 25.0]) == "22.5"
     assert tick_text(-1, [-1, 0]) == "−1"

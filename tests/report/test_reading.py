@@ -10,8 +10,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from rich.console import Console
 
-from indexnet.report import html, markdown, remarks
+from indexnet.report import html, markdown, remarks, terminal
 from indexnet.report.build import build
 from indexnet.report.figures.axes import Series, text_width
 from indexnet.report.figures.curves import learning_curves
@@ -108,6 +109,10 @@ def test_differences_to_the_baseline_by_hand(tmp_path):
     assert "95 % interval +1.00 to +1.00" in page  # of images that differ by as much
     assert "minus operator 1" in page
     assert "| minus operator 1 |" in markdown.markdown(table)
+    for width in (60, 160):  # where the terminal has no room for the column, nothing explains it
+        console = Console(width=width, file=io.StringIO(), color_system=None)
+        terminal.show(table, console)
+        assert console.file.getvalue().count("difference to the table's baseline") == (width == 160)
     head, *lines = csv.reader(io.StringIO(markdown.table_csv(table)))
     assert head[-6:] == [f"{m}_minus_baseline{end}" for m in ("psnr", "mae") for end in ("", "_low", "_high")]
     cells = [dict(zip(head, line, strict=True))["psnr_minus_baseline"] for line in lines]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from indexnet import __version__
 from indexnet.core.console import print_table, tell, warn
 from indexnet.core.errors import UserError
 from indexnet.core.files import atomic_write, prepare_folder
@@ -104,6 +105,7 @@ def main(args: argparse.Namespace) -> int:
         operations=_operations(found),
         operations_rule=_OPERATIONS_RULE.format(what="Kernels" if found.on_gpu else "Operations", steps=found.steps),
         generator="indexnet profile",
+        version=__version__,
     )
     atomic_write(args.output / _PAGE, text)
     tell(title)

@@ -47,6 +47,9 @@ PRICES = (
 ON_FRONT = "◆"
 """Marks a cost at which no other row is as cheap and better, or cheaper and as good."""
 
+UNKNOWN = "not known"
+"""Stands for the rows that equal the best where there are no per-image results, nor several seeds, to tell."""
+
 
 @dataclass(frozen=True)
 class Contest:
@@ -184,7 +187,7 @@ Grid = tuple[list[str], list[list[str]]]
 
 def answers(across: Across) -> Grid:
     """Say for each contest what is best, what cannot be told apart from it, and which of these costs least."""
-    head = ["", "metric", "best", "not told apart from it", *(price.least for price in PRICES)]
+    head = ["table", "metric", "best", "not told apart from it", *(price.least for price in PRICES)]
     lines = []
     for contest in across.contests:
         winners, column = contest.winners, contest.column
@@ -193,7 +196,8 @@ def answers(across: Across) -> Grid:
         best, *others = sorted(winners, key=lambda row: not contest.measured(row).best)
         m = contest.measured(best)
         line = [contest.label, column.title, f"{best.short}, {spread(m.mean, m.sd, column.digits)}"]
-        line.append(", ".join(row.short for row in others))
+        compared = contest.table.compared or len(contest.rows) == 1
+        line.append(", ".join(row.short for row in others) if compared else UNKNOWN)
         for price in PRICES:
             costs = [(cost, row) for row in winners if (cost := price.value(row)) is not None]
             cost, row = min(costs, key=lambda pair: pair[0], default=(0.0, None))

@@ -11,7 +11,19 @@ from markupsafe import Markup
 from indexnet import __version__
 from indexnet.core.escape import csv_cell
 from indexnet.report import remarks
-from indexnet.report.across import ON_FRONT, PRICES, Across, Contest, Grid, answers, prices, ranks, shared, short_name
+from indexnet.report.across import (
+    ON_FRONT,
+    PRICES,
+    UNKNOWN,
+    Across,
+    Contest,
+    Grid,
+    answers,
+    prices,
+    ranks,
+    shared,
+    short_name,
+)
 from indexnet.report.figures.axes import Series
 from indexnet.report.figures.plots import scatter
 from indexnet.report.html import GENERATOR, figure
@@ -54,11 +66,11 @@ def _content(across: Across, drawn: list[Markup]) -> dict[str, Any]:
     measured = [table for table in across.tables if table.done]
     labels = [short_name(across.name, table) for table in measured]
     pairs = list(zip(labels, measured, strict=True))
-    legends = ((label, text) for label, table in pairs for text in remarks.legend(table, costs=False, best_seeds=False))
-    warnings = [(label, text) for label, table in pairs for text in (*table.warnings, *remarks.missing(table))]
+    legends = ((label, text) for label, table in pairs for text in remarks.legend(table, columns=()))
     notes = [*shared(legends, labels), *([COST_RULE] if measured else [])]
     contests = [
-        (each.label, _facts(each), prices(each), figures) for each, figures in zip(across.contests, drawn, strict=True)
+        (each.label, _facts(each), prices(each), _warnings(each), figures)
+        for each, figures in zip(across.contests, drawn, strict=True)
     ]
     return {
         "across": across,
@@ -69,7 +81,6 @@ def _content(across: Across, drawn: list[Markup]) -> dict[str, Any]:
         "ranks": ranks(across),
         "numbers": {entrant.label: entrant.number for entrant in across.entrants},
         "notes": notes,
-        "warnings": shared(warnings, labels),
         "contests": contests,
         "front_rule": FRONT_RULE,
         "answers_rule": ANSWERS_RULE,
@@ -83,6 +94,12 @@ def _facts(contest: Contest) -> str:
     runs, table = contest.table.runs, contest.table
     where = f"{runs.data} at budget {runs.budget}" if runs is not None else ""
     return f"{table.experiment.title}: {where}, {table.done} of {table.expected} runs finished"
+
+
+def _warnings(contest: Contest) -> list[str]:
+    """Return what does not hold for a table; of several blocks it stands with the first."""
+    table = contest.table
+    return [*table.warnings, *remarks.missing(table)] if contest.block is table.blocks[0] else []
 
 
 def headline(across: Across) -> str:
@@ -156,11 +173,12 @@ def show(across: Across, console: Console) -> None:
     for line in lines:  # too wide for a table
         console.print(f"{line[0]} ({line[1]})", style="bold", markup=False)
         for place, (head, cell) in enumerate(zip(heads[2:], line[2:], strict=True)):
-            if cell and (place < 2 or line[3]):  # one row alone is also the cheapest
+            if cell and (place < 2 or line[3] not in ("", UNKNOWN)):  # one row alone is also the cheapest
                 console.print(f"  {head}: {cell}", markup=False)
     if across.entrants:
         console.print(_table(content["ranks"]))
-    for text in (*content["notes"], *content["warnings"]):
+    warnings = [f"{label}: {text}" for label, _, _, own, _ in content["contests"] for text in own]
+    for text in (*content["notes"], *warnings):
         console.print(text, style="dim", markup=False)
     console.print(f"\n{content['lead']}", markup=False)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from indexnet.core.statistics import LEVEL, Interval
 from indexnet.report.fields import cost_text, share_text
@@ -139,13 +139,12 @@ def agreement(table: Table) -> str:
     return f"{said}: {taus}." if taus else ""
 
 
-def legend(table: Table, *, costs: bool = True, best_seeds: bool = True, star: str = "★") -> list[str]:
+def legend(table: Table, *, columns: Collection[str] = ("best_seeds", "deltas", "costs"), star: str = "★") -> list[str]:
     """Explain the signs in the table.
 
     Args:
         table: what is shown.
-        costs: explain its cost columns as well.
-        best_seeds: explain the column of best seeds as well.
+        columns: of ``best_seeds``, ``deltas`` (to the baseline) and ``costs`` those that are shown.
         star: what marks the best mean.
     """
     cells = [m for row in table.rows for m in row.measured.values()]
@@ -155,9 +154,9 @@ def legend(table: Table, *, costs: bool = True, best_seeds: bool = True, star: s
     lines = ["mean ± sample standard deviation over seeds"] if several else []
     if ranked:
         lines.append(f"{star} best mean of the column" + (", in each block" if len(table.blocks) > 1 else ""))
-    if best_seeds and table.names_best_seeds:
+    if "best_seeds" in columns and table.names_best_seeds:
         lines.append("best seed: the value of a row's best run and, in brackets, its seed")
-    if table.baseline and any(m.delta is not None for m in cells):
+    if "deltas" in columns and table.baseline and any(m.delta is not None for m in cells):
         known = any(m.delta_interval is not None for m in cells)
         lines.append(
             f"minus {table.baseline}: the difference to the table's baseline"
@@ -182,7 +181,7 @@ def legend(table: Table, *, costs: bool = True, best_seeds: bool = True, star: s
         lines.append(
             f"{', '.join(pooled)}: computed from all images at once, so that seeds alone say which differences are real"
         )
-    return [*lines, COST_RULE] if costs and table.done_runs else lines
+    return [*lines, COST_RULE] if "costs" in columns and table.done_runs else lines
 
 
 def _over(intervals: Sequence[Interval]) -> str:

@@ -50,7 +50,7 @@ def show(table: Table, console: Console) -> None:
         said += f"{table.done} of {table.expected} runs finished"
         say(said + (f"; also there: {', '.join(table.others)} (--data)" if table.others else ""))
     say(remarks.banner(table), "yellow")
-    tables, best_seeds = layout(table, console.width)
+    tables, columns = layout(table, console.width)
     for each in tables:
         console.print(each)
     if improved := _improvements(table):
@@ -59,7 +59,7 @@ def show(table: Table, console: Console) -> None:
     if table.folded:
         say(f"Left out here: {remarks.folded(table)}; the files of the report have them.")
     for text in (
-        *remarks.legend(table, costs=False, best_seeds=best_seeds),
+        *remarks.legend(table, columns=columns),
         *table.warnings,
         remarks.comparison(table),
         remarks.agreement(table),
@@ -94,12 +94,12 @@ def _improvements(table: Table) -> RichTable | None:
     return shown
 
 
-def layout(table: Table, width: int) -> tuple[list[RichTable], bool]:
+def layout(table: Table, width: int) -> tuple[list[RichTable], list[str]]:
     """Build the tables for a terminal of ``width`` characters.
 
     Returns:
-        (one table where all metrics fit into it, else one for the main metric and further ones for the others, whether
-        they name best seeds).
+        (one table where all metrics fit into it, else one for the main metric and further ones for the others;
+        which columns of :func:`indexnet.report.remarks.legend` they have).
     """
     measured = table.measured_columns  # a metric that no finished run has is named below, unless none has any
     groups: list[Sequence[Column]] = [measured or table.columns]
@@ -110,7 +110,7 @@ def layout(table: Table, width: int) -> tuple[list[RichTable], bool]:
         levels += [_fitting(table, group, ({**_LEAST, "spreads": True},), width) for group in groups[1:]]
     chosen = [_LEAST if level is None else level for level in levels]
     tables = [_build(table, group, level) for group, level in zip(groups, chosen, strict=True)]
-    return tables, chosen[0].get("best_seeds", True) and table.names_best_seeds
+    return tables, [name for name in ("best_seeds", "deltas") if chosen[0].get(name, True)]
 
 
 def _groups(table: Table, columns: Sequence[Column], width: int) -> Iterator[list[Column]]:

@@ -63,8 +63,9 @@ class Axis:
 
 
 def _nice(value: float) -> float:
+    """Return the smallest round step that gives at most a quarter more ticks than steps of ``value``."""
     power: float = 10.0 ** math.floor(math.log10(value))
-    return min((m * power for m in (1, 2, 2.5, 5, 10)), key=lambda v: (v < value * 0.999, v))
+    return next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= value * 0.8)
 
 
 def _log_ticks(low: float, high: float, about: int) -> list[float]:
@@ -96,7 +97,8 @@ def tick_text(value: float, ticks: Sequence[float]) -> str:
 
 
 def _one_digit(step: float) -> bool:
-    return math.isclose(step / 10 ** math.floor(math.log10(step) + 1e-9) % 1, 0.0, abs_tol=1e-6)
+    leading = step / 10 ** math.floor(math.log10(step) + 1e-9)
+    return math.isclose(leading, round(leading), abs_tol=1e-6)
 
 
 def cost_text(value: float) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Literal
 
-from indexnet.report.figures.axes import Axis, fit_axis, tick_text
+from indexnet.report.figures.axes import Axis, fit_axis, text_width, tick_text
 from indexnet.report.figures.looks import LIGHT, look
 
 _INK, _MUTED, _GRID, _PAPER = "#1c1f24", "#5c6470", "#e4e6ea", "#ffffff"
@@ -111,7 +111,8 @@ def _frame(panel: Panel, left: float, top: float) -> list[Mark]:
         marks.append(Label(x, y1 + 18, place, anchor="middle", colour=_MUTED))
     if panel.axis:
         marks.append(Label((x0 + x1) / 2, y1 + 35, panel.axis, anchor="middle", colour=_MUTED))
-    spread = min(7.0, step * 0.6 / max(1, len(panel.lines)))
+    bars = any(bounds for line in panel.lines for _, bounds in line.points)
+    spread = min(7.0, step * 0.6 / max(1, len(panel.lines))) if bars else 0.0
     for number, line in enumerate(panel.lines):
         shift = spread * (number - (len(panel.lines) - 1) / 2)  # intervals of several lines stand side by side
         at = [(x + shift, axis(value)) for x, (value, _) in zip(middles, line.points, strict=True)]
@@ -133,7 +134,7 @@ def _arrange(panels: Sequence[Panel], title: str, footer: str, columns: int) -> 
     marks: list[Mark] = [Label(16, 28, title, 18, bold=True)]
     x, y = 22.0, float(_HEAD + 14)
     for number, label in enumerate(labels):
-        room = 30 + 7.2 * len(label)
+        room = 34 + text_width(label, 13)
         if x > 22 and x + room > width:
             x, y = 22.0, y + _LEGEND
         marks += [_marker(x, y - 4, number), Label(x + 10, y, label, 13)]
@@ -207,8 +208,7 @@ def draw_png(panels: Sequence[Panel], title: str, footer: str, columns: int = 2)
         if isinstance(mark, Label):
             font = ImageFont.load_default(size=mark.size * _SCALE)
             place = (mark.x * _SCALE, mark.y * _SCALE)
-            bold = 1 if mark.bold else 0  # the font has one weight
-            draw.text(place, mark.text, mark.colour, font, anchors[mark.anchor], stroke_width=bold)
+            draw.text(place, mark.text, mark.colour, font, anchors[mark.anchor])  # the font has one weight
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
     return buffer.getvalue()

@@ -135,7 +135,8 @@ def scatter(
         if s.sd is not None:
             marks.append(line(x, y_axis(s.mean - s.sd), x, y_axis(s.mean + s.sd), "sd thin"))
         marks += [marker(s, x, y, size), text(x, y + 3.8, str(s.number), "inside", "middle")]
-        box = None if narrow else _place(x, y, text_width(s.label, 11.5), placed, (left, top, right, bottom))
+        wide = text_width(s.label, 12.5 if s.best else 11.5)  # bold is wider
+        box = None if narrow else _place(x, y, wide, placed, (left, top, right, bottom))
         if box:
             placed.append(box)
             marks.append(text(box[0], box[3] - 3, s.label, "label small strong" if s.best else "label small"))
@@ -149,7 +150,7 @@ def scatter(
 def _place(x: float, y: float, width: float, placed: Sequence[Box], frame: Box) -> Box | None:
     """Find room for a label beside a mark: right, left, above, below, aslant; None where all are taken."""
     spots = ((x + 13, y - 7), (x - 13 - width, y - 7), (x - width / 2, y - 25), (x - width / 2, y + 12))
-    aslant = ((x + 9, y - 20), (x + 9, y + 8), (x - 9 - width, y - 20), (x - 9 - width, y + 8))
+    aslant = ((x + 10, y - 20), (x + 10, y + 8), (x - 10 - width, y - 20), (x - 10 - width, y + 8))
     for a, b in (*spots, *aslant):
         c, d = a + width, b + 13.0
         inside = a >= frame[0] and b >= frame[1] and c <= frame[2] and d <= frame[3]

@@ -1,10 +1,10 @@
 (() => {
   "use strict";
-  const units = { K: 1e3, M: 1e6, G: 1e9 };
+  const units = { K: 1e3, M: 1e6, G: 1e9, " µs": 1e-6, " ms": 1e-3 };
   // what a cell is sorted by: its first number, else its text; null where it is empty
   const valueOf = cell => {
     const text = cell.textContent.trim().replace(/\u2212/g, "-");
-    const found = text.match(/^[+<>]?\s*(-?\d+(?:\.\d+)?)([KMG](?![A-Za-z]))?/);
+    const found = text.match(/^[+<>]?\s*(-?\d+(?:\.\d+)?)((?:[KMG]| [µm]s)(?![A-Za-z]))?/);
     return text === "" ? null : found ? Number(found[1]) * (units[found[2]] || 1) : text.toLowerCase();
   };
   const compare = (a, b) => typeof a === typeof b ? (a < b ? -1 : a > b ? 1 : 0) : typeof a === "number" ? -1 : 1;
@@ -30,6 +30,7 @@
       else columns.push(head);
     }
     columns.forEach((head, column) => {
+      if (!head.textContent) return;
       const button = document.createElement("button");
       button.type = "button";
       button.append(...head.childNodes);
