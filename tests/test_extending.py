@@ -118,7 +118,7 @@ def test_mistakes_are_one_sentence_and_exit_code_2(folder):
         (train, {"INDEXNET_EXPERIMENTS": "none"}, "none of the variable INDEXNET_EXPERIMENTS has no experiments; "),
         (train, {"INDEXNET_EXPERIMENTS": "twice"}, "experiment 'quickstart' exists twice, "),
         ((*train, "--config-dir", "none"), {"INDEXNET_EXPERIMENTS": "nowhere"}, "has no experiments; "),
-        (("status", "unpooling"), {}, "unknown experiment 'unpooling'."),
+        (("status", "unpooling"), {}, "found through INDEXNET_EXPERIMENTS (not set)."),
         (("status", "unpooling"), {"INDEXNET_EXPERIMENTS": "mine"}, "'my_operator' of "),
         ((*alone, "resampling.gian=2", "--config-dir", "mine"), {"PYTHONPATH": "mine"}, "you mean 'resampling.gain'?"),
     )

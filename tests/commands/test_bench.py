@@ -9,11 +9,14 @@ import json
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional as F
 
 from commands_support import autoencoder_checkpoint, matting_checkpoint
 from indexnet.cli import main
 from indexnet.inference import latency
 from indexnet.networks.architectures.autoencoder import Autoencoder
+from indexnet.resampling import Nearest
+from indexnet.resampling.functional import crop_to
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -193,6 +196,20 @@ def test_operators_that_do_not_fit_are_said_and_the_rest_goes_on(capsys):
     assert "haar" in out
     assert "dysample:groups=4: " in err
     assert "groups=4" in err
+
+
+@pytest.mark.parametrize("crops", [True, False])
+def test_an_operator_that_does_not_double_is_said(capsys, monkeypatch, crops):
+    def up(self, x, guide, size):
+        large = F.interpolate(x, scale_factor=4.0)
+        return crop_to(large, size) if crops else large
+
+    monkeypatch.setattr(Nearest, "up", up)
+    assert bench_operators("nearest", "--size", "1,2,8,10") == 3
+    out, err = capsys.readouterr()
+    assert "bilinear" in out
+    said = "a map of 16x20 cannot be cut to 8x10:" if crops else "up made a map of 16x20, and was asked for one of 8x"
+    assert f"nearest: resampling 'nearest': {said}" in err
 
 
 def test_mistakes_about_operators_are_one_sentence(tmp_path, mistake):

@@ -300,6 +300,7 @@ def test_how_matting_is_measured_can_be_chosen_but_not_what_was_trained(matting,
     capsys.readouterr()
     for word, fragment in (
         ("task.region=portrait", "task.region='portrait' must be unknown or image"),
+        ("task.sigma=25", "which is for matting; of that task.semantics=VALUE and task.region=VALUE can be given."),
         ("task.semantics=5", "task.semantics=5 must be matlab, released_python or mmediting"),
         ("task.name=depth", "follows from the checkpoint"),
     ):

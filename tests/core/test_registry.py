@@ -42,7 +42,12 @@ def test_names_options_and_instances(shapes):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("sqare", {}, "unknown shape 'sqare'. Did you mean 'square'? Known: circle, square."),
+        (
+            "sqare",
+            {},
+            "unknown shape 'sqare'. Did you mean 'square'? Known: circle, square. Your own are "
+            "found through INDEXNET_PLUGINS (not set).",
+        ),
         (
             "square",
             {"side": 4},

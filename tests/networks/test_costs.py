@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
+from indexnet.core.errors import UserError
 from indexnet.networks import Network, count_costs, create_network
-from indexnet.resampling import create_resampling
+from indexnet.resampling import Nearest, create_resampling
+from indexnet.resampling.functional import crop_to
 
 B11 = 3_753_259
 # options, parameters (difference to B11 where it is a resampling's), printed GFLOPs, true multiply-adds in 1e9
@@ -184,3 +187,10 @@ def test_costs_count_linear_layers_and_frozen_parameters():
     assert costs.paper_macs == 3 * 16 * 16  # numbers of the output times tokens, as the papers' tool counts
     network.linear.weight.requires_grad_(False)
     assert count_costs(network, (2, 8, 8)).parameters == 0
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "matting_unet"])  # they call up and up_and_skip
+def test_an_operator_that_does_not_double_is_refused_by_name(name, monkeypatch):
+    monkeypatch.setattr(Nearest, "up", lambda self, x, guide, size: crop_to(F.interpolate(x, scale_factor=4.0), size))
+    with pytest.raises(UserError, match=r"^resampling 'nearest': a map of \d+x\d+ cannot be cut to \d+x\d+: up"):
+        count_costs(meta(name, resampling={"name": "nearest"}))

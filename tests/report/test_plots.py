@@ -82,6 +82,29 @@ def test_scatter_names_what_has_room_and_names_do_not_overlap():
         assert len(discs(root)) == len(points)
 
 
+@pytest.mark.parametrize("narrow", [False, True])
+@pytest.mark.parametrize(
+    "label",
+    [
+        "average pooling with a gate on top of it (resampling.kernel={})",
+        "average pooling with a gate (resampling.kernel={}, seen twice)",
+        "{} average pooling with a gate, and a long tail of other words behind it",
+        "gates, {} more words, then a long tail of other words",
+    ],
+)
+def test_long_labels_that_differ_are_cut_so_that_they_still_do(label, narrow):
+    labels = [label.format(value) for value in (1, 3, 5)]
+    rows = [series(number, [20.0, 20.0 + number], text) for number, text in enumerate(labels, 1)]
+    root = parse(dot_plot(rows, "PSNR (dB)", 2, narrow=narrow))
+    names = [text.text for text in root.iter("text") if text.get("class") == "label"]
+    shown = {name.removeprefix(f"{row.number}  " * narrow) for name, row in zip(names, rows, strict=True)}
+    assert len(shown) == 3
+    assert all("…" in name and len(name) < 38 for name in shown)
+    lines = parse(learning_curves([(row, [[(0, 1.0), (9, 0.1)]]) for row in rows]))
+    ends = [text.text.partition(" ")[2] for text in lines.iter("text") if "…" in text.text]
+    assert len(set(ends)) == 3
+
+
 def test_single_values_and_equal_values_draw():
     parse(dot_plot([series(1, [0.0])], "SAD", 1))
     parse(scatter([(series(1, [5.0]), 2.0), (series(2, [5.0]), 2.0)], "GFLOPs", "SAD", 1))

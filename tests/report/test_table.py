@@ -10,6 +10,7 @@ import pytest
 from indexnet.report import html, markdown, remarks, terminal
 from indexnet.report.build import build
 from indexnet.report.fields import cost_text
+from indexnet.report.latex import table_tex
 from indexnet.report.numbers import count, fixed, parse_number, signed, significant, spread
 from indexnet.report.provenance import facts
 from indexnet.run.run_sets import find_run_sets
@@ -233,6 +234,16 @@ def test_finished_runs_without_a_number_are_named(tmp_path):
     assert remarks.headline(table).startswith("Best PSNR (dB) on photos at budget small: A, 30.00")
 
 
+@pytest.mark.parametrize(("first", "second", "said"), [("a", "b", True), ("a", "a--data.augment-false", False)])
+def test_other_training_data_are_said_unless_they_are_what_is_swept(tmp_path, first, second, said):
+    for name in (first, second):
+        train = {"count": 4096, "fingerprint": name}
+        data = {"name": "photos", "train": train, "test": {"count": 4, "fingerprint": "bb"}}
+        write_run(tmp_path, name, 0, record({"psnr": 30.0}, data=data))
+    table = built(tmp_path, [row("a", "A"), row("b", "B")], [column(**PSNR)], seeds=(0,))
+    assert any("training data" in text for text in table.warnings) == said
+
+
 @pytest.mark.parametrize("width", [50, 60, 80, 100, 160, 200])
 def test_terminal_table_fits(four_rows, width):
     from rich.console import Console
@@ -247,6 +258,17 @@ def test_terminal_table_fits(four_rows, width):
     assert ("34.00 (1)" in text) == ("best seed" in text) == (width >= 80)
     assert ("GMACs" in text) == (width >= 160)
     assert max(len(line.rstrip()) for line in text.splitlines()) <= width
+
+
+@pytest.mark.parametrize(("width", "differences", "best_seeds"), [(60, 0, 0), (100, 0, 1), (200, 1, 1)])
+def test_only_columns_that_are_shown_are_explained(four_rows, width, differences, best_seeds):
+    table = build(*four_rows)
+    said = in_terminal(table, width)
+    assert said.count("minus") == 2 * differences  # in the head and in the legend
+    assert said.count("best seed: ") == best_seeds
+    assert said.count("best seed") == 2 * best_seeds
+    assert "minus Nearest: the difference" in markdown.markdown(table)
+    assert "minus" not in table_tex(table)
 
 
 @pytest.mark.parametrize(

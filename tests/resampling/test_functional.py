@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch.nn import functional as F
 
+from indexnet.core.errors import UserError
 from indexnet.resampling import create_resampling
 from indexnet.resampling.assembly import reassemble
 from indexnet.resampling.functional import (
@@ -61,6 +62,12 @@ def test_padding_repeats_and_cropping_undoes_it(x):
     assert torch.equal(crop_to(even, x.shape[-2:]), x)
     assert torch.equal(even[:, :, -1, : x.shape[3]], x[:, :, -1])
     assert torch.equal(even[:, :, : x.shape[2], -1], x[:, :, :, -1])
+
+
+@pytest.mark.parametrize("size", [(4, 8), (8, 6), (3, 7), (9, 8), (8, 9)])
+def test_more_than_what_an_odd_size_explains_is_not_cut(size):
+    with pytest.raises(UserError, match=f"a map of 8x8 cannot be cut to {size[0]}x{size[1]}: up doubles a map"):
+        crop_to(torch.zeros(1, 2, 8, 8), size)
 
 
 @given(packed(), st.sampled_from(NORMALIZATIONS))

@@ -11,9 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from indexnet.core.errors import UserError
 from indexnet.data import Dataset
 from indexnet.run import loader
-from indexnet.run.loader import StepStream, evaluation_loader, total_steps, train_loader
+from indexnet.run.loader import StepStream, build_data, evaluation_loader, total_steps, train_loader
 from indexnet.run.schema import BudgetConfig, TrainingConfig
 
 
@@ -123,3 +124,8 @@ def test_the_streams_of_order_samples_and_data_sets_differ():
     first = {tuple(np.random.default_rng(key).integers(0, 1 << 30, 4)) for key in keys[:3]}
     assert len(first) == 3
     assert tuple(np.random.default_rng(keys[2]).random(2)) == tuple(np.random.default_rng(keys[4]).random(2))
+
+
+def test_a_size_that_does_not_fit_is_named_by_the_key_of_runs():
+    with pytest.raises(UserError, match=r"training\.size"):
+        build_data({"name": "scenes"}, "matting", 8)

@@ -107,6 +107,21 @@ def test_a_row_notes_what_it_changes(sweep):
     assert sweep(*ROW)[0][0]["changes"] == []
 
 
+def test_an_option_of_what_rows_and_lists_choose_is_looked_up_in_each_job(sweep, capsys):
+    table = ("experiments=quickstart", "seeds=0", "budget=smoke")
+    (config,), _ = sweep(*table, "rows=carafe", "resampling.k_up=3")
+    assert (config["resampling"]["k_up"], config["changes"]) == (3, [["resampling.k_up", "3", "5"]])
+    found, _ = sweep("task=reconstruction", "resampling=carafe,fade", "resampling.k_up=3", "budget=smoke")
+    assert [each["resampling"]["k_up"] for each in found] == [3, 3]
+    for row, word, said in (
+        ("max_unpool", "resampling.k_up=3", "resampling 'max_unpool' has no option 'k_up'. Its options: none."),
+        ("carafe", "resampling.k_upp=3", "resampling 'carafe' has no option 'k_upp'. Did you mean 'k_up'?"),
+        ("carafe", "training.stepps=3", "unknown config key 'training.stepps'. Did you mean 'training.steps'?"),
+    ):
+        assert main(["train", "-m", *table, f"rows={row}", word]) == 2
+        assert capsys.readouterr().err.startswith(f"indexnet: {said}")
+
+
 def test_metric_facts_are_those_of_the_registry():
     package = {info.name: info for info in list_metrics() if info.name in FACTS}
     assert package == FACTS

@@ -383,7 +383,7 @@ def test_ctrl_c_in_a_terminal_leaves_it_in_order(jobs):
         ),
         (
             ["experiments=tpami/table6_sunrgbd", "experiment.row=segnet", "encoder.pretrained=false"],
-            "2 runs of tpami/table6_sunrgbd, 2 at a time: data scenes (printed on sunrgbd); budget paper, 300 epochs",
+            "2 runs of tpami/table6_sunrgbd, 2 at a time: data scenes (published on sunrgbd); budget paper, 300 epochs",
         ),
         (
             ["task=reconstruction", "training.steps=20"],

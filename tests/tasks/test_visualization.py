@@ -167,6 +167,8 @@ def test_legend_shows_the_classes_that_occur_in_their_colours():
     assert label_legend(names, range(37)).shape[0] < 700  # in columns
     assert label_legend(names, []).shape[2] == 3
     assert label_legend(["a" * 500], [0]).shape[1] < 800  # a long name is cut
+    long = ["a" * 500 + end for end in "xy"]
+    assert (label_legend(long[:1], [0]) != label_legend(long[1:], [0])).any()  # in its middle: the ends are told apart
     with pytest.raises(ValueError, match=r"0\.\.36"):
         label_legend(names, [37])
 

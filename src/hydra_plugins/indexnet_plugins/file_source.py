@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,8 @@ from indexnet.core.annotations import fits
 from indexnet.core.errors import shown
 from indexnet.core.readers import MAX_YAML_BYTES, DamagedFileError, parse_yaml, read_mapping, read_text, yaml_mistakes
 from indexnet.run.schema import single_keys
+
+_GLOBAL = "_global_"
 
 
 class FileConfigSource(file_config_source.FileConfigSource):
@@ -48,13 +51,15 @@ class FileConfigSource(file_config_source.FileConfigSource):
         """Check what a file says, and load it, as :meth:`load_config`."""
         file = Path(self.path, self._normalize_file_name(config_path))
         content = parse_yaml(text, str(file))
-        if content is not None:
-            _check_defaults(file, read_mapping(file, lambda _: content).get("defaults"))
+        mapping = {} if content is None else read_mapping(file, lambda _: content)
+        _check_defaults(file, mapping.get("defaults"))
         with yaml_mistakes(str(file)):
             try:
-                return super().load_config(config_path)
+                found = super().load_config(config_path)
             except (OSError, OmegaConfBaseException) as error:
                 raise DamagedFileError(f"{file} is no file of the configuration: {error}.") from error
+        _check_package(file, config_path, mapping, found.header.get("package"))
+        return found
 
 
 @lru_cache(maxsize=256)
@@ -74,6 +79,22 @@ def _check_defaults(file: Path, defaults: Any) -> None:
         well = isinstance(defaults, list) and len(pairs) == 1
         if not well or not all(isinstance(key, str) and fits(value, str | None | list[str]) for key, value in pairs):
             raise DamagedFileError(f"{file}: defaults must be a list of GROUP: OPTION, not {shown(entry)}.")
+
+
+def _check_package(file: Path, config_path: str, content: Mapping[str, Any], package: str | None) -> None:
+    """Refuse a file that says more than the options of its group, or chooses other groups, and has not the line for it.
+
+    Raises:
+        DamagedFileError: the line is missing.
+    """
+    group, _, option = config_path.partition("/")
+    defaults = [key for entry in content.get("defaults") or () if isinstance(entry, dict) for key in entry]
+    beyond = group == "experiments" or group in content or any(key.startswith("override /") for key in defaults)
+    if option and beyond and package != _GLOBAL:
+        raise DamagedFileError(
+            f"{file} must begin with the line `# @package {_GLOBAL}`: without it all that the file says is "
+            f"put below {group}."
+        )
 
 
 def install() -> None:

@@ -14,7 +14,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from indexnet.core.console import tell
+from indexnet.core.console import tell, warn
 from indexnet.core.paths import DEFAULT_RUNS, VARIABLE
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class FrozenLauncher(Launcher):
 
         own, named = sweep_options(self.config), self.named
         configs = frozen_jobs(self.config, self.context, job_overrides)
+        warn_borrowed(self.tables, configs)
         if named is not None:
             named.check(configs, lambda planned: frozen_jobs(self.config, self.context, planned))
         outcomes = self.run(
@@ -102,6 +103,18 @@ def job_returns(outcomes: Sequence["Outcome"], job_overrides: Sequence[Sequence[
         result.return_value = None if good else RuntimeError(f"{outcome.job.folder}: {outcome.reason}")
         returns.append(result)
     return returns
+
+
+def warn_borrowed(tables: Sequence[str], configs: Sequence[dict[str, Any]]) -> None:
+    """Say of rows that are runs of other tables in what these differ, before anything is trained."""
+    from indexnet.run.experiments.tables import load_experiment
+
+    for experiment in map(load_experiment, tables):
+        if experiment.borrowed:
+            from indexnet.run.borrowed import borrowed_remarks
+
+            for text in borrowed_remarks(experiment, configs):
+                warn(text)
 
 
 def say_what_next(configs: Sequence[dict[str, dict[str, object]]], asked: Sequence[str] = ()) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from indexnet.run.experiments.experiment import Experiment, Row
 
 
-HELP = "count the parameters and multiply-adds of an experiment's rows beside the printed numbers"
+HELP = "count the parameters and multiply-adds of an experiment's rows beside the published numbers"
 DISAGREES = 1
 
 
@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="what is counted as GFLOPs: papers (default), convolutions alone, as those on index networks do; "
         "assembly, with the comparing and assembling of neighbours, as those on FADE and SAPA do",
     )  # fmt: skip
-    parser.epilog = "exit codes: 0 every printed cost agrees but the declared exceptions; 1 some do not; 2 a mistake"
+    parser.epilog = "exit codes: 0 every published cost agrees but the declared exceptions; 1 some do not; 2 a mistake"
 
 
 def main(args: argparse.Namespace) -> int:
@@ -163,7 +163,7 @@ def _line(experiment: Experiment, row: Row, costs: Costs | None, reference: Cost
         if key == "params" and (printed.startswith("+") or row.printed.get("params_kind") == "delta"):
             if reference is None:
                 raise UserError(
-                    f"experiment {experiment.name}: row {row.name!r} prints {printed} as an addition, but the file "
+                    f"experiment {experiment.name}: row {row.name!r} publishes {printed} as an addition, but the file "
                     "names no baseline that it is added to."
                 )
             value -= reference.parameters
@@ -178,7 +178,9 @@ def as_printed(printed: str, value: float) -> str:
 
     match = PRINTED.fullmatch(printed.strip())
     if match is None:
-        raise UserError(f"the printed cost {printed!r} cannot be read; it should look like 3.75M, +4.99K, +16 or 4.08.")
+        raise UserError(
+            f"the published cost {printed!r} cannot be read; it should look like 3.75M, +4.99K, +16 or 4.08."
+        )
     plus, number, unit = match.groups()
     return f"{plus}{value / UNITS[unit]:.{len(number.partition('.')[2])}f}{unit}"
 
@@ -204,11 +206,11 @@ def table(experiment: Experiment, lines: Sequence[Line], rule: str = COUNTING_RU
             found = [f"{costs.parameters:,}", flops(costs.gflops(rule)), flops(costs.true_gmacs)] if costs else []
             shown.add_row(Text(line.row.label), *(found or ["", "", "pending"]))
         return shown
-    for heading in ("params\nprinted", "params\ncounted", "parameters\nexactly", "GFLOPs\nprinted",
+    for heading in ("params\npublished", "params\ncounted", "parameters\nexactly", "GFLOPs\npublished",
                     "GFLOPs\ncounted", "GMACs\ntrue"):  # fmt: skip
         shown.add_column(heading, justify="right", no_wrap=True)
     shown.add_column("agrees")
-    words = {True: ("yes", "green"), False: ("no", "red"), None: ("not printed", "dim")}
+    words = {True: ("yes", "green"), False: ("no", "red"), None: ("not published", "dim")}
     for line in lines:
         if line.costs is None:
             why = "pending" if line.row.pending else "cited"
@@ -229,14 +231,14 @@ def remarks(experiment: Experiment, lines: Sequence[Line], rule: str = COUNTING_
     printed = [line for line in lines if line.agrees is not None]
     agreed = sum(line.agrees is True for line in printed)
     texts = [
-        f"{agreed} of {len(printed)} rows with printed costs agree."
+        f"{agreed} of {len(printed)} rows with published costs agree."
         if printed
         else "There are no published costs to compare with."
     ]
     reasons: set[str] = set()
     for line in printed:
         wrong = [cell for cell in line.cells.values() if not cell.agrees] or line.cells.values()
-        both = "; ".join(f"printed {cell.printed}, counted {cell.counted}" for cell in wrong)
+        both = "; ".join(f"published {cell.printed}, counted {cell.counted}" for cell in wrong)
         if line.exception and line.is_fine:
             known = "declared exception" if line.agrees is False else "declared as an exception, but agrees"
             why = "for the same reason" if line.exception in reasons else line.exception
@@ -250,7 +252,7 @@ def remarks(experiment: Experiment, lines: Sequence[Line], rule: str = COUNTING_
         cited.setdefault(row.cited, []).append(row.label)
     texts += [f"{', '.join(labels)}: not counted, cited from {source}." for source, labels in cited.items()]
     if rule != COUNTING_RULES[0] and any("gflops" in line.row.printed for line in lines):
-        texts.append(f"The GFLOPs that this table prints follow --rule {COUNTING_RULES[0]}, and are not compared.")
+        texts.append(f"The GFLOPs that this table publishes follow --rule {COUNTING_RULES[0]}, and are not compared.")
     texts.append(_RULES[rule] + "; GMACs: what convolutions and linear layers really cost, over 1e9.")
     return texts
 

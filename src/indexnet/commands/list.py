@@ -166,7 +166,7 @@ def _experiments(runs: Path | None = None) -> Listing:
         count = f"{len(experiment.rows)}" + (f" ({said})" if said else "")
         source = f"a sweep in {runs}" if experiment.is_sweep else experiment.source
         rows.append((name, experiment.title, experiment.task, count, source))
-    return ("name", "title", "task", "rows", "printed in"), rows
+    return ("name", "title", "task", "rows", "published in"), rows
 
 
 LISTINGS: dict[str, Callable[[], Listing]] = {

@@ -65,6 +65,7 @@ def main(args: argparse.Namespace) -> int:
         prepare_file(args.json)
     begun = time.monotonic()
     sweep = compose_table(args.experiment, args.overrides)
+    from indexnet.run.borrowed import borrowed_remarks
     from indexnet.sweep.launch import PARTLY  # what needs torch, after what a person may have mistyped
     from indexnet.sweep.plan_estimate import add_up
     from indexnet.sweep.plan_probe import measure_rows
@@ -77,7 +78,8 @@ def main(args: argparse.Namespace) -> int:
         gpus = measure_rows(sweep, rows, args.limit, say)
     totals = add_up(rows, counts, n_jobs=sweep.n_jobs, gpus=gpus, before=before)
     console.print(table(sweep, rows))
-    for text, is_warning in remarks(sweep, rows, totals, args.limit):
+    borrowed = borrowed_remarks(sweep.experiment, (config.content for config in sweep.configs))
+    for text, is_warning in (*((each, True) for each in borrowed), *remarks(sweep, rows, totals, args.limit)):
         console.print(text, style="yellow" if is_warning else None, markup=False, soft_wrap=True)
     if args.json is not None:
         from indexnet.core.files import write_json

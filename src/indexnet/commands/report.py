@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -14,7 +15,9 @@ from indexnet.core.errors import UserError
 from indexnet.core.paths import runs_folder
 
 if TYPE_CHECKING:
-    from indexnet.report.table import Table
+    from indexnet.report.table import Protocol, Table
+    from indexnet.run.experiments.experiment import Experiment
+    from indexnet.run.run_sets import RunSet
 
 HELP = "make the result table of an experiment: report.html, report.md, table.csv, table.tex"
 
@@ -51,7 +54,6 @@ def main(args: argparse.Namespace) -> int:
     """
     from indexnet.report import terminal
     from indexnet.report.build import build
-    from indexnet.report.provenance import check_protocol
     from indexnet.run.experiments.tables import experiments_with_runs, list_experiments, load_experiment
     from indexnet.run.run_sets import choose, find_run_sets
 
@@ -70,7 +72,7 @@ def main(args: argparse.Namespace) -> int:
     others = [each.name for each in sets if each is not runs]
     folder = Path(args.output or Path("reports") / experiment.name / (runs.name if runs else "no-runs"))
     with busy("making the report"):
-        table = build(experiment, runs, others, check_protocol(experiment, runs, _find_changes))
+        table = build(experiment, runs, others, _protocol(experiment, runs))
         write(table, folder, overwrite=args.overwrite)
     console = create_console(highlight=False)
     terminal.show(table, console)
@@ -92,7 +94,6 @@ def report_across(args: argparse.Namespace, base: Path) -> int:
     from indexnet.report import across_files
     from indexnet.report.across import put_together
     from indexnet.report.build import build
-    from indexnet.report.provenance import check_protocol
     from indexnet.run.experiments.tables import list_experiments, load_experiment
     from indexnet.run.run_sets import find_run_sets
 
@@ -116,7 +117,7 @@ def report_across(args: argparse.Namespace, base: Path) -> int:
             runs = chosen[0] if chosen else None
             experiment = load_experiment(name)
             others = [each.name for each in chosen[1:]]
-            tables.append(build(experiment, runs, others, check_protocol(experiment, runs, _find_changes)))
+            tables.append(build(experiment, runs, others, _protocol(experiment, runs)))
         across = put_together(folder, tables)
         time = _now()
         contents = (across_files.page(across, time), across_files.markdown(across), across_files.table_csv(across))
@@ -125,6 +126,18 @@ def report_across(args: argparse.Namespace, base: Path) -> int:
     across_files.show(across, console)
     console.print(f"Report: {output / FILES[0]}", soft_wrap=True, markup=False)
     return 0
+
+
+def _protocol(experiment: Experiment, runs: RunSet | None) -> Protocol:
+    """Return what is known of the protocol of a table's runs, and of those that are another table's."""
+    from indexnet.report.provenance import check_protocol
+
+    found = check_protocol(experiment, runs, _find_changes)
+    if runs is None or not experiment.borrowed:
+        return found
+    from indexnet.run.borrowed import borrowed_remarks
+
+    return dataclasses.replace(found, borrowed=tuple(borrowed_remarks(experiment)))
 
 
 def _find_changes(config: Mapping[str, Any]) -> list[list[str]] | None:

@@ -98,7 +98,7 @@ class Registry(Generic[Entry]):
         """
         known = self.classes()
         if name not in known:
-            raise unknown_name(self.kind, name, known)
+            raise unknown_name(self.kind, name, known, VARIABLE)
         return known[name]
 
     def checked(self, name: str, options: Mapping[str, Any]) -> type[Entry]:
@@ -210,10 +210,19 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     return next(iter((*matches, *begun)), None)
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """Build the error for an unknown name of a registry."""
+def unknown_name(kind: str, name: str, known: Iterable[str], *variables: str) -> UserError:
+    """Build the error for an unknown name.
+
+    Args:
+        kind: what the name is of.
+        name: as it was typed.
+        known: names that there are.
+        *variables: of the environment, through which names of a person's own are found.
+    """
     names = sorted(known)
-    return UserError(f"unknown {kind} {shown(name)}.{did_you_mean(name, names)} Known: {', '.join(names)}.")
+    said = [f"{key}={os.environ[key]}" if os.environ.get(key) else f"{key} (not set)" for key in variables]
+    own = f" Your own are found through {' and '.join(said)}." if said else ""
+    return UserError(f"unknown {kind} {shown(name)}.{did_you_mean(name, names)} Known: {', '.join(names)}.{own}")
 
 
 def did_you_mean(name: Any, known: Iterable[Any]) -> str:

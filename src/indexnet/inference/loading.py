@@ -17,7 +17,7 @@ from indexnet.core.machine import available_memory
 from indexnet.networks.checkpoint import checkpoint_meta, resampling_title
 from indexnet.networks.folding import fold_norms
 from indexnet.networks.tiled.tiling import needs_whole_image
-from indexnet.resampling.base import watch_stages
+from indexnet.resampling.watch import watch_stages
 from indexnet.tasks.base import Task, restore_task
 from indexnet.tasks.classical import CLASSICAL, ClassicalMatting
 from indexnet.tasks.predictor import not_finite

@@ -167,6 +167,18 @@ def _read_measures(words: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+def _check_measures(path: Path, task: Task, measures: Mapping[str, Any]) -> None:
+    """Refuse options that say how another task is measured.
+
+    Raises:
+        UserError: one does; the message names those of this task.
+    """
+    for key in measures:
+        if key not in task.measure_options:
+            own = " and ".join(f"task.{option}=VALUE" for option in task.measure_options) or "nothing"
+            raise UserError(f"task.{key} is no option of {path}, which is for {task.name}; of that {own} can be given.")
+
+
 def load_methods(paths: Sequence[Path], measures: Mapping[str, Any], memory: str) -> list[Method]:
     """Load checkpoints and classical methods that are to be measured in one way, that of the first.
 
@@ -182,7 +194,12 @@ def load_methods(paths: Sequence[Path], measures: Mapping[str, Any], memory: str
 
     loaded: list[tuple[Task, dict[str, Any]]] = []
     for path in paths:
-        task, meta = load_task(path, {} if loaded else measures)
+        try:
+            task, meta = load_task(path, {} if loaded else measures)
+        except UserError:
+            if measures and not loaded:  # the complaint would list what follows from the checkpoint, too
+                _check_measures(path, load_task(path)[0], measures)
+            raise
         first = loaded[0][0] if loaded else task
         if task.name != first.name:
             raise UserError(f"{paths[0]} is for {first.name} but {path} is for {task.name}; give methods of one task.")

@@ -27,6 +27,7 @@ from indexnet.resampling.base import (
     list_resampling,
 )
 from indexnet.resampling.pooling import POOLINGS
+from indexnet.resampling.watch import watch_stages
 
 REFERENCE = "bilinear"
 """The operator that the others are compared with; always measured, first."""
@@ -46,7 +47,7 @@ class OperatorCost:
             the weights, which are kept anyway.
         peak_bytes: the most that both take at once above what is held before, results, gradients and what operations
             use for a moment included, see :func:`indexnet.core.machine.memory_of`; None also where it cannot be told.
-        problem: why there are no figures.
+        problem: why there are no figures, such as a map that ``up`` does not double.
         forward_times_s, backward_times_s: of every turn.
     """
 
@@ -157,10 +158,14 @@ def _first(
         return cost, None
     cost.parameters = sum(parameter.numel() for parameter in resampling.parameters())
     try:
+        with watch_stages(resampling):
+            _forward(resampling, x)
         cost.saved_bytes = saved_bytes(lambda: _forward(resampling, x), [x, *resampling.parameters()])
         _step(resampling, x, cotangents)
         _forget(resampling, x)
         cost.peak_bytes = memory_of(lambda: _step(resampling, x, cotangents), x.device)
+    except UserError as error:  # it does not double its map
+        cost.problem = str(error)
     except Exception as error:
         if not is_out_of_memory(error):
             raise

@@ -13,7 +13,7 @@ from indexnet.core.conventions import COUNTING_RULES
 from indexnet.core.errors import UserError, shown
 from indexnet.networks.base import Network
 from indexnet.networks.layers import evaluating, run_on_meta
-from indexnet.resampling.base import watch_stages
+from indexnet.resampling.watch import watch_stages
 
 
 @dataclass(frozen=True)

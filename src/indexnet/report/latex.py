@@ -90,7 +90,7 @@ def _caption(table: Table) -> str:
         changed = f", with a changed protocol ({', '.join(table.protocol.changes)})" if table.protocol.changes else ""
         seeds = f"seed{'s' if len(table.seeds) > 1 else ''} {', '.join(map(str, table.seeds))}"
         parts.append(f"Measured: {table.runs.data} at budget {table.runs.budget}{changed}, {seeds}.")
-        signs = remarks.legend(table, columns=("best_seeds", "deltas"), star="bold:")
+        signs = remarks.legend(table, columns=("best_seeds",), star="bold:")
         parts += [f"{text[0].upper()}{text[1:]}." for text in signs]
         parts += [remarks.banner(table), remarks.agreement(table), *table.warnings, *remarks.missing(table)]
     parts += [remarks.relative(table), remarks.expected(table), remarks.speed(table)]

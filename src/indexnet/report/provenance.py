@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from indexnet.report.table import Protocol, Table, TableRow
-from indexnet.run.experiments.experiment import Column, Experiment
+from indexnet.run.experiments.experiment import Column, Experiment, key_of
 from indexnet.run.run_sets import RunSet, read_config
 
 FULL_BUDGET = "paper"
@@ -90,6 +90,7 @@ def stand_in_warnings(
 
 def protocol_warnings(experiment: Experiment, runs: RunSet | None, protocol: Protocol) -> Iterable[str]:
     """Say what the runs changed against the experiment file, and where that cannot be told."""
+    yield from protocol.borrowed
     if protocol.changes:
         yield f"The runs do not follow the experiment's protocol: {', '.join(protocol.changes)}."
     if protocol.unknown and _printed_setting(experiment, runs):  # elsewhere nothing hangs on it
@@ -110,7 +111,9 @@ def run_warnings(rows: Sequence[TableRow], columns: Sequence[Column]) -> Iterabl
         "training data (fingerprints)": lambda run: run.record.data.train.fingerprint,
     }
     for what, get in checks.items():
-        values = ((get(run), row) for row, run in finished)
+        values = (
+            (get(run), row) for row, run in finished if not (what.startswith("training data") and _sets_data(row))
+        )
         groups = _grouped((None if value is None else str(value)[:12], row) for value, row in values)
         if len(groups) > 1:
             listed = "; ".join(f"{value}: {_some(labels)}" for value, labels in groups.items())
@@ -134,6 +137,12 @@ def run_warnings(rows: Sequence[TableRow], columns: Sequence[Column]) -> Iterabl
         empty = [row.label for row in rows if row.done and row.measured[column.metric].mean is None]
         if empty and len(empty) < sum(bool(row.done) for row in rows):
             yield f"{column.title}: the finished runs of {_some(empty)} have no such number."
+
+
+def _sets_data(row: TableRow) -> bool:
+    """Whether a row says how its training data are made, ``data.augment=false``: then that is what is compared."""
+    swept = row.name.split("--")[1:]
+    return any(key_of(text).startswith("data.") for text in (*row.overrides, *swept))
 
 
 def _grouped(pairs: Iterable[tuple[Any, TableRow]]) -> dict[Any, list[str]]:

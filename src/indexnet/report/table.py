@@ -224,10 +224,12 @@ class Protocol:
             ``training.steps 600 instead of 60000``.
         unknown: labels of rows for which it cannot be told, because the configuration of a run cannot be read or that
             of the row cannot be composed.
+        borrowed: in what settings runs of other tables differ, as :func:`indexnet.run.borrowed.borrowed_remarks` says.
     """
 
     changes: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
+    borrowed: tuple[str, ...] = ()
 
     @property
     def followed(self) -> bool:

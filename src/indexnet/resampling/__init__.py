@@ -12,7 +12,6 @@ from indexnet.resampling.base import (
     get_resampling,
     list_resampling,
     register_resampling,
-    watch_stages,
 )
 from indexnet.resampling.carafe import Carafe
 from indexnet.resampling.columns import fuse_columns, split_columns
@@ -25,6 +24,7 @@ from indexnet.resampling.indexnet import IndexNet, IndexNetStage
 from indexnet.resampling.interpolation import Bilinear, Nearest
 from indexnet.resampling.max_unpool import MaxUnpool
 from indexnet.resampling.pixel_shuffle import PixelShuffle
+from indexnet.resampling.watch import watch_stages
 
 __all__ = [
     "Bilinear",

@@ -9,8 +9,7 @@ hand to the second (nothing, max-pooling indices, an index map). An operator is 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NoReturn
 
 import torch
@@ -348,40 +347,3 @@ def create_resampling(
 def list_resampling() -> list[OperatorInfo]:
     """Facts of every registered operator, by name; ``none``, the absence of one, is left out."""
     return [operator.info for name, operator in OPERATORS.classes().items() if name != NONE]
-
-
-_HALVING = ("down", "pass_through")
-
-
-@contextmanager
-def watch_stages(resampling: Resampling) -> Iterator[list[list[Downsampled]]]:
-    """Collect what every stage's ``down`` or ``pass_through`` returns while the block runs.
-
-    For cost counts and pictures of index maps.
-
-    Yields:
-        One list per stage, with an entry for each forward pass inside the block; all are what the last one gave, so
-        that no more than one map of a stage is held.
-    """
-    seen: list[list[Downsampled]] = [[] for _ in resampling.stages]
-
-    def watched(method: Callable[..., Downsampled], results: list[Downsampled]) -> Callable[..., Downsampled]:
-        def call(*args: Tensor, **kwargs: Tensor) -> Downsampled:
-            result = method(*args, **kwargs)
-            results[:] = [result] * (len(results) + 1)
-            return result
-
-        return call
-
-    stages = [stage for stage in resampling.stages if isinstance(stage, ResamplingStage)]
-    before = [{name: vars(stage)[name] for name in _HALVING if name in vars(stage)} for stage in stages]
-    try:
-        for stage, results in zip(stages, seen, strict=True):
-            for name in _HALVING:
-                setattr(stage, name, watched(getattr(stage, name), results))
-        yield seen
-    finally:
-        for stage, own in zip(stages, before, strict=True):
-            for name in _HALVING:
-                vars(stage).pop(name, None)
-            vars(stage).update(own)

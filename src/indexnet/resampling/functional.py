@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from indexnet.core.constants import constant
+from indexnet.core.errors import UserError
 
 NORMALIZATIONS = (
     "sigmoid+softmax/sigmoid",
@@ -223,19 +224,33 @@ def pad_to_even(x: Tensor) -> Tensor:
     return F.pad(x, (0, width % 2, 0, height % 2), mode="replicate")
 
 
+class SizeError(UserError):
+    """A map has not the size that a doubled one has."""
+
+
 def crop_to(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Cut rows and columns at the bottom and right, the inverse of :func:`pad_to_even`.
+    """Cut the last row and column where ``size`` is odd, the inverse of :func:`pad_to_even`.
 
     Args:
         x: (N, C, H, W).
-        size: wanted (height, width), at most (H, W).
+        size: wanted (height, width), each that of ``x`` or one less.
 
     Returns:
         (N, C, *size), a view of ``x``; ``x`` itself where it has that size.
+
+    Raises:
+        SizeError: more would be cut than an odd size explains, or there is too little.
     """
     height, width = size
     if x.shape[-2] == height and x.shape[-1] == width:
         return x
+    # while traced, sizes may be symbols, of which nothing is known
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+    if not traced and not (0 <= x.shape[-2] - height <= 1 and 0 <= x.shape[-1] - width <= 1):
+        raise SizeError(
+            f"a map of {x.shape[-2]}x{x.shape[-1]} cannot be cut to {height}x{width}: up doubles a map, so at most "
+            "one row and one column, those of an odd size, are too many."
+        )
     return x[..., :height, :width]
 
 

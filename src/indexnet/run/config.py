@@ -39,7 +39,7 @@ from indexnet.run.freezing.settle import (
     without_sweep,
 )
 from indexnet.run.further_tests import compose_tests
-from indexnet.run.hints import explain, named_in_full, readable, unreadable
+from indexnet.run.hints import explain, left_to_jobs, named_in_full, readable, unreadable
 from indexnet.run.schema import flatten, known_keys
 
 _MISTAKES = (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError)
@@ -87,15 +87,25 @@ def compose_job(config: DictConfig, context: HydraContext, overrides: Sequence[s
     return _check_typed(overrides, OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"]))
 
 
-def _written_out(overrides: Sequence[str], composed: Callable[[Sequence[str]], DictConfig]) -> DictConfig:
-    """Compose overrides, as :func:`named_in_full` writes those that Hydra does not know (``encoder=resnet50``)."""
+def _written_out(
+    overrides: Sequence[str], composed: Callable[[Sequence[str]], DictConfig], *, sweep: bool = False
+) -> DictConfig:
+    """Compose overrides, as :func:`named_in_full` writes those that Hydra does not know (``encoder=resnet50``).
+
+    Args:
+        overrides: of a command or a job.
+        composed: composes them.
+        sweep: whether for a sweep's own configuration, see :func:`indexnet.run.hints.left_to_jobs`.
+    """
     overrides = as_meant(overrides)
     check_overrides(overrides)
     try:
         return composed(overrides)
+    except UserError:  # says it already
+        raise
     except _MISTAKES as error:
-        if full := named_in_full(overrides, str(error)):
-            return _written_out(full, composed)
+        if full := named_in_full(overrides, str(error)) or (sweep and left_to_jobs(overrides, str(error))):
+            return _written_out(full, composed, sweep=sweep)
         raise _explained(error, overrides) from error
 
 
@@ -160,7 +170,7 @@ def compose_command_line(arguments: Sequence[str]) -> list[DictConfig]:
                 raise UserError(
                     "a sweep on a cluster needs hydra-submitit-launcher: pip install 'indexnet[sweep]'."
                 ) from error
-            if full := named_in_full(arguments, str(error)):
+            if full := named_in_full(arguments, str(error)) or (words.multirun and left_to_jobs(arguments, str(error))):
                 return compose_command_line(full)
             raise _explained(error, words.overrides) from error
     return composed
@@ -207,7 +217,11 @@ def load_sweep(overrides: Sequence[str]) -> tuple[DictConfig, list[Override]]:
     from hydra.types import RunMode
 
     loader = GlobalHydra.instance().config_loader()
-    base = _written_out(overrides, lambda words: loader.load_configuration("config", list(words), RunMode.MULTIRUN))
+
+    def composed(overrides: Sequence[str]) -> DictConfig:
+        return loader.load_configuration("config", list(overrides), RunMode.MULTIRUN)
+
+    base = _written_out(overrides, composed, sweep=True)
     words = OmegaConf.to_container(base.hydra.overrides.task)  # as given, `${...}` too
     assert isinstance(words, list)
     return _check_typed([], base), parse_overrides([str(word) for word in words], loader)

@@ -5,6 +5,7 @@ Nothing here knows Hydra; :mod:`indexnet.run.config` hands over what that says.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -12,10 +13,13 @@ from pathlib import Path
 import yaml
 
 from indexnet.core.errors import UserError, shown
+from indexnet.core.paths import VARIABLE as FOLDERS
 from indexnet.core.paths import conf_dir
+from indexnet.core.registry import VARIABLE as PLUGINS
 from indexnet.core.registry import nearest, unknown_name
 from indexnet.core.schedules import SCHEDULES, schedule_options
 from indexnet.run.experiments.experiment import hydra_value
+from indexnet.run.schema import OPEN_GROUPS
 from indexnet.run.trainer_options import REFUSED, refusal
 
 _COMPLAINTS = {
@@ -130,8 +134,6 @@ def explain(error: Exception, overrides: Sequence[str], keys: Callable[[str], Se
         overrides: that were given.
         keys: returns the dotted keys that there could be in the place of an unknown one.
     """
-    if isinstance(error, UserError):  # has said it already
-        return error
     text = str(error)
     if isinstance(error, yaml.YAMLError):  # says the file and the line
         return UserError(f"a file of the configuration is not valid YAML: {' '.join(text.split())}.")
@@ -150,7 +152,8 @@ def explain(error: Exception, overrides: Sequence[str], keys: Callable[[str], Se
             return UserError(
                 f"unknown {group} option {shown(option)}. Did you mean {meant}? Known: {', '.join(sorted(known))}."
             )
-        return unknown_name(f"{group or 'config group'} option", option, known)
+        own = (FOLDERS, PLUGINS) if group in OPEN_GROUPS else (FOLDERS,) if os.path.isdir(conf_dir() / group) else ()
+        return unknown_name(f"{group or 'config group'} option", option, known, *(own if group else ()))
     if match := re.search(r"Could not override '([^']+)'", text):
         return _unknown_override(match[1], keys)
     if sentence := _override_complaint(text):
@@ -221,6 +224,27 @@ def named_in_full(words: Sequence[str], complaint: str) -> list[str] | None:
     else:
         return None
     written = [word for part in found for word in part]
+    return written if written != list(words) else None
+
+
+def left_to_jobs(words: Sequence[str], complaint: str) -> list[str] | None:
+    """Return overrides of a sweep in which what its own configuration has not, but a job's may have, is not checked.
+
+    The sweep's own has none of what rows and comma lists choose: of ``rows=gate resampling.kernel=5`` not the operator.
+    Freezing refuses what the job's operator, network or data set does not take.
+
+    Args:
+        words: overrides and flags.
+        complaint: Hydra's, about the key that it cannot find.
+
+    Returns:
+        None where it is no option of what is chosen by name.
+    """
+    match = re.search(r"Could not override '(\w+)\.([\w.]+)'", complaint)
+    key = "" if match is None else f"{match[1]}.{match[2]}"
+    if match is None or match[1] not in OPEN_GROUPS or key == "data.root":
+        return None
+    written = [f"++{word}" if _reads(word)[0] == key else word for word in words]
     return written if written != list(words) else None
 
 

@@ -298,11 +298,20 @@ def build_data(group: Mapping[str, Any], task: str, size: int) -> Data:
         group: its name and options, as the group ``data`` of a configuration has them.
         task: name of the task.
         size: side of a training sample, for data sets that cut them.
+
+    Raises:
+        UserError: an option or the size is wrong; the latter by the key of runs, ``training.size``.
     """
     options = {**group, "task": task}
-    if "size" in option_names(get_data(options["name"])):
-        options.setdefault("size", size)
-    return create_data(options.pop("name"), **options)
+    given = "size" not in options and "size" in option_names(get_data(options["name"]))
+    if given:
+        options["size"] = size
+    try:
+        return create_data(options.pop("name"), **options)
+    except UserError as error:
+        if given and "data.size" in str(error):
+            raise UserError(str(error).replace("data.size", "training.size")) from error
+        raise
 
 
 def measured_splits(data: Data, split: str) -> Mapping[str, Dataset]:

@@ -106,7 +106,7 @@ def check_frozen(content: Mapping[str, Any], source: str) -> None:
             check(dotted, content[group][key], hint)
     for key, value in (content.get("protocol") or {}).items():
         if key not in PRINTED or not fits(value, float):
-            raise DamagedFileError(f"{source}: protocol.{key}={shown(value)} is no printed number.")
+            raise DamagedFileError(f"{source}: protocol.{key}={shown(value)} is no published number.")
     if not isinstance(devices := content["trainer"].get("devices", 1), int | list) or devices == -1:
         raise DamagedFileError(f"{source}: trainer.devices={shown(devices)} must be a number or a list of GPUs.")
 

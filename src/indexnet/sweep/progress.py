@@ -63,7 +63,7 @@ def announce(configs: Sequence[Mapping[str, Any]], n_jobs: int, more: Iterable[s
     with contextlib.suppress(UserError):  # its file may be gone; the jobs are frozen
         where_runs = typed[0].paths.runs
         printed = listed(each for name in names for each in load_experiment(name, where_runs).printed_data)
-    where = f"{data} (printed on {printed})" if printed and printed != data else data
+    where = f"{data} (published on {printed})" if printed and printed != data else data
     lengths = listed(_length(each.training, each.budget) for each in typed)
     together = f", {n_jobs} at a time" if n_jobs > 1 and len(configs) > 1 else ""
     runs = f"{len(configs)} run{'' if len(configs) == 1 else 's'}" + (f" of {', '.join(names)}" if names else "")

@@ -80,9 +80,11 @@ def contact_sheet(rows: Sequence[Sequence[Panel]], side: int) -> UInt8:
 
 
 def shorten(text: str, fits: Callable[[str], bool]) -> str:
-    """Cut a text until it fits, with three dots for what is gone."""
+    """Cut a text in its middle until it fits, with three dots for what is gone: names often differ at their ends."""
     if fits(text):
         return text
-    while text and not fits(text + "..."):
-        text = text[:-1]
-    return text.rstrip() + "..."
+    for kept in range(len(text) - 1, 0, -1):
+        cut = f"{text[: kept - kept // 2].rstrip()}...{text[len(text) - kept // 2 :].lstrip()}"
+        if fits(cut):
+            return cut
+    return "..."

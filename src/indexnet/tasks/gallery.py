@@ -14,7 +14,7 @@ from torch.utils.data import default_collate
 
 from indexnet.core.files import atomic_write, write_json
 from indexnet.data import Dataset
-from indexnet.resampling.base import watch_stages
+from indexnet.resampling.watch import watch_stages
 from indexnet.tasks.base import Picture, Task, metric_key
 from indexnet.tasks.visualization import feature_picture, index_map_picture
 

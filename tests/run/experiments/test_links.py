@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from indexnet.cli import main
+from indexnet.report.build import build
+from indexnet.report.table import Protocol
+from indexnet.run.borrowed import borrowed_remarks
 from indexnet.run.config import parse_overrides
 from indexnet.run.experiments.tables import load_experiment
+from indexnet.sweep import launch
 from indexnet.sweep.expand import expand
 from linked_support import FIRST, SECOND, write_tables
 from run_support import refused
@@ -70,6 +75,25 @@ def test_blocks_name_rows_of_their_own_block(tmp_path, monkeypatch):
     write_tables(tmp_path, monkeypatch, second=rows, task="denoising", second_task="denoising")
     file.write_text(file.read_text() + repeat)
     assert load_experiment("second").borrowed == {"b_s15": ("second", "a_s15"), "b_s25": ("second", "a_s25")}
+
+
+def test_other_settings_of_the_other_table_are_said(tmp_path, tables, monkeypatch, capsys):
+    assert borrowed_remarks(load_experiment("second")) == []
+    file = tmp_path / "experiments" / "second.yaml"
+    settings = "optimizer: {lr: 0.5}\nnetwork: {widths: [4, 8]}\ntraining: {batch_size: 7}\n"
+    file.write_text(file.read_text() + settings)
+    experiment = load_experiment("second")
+    said = (
+        "x of second (same_as): trained by the settings of first, network.widths [32, 64, 128] instead of [4, 8], "
+        "optimizer.lr 0.01 instead of 0.5, training.batch_size 100 instead of 7; to be compared with the other "
+        "rows only if that is meant."
+    )
+    assert borrowed_remarks(experiment) == [said]  # not of z, which is a run of this table
+    assert said in build(experiment, None, protocol=Protocol(borrowed=(said,))).warnings
+    monkeypatch.setattr(launch, "run_sweep", lambda jobs, titles, **options: [])
+    for rows, lines in (("x", [said]), ("z", [])):  # where it is launched
+        main(["train", "-m", "experiments=second", f"rows={rows}", "budget=smoke"])
+        assert [line for line in capsys.readouterr().err.splitlines() if "same_as" in line] == lines
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from damage import BOMB, MERGES, fuzzed, put_any
+from indexnet.cli import main
 from indexnet.core.errors import UserError
 from indexnet.run.config import compose
 from indexnet.run.experiments.experiment import Row, hydra_value, variant
@@ -60,7 +61,9 @@ def made_up(tmp_path, monkeypatch):
         content["experiment"].update(values)
         if change:
             change(content)
-        (folder / "up.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        (folder / "up.yaml").write_text(
+            f"# @package _global_\n{yaml.safe_dump(content, sort_keys=False)}", encoding="utf-8"
+        )
         return load_experiment("made/up")
 
     return load
@@ -213,7 +216,7 @@ def _grid(**values):
         (
             _first(cited="X", overrides=None, printed=None),
             {},
-            "is cited, so it needs printed",
+            "is cited, so it needs published",
         ),
         (_first(cited="X", overrides=None, same_as="b"), {}, "never run, so it can have no same_as"),
         (_first(cited="X", overrides=None, init={"row": "b"}), {}, "never run, so it can have no init"),
@@ -306,6 +309,24 @@ def test_an_unknown_experiment_names_the_nearest():
         load_experiment("quikstart")
 
 
+@pytest.mark.parametrize("group", ["resampling", "network", "data", "task"])
+def test_an_unknown_option_says_where_ones_own_are_found(group, made_up, tmp_path, monkeypatch):
+    monkeypatch.delenv("INDEXNET_PLUGINS", raising=False)
+    monkeypatch.delenv("INDEXNET_EXPERIMENTS", raising=False)
+    neither = r"Your own are found through INDEXNET_EXPERIMENTS \(not set\) and INDEXNET_PLUGINS \(not set\)\.$"
+    with pytest.raises(UserError, match=f"^unknown {group} option 'zzz'.*{neither}"):
+        compose([f"{group}=zzz"])
+    with pytest.raises(UserError, match=r"^unknown experiment 'zzz'.*through INDEXNET_EXPERIMENTS \(not set\)\.$"):
+        compose(["experiments=zzz"])
+    monkeypatch.setenv("INDEXNET_EXPERIMENTS", str(tmp_path))
+    made_up()
+    monkeypatch.setenv("INDEXNET_PLUGINS", "gate")
+    with pytest.raises(UserError, match=f"through INDEXNET_EXPERIMENTS={tmp_path} and INDEXNET_PLUGINS=gate.$"):
+        compose([f"{group}=zzz"])
+    with pytest.raises(UserError, match=f"unknown experiment 'zzz'.*through INDEXNET_EXPERIMENTS={tmp_path}.$"):
+        load_experiment("zzz")
+
+
 def test_select(made_up):
     found = made_up()
     assert [row.name for row in found.select(None)] == ["a", "hin_l", "hin_nl_c", "m2o_l", "m2o_nl_c"]
@@ -370,6 +391,29 @@ def test_an_option_of_a_group_of_ones_own_that_is_broken_is_named(content, made_
     (tmp_path / "data" / "mine.yaml").write_bytes(content)
     with pytest.raises(UserError, match=r"mine\.yaml"):
         compose(["data=mine"])
+
+
+MISSING_LINE = [
+    ("experiments/made/up.yaml", "# Mine\nexperiment: {}", "experiments=made/up"),
+    ("experiments/made/up.yaml", "# @package global\nexperiment: {}", "experiments=made/up"),
+    ("network/mine.yaml", "defaults: [{override /encoder: none}]\nname: autoencoder", "network=mine"),
+    ("network/mine.yaml", "network: {name: autoencoder}", "network=mine"),
+    ("data/mine.yaml", "data: {name: photos}", "data=mine"),
+]
+
+
+@pytest.mark.parametrize(("file", "content", "word"), MISSING_LINE)
+def test_a_file_without_the_line_that_hydra_needs_is_named_with_it(file, content, word, made_up, tmp_path, capsys):
+    made_up()
+    path = tmp_path / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content)
+    assert main(["train", "task=reconstruction", word]) == 2
+    group = word.partition("=")[0]
+    assert capsys.readouterr().err == (
+        f"indexnet: {path} must begin with the line `# @package _global_`: without it all that the file says is put "
+        f"below {group}.\n"
+    )
 
 
 @pytest.mark.parametrize(

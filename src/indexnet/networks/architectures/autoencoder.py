@@ -35,7 +35,7 @@ class Autoencoder(Network):
     info = NetworkInfo(
         name="autoencoder",
         title="Reconstruction autoencoder",
-        paper="Y. Dai, thesis, Tables 3.2 and 4.1 (layers and widths are a free choice: none are printed)",
+        paper="Y. Dai, thesis, Tables 3.2 and 4.1 (layers and widths are a free choice: none are published)",
         description="3x3 conv-BN-ReLU, a halving and a doubling per entry of widths, no skip connections.",
         tasks=("reconstruction",),
     )

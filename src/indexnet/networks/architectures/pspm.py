@@ -87,7 +87,7 @@ class PSPM(Network):
     info = NetworkInfo(
         name="pspm",
         title="PSPM (portrait matting by parameter sharing)",
-        paper="Thesis of Y. Dai, chapter 6; Computer Graphics Forum 40(1), 2021; consistent with its printed costs",
+        paper="Thesis of Y. Dai, chapter 6; Computer Graphics Forum 40(1), 2021; consistent with its published costs",
         description="MobileNetV2 at output stride 16, a decoder to a trimap and one to alpha; image alone in.",
         tasks=("portrait",),
     )

@@ -66,7 +66,7 @@ class RMat(Network):
         paper="Y. Dai et al., Boosting Robustness of Image Matting with Context Assembling and Strong Data "
         "Augmentation, CVPR 2022; thesis, chapter 5",
         description="Mix Transformer pyramid, convolution branch, decoder with local feature assembly; a design that "
-        "meets the printed costs, not the authors' layer list.",
+        "meets the published costs, not the authors' layer list.",
         tasks=("matting",),
     )
 

@@ -119,9 +119,27 @@ def text_width(text: str, size: float = 12.0) -> float:
 
 
 def shorten(text: str, width: float, size: float) -> str:
-    """Cut a text that takes more than ``width`` pixels."""
-    length = max(1, int(width / (size * 0.6)))
-    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+    """Cut a text that takes more than ``width`` pixels, in its middle."""
+    return shorten_apart([text], [width], size)[0]
+
+
+def shorten_apart(texts: Sequence[str], widths: Sequence[float], size: float) -> list[str]:
+    """Cut texts that take more than their width in pixels; all at one place, near the middle, where most still differ.
+
+    Labels of a sweep are alike but for a value, which may stand anywhere.
+    """
+    lengths = [max(1, int(width / (size * 0.6))) for width in widths]
+
+    def cut(text: str, length: int, tail: int) -> str:
+        tail = min(tail, length - 1)
+        return (
+            text if len(text) <= length else f"{text[: length - 1 - tail].rstrip()}…{text[len(text) - tail :].lstrip()}"
+        )
+
+    middle = max(lengths, default=0) // 2
+    tails = sorted(range(max(lengths, default=1)), key=lambda tail: abs(tail - middle))
+    found = ([cut(text, length, tail) for text, length in zip(texts, lengths, strict=True)] for tail in tails)
+    return max(found, key=lambda each: len(set(each)))
 
 
 Frame = tuple[float, float, float, float]

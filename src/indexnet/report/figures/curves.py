@@ -18,6 +18,7 @@ from indexnet.report.figures.axes import (
     room_for,
     round_text,
     shorten,
+    shorten_apart,
     svg,
     text,
     text_width,
@@ -59,7 +60,8 @@ def learning_curves(rows: Lines, what: str = "training loss", *, narrow: bool = 
         narrow: only numbers at the ends of the lines, no names (phones).
     """
     size = 11.5
-    names = [str(s.number) if narrow else shorten(f"{s.number} {s.label}", 200, size) for s, _ in rows]
+    labels = shorten_apart([s.label for s, _ in rows], [180] * len(rows), size)
+    names = [str(s.number) if narrow else f"{s.number} {label}" for (s, _), label in zip(rows, labels, strict=True)]
     width, least = (340, 300) if narrow else (980, 380)
     height = max(least, 90 + 14 * len(rows))
     margin = 28 + max(text_width(name, size) for name in names)

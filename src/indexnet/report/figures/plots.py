@@ -16,6 +16,7 @@ from indexnet.report.figures.axes import (
     room_for,
     round_text,
     shorten,
+    shorten_apart,
     svg,
     text,
     text_width,
@@ -58,7 +59,13 @@ def dot_plot(
         half = text_width(name) / 2
         body.append(line(x, top - 6, x, bottom, "baseline"))
         body.append(text(min(max(x, left + half), right - half), top - 11, name, "tick", "middle"))
-    for index, (s, written) in enumerate(zip(series, said, strict=True)):
+    numbers = [f"{s.number}  " if narrow else "" for s in series]
+    rooms = [
+        right - left - text_width(number + each, 14) - 8 if narrow else left - 42
+        for number, each in zip(numbers, said, strict=True)
+    ]
+    names = shorten_apart([s.label for s in series], rooms, 14)
+    for index, (s, written, name) in enumerate(zip(series, said, names, strict=True)):
         y = top + pitch * index + (32 if narrow else pitch / 2)
         css = "label strong" if s.best else "label"
         marks = [f"<title>{escape(f'{s.label}: {written}')}</title>", line(left, y, right, y, "rail")]
@@ -67,12 +74,11 @@ def dot_plot(
         marks += [f'<circle class="ring" cx="{axis(v):.1f}" cy="{y:.1f}" r="4"/>' for v in s.values]
         marks.append(f'<circle class="disc" cx="{axis(s.mean):.1f}" cy="{y:.1f}" r="{6 if s.best else 5}"/>')
         if narrow:
-            room = right - left - text_width(written, 14) - 8
-            marks.append(text(left, y - 13, shorten(f"{s.number}  {s.label}", room, 14), css))
+            marks.append(text(left, y - 13, numbers[index] + name, css))
             marks.append(text(right, y - 13, written, css + " number", "end"))
         else:
             marks.append(text(26, y + 4.5, str(s.number), "tick", "end"))
-            marks.append(text(34, y + 4.5, shorten(s.label, left - 42, 14), css))
+            marks.append(text(34, y + 4.5, name, css))
             marks.append(text(width - 4, y + 4.5, written, css + " number", "end"))
         body.append(f'<g class="{"winner" if s.best else "plain"}">{"".join(marks)}</g>')
     means = "; ".join(f"{s.label} {each}" for s, each in zip(series, said, strict=True))

@@ -15,7 +15,7 @@ from indexnet.core.annotations import fits, in_words
 from indexnet.core.errors import UserError, shown
 from indexnet.core.metric_facts import THROUGHPUT
 from indexnet.core.readers import DamagedFileError, plain_value, read_csv
-from indexnet.core.registry import unknown_name
+from indexnet.core.registry import VARIABLE, unknown_name
 from indexnet.run.experiments.experiment import (
     COLUMN_KEYS,
     COST_CELLS,
@@ -227,7 +227,7 @@ class Reader:
                 raise self.error(f"{metric} in experiment.columns says how fast a run trains and ranks nothing; {why}.")
             info = known.get(metric)
             if info is None and not node.get("pending"):
-                raise self.error(unknown_name("metric in experiment.columns:", metric, known))
+                raise self.error(unknown_name("metric in experiment.columns:", metric, known, VARIABLE))
             for repeat in self.repeats:
                 for template in (printed, expected):
                     heading = self._fill("experiment.columns", template, repeat.settings)
@@ -281,7 +281,7 @@ class Reader:
                 if node.get(key):
                     raise self.error(f"{what} is cited from {node['cited']} and never run, so it can have no {key}.")
             if not node.get("printed"):
-                raise self.error(f"{what} is cited, so it needs printed cells.")
+                raise self.error(f"{what} is cited, so it needs published cells (printed).")
         overrides = node.get("overrides") or []
         settings: dict[str, Any] = {}
         for override in overrides:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from indexnet.core.errors import UserError
-from indexnet.core.paths import DEFAULT_RUNS, experiments_dir, own_dirs
+from indexnet.core.paths import DEFAULT_RUNS, VARIABLE, experiments_dir, own_dirs
 from indexnet.core.readers import DamagedFileError, read_mapping
 from indexnet.core.registry import load_plugins, unknown_name
 from indexnet.run.experiments.experiment import Experiment
@@ -63,7 +63,7 @@ def unknown_experiment(name: str, runs: str | Path = DEFAULT_RUNS) -> UserError:
         )
     if (path := experiment_files().get(name)) is not None:
         return UserError(f"{path} is no file, or a link that leads nowhere; an experiment is a YAML file.")
-    return unknown_name("experiment", name, list_experiments())
+    return unknown_name("experiment", name, list_experiments(), VARIABLE)
 
 
 def experiments_with_runs(runs: str | Path) -> list[str]:
@@ -99,7 +99,7 @@ def read_file(name: str, runs: str | Path | None = None) -> tuple[Path, Mapping[
     own = experiment_files()
     files = {**sweep_files(runs), **own}
     if name not in files:
-        error = unknown_name("experiment", name, files)
+        error = unknown_name("experiment", name, files, VARIABLE)
         raise error if runs is None else UserError(f"{error} Sweeps are looked for in {runs}.")
     path = files[name]
     try:
