@@ -331,9 +331,9 @@ def methods_text(name: str) -> str:
 
 
 def answers_text() -> str:
-    """Say for each table which row is best at each cost, cheapest first, and what is not told apart from the best."""
-    lines = [["Table", "Seeds", "Best for its GMACs, from the cheapest to the best", "Not told apart from the best"]]
-    lines.append(["---"] * len(lines[0]))
+    """Say for each table which row is best at each cost, cheapest first, and what does not differ from the best."""
+    head = ["Table", "Seeds", "Best for its GMACs, from the cheapest to the best", "Difference to it not significant"]
+    lines = [head, ["---"] * len(head)]
     for result in results():
         column = result.table.main
         for block in result.table.blocks:

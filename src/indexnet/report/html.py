@@ -28,7 +28,7 @@ from indexnet.run.run_sets import Picture, read_curve
 GENERATOR = "indexnet report"
 """Content of the page's generator tag; tells our reports from other people's files."""
 
-_SIGNS = {"★": "best", "≈": "not told apart from the best"}
+_SIGNS = {"★": "best", "≈": "not significantly different from the best"}
 
 FEW = 8
 """Rows whose learning curves can be told apart in one figure; where there are more, each has a small one as well."""
@@ -190,7 +190,7 @@ def _cells(fields: Sequence[Field], row: TableRow, *, start: bool = False) -> It
             m, digits = row.measured[field.column.metric], field.column.digits
             held = m.delta_interval
             text = Markup('{}<span class="sign"{}>{}</span>').format(
-                signed(m.delta, digits), _label("not told apart from the baseline"), "≈"
+                signed(m.delta, digits), _label("not significantly different from the baseline"), "≈"
             ) if text.endswith("≈") else Markup('{}<span class="sign"></span>').format(text)  # fmt: skip
             said = f"95 % interval {signed(held.low, digits)} to {signed(held.high, digits)}" if held else ""
             css = ["delta", *css]
