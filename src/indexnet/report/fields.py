@@ -52,7 +52,7 @@ def metric_fields(table: Table, column: Column, *, sd: bool = True) -> list[Fiel
             return best_seed(m, digits)
         if kind == "expected":
             return expected(m)
-        if kind == "delta":  # with ≈ where the interval contains 0
+        if kind == "delta":  # with ≈ where the interval holds 0
             unclear = m.delta_interval is not None and m.delta_interval.contains_zero
             return signed(m.delta, digits) + (" ≈" if unclear else "")
         return m.printed if kind == "printed" else signed(m.difference, digits)
