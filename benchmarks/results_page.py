@@ -89,12 +89,10 @@ def _standalone(figure: str) -> str:
 
 @functools.cache
 def _style() -> str:
-    """Return what the style sheet of the report page says of figures, and the colours that it names."""
-    sheet = jinja2.Environment(loader=jinja2.PackageLoader("indexnet.report")).get_template("style.css")
-    lines = sheet.render(looks=looks).splitlines()
-    colours = lines[: next(at for at, line in enumerate(lines) if line.startswith("* {"))]
-    own = [line for line in lines if line.startswith("svg ")]
-    return "\n".join([*colours, "svg { font-family: system-ui, sans-serif; }", *own])
+    """Return the colours of the report page and its rules for figures."""
+    templates = jinja2.Environment(loader=jinja2.PackageLoader("indexnet.report"))
+    colours, rules = (templates.get_template(name).render(looks=looks) for name in ("colours.css", "figures.css"))
+    return f"{colours}\nsvg {{ font-family: system-ui, sans-serif; }}\n{rules}"
 
 
 @functools.cache
@@ -333,9 +331,9 @@ def methods_text(name: str) -> str:
 
 
 def answers_text() -> str:
-    """Say for each table which row is best at each cost, cheapest first, and what is not told apart from the best."""
-    lines = [["Table", "Seeds", "Best for its GMACs, from the cheapest to the best", "Not told apart from the best"]]
-    lines.append(["---"] * len(lines[0]))
+    """Say for each table which row is best at each cost, cheapest first, and what does not differ from the best."""
+    head = ["Table", "Seeds", "Best for its GMACs, from the cheapest to the best", "Difference to it not significant"]
+    lines = [head, ["---"] * len(head)]
     for result in results():
         column = result.table.main
         for block in result.table.blocks:

@@ -198,7 +198,11 @@ def test_every_configuration_key_has_a_type_and_a_meaning():
     keys += [key for *_, options in made.open_keys() for key in options]
     names = {key.name for key in keys}
     assert names >= {"seed", "rerun", "training.batch_size", "trainer.timeout", "resampling.family", "optimizer.lr"}
-    assert [key.name for key in keys if not key.meaning or not key.kind or key.kind == "something else"] == []
+    assert [key.name for key in keys if not key.kind or key.kind == "something else"] == []
+    assert [key.name for key in keys if not key.meaning or key.meaning.startswith("see ")] == []
+    poolings = {key.kind for key in keys if key.name == "resampling.pooling"}
+    assert len(poolings) == 3  # of most operators, of indexnet, of a2u
+    assert [kind for kind in poolings if "max, avg, conv" not in kind] == []
     values = {key.name: key.default for key in keys}
     assert (values["seed"], values["budget.name"], values["training.size"]) == ("`0`", "`paper`", "")
 
@@ -227,7 +231,9 @@ def test_the_site_is_built_and_asks_no_other_machine_for_anything(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
-    pages = {page.name: page.read_text(encoding="utf-8") for page in (tmp_path / "site").rglob("*.html")}
+    site = tmp_path / "site"
+    pages = {page.relative_to(site).as_posix(): page.read_text(encoding="utf-8") for page in site.rglob("*.html")}
+    assert {"data.html", "api/data.html", "index.html", "results/index.html"} <= set(pages)
     fetched = re.compile(r"<(?:script|img|iframe|link)\b[^>]*(?:src|href)=\"?(?:https?:)?//[^>]*>")
     assert {name: found for name, text in pages.items() if (found := fetched.findall(text))} == {}
     assert [name for name, text in pages.items() if "<!-- made:" in text] == []
@@ -235,5 +241,7 @@ def test_the_site_is_built_and_asks_no_other_machine_for_anything(tmp_path):
     assert [name for name in own if f'<h3 id="{name}"' not in pages["operators.html"]] == []
     assert pages["operators.html"].count("data:image/png;base64,") == 2 + len(own)
     assert [key for key in ("training.batch_size", "resampling.family") if key not in pages["config.html"]] == []
-    assert "<svg" in pages["index.html"]
+    assert 'class="index-map"' in pages["index.html"]
+    sources = {".j2", ".yaml", ".py"}
+    assert [path for path in site.rglob("*") if path.suffix in sources or path.name == "record.json"] == []
     assert [name for name, text in pages.items() if "```" in text] == []  # code that is shown as text

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import re
+from unittest import mock
 
 from indexnet.cli import COMMANDS, main
 
@@ -13,8 +14,8 @@ from indexnet.cli import COMMANDS, main
 def help_of(arguments: list[str]) -> str:
     """Return what a command prints with ``--help``, 100 columns wide."""
     said = io.StringIO()
-    os.environ["COLUMNS"] = "100"
-    with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+    wide = mock.patch.dict(os.environ, COLUMNS="100")
+    with wide, contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
         main([*arguments, "--help"])
     return said.getvalue().rstrip()
 

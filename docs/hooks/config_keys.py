@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -36,25 +36,29 @@ class Key:
 
 
 def meanings(target: Callable[..., Any]) -> dict[str, str]:
-    """Return what docstrings say of arguments and attributes by name: of a class also what its bases say."""
+    """Return what docstrings say of arguments and attributes by name: of a class also what its bases say.
+
+    Where a docstring only points to another place ("see :class:`PooledStage`"), what a base says is taken.
+    """
     places = inspect.getmro(target) if isinstance(target, type) else (target,)
     found: dict[str, str] = {}
     for place in (*places, *([target.Options, *target.Options.__mro__] if hasattr(target, "Options") else ())):
         for section in re.findall(r"^(?:Args|Attributes):\n((?: .*\n?|\n)*)", inspect.getdoc(place) or "", re.M):
             for names, text in re.findall(r"^    ([\w, ]+): (.*(?:\n {5,}.*)*)", section, re.M):
-                for name in names.split(", "):
-                    found.setdefault(name, re.sub(r"\s+", " ", text).strip().rstrip("."))
+                text = re.sub(r"\s+", " ", text).strip().rstrip(".")
+                found = dict.fromkeys(names.split(", "), text) | found if not text.startswith("see ") else found
     return found
 
 
 def fixed_keys() -> dict[str, list[Key]]:
     """Return the keys of the fixed groups, by heading."""
     alone = {key: kind for key, kind in TYPES.items() if key not in GROUPS and not _is_open(key)}
-    found = {"Keys without a group": _keys("", alone, meanings(Config), "config"), "Keys of sweeps": []}
-    found["Keys of sweeps"] = _keys("", SWEEP_TYPES, meanings(SweepConfig), "config")
+    found = {"Keys without a group": _keys("", Config, alone, meanings(Config), "config")}
+    found["Keys of sweeps"] = _keys("", SweepConfig, SWEEP_TYPES, meanings(SweepConfig), "config")
     for group, cls in GROUPS.items():
         said = PASSED | OWN if group == "trainer" else meanings(cls)
-        found[group] = _keys(f"{group}.", types_of(group), said, f"{group}/{_usual('config')['defaults'].get(group)}")
+        file = f"{group}/{_usual('config')['defaults'].get(group)}"
+        found[group] = _keys(f"{group}.", cls, types_of(group), said, file)
     return found
 
 
@@ -62,9 +66,8 @@ def _is_open(key: str) -> bool:
     return (conf_dir() / key).is_dir() and key != "callbacks"
 
 
-def _keys(prefix: str, types: Mapping[str, Any], said: Mapping[str, str], file: str) -> list[Key]:
+def _keys(prefix: str, cls: type[Any], types: Mapping[str, Any], said: Mapping[str, str], file: str) -> list[Key]:
     """Return keys with what the usual file of their group sets, or else the default of their field."""
-    cls = GROUPS.get(prefix[:-1], Config if "split" in types else SweepConfig)
     fields = {each.name: each for each in dataclasses.fields(cls)}
     usual = _usual("config").get(prefix[:-1], {}) | _usual(file)
     usual |= usual.get(prefix[:-1]) or {}
@@ -125,6 +128,8 @@ def _options(group: str, name: str, target: Callable[..., Any], skip: tuple[str,
     usual = usual.get(group, usual)
     own = {key.partition(".")[2]: kind for key, kind in OPEN_TYPES.items() if key.startswith(f"{group}.")}
     types = option_types(target)
+    if poolings := getattr(target, "poolings", None):
+        types["pooling"] = Literal[*poolings]
     parameters = dict(_parameters(target))
     names = [*parameters, *(key for key in own if f"{group}.{key}" in OWN_KEYS)]
     return [

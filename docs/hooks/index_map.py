@@ -16,7 +16,7 @@ LEFT, TOP, RIGHT, BELOW = 20, 44, 70, 110  # margins, and the gaps between panel
 
 
 def maps() -> dict[str, Tensor]:
-    """Return the maps of the picture, each (h, w): a thin line through an index function, halved and doubled again."""
+    """Return the maps of the picture, each (h, w): a thin line, downsampled and upsampled by an index map."""
     y, x = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij")
     line = torch.where((y - 1 - 0.75 * x).abs() <= 0.5, 0.95, 0.1)[None, None]
     logits = 8 * (pack_cells(line) - 0.5)  # an index network learns this function; here it is a fixed one
@@ -50,7 +50,7 @@ def markdown(place: str) -> str:
         _arrow(b + PANEL, second, c, second, "up"),
         _arrow(b + PANEL * 0.75, second - PANEL / 2 - 24, c + 10, TOP + PANEL + 4, "up, with it"),
     ]
-    said = "An index map says where in each cell the values are; it halves the encoder map and doubles the decoder map"
+    said = "An index map, made from the encoder map, with which that map is pooled and the decoder map is upsampled"
     return (
         f'<figure class="index-map"><svg viewBox="0 0 {width} {height}" role="img" aria-label="{said}.">'
         '<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" orient="auto">'

@@ -26,14 +26,14 @@ def markdown(place: str) -> str:
     ranks = list(_ranks())
     own = [info for info in list_resampling() if get_resampling(info.name).__module__.startswith("indexnet.")]
     shown = shape_map(SHOWN)[0, 0]
-    given = [figure(shown, "encoder map x"), figure(_halved(shown[None, None])[0, 0], "decoder map d")]
+    given = [figure(shown, "encoder map x"), figure(_pooled(shown[None, None])[0, 0], "decoder map d")]
     parts = [f'<div class="maps" markdown="0">{"".join(given)}</div>\n']
     for info in sorted(own, key=lambda info: info.name):
         parts.append(_section(info, [rank for rank in ranks if rank["operator"] == info.name], place))
     return "\n".join(parts)
 
 
-def _halved(x: torch.Tensor) -> torch.Tensor:
+def _pooled(x: torch.Tensor) -> torch.Tensor:
     return F.avg_pool2d(x, 2)
 
 
@@ -42,7 +42,7 @@ def _channels(x: torch.Tensor) -> torch.Tensor:
     return sign * x + (1 - sign) / 2 * torch.linspace(0, 2, WIDTH).view(1, WIDTH, 1, 1)
 
 
-def doubled(name: str) -> torch.Tensor:
+def upsampled(name: str) -> torch.Tensor:
     """Return what an operator makes of the decoder map, (16, 16), after it has learned on other maps of the kind.
 
     The decoder map is the mean of each cell of the encoder map, whose channels are the shown one by other factors and
@@ -51,9 +51,9 @@ def doubled(name: str) -> torch.Tensor:
     torch.manual_seed(0)
     (stage,) = create_resampling(name, [WIDTH]).stages
 
-    def double(x: torch.Tensor) -> torch.Tensor:
+    def upsample(x: torch.Tensor) -> torch.Tensor:
         down = stage.down(x)
-        return stage.up(_halved(x), down.guide, down.size)
+        return stage.up(_pooled(x), down.guide, down.size)
 
     weights = list(stage.parameters())
     if weights:
@@ -62,11 +62,11 @@ def doubled(name: str) -> torch.Tensor:
         for step in range(STEPS):
             x = seen[4 * (step % 8) : 4 * (step % 8) + 4]
             optimizer.zero_grad()
-            F.mse_loss(double(x), x).backward()
+            F.mse_loss(upsample(x), x).backward()
             optimizer.step()
     stage.eval()
     with torch.no_grad():
-        return double(_channels(shape_map(SHOWN)))[0, 0]
+        return upsample(_channels(shape_map(SHOWN)))[0, 0]
 
 
 def _section(info: OperatorInfo, ranks: list[dict[str, str]], place: str) -> str:
@@ -88,7 +88,7 @@ def _section(info: OperatorInfo, ranks: list[dict[str, str]], place: str) -> str
     }
     rows = "\n".join(f"| {key} | {value.replace('|', chr(92) + '|')} |" for key, value in facts.items())
     table = f"| | |\n|---|---|\n{rows}\n"
-    picture = f'<div class="maps" markdown="0">{figure(doubled(info.name), "up(d)")}</div>\n'
+    picture = f'<div class="maps" markdown="0">{figure(upsampled(info.name), "up(d)")}</div>\n'
     measured = "\n".join(_place(rank) for rank in ranks)
     heading = f"### {info.name}\n\n{info.title}.\n"
     return "\n".join(

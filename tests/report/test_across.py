@@ -45,7 +45,7 @@ def build_table(runs, name, names, columns=(PSNR,), **options):
 
 @pytest.fixture
 def two_tables(tmp_path):
-    """In the first b is best and c not to be told apart, in the second, where less is better, a is best."""
+    """In the first b is best and c not significantly worse, in the second, where less is better, a is best."""
     first = write_table(
         tmp_path,
         "zoo/first",
@@ -74,7 +74,7 @@ def test_ranks_with_ties(two_tables):
 
 def test_answers_name_the_cheapest_of_those_that_equal_the_best(two_tables):
     head, (first, second) = answers(two_tables)
-    assert head[:5] == ["table", "metric", "best", "not told apart from it", "fewest parameters"]
+    assert head[:5] == ["table", "metric", "best", "not significantly different from it", "fewest parameters"]
     assert first[0] == "first"
     assert first[2].startswith("operator b, 30.0")  # 30.00 and 30.01 over two seeds
     assert first[3:] == ["operator c", "operator c, 200K", "operator c, 2.00", "operator c, 5.00", "operator b, 90.0"]
@@ -187,9 +187,12 @@ def test_in_the_terminal(two_tables):
     console = Console(width=80, file=io.StringIO(), color_system=None)
     across_files.show(two_tables, console)
     said = " ".join(console.file.getvalue().split())
-    assert "not told apart from it: operator c" in said
+    assert "not significantly different from it: operator c" in said
     assert "2 ≈" in said
-    assert "operator b, operator c, operator a are each best, or not to be told apart from the best, in 1 of 2." in said
+    assert (
+        "operator b, operator c, operator a are each best, or not significantly different from the best, in 1 of 2."
+        in said
+    )
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):

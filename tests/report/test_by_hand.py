@@ -34,11 +34,11 @@ A_MAE = {
 # Ranks by mean, more is better: A 31 is 1; C, D and E share 30, so all are 2; B 28 is 5.
 # Intervals of (row - A), over the seeds that both have; images alike, so that seeds alone spread. Student's t of two
 # degrees of freedom is 4.302653, of three 3.182446:
-#   B - A per seed: -4 -3 -2, mean -3, sd 1: half 4.302653 / sqrt(3) = 2.484138. Zero is outside: told apart.
-#   C - A per seed: +1 -1 -3, mean -1, sd 2: half 4.968275. Zero is inside: not told apart.
-#   E - A per seed: -1 -1 -1, so [-1, -1]: told apart.
+#   B - A per seed: -4 -3 -2, mean -3, sd 1: half 4.302653 / sqrt(3) = 2.484138. Zero is outside: significant.
+#   C - A per seed: +1 -1 -3, mean -1, sd 2: half 4.968275. Zero is inside: not significant.
+#   E - A per seed: -1 -1 -1, so [-1, -1]: significant.
 #   D - A, seed 0 alone, images: 27 - 29, 31 - 31, 30 - 30, 32 - 30 = -2 0 0 2: mean 0, sd sqrt(8 / 3) = 1.632993,
-#     half 3.182446 * 1.632993 / sqrt(4) = 2.598456. Not told apart.
+#     half 3.182446 * 1.632993 / sqrt(4) = 2.598456. Not significant.
 EXPECTED = {  # mean, sd, n, best, best seed, per seed, difference, rank, tied, interval
     "a": ("31", "1", "3", "32", "2", "0:30;1:31;2:32", "1", "1", "0", "", ""),
     "b": ("28", "2", "3", "30", "2", "0:26;1:28;2:30", "1", "5", "0", "-5.484138", "-0.515862"),
@@ -107,12 +107,12 @@ FORMATS = {
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_format_names_best_seed_ties_spread_difference_and_agreement(table, kind):
     text = " ".join(FORMATS[kind](table).split())
-    cells = {  # best, tied, told apart, one seed
+    cells = {  # best, tied, significant, one seed
         "html": (
             '31.00 <span class="sd">± 1.00</span><span class="sign" role="img" aria-label="best">★</span></td>'
             "<td>32.00 (2)</td><td>+1.00</td>",
             '30.00 <span class="sd">± 1.00</span><span class="sign" role="img" '
-            'aria-label="not told apart from the best">≈</span></td><td>31.00 (0)</td><td>+0.00</td>',
+            'aria-label="not significantly different from the best">≈</span></td><td>31.00 (0)</td><td>+0.00</td>',
             '28.00 <span class="sd">± 2.00</span><span class="sign"></span></td><td>30.00 (2)</td><td>+1.00</td>',
             "<td>−5.97 to +3.97</td>",
             "<strong>32.00 ●</strong>",
@@ -133,8 +133,8 @@ def test_every_format_names_best_seed_ties_spread_difference_and_agreement(table
     cells["terminal"] = [" ".join(cell.replace("|", "").split()) for cell in cells["markdown"]]
     for cell in cells[kind]:
         assert cell in text
-    signs = {"latex": (r"Bold: best mean of the column", r"$\approx$ not to be told apart from the best")}
-    for sign in signs.get(kind, ("★ best mean of the column", "≈ not to be told apart from the best")):
+    signs = {"latex": (r"Bold: best mean of the column", r"$\approx$ not significantly different from the best")}
+    for sign in signs.get(kind, ("★ best mean of the column", "≈ not significantly different from the best")):
         assert sign in text
     assert "best seed: the value of a row's best run and, in brackets, its seed" in text.replace(
         "Best seed:", "best seed:"
@@ -149,6 +149,6 @@ def test_every_format_names_best_seed_ties_spread_difference_and_agreement(table
 def test_the_headline_names_the_best_row_its_best_seed_and_its_equals(table):
     assert remarks.headline(table) == (
         "Best PSNR (dB) on photos at budget paper: row A, 31.00 ± 1.00 (3 seeds; best 32.00, seed 2), "
-        "not to be told apart from row C, row D; it costs 100K parameters and 0.0540 GMACs. "
+        "not significantly different from row C, row D; it costs 100K parameters and 0.0540 GMACs. "
         "2 of 15 runs have no result yet."
     )

@@ -20,7 +20,7 @@ from table_support import in_terminal, read_csv
 
 @pytest.fixture
 def four_rows(tmp_path):
-    """Three measured rows (the third not to be told apart from the best), one pending; one run failed, one missing."""
+    """Three measured rows (the third not significantly worse), one pending; one run failed, one missing."""
     paper = {"params": "3.75M", "params_value": "3750000", "gflops": "4.08"}
     rows = [
         row("a", "Nearest", printed={"psnr": "25.88", **paper}),

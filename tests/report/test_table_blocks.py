@@ -82,7 +82,7 @@ def test_blocks_are_ranked_compared_and_correlated_apart(tmp_path):
     first = "Best BSD68 PSNR (dB) on train400 at budget small: sigma 15: A, 32.50 (one seed: spread unknown); it costs"
     assert first in said
     assert (
-        "; sigma 25: B, 26.55 (one seed: spread unknown), +0.05 against A, not to be told apart from A; it costs"
+        "; sigma 25: B, 26.55 (one seed: spread unknown), +0.05 against A, not significantly different from A; it costs"
         in said
     )
 

@@ -39,7 +39,7 @@ class Interval:
 
     @property
     def contains_zero(self) -> bool:
-        """Whether the two rows cannot be told apart at this level."""
+        """Whether the difference of the two rows is not significant at this level."""
         return self.low <= 0.0 <= self.high
 
 

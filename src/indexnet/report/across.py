@@ -79,7 +79,7 @@ class Contest:
 
     @property
     def winners(self) -> list[TableRow]:
-        """The best row, and those that cannot be told apart from it; none where the budget ranks nothing."""
+        """The best row, and those that do not differ significantly from it; none where the budget ranks nothing."""
         return [row for row in self.rows if self.measured(row).sign]
 
     def measured(self, row: TableRow) -> Measurement:
@@ -89,8 +89,8 @@ class Contest:
     def front(self, value: Callable[[TableRow], float | None]) -> list[TableRow]:
         """Return the rows to which no other is superior at a cost: as cheap and better, or cheaper and as good.
 
-        Cheapest first; rows whose cost is not known are left out. Means are compared: what cannot be told apart from a
-        row of the front may stand beside it.
+        Cheapest first; rows whose cost is not known are left out. Means are compared: the difference
+        to a row of the front need not be significant.
         """
         found: list[TableRow] = []
         sign = -1.0 if self.column.higher_is_better else 1.0
@@ -133,7 +133,7 @@ class Across:
         name: of the folder of experiments.
         tables: in the order of their names, those without runs included.
         contests: of the tables that have runs.
-        entrants: those that were measured anywhere: by how often they are best or not told apart from the best, then by
+        entrants: those that were measured anywhere: by how often they are best or not significantly worse, then by
             their mean rank.
     """
 
@@ -186,8 +186,8 @@ Grid = tuple[list[str], list[list[str]]]
 
 
 def answers(across: Across) -> Grid:
-    """Say for each contest what is best, what cannot be told apart from it, and which of these costs least."""
-    head = ["table", "metric", "best", "not told apart from it", *(price.least for price in PRICES)]
+    """Say for each contest what is best, what does not differ significantly from it, and which of these costs least."""
+    head = ["table", "metric", "best", "not significantly different from it", *(price.least for price in PRICES)]
     lines = []
     for contest in across.contests:
         winners, column = contest.winners, contest.column

@@ -37,12 +37,13 @@ FRONT_RULE = (
     f"{ON_FRONT} on the front of that cost: no other row is as cheap and better, or cheaper and as good, by its mean."
 )
 RANKS_RULE = (
-    "By the mean over seeds of each table's first metric. Sorted by how often a row is best or not told apart from the "
-    "best, then by its mean rank. An empty cell: not in that table, or not measured; the mean is over the others, "
-    "so it compares little where rows are in different tables."
+    "By the mean over seeds of each table's first metric. Sorted by how often a row is best or not "
+    "significantly different from the best, then by its mean rank. An empty cell: not in that table, or not measured; "
+    "the mean is over the others, so it compares little where rows are in different tables."
 )
 ANSWERS_RULE = (
-    "The best of each table by its first metric, what cannot be told apart from it, and which of all these takes least."
+    "The best of each table by its first metric, what does not differ significantly from it, and which of all these "
+    "costs least."
 )
 COST_RULE = (
     "parameters and GMACs (what one image really costs, / 10⁹) are counted, for whole networks; time and memory are "
@@ -103,7 +104,7 @@ def _warnings(contest: Contest) -> list[str]:
 
 
 def headline(across: Across) -> str:
-    """Say which row is best or not told apart from the best most often, which tables lack runs or equal terms."""
+    """Say which row is most often best or not significantly worse, which tables lack runs or equal terms."""
     idle = [short_name(across.name, table) for table in across.tables if not table.done]
     uneven = [short_name(across.name, table) for table in across.tables if table.done and table.warnings]
     said = f" Not run: {', '.join(idle)}." if idle else ""
@@ -118,7 +119,7 @@ def headline(across: Across) -> str:
     names = [label for label, number in counts.items() if number == most]
     of = sum(bool(contest.winners) for contest in across.contests)
     verb = "is" if len(names) == 1 else "are each"
-    return f"{remarks.some(names)} {verb} best, or not to be told apart from the best, in {most} of {of}.{said}"
+    return f"{remarks.some(names)} {verb} best, or not significantly different from the best, in {most} of {of}.{said}"
 
 
 def _figures(across: Across, contest: Contest) -> Markup:

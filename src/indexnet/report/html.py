@@ -29,7 +29,7 @@ from indexnet.run.run_sets import Picture, read_curve
 GENERATOR = "indexnet report"
 """Content of the page's generator tag; tells our reports from other people's files."""
 
-_SIGNS = {"★": "best", "≈": "not told apart from the best"}
+_SIGNS = {"★": "best", "≈": "not significantly different from the best"}
 
 FEW = 8
 """Rows whose learning curves can be told apart in one figure; where there are more, each has a small one as well."""
@@ -205,7 +205,7 @@ def _cells(fields: Sequence[Field], row: TableRow, *, start: bool = False) -> It
             css = ["expected", *css, *(["fail"] if passes is False else ["pass"] if passes else [])]
         elif field.column and field.kind == "delta" and text:
             m, digits = row.measured[field.column.metric], field.column.digits
-            shown = _with_sign(signed(m.delta, digits), m.delta_sign, "not told apart from the baseline")
+            shown = _with_sign(signed(m.delta, digits), m.delta_sign, "not significantly different from the baseline")
             said = f"{INTERVAL} {_written(m.delta_interval, digits)}" if m.delta_interval else ""
             css = ["delta", *css]
         elif field.column and field.kind == "measured" and text:

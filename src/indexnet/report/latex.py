@@ -22,7 +22,7 @@ _WIDE = 8  # more columns than that span both columns of a paper
 def table_tex(table: Table) -> str:
     r"""Write the table as a LaTeX ``table`` environment, with all rows, run or not.
 
-    The best mean of a column is bold, what cannot be told apart from it has the sign for "approximately equal".
+    The best mean of a column is bold; what does not differ significantly has the sign for "approximately equal".
     """
     groups = [(title(column), _fields(metric_fields(table, column))) for column in table.columns]
     groups += [(f"{relative.heading(table)}: {name}", each) for name, each in relative.groups(table)[:1]]

@@ -33,8 +33,8 @@ def table_csv(table: Table) -> str:
     * for every metric ``printed_<metric>``; where it has a bound ``expected_<metric>`` and ``<metric>_passes`` (1 or 0,
       empty where it is not judged); ``<metric>_mean, _sd, _n`` over seeds; ``_best`` and ``_best_seed``;
       ``_per_seed`` as ``seed:value`` joined by semicolons; ``_difference`` to the printed number where they are
-      comparable; ``_rank``; ``_tied`` 1 where the row cannot be told apart from the best, else 0; ``_interval_low`` and
-      ``_interval_high`` of the difference to the best.
+      comparable; ``_rank``; ``_tied`` 1 where the row does not differ significantly from the best, else 0;
+      ``_interval_low`` and ``_interval_high`` of the difference to the best.
     * where the table has a row that others are relative to: for every metric ``<metric>_relative`` and
       ``printed_<metric>_relative``, and of the worst metric ``relative_worst`` and ``printed_relative_worst``, as
       shares (0.161 is 16.1 % better), see :mod:`indexnet.report.relative`.

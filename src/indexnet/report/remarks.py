@@ -47,7 +47,7 @@ def headline(table: Table) -> str:
                 best = fixed(m.values[m.best_seed], column.digits)
                 seeds = f"{len(m.values)} seeds; best {best}, seed {m.best_seed}"
             tied = [other.short for other in block.rows if other.measured[column.metric].tied]
-            near = f", not to be told apart from {some(tied)}" if tied else ""
+            near = f", not significantly different from {some(tied)}" if tied else ""
             place = f"{block.label}: " if block.label else ""
             over = f", {signed(m.delta, column.digits)} against {table.baseline}" if m.delta is not None else ""
             costs = _price(table, block, row)
@@ -160,12 +160,12 @@ def legend(table: Table, *, columns: Collection[str] = ("best_seeds", "deltas", 
         known = any(m.delta_interval is not None for m in cells)
         lines.append(
             f"minus {table.baseline}: the difference to the table's baseline"
-            + (f"; ≈ there: its {LEVEL:.0%} interval holds 0" if known else "")
+            + (f"; ≈ there: its {LEVEL:.0%} interval contains 0" if known else "")
         )
     if tied:
         lines.append(
-            f"≈ not to be told apart from the best: the {LEVEL:.0%} interval of the difference (Student's t over "
-            f"{_over(intervals)}; not corrected for the number of rows) holds 0"
+            f"≈ not significantly different from the best: the {LEVEL:.0%} interval of the difference (Student's t "
+            f"over {_over(intervals)}; not corrected for the number of rows) contains 0"
         )
     elif ranked and not intervals:
         metrics = [column.metric for column in table.columns]

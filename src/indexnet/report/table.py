@@ -60,7 +60,7 @@ class Measurement:
         expected: the bound that it should stay below (above, where more is better), as the file gives it; "" for none.
         judged: whether the run is one that the bound is meant for.
         rank: 1 is best among the measured rows; None where the budget ranks nothing.
-        tied: not the best, but the interval of the difference to the best holds 0.
+        tied: not the best, but the interval of the difference to the best contains 0.
         interval: of (this - best), None where it was not computed.
         pooled: whether the values are not the means of the per-image ones, as for numbers that are computed from the
             pixels of all images at once; then intervals are over seeds alone.
@@ -118,7 +118,7 @@ class Measurement:
 
     @property
     def sign(self) -> str:
-        """``★`` for the best, ``≈`` for what cannot be told apart from it, else ""."""
+        """``★`` for the best, ``≈`` for what does not differ significantly from it, else ""."""
         return "★" if self.best else "≈" if self.tied else ""
 
     @property

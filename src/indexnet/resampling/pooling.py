@@ -35,7 +35,7 @@ class PooledStage(ResamplingStage):
     Args:
         channels: encoder width C; with ``pooling="encoder"`` that of the map before the encoder's stride.
         decoder_channels: decoder width, default C; any.
-        pooling: one of ``poolings``.
+        pooling: how a map is downsampled.
 
     Attributes:
         poolings: what the operator can pool by.

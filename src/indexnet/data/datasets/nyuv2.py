@@ -61,7 +61,7 @@ class NYUv2(DepthData):
             scale: (low, high): a training image is enlarged by a factor drawn between them.
             pipeline: of depth, see :class:`~indexnet.data.depth.DepthOptions`; of segmentation, see
                 :class:`~indexnet.data.segmentation.SegmentationOptions`.
-            padding_label: see there.
+            padding_label: of segmentation with ``csail``, the label of padded pixels: ``"ignore"`` or ``"class0"``.
         """
 
         scale: Sequence[float] = (0.5, 2.0)
