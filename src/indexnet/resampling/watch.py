@@ -7,9 +7,8 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
-from indexnet.resampling.base import Resampling, ResamplingStage
+from indexnet.resampling.base import Downsampled, Kept, Resampling, ResamplingStage
 from indexnet.resampling.functional import SizeError
-from indexnet.resampling.records import Downsampled, Kept
 
 _WATCHED = ("down", "pass_through", "up", "up_and_skip")
 
