@@ -166,6 +166,8 @@ def list_commands() -> None:
         print(f"# {result.name}: {result.table.done} runs recorded of {result.runs}\n{result.shown}\n")
     for each in evaluations():
         print(f"# {each.name}: {'recorded' if each.found else 'not recorded yet'}\n{each.shown}\n")
+    for published in _manifest("published"):
+        print(f"# {published['name']}, the published budget, on a GPU\n{_lines(published['command'])}\n")
 
 
 def collect(names: Sequence[str], runs: Path) -> None:

@@ -12,13 +12,15 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
-from results import FOLDER, RUNS, collect, evaluations, results
+import yaml
+from results import FOLDER, MANIFEST, RUNS, collect, evaluations, results
 from results_page import PAGE, TEMPLATE, figures, render
 
 from indexnet.core.errors import UserError
 from indexnet.run.identity import config_hash
 from indexnet.run.record import Record
 from indexnet.run.run_sets import read_config
+from indexnet.sweep.frozen import compose_sweep
 
 RESULTS = [result for result in results() if result.table.done]
 NAMED = pytest.mark.parametrize("result", RESULTS, ids=lambda result: result.name)
@@ -78,6 +80,13 @@ def test_the_command_of_an_evaluation_is_the_one_that_is_recorded(each):
         methods = [word for word in words[2 : words.index("--gallery")] if "=" not in word]
         assert [method["caption"] for method in each.found["methods"]] == [Path(word).stem for word in methods]
         assert f"data={each.found['data']['name']}" in words
+
+
+@pytest.mark.long
+def test_the_published_budgets_change_no_protocol():
+    for each in yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))["published"]:
+        for config in compose_sweep(shlex.split(each["command"])[3:])[0]:
+            assert config["changes"] == [], each["name"]
 
 
 def test_collecting_keeps_what_is_there(tmp_path, monkeypatch):
