@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -36,17 +36,21 @@ def write_page() -> None:
 def render() -> str:
     """Return the page: the template with the numbers of the records."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    tables = {result.name: result for result in results()}
+    named = {each.name: each for each in evaluations()}
+
+    def of_table(say: Callable[..., object]) -> Callable[..., object]:
+        return lambda name, *args: say(tables[name], *args)
+
     environment.globals.update(
-        result=lambda name: _named()[name],
-        table=table_text, agreement=agreement_text, facts=facts_text, answers=answers_text, mean=mean_text,
-        delta=delta_text,
-        ran=lambda name: bool(_named()[name].table.done),
-        seeds=lambda name: max(len(row.done) for row in _named()[name].table.rows),
-        evaluation=lambda name: _evaluations()[name],
-        evaluated=lambda name: _evaluations()[name].found is not None,
-        methods=methods_text,
-        more=more_text, better=better, across=across_text,
-        figure=figure_name,
+        result=tables.get, ran=lambda name: bool(tables[name].table.done),
+        seeds=of_table(lambda result: max(len(row.done) for row in result.table.rows)),
+        table=of_table(table_text), agreement=of_table(agreement_text), facts=of_table(facts_text),
+        mean=of_table(mean_text), delta=of_table(delta_text), more=of_table(more_text),
+        better=lambda name, row, other_name, other: better(tables[name], row, tables[other_name], other),
+        answers=lambda: answers_text(tables.values()), across=lambda: across_text(tables.values()),
+        figure=figure_name, evaluation=named.get, evaluated=lambda name: named[name].found is not None,
+        methods=lambda name: methods_text(named[name]),
     )  # fmt: skip
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render()
 
@@ -95,11 +99,6 @@ def _style() -> str:
     return f"{colours}\nsvg {{ font-family: system-ui, sans-serif; }}\n{rules}"
 
 
-@functools.cache
-def _named() -> dict[str, Result]:
-    return {result.name: result for result in results()}
-
-
 def _between(first: Measurement, second: Measurement) -> Interval | None:
     """Return the interval of a difference over the seeds that both have; None where fewer than two."""
     found = [{seed: {"all": value} for seed, value in m.values.items()} for m in (first, second)]
@@ -111,9 +110,8 @@ def _plus_minus(difference: float, bounds: tuple[float, float] | None, digits: i
     return text if bounds is None else f"{text} ± {fixed((bounds[1] - bounds[0]) / 2, digits)}"
 
 
-def table_text(name: str, block: str = "", metrics: int = 2) -> str:
+def table_text(result: Result, block: str = "", metrics: int = 2) -> str:
     """Return a table in Markdown: rows in published order, with differences to the baseline over seeds."""
-    result = _named()[name]
     table = result.table
     columns = table.measured_columns[:metrics]
     (found,) = [each for each in table.blocks if each.label == block]
@@ -164,9 +162,8 @@ def _sign(result: Result, row: TableRow, column: Column) -> str:
     return "≈" if line[f"{column.metric}_tied"] == "1" else ""
 
 
-def agreement_text(name: str, block: str = "") -> str:
+def agreement_text(result: Result, block: str = "") -> str:
     """Say how the measured order agrees with the published one: Kendall's tau, of single seeds, and turned pairs."""
-    result = _named()[name]
     column = result.table.main
     (found,) = [each for each in result.table.blocks if each.label == block]
     rows = [row for row in found.rows if row.done and row.measured[column.metric].target is not None]
@@ -183,7 +180,7 @@ def agreement_text(name: str, block: str = "") -> str:
     text += f"; of single seeds {fixed(min(single), 2)} to {fixed(max(single), 2)})." if len(seeds) > 1 else ")."
     pairs = list(itertools.combinations(rows, 2))
     turned = [found for a, b in pairs if (found := _turned(a, b, column))]
-    text += f" Of {len(pairs)} pairs, {len(turned)} are the other way round"
+    text += f" Of {len(pairs)} pairs, {len(turned)} {'is' if len(turned) == 1 else 'are'} the other way round"
     text += f": {'; '.join(turned)}." if turned else "."
     return text
 
@@ -200,9 +197,8 @@ def _turned(a: TableRow, b: TableRow, column: Column) -> str:
     return f"{better.short} over {worse.short}" + (" (beyond the spread of seeds)" if certain else "")
 
 
-def facts_text(name: str) -> str:
+def facts_text(result: Result) -> str:
     """Say in a line what was measured: data, steps, seeds, hardware, date, code revision, time."""
-    result = _named()[name]
     records = [run.record for _, run in result.table.done_runs]
     one = records[0]
     seeds = len({record.seed for record in records})
@@ -223,49 +219,49 @@ def facts_text(name: str) -> str:
     )
 
 
-def mean_text(name: str, row: str, metric: str = "") -> str:
+def mean_text(result: Result, row: str, metric: str = "") -> str:
     """Return a cell: mean and spread over seeds."""
-    found, column = _cells(name, metric, row)
+    found, column = _cells(result, metric, row)
     return spread(found[0].mean, found[0].sd, column.digits)
 
 
-def delta_text(name: str, row: str, other: str, metric: str = "") -> str:
+def delta_text(result: Result, row: str, other: str, metric: str = "") -> str:
     """Return how far a row is from another: the difference of means, with its 95 % interval over seeds."""
-    (first, second), column = _cells(name, metric, row, other)
+    (first, second), column = _cells(result, metric, row, other)
     held = _between(first, second)
     bounds = None if held is None else (held.low, held.high)
     return _plus_minus((first.mean or 0.0) - (second.mean or 0.0), bounds, column.digits)
 
 
-def more_text(name: str, row: str, other: str) -> str:
+def more_text(result: Result, row: str, other: str) -> str:
     """Return how many parameters a row has more than another, exactly."""
-    first, second = (each.cost("parameters") for each in _rows(name, row, other))
+    first, second = (each.cost("parameters") for each in _rows(result, row, other))
     return f"{round((first or 0.0) - (second or 0.0)):,}"
 
 
-def better(name: str, row: str, other_name: str, other: str) -> bool:
+def better(result: Result, row: str, other_result: Result, other: str) -> bool:
     """Say whether a row's mean is better than that of a row of another table, by the first metric of both."""
-    (first,), column = _cells(name, "", row)
-    (second,), _ = _cells(other_name, column.metric, other)
+    (first,), column = _cells(result, "", row)
+    (second,), _ = _cells(other_result, column.metric, other)
     return ((first.mean or 0.0) > (second.mean or 0.0)) == column.higher_is_better
 
 
-def _rows(name: str, *rows: str) -> list[TableRow]:
-    by_name = {row.name: row for row in _named()[name].table.rows}
+def _rows(result: Result, *rows: str) -> list[TableRow]:
+    by_name = {row.name: row for row in result.table.rows}
     return [by_name[row] for row in rows]
 
 
-def _cells(name: str, metric: str, *rows: str) -> tuple[list[Measurement], Column]:
-    table = _named()[name].table
+def _cells(result: Result, metric: str, *rows: str) -> tuple[list[Measurement], Column]:
+    table = result.table
     column = next(c for c in table.columns if c.metric == metric) if metric else table.main
-    return [row.measured[column.metric] for row in _rows(name, *rows)], column
+    return [row.measured[column.metric] for row in _rows(result, *rows)], column
 
 
-def across_text() -> str:
+def across_text(results: Iterable[Result]) -> str:
     """Say what each operator reached in each table, where several tables have it: its best row there, and the place."""
     contests = [
         (result, block)
-        for result in results()
+        for result in results
         for block in result.table.blocks
         if sum(bool(r.done) for r in block.rows) > 1
     ]
@@ -312,14 +308,9 @@ def _place(contest: tuple[Result, Block], row: TableRow) -> str:
     )
 
 
-@functools.cache
-def _evaluations() -> dict[str, Evaluation]:
-    return {each.name: each for each in evaluations()}
-
-
-def methods_text(name: str) -> str:
+def methods_text(evaluation: Evaluation) -> str:
     """Return a table of what `indexnet evaluate` found, a line a method, as far as all have a number."""
-    found = _evaluations()[name].found or {}
+    found = evaluation.found or {}
     methods = found["methods"]
     columns = [metric for metric in MATTING if all(metric in each["metrics"] for each in methods)]
     lines = [["Method", *(f"{MATTING[metric][0]} ↓" for metric in columns)], ["---", *["---:"] * len(columns)]]
@@ -330,11 +321,11 @@ def methods_text(name: str) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{words}"
 
 
-def answers_text() -> str:
+def answers_text(results: Iterable[Result]) -> str:
     """Say for each table which row is best at each cost, cheapest first, and what does not differ from the best."""
     head = ["Table", "Seeds", "Best for its GMACs, from the cheapest to the best", "Difference to it not significant"]
     lines = [head, ["---"] * len(head)]
-    for result in results():
+    for result in results:
         column = result.table.main
         for block in result.table.blocks:
             contest = Contest("", result.table, block)

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import math
 import re
 import shlex
 import shutil
 from pathlib import Path
 from statistics import fmean
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from results import FOLDER, MANIFEST, RUNS, collect, evaluations, results
-from results_page import PAGE, TEMPLATE, figures, render
+from results_page import PAGE, TEMPLATE, agreement_text, better, delta_text, figures, mean_text, more_text, render
 
 from indexnet.core.errors import UserError
+from indexnet.report.markdown import table_csv
 from indexnet.run.identity import config_hash
 from indexnet.run.record import Record
 from indexnet.run.run_sets import read_config
 from indexnet.sweep.frozen import compose_sweep
+from report_fabricated import PSNR, built, column, record, row, write_run
 
 RESULTS = [result for result in results() if result.table.done]
 NAMED = pytest.mark.parametrize("result", RESULTS, ids=lambda result: result.name)
@@ -29,6 +33,37 @@ NAMED = pytest.mark.parametrize("result", RESULTS, ids=lambda result: result.nam
 def test_the_page_is_made_of_the_records():
     assert render() == PAGE.read_text(encoding="utf-8"), "python benchmarks/results.py page"
     assert {name: (FOLDER / name).read_text(encoding="utf-8") for name in figures()} == figures()
+
+
+@pytest.fixture
+def made_up(tmp_path):
+    """Published A 30, B 29, C 28; measured over two seeds A 25 27, B 26 28.02, C 20 21."""
+    measured = {"a": ("30", 25.0, 27.0), "b": ("29", 26.0, 28.02), "c": ("28", 20.0, 21.0)}
+    for name, (_, *values) in measured.items():
+        for seed, value in enumerate(values):
+            costs = {
+                "parameters": 1000 * (1 + len(values)) + (name == "b"),
+                "true_gmacs": {"a": 2.0, "b": 3.0, "c": 1.0}[name],
+            }
+            write_run(tmp_path, name, seed, record({"psnr": value}, **costs))
+    rows = [row(name, name.upper(), printed={"p": printed}) for name, (printed, *_) in measured.items()]
+    return SimpleNamespace(name="made", table=built(tmp_path, rows, [column(**PSNR | {"printed": "p"})], seeds=(0, 1)))
+
+
+def test_agreement_by_hand(made_up):
+    # A and B are the other way round, in both seeds: 2 - 1 of 3 pairs. B - A is 1 and 1.02: 1.01 +- 12.706 * 0.01
+    assert agreement_text(made_up) == (
+        "Kendall's tau with the published order of PSNR (dB): 0.33 over 3 rows (p = 1 for no relation at all; of "
+        "single seeds 0.33 to 0.33). Of 3 pairs, 1 is the other way round: B over A (beyond the spread of seeds)."
+    )
+    assert delta_text(made_up, "b", "a") == "+1.01 ± 0.13"
+    assert delta_text(made_up, "a", "b") == "−1.01 ± 0.13"
+    assert mean_text(made_up, "c") == "20.50 ± 0.71"
+    assert (more_text(made_up, "b", "a"), better(made_up, "b", made_up, "a"), better(made_up, "a", made_up, "b")) == (
+        "1",
+        True,
+        False,
+    )
 
 
 def test_no_measured_number_is_typed_into_the_page():
@@ -50,6 +85,9 @@ def test_every_run_that_is_recorded_belongs_to_its_table(result):
         assert int(line["seeds_finished"]) == len(records)
         if records:
             assert math.isclose(float(line[f"{column}_mean"]), fmean(r.metrics[column] for r in records), rel_tol=1e-9)
+    again = csv.DictReader(io.StringIO(table_csv(result.table)))  # but for what images say, which are not kept
+    kept = [key for key in lines[0] if not key.endswith(("_tied", "_low", "_high"))]
+    assert [[line[key] for key in kept] for line in lines] == [[line[key] for key in kept] for line in again]
     page = gzip.decompress((result.folder / "report.html.gz").read_bytes()).decode("utf-8")
     assert result.table.experiment.title in page
 
