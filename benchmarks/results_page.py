@@ -316,7 +316,7 @@ def methods_text(evaluation: Evaluation) -> str:
     lines = [["Method", *(f"{MATTING[metric][0]} ↓" for metric in columns)], ["---", *["---:"] * len(columns)]]
     for each in methods:
         values = [fixed(each["metrics"][metric], MATTING[metric][1]) for metric in columns]
-        lines.append([Path(each["caption"]).stem, *values])
+        lines.append([Path(each["checkpoint"] or each["caption"]).stem, *values])
     words = f"{found['test_count']} images of `{found['data']['name']}`; {found['device']}; code {found['git'][:7]}."
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{words}"
 

@@ -9,7 +9,6 @@ import math
 import re
 import shlex
 import shutil
-from pathlib import Path
 from statistics import fmean
 from types import SimpleNamespace
 
@@ -116,8 +115,24 @@ def test_the_command_of_an_evaluation_is_the_one_that_is_recorded(each):
     assert words[words.index("--output") + 1] == f"docs/results/evaluations/{each.name}"
     if each.found:
         methods = [word for word in words[2 : words.index("--gallery")] if "=" not in word]
-        assert [method["caption"] for method in each.found["methods"]] == [Path(word).stem for word in methods]
+        assert [found["checkpoint"] or found["caption"] for found in each.found["methods"]] == methods
         assert f"data={each.found['data']['name']}" in words
+
+
+def test_the_model_card_says_what_was_measured():
+    names = {"this network": "weights/matting_scenes.ckpt", "closed form": "closed_form", "KNN": "knn"}
+    card = (FOLDER.parent / "model_card.md").read_text(encoding="utf-8")
+    found = {
+        each.name: {m["checkpoint"] or m["caption"]: m["metrics"] for m in each.found["methods"]}
+        for each in evaluations()
+    }
+    for label, method in names.items():
+        numbers = [
+            f"{found[name][method][metric]:.{digits}f}"
+            for name in ("alphamatting_trimap1", "alphamatting_trimap2", "composites")
+            for metric, digits in (("sad", 2), ("mse", 4), ("grad", 2), ("conn", 2))
+        ]
+        assert f"| {label} | {' | '.join(numbers)} |" in card
 
 
 @pytest.mark.long
