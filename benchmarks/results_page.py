@@ -47,9 +47,11 @@ def render() -> str:
         seeds=of_table(lambda result: max(len(row.done) for row in result.table.rows)),
         table=of_table(table_text), agreement=of_table(agreement_text), facts=of_table(facts_text),
         mean=of_table(mean_text), delta=of_table(delta_text), more=of_table(more_text),
+        done=of_table(lambda result, row: bool(_rows(result, row)[0].done)),
         better=lambda name, row, other_name, other: better(tables[name], row, tables[other_name], other),
         answers=lambda: answers_text(tables.values()), across=lambda: across_text(tables.values()),
-        figure=figure_name, evaluation=named.get, evaluated=lambda name: named[name].found is not None,
+        figure=figure_name, figures=figures(),
+        evaluation=named.get, evaluated=lambda name: named[name].found is not None,
         methods=lambda name: methods_text(named[name]),
     )  # fmt: skip
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render()
