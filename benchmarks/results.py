@@ -43,20 +43,39 @@ FEW_IMAGES = 400  # per-image results of larger test sets would be megabytes a t
 
 
 @dataclass(frozen=True)
-class Result:
-    """A table of the manifest.
+class Command:
+    """What made something of the page.
 
     Attributes:
-        name: of its folder in ``docs/results``.
-        experiment: the experiment file.
-        set: ``<data>-<budget>`` of its runs.
-        command: the whole training command.
+        name: of its folder.
+        command: the whole command.
     """
 
     name: str
+    command: str
+
+    @property
+    def shown(self) -> str:
+        """The command in lines that fit a page."""
+        lines, line = [], ""
+        for word in re.findall(r"'[^']*'|\S+", self.command):
+            if line and len(line) + len(word) > 108:
+                lines, line = [*lines, f"{line} \\"], " "
+            line = f"{line} {word}" if line else word
+        return "\n".join([*lines, line])
+
+
+@dataclass(frozen=True)
+class Result(Command):
+    """A table of the manifest, in a folder of ``docs/results``.
+
+    Attributes:
+        experiment: the experiment file.
+        set: ``<data>-<budget>`` of its runs.
+    """
+
     experiment: str
     set: str
-    command: str
 
     @property
     def folder(self) -> Path:
@@ -70,11 +89,6 @@ class Result:
         if words[:3] != ["indexnet", "train", "-m"]:
             raise UserError(f"{MANIFEST}, {self.name}: the command does not begin with `indexnet train -m`.")
         return words[3:]
-
-    @property
-    def shown(self) -> str:
-        """The command in lines that fit a page."""
-        return _lines(self.command)
 
     def run_sets(self, runs: Path) -> list[RunSet]:
         """Return its runs in a folder: one set, or none."""
@@ -113,36 +127,14 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """Methods that were measured on a test set by ``indexnet evaluate``.
-
-    Attributes:
-        name: of its folder in ``docs/results/evaluations``.
-        command: the whole command.
-    """
-
-    name: str
-    command: str
-
-    @property
-    def shown(self) -> str:
-        """The command in lines that fit a page."""
-        return _lines(self.command)
+class Evaluation(Command):
+    """Methods that ``indexnet evaluate`` measured on a test set, in a folder of ``docs/results/evaluations``."""
 
     @functools.cached_property
     def found(self) -> dict[str, Any] | None:
         """What the command wrote; None before."""
         path = FOLDER / "evaluations" / self.name / "evaluation.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-def _lines(command: str) -> str:
-    lines, line = [], ""
-    for word in re.findall(r"'[^']*'|\S+", command):
-        if line and len(line) + len(word) > 108:
-            lines, line = [*lines, f"{line} \\"], " "
-        line = f"{line} {word}" if line else word
-    return "\n".join([*lines, line])
 
 
 def _manifest(part: str) -> list[dict[str, str]]:
@@ -166,8 +158,8 @@ def list_commands() -> None:
         print(f"# {result.name}: {result.table.done} runs recorded of {result.runs}\n{result.shown}\n")
     for each in evaluations():
         print(f"# {each.name}: {'recorded' if each.found else 'not recorded yet'}\n{each.shown}\n")
-    for published in _manifest("published"):
-        print(f"# {published['name']}, the published budget, on a GPU\n{_lines(published['command'])}\n")
+    for published in (Command(**each) for each in _manifest("published")):
+        print(f"# {published.name}, the published budget, on a GPU\n{published.shown}\n")
 
 
 def collect(names: Sequence[str], runs: Path) -> None:

@@ -50,7 +50,8 @@ def render() -> str:
         done=of_table(lambda result, row: bool(_rows(result, row)[0].done)),
         better=lambda name, row, other_name, other: better(tables[name], row, tables[other_name], other),
         answers=lambda: answers_text(tables.values()), across=lambda: across_text(tables.values()),
-        figure=figure_name, figures=figures(),
+        figure=figure_name,
+        figures={figure_name(result.name, block.label) for result, block, _ in _drawn(tables.values())},
         evaluation=named.get, evaluated=lambda name: named[name].found is not None,
         methods=lambda name: methods_text(named[name]),
     )  # fmt: skip
@@ -59,12 +60,20 @@ def render() -> str:
 
 def figures() -> dict[str, str]:
     """Return quality against cost of every table as SVG files, by name."""
-    found = {}
-    for result in results():
+    return {
+        figure_name(result.name, block.label): _standalone(_scatter(result, block, rows))
+        for result, block, rows in _drawn(results())
+    }
+
+
+def _drawn(tables: Iterable[Result]) -> list[tuple[Result, Block, list[TableRow]]]:
+    """Return blocks of tables that have a figure, with its rows; a single row has none."""
+    found = []
+    for result in tables:
         for block in result.table.blocks:
             rows = [row for row in block.rows if row.measured[result.table.main.metric].values]
             if len(rows) > 1:
-                found[figure_name(result.name, block.label)] = _standalone(_scatter(result, block, rows))
+                found.append((result, block, rows))
     return found
 
 
