@@ -59,7 +59,7 @@ class Command:
         """The command in lines that fit a page."""
         lines, line = [], ""
         for word in re.findall(r"'[^']*'|\S+", self.command):
-            if line and len(line) + len(word) > 108:
+            if line and len(line) + len(word) > 76:
                 lines, line = [*lines, f"{line} \\"], " "
             line = f"{line} {word}" if line else word
         return "\n".join([*lines, line])

@@ -130,16 +130,16 @@ def table_text(result: Result, block: str = "", metrics: int = 2) -> str:
     main = table.main
     published = table.prints(main)
     baseline = next((row for row in rows if row.base == table.experiment.reference), None)
-    head = ["#", "Row"]
+    head = ["Row"]
     for column in columns:
         head.append(f"{column.title} {'↑' if column.higher_is_better else '↓'}")
         if column is main:
             head += [f"Δ {baseline.short}"] if baseline else []
             head += ["published"] if published else []
     head += ["Parameters", "GMACs", "Training samples/s"]
-    lines = [head, ["---:", "---", *["---:"] * (len(head) - 2)]]
+    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
     for row in rows:
-        line = [str(row.number), row.short]
+        line = [f"{row.number}. {row.short}"]
         for column in columns:
             m = row.measured[column.metric]
             line.append(f"{spread(m.mean, m.sd, column.digits)} {_sign(result, row, column)}".rstrip())
