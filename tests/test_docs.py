@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib.util
+import json
 import pkgutil
 import re
 import shlex
@@ -27,6 +29,7 @@ PAGES = [
     *sorted((ROOT / "docs" / "api").glob("*.md")),
 ]
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
+NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 PACKAGE = ROOT / "src" / "indexnet"
 OF_RUNS = {"config.yaml", "record.json", "progress.json", "console.log"}  # files that runs write
 
@@ -42,6 +45,15 @@ def test_python_of_the_docs_runs(page, tmp_path, monkeypatch):
         (tmp_path / str(i)).mkdir()
         monkeypatch.chdir(tmp_path / str(i))
         exec(compile(code, f"{page.name}, block {i}", "exec"), names)
+
+
+@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
+def test_what_a_notebook_imports_of_the_package_exists(file):  # that its cells run is a long test
+    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    lines = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom)]
+    for line in (node for node in lines if node.module.startswith("indexnet")):
+        exec(ast.unparse(line), {})
 
 
 def test_the_docs_show_only_commands_that_exist():
