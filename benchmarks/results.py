@@ -90,6 +90,11 @@ class Result(Command):
             raise UserError(f"{MANIFEST}, {self.name}: the command does not begin with `indexnet train -m`.")
         return words[3:]
 
+    @property
+    def is_check(self) -> bool:
+        """Whether it tests a reason for what another table shows, and ranks no operators."""
+        return self.experiment.startswith("checks/")
+
     def run_sets(self, runs: Path) -> list[RunSet]:
         """Return its runs in a folder: one set, or none."""
         return [each for each in find_run_sets(runs, self.experiment) if each.name == self.set]

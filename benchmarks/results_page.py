@@ -37,6 +37,7 @@ def render() -> str:
     """Return the page: the template with the numbers of the records."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     tables = {result.name: result for result in results()}
+    ranking = [result for result in tables.values() if not result.is_check]
     named = {each.name: each for each in evaluations()}
 
     def of_table(say: Callable[..., object]) -> Callable[..., object]:
@@ -49,7 +50,7 @@ def render() -> str:
         mean=of_table(mean_text), delta=of_table(delta_text), more=of_table(more_text),
         done=of_table(lambda result, row: bool(_rows(result, row)[0].done)),
         better=lambda name, row, other_name, other: better(tables[name], row, tables[other_name], other),
-        answers=lambda: answers_text(tables.values()), across=lambda: across_text(tables.values()),
+        answers=lambda: answers_text(ranking), across=lambda: across_text(ranking),
         figure=figure_name,
         figures={figure_name(result.name, block.label) for result, block, _ in _drawn(tables.values())},
         evaluation=named.get, evaluated=lambda name: named[name].found is not None,
@@ -67,9 +68,9 @@ def figures() -> dict[str, str]:
 
 
 def _drawn(tables: Iterable[Result]) -> list[tuple[Result, Block, list[TableRow]]]:
-    """Return blocks of tables that have a figure, with its rows; a single row has none."""
+    """Return blocks of tables that have a figure, with its rows; a single row and a check have none."""
     found = []
-    for result in tables:
+    for result in (result for result in tables if not result.is_check):
         for block in result.table.blocks:
             rows = [row for row in block.rows if row.measured[result.table.main.metric].values]
             if len(rows) > 1:
