@@ -16,6 +16,7 @@ LATER_KEYS: Mapping[str, Mapping[str, Any]] = {
         "alignment": "resize",
         "pseudo_from": 10000,
     },
+    "network": {"base_channels": 64},
     "resampling": {"pooling": "indexed"},
     "data": {
         "depth_scale": None,

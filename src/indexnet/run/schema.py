@@ -239,7 +239,7 @@ class Config:
     """
 
     task: Options = field(metadata={"later_keys": LATER_KEYS["task"]})
-    network: Options
+    network: Options = field(metadata={"later_keys": LATER_KEYS["network"]})
     encoder: Options
     resampling: Options = field(metadata={"later_keys": LATER_KEYS["resampling"]})
     data: Options = field(metadata={"places": ("root", "cache"), "later_keys": LATER_KEYS["data"]})

@@ -101,9 +101,11 @@ class DnCNNSegNet(Network):
             convolution before each halving has stride 2.
         in_channels: channels of the image and of the output.
         residual: the layers predict the noise, which is subtracted from the input; else they predict the image.
+        base_channels: channels at full resolution, of which the other layers have 2, 4 and 8 times as many; 64 in the
+            paper.
 
     Raises:
-        UserError: parts that do not fit.
+        UserError: parts that do not fit, or a value that cannot work.
     """
 
     info = NetworkInfo(
@@ -115,25 +117,38 @@ class DnCNNSegNet(Network):
     )
     encoder = None
 
-    def __init__(self, resampling: Spec = "max_unpool", in_channels: int = 1, residual: bool = True) -> None:
+    def __init__(
+        self,
+        resampling: Spec = "max_unpool",
+        in_channels: int = 1,
+        residual: bool = True,
+        base_channels: int = 64,
+    ) -> None:
         super().__init__()
+        if base_channels < 1:
+            raise UserError(f"base_channels of dncnn_segnet must be at least 1, got {base_channels}.")
         _check_residual(self.info.name, residual)
         self.in_channels = self.out_channels = in_channels
         self.residual = residual
-        widths = (64, 128, 256)
+        first, second, third = widths = (base_channels, 2 * base_channels, 4 * base_channels)
+        widest = 8 * base_channels
         self.resampling = build_resampling(self.info.name, resampling, widths, strides=True)
         stride = 2 if strides_encoder(resampling) else 1
         # What runs before the strided convolution is apart from it, because the size before the stride is needed.
         self.contracting = nn.ModuleList(
-            [_layer(in_channels, 64), _layer(64, 128), nn.Sequential(_layer(128, 256), _layer(256, 256))]
+            [
+                _layer(in_channels, first),
+                _layer(first, second),
+                nn.Sequential(_layer(second, third), _layer(third, third)),
+            ]
         )
         self.halving = nn.ModuleList(_layer(width, width, stride=stride) for width in widths)
-        self.bottom = nn.Sequential(_layer(256, 512), _layer(512, 512), _layer(512, 256))
+        self.bottom = nn.Sequential(_layer(third, widest), _layer(widest, widest), _layer(widest, third))
         self.expanding = nn.ModuleList(
             nn.Sequential(_layer(wide, narrow), _layer(narrow, narrow))
-            for wide, narrow in zip(widths, (64, *widths), strict=False)
+            for wide, narrow in zip(widths, (first, *widths), strict=False)
         )
-        self.head = nn.Conv2d(64, in_channels, 3, padding=1)
+        self.head = nn.Conv2d(first, in_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Denoise images (N, in_channels, H, W), float, unclamped; any size of 5 pixels or more."""
