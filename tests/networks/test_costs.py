@@ -47,6 +47,7 @@ OTHER_ROWS = [
 MORE_ROWS = [
     ("dncnn", {}, 556_096, "25.8937"),
     ("dncnn_segnet", {}, 7_087_873, "18.1417"),
+    ("dncnn_segnet", {"base_channels": 32}, 1_774_465, "4.5489"),
     ("dncnn_segnet", {"resampling": "carafe"}, 7_289_837, "19.1087"),
     ("dncnn_segnet", {"resampling": {"name": "carafe", "pooling": "avg"}}, 7_289_837, "19.1087"),
     ("dncnn_segnet", {"resampling": {"name": "carafe", "pooling": "encoder"}}, 7_289_837, "15.2327"),

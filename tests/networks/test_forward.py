@@ -186,6 +186,7 @@ def test_same_options_and_seed_give_the_same_network():
         ("matting_unet", {"resampling": 3}, "resampling must be a name or a mapping"),
         ("matting_unet", {"resampling": "max_unpol", "encoder": NARROW}, "'max_unpool'"),
         ("autoencoder", {"widths": []}, "widths of autoencoder"),
+        ("dncnn_segnet", {"base_channels": 0}, "base_channels of dncnn_segnet"),
         ("autoencoder", {"resampling": "none"}, "'none' is for networks that halve nothing, such as dncnn"),
         ("dncnn", {"resampling": "max_unpool"}, "dncnn halves nothing and cannot take resampling=max_unpool; .*none"),
         ("dncnn", {"resampling": {"name": "indexnet"}}, "cannot take resampling=indexnet"),
