@@ -122,6 +122,21 @@ def test_an_option_of_what_rows_and_lists_choose_is_looked_up_in_each_job(sweep,
         assert capsys.readouterr().err.startswith(f"indexnet: {said}")
 
 
+def test_what_one_row_alone_refuses_names_the_row(sweep, capsys):
+    table = (
+        "experiments=tpami/table5_denoising",
+        "seeds=0",
+        "budget=smoke",
+        "rows=[dncnn_sigma25,dncnn_segnet_sigma25]",
+    )
+    assert main(["train", "-m", *table, "network.base_channels=8"]) == 2
+    assert capsys.readouterr().err.startswith(
+        "indexnet: row 'dncnn_sigma25': unknown config key 'network.base_channels'."
+    )
+    assert main(["train", "-m", *table, "training.stepps=8"]) == 2
+    assert capsys.readouterr().err.startswith("indexnet: unknown config key 'training.stepps'.")
+
+
 def test_metric_facts_are_those_of_the_registry():
     package = {info.name: info for info in list_metrics() if info.name in FACTS}
     assert package == FACTS

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from indexnet.core.annotations import Positive, check_value
+from indexnet.core.errors import UserError
 from indexnet.core.registry import load_plugins
 from indexnet.run.config import (
     DictConfig,
@@ -86,7 +87,12 @@ def _frozen(jobs: Sequence[Sequence[str]], compose_one: Callable[[Sequence[str]]
         if len(seeds) == 1:
             key = (*(text for text in overrides if text != seeds[0]), "seed")
             own = {"seed": int(seeds[0].removeprefix("seed="))}
-        cfg = shared[key] if key in shared else compose_one(overrides)
+        try:
+            cfg = shared[key] if key in shared else compose_one(overrides)
+        except UserError as error:
+            if all(_refusal(others, compose_one) == str(error) for others in _one_a_row(jobs)):
+                raise
+            raise UserError(f"row {_row(overrides)!r}: {error}") from error
         if not follows_seed(cfg):
             shared[key] = cfg
         composed.append((cfg, own))
@@ -103,3 +109,22 @@ def _frozen(jobs: Sequence[Sequence[str]], compose_one: Callable[[Sequence[str]]
         if id(cfg) not in frozen:
             frozen[id(cfg)] = freeze(cfg)
     return with_sources([{**frozen[id(cfg)], **own} for cfg, own in composed])
+
+
+def _one_a_row(jobs: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+    """Return the first job of each row."""
+    return list({_row(overrides): overrides for overrides in reversed(jobs)}.values())
+
+
+def _row(overrides: Sequence[str]) -> str | None:
+    """Return the row of a table that a job is of."""
+    return next((text.partition("=")[2] for text in overrides if text.startswith("experiment.row=")), None)
+
+
+def _refusal(overrides: Sequence[str], compose_one: Callable[[Sequence[str]], DictConfig]) -> str | None:
+    """Say why a job cannot be composed; None where it can."""
+    try:
+        compose_one(overrides)
+    except UserError as error:
+        return str(error)
+    return None
