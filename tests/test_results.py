@@ -84,10 +84,9 @@ def test_every_run_that_is_recorded_belongs_to_its_table(result):
         assert int(line["seeds_finished"]) == len(records)
         if records:
             assert math.isclose(float(line[f"{column}_mean"]), fmean(r.metrics[column] for r in records), rel_tol=1e-9)
-    again = csv.DictReader(io.StringIO(table_csv(result.table)))  # but for what images say, which are not kept
-    kept = [
-        key for key in lines[0] if not key.endswith(("_tied", "_low", "_high", "status"))
-    ]  # unfinished runs are not kept either
+    again = csv.DictReader(io.StringIO(table_csv(result.table)))
+    of_the_rest = ("_tied", "_low", "_high", "status")  # from images and unfinished runs, which are not kept
+    kept = [key for key in lines[0] if not key.endswith(of_the_rest)]
     assert [[line[key] for key in kept] for line in lines] == [[line[key] for key in kept] for line in again]
     page = gzip.decompress((result.folder / "report.html.gz").read_bytes()).decode("utf-8")
     assert result.table.experiment.title in page

@@ -135,6 +135,9 @@ def test_what_one_row_alone_refuses_names_the_row(sweep, capsys):
     )
     assert main(["train", "-m", *table, "training.stepps=8"]) == 2
     assert capsys.readouterr().err.startswith("indexnet: unknown config key 'training.stepps'.")
+    lists = ("task=denoising", "network=dncnn_segnet,dncnn", "network.base_channels=8", "budget=smoke")  # no rows
+    assert main(["train", "-m", *lists]) == 2
+    assert capsys.readouterr().err.startswith("indexnet: unknown config key 'network.base_channels'.")
 
 
 def test_metric_facts_are_those_of_the_registry():

@@ -90,9 +90,10 @@ def _frozen(jobs: Sequence[Sequence[str]], compose_one: Callable[[Sequence[str]]
         try:
             cfg = shared[key] if key in shared else compose_one(overrides)
         except UserError as error:
-            if all(_refusal(others, compose_one) == str(error) for others in _one_a_row(jobs)):
+            row = _row(overrides)
+            if row is None or all(_refusal(each, compose_one) == str(error) for each in _one_a_row(jobs)):
                 raise
-            raise UserError(f"row {_row(overrides)!r}: {error}") from error
+            raise UserError(f"row {row!r}: {error}") from error
         if not follows_seed(cfg):
             shared[key] = cfg
         composed.append((cfg, own))
@@ -117,7 +118,7 @@ def _one_a_row(jobs: Sequence[Sequence[str]]) -> list[Sequence[str]]:
 
 
 def _row(overrides: Sequence[str]) -> str | None:
-    """Return the row of a table that a job is of."""
+    """Return the row of a table that a job is of; None where it is of none."""
     return next((text.partition("=")[2] for text in overrides if text.startswith("experiment.row=")), None)
 
 
