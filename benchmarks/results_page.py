@@ -20,6 +20,7 @@ from indexnet.report.figures.plots import scatter
 from indexnet.report.numbers import count, fixed, signed, significant, spread
 from indexnet.report.table import Block, Measurement, TableRow
 from indexnet.run.experiments.experiment import Column
+from indexnet.run.run_sets import read_per_image
 
 MATTING = {"sad": ("SAD", 2), "mse": ("MSE", 4), "grad": ("Grad", 2), "conn": ("Conn", 2)}
 (_gmacs,) = (price for price in PRICES if price.key == "true_gmacs")
@@ -48,6 +49,7 @@ def render() -> str:
         seeds=of_table(lambda result: max(len(row.done) for row in result.table.rows)),
         table=of_table(table_text), agreement=of_table(agreement_text), facts=of_table(facts_text),
         mean=of_table(mean_text), delta=of_table(delta_text), more=of_table(more_text),
+        below=of_table(below_text),
         done=of_table(lambda result, row: bool(_rows(result, row)[0].done)),
         better=lambda name, row, other_name, other: better(tables[name], row, tables[other_name], other),
         answers=lambda: answers_text(ranking), across=lambda: across_text(ranking),
@@ -249,6 +251,17 @@ def more_text(result: Result, row: str, other: str) -> str:
     """Return how many parameters a row has more than another, exactly."""
     first, second = (each.cost("parameters") for each in _rows(result, row, other))
     return f"{round((first or 0.0) - (second or 0.0)):,}"
+
+
+def below_text(result: Result, metric: str, limit: float) -> str:
+    """Say which rows have images below a limit, and how many, over all test sets and seeds."""
+    counts = []
+    for row in result.table.rows:
+        tables = [item for run in row.done for item in read_per_image(run).items()]
+        values = [value for key, images in tables if key.split("/")[-1] == metric for value in images.values()]
+        if fallen := sum(value < limit for value in values):
+            counts.append(f"{row.short} ({fallen} of {len(values)})")
+    return ", ".join(counts) or "none"
 
 
 def better(result: Result, row: str, other_result: Result, other: str) -> bool:

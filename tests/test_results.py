@@ -15,7 +15,18 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from results import FOLDER, MANIFEST, RUNS, collect, evaluations, results
-from results_page import PAGE, TEMPLATE, agreement_text, better, delta_text, figures, mean_text, more_text, render
+from results_page import (
+    PAGE,
+    TEMPLATE,
+    agreement_text,
+    below_text,
+    better,
+    delta_text,
+    figures,
+    mean_text,
+    more_text,
+    render,
+)
 
 from indexnet.core.errors import UserError
 from indexnet.report.markdown import table_csv
@@ -63,6 +74,17 @@ def test_agreement_by_hand(made_up):
         True,
         False,
     )
+
+
+def test_images_below_a_limit_by_hand(tmp_path):
+    for seed, (first, second) in enumerate([([30.0, 19.0], [18.0]), ([20.0, 31.0], [30.0])]):
+        splits = {"one": {"psnr": first, "ssim": [0.1] * 2}, "two": {"psnr": second, "ssim": [0.1]}}
+        write_run(tmp_path, "a", seed, record({"psnr": 25.0}), splits=splits)
+    write_run(tmp_path, "b", 0, record({"psnr": 25.0}), splits={"one": {"psnr": [21.0]}})
+    rows = [row("a", "A"), row("b", "B"), row("c", "C")]
+    table = built(tmp_path, rows, [column(**PSNR)], seeds=(0, 1))
+    assert below_text(SimpleNamespace(table=table), "psnr", 20) == "A (2 of 6)"
+    assert below_text(SimpleNamespace(table=table), "psnr", 10) == "none"
 
 
 def test_no_measured_number_is_typed_into_the_page():
