@@ -189,7 +189,8 @@ def facts(table: Table) -> list[tuple[str, str]]:
     changes = table.protocol.changes
     changed = f"changed: {joined(*changes)}" if changes else ""
 
-    against = counted(str(change) for run in runs for change in run.record.changes)
+    published = table.has_printed  # where nothing is, the protocol above is this project's, and names these too
+    against = counted(str(change) for run in runs for change in run.record.changes) if published else ""
     files = list(filter(None, counted(name for run in runs for name in run.record.changed_code()).split("; ")))
     changed_code = "; ".join(files) if len(files) <= 3 else f"{'; '.join(files[:2])}; and {len(files) - 2} more files"
     days = sorted(run.record.finished[:10] for run in runs if run.record.finished)
@@ -197,7 +198,7 @@ def facts(table: Table) -> list[tuple[str, str]]:
     versions = [
         distinct((run.record.versions.get(name) for run in runs), f"{name} {{}}") for name in ("indexnet", "torch")
     ]
-    full = "the full protocol" if table.has_printed else "full, as the experiment file says"
+    full = "the full protocol" if published else "full, as the experiment file says"
     if changes:
         full = "nothing capped, but the protocol is changed"
     found = [
