@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 
-from indexnet.data import create_data
+from indexnet.data import Data, create_data
 from indexnet.metrics import create_metric
 from indexnet.resampling import replace
 
@@ -60,10 +60,10 @@ def main() -> None:
             print(f"  {len(replaced.stages)} sites, {moved} of {len(before)} new parameters moved")
 
 
-def train(model: nn.Module, data: object, steps: int, groups: list[dict[str, object]]) -> str:
+def train(model: nn.Module, data: Data, steps: int, groups: list[dict[str, object]]) -> str:
     """Train, and return what the last fifty steps were like."""
     torch.manual_seed(2)
-    loader = DataLoader(data.train(), batch_size=4, shuffle=True, drop_last=True)  # type: ignore[attr-defined]
+    loader = DataLoader(data.train(), batch_size=4, shuffle=True, drop_last=True)
     optimizer = torch.optim.AdamW(groups)
     model.train()
     losses, times = [], []
@@ -83,11 +83,11 @@ def train(model: nn.Module, data: object, steps: int, groups: list[dict[str, obj
 
 
 @torch.no_grad()
-def score(model: nn.Module, data: object, count: int = 40) -> str:
+def score(model: nn.Module, data: Data, count: int = 40) -> str:
     """Return the mean IoU over every so many-th test image."""
     model.eval()
     metric = create_metric("miou", classes=11)
-    images = data.test()  # type: ignore[attr-defined]
+    images = data.test()
     for sample in DataLoader(Subset(images, range(0, len(images), len(images) // count))):
         image = F.interpolate(sample["image"], size=(160, 224), mode="bilinear", align_corners=False)
         logits = F.interpolate(model(image), size=sample["label"].shape[-2:], mode="bilinear", align_corners=False)

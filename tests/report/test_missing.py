@@ -102,15 +102,19 @@ def test_status_in_one_word(tmp_path, statuses, expected):
 
 
 def test_records_say_what_they_changed_and_where_they_were_measured(tmp_path):
-    batch, rate = "global batch 8 instead of the printed 16", "optimizer.lr 0.001 instead of the printed 0.01"
-    write_run(tmp_path, "a", 0, record({"psnr": 30.0}, changes=[batch, rate], split="test"))
+    batch, rate = "global batch 8 instead of the published 16", "optimizer.lr 0.001 instead of the published 0.01"
+    precision = "precision 32-true instead of bf16-mixed"
+    write_run(tmp_path, "a", 0, record({"psnr": 30.0}, changes=[batch, rate, precision], split="test"))
     other = record({"psnr": 31.0}, changes=[batch], split="validation", device="another CPU (1 threads)")
     write_run(tmp_path, "b", 0, other)
     ours = built(tmp_path, [row("a", "A"), row("b", "B")], [column(**PSNR)], seeds=(0,))
+    assert dict(facts(ours))["Against the configuration"] == f"{precision} (1 of 2 runs)"
     assert not any("published" in name + text for name, text in facts(ours))
     rows = [row("a", "A", printed={"p": "31.11"}), row("b", "B")]
     table = built(tmp_path, rows, [column(**PSNR | {"printed": "p"})], seeds=(0,))
-    assert dict(facts(table))["Against the published protocol"] == f"{batch}; {rate} (1 of 2 runs)"
+    assert dict(facts(table))["Against the published protocol"] == (
+        f"{batch}; {rate} (1 of 2 runs); {precision} (1 of 2 runs)"
+    )
     assert "Measured on validation data instead of test data: B." in table.warnings
     assert any("different devices (a CPU (1 threads), another CPU" in text for text in table.warnings)
 

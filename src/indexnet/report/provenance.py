@@ -189,8 +189,10 @@ def facts(table: Table) -> list[tuple[str, str]]:
     changes = table.protocol.changes
     changed = f"changed: {joined(*changes)}" if changes else ""
 
-    published = table.has_printed  # where nothing is, the protocol above is this project's, and names these too
-    against = counted(str(change) for run in runs for change in run.record.changes) if published else ""
+    # records say "published" of this project's own tables too; Protocol names those changes
+    published = table.has_printed
+    noted = [str(change) for run in runs for change in run.record.changes]
+    against = counted(text for text in noted if published or "instead of the published" not in text)
     files = list(filter(None, counted(name for run in runs for name in run.record.changed_code()).split("; ")))
     changed_code = "; ".join(files) if len(files) <= 3 else f"{'; '.join(files[:2])}; and {len(files) - 2} more files"
     days = sorted(run.record.finished[:10] for run in runs if run.record.finished)
@@ -206,7 +208,7 @@ def facts(table: Table) -> list[tuple[str, str]]:
         ("Budget", table.runs.budget + (f" ({full})" if table.runs.budget == FULL_BUDGET else "")),
         ("Protocol", changed if len(changes) <= 2 else f"{len(changes)} settings changed, named below the table"),
         ("Training", joined(steps, batch)),
-        ("Against the published protocol", against),
+        ("Against the published protocol" if published else "Against the configuration", against),
         ("Tested", tested),
         ("Stopped early", f"{len(stopped)} of {len(runs)} runs, at step {', '.join(stopped)}" if stopped else ""),
         ("Seeds", ", ".join(map(str, table.seeds))),
