@@ -332,6 +332,8 @@ class _Address(str):
 BADGES = """[...document.querySelectorAll('[data-testid=status-tracker] .error')]
     .filter(e => e.getClientRects().length).map(e => e.outerHTML)"""
 
+TOASTS = "[...document.querySelectorAll('.toast-body')].map(e => e.innerText).join(' | ')"
+
 
 @pytest.mark.long
 @pytest.mark.skipif(EXECUTABLE is None, reason="there is no Chromium")
@@ -341,9 +343,10 @@ def test_the_page_in_a_browser(served, files, tmp_path):
     save_image(files / "huge.png", np.random.default_rng(0).integers(0, 256, (700, 700, 3), dtype=np.uint8))
 
     def wait(expression, seconds=60):
-        end = time.monotonic() + seconds
+        end, toasts = time.monotonic() + seconds, {}
         while not tab.evaluate(expression):
-            assert time.monotonic() < end, f"{expression}: {tab.evaluate('document.body.innerText')}"
+            toasts[tab.evaluate(TOASTS)] = None  # they are gone after some seconds
+            assert time.monotonic() < end, f"{expression}: {[*toasts]}, {tab.evaluate('document.body.innerText')}"
             time.sleep(0.1)
 
     def drop(field, name):
@@ -360,6 +363,8 @@ def test_the_page_in_a_browser(served, files, tmp_path):
 
     def paint():
         """Draw a stroke across the photograph."""
+        # the canvas is there before the photograph is on it, and loses what is painted until then
+        wait("document.querySelector('#editor [aria-label=Pan]')?.disabled === false")
         box = "document.querySelector('#editor canvas').getBoundingClientRect()"
         place = json.loads(tab.evaluate(f"JSON.stringify({box})"))
         x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
