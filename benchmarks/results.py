@@ -11,9 +11,11 @@ where they were stopped, so a command is given again until its runs are done. Th
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import functools
 import gzip
+import io
 import json
 import re
 import shlex
@@ -193,7 +195,9 @@ def _collect(result: Result, runs: Path) -> None:
     with tempfile.TemporaryDirectory(dir=FOLDER) as made:
         report, taken = Path(made, "report"), Path(made, "runs")
         command = ["report", result.experiment, "--runs", str(runs), "--data", result.set, "--output", str(report)]
-        if indexnet(command) != 0:
+        with contextlib.redirect_stdout(io.StringIO()):  # it names a folder that is moved
+            failed = indexnet(command) != 0
+        if failed:
             raise UserError(f"{result.name}: no report could be made of {where}.")
         (report / "table.tex").unlink()
         page = report / "report.html"
@@ -209,6 +213,7 @@ def _collect(result: Result, runs: Path) -> None:
             shutil.rmtree(old, ignore_errors=True)
             old.parent.mkdir(parents=True, exist_ok=True)
             new.rename(old)
+    print(f"{result.name}: {len(done)} of {result.runs} runs; the report is in {result.folder}")
 
 
 def _write_page() -> None:

@@ -251,6 +251,19 @@ def test_photographs_become_jpeg(tmp_path):
     assert decode(pictures.embed(Picture(path, "x", "error", None, ""))[0]).mode == "P"
 
 
+@pytest.mark.parametrize("colours", [2, 250, 256, 300])
+def test_index_maps_keep_every_colour(tmp_path, colours):
+    path = tmp_path / "index.png"
+    rng = np.random.default_rng(colours)
+    scale = rng.permutation(256**3)[:colours]
+    palette = np.stack([scale >> 16, scale >> 8 & 255, scale & 255], -1).astype(np.uint8)
+    pixels = palette[np.r_[np.arange(colours), rng.integers(0, colours, 300 * 300 - colours)].reshape(300, 300)]
+    Image.fromarray(pixels).save(path)
+    shown = decode(pictures.embed(Picture(path, "x", "index", 0, ""))[0])
+    assert np.array_equal(np.asarray(shown.convert("RGB")), pixels)
+    assert shown.mode == ("P" if colours <= 256 else "RGB")
+
+
 # --- the command -------------------------------------------------------------------------------------------------
 
 

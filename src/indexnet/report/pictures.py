@@ -122,25 +122,31 @@ def embed(picture: Picture) -> Embedded | None:
             image.load()
             largest = max(image.size)
             raw = picture.path.read_bytes()
-            if picture.kind in ("index", LEGEND) or (largest <= LARGEST and len(raw) <= 40_000):
+            if largest <= LARGEST and len(raw) <= 40_000:
                 return Embedded(_uri("png", raw), *image.size)
             shown = image.convert("RGB")
-            red, green, blue = shown.split()
-            if red.tobytes() == green.tobytes() == blue.tobytes():  # a third of the bytes and of the time
-                shown = red
-            shown.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
-            if (
-                picture.kind in ("error", "feature") and shown.mode == "RGB"
-            ):  # colours of one scale: a palette holds them all
-                shown = shown.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     except (OSError, UnidentifiedImageError, ValueError):
         return None
-    kind, data = "png", _encoded(shown, "PNG", optimize=True)
+    if picture.kind not in ("index", LEGEND):
+        shown.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+        if picture.kind in ("error", "feature"):  # colours of one scale: a palette holds them all
+            shown = shown.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    kind, data = "png", _encoded(_narrow(shown), "PNG", optimize=True)
     if picture.kind == "input":
         jpeg = _encoded(shown, "JPEG", quality=88)
         if 2 * len(jpeg) < len(data):
             kind, data = "jpeg", jpeg
     return Embedded(_uri(kind, data), *shown.size)
+
+
+def _narrow(image: Image.Image) -> Image.Image:
+    """Store greys, and up to 256 colours, as a byte a pixel, which is exact and takes a third of the bytes."""
+    if image.mode != "RGB":
+        return image
+    red, green, blue = image.split()
+    if red.tobytes() == green.tobytes() == blue.tobytes():
+        return red
+    return image if image.getcolors(256) is None else image.convert("P", palette=Image.Palette.ADAPTIVE, colors=256)
 
 
 def _encoded(image: Image.Image, kind: str, **options: int) -> bytes:
