@@ -112,6 +112,12 @@ class Result(Command):
         with (self.folder / "table.csv").open(encoding="utf-8", newline="") as file:
             return {line["row"]: line for line in csv.DictReader(file)}
 
+    @functools.cached_property
+    def statistics(self) -> Mapping[str, Any]:
+        """What ``batch_statistics.py`` measured of its runs, by ``ROW/seed=N``; nothing before."""
+        path = FOLDER / "evaluations" / f"{self.name}_statistics.json"
+        return json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else {}
+
     @property
     def runs(self) -> int:
         """How many runs its command makes, on its data and budget."""

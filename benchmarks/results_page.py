@@ -57,6 +57,7 @@ def render() -> str:
         figures={figure_name(result.name, block.label) for result, block, _ in _drawn(tables.values())},
         evaluation=named.get, evaluated=lambda name: named[name].found is not None,
         methods=lambda name: methods_text(named[name]),
+        statistics=of_table(statistics_text), by_statistics=of_table(statistics_mean),
     )  # fmt: skip
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render()
 
@@ -262,6 +263,31 @@ def below_text(result: Result, metric: str, limit: float) -> str:
         if fallen := sum(value < limit for value in values):
             counts.append(f"{row.short} ({fallen} of {len(values)})")
     return ", ".join(counts) or "none"
+
+
+def statistics_text(result: Result) -> str:
+    """Return a table of what `batch_statistics.py` found: PSNR by running statistics and by those of batches; or ""."""
+    found = result.statistics
+    rows = [row for row in result.table.rows if any(key.startswith(f"{row.name}/") for key in found)]
+    if not rows:
+        return ""
+    head = ["Row", "running", "of the batch", "worst photograph, running", "worst, of the batch", "published"]
+    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
+    kinds = ("running", "batch")
+    for row in rows:
+        means = [fixed(statistics_mean(result, row.name, kind), 2) for kind in kinds]
+        worst = [fixed(min(value for run in _measured(result, row.name) for value in run[kind]), 2) for kind in kinds]
+        lines.append([f"{row.number}. {row.short}", *means, *worst, row.measured[result.table.main.metric].printed])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def statistics_mean(result: Result, row: str, kind: str) -> float:
+    """Return the mean PSNR of a row over photographs and seeds by ``running`` statistics or by those of the ``batch``."""
+    return fmean(fmean(run[kind]) for run in _measured(result, row))
+
+
+def _measured(result: Result, row: str) -> list[dict[str, list[float]]]:
+    return [run for key, run in result.statistics.items() if key.startswith(f"{row}/")]
 
 
 def better(result: Result, row: str, other_result: Result, other: str) -> bool:

@@ -1,0 +1,125 @@
+"""What the running statistics of batch normalization cost a table of denoising: every test patch is measured twice.
+
+    python benchmarks/batch_statistics.py NAME --runs RUNS   # NAME: of docs/results/results.yaml
+
+In training a batch is normalized by its own statistics, in a test by running ones. The photographs of the first test
+set are cut into patches of the training's size, which are put together at random to batches of the training's size, and
+denoised once with the running statistics, once with those of their batch. PSNR is that of a photograph's patches
+together; borders of patches are seen, so it is not that of whole photographs. The same batches for every run. It writes
+docs/results/evaluations/NAME_statistics.json, and measures what is not there yet: two minutes a run on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from results import FOLDER, MANIFEST, Result, results
+from torch import Tensor, nn
+from torch.nn.functional import unfold
+
+from indexnet.core.errors import UserError
+from indexnet.core.files import write_json
+from indexnet.core.machine import device_name
+from indexnet.inference.loading import load_task
+from indexnet.run.folder import RunFolder
+from indexnet.run.loader import build_data
+from indexnet.run.record import git_revision
+from indexnet.run.run_sets import Run, read_config
+from indexnet.tasks.base import Task
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def patches(task: Task, photographs: list[Any], size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Cut photographs to patches that do not overlap: noisy and clean ones, (N, C, size, size), and whose they are."""
+    noisy: list[Tensor] = []
+    clean: list[Tensor] = []
+    numbers: list[Tensor] = []
+    for number, sample in enumerate(photographs):
+        batch = task.prepare({"image": sample["image"][None], "name": [sample["name"]]})
+        for key, found in (("noisy", noisy), ("clean", clean)):
+            columns = unfold(batch[key], size, stride=size)[0].T
+            found.append(columns.reshape(len(columns), -1, size, size))
+        numbers.append(torch.full((len(found[-1]),), number))
+    return torch.cat(noisy), torch.cat(clean), torch.cat(numbers)
+
+
+def measure(network: nn.Module, noisy: Tensor, clean: Tensor, numbers: Tensor, batch: int) -> list[float]:
+    """Denoise patches in batches and return the PSNR of every photograph, in dB."""
+    order = torch.from_numpy(np.random.default_rng(0).permutation(len(noisy)))
+    errors = torch.zeros(len(noisy), dtype=torch.float64)
+    with torch.no_grad():
+        for start in range(0, len(order), batch):
+            start = min(start, len(order) - batch)  # the last batch is filled up with patches of the one before
+            each = order[start : start + batch]
+            errors[each] = (network(noisy[each]) - clean[each]).square().flatten(1).mean(1).double()
+    return [-10 * math.log10(float(errors[numbers == n].mean())) for n in range(int(numbers.max()) + 1)]
+
+
+def twice(checkpoint: Path, photographs: list[Any], size: int, batch: int) -> dict[str, list[float]]:
+    """Return the PSNR of photographs with running statistics and with those of batches, neither of which changes."""
+    task, _ = load_task(checkpoint)
+    cut = patches(task, photographs, size)
+    found = {"running": measure(task.network, *cut, batch)}
+    for module in task.network.modules():
+        if isinstance(module, NORMS):
+            module.train()
+            module.momentum = 0.0
+    return found | {"batch": measure(task.network, *cut, batch)}
+
+
+def measure_table(result: Result, runs: Path, file: Path) -> None:
+    """Measure the runs of a table that are done, and write them one by one."""
+    if not (sets := result.run_sets(runs)):
+        raise UserError(
+            f"{runs / result.experiment / result.set}: there are no runs; train them first: {result.command}"
+        )
+    found = json.loads(file.read_text(encoding="utf-8"))["runs"] if file.exists() else {}
+    for run in sets[0].runs:
+        name = f"{run.row}/seed={run.seed}"
+        if run.status != "done" or found.get(name, {}).get("config_hash") == run.record.config_hash:
+            continue
+        found[name] = {"config_hash": run.record.config_hash, **measure_run(run)}
+        shown = ", ".join(f"{key} {np.mean(found[name][key]):.2f}" for key in ("running", "batch"))
+        print(f"{name}: {shown} dB", flush=True)
+        about = {"table": result.name, "device": device_name(torch.device("cpu")), "git": git_revision()}
+        write_json(file, about | {"runs": dict(sorted(found.items()))})
+
+
+def measure_run(run: Run) -> dict[str, Any]:
+    """Return the name of its test set and the PSNR of its photographs by either statistics."""
+    config = read_config(run)
+    if config is None:
+        raise UserError(f"{run.path} has no configuration; train the run again.")
+    size, batch = config["training"]["size"], config["training"]["batch_size"]
+    name, photographs = next(iter(build_data(config["data"], "denoising", size).tests().items()))
+    values = twice(RunFolder(run.path).checkpoint(), [photographs[n] for n in range(len(photographs))], size, batch)
+    return {"split": name} | {key: [round(value, 3) for value in each] for key, each in values.items()}
+
+
+def main() -> int:
+    """Measure the table that was named."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", help="of a table of denoising")
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    args = parser.parse_args()
+    try:
+        known = {result.name: result for result in results()}
+        if args.name not in known:
+            raise UserError(f"{args.name}: no table of {MANIFEST}; there are {', '.join(known)}.")
+        measure_table(known[args.name], args.runs, FOLDER / "evaluations" / f"{args.name}_statistics.json")
+    except UserError as error:
+        print(f"batch_statistics: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
