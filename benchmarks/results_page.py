@@ -266,23 +266,29 @@ def below_text(result: Result, metric: str, limit: float) -> str:
 
 
 def statistics_text(result: Result) -> str:
-    """Return a table of what `batch_statistics.py` found: PSNR by running statistics and by those of batches; or ""."""
+    """Return what `batch_statistics.py` found: a table of PSNR by either statistics, tau with the published order."""
     found = result.statistics
+    main = result.table.main.metric
     rows = [row for row in result.table.rows if any(key.startswith(f"{row.name}/") for key in found)]
-    if not rows:
-        return ""
     head = ["Row", "running", "of the batch", "worst photograph, running", "worst, of the batch", "published"]
     lines = [head, ["---", *["---:"] * (len(head) - 1)]]
     kinds = ("running", "batch")
     for row in rows:
         means = [fixed(statistics_mean(result, row.name, kind), 2) for kind in kinds]
         worst = [fixed(min(value for run in _measured(result, row.name) for value in run[kind]), 2) for kind in kinds]
-        lines.append([f"{row.number}. {row.short}", *means, *worst, row.measured[result.table.main.metric].printed])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        lines.append([f"{row.number}. {row.short}", *means, *worst, row.measured[main].printed])
+    targets = [row.measured[main].target or 0.0 for row in rows]
+    running, batch = (
+        fixed(kendall_tau_b(targets, [statistics_mean(result, row.name, kind) for row in rows]) or 0.0, 2)
+        for kind in kinds
+    )
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    agreement = f"{running} by running statistics, {batch} by those of the batch"
+    return f"{table}\n\nKendall's tau with the published order: {agreement}."
 
 
 def statistics_mean(result: Result, row: str, kind: str) -> float:
-    """Return the mean PSNR of a row over photographs and seeds by ``running`` statistics or by those of the ``batch``."""
+    """Return the mean PSNR of a row over photographs and seeds, by ``running`` statistics or those of the ``batch``."""
     return fmean(fmean(run[kind]) for run in _measured(result, row))
 
 

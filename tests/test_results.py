@@ -26,6 +26,8 @@ from results_page import (
     mean_text,
     more_text,
     render,
+    statistics_mean,
+    statistics_text,
 )
 
 from indexnet.core.errors import UserError
@@ -156,6 +158,28 @@ def test_the_model_card_says_what_was_measured():
             for metric, digits in (("sad", 2), ("mse", 4), ("grad", 2), ("conn", 2))
         ]
         assert f"| {label} | {' | '.join(numbers)} |" in card
+
+
+def test_statistics_by_hand(made_up):
+    made_up.statistics = {
+        "a/seed=0": {"running": [20.0, 30.0], "batch": [28.0, 30.0]},
+        "a/seed=1": {"running": [24.0, 32.0], "batch": [29.0, 31.0]},
+        "b/seed=0": {"running": [28.0, 29.0], "batch": [27.0, 29.0]},
+    }
+    text = statistics_text(made_up)
+    assert "| 1. A | 26.50 | 29.50 | 20.00 | 28.00 | 30 |" in text
+    assert "| 2. B | 28.50 | 28.00 | 28.00 | 27.00 | 29 |" in text
+    agreement = text.splitlines()[-1].replace("\N{MINUS SIGN}", "-")
+    assert agreement.endswith("order: -1.00 by running statistics, 1.00 by those of the batch.")
+    assert statistics_mean(made_up, "a", "batch") == 29.5
+
+
+@NAMED
+def test_statistics_are_of_recorded_runs(result):
+    hashes = {f"{run.row}/seed={run.seed}": run.record.config_hash for _, run in result.table.done_runs}
+    for name, each in result.statistics.items():
+        assert each["config_hash"] == hashes[name]
+        assert len(each["running"]) == len(each["batch"]) > 1
 
 
 @pytest.mark.long

@@ -1,0 +1,52 @@
+"""benchmarks/batch_statistics.py: patches of photographs, denoised by running statistics and by those of batches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from batch_statistics import measure, patches
+from torch import nn
+
+from indexnet.tasks.denoising import DenoisingTask
+
+
+@pytest.fixture
+def cut():
+    """Two photographs, 16x25 and 24x16, in patches of 8: six each."""
+    rng = np.random.default_rng(0)
+    photographs = [
+        {"name": name, "image": torch.from_numpy(rng.random((1, *size), dtype=np.float32))}
+        for name, size in (("a", (16, 25)), ("b", (24, 16)))
+    ]
+    network = {"name": "dncnn_segnet", "in_channels": 1, "base_channels": 2}
+    return photographs, patches(DenoisingTask(network, sigma=25), photographs, 8)
+
+
+def test_patches_are_those_of_the_photographs(cut):
+    photographs, (noisy, clean, numbers) = cut
+    assert noisy.shape == clean.shape == (12, 1, 8, 8)
+    assert numbers.tolist() == [0] * 6 + [1] * 6
+    assert torch.equal(clean[4], photographs[0]["image"][:, 8:16, 8:16])
+    assert torch.equal(clean[11], photographs[1]["image"][:, 16:24, 8:16])
+    assert (noisy - clean).std() == pytest.approx(25 / 255, rel=0.1)
+
+
+@pytest.mark.parametrize("batch", [1, 5, 12])
+def test_a_network_without_norms_does_not_depend_on_batches(cut, batch):
+    noisy, clean, numbers = cut[1]
+    mse = [(noisy - clean)[numbers == n].double().square().mean() for n in (0, 1)]
+    assert measure(nn.Identity(), noisy, clean, numbers, batch) == pytest.approx([-10 * float(e.log10()) for e in mse])
+
+
+def test_statistics_of_batches_change_what_they_normalize_and_nothing_else(cut):
+    noisy, clean, numbers = cut[1]
+    norm = nn.BatchNorm2d(1, affine=False, momentum=0.0)
+    running = measure(norm.eval(), noisy, clean, numbers, 12)
+    held = {key: value.clone() for key, value in norm.state_dict().items() if key != "num_batches_tracked"}
+    found = measure(norm.train(), noisy, clean, numbers, 12)
+    whole = (noisy - noisy.mean()) / (noisy.var(correction=0) + norm.eps).sqrt()
+    mse = [(whole - clean)[numbers == n].double().square().mean() for n in (0, 1)]
+    assert found == pytest.approx([-10 * float(e.log10()) for e in mse], rel=1e-5)
+    assert all(torch.equal(norm.state_dict()[key], value) for key, value in held.items())
+    assert running != pytest.approx(found, abs=0.1)
