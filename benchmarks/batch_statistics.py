@@ -65,45 +65,45 @@ def measure(network: nn.Module, noisy: Tensor, clean: Tensor, numbers: Tensor, b
     return [-10 * math.log10(float(errors[numbers == n].mean())) for n in range(int(numbers.max()) + 1)]
 
 
-def twice(checkpoint: Path, photographs: list[Any], size: int, batch: int) -> dict[str, list[float]]:
-    """Return the PSNR of photographs with running statistics and with those of batches, neither of which changes."""
-    task, _ = load_task(checkpoint)
-    cut = patches(task, photographs, size)
-    found = {"running": measure(task.network, *cut, batch)}
-    for module in task.network.modules():
+def by_batch(network: nn.Module) -> nn.Module:
+    """Let norms, and nothing else, work as in training; their running statistics stay."""
+    for module in network.modules():
         if isinstance(module, NORMS):
             module.train()
             module.momentum = 0.0
-    return found | {"batch": measure(task.network, *cut, batch)}
+    return network
+
+
+def measure_run(run: Run) -> dict[str, Any]:
+    """Return the PSNR of the photographs of a run's first test set by either statistics, and what was measured how."""
+    config = read_config(run)
+    if config is None:
+        raise UserError(f"{run.path} has no configuration; train the run again.")
+    batch = config["training"]["batch_size"]
+    split, test = next(iter(build_data(config["data"], "denoising", config["training"]["size"]).tests().items()))
+    task, _ = load_task(RunFolder(run.path).checkpoint())
+    cut = patches(task, [test[n] for n in range(len(test))], SIZE)
+    values = {"running": measure(task.network, *cut, batch), "batch": measure(by_batch(task.network), *cut, batch)}
+    about = {"split": split, "patch": SIZE, "batch_size": batch, "device": device_name(torch.device("cpu"))}
+    return about | {key: [round(value, 3) for value in each] for key, each in values.items()}
 
 
 def measure_table(result: Result, runs: Path, file: Path) -> None:
     """Measure the runs of a table that are done, and write them one by one."""
     if not (sets := result.run_sets(runs)):
-        raise UserError(
-            f"{runs / result.experiment / result.set}: there are no runs; train them first: {result.command}"
-        )
-    found = json.loads(file.read_text(encoding="utf-8"))["runs"] if file.exists() else {}
+        where = runs / result.experiment / result.set
+        raise UserError(f"{where}: there are no runs; train them first: {result.command}")
+    found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    revision = git_revision()  # before this writes a file of the project
     for run in sets[0].runs:
-        name = f"{run.row}/seed={run.seed}"
-        if run.status != "done" or found.get(name, {}).get("config_hash") == run.record.config_hash:
+        name, config_hash = f"{run.row}/seed={run.seed}", run.record.config_hash
+        there = found.get(name, {})
+        if run.status != "done" or (there.get("config_hash"), there.get("patch")) == (config_hash, SIZE):
             continue
-        found[name] = {"config_hash": run.record.config_hash, **measure_run(run)}
+        found[name] = {"config_hash": config_hash, "git": revision, **measure_run(run)}
         shown = ", ".join(f"{key} {np.mean(found[name][key]):.2f}" for key in ("running", "batch"))
         print(f"{name}: {shown} dB", flush=True)
-        about = {"table": result.name, "device": device_name(torch.device("cpu")), "git": git_revision()}
-        write_json(file, about | {"runs": dict(sorted(found.items()))})
-
-
-def measure_run(run: Run) -> dict[str, Any]:
-    """Return the name of its test set and the PSNR of its photographs by either statistics."""
-    config = read_config(run)
-    if config is None:
-        raise UserError(f"{run.path} has no configuration; train the run again.")
-    name, test = next(iter(build_data(config["data"], "denoising", config["training"]["size"]).tests().items()))
-    photographs = [test[n] for n in range(len(test))]
-    values = twice(RunFolder(run.path).checkpoint(), photographs, SIZE, config["training"]["batch_size"])
-    return {"split": name} | {key: [round(value, 3) for value in each] for key, each in values.items()}
+        write_json(file, dict(sorted(found.items())))
 
 
 def main() -> int:

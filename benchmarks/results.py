@@ -116,7 +116,7 @@ class Result(Command):
     def statistics(self) -> Mapping[str, Any]:
         """What ``batch_statistics.py`` measured of its runs, by ``ROW/seed=N``; nothing before."""
         path = FOLDER / "evaluations" / f"{self.name}_statistics.json"
-        return json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else {}
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     @property
     def runs(self) -> int:

@@ -57,7 +57,7 @@ def render() -> str:
         figures={figure_name(result.name, block.label) for result, block, _ in _drawn(tables.values())},
         evaluation=named.get, evaluated=lambda name: named[name].found is not None,
         methods=lambda name: methods_text(named[name]),
-        statistics=of_table(statistics_text), by_statistics=of_table(statistics_mean),
+        statistics=of_table(statistics_text), fallen=of_table(fallen), ahead_by_batch=of_table(ahead_by_batch),
     )  # fmt: skip
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render()
 
@@ -267,33 +267,39 @@ def below_text(result: Result, metric: str, limit: float) -> str:
 
 def statistics_text(result: Result) -> str:
     """Return what `batch_statistics.py` found: a table of PSNR by either statistics, tau with the published order."""
-    found = result.statistics
     main = result.table.main.metric
-    rows = [row for row in result.table.rows if any(key.startswith(f"{row.name}/") for key in found)]
-    head = ["Row", "running", "of the batch", "worst photograph, running", "worst, of the batch", "published"]
+    rows = [row for row in result.table.rows if _by_statistics(result, row, "running")]
+    head = ["Row", "running: mean", "worst photograph", "of the batch: mean", "worst photograph", "published mean"]
     lines = [head, ["---", *["---:"] * (len(head) - 1)]]
     kinds = ("running", "batch")
     for row in rows:
-        means = [fixed(statistics_mean(result, row.name, kind), 2) for kind in kinds]
-        worst = [fixed(min(value for run in _measured(result, row.name) for value in run[kind]), 2) for kind in kinds]
-        lines.append([f"{row.number}. {row.short}", *means, *worst, row.measured[main].printed])
-    targets = [row.measured[main].target or 0.0 for row in rows]
-    running, batch = (
-        fixed(kendall_tau_b(targets, [statistics_mean(result, row.name, kind) for row in rows]) or 0.0, 2)
-        for kind in kinds
-    )
+        values = [_by_statistics(result, row, kind) for kind in kinds]
+        numbers = [fixed(number, 2) for each in values for number in (fmean(each), min(each))]
+        lines.append([f"{row.number}. {row.short}", *numbers, row.measured[main].printed])
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    agreement = f"{running} by running statistics, {batch} by those of the batch"
-    return f"{table}\n\nKendall's tau with the published order: {agreement}."
+    cited = [row for row in rows if row.measured[main].target is not None]
+    targets = [row.measured[main].target or 0.0 for row in cited]
+    running, batch = (kendall_tau_b(targets, [fmean(_by_statistics(result, r, kind)) for r in cited]) for kind in kinds)
+    if running is None or batch is None:
+        return table
+    agreement = f"{fixed(running, 2)} by running statistics, {fixed(batch, 2)} by those of the batch"
+    return f"{table}\n\nKendall's tau with the published order, over {len(cited)} rows: {agreement}."
 
 
-def statistics_mean(result: Result, row: str, kind: str) -> float:
-    """Return the mean PSNR of a row over photographs and seeds, by ``running`` statistics or those of the ``batch``."""
-    return fmean(fmean(run[kind]) for run in _measured(result, row))
+def fallen(result: Result, kind: str, limit: float) -> int:
+    """Return how many photographs are below a limit by ``running`` statistics or by those of the ``batch``."""
+    return sum(value < limit for row in result.table.rows for value in _by_statistics(result, row, kind))
 
 
-def _measured(result: Result, row: str) -> list[dict[str, list[float]]]:
-    return [run for key, run in result.statistics.items() if key.startswith(f"{row}/")]
+def ahead_by_batch(result: Result, row: str) -> str:
+    """Say how many of the other rows have a higher mean than a row by the statistics of batches."""
+    means = {each.name: fmean(v) for each in result.table.rows if (v := _by_statistics(result, each, "batch"))}
+    return f"{sum(mean > means[row] for mean in means.values())} of the {len(means) - 1}"
+
+
+def _by_statistics(result: Result, row: TableRow, kind: str) -> list[float]:
+    """Return the PSNR of the photographs of all measured seeds; they are as many for every seed."""
+    return [value for key, run in result.statistics.items() if key.startswith(f"{row.name}/") for value in run[kind]]
 
 
 def better(result: Result, row: str, other_result: Result, other: str) -> bool:

@@ -19,14 +19,15 @@ from results_page import (
     PAGE,
     TEMPLATE,
     agreement_text,
+    ahead_by_batch,
     below_text,
     better,
     delta_text,
+    fallen,
     figures,
     mean_text,
     more_text,
     render,
-    statistics_mean,
     statistics_text,
 )
 
@@ -167,11 +168,15 @@ def test_statistics_by_hand(made_up):
         "b/seed=0": {"running": [28.0, 29.0], "batch": [27.0, 29.0]},
     }
     text = statistics_text(made_up)
-    assert "| 1. A | 26.50 | 29.50 | 20.00 | 28.00 | 30 |" in text
+    assert "| 1. A | 26.50 | 20.00 | 29.50 | 28.00 | 30 |" in text
     assert "| 2. B | 28.50 | 28.00 | 28.00 | 27.00 | 29 |" in text
     agreement = text.splitlines()[-1].replace("\N{MINUS SIGN}", "-")
-    assert agreement.endswith("order: -1.00 by running statistics, 1.00 by those of the batch.")
-    assert statistics_mean(made_up, "a", "batch") == 29.5
+    assert agreement.endswith("over 2 rows: -1.00 by running statistics, 1.00 by those of the batch.")
+    assert fallen(made_up, "running", 24.5) == 2
+    assert fallen(made_up, "batch", 27) == 0
+    assert (ahead_by_batch(made_up, "a"), ahead_by_batch(made_up, "b")) == ("0 of the 1", "1 of the 1")
+    del made_up.statistics["b/seed=0"]
+    assert "Kendall" not in statistics_text(made_up)
 
 
 @NAMED

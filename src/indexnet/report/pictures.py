@@ -124,14 +124,16 @@ def embed(picture: Picture) -> Embedded | None:
             raw = picture.path.read_bytes()
             if largest <= LARGEST and len(raw) <= 40_000:
                 return Embedded(_uri("png", raw), *image.size)
-            shown = image.convert("RGB")
+            shown = _without_colour(image.convert("RGB"))
     except (OSError, UnidentifiedImageError, ValueError):
         return None
     if picture.kind not in ("index", LEGEND):
         shown.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
-        if picture.kind in ("error", "feature"):  # colours of one scale: a palette holds them all
+        if (
+            picture.kind in ("error", "feature") and shown.mode == "RGB"
+        ):  # colours of one scale: a palette holds them all
             shown = shown.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    kind, data = "png", _encoded(_narrow(shown), "PNG", optimize=True)
+    kind, data = "png", _encoded(_with_palette(shown), "PNG", optimize=True)
     if picture.kind == "input":
         jpeg = _encoded(shown, "JPEG", quality=88)
         if 2 * len(jpeg) < len(data):
@@ -139,14 +141,16 @@ def embed(picture: Picture) -> Embedded | None:
     return Embedded(_uri(kind, data), *shown.size)
 
 
-def _narrow(image: Image.Image) -> Image.Image:
-    """Store greys, and up to 256 colours, as a byte a pixel, which is exact and takes a third of the bytes."""
-    if image.mode != "RGB":
-        return image
+def _without_colour(image: Image.Image) -> Image.Image:
     red, green, blue = image.split()
-    if red.tobytes() == green.tobytes() == blue.tobytes():
-        return red
-    return image if image.getcolors(256) is None else image.convert("P", palette=Image.Palette.ADAPTIVE, colors=256)
+    return red if red.tobytes() == green.tobytes() == blue.tobytes() else image
+
+
+def _with_palette(image: Image.Image) -> Image.Image:
+    """Store up to 256 colours as one byte a pixel in place of three, exactly; more stay as they are."""
+    if image.mode != "RGB" or image.getcolors(256) is None:
+        return image
+    return image.convert("P", palette=Image.Palette.ADAPTIVE, colors=256)
 
 
 def _encoded(image: Image.Image, kind: str, **options: int) -> bytes:
