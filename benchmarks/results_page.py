@@ -24,6 +24,7 @@ from indexnet.run.run_sets import read_per_image
 
 MATTING = {"sad": ("SAD", 2), "mse": ("MSE", 4), "grad": ("Grad", 2), "conn": ("Conn", 2)}
 (_gmacs,) = (price for price in PRICES if price.key == "true_gmacs")
+MOST_PAIRS = 10  # that stand the other way round and are named; more say only that the orders have little in common
 TEMPLATE, PAGE = FOLDER / "index.md.j2", FOLDER / "index.md"
 
 
@@ -196,7 +197,7 @@ def agreement_text(result: Result, block: str = "") -> str:
     pairs = list(itertools.combinations(rows, 2))
     turned = [found for a, b in pairs if (found := _turned(a, b, column))]
     text += f" Of {len(pairs)} pairs, {len(turned)} {'is' if len(turned) == 1 else 'are'} the other way round"
-    text += f": {'; '.join(turned)}." if turned else "."
+    text += f": {'; '.join(turned)}." if 0 < len(turned) <= MOST_PAIRS else "."
     return text
 
 

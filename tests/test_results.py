@@ -63,12 +63,14 @@ def made_up(tmp_path):
     return SimpleNamespace(name="made", table=built(tmp_path, rows, [column(**PSNR | {"printed": "p"})], seeds=(0, 1)))
 
 
-def test_agreement_by_hand(made_up):
+def test_agreement_by_hand(made_up, monkeypatch):
     # A and B are the other way round, in both seeds: 2 - 1 of 3 pairs. B - A is 1 and 1.02: 1.01 +- 12.706 * 0.01
     assert agreement_text(made_up) == (
         "Kendall's tau with the published order of PSNR (dB): 0.33 over 3 rows (p = 1 for no relation at all; of "
         "single seeds 0.33 to 0.33). Of 3 pairs, 1 is the other way round: B over A (beyond the spread of seeds)."
     )
+    monkeypatch.setattr("results_page.MOST_PAIRS", 0)
+    assert agreement_text(made_up).endswith("Of 3 pairs, 1 is the other way round.")
     assert delta_text(made_up, "b", "a") == "+1.01 ± 0.13"
     assert delta_text(made_up, "a", "b") == "−1.01 ± 0.13"
     assert mean_text(made_up, "c") == "20.50 ± 0.71"
