@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from results import FOLDER, MANIFEST, Result, results
+from results import FOLDER, Result, find
 from torch import Tensor, nn
 from torch.nn.functional import unfold
 
@@ -113,10 +113,7 @@ def main() -> int:
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     args = parser.parse_args()
     try:
-        known = {result.name: result for result in results()}
-        if args.name not in known:
-            raise UserError(f"{args.name}: no table of {MANIFEST}; there are {', '.join(known)}.")
-        measure_table(known[args.name], args.runs, FOLDER / "evaluations" / f"{args.name}_statistics.json")
+        measure_table(find(args.name), args.runs, FOLDER / "evaluations" / f"{args.name}_statistics.json")
     except UserError as error:
         print(f"batch_statistics: {error}", file=sys.stderr)
         return 2

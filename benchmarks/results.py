@@ -160,6 +160,18 @@ def results() -> list[Result]:
     return [Result(**each) for each in _manifest("tables")]
 
 
+def find(name: str) -> Result:
+    """Return a table of the manifest.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    known = {result.name: result for result in results()}
+    if name not in known:
+        raise UserError(f"{name}: no table of {MANIFEST}; there are {', '.join(known)}.")
+    return known[name]
+
+
 def evaluations() -> list[Evaluation]:
     """Read the evaluations of the manifest."""
     return [Evaluation(**each) for each in _manifest("evaluations")]
@@ -181,11 +193,8 @@ def collect(names: Sequence[str], runs: Path) -> None:
     Raises:
         UserError: a name is none of the manifest's, or there are no runs.
     """
-    known = {result.name: result for result in results()}
-    for name in names or known:
-        if name not in known:
-            raise UserError(f"{name}: no table of {MANIFEST}; there are {', '.join(known)}.")
-        _collect(known[name], runs)
+    for result in [find(name) for name in names] or results():
+        _collect(result, runs)
 
 
 def _collect(result: Result, runs: Path) -> None:
