@@ -74,10 +74,12 @@ class Result(Command):
     Attributes:
         experiment: the experiment file.
         set: ``<data>-<budget>`` of its runs.
+        after: what measures more of its runs, once they are there; "" for nothing.
     """
 
     experiment: str
     set: str
+    after: str = ""
 
     @property
     def folder(self) -> Path:
@@ -181,6 +183,8 @@ def list_commands() -> None:
     """Print every command, and how many of its runs are recorded here."""
     for result in results():
         print(f"# {result.name}: {result.table.done} runs recorded of {result.runs}\n{result.shown}\n")
+        if result.after:
+            print(f"# {result.name}, measured further: {len(result.statistics)} runs\n{result.after}\n")
     for each in evaluations():
         print(f"# {each.name}: {'recorded' if each.found else 'not recorded yet'}\n{each.shown}\n")
     for published in (Command(**each) for each in _manifest("published")):

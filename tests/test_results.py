@@ -187,6 +187,12 @@ def test_statistics_are_of_recorded_runs(result):
     for name, each in result.statistics.items():
         assert each["config_hash"] == hashes[name]
         assert len(each["running"]) == len(each["batch"]) > 1
+    if result.after:
+        python, script, name, *_ = shlex.split(result.after)
+        assert (python, name) == ("python", result.name)
+        assert (FOLDER.parents[1] / script).is_file()
+    else:
+        assert not result.statistics
 
 
 @pytest.mark.long

@@ -8,6 +8,7 @@ import subprocess
 import pytest
 import pytorch_lightning as pl
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
 from indexnet.core.errors import UserError
@@ -204,20 +205,51 @@ class CountingBar(LoggedBar):
         return found
 
 
+class NumbersRead(TorchDispatchMode):
+    """Counts numbers that are read from tensors, each of which would wait for a GPU."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+class ReadAt(pl.Callback):
+    """Notes the steps, from their beginning to that of the next one, in which a number is read."""
+
+    def __init__(self):
+        self.steps, self.mode, self.before = [], NumbersRead(), 0
+
+    def on_train_batch_start(self, trainer, *arguments):
+        self.note(trainer)
+
+    def on_train_end(self, trainer, module):
+        self.note(trainer)
+
+    def note(self, trainer):
+        if self.mode.count > self.before:
+            self.steps.append(trainer.global_step)
+        self.before = self.mode.count
+
+
 @pytest.mark.filterwarnings("ignore:.*")
-@pytest.mark.parametrize(("batches", "accumulated"), [(25, 1), (26, 2)])
-def test_a_bar_reads_no_number_between_steps_that_are_logged(batches, accumulated, tmp_path):
+@pytest.mark.parametrize(("batches", "accumulated", "every"), [(25, 1, 1), (26, 2, 1), (25, 1, 10)])
+def test_nobody_reads_a_number_between_steps_that_are_logged(batches, accumulated, every, tmp_path):
     torch.manual_seed(0)
     task = create_task("reconstruction", {"name": "autoencoder", "widths": [4]}, {"name": "sgd", "lr": 0.1})
+    task.loss_in_bar, task.log_every = False, every  # as a run on a GPU has it, with and without a person's callbacks
     loader = DataLoader([{"image": torch.rand(1, 8, 8), "name": str(i)} for i in range(batches)])
-    bar, steps = CountingBar(), batches // accumulated
+    bar, reads, steps = CountingBar(), ReadAt(), batches // accumulated
     trainer = pl.Trainer(
-        max_steps=steps, max_epochs=1, log_every_n_steps=10, accumulate_grad_batches=accumulated, callbacks=[bar],
+        max_steps=steps, max_epochs=1, log_every_n_steps=10, accumulate_grad_batches=accumulated, callbacks=[bar, reads],
         logger=False, enable_checkpointing=False, enable_model_summary=False, accelerator="cpu",
         default_root_dir=tmp_path,
     )  # fmt: skip
-    trainer.fit(task, loader)
+    with reads.mode:
+        trainer.fit(task, loader)
     assert bar.read == [*range(10, steps, 10), steps, steps]  # the last: the end of the training
+    assert set(reads.steps) - {0} == {*range(10, steps, 10), steps}
     assert bar.train_progress_bar.completed == batches
     assert all(isinstance(loss, float) for loss in bar.shown)
 

@@ -47,6 +47,11 @@ class LoggedBar(RichProgressBar):
         if whole and (done % trainer.log_every_n_steps == 0 or done == trainer.max_steps):  # type: ignore[attr-defined]
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        loss = trainer.callback_metrics.get("train/loss")
+        found: dict[str, Any] = super().get_metrics(trainer, pl_module)
+        return found if loss is None else {**found, "train/loss": float(loss)}
+
 
 class Terminable(pl.Callback):
     """SIGTERM ends a process of a run that started its own processes at once.

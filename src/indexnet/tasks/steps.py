@@ -47,6 +47,8 @@ class Steps(pl.LightningModule):
         network: see :class:`indexnet.tasks.Task`.
         frozen_parts: see :meth:`freeze_parts`.
         log_every: optimizer steps between two whose losses are logged; more than one where nobody reads the others.
+        loss_in_bar: whether Lightning's progress bar shows the loss. It is read from the device at every step then, bar or
+            no bar, and a GPU is waited for each time.
         test_sets: names of the test splits, in the order of their loaders; empty: see above.
         test_rows: what :meth:`measure` gave for every tested image; once a test has ended, of all processes, by name.
         predictions_finite: whether every prediction that was tested is; likewise.
@@ -63,6 +65,7 @@ class Steps(pl.LightningModule):
     network: Network
     frozen_parts: Sequence[str] = ()
     log_every: int = 1
+    loss_in_bar: bool = True
     test_sets: Sequence[str] = ()
 
     def __init__(self) -> None:
@@ -257,7 +260,8 @@ class Steps(pl.LightningModule):
             ) from error
         if (self.global_step + 1) % self.log_every == 0:
             for name, value in losses.items():
-                self.log(f"train/{name}", value.detach(), prog_bar=name == "loss", batch_size=len(batch["image"]))
+                in_bar = self.loss_in_bar and name == "loss"
+                self.log(f"train/{name}", value.detach(), prog_bar=in_bar, batch_size=len(batch["image"]))
         return losses["loss"]
 
     def on_validation_start(self) -> None:
