@@ -242,8 +242,8 @@ def test_nobody_reads_a_number_between_steps_that_are_logged(batches, accumulate
     loader = DataLoader([{"image": torch.rand(1, 8, 8), "name": str(i)} for i in range(batches)])
     bar, reads, steps = CountingBar(), ReadAt(), batches // accumulated
     trainer = pl.Trainer(
-        max_steps=steps, max_epochs=1, log_every_n_steps=10, accumulate_grad_batches=accumulated, callbacks=[bar, reads],
-        logger=False, enable_checkpointing=False, enable_model_summary=False, accelerator="cpu",
+        max_steps=steps, max_epochs=1, log_every_n_steps=10, accumulate_grad_batches=accumulated,
+        callbacks=[bar, reads], logger=False, enable_checkpointing=False, enable_model_summary=False, accelerator="cpu",
         default_root_dir=tmp_path,
     )  # fmt: skip
     with reads.mode:

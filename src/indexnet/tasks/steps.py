@@ -47,8 +47,8 @@ class Steps(pl.LightningModule):
         network: see :class:`indexnet.tasks.Task`.
         frozen_parts: see :meth:`freeze_parts`.
         log_every: optimizer steps between two whose losses are logged; more than one where nobody reads the others.
-        loss_in_bar: whether Lightning's progress bar shows the loss. It is read from the device at every step then, bar or
-            no bar, and a GPU is waited for each time.
+        loss_in_bar: whether Lightning's progress bar shows the loss. It is read from the device at every step then,
+            bar or no bar, and a GPU is waited for each time.
         test_sets: names of the test splits, in the order of their loaders; empty: see above.
         test_rows: what :meth:`measure` gave for every tested image; once a test has ended, of all processes, by name.
         predictions_finite: whether every prediction that was tested is; likewise.
