@@ -49,7 +49,7 @@ def render() -> str:
         result=tables.get, ran=lambda name: bool(tables[name].table.done),
         seeds=of_table(lambda result: max(len(row.done) for row in result.table.rows)),
         table=of_table(table_text), agreement=of_table(agreement_text), facts=of_table(facts_text),
-        mean=of_table(mean_text), delta=of_table(delta_text), more=of_table(more_text),
+        mean=of_table(mean_text), delta=of_table(delta_text), more=of_table(more_text), slower=of_table(slower_text),
         below=of_table(below_text),
         done=of_table(lambda result, row: bool(_rows(result, row)[0].done)),
         better=lambda name, row, other_name, other: better(tables[name], row, tables[other_name], other),
@@ -162,12 +162,13 @@ def table_text(result: Result, block: str = "", metrics: int = 2) -> str:
 
 
 def _to_baseline(result: Result, row: TableRow, column: Column) -> str:
-    """Write the difference to the baseline, of several seeds with its interval, as the report found them."""
+    """Write the difference to the baseline, of several seeds with its interval; ≈ where an interval contains 0."""
     line, name = result.reported[row.name], f"{column.metric}_minus_baseline"
     if not line[name]:
         return ""
     bounds = (float(line[f"{name}_low"]), float(line[f"{name}_high"])) if line[f"{name}_low"] else None
-    return _plus_minus(float(line[name]), bounds if len(row.done) > 1 else None, column.digits)
+    text = _plus_minus(float(line[name]), bounds if len(row.done) > 1 else None, column.digits)
+    return f"{text} ≈" if bounds and bounds[0] <= 0 <= bounds[1] else text
 
 
 def _sign(result: Result, row: TableRow, column: Column) -> str:
@@ -253,6 +254,12 @@ def more_text(result: Result, row: str, other: str) -> str:
     """Return how many parameters a row has more than another, exactly."""
     first, second = (each.cost("parameters") for each in _rows(result, row, other))
     return f"{round((first or 0.0) - (second or 0.0)):,}"
+
+
+def slower_text(result: Result, row: str, other: str) -> str:
+    """Return how many times as long a training sample takes in a row as in another, as measured."""
+    first, second = (each.cost("train_samples_per_s") for each in _rows(result, row, other))
+    return fixed((second or 0.0) / (first or 1.0), 1)
 
 
 def below_text(result: Result, metric: str, limit: float) -> str:
@@ -387,7 +394,8 @@ def methods_text(evaluation: Evaluation) -> str:
 
 def answers_text(results: Iterable[Result]) -> str:
     """Say for each table which row is best at each cost, cheapest first, and what does not differ from the best."""
-    head = ["Table", "Seeds", "Best for its GMACs, from the cheapest to the best", "Difference to it not significant"]
+    best = "Best for its GMACs, from the cheapest to the best"
+    head = ["Table", "Rows trained", "Seeds", best, "Difference to the best not significant"]
     lines = [head, ["---"] * len(head)]
     for result in results:
         column = result.table.main
@@ -398,17 +406,23 @@ def answers_text(results: Iterable[Result]) -> str:
             front = contest.front(_gmacs.value)
             label = f"[{result.table.experiment.title}{f', {block.label}' if block.label else ''}](#{result.name})"
             seeds = sorted({len(row.done) for row in contest.rows})
-            near = ", ".join(row.short for row in contest.rows if _sign(result, row, column) == "≈")
+            near = ", ".join(row.short for row in contest.rows if _sign(result, row, column) == "≈") or "none"
+            if seeds[-1] == 1:
+                known = any(result.reported[row.name][f"{column.metric}_minus_baseline_low"] for row in contest.rows)
+                near = f"{near} (over images alone)" if known else "unknown: one seed"
             lines.append([
                 label,
+                f"{len(contest.rows)} of {sum(not row.runs_never for row in block.rows)}",
                 " to ".join(map(str, dict.fromkeys((seeds[0], seeds[-1])))),
                 "<br>".join(_priced(contest, row) for row in front),
-                near or ("none" if seeds[-1] > 1 else "unknown: one seed"),
+                near,
             ])  # fmt: skip
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _priced(contest: Contest, row: TableRow) -> str:
     m, column = contest.measured(row), contest.column
-    costs = f"{_gmacs.text(_gmacs.value(row) or 0.0)} GMACs, {count(row.cost('parameters'))} parameters"
-    return f"{row.short}: {column.title} {spread(m.mean, m.sd, column.digits)} ({costs})"
+    costs = [f"{_gmacs.text(_gmacs.value(row) or 0.0)} GMACs", f"{count(row.cost('parameters'))} parameters"]
+    if speed := row.cost("train_samples_per_s"):
+        costs.append(f"{significant(speed)} training samples/s")
+    return f"{row.short}: {column.title} {spread(m.mean, m.sd, column.digits)} ({', '.join(costs)})"

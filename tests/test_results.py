@@ -28,6 +28,7 @@ from results_page import (
     mean_text,
     more_text,
     render,
+    slower_text,
     statistics_text,
 )
 
@@ -57,6 +58,7 @@ def made_up(tmp_path):
             costs = {
                 "parameters": 1000 * (1 + len(values)) + (name == "b"),
                 "true_gmacs": {"a": 2.0, "b": 3.0, "c": 1.0}[name],
+                "train_samples_per_s": {"a": 12.0, "b": 5.0, "c": 20.0}[name],
             }
             write_run(tmp_path, name, seed, record({"psnr": value}, **costs))
     rows = [row(name, name.upper(), printed={"p": printed}) for name, (printed, *_) in measured.items()]
@@ -74,6 +76,7 @@ def test_agreement_by_hand(made_up, monkeypatch):
     assert delta_text(made_up, "b", "a") == "+1.01 ± 0.13"
     assert delta_text(made_up, "a", "b") == "−1.01 ± 0.13"
     assert mean_text(made_up, "c") == "20.50 ± 0.71"
+    assert slower_text(made_up, "b", "a") == "2.4"
     assert (more_text(made_up, "b", "a"), better(made_up, "b", made_up, "a"), better(made_up, "a", made_up, "b")) == (
         "1",
         True,
