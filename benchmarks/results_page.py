@@ -225,9 +225,11 @@ def facts_text(result: Result) -> str:
     def each(values: Iterable[object]) -> str:
         return ", ".join(sorted({str(value) for value in values}))
 
+    tests = one.test_counts
+    further = "".join(f", {count} of `{name}`" for name, count in tests.items() if name)
     return (
-        f"{each(r.data.train.count for r in records)} training samples and {each(r.test_count for r in records)} test "
-        f"images of `{one.data.name}`; {each(r.steps for r in records)} steps of "
+        f"{each(r.data.train.count for r in records)} training samples and {tests['']} test images of "
+        f"`{one.data.name}`{further}; {each(r.steps for r in records)} steps of "
         f"{each(r.training.get('batch_size') for r in records)}; {len(records)} of {result.runs} runs, {seeds} "
         f"seed{'s' * (seeds > 1)}; {each(r.device for r in records)}; "
         f"torch {each(r.versions.get('torch') for r in records)}; "

@@ -178,8 +178,11 @@ def facts(table: Table) -> list[tuple[str, str]]:
     train = distinct((run.record.data.train.count for run in runs), "{} training samples")
     splits = next((run.record.data.test.splits for run in runs if run.record.data.test.splits), {})
     named = f" ({', '.join(map(str, splits))})" if splits else ""
-    count = distinct(run.record.test_count or run.record.data.test.count for run in runs)
-    test = f"tested on {count}{named}" if count or named else ""
+    counts = [run.record.test_counts for run in runs]
+    count = distinct(each[""] for each in counts)
+    further = dict.fromkeys(name for each in counts for name in each if name)
+    also = "".join(f", and {distinct(each.get(name) for each in counts)} of {name}" for name in further)
+    test = f"tested on {count}{named}{also}" if count or named else ""
     held = {number for run in runs if (each := run.record.data.validation) is not None and (number := each.count)}
     validated = f"a validation split of {', '.join(map(str, sorted(held)))}" if held else ""
     stopped = [str(run.record.stopped) for run in runs if run.record.stopped is not None]

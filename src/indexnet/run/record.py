@@ -251,6 +251,13 @@ class Record:
         found = {"images_per_second": speed, "ms_per_step": ms, "hours": ms * steps / 3.6e6 if ms and steps else None}
         return found[name]
 
+    @property
+    def test_counts(self) -> dict[str, int | None]:
+        """Images that the run was tested on: of its own data set under ``""``, of further ones under their names."""
+        further = {name: int(each["count"]) for name, each in (self.data.tests or {}).items()}
+        own = self.data.test.count if self.test_count is None else self.test_count - sum(further.values())
+        return {"": own, **further}
+
     def number(self, name: str) -> float | None:
         """Return the finite number of a field, None where there is none."""
         value = getattr(self, name)
