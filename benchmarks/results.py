@@ -3,7 +3,8 @@
 ``docs/results/results.yaml`` lists the tables: an experiment, its data set and budget, the command. Trainings go on
 where they were stopped, so a command is given again until its runs are done. Then:
 
-    python benchmarks/results.py                                # every command, and how many of its runs are recorded
+    python benchmarks/results.py                                # every command, and how many of its runs are recorded;
+                                                                # `after`: what measures more of them
     python benchmarks/results.py collect NAME --runs RUNS       # report and records of a table, from the runs' folder
     python benchmarks/results.py page                           # docs/results/index.md anew, from its template
 """

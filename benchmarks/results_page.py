@@ -225,11 +225,12 @@ def facts_text(result: Result) -> str:
     def each(values: Iterable[object]) -> str:
         return ", ".join(sorted({str(value) for value in values}))
 
-    tests = one.test_counts
-    further = "".join(f", {count} of `{name}`" for name, count in tests.items() if name)
+    tests = [record.test_counts for record in records]
+    names = dict.fromkeys(name for counts in tests for name in counts if name)
+    further = "".join(f", {each(counts.get(name) for counts in tests)} of `{name}`" for name in names)
     return (
-        f"{each(r.data.train.count for r in records)} training samples and {tests['']} test images of "
-        f"`{one.data.name}`{further}; {each(r.steps for r in records)} steps of "
+        f"{each(r.data.train.count for r in records)} training samples and {each(counts[''] for counts in tests)} "
+        f"test images of `{one.data.name}`{further}; {each(r.steps for r in records)} steps of "
         f"{each(r.training.get('batch_size') for r in records)}; {len(records)} of {result.runs} runs, {seeds} "
         f"seed{'s' * (seeds > 1)}; {each(r.device for r in records)}; "
         f"torch {each(r.versions.get('torch') for r in records)}; "
@@ -261,7 +262,7 @@ def more_text(result: Result, row: str, other: str) -> str:
 def slower_text(result: Result, row: str, other: str) -> str:
     """Return how many times as long a training sample takes in a row as in another, as measured."""
     first, second = (each.cost("train_samples_per_s") for each in _rows(result, row, other))
-    return fixed((second or 0.0) / (first or 1.0), 1)
+    return fixed(second / first, 1) if first and second else "?"
 
 
 def below_text(result: Result, metric: str, limit: float) -> str:
@@ -316,7 +317,9 @@ def better(result: Result, row: str, other_result: Result, other: str) -> bool:
     """Say whether a row's mean is better than that of a row of another table, by the first metric of both."""
     (first,), column = _cells(result, "", row)
     (second,), _ = _cells(other_result, column.metric, other)
-    return ((first.mean or 0.0) > (second.mean or 0.0)) == column.higher_is_better
+    if first.mean is None or second.mean is None:
+        return False
+    return (first.mean > second.mean) == column.higher_is_better
 
 
 def _rows(result: Result, *rows: str) -> list[TableRow]:
@@ -409,9 +412,13 @@ def answers_text(results: Iterable[Result]) -> str:
             label = f"[{result.table.experiment.title}{f', {block.label}' if block.label else ''}](#{result.name})"
             seeds = sorted({len(row.done) for row in contest.rows})
             near = ", ".join(row.short for row in contest.rows if _sign(result, row, column) == "≈") or "none"
-            if seeds[-1] == 1:
-                known = any(result.reported[row.name][f"{column.metric}_minus_baseline_low"] for row in contest.rows)
-                near = f"{near} (over images alone)" if known else "unknown: one seed"
+            compared = sum(bool(result.reported[row.name][f"{column.metric}_interval_low"]) for row in contest.rows)
+            if not compared:
+                near = "unknown: one seed of the best"
+            elif compared < len(contest.rows) - 1:
+                near += f" (of {compared} rows)"
+            elif seeds[-1] == 1:
+                near += " (over images alone)"
             lines.append([
                 label,
                 f"{len(contest.rows)} of {sum(not row.runs_never for row in block.rows)}",

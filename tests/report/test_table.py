@@ -159,12 +159,13 @@ def test_markdown_says_where_the_numbers_come_from(four_rows):
     assert len(widths) == 2  # the table and the list of runs
 
 
-def test_facts_name_further_test_sets(tmp_path):
+@pytest.mark.parametrize(("measured", "said"), [(7, "tested on 4, and 3 of aim500"), (5, "tested on 5")])
+def test_facts_name_further_test_sets(measured, said, tmp_path):
     tests = {"aim500": {"count": 3, "fingerprint": "f"}}
     data = {"name": "photos", "train": {"count": 9}, "test": {"count": 4}, "tests": tests}
-    write_run(tmp_path, "a", 0, record({"psnr": 25.0}, data=data, test_count=7))
+    write_run(tmp_path, "a", 0, record({"psnr": 25.0}, data=data, test_count=measured))  # 5: capped by a budget
     table = built(tmp_path, [row("a", "A")], [column(**PSNR)], seeds=(0,))
-    assert dict(facts(table))["Data"].endswith("9 training samples, tested on 4, and 3 of aim500")
+    assert dict(facts(table))["Data"].endswith(f"9 training samples, {said}")
 
 
 def test_facts_name_data_budget_steps_seeds_and_hardware(four_rows):

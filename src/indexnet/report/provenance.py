@@ -181,8 +181,9 @@ def facts(table: Table) -> list[tuple[str, str]]:
     counts = [run.record.test_counts for run in runs]
     count = distinct(each[""] for each in counts)
     further = dict.fromkeys(name for each in counts for name in each if name)
-    also = "".join(f", and {distinct(each.get(name) for each in counts)} of {name}" for name in further)
-    test = f"tested on {count}{named}{also}" if count or named else ""
+    also = [f"{distinct(each.get(name) for each in counts)} of {name}" for name in further]
+    tested_on = ", and ".join(filter(None, [f"{count}{named}".strip(), *also]))
+    test = f"tested on {tested_on}" if tested_on else ""
     held = {number for run in runs if (each := run.record.data.validation) is not None and (number := each.count)}
     validated = f"a validation split of {', '.join(map(str, sorted(held)))}" if held else ""
     stopped = [str(run.record.stopped) for run in runs if run.record.stopped is not None]

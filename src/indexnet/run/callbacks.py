@@ -48,7 +48,7 @@ class LoggedBar(RichProgressBar):
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        loss = trainer.callback_metrics.get("train/loss")
+        loss = trainer.callback_metrics.get("train/loss")  # which Lightning gives no bar where task.loss_in_bar is off
         found: dict[str, Any] = super().get_metrics(trainer, pl_module)
         return found if loss is None else {**found, "train/loss": float(loss)}
 

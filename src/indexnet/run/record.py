@@ -253,10 +253,16 @@ class Record:
 
     @property
     def test_counts(self) -> dict[str, int | None]:
-        """Images that the run was tested on: of its own data set under ``""``, of further ones under their names."""
-        further = {name: int(each["count"]) for name, each in (self.data.tests or {}).items()}
-        own = self.data.test.count if self.test_count is None else self.test_count - sum(further.values())
-        return {"": own, **further}
+        """Images that the run was tested on: of its own data set under ``""``, of further ones under their names.
+
+        Where a budget caps tests, what was measured is known in all, and stands under ``""``.
+        """
+        further = {name: each.get("count") for name, each in (self.data.tests or {}).items() if isinstance(each, dict)}
+        counts = {"": self.data.test.count, **further}
+        known = [count for count in counts.values() if isinstance(count, int)]
+        if self.test_count is None or (len(known) == len(counts) and sum(known) == self.test_count):
+            return counts
+        return {"": self.test_count}
 
     def number(self, name: str) -> float | None:
         """Return the finite number of a field, None where there is none."""
