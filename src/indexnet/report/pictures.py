@@ -129,9 +129,8 @@ def embed(picture: Picture) -> Embedded | None:
         return None
     if picture.kind not in ("index", LEGEND):
         shown.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
-        if (
-            picture.kind in ("error", "feature") and shown.mode == "RGB"
-        ):  # colours of one scale: a palette holds them all
+        if picture.kind in ("error", "feature") and shown.mode == "RGB":
+            # colours of one scale: a palette holds them all
             shown = shown.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     kind, data = "png", _encoded(_with_palette(shown), "PNG", optimize=True)
     if picture.kind == "input":

@@ -113,7 +113,7 @@ def execute(
     trainer = _trainer(folder, config, record, accelerator, parts, start, curve, watching)
     if trainer.progress_bar_callback is None and not chosen:  # else somebody may read what no logger does
         task.log_every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-    task.loss_in_bar = accelerator != "gpu"
+    task.loss_in_bar = accelerator != "gpu"  # callbacks.LoggedBar reads it there
     if record.curve_from is not None:
         record.write(folder.path)
     loggers.extend(trainer.loggers)
