@@ -41,7 +41,8 @@ FOLDER = Path(__file__).resolve().parents[1] / "docs" / "results"
 MANIFEST = FOLDER / "results.yaml"
 RUNS = FOLDER / "runs"
 """The committed part of run folders, laid out as ``runs/`` is, so that ``indexnet report ... --runs`` reads it."""
-KEPT = ("record.json", "config.yaml")
+KEPT = ("record.json", "config.yaml", "csv/metrics.csv", "per_image.csv")
+"""Files of a run, the last two where it has them: what a report's numbers and learning curves come from."""
 FEW_IMAGES = 400  # per-image results of larger test sets would be megabytes a table
 
 
@@ -223,12 +224,12 @@ def _collect(result: Result, runs: Path) -> None:
         page = report / "report.html"
         page.with_suffix(".html.gz").write_bytes(gzip.compress(page.read_bytes(), mtime=0))
         page.unlink()
-        for run in done:
-            (taken / run).mkdir(parents=True)
-            images = where / run / "per_image.csv"
-            few = images.exists() and images.read_bytes().count(b"\n") <= FEW_IMAGES
-            for file in (*KEPT, *([images.name] if few else [])):
-                shutil.copyfile(where / run / file, taken / run / file)
+        for source in (where / run / file for run in done for file in KEPT):
+            many = source.name == "per_image.csv" and source.exists() and source.read_bytes().count(b"\n") > FEW_IMAGES
+            if source.exists() and not many:
+                copy = taken / source.relative_to(where)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, copy)
         for new, old in ((report, result.folder), (taken, kept)):
             shutil.rmtree(old, ignore_errors=True)
             old.parent.mkdir(parents=True, exist_ok=True)

@@ -209,6 +209,9 @@ def test_collecting_keeps_what_is_there(tmp_path, monkeypatch):
     result = RESULTS[0]
     kept, runs, folder = (tmp_path / name for name in ("kept", "runs", "results"))
     shutil.copytree(RUNS, runs)
+    curve = next((runs / result.experiment / result.set).glob("*/*/record.json")).parent / "csv" / "metrics.csv"
+    curve.parent.mkdir(exist_ok=True)
+    curve.write_text("epoch,step,train/loss\n0,9,0.5\n0,19,0.25\n")
     monkeypatch.setattr("results.FOLDER", folder)
     monkeypatch.setattr("results.RUNS", kept)
     folder.mkdir()
@@ -217,6 +220,7 @@ def test_collecting_keeps_what_is_there(tmp_path, monkeypatch):
     assert records == sorted(
         path.relative_to(runs) for path in (runs / result.experiment / result.set).rglob("record.json")
     )
+    assert (kept / curve.relative_to(runs)).read_bytes() == curve.read_bytes()
     assert sorted(path.name for path in (folder / result.name).iterdir()) == [
         "report.html.gz",
         "report.md",
