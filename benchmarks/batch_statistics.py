@@ -6,16 +6,22 @@ In training a batch is normalized by its own statistics, in a test by running on
 set are cut into patches of 160 pixels, which are put together at random to batches of the training's size, and denoised
 once with the running statistics, once with those of their batch. Patches are larger than those of the training because
 what fails is inside large areas. PSNR is that of a photograph's patches together; borders of patches are seen, so it is
-not that of whole photographs. The same batches for every run. It writes docs/results/evaluations/NAME_statistics.json,
-and measures what is not there yet: a minute or two a run on one core.
+not that of whole photographs. The same batches for every run. A third time they are denoised with running statistics
+that were estimated anew, over the first batches of the training, as those of a run follow its last steps only.
+
+It writes docs/results/evaluations/NAME_statistics.json, and measures what is not there yet: two minutes a run on one
+core.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
+import itertools
 import json
 import math
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +30,22 @@ import torch
 from results import FOLDER, Result, find
 from torch import Tensor, nn
 from torch.nn.functional import unfold
+from torch.optim.swa_utils import update_bn
 
 from indexnet.core.errors import UserError
 from indexnet.core.files import write_json
 from indexnet.core.machine import device_name
+from indexnet.data.base import Dataset
 from indexnet.inference.loading import load_task
 from indexnet.run.folder import RunFolder
-from indexnet.run.loader import build_data
+from indexnet.run.loader import StepStream, build_data, train_loader
 from indexnet.run.record import git_revision
 from indexnet.run.run_sets import Run, read_config
 from indexnet.tasks.base import Task
 
 SIZE = 160
+BATCHES = 50
+"""Training batches that statistics are estimated anew over."""
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -74,16 +84,33 @@ def by_batch(network: nn.Module) -> nn.Module:
     return network
 
 
+def reestimate(network: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
+    """Take the means of the statistics of batches as running statistics."""
+    update_bn(batches, network)
+    return network.eval()
+
+
+def training_batches(train: Dataset, sigma: float, batch: int) -> Iterator[Tensor]:
+    """Yield noisy batches of the training of seed 0, (N, C, H, W), with a noise of their own."""
+    noise = torch.Generator().manual_seed(0)
+    for each in itertools.islice(train_loader(train, StepStream(len(train), batch, BATCHES, 0), workers=0), BATCHES):
+        yield each["image"] + torch.randn(each["image"].shape, generator=noise) * sigma / 255
+
+
 def measure_run(run: Run) -> dict[str, Any]:
-    """Return the PSNR of the photographs of a run's first test set by either statistics, and what was measured how."""
+    """Return the PSNR of the photographs of a run's first test set by all statistics, and what was measured how."""
     config = read_config(run)
     if config is None:
         raise UserError(f"{run.path} has no configuration; train the run again.")
     batch = config["training"]["batch_size"]
-    split, test = next(iter(build_data(config["data"], "denoising", config["training"]["size"]).tests().items()))
+    data = build_data(config["data"], "denoising", config["training"]["size"])
+    split, test = next(iter(data.tests().items()))
     task, _ = load_task(RunFolder(run.path).checkpoint())
-    cut = patches(task, [test[n] for n in range(len(test))], SIZE)
-    values = {"running": measure(task.network, *cut, batch), "batch": measure(by_batch(task.network), *cut, batch)}
+    network, cut = task.network, patches(task, [test[n] for n in range(len(test))], SIZE)
+    values = {"running": measure(network, *cut, batch)}
+    values["batch"] = measure(by_batch(copy.deepcopy(network)), *cut, batch)
+    reestimate(network, training_batches(data.train(), config["task"]["sigma"], batch))
+    values["reestimated"] = measure(network, *cut, batch)
     about = {"split": split, "patch": SIZE, "batch_size": batch, "device": device_name(torch.device("cpu"))}
     return about | {key: [round(value, 3) for value in each] for key, each in values.items()}
 
@@ -101,7 +128,7 @@ def measure_table(result: Result, runs: Path, file: Path) -> None:
         if run.status != "done" or (there.get("config_hash"), there.get("patch")) == (config_hash, SIZE):
             continue
         found[name] = {"config_hash": config_hash, "git": revision, **measure_run(run)}
-        shown = ", ".join(f"{key} {np.mean(found[name][key]):.2f}" for key in ("running", "batch"))
+        shown = ", ".join(f"{key} {np.mean(found[name][key]):.2f}" for key in ("running", "batch", "reestimated"))
         print(f"{name}: {shown} dB", flush=True)
         write_json(file, dict(sorted(found.items())))
 

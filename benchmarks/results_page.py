@@ -58,7 +58,8 @@ def render() -> str:
         figures={figure_name(result.name, block.label) for result, block, _ in _drawn(tables.values())},
         evaluation=named.get, evaluated=lambda name: named[name].found is not None,
         methods=lambda name: methods_text(named[name]),
-        statistics=of_table(statistics_text), fallen=of_table(fallen), ahead_by_batch=of_table(ahead_by_batch),
+        statistics=of_table(statistics_text), reestimated=of_table(reestimated), fallen=of_table(fallen),
+        ahead_by_batch=of_table(ahead_by_batch),
     )  # fmt: skip
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render()
 
@@ -295,6 +296,15 @@ def statistics_text(result: Result) -> str:
         return table
     agreement = f"{fixed(running, 2)} by running statistics, {fixed(batch, 2)} by those of the batch"
     return f"{table}\n\nKendall's tau with the published order, over {len(cited)} rows: {agreement}."
+
+
+def reestimated(result: Result) -> str:
+    """Say by how much statistics that were estimated anew over training batches change the mean of a run; "" before."""
+    runs = [run for run in result.statistics.values() if "reestimated" in run]
+    changes = [fmean(run["reestimated"]) - fmean(run["running"]) for run in runs]
+    if not changes:
+        return ""
+    return f"between {signed(min(changes), 2)} and {signed(max(changes), 2)} dB ({len(changes)} runs)"
 
 
 def fallen(result: Result, kind: str, limit: float) -> int:

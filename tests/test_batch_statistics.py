@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from batch_statistics import by_batch, measure, patches
+from batch_statistics import BATCHES, by_batch, measure, patches, reestimate, training_batches
 from torch import nn
 
+from indexnet.data import create_data
 from indexnet.tasks.denoising import DenoisingTask
 
 
@@ -51,3 +52,25 @@ def test_statistics_of_batches_change_what_they_normalize_and_nothing_else(cut):
     assert not dropout.training
     assert (norm.running_mean, norm.running_var) == (0, 1)
     assert running != pytest.approx(found, abs=0.1)
+
+
+def test_statistics_estimated_anew_are_means_over_batches_and_nothing_else_changes(cut):
+    noisy, clean, numbers = cut[1]
+    norm, dropout = nn.BatchNorm2d(1, affine=False), nn.Dropout()
+    network = nn.Sequential(norm, dropout).eval()
+    norm.running_mean.fill_(9.0)
+    assert reestimate(network, [noisy[:4], noisy[4:]]) is network
+    assert not any(module.training for module in network.modules())
+    assert float(norm.running_mean) == pytest.approx((noisy[:4].mean() + noisy[4:].mean()).item() / 2)
+    assert float(norm.running_var) == pytest.approx((noisy[:4].var() + noisy[4:].var()).item() / 2)
+    assert norm.momentum == 0.1
+    alone, together = (measure(network, noisy, clean, numbers, batch) for batch in (1, 12))
+    assert alone == pytest.approx(together)
+
+
+def test_training_batches_are_noisy_and_the_same_every_time():
+    train = create_data("photos", task="denoising", size=8, train_count=20).train()
+    first, again, clean = (list(training_batches(train, sigma, 4)) for sigma in (25, 25, 0))
+    assert [tuple(each.shape) for each in first] == [(4, train[0]["image"].shape[0], 8, 8)] * BATCHES
+    assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
+    assert (torch.stack(first) - torch.stack(clean)).std() == pytest.approx(25 / 255, rel=0.05)

@@ -27,6 +27,7 @@ from results_page import (
     figures,
     mean_text,
     more_text,
+    reestimated,
     render,
     slower_text,
     statistics_text,
@@ -180,6 +181,10 @@ def test_statistics_by_hand(made_up):
     assert fallen(made_up, "running", 24.5) == 2
     assert fallen(made_up, "batch", 27) == 0
     assert (ahead_by_batch(made_up, "a"), ahead_by_batch(made_up, "b")) == ("0 of the 1", "1 of the 1")
+    assert reestimated(made_up) == ""
+    made_up.statistics["a/seed=0"]["reestimated"] = [20.0, 30.5]
+    made_up.statistics["b/seed=0"]["reestimated"] = [28.0, 28.0]
+    assert reestimated(made_up).replace("\N{MINUS SIGN}", "-") == "between -0.50 and +0.25 dB (2 runs)"
     del made_up.statistics["b/seed=0"]
     assert "Kendall" not in statistics_text(made_up)
 
