@@ -59,7 +59,7 @@ def render() -> str:
         evaluation=named.get, evaluated=lambda name: named[name].found is not None,
         methods=lambda name: methods_text(named[name]),
         statistics=of_table(statistics_text), reestimated=of_table(reestimated), fallen=of_table(fallen),
-        ahead_by_batch=of_table(ahead_by_batch),
+        ahead_by_batch=of_table(ahead_by_batch), beyond_chance=of_table(beyond_chance),
     )  # fmt: skip
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render()
 
@@ -164,12 +164,25 @@ def table_text(result: Result, block: str = "", metrics: int = 2) -> str:
 
 def _to_baseline(result: Result, row: TableRow, column: Column) -> str:
     """Write the difference to the baseline, of several seeds with its interval; ≈ where an interval contains 0."""
-    line, name = result.reported[row.name], f"{column.metric}_minus_baseline"
-    if not line[name]:
+    difference, bounds = _difference(result, row, column)
+    if difference is None:
         return ""
-    bounds = (float(line[f"{name}_low"]), float(line[f"{name}_high"])) if line[f"{name}_low"] else None
-    text = _plus_minus(float(line[name]), bounds if len(row.done) > 1 else None, column.digits)
+    text = _plus_minus(difference, bounds if len(row.done) > 1 else None, column.digits)
     return f"{text} ≈" if bounds and bounds[0] <= 0 <= bounds[1] else text
+
+
+def _difference(result: Result, row: TableRow, column: Column) -> tuple[float | None, tuple[float, float] | None]:
+    """Return the difference to the baseline and its interval, as the report found them; None for what it lacks."""
+    line, name = result.reported[row.name], f"{column.metric}_minus_baseline"
+    difference, low, high = (float(line[key]) if line[key] else None for key in (name, f"{name}_low", f"{name}_high"))
+    return difference, None if low is None or high is None else (low, high)
+
+
+def beyond_chance(result: Result, name: str) -> bool:
+    """Say whether several seeds show that a row differs from the baseline, by the table's first metric."""
+    (row,) = _rows(result, name)
+    _, bounds = _difference(result, row, result.table.main)
+    return len(row.done) > 1 and bounds is not None and not bounds[0] <= 0 <= bounds[1]
 
 
 def _sign(result: Result, row: TableRow, column: Column) -> str:

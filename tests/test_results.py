@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import gzip
 import io
 import math
@@ -22,6 +23,7 @@ from results_page import (
     ahead_by_batch,
     below_text,
     better,
+    beyond_chance,
     delta_text,
     fallen,
     figures,
@@ -83,6 +85,18 @@ def test_agreement_by_hand(made_up, monkeypatch):
         True,
         False,
     )
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"), [("0.9", "1.1", True), ("-1.1", "-0.9", True), ("-0.1", "2.1", False), ("", "", False)]
+)
+def test_a_difference_beyond_chance_has_an_interval_without_zero(made_up, low, high, expected):
+    names = (f"psnr_minus_baseline{end}" for end in ("", "_low", "_high"))
+    made_up.reported = {"b": dict(zip(names, ("1.01", low, high), strict=True))}
+    assert beyond_chance(made_up, "b") is expected
+    rows = [dataclasses.replace(each, runs=each.runs[:1]) for each in made_up.table.rows]
+    made_up.table = SimpleNamespace(main=made_up.table.main, rows=rows)  # an interval of one seed is over images alone
+    assert not beyond_chance(made_up, "b")
 
 
 def test_images_below_a_limit_by_hand(tmp_path):
