@@ -1,7 +1,8 @@
 """Keep measured results with the project: which commands make them, their records and reports, the page about them.
 
 ``docs/results/results.yaml`` lists the tables: an experiment, its data set and budget, the command. Trainings go on
-where they were stopped, so a command is given again until its runs are done. Then:
+where they were stopped, so a command is given again until its runs are done. On a machine that has none of them yet,
+begin with `cp -r docs/results/runs runs`: what is recorded is not trained again, and is in the report. Then:
 
     python benchmarks/results.py                                # every command, and how many of its runs are recorded;
                                                                 # `after`: what measures more of them
