@@ -44,7 +44,7 @@ RUNS = FOLDER / "runs"
 """The committed part of run folders, laid out as ``runs/`` is, so that ``indexnet report ... --runs`` reads it."""
 KEPT = ("record.json", "config.yaml", "csv/metrics.csv", "per_image.csv")
 """Files of a run, the last two where it has them: what a report's numbers and learning curves come from."""
-FEW_IMAGES = 400  # per-image results of larger test sets would be megabytes a table
+FEW_IMAGES = 1000  # per-image results of larger test sets would be megabytes a table
 
 
 @dataclass(frozen=True)
