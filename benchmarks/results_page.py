@@ -317,7 +317,8 @@ def reestimated(result: Result) -> str:
     changes = [fmean(run["reestimated"]) - fmean(run["running"]) for run in runs]
     if not changes:
         return ""
-    return f"between {signed(min(changes), 2)} and {signed(max(changes), 2)} dB ({len(changes)} runs)"
+    runs_of = "1 run" if len(changes) == 1 else f"{len(changes)} runs"
+    return f"between {signed(min(changes), 2)} and {signed(max(changes), 2)} dB ({runs_of})"
 
 
 def fallen(result: Result, kind: str, limit: float) -> int:
