@@ -9,8 +9,8 @@ what fails is inside large areas. PSNR is that of a photograph's patches togethe
 not that of whole photographs. The same batches for every run. A third time they are denoised with running statistics
 that were estimated anew, over the first batches of the training, as those of a run follow its last steps only.
 
-It writes docs/results/evaluations/NAME_statistics.json, and measures what is not there yet: two minutes a run on one
-core.
+It writes docs/results/evaluations/NAME_statistics.json, and measures what is not there yet: two to six minutes a run on
+one core.
 """
 
 from __future__ import annotations
