@@ -12,7 +12,7 @@ import jinja2
 from results import FOLDER, Evaluation, Result, evaluations, results
 from scipy.stats import kendalltau
 
-from indexnet.core.statistics import Interval, kendall_tau_b, paired_interval
+from indexnet.core.statistics import Interval, kendall_tau_b, paired_difference, paired_interval
 from indexnet.report.across import PRICES, Contest
 from indexnet.report.figures import looks
 from indexnet.report.figures.axes import Series
@@ -167,7 +167,7 @@ def _to_baseline(result: Result, row: TableRow, column: Column) -> str:
     difference, bounds = _difference(result, row, column)
     if difference is None:
         return ""
-    text = _plus_minus(difference, bounds if len(row.done) > 1 else None, column.digits)
+    text = _plus_minus(difference, bounds if _common_seeds(result, row) > 1 else None, column.digits)
     return f"{text} ≈" if bounds and bounds[0] <= 0 <= bounds[1] else text
 
 
@@ -182,7 +182,14 @@ def beyond_chance(result: Result, name: str) -> bool:
     """Say whether several seeds show that a row differs from the baseline, by the table's first metric."""
     (row,) = _rows(result, name)
     _, bounds = _difference(result, row, result.table.main)
-    return len(row.done) > 1 and bounds is not None and not bounds[0] <= 0 <= bounds[1]
+    return _common_seeds(result, row) > 1 and bounds is not None and not bounds[0] <= 0 <= bounds[1]
+
+
+def _common_seeds(result: Result, row: TableRow) -> int:
+    """Return how many finished seeds a row has in common with the baseline, which its differences are over."""
+    baseline = result.table.reference(row)
+    found = [{run.seed for run in each.done} for each in (row, baseline) if each is not None]
+    return len(set.intersection(*found))
 
 
 def _sign(result: Result, row: TableRow, column: Column) -> str:
@@ -260,11 +267,11 @@ def mean_text(result: Result, row: str, metric: str = "") -> str:
 
 
 def delta_text(result: Result, row: str, other: str, metric: str = "") -> str:
-    """Return how far a row is from another: the difference of means, with its 95 % interval over seeds."""
+    """Return how far a row is from another over the seeds that both have, with its 95 % interval over them."""
     (first, second), column = _cells(result, metric, row, other)
     held = _between(first, second)
     bounds = None if held is None else (held.low, held.high)
-    return _plus_minus((first.mean or 0.0) - (second.mean or 0.0), bounds, column.digits)
+    return _plus_minus(paired_difference(first.values, second.values) or 0.0, bounds, column.digits)
 
 
 def more_text(result: Result, row: str, other: str) -> str:

@@ -94,8 +94,10 @@ def test_a_difference_beyond_chance_has_an_interval_without_zero(made_up, low, h
     names = (f"psnr_minus_baseline{end}" for end in ("", "_low", "_high"))
     made_up.reported = {"b": dict(zip(names, ("1.01", low, high), strict=True))}
     assert beyond_chance(made_up, "b") is expected
-    rows = [dataclasses.replace(each, runs=each.runs[:1]) for each in made_up.table.rows]
-    made_up.table = SimpleNamespace(main=made_up.table.main, rows=rows)  # an interval of one seed is over images alone
+    (block,) = made_up.table.blocks
+    rows = tuple(dataclasses.replace(each, runs=each.runs[:1]) for each in block.rows)
+    blocks = (dataclasses.replace(block, rows=rows),)
+    made_up.table = dataclasses.replace(made_up.table, blocks=blocks)  # an interval of one seed is over images alone
     assert not beyond_chance(made_up, "b")
 
 

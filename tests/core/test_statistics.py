@@ -7,7 +7,15 @@ import math
 import numpy as np
 import pytest
 
-from indexnet.core.statistics import FEWEST, bootstrap, kendall_tau_b, paired_interval, ranks, sample_sd
+from indexnet.core.statistics import (
+    FEWEST,
+    bootstrap,
+    kendall_tau_b,
+    paired_difference,
+    paired_interval,
+    ranks,
+    sample_sd,
+)
 from indexnet.core.statistics import interval as central
 
 
@@ -22,6 +30,20 @@ def test_sample_sd_by_hand():
 def test_ranks_share_the_better_place_and_skip_gaps():
     assert ranks([3.0, None, 5.0, 3.0, 1.0], higher_is_better=True) == [2, None, 1, 2, 4]
     assert ranks([3.0, None, 5.0, 3.0, 1.0], higher_is_better=False) == [2, None, 4, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ({0: 3.0, 1: 9.0}, {1: 7.0, 2: 100.0}, 2.0),  # seed 1 alone: what the others are like does not matter
+        ({0: 3.0, 1: 9.0}, {1: 7.0, 0: 2.0}, 1.5),
+        ({0: 3.0, 1: 9.0}, {2: 7.0}, -1.0),  # 6 - 7
+        ({}, {2: 7.0}, None),
+    ],
+)
+def test_a_difference_is_over_common_seeds(first, second, expected):
+    assert paired_difference(first, second) == expected
+    assert paired_difference(second, first) == (None if expected is None else -expected)
 
 
 @pytest.mark.parametrize(

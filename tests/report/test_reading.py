@@ -120,6 +120,16 @@ def test_differences_to_the_baseline_by_hand(tmp_path):
     assert "minus operator 1" not in html.page(built(tmp_path, fill_rows(3), [column(**PSNR)], ranks=False), "now")
 
 
+def test_a_difference_to_the_baseline_is_over_the_seeds_that_both_have(tmp_path):
+    rows = fill(tmp_path, 2)
+    write_run(tmp_path, "r2", 1, record({"psnr": 24.35}), per_image={"psnr": 24 + 0.1 * np.arange(8.0)})
+    table = built(tmp_path, [*rows, row("r2", "one seed")], [column(**PSNR)], reference="r0")
+    m = table.rows[2].measured["psnr"]
+    assert m.delta == pytest.approx(24.35 - 21.35)  # seed 1 of the baseline, not 24.35 minus the mean of both, 20.85
+    assert (m.delta_interval.low + m.delta_interval.high) / 2 == pytest.approx(m.delta)
+    assert any("over the seeds that both have" in line for line in remarks.legend(table))
+
+
 def fill_rows(count):
     return [row(f"r{number}", f"operator {number}") for number in range(count)]
 

@@ -73,6 +73,25 @@ def kendall_tau_b(first: Sequence[float], second: Sequence[float]) -> float | No
     return None if math.isnan(tau) else tau
 
 
+def paired_difference(first: Mapping[int, float], second: Mapping[int, float]) -> float | None:
+    """Return the mean of one row minus that of another, over the seeds that both have.
+
+    A seed that only one of them has would move the difference by how easy that seed is for every row.
+
+    Args:
+        first: seed -> value of one row.
+        second: seed -> value of the other row.
+
+    Returns:
+        The difference, of the means of all seeds where none is common; None where a row has no seed.
+    """
+    if not first or not second:
+        return None
+    if paired := first.keys() & second.keys():
+        return fmean(first[seed] - second[seed] for seed in sorted(paired))
+    return fmean(first.values()) - fmean(second.values())
+
+
 def paired_interval(first: Scores, second: Scores, *, level: float = LEVEL) -> Interval | None:
     """Bound the difference of two rows' means over images and seeds.
 

@@ -217,8 +217,8 @@ def _compare(rows: Sequence[TableRow], columns: Sequence[Column], baseline: Tabl
             m.pooled = pooled
             if m.mean is None:
                 continue
-            if base is not None and at != base and (reference := measured[base].mean) is not None:
-                m.delta = m.mean - reference
+            if base is not None and at != base and measured[base].values:
+                m.delta = statistics.paired_difference(m.values, measured[base].values)
                 m.delta_interval = statistics.paired_interval(every[at], every[base])
             if at != best:
                 m.interval = statistics.paired_interval(every[at], every[best])

@@ -160,6 +160,7 @@ def legend(table: Table, *, columns: Collection[str] = ("best_seeds", "deltas", 
         known = any(m.delta_interval is not None for m in cells)
         lines.append(
             f"minus {table.baseline}: the difference to the table's baseline"
+            + (", over the seeds that both have" if several else "")
             + (f"; ≈ there: its {LEVEL:.0%} interval contains 0" if known else "")
         )
     if tied:

@@ -64,8 +64,8 @@ class Measurement:
         interval: of (this - best), None where it was not computed.
         pooled: whether the values are not the means of the per-image ones, as for numbers that are computed from the
             pixels of all images at once; then intervals are over seeds alone.
-        delta: mean minus that of the table's baseline; None where there is none, for the baseline itself, and where
-            the budget ranks nothing.
+        delta: mean minus that of the table's baseline, over the seeds that both have; None where there is none, for the
+            baseline itself, and where the budget ranks nothing.
         delta_interval: of that difference; None where it was not computed.
     """
 
