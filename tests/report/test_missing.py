@@ -102,7 +102,7 @@ def test_status_in_one_word(tmp_path, statuses, expected):
 
 
 def test_records_say_what_they_changed_and_where_they_were_measured(tmp_path):
-    batch, rate = "global batch 8 instead of the published 16", "optimizer.lr 0.001 instead of the published 0.01"
+    batch, rate = "global batch 8 instead of the table's 16", "optimizer.lr 0.001 instead of the published 0.01"
     precision = "precision 32-true instead of bf16-mixed"
     write_run(tmp_path, "a", 0, record({"psnr": 30.0}, changes=[batch, rate, precision], split="test"))
     other = record({"psnr": 31.0}, changes=[batch], split="validation", device="another CPU (1 threads)")

@@ -264,9 +264,9 @@ def test_sync_batchnorm_needs_gpus(tmp_path, monkeypatch, capsys):
     (["experiments=quickstart", "experiment.row=hin"], 32, []),
     (["experiments=quickstart", "experiment.row=hin--optimizer.lr-0.001", "training.batch_size=8",
       "optimizer.lr=0.001"], 32,
-     ["global batch 8 instead of the published 32", "optimizer.lr 0.001 instead of the published 0.003"]),
+     ["global batch 8 instead of the table's 32", "optimizer.lr 0.001 instead of the table's 0.003"]),
     (["experiments=tpami/table3_matting", "experiment.row=b11", "resampling=max_unpool", "encoder.pretrained=false",
-      "budget=smoke"], 16, ["global batch 2 instead of the published 16"]),
+      "budget=smoke"], 16, ["global batch 2 instead of the table's 16"]),
     (["task=reconstruction", "training.batch_size=7"], None, []),
 ])  # fmt: skip
 def test_a_record_says_what_differs_from_the_printed_protocol(words, printed, changes, tmp_path):
@@ -293,7 +293,7 @@ def test_a_row_with_a_rate_of_its_own_is_printed_with_it(tmp_path, own_table):
     content["experiment"]["rows"][-1]["overrides"].append("optimizer.lr=0.1")
     file.write_text(f"# @package _global_\n{yaml.safe_dump(content, sort_keys=False)}", encoding="utf-8")
     config = prepare_run(tmp_path, *words).config()
-    assert first_record(read_config(config)).changes == ["optimizer.lr 0.003 instead of the published 0.1"]
+    assert first_record(read_config(config)).changes == ["optimizer.lr 0.003 instead of the table's 0.1"]
 
 
 def test_an_experiment_file_that_is_edited_changes_no_job_that_waits(tmp_path, own_table):
@@ -304,7 +304,7 @@ def test_an_experiment_file_that_is_edited_changes_no_job_that_waits(tmp_path, o
     assert config["protocol"] == {"training.batch_size": 32, "optimizer.lr": 0.003}
     before = file.read_bytes()
     file.write_text("training: {batch_size: 8}\nexperiment: [")
-    assert first_record(read_config(config)).changes == ["global batch 8 instead of the published 32"]
+    assert first_record(read_config(config)).changes == ["global batch 8 instead of the table's 32"]
     without = {key: value for key, value in config.items() if key != "protocol"}  # as earlier versions froze it
     assert config_hash(without) == config_hash(config)
     assert first_record(read_config(without)).changes == []

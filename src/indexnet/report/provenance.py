@@ -193,10 +193,10 @@ def facts(table: Table) -> list[tuple[str, str]]:
     changes = table.protocol.changes
     changed = f"changed: {joined(*changes)}" if changes else ""
 
-    # records say "published" of this project's own tables too; Protocol names those changes
+    # "instead of the table's" (in older records "the published"): of this project's own tables Protocol names those
     published = table.has_printed
     noted = [str(change) for run in runs for change in run.record.changes]
-    against = counted(text for text in noted if published or "instead of the published" not in text)
+    against = counted(text for text in noted if published or "instead of the " not in text)
     files = list(filter(None, counted(name for run in runs for name in run.record.changed_code()).split("; ")))
     changed_code = "; ".join(files) if len(files) <= 3 else f"{'; '.join(files[:2])}; and {len(files) - 2} more files"
     days = sorted(run.record.finished[:10] for run in runs if run.record.finished)

@@ -112,7 +112,7 @@ def first_record(config: Config) -> Record:
             "printed": config.protocol.get("training.batch_size"),
         },
         changes=[
-            f"{used[key][0]} {used[key][1]:g} instead of the published {value:g}"
+            f"{used[key][0]} {used[key][1]:g} instead of the table's {value:g}"
             for key, value in config.protocol.items()
             if used[key][1] != value
         ],
