@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from results import FOLDER, MANIFEST, RUNS, collect, evaluations, results
+from results import FOLDER, MANIFEST, RUNS, collect, evaluations, main, results
 from results_page import (
     PAGE,
     TEMPLATE,
@@ -165,6 +165,19 @@ def test_the_command_of_an_evaluation_is_the_one_that_is_recorded(each):
         methods = [word for word in words[2 : words.index("--gallery")] if "=" not in word]
         assert [found["checkpoint"] or found["caption"] for found in each.found["methods"]] == methods
         assert f"data={each.found['data']['name']}" in words
+
+
+def test_a_shell_reads_the_listed_commands_as_the_manifest_has_them(capsys):
+    assert main([]) == 0
+    found = {}
+    for part in capsys.readouterr().out.strip().split("\n\n"):
+        title, command = part.split("\n", 1)
+        found[title] = shlex.split(command.replace("\\\n", ""))  # as a shell joins lines, which shlex does not
+    manifest = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))
+    for kind, mark in [("tables", ": "), ("evaluations", ": "), ("published", ", the published budget")]:
+        for entry in manifest[kind]:
+            (title,) = (each for each in found if each.startswith(f"# {entry['name']}{mark}"))
+            assert found[title] == shlex.split(entry["command"])
 
 
 def test_the_model_card_says_what_was_measured():
