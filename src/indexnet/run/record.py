@@ -79,7 +79,7 @@ class Record:
         budget: name of the budget.
         training, resampling: these groups of the configuration.
         batch: ``global`` batch, ``devices``, ``accumulate``, ``per_device``, and the ``printed`` global batch or None.
-        changes: in which of the printed settings the run differs, a sentence each.
+        changes: in which of the settings of its table the run differs, a sentence each.
         tags: the person's own.
         code: digests of the source files that it ran, by name, and ``code_folders``, where plugins of the person's own
             lie, see :class:`indexnet.core.sources.Sources`; empty where an earlier version made the record.
