@@ -43,11 +43,10 @@ def render() -> str:
     named = {each.name: each for each in evaluations()}
 
     def of_table(say: Callable[..., object]) -> Callable[..., object]:
-        return lambda name, *args: say(tables[name], *args)
+        return lambda name, *args, **options: say(tables[name], *args, **options)
 
     environment.globals.update(
         result=tables.get, ran=lambda name: bool(tables[name].table.done),
-        seeds=of_table(lambda result: max(len(row.done) for row in result.table.rows)),
         table=of_table(table_text), agreement=of_table(agreement_text), facts=of_table(facts_text),
         mean=of_table(mean_text), delta=of_table(delta_text), more=of_table(more_text), slower=of_table(slower_text),
         below=of_table(below_text),
@@ -167,7 +166,7 @@ def _to_baseline(result: Result, row: TableRow, column: Column) -> str:
     difference, bounds = _difference(result, row, column)
     if difference is None:
         return ""
-    text = _plus_minus(difference, bounds if _common_seeds(result, row) > 1 else None, column.digits)
+    text = _plus_minus(difference, _bounds(result, row, None, column), column.digits)
     return f"{text} ≈" if bounds and bounds[0] <= 0 <= bounds[1] else text
 
 
@@ -178,18 +177,29 @@ def _difference(result: Result, row: TableRow, column: Column) -> tuple[float | 
     return difference, None if low is None or high is None else (low, high)
 
 
-def beyond_chance(result: Result, name: str) -> bool:
-    """Say whether several seeds show that a row differs from the baseline, by the table's first metric."""
+def beyond_chance(result: Result, name: str, other: str = "") -> bool:
+    """Say whether several seeds show that a row differs from another or the baseline, by the table's first metric."""
     (row,) = _rows(result, name)
-    _, bounds = _difference(result, row, result.table.main)
-    return _common_seeds(result, row) > 1 and bounds is not None and not bounds[0] <= 0 <= bounds[1]
+    bounds = _bounds(result, row, _rows(result, other)[0] if other else None, result.table.main)
+    return bounds is not None and not bounds[0] <= 0 <= bounds[1]
 
 
-def _common_seeds(result: Result, row: TableRow) -> int:
-    """Return how many finished seeds a row has in common with the baseline, which its differences are over."""
+def _bounds(result: Result, row: TableRow, other: TableRow | None, column: Column) -> tuple[float, float] | None:
+    """Return the 95 % interval of the difference to another row or the baseline; None with one seed in common.
+
+    To the baseline it is that of the report, over images and seeds, to other rows over seeds alone.
+    """
     baseline = result.table.reference(row)
-    found = [{run.seed for run in each.done} for each in (row, baseline) if each is not None]
-    return len(set.intersection(*found))
+    other = other or baseline
+    if other is None:
+        return None
+    first, second = (each.measured[column.metric] for each in (row, other))
+    if len(first.values.keys() & second.values.keys()) < 2:
+        return None
+    if other is baseline:
+        return _difference(result, row, column)[1]
+    held = _between(first, second)
+    return None if held is None else (held.low, held.high)
 
 
 def _sign(result: Result, row: TableRow, column: Column) -> str:
@@ -226,7 +236,7 @@ def agreement_text(result: Result, block: str = "") -> str:
 def _turned(a: TableRow, b: TableRow, column: Column) -> str:
     """Name a pair that stands the other way round than published, the better row first; "" for other pairs."""
     first, second = a.measured[column.metric], b.measured[column.metric]
-    difference = (first.mean or 0.0) - (second.mean or 0.0)
+    difference = paired_difference(first.values, second.values) or 0.0
     if difference * ((first.target or 0.0) - (second.target or 0.0)) >= 0:
         return ""
     better, worse = (a, b) if (difference > 0) == column.higher_is_better else (b, a)
@@ -266,12 +276,15 @@ def mean_text(result: Result, row: str, metric: str = "") -> str:
     return spread(found[0].mean, found[0].sd, column.digits)
 
 
-def delta_text(result: Result, row: str, other: str, metric: str = "") -> str:
-    """Return how far a row is from another over the seeds that both have, with its 95 % interval over them."""
+def delta_text(result: Result, row: str, other: str, metric: str = "", seed: int | None = None) -> str:
+    """Return how far a row is from another over the seeds that both have, with its 95 % interval; or of one seed."""
     (first, second), column = _cells(result, metric, row, other)
-    held = _between(first, second)
-    bounds = None if held is None else (held.low, held.high)
-    return _plus_minus(paired_difference(first.values, second.values) or 0.0, bounds, column.digits)
+    if seed is not None:
+        return signed(first.values[seed] - second.values[seed], column.digits)
+    difference = paired_difference(first.values, second.values)
+    if difference is None:
+        raise ValueError(f"{result.name}: {row} or {other} has not run.")
+    return _plus_minus(difference, _bounds(result, *_rows(result, row, other), column), column.digits)
 
 
 def more_text(result: Result, row: str, other: str) -> str:
@@ -345,12 +358,11 @@ def _by_statistics(result: Result, row: TableRow, kind: str) -> list[float]:
 
 
 def better(result: Result, row: str, other_result: Result, other: str) -> bool:
-    """Say whether a row's mean is better than that of a row of another table, by the first metric of both."""
+    """Say whether a row is better than one of another table over common seeds, by the first metric of both."""
     (first,), column = _cells(result, "", row)
     (second,), _ = _cells(other_result, column.metric, other)
-    if first.mean is None or second.mean is None:
-        return False
-    return (first.mean > second.mean) == column.higher_is_better
+    difference = paired_difference(first.values, second.values) or 0.0
+    return difference > 0 if column.higher_is_better else difference < 0
 
 
 def _rows(result: Result, *rows: str) -> list[TableRow]:
@@ -390,8 +402,10 @@ def across_text(results: Iterable[Result]) -> str:
 
 
 def _operator(row: TableRow) -> str:
+    """Name what is compared across tables: kernels of one tap weigh or copy a cell, and are another operator."""
     options = row.done[0].record.resampling
-    return str(options.get("family") or options["name"])
+    name = str(options.get("family") or options["name"])
+    return f"{name} k_up=1" if options.get("k_up") == 1 else name
 
 
 def _order(contest: tuple[Result, Block]) -> list[TableRow]:
@@ -444,11 +458,13 @@ def answers_text(results: Iterable[Result]) -> str:
             seeds = sorted({len(row.done) for row in contest.rows})
             near = ", ".join(row.short for row in contest.rows if _sign(result, row, column) == "≈") or "none"
             compared = sum(bool(result.reported[row.name][f"{column.metric}_interval_low"]) for row in contest.rows)
+            common = [contest.measured(row).values.keys() for row in contest.rows]
+            several = any(len(common[0] & each) > 1 for each in common[1:])
             if not compared:
                 near = "unknown: one seed of the best"
             elif compared < len(contest.rows) - 1:
                 near += f" (of {compared} rows)"
-            elif seeds[-1] == 1:
+            elif not several:
                 near += " (over images alone)"
             lines.append([
                 label,

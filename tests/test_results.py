@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import gzip
 import io
 import math
@@ -21,6 +20,7 @@ from results_page import (
     TEMPLATE,
     agreement_text,
     ahead_by_batch,
+    answers_text,
     below_text,
     better,
     beyond_chance,
@@ -33,6 +33,7 @@ from results_page import (
     render,
     slower_text,
     statistics_text,
+    table_text,
 )
 
 from indexnet.core.errors import UserError
@@ -87,18 +88,58 @@ def test_agreement_by_hand(made_up, monkeypatch):
     )
 
 
+@pytest.fixture
+def unequal(tmp_path):
+    """Measured A 25 27, the baseline, B 26 28.02, C 20 by its second seed alone, and D not at all; 4 images of each."""
+    for name, values in {"a": {0: 25.0, 1: 27.0}, "b": {0: 26.0, 1: 28.02}, "c": {1: 20.0}}.items():
+        for seed, value in values.items():
+            images = [value + offset for offset in (-0.2, -0.1, 0.1, 0.2)]
+            write_run(tmp_path, name, seed, record({"psnr": value}, true_gmacs=1.0), per_image={"psnr": images})
+    rows = [row(name, name.upper()) for name in "abcd"]
+
+    def result(seeds=(0, 1), **reported):
+        table = built(tmp_path, rows, [column(**PSNR)], reference="a", seeds=seeds)
+        lines = {line["row"]: line for line in csv.DictReader(io.StringIO(table_csv(table)))}
+        for name, cells in reported.items():
+            lines[name] |= cells
+        return SimpleNamespace(name="made", table=table, reported=lines)
+
+    return result
+
+
+def test_differences_are_over_common_seeds(unequal):
+    found = unequal()
+    # B - A is 1 and 1.02, of every image: 1.01 +- 12.706 * 0.01
+    assert delta_text(found, "b", "a") == "+1.01 ± 0.13"
+    assert delta_text(found, "b", "a", seed=1) == "+1.02"
+    assert delta_text(found, "c", "a") == "−7.00"  # 20 - 27, where A has 26 in the mean
+    assert delta_text(found, "c", "b") == "−8.02"
+    with pytest.raises(ValueError, match="d or a has not run"):
+        delta_text(found, "d", "a")
+    lines = table_text(found).splitlines()
+    assert [line.split(" | ")[2] for line in lines[2:]] == ["", "+1.01 ± 0.13", "−7.00"]
+    assert better(found, "b", found, "a")
+    assert not better(found, "a", found, "a")
+    assert not better(found, "d", found, "a")
+
+
 @pytest.mark.parametrize(
     ("low", "high", "expected"), [("0.9", "1.1", True), ("-1.1", "-0.9", True), ("-0.1", "2.1", False), ("", "", False)]
 )
-def test_a_difference_beyond_chance_has_an_interval_without_zero(made_up, low, high, expected):
-    names = (f"psnr_minus_baseline{end}" for end in ("", "_low", "_high"))
-    made_up.reported = {"b": dict(zip(names, ("1.01", low, high), strict=True))}
-    assert beyond_chance(made_up, "b") is expected
-    (block,) = made_up.table.blocks
-    rows = tuple(dataclasses.replace(each, runs=each.runs[:1]) for each in block.rows)
-    blocks = (dataclasses.replace(block, rows=rows),)
-    made_up.table = dataclasses.replace(made_up.table, blocks=blocks)  # an interval of one seed is over images alone
-    assert not beyond_chance(made_up, "b")
+def test_a_difference_beyond_chance_has_an_interval_without_zero(unequal, low, high, expected):
+    bounds = {"psnr_minus_baseline_low": low, "psnr_minus_baseline_high": high}
+    found = unequal(b=bounds, c=bounds)
+    assert beyond_chance(found, "b") is expected
+    assert not beyond_chance(found, "c")  # an interval of one seed is over images alone
+    assert not beyond_chance(found, "c", "b")
+    assert beyond_chance(found, "b", "a") is expected
+    assert beyond_chance(found, "a", "b")  # over seeds, 1.01 +- 0.13: the report has intervals to the baseline alone
+
+
+def test_the_answers_say_where_no_row_shares_several_seeds_with_the_best(unequal, tmp_path):
+    assert answers_text([unequal()]).splitlines()[2].endswith("| none |")
+    shutil.rmtree(tmp_path / "made_up" / "photos-small" / "b" / "seed=0")
+    assert answers_text([unequal()]).splitlines()[2].endswith("| none (over images alone) |")  # A still has two
 
 
 def test_images_below_a_limit_by_hand(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -112,15 +112,16 @@ def _ranks() -> Iterator[dict[str, str]]:
             rows = list(csv.DictReader(file))
         metric = next(key for key in rows[0] if key.endswith("_rank")).removesuffix("_rank")
         ranked = [row for row in rows if row[f"{metric}_rank"]]
-        operators = {
-            row["row"]: _operator(RESULTS / "runs" / result["experiment"] / result["set"] / row["row"])
+        resampling = {
+            row["row"]: _resampling(RESULTS / "runs" / result["experiment"] / result["set"] / row["row"])
             for row in ranked
         }
-        if len(set(operators.values())) < 2:  # it compares something else
+        if len({options["name"] for options in resampling.values()}) < 2:  # it compares something else
             continue
         for row in ranked:
             yield {
-                "operator": operators[row["row"]],
+                "operator": str(resampling[row["row"]]["name"]),
+                "taps": " with kernels of one tap" if resampling[row["row"]].get("k_up") == 1 else "",
                 "report": Path(os.path.relpath(path.with_name("report.md"), DOCS)).as_posix(),
                 "of": str(len(ranked)),
                 "metric": metric,
@@ -130,16 +131,17 @@ def _ranks() -> Iterator[dict[str, str]]:
             }
 
 
-def _operator(row: Path) -> str:
+def _resampling(row: Path) -> Mapping[str, object]:
     records = (Record.read(run) for run in sorted(row.iterdir()))
-    return next(str(record.resampling["name"]) for record in records if record is not None)
+    return next(record.resampling for record in records if record is not None)
 
 
 def _place(rank: dict[str, str]) -> str:
     """Say in a line where an operator came."""
     spread = f" ± {float(rank['sd']):.4g}" if rank["sd"] else ""
     seeds = f"{rank['seeds_finished']} seed{'s' * (rank['seeds_finished'] != '1')}"
+    row = f"`{rank['label']}`{rank['taps']}"
     return (
-        f"- [{rank['table']}]({rank['report']}): `{rank['label']}` has `{rank['metric']}` {float(rank['mean']):.4g}"
+        f"- [{rank['table']}]({rank['report']}): {row} has `{rank['metric']}` {float(rank['mean']):.4g}"
         f"{spread} on {rank['data']} ({seeds}), place {rank['rank']} of {rank['of']}"
     )

@@ -73,23 +73,29 @@ def kendall_tau_b(first: Sequence[float], second: Sequence[float]) -> float | No
     return None if math.isnan(tau) else tau
 
 
-def paired_difference(first: Mapping[int, float], second: Mapping[int, float]) -> float | None:
-    """Return the mean of one row minus that of another, over the seeds that both have.
+def paired_means(first: Mapping[int, float], second: Mapping[int, float]) -> tuple[float, float] | None:
+    """Return the means of two rows over the seeds that both have.
 
-    A seed that only one of them has would move the difference by how easy that seed is for every row.
+    A seed that only one of them has would move their difference by how easy that seed is for every row.
 
     Args:
         first: seed -> value of one row.
         second: seed -> value of the other row.
 
     Returns:
-        The difference, of the means of all seeds where none is common; None where a row has no seed.
+        The two means, each of all its seeds where none is common; None where a row has no seed.
     """
     if not first or not second:
         return None
-    if paired := first.keys() & second.keys():
-        return fmean(first[seed] - second[seed] for seed in sorted(paired))
-    return fmean(first.values()) - fmean(second.values())
+    common = first.keys() & second.keys()
+    a, b = (fmean(row[seed] for seed in sorted(common or row)) for row in (first, second))
+    return a, b
+
+
+def paired_difference(first: Mapping[int, float], second: Mapping[int, float]) -> float | None:
+    """Return the difference of :func:`paired_means`, None where there are none."""
+    means = paired_means(first, second)
+    return None if means is None else means[0] - means[1]
 
 
 def paired_interval(first: Scores, second: Scores, *, level: float = LEVEL) -> Interval | None:

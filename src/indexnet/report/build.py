@@ -217,7 +217,7 @@ def _compare(rows: Sequence[TableRow], columns: Sequence[Column], baseline: Tabl
             m.pooled = pooled
             if m.mean is None:
                 continue
-            if base is not None and at != base and measured[base].values:
+            if base is not None and at != base:
                 m.delta = statistics.paired_difference(m.values, measured[base].values)
                 m.delta_interval = statistics.paired_interval(every[at], every[base])
             if at != best:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from indexnet.core.statistics import paired_means
 from indexnet.report.fields import Field
 from indexnet.report.numbers import NumberText, signed
 from indexnet.report.table import Table, TableRow
@@ -21,8 +22,9 @@ def columns_of(table: Table) -> list[Column]:
 def improvement(table: Table, row: TableRow, column: Column, kind: str) -> float | None:
     """Return by how much a row is better than the reference in one metric, as a share of the reference's number.
 
-    (reference - row) / reference where less is better, (row - reference) / reference where more is. A cited reference
-    has no measured number; its printed one stands in where printed and measured numbers are comparable.
+    (reference - row) / reference where less is better, (row - reference) / reference where more is. Measured numbers
+    are means over the seeds that both rows have. A cited reference has no measured number; its printed one stands in
+    where printed and measured numbers are comparable.
 
     Args:
         table: with the reference in it, ``relative_to`` of the experiment.
@@ -40,9 +42,10 @@ def improvement(table: Table, row: TableRow, column: Column, kind: str) -> float
     own, other = row.measured[column.metric], reference.measured[column.metric]
     if kind == "printed":
         value, base = own.target, other.target
+    elif (means := paired_means(own.values, other.values)) is not None:
+        value, base = means
     else:
-        stands_in = other.target if reference.cited and table.comparable else None
-        value, base = own.mean, other.mean if other.mean is not None else stands_in
+        value, base = own.mean, other.target if reference.cited and table.comparable else None
     if value is None or base is None or base <= 0:
         return None
     return (value - base if column.higher_is_better else base - value) / base
