@@ -270,10 +270,10 @@ def facts_text(result: Result) -> str:
     )
 
 
-def mean_text(result: Result, row: str, metric: str = "") -> str:
-    """Return a cell: mean and spread over seeds."""
-    found, column = _cells(result, metric, row)
-    return spread(found[0].mean, found[0].sd, column.digits)
+def mean_text(result: Result, row: str, metric: str = "", seed: int | None = None) -> str:
+    """Return a cell: mean and spread over seeds; or the value of one seed."""
+    (found,), column = _cells(result, metric, row)
+    return spread(found.mean, found.sd, column.digits) if seed is None else fixed(found.values[seed], column.digits)
 
 
 def delta_text(result: Result, row: str, other: str, metric: str = "", seed: int | None = None) -> str:

@@ -80,6 +80,7 @@ def test_agreement_by_hand(made_up, monkeypatch):
     assert delta_text(made_up, "b", "a") == "+1.01 ± 0.13"
     assert delta_text(made_up, "a", "b") == "−1.01 ± 0.13"
     assert mean_text(made_up, "c") == "20.50 ± 0.71"
+    assert mean_text(made_up, "c", seed=1) == "21.00"
     assert slower_text(made_up, "b", "a") == "2.4"
     assert (more_text(made_up, "b", "a"), better(made_up, "b", made_up, "a"), better(made_up, "a", made_up, "b")) == (
         "1",
