@@ -458,8 +458,8 @@ def answers_text(results: Iterable[Result]) -> str:
             seeds = sorted({len(row.done) for row in contest.rows})
             near = ", ".join(row.short for row in contest.rows if _sign(result, row, column) == "≈") or "none"
             compared = sum(bool(result.reported[row.name][f"{column.metric}_interval_low"]) for row in contest.rows)
-            common = [contest.measured(row).values.keys() for row in contest.rows]
-            several = any(len(common[0] & each) > 1 for each in common[1:])
+            first, *others = (contest.measured(row).values.keys() for row in contest.rows)
+            several = any(len(first & each) > 1 for each in others)
             if not compared:
                 near = "unknown: one seed of the best"
             elif compared < len(contest.rows) - 1:
