@@ -128,13 +128,11 @@ class Result(Command):
         """How many runs its command makes, on its data and budget."""
         given = dict(word.split("=", 1) for word in self.overrides)
         seeds = given["seeds"].strip("[]").split(",") if "seeds" in given else self.table.seeds
-        rows = [row for row in self.table.rows if not row.runs_never]
+        rows = [row for row in self.table.rows if not row.runs_never]  # of a table of two data sets, those on its own
         if "rows" in given:
             named = given["rows"].strip("[]").split(",")
             rows = [row for row in rows if row.name in named]
-        data = self.set.rpartition("-")[0]
-        on_data = [row for row in rows if row.block == data]  # where a table has a block for each data set
-        return len(on_data or rows) * len(seeds)
+        return len(rows) * len(seeds)
 
     def configs(self) -> list[dict[str, Any]]:
         """Return the frozen configurations of the runs of its command, on its data and budget."""

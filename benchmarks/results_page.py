@@ -97,7 +97,7 @@ def _scatter(result: Result, block: Block, rows: Sequence[TableRow]) -> str:
         m = row.measured[column.metric]
         points.append((Series(row.number, row.short, list(m.values.values()), m.mean or 0.0, m.sd, m.best), cost))
     front = [(_gmacs.value(row) or 0.0, contest.measured(row).mean or 0.0) for row in contest.front(_gmacs.value)]
-    base = [row.number for row in rows if row.base == result.table.experiment.reference]
+    base = [row.number for row in rows if row is result.table.reference(row)]
     return scatter(points, "GMACs", column.title, column.digits, front, base)
 
 
@@ -134,7 +134,7 @@ def table_text(result: Result, block: str = "", metrics: int = 2) -> str:
     rows = [row for row in found.rows if row.done]
     main = table.main
     published = table.prints(main)
-    baseline = next((row for row in rows if row.base == table.experiment.reference), None)
+    baseline = next((row for row in rows if row is table.reference(row)), None)
     head = ["Row"]
     for column in columns:
         head.append(f"{column.title} {'↑' if column.higher_is_better else '↓'}")
@@ -146,11 +146,10 @@ def table_text(result: Result, block: str = "", metrics: int = 2) -> str:
     for row in rows:
         line = [f"{row.number}. {row.short}"]
         for column in columns:
-            m = row.measured[column.metric]
-            line.append(f"{spread(m.mean, m.sd, column.digits)} {_sign(result, row, column)}".rstrip())
+            line.append(_signed(result, row, column))
             if column is main:
                 line += [_to_baseline(result, row, column)] if baseline else []
-                line += [m.printed] if published else []
+                line += [row.measured[column.metric].printed] if published else []
         gmacs, speed = row.cost("true_gmacs"), row.cost("train_samples_per_s")
         line += [
             count(row.cost("parameters")),
@@ -200,6 +199,11 @@ def _bounds(result: Result, row: TableRow, other: TableRow | None, column: Colum
         return _difference(result, row, column)[1]
     held = _between(first, second)
     return None if held is None else (held.low, held.high)
+
+
+def _signed(result: Result, row: TableRow, column: Column) -> str:
+    m = row.measured[column.metric]
+    return f"{spread(m.mean, m.sd, column.digits)} {_sign(result, row, column)}".rstrip()
 
 
 def _sign(result: Result, row: TableRow, column: Column) -> str:
@@ -423,10 +427,8 @@ def _share(contest: tuple[Result, Block], row: TableRow) -> float:
 
 def _place(contest: tuple[Result, Block], row: TableRow) -> str:
     result, _ = contest
-    m, column, order = row.measured[result.table.main.metric], result.table.main, _order(contest)
-    return (
-        f"{spread(m.mean, m.sd, column.digits)} {_sign(result, row, column)} ({order.index(row) + 1} of {len(order)})"
-    )
+    column, order = result.table.main, _order(contest)
+    return f"{_signed(result, row, column)} ({order.index(row) + 1} of {len(order)})"
 
 
 def methods_text(evaluation: Evaluation) -> str:
@@ -443,42 +445,43 @@ def methods_text(evaluation: Evaluation) -> str:
 
 
 def answers_text(results: Iterable[Result]) -> str:
-    """Say for each table which row is best at each cost, cheapest first, and what does not differ from the best."""
-    best = "Best for its GMACs, from the cheapest to the best"
-    head = ["Table", "Rows trained", "Seeds", best, "Difference to the best not significant"]
-    lines = [head, ["---"] * len(head)]
+    """Return a table with the rows of each table that are best at their cost, the cheapest first."""
+    lines = [["Table", "Operator", "Result", "GMACs", "Parameters", "Training samples/s"]]
+    lines.append(["---", "---", *["---:"] * 4])
     for result in results:
         column = result.table.main
         for block in result.table.blocks:
             contest = Contest("", result.table, block)
             if len(contest.rows) < 2 or not result.table.ranks:
                 continue
-            front = contest.front(_gmacs.value)
-            label = f"[{result.table.experiment.title}{f', {block.label}' if block.label else ''}](#{result.name})"
-            seeds = sorted({len(row.done) for row in contest.rows})
-            near = ", ".join(row.short for row in contest.rows if _sign(result, row, column) == "≈") or "none"
-            compared = sum(bool(result.reported[row.name][f"{column.metric}_interval_low"]) for row in contest.rows)
-            first, *others = (contest.measured(row).values.keys() for row in contest.rows)
-            several = any(len(first & each) > 1 for each in others)
-            if not compared:
-                near = "unknown: one seed of the best"
-            elif compared < len(contest.rows) - 1:
-                near += f" (of {compared} rows)"
-            elif not several:
-                near += " (over images alone)"
-            lines.append([
-                label,
-                f"{len(contest.rows)} of {sum(not row.runs_never for row in block.rows)}",
-                " to ".join(map(str, dict.fromkeys((seeds[0], seeds[-1])))),
-                "<br>".join(_priced(contest, row) for row in front),
-                near,
-            ])  # fmt: skip
+            about = _about(result, block, contest)
+            for row in contest.front(_gmacs.value):
+                speed = row.cost("train_samples_per_s")
+                lines.append([
+                    about,
+                    row.short,
+                    _signed(result, row, column),
+                    _gmacs.text(_gmacs.value(row) or 0.0),
+                    count(row.cost("parameters")),
+                    significant(speed) if speed else "",
+                ])  # fmt: skip
+                about = ""
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _priced(contest: Contest, row: TableRow) -> str:
-    m, column = contest.measured(row), contest.column
-    costs = [f"{_gmacs.text(_gmacs.value(row) or 0.0)} GMACs", f"{count(row.cost('parameters'))} parameters"]
-    if speed := row.cost("train_samples_per_s"):
-        costs.append(f"{significant(speed)} training samples/s")
-    return f"{row.short}: {column.title} {spread(m.mean, m.sd, column.digits)} ({', '.join(costs)})"
+def _about(result: Result, block: Block, contest: Contest) -> str:
+    """Say which table it is, what it measures, and on how many rows and seeds its ★ and ≈ stand."""
+    column = result.table.main
+    seeds = sorted({len(row.done) for row in contest.rows})
+    said = [
+        f"{column.title} {'↑' if column.higher_is_better else '↓'}",
+        f"{len(contest.rows)} of {sum(not row.runs_never for row in block.rows)} rows",
+        f"{' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} seed{'' if seeds == [1] else 's'}",
+    ]
+    best, *others = (contest.measured(row).values.keys() for row in contest.rows)
+    if not any(result.reported[row.name][f"{column.metric}_interval_low"] for row in contest.rows):
+        said.append("≈ not known")
+    elif not any(len(best & each) > 1 for each in others):
+        said.append("≈ over images alone")
+    label = f"[{result.table.experiment.title}{f', {block.label}' if block.label else ''}](#{result.name})"
+    return f"{label}: {', '.join(said)}"

@@ -137,10 +137,27 @@ def test_a_difference_beyond_chance_has_an_interval_without_zero(unequal, low, h
     assert beyond_chance(found, "a", "b")  # over seeds, 1.01 +- 0.13: the report has intervals to the baseline alone
 
 
-def test_the_answers_say_where_no_row_shares_several_seeds_with_the_best(unequal, tmp_path):
-    assert answers_text([unequal()]).splitlines()[2].endswith("| none |")
+def test_the_answers_say_on_what_their_marks_stand(unequal, tmp_path):
+    def about():
+        return answers_text([unequal()]).splitlines()[2].split(" | ")[0]
+
+    assert about() == "| [A made-up table](#made): PSNR (dB) ↑, 3 of 4 rows, 1 to 2 seeds"
     shutil.rmtree(tmp_path / "made_up" / "photos-small" / "b" / "seed=0")
-    assert answers_text([unequal()]).splitlines()[2].endswith("| none (over images alone) |")  # A still has two
+    assert about().endswith("≈ over images alone")  # A still has two
+    unknown = unequal(**{name: {"psnr_interval_low": ""} for name in "abc"})
+    assert "≈ not known" in answers_text([unknown])
+
+
+def test_the_answers_name_what_is_better_than_all_that_is_cheaper(tmp_path):
+    costs = {"a": (1e6, 24.0), "b": (2e6, 23.0), "c": (3e6, 26.0), "d": (4e6, 25.0)}
+    for name, (gmacs, psnr) in costs.items():
+        write_run(tmp_path, name, 0, record({"psnr": psnr}, true_gmacs=gmacs))
+    table = built(tmp_path, [row(name) for name in costs], [column(**PSNR)])
+    reported = {
+        name: {"psnr_rank": "1" if name == "c" else "", "psnr_tied": "", "psnr_interval_low": ""} for name in costs
+    }
+    lines = answers_text([SimpleNamespace(name="made", table=table, reported=reported)]).splitlines()[2:]
+    assert [line.split(" | ")[1:3] for line in lines] == [["a", "24.00"], ["c", "26.00 ★"]]
 
 
 def test_images_below_a_limit_by_hand(tmp_path):

@@ -131,6 +131,30 @@ def test_rows_that_an_experiment_with_blocks_does_not_know_are_a_block_of_their_
     check_page(table)
 
 
+def test_blocks_of_two_data_sets_have_a_report_each_in_which_nothing_of_the_other_is_missing(tmp_path):
+    made = load_experiment("thesis/table4_1")
+    names = {data: [each.name for each in made.rows if each.block == data] for data in ("mnist", "fashion_mnist")}
+    for data, rows in names.items():
+        for place, name in enumerate(rows):
+            write_run(tmp_path, name, 0, record({"psnr": 20.0 + place}), setting=f"{data}-small")
+    tables = {each.data: build(made, each) for each in find_run_sets(tmp_path, "made_up")}
+    assert {data: [line.name for line in table.rows] for data, table in tables.items()} == names
+    assert {(table.done, table.expected) for table in tables.values()} == {(9, 9)}
+    assert not [line for table in tables.values() for line in remarks.missing(table) if "Not run" in line]
+    assert remarks.headline(tables["mnist"]).startswith("Best PSNR (dB) on mnist at budget small: MaxPool-IndexNet")
+    assert len(build(made, None).rows) == 18  # the whole table, before anything has run
+
+
+def test_a_run_of_a_row_of_another_data_set_is_shown_all_the_same(tmp_path):
+    rows = [row("a", overrides=("data=mnist",)), row("b", overrides=("data=photos",)), row("c")]
+    for name in ("a", "b"):
+        write_run(tmp_path, name, 0, record({"psnr": 30.0}), setting="mnist-small")
+    (found,) = find_run_sets(tmp_path, "made_up")
+    assert [line.name for line in build(experiment(rows, [column(**PSNR)]), found).rows] == ["a", "b", "c"]
+    left = dataclasses.replace(found, runs=found.runs[:1])
+    assert [line.name for line in build(experiment(rows, [column(**PSNR)]), left).rows] == ["a", "c"]
+
+
 def check_page(table):
     return check(html.page(table, "now"))
 

@@ -120,6 +120,20 @@ def test_every_state_is_told_apart(capsys, checkpoint):
     assert "Traceback" not in out
 
 
+def test_rows_of_another_data_set_are_not_missed(capsys):
+    root = Path("runs/thesis/table4_1/mnist-small")
+    _run("conv_nearest_mnist/seed=0", "done", metrics={"psnr": 24.0}, root=root)
+    assert main(["status", "thesis/table4_1"]) == 0
+    out = capsys.readouterr().out
+    assert "mnist-small: 1 of 9 runs done, 8 not started" in out
+    assert "goes on with it: indexnet train -m experiments=thesis/table4_1 budget=small\n" in out  # data= is refused
+    _request(["conv_nearest_mnist/seed=0"], "experiments=thesis/table4_1", "rows=conv_nearest_mnist", root=root)
+    assert main(["status", "thesis/table4_1"]) == 0
+    out += capsys.readouterr().out
+    assert "Rows that nobody has asked for (8): conv_bilinear_mnist" in out
+    assert "fashion_mnist" not in out
+
+
 def test_looking_changes_and_holds_nothing(capsys):
     folder = _run("hin/seed=0", "running")
     before = sorted(Path("runs").rglob("*"))

@@ -143,7 +143,8 @@ def _show(experiment: Experiment, runs: Path, settings: Sequence[Setting]) -> No
     for each in settings:
         say(_summary(each))
     shown = {run.row.partition("--")[0] for run in first.runs}
-    absent = [row.name for row in experiment.select(None) if row.name not in shown]
+    data = first.name.rpartition("-")[0]
+    absent = [row.name for row in experiment.select(None) if row.name not in shown and row.runs_on(data)]
     if absent:
         say(f"Rows that nobody has asked for ({len(absent)}): {', '.join(absent)}")
     if first.at_work:

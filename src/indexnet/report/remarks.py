@@ -48,7 +48,7 @@ def headline(table: Table) -> str:
                 seeds = f"{len(m.values)} seeds; best {best}, seed {m.best_seed}"
             tied = [other.short for other in block.rows if other.measured[column.metric].tied]
             near = f", not significantly different from {some(tied)}" if tied else ""
-            place = f"{block.label}: " if block.label else ""
+            place = f"{block.label}: " if len(table.blocks) > 1 else ""
             over = f", {signed(m.delta, column.digits)} against {table.baseline}" if m.delta is not None else ""
             costs = _price(table, block, row)
             parts.append(f"{place}{row.short}, {spread(m.mean, m.sd, column.digits)} ({seeds}){over}{near}{costs}")

@@ -129,7 +129,8 @@ def _setting(runs: Path, folder: Path, experiment: Experiment, there: Mapping[st
     others = _requests_elsewhere(runs, folder.name, experiment)
     asked = [name for request in (*requests, *others) for name in request["runs"]]
     if not requests:  # launched by something that keeps no notes, or only as runs of another table: then all it has
-        asked = [f"{row.name}/seed={seed}" for row in experiment.select(None) for seed in experiment.seeds]
+        rows = [row for row in experiment.select(None) if row.runs_on(folder.name.rpartition("-")[0])]
+        asked = [f"{row.name}/seed={seed}" for row in rows for seed in experiment.seeds]
     guess = None if requests else _guess(folder, experiment, others)
     requests = [*others, *requests]
     names = [name for name in dict.fromkeys([*asked, *there]) if seed_of(Path(name)) is not None]
@@ -206,7 +207,9 @@ def _guess(folder: Path, experiment: Experiment, others: Sequence[Mapping[str, A
         return shlex.join(["indexnet", "train", experiment.chosen_by, *said]), str(others[-1]["directory"])
     data, _, budget = folder.name.rpartition("-")
     runs = str(folder).removesuffix(f"/{experiment.name}/{folder.name}")
-    words = ["indexnet", "train", "-m", experiment.chosen_by, f"data={data}", f"budget={budget}"]
+    words = ["indexnet", "train", "-m", experiment.chosen_by, f"budget={budget}"]
+    if not any(row.data for row in experiment.rows):  # else no command may name it
+        words.insert(-1, f"data={data}")
     return shlex.join([*words, *([] if runs == DEFAULT_RUNS else [f"paths.runs={runs}"])]), str(Path.cwd())
 
 

@@ -169,6 +169,15 @@ class Row:
         """Why no run of it is expected, in words: it is pending, or only cited; "" where runs are."""
         return self.pending or (f"it is cited from {self.cited}" if self.cited else "")
 
+    @property
+    def data(self) -> str:
+        """The data set that the row itself names, which no command replaces; "" where it names none."""
+        return next((text.partition("=")[2] for text in self.overrides if key_of(text) == "data"), "")
+
+    def runs_on(self, data: str) -> bool:
+        """Return whether it can be run on a data set."""
+        return self.data in ("", data)
+
 
 @dataclass(frozen=True)
 class Target:
