@@ -78,11 +78,13 @@ class Result(Command):
         experiment: the experiment file.
         set: ``<data>-<budget>`` of its runs.
         after: what measures more of its runs, once they are there; "" for nothing.
+        is_check: whether it tests a reason for what another table shows, and ranks no operators.
     """
 
     experiment: str
     set: str
     after: str = ""
+    is_check: bool = False
 
     @property
     def folder(self) -> Path:
@@ -96,11 +98,6 @@ class Result(Command):
         if words[:3] != ["indexnet", "train", "-m"]:
             raise UserError(f"{MANIFEST}, {self.name}: the command does not begin with `indexnet train -m`.")
         return words[3:]
-
-    @property
-    def is_check(self) -> bool:
-        """Whether it tests a reason for what another table shows, and ranks no operators."""
-        return self.experiment.startswith("checks/")
 
     def run_sets(self, runs: Path) -> list[RunSet]:
         """Return its runs in a folder: one set, or none."""
@@ -153,14 +150,15 @@ class Evaluation(Command):
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def _manifest(part: str) -> list[dict[str, str]]:
+def _manifest(part: str) -> list[dict[str, Any]]:
     listed = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))[part]
     return [{key: " ".join(str(value).split()) for key, value in each.items()} for each in listed]
 
 
 def results() -> list[Result]:
     """Read the tables of the manifest."""
-    return [Result(**each) for each in _manifest("tables")]
+    checks = [Result(**each, is_check=True) for each in _manifest("checks")]
+    return [*(Result(**each) for each in _manifest("tables")), *checks]
 
 
 def find(name: str) -> Result:
