@@ -125,7 +125,8 @@ class Result(Command):
         """How many runs its command makes, on its data and budget."""
         given = dict(word.split("=", 1) for word in self.overrides)
         seeds = given["seeds"].strip("[]").split(",") if "seeds" in given else self.table.seeds
-        rows = [row for row in self.table.rows if not row.runs_never]  # of a table of two data sets, those on its own
+        on_data = self.table.experiment.rows_on(self.set.rpartition("-")[0])
+        rows = [row for row in on_data if not row.runs_never and not row.intermediate]
         if "rows" in given:
             named = given["rows"].strip("[]").split(",")
             rows = [row for row in rows if row.name in named]

@@ -146,7 +146,7 @@ def table_text(result: Result, block: str = "", metrics: int = 2) -> str:
     for row in rows:
         line = [f"{row.number}. {row.short}"]
         for column in columns:
-            line.append(_signed(result, row, column))
+            line.append(_with_mark(result, row, column))
             if column is main:
                 line += [_to_baseline(result, row, column)] if baseline else []
                 line += [row.measured[column.metric].printed] if published else []
@@ -201,7 +201,7 @@ def _bounds(result: Result, row: TableRow, other: TableRow | None, column: Colum
     return None if held is None else (held.low, held.high)
 
 
-def _signed(result: Result, row: TableRow, column: Column) -> str:
+def _with_mark(result: Result, row: TableRow, column: Column) -> str:
     m = row.measured[column.metric]
     return f"{spread(m.mean, m.sd, column.digits)} {_sign(result, row, column)}".rstrip()
 
@@ -428,7 +428,7 @@ def _share(contest: tuple[Result, Block], row: TableRow) -> float:
 def _place(contest: tuple[Result, Block], row: TableRow) -> str:
     result, _ = contest
     column, order = result.table.main, _order(contest)
-    return f"{_signed(result, row, column)} ({order.index(row) + 1} of {len(order)})"
+    return f"{_with_mark(result, row, column)} ({order.index(row) + 1} of {len(order)})"
 
 
 def methods_text(evaluation: Evaluation) -> str:
@@ -446,7 +446,7 @@ def methods_text(evaluation: Evaluation) -> str:
 
 def answers_text(results: Iterable[Result]) -> str:
     """Return a table with the rows of each table that are best at their cost, the cheapest first."""
-    lines = [["Table", "Operator", "Result", "GMACs", "Parameters", "Training samples/s"]]
+    lines = [["Table", "Row", "Result", "GMACs", "Parameters", "Training samples/s"]]
     lines.append(["---", "---", *["---:"] * 4])
     for result in results:
         column = result.table.main
@@ -460,7 +460,7 @@ def answers_text(results: Iterable[Result]) -> str:
                 lines.append([
                     about,
                     row.short,
-                    _signed(result, row, column),
+                    _with_mark(result, row, column),
                     _gmacs.text(_gmacs.value(row) or 0.0),
                     count(row.cost("parameters")),
                     significant(speed) if speed else "",
@@ -479,9 +479,12 @@ def _about(result: Result, block: Block, contest: Contest) -> str:
         f"{' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} seed{'' if seeds == [1] else 's'}",
     ]
     best, *others = (contest.measured(row).values.keys() for row in contest.rows)
-    if not any(result.reported[row.name][f"{column.metric}_interval_low"] for row in contest.rows):
-        said.append("≈ not known")
+    compared = sum(bool(result.reported[row.name][f"{column.metric}_interval_low"]) for row in contest.rows)
+    if not compared:
+        said.append("one seed of the best, so what equals it is not known")
+    elif compared < len(others):
+        said.append(f"≈ known of {compared} rows")
     elif not any(len(best & each) > 1 for each in others):
-        said.append("≈ over images alone")
+        said.append("≈ over test images alone")
     label = f"[{result.table.experiment.title}{f', {block.label}' if block.label else ''}](#{result.name})"
     return f"{label}: {', '.join(said)}"

@@ -143,9 +143,9 @@ def test_the_answers_say_on_what_their_marks_stand(unequal, tmp_path):
 
     assert about() == "| [A made-up table](#made): PSNR (dB) ↑, 3 of 4 rows, 1 to 2 seeds"
     shutil.rmtree(tmp_path / "made_up" / "photos-small" / "b" / "seed=0")
-    assert about().endswith("≈ over images alone")  # A still has two
+    assert about().endswith("≈ over test images alone")  # A still has two
     unknown = unequal(**{name: {"psnr_interval_low": ""} for name in "abc"})
-    assert "≈ not known" in answers_text([unknown])
+    assert "what equals it is not known" in answers_text([unknown])
 
 
 def test_the_answers_name_what_is_better_than_all_that_is_cheaper(tmp_path):
@@ -233,7 +233,12 @@ def test_a_shell_reads_the_listed_commands_as_the_manifest_has_them(capsys):
         title, command = part.split("\n", 1)
         found[title] = shlex.split(command.replace("\\\n", ""))  # as a shell joins lines, which shlex does not
     manifest = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))
-    for kind, mark in [("tables", ": "), ("evaluations", ": "), ("published", ", the published budget")]:
+    for kind, mark in [
+        ("tables", ": "),
+        ("checks", ": "),
+        ("evaluations", ": "),
+        ("published", ", the published budget"),
+    ]:
         for entry in manifest[kind]:
             (title,) = (each for each in found if each.startswith(f"# {entry['name']}{mark}"))
             assert found[title] == shlex.split(entry["command"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from html import unescape
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -212,6 +213,22 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert f"Image denoising with every operator: train400 at budget small, 2 of {runs} runs" in written
     assert "Image reconstruction with every operator: photos at budget small" in written
     assert "Not run: depth, matting, segmentation." in written
+
+
+def test_a_table_of_two_data_sets_takes_part_with_both(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for data, psnr in (("mnist", 30.0), ("fashion_mnist", 20.0)):
+        for name, more in (("a2u", 1.0), ("maxpool_unpool", 0.0)):
+            content = record({"psnr": psnr + more})
+            write_run(tmp_path / "runs", f"{name}_{data}", 0, content, name="thesis/table4_1", setting=f"{data}-small")
+    assert main(["report", "thesis", "--across"]) == 0
+    with Path("reports/thesis/across/table.csv").open() as file:
+        lines = [(line["data"], line["base"], line["mean"], line["rank"]) for line in csv.DictReader(file)]
+    assert lines == [
+        ("fashion_mnist", "a2u", "21.0", "1"), ("fashion_mnist", "maxpool_unpool", "20.0", "2"),
+        ("mnist", "a2u", "31.0", "1"), ("mnist", "maxpool_unpool", "30.0", "2"),
+    ]  # fmt: skip
+    assert "table4_1, mnist" in Path("reports/thesis/across/report.md").read_text()
 
 
 @pytest.mark.parametrize(

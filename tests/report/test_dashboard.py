@@ -17,6 +17,7 @@ from indexnet.report.build import build
 from indexnet.report.dashboard import write
 from indexnet.run.experiments.tables import list_experiments, load_experiment
 from indexnet.run.run_sets import choose, find_run_sets
+from report_fabricated import record, write_run
 from wandb_offline import offline_runs, read_offline
 from wandb_server import WandbServer
 
@@ -238,3 +239,12 @@ def test_runs_of_one_setting_are_chosen(tmp_path):
     (filters,) = [each["filters"]["filters"] for each in _workspace(tmp_path / "made")["spec"]["section"]["runSets"]]
     assert filters[1]["value"] == ["photos-small"]
     assert "photos at budget small" in (tmp_path / "made" / "report.json").read_text()
+
+
+def test_a_table_of_two_data_sets_shows_the_rows_of_the_one_at_hand(tmp_path):
+    write_run(tmp_path / "runs", "a2u_mnist", 0, record({"psnr": 20.0}), name="thesis/table4_1", setting="mnist-small")
+    (runs,) = find_run_sets(tmp_path / "runs", "thesis/table4_1")
+    write(build(load_experiment("thesis/table4_1"), runs), tmp_path / "made", "", "indexnet")
+    blocks = json.loads((tmp_path / "made" / "report.json").read_text())["spec"]["blocks"]
+    (grid,) = [each for each in blocks if each["type"] == "panel-grid"]
+    assert grid["metadata"]["runSets"][0]["name"] == "mnist"

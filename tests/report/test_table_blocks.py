@@ -142,17 +142,21 @@ def test_blocks_of_two_data_sets_have_a_report_each_in_which_nothing_of_the_othe
     assert {(table.done, table.expected) for table in tables.values()} == {(9, 9)}
     assert not [line for table in tables.values() for line in remarks.missing(table) if "Not run" in line]
     assert remarks.headline(tables["mnist"]).startswith("Best PSNR (dB) on mnist at budget small: MaxPool-IndexNet")
+    assert not any("mnist:" in remarks.agreement(table) for table in tables.values())  # there is no other block
     assert len(build(made, None).rows) == 18  # the whole table, before anything has run
 
 
 def test_a_run_of_a_row_of_another_data_set_is_shown_all_the_same(tmp_path):
-    rows = [row("a", overrides=("data=mnist",)), row("b", overrides=("data=photos",)), row("c")]
+    rows = [row("a", overrides=("data=mnist",)), row("b", overrides=("data=photos",)), row("c"), row("d")]
     for name in ("a", "b"):
         write_run(tmp_path, name, 0, record({"psnr": 30.0}), setting="mnist-small")
     (found,) = find_run_sets(tmp_path, "made_up")
-    assert [line.name for line in build(experiment(rows, [column(**PSNR)]), found).rows] == ["a", "b", "c"]
+    made = experiment(rows, [column(**PSNR)], data="photos")
+    assert [line.name for line in build(made, found).rows] == ["a", "b"]
     left = dataclasses.replace(found, runs=found.runs[:1])
-    assert [line.name for line in build(experiment(rows, [column(**PSNR)]), left).rows] == ["a", "c"]
+    assert [line.name for line in build(made, left).rows] == ["a"]
+    there = dataclasses.replace(found, data="photos", runs=found.runs[1:])
+    assert [(line.name, line.number) for line in build(made, there).rows] == [("b", 2), ("c", 3), ("d", 4)]
 
 
 def check_page(table):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from data_support import write_idx
 from indexnet.cli import main
 from indexnet.core.errors import UserError
 from indexnet.core.files import write_json
@@ -212,6 +213,23 @@ def test_the_runs_are_those_of_the_sweep():
     assert one.content == freeze(compose([*row, *TINY, "training.batch_size=4", *own, "seed=7"]))
     names = [(row.name, row.runs) for row in group_rows(sweep)]  # noise levels cost the same
     assert names == [("dncnn--training.batch_size-2", 2), ("dncnn--training.batch_size-4", 2)]
+
+
+def test_repetitions_on_two_data_sets_are_planned_apart(tmp_path):
+    for name, count in (("mnist", 8), ("fashion_mnist", 6)):
+        write_idx(tmp_path / name / "train-images-idx3-ubyte", count, 0, compress=False)
+        write_idx(tmp_path / name / "t10k-images-idx3-ubyte", count // 2, 1, compress=False)
+    words = [
+        "rows=conv_nearest",
+        "schedule=constant",
+        "training.epochs=3",
+        "training.batch_size=2",
+        f"paths.data={tmp_path}",
+    ]
+    rows = group_rows(compose_table("thesis/table4_1", ["trainer.accelerator=cpu", "trainer.num_workers=0", *words]))
+    assert [(row.name, row.runs, row.steps, row.tests) for row in rows] == [
+        ("conv_nearest_mnist", 1, 12, (4,)), ("conv_nearest_fashion_mnist", 1, 9, (3,))
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

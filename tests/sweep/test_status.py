@@ -16,6 +16,7 @@ import pytest
 
 from indexnet.cli import main
 from indexnet.core.locks import exclusive
+from indexnet.run.experiments.tables import load_experiment
 from indexnet.run.folder import RunFolder
 from indexnet.run.resume import resumed_step, write_checkpoint
 from indexnet.sweep.status import read_state
@@ -126,12 +127,23 @@ def test_rows_of_another_data_set_are_not_missed(capsys):
     assert main(["status", "thesis/table4_1"]) == 0
     out = capsys.readouterr().out
     assert "mnist-small: 1 of 9 runs done, 8 not started" in out
-    assert "goes on with it: indexnet train -m experiments=thesis/table4_1 budget=small\n" in out  # data= is refused
+    rows = ",".join(row.name for row in load_experiment("thesis/table4_1").rows if row.block == "mnist")
+    words = f"indexnet train -m experiments=thesis/table4_1 rows={rows} budget=small"  # data= is refused
+    assert f"goes on with it: {words}\n" in out
     _request(["conv_nearest_mnist/seed=0"], "experiments=thesis/table4_1", "rows=conv_nearest_mnist", root=root)
     assert main(["status", "thesis/table4_1"]) == 0
     out += capsys.readouterr().out
     assert "Rows that nobody has asked for (8): conv_bilinear_mnist" in out
     assert "fashion_mnist" not in out
+
+
+def test_rows_without_a_data_set_are_on_that_of_a_table_whose_other_rows_name_theirs(capsys):
+    for setting, row in (("scenes-small", "scenes"), ("matting_folder-small", "composites")):
+        _run(f"{row}/seed=0", "done", metrics={}, root=Path("runs/weights") / setting)
+    assert main(["status", "weights"]) == 0
+    out = capsys.readouterr().out
+    for setting in ("scenes-small", "matting_folder-small"):
+        assert f"{setting}: 1 of 1 runs done" in out
 
 
 def test_looking_changes_and_holds_nothing(capsys):

@@ -114,10 +114,13 @@ def report_across(args: argparse.Namespace, base: Path) -> int:
         tables = []
         for name, found in sets.items():
             chosen = sorted(found, key=lambda each: wanted.index(each.name) if each.name in wanted else len(wanted))
-            runs = chosen[0] if chosen else None
             experiment = load_experiment(name)
-            others = [each.name for each in chosen[1:]]
-            tables.append(build(experiment, runs, others, _protocol(experiment, runs)))
+            parts: dict[str, RunSet | None] = {}
+            for each in chosen:  # the first of all, or of each data set where rows name theirs
+                parts.setdefault(each.data if experiment.names_data else "", each)
+            for _, runs in sorted(parts.items()) or [("", None)]:
+                others = [each.name for each in chosen if each is not runs]
+                tables.append(build(experiment, runs, others, _protocol(experiment, runs)))
         across = put_together(folder, tables)
         time = _now()
         contents = (across_files.page(across, time), across_files.markdown(across), across_files.table_csv(across))

@@ -142,11 +142,8 @@ def _show(experiment: Experiment, runs: Path, settings: Sequence[Setting]) -> No
         say(f"This does again what ended with other code{_at(directory)}: {command}")
     for each in settings:
         say(_summary(each))
-    shown = {run.row.partition("--")[0] for run in first.runs}
-    data = first.name.rpartition("-")[0]
-    absent = [row.name for row in experiment.select(None) if row.name not in shown and row.runs_on(data)]
-    if absent:
-        say(f"Rows that nobody has asked for ({len(absent)}): {', '.join(absent)}")
+    if first.absent:
+        say(f"Rows that nobody has asked for ({len(first.absent)}): {', '.join(first.absent)}")
     if first.at_work:
         say("A launcher is at work.")
     for command, directory in first.commands:

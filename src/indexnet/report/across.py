@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -155,11 +156,14 @@ class Across:
 
 def put_together(name: str, tables: Sequence[Table]) -> Across:
     """Put tables side by side; rows of one base name are one entrant."""
+    times = Counter(table.experiment.name for table in tables)  # more than once: of several data sets
+
+    def label(table: Table, block: Block) -> str:
+        data = table.runs.data if table.runs is not None and times[table.experiment.name] > 1 else ""
+        return ", ".join(filter(None, (short_name(name, table), block.label or data)))
+
     contests = tuple(
-        Contest(", ".join(filter(None, (short_name(name, table), block.label))), table, block)
-        for table in tables
-        if table.done
-        for block in table.blocks
+        Contest(label(table, block), table, block) for table in tables if table.done for block in table.blocks
     )
     found: dict[str, dict[str, TableRow]] = {}
     for contest in contests:

@@ -75,7 +75,7 @@ def _content(across: Across, drawn: list[Markup]) -> dict[str, Any]:
     ]
     return {
         "across": across,
-        "title": f"Across {len(across.tables)} tables: {across.name}",
+        "title": f"Across {len({table.experiment.name for table in across.tables})} tables: {across.name}",
         "lead": headline(across),
         "banners": shared(((label, remarks.banner(table)) for label, table in pairs), labels),
         "answers": answers(across),
@@ -106,7 +106,7 @@ def _warnings(contest: Contest) -> list[str]:
 def headline(across: Across) -> str:
     """Say which row is most often best or not significantly worse, which tables lack runs or equal terms."""
     idle = [short_name(across.name, table) for table in across.tables if not table.done]
-    uneven = [short_name(across.name, table) for table in across.tables if table.done and table.warnings]
+    uneven = dict.fromkeys(short_name(across.name, table) for table in across.tables if table.done and table.warnings)
     said = f" Not run: {', '.join(idle)}." if idle else ""
     said += f" Not all on equal terms, or with another protocol: {', '.join(uneven)}; see the notes." if uneven else ""
     if not across.contests:

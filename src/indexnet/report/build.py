@@ -33,7 +33,7 @@ def build(
     by_row: dict[str, list[Run]] = {}
     for run in runs.runs if runs else ():
         by_row.setdefault(run.row, []).append(run)
-    rows = _rows(experiment, by_row, runs.data if runs else None)
+    rows = _rows(experiment, by_row, experiment.rows_on(runs.data) if runs else experiment.rows)
     seeds = tuple(sorted({*experiment.seeds, *(run.seed for row in rows for run in row.runs)}))
     protocol = protocol or check_protocol(experiment, runs)
     columns, stand_in = _columns(experiment, rows)
@@ -66,8 +66,8 @@ def build(
     )
 
 
-def _rows(experiment: Experiment, by_row: Mapping[str, Sequence[Run]], data: str | None) -> list[TableRow]:
-    """Return the experiment's rows that can be run on the data, then those that only have runs."""
+def _rows(experiment: Experiment, by_row: Mapping[str, Sequence[Run]], on_data: Sequence[Row]) -> list[TableRow]:
+    """Return the experiment's rows on the data at hand or with runs there, then those that only have runs."""
     known = {row.name: row for row in experiment.rows}
     hidden = {row.name for row in experiment.rows if row.intermediate}
     block = OTHER_ROWS if any(row.block for row in experiment.rows) else ""  # comparable with none of theirs
@@ -76,12 +76,13 @@ def _rows(experiment: Experiment, by_row: Mapping[str, Sequence[Run]], data: str
         for name in sorted(set(by_row) - set(known))
         if name.partition("--")[0] not in hidden
     ]
-    own = [row for row in experiment.rows if data is None or row.runs_on(data) or row.name in by_row]
     exceptions = {name: experiment.exceptions.get(row.base, "") for name, row in known.items()}
     numbers: Counter[str] = Counter()
     rows = []
-    for row in (*(row for row in own if not row.intermediate), *others):
+    for row in (*(row for row in experiment.rows if not row.intermediate), *others):
         numbers[row.block] += 1
+        if row not in on_data and row.name not in by_row:
+            continue
         runs, exception = tuple(by_row.get(row.name, ())), exceptions.get(row.name, "")
         rows.append(TableRow(**vars(row), number=numbers[row.block], exception=exception, runs=runs))
     return rows

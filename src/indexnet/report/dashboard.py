@@ -197,8 +197,8 @@ def create_report(table: Table, entity: str, project: str, *, online: bool = Fal
     columns = _columns(table)
     where = {"entity": entity, "project": project} if online else {}
     blocks: list[Any] = [wr.MarkdownBlock(text=_about(table))]
-    for label in dict.fromkeys(row.block for row in table.experiment.rows):
-        rows = [row.name for row in table.experiment.rows if row.block == label]
+    for block in table.blocks:
+        label, rows = block.label, [row.name for row in block.rows]
         runset = wr.Runset(
             **where,
             name=label or "rows",
@@ -260,7 +260,7 @@ def _bars(table: Table) -> list[Any]:
             title=f"{column.title}: {'measured and published' if column.printed else 'measured'}",
             metrics=_pair(table, column),
             groupby_rangefunc="stddev",
-            max_bars_to_show=2 * len(table.experiment.rows),
+            max_bars_to_show=2 * len(table.rows),
             **_GROUPED,
         )
         for column in _columns(table)

@@ -123,7 +123,7 @@ def comparison(table: Table) -> str:
 def agreement(table: Table) -> str:
     """Say how far the measured order agrees with the published one; "" where that cannot be said."""
     found = [
-        (block.label, column.title, agreed)
+        (block.label if len(table.blocks) > 1 else "", column.title, agreed)
         for block in (table.blocks if table.ranks else ())
         for column in table.columns
         if (agreed := block.agreement.get(column.metric)) is not None and agreed.tau is not None
@@ -300,7 +300,7 @@ def missing(table: Table) -> list[str]:
         for block, rows in table.by_block(idle):
             every = len(rows) == len(block.rows) > _LISTED
             names = f"all {len(rows)} rows" if every else some([row.short for row in rows])
-            named.append(f"{block.label}: {names}" if block.label else names)
+            named.append(f"{block.label}: {names}" if len(table.blocks) > 1 else names)
         lines.append(f"Not run: {len(idle)} of {_rows(len(table.rows))} ({'; '.join(named)}).")
     wanted = len(table.seeds)
     short = [f"{row.label} ({len(row.done)})" for row in table.rows if row.runs and len(row.done) < wanted]

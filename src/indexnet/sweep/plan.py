@@ -95,8 +95,9 @@ def group_rows(sweep: Sweep) -> list[PlannedRow]:
         shared = {k: v for k, v in config.content.items() if k not in ("seed", "experiment", "paths", "logger", "init")}
         if row.block and row.run_of is None:  # a table's repetitions cost the same, as its printed costs say
             group, _, key = row.overrides[-1].partition("=")[0].rpartition(".")
-            shared[group] = {k: v for k, v in shared[group].items() if k != key}
-            name = f"{row.base}--{more}" if more else row.base
+            if group:  # else another data set or network, which costs something else
+                shared[group] = {k: v for k, v in shared[group].items() if k != key}
+                name = f"{row.base}--{more}" if more else row.base
         place = json.dumps([name, shared], sort_keys=True)
         if place not in rows:
             asked = config.data, config.task["name"], training.size

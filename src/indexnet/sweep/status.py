@@ -78,6 +78,7 @@ class Setting:
         commands: those that go on with what has no result, and the folder that each was given in.
         reruns: those that do again what ended with code that has changed since.
         changed: when a run last changed, seconds since the epoch; 0 where there is none.
+        absent: names of rows that can be run there, and that nobody has asked for.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Setting:
     commands: tuple[tuple[str, str], ...]
     changed: float
     reruns: tuple[tuple[str, str], ...] = ()
+    absent: tuple[str, ...] = ()
 
     def counts(self) -> dict[str, int]:
         """Return how many runs stand where, in the order of a summary; only what there is."""
@@ -125,13 +127,14 @@ def find_settings(runs: Path, experiment: Experiment) -> list[Setting]:
 
 
 def _setting(runs: Path, folder: Path, experiment: Experiment, there: Mapping[str, Path]) -> Setting:
+    on_data = experiment.rows_on(folder.name.rpartition("-")[0])
+    possible = [row.name for row in on_data if not row.runs_never]
     requests = read_requests(folder)
     others = _requests_elsewhere(runs, folder.name, experiment)
     asked = [name for request in (*requests, *others) for name in request["runs"]]
     if not requests:  # launched by something that keeps no notes, or only as runs of another table: then all it has
-        rows = [row for row in experiment.select(None) if row.runs_on(folder.name.rpartition("-")[0])]
-        asked = [f"{row.name}/seed={seed}" for row in rows for seed in experiment.seeds]
-    guess = None if requests else _guess(folder, experiment, others)
+        asked = [f"{row}/seed={seed}" for row in possible for seed in experiment.seeds]
+    guess = None if requests else _guess(folder, experiment, others, possible)
     requests = [*others, *requests]
     names = [name for name in dict.fromkeys([*asked, *there]) if seed_of(Path(name)) is not None]
     order = {row.name: index for index, row in enumerate(experiment.rows)}
@@ -153,7 +156,9 @@ def _setting(runs: Path, folder: Path, experiment: Experiment, there: Mapping[st
     at_work = False
     with contextlib.suppress(UserError):  # a file system without locks: nobody can be
         at_work = held(folder / LOCK)
-    return Setting(folder.name, states, at_work, tuple(commands), _changed(there.values()), tuple(reruns))
+    shown = {state.row.partition("--")[0] for state in states}
+    absent = tuple(row for row in possible if row not in shown)
+    return Setting(folder.name, states, at_work, tuple(commands), _changed(there.values()), tuple(reruns), absent)
 
 
 def _requests_elsewhere(runs: Path, setting: str, experiment: Experiment) -> list[dict[str, Any]]:
@@ -196,8 +201,10 @@ def _commands(
     return list(dict.fromkeys(found))
 
 
-def _guess(folder: Path, experiment: Experiment, others: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """Return the command for all of a table, and the folder to give it in.
+def _guess(
+    folder: Path, experiment: Experiment, others: Sequence[Mapping[str, Any]], rows: Sequence[str]
+) -> tuple[str, str]:
+    """Return the command for these rows, all that a table has on its data, and the folder to give it in.
 
     Where other tables' commands asked for rows of it, it is the newest of these with this table's name, as what else it
     said must be the same; otherwise what the name of the folder stands for.
@@ -207,9 +214,8 @@ def _guess(folder: Path, experiment: Experiment, others: Sequence[Mapping[str, A
         return shlex.join(["indexnet", "train", experiment.chosen_by, *said]), str(others[-1]["directory"])
     data, _, budget = folder.name.rpartition("-")
     runs = str(folder).removesuffix(f"/{experiment.name}/{folder.name}")
-    words = ["indexnet", "train", "-m", experiment.chosen_by, f"budget={budget}"]
-    if not any(row.data for row in experiment.rows):  # else no command may name it
-        words.insert(-1, f"data={data}")
+    which = f"rows={','.join(rows)}" if experiment.names_data else f"data={data}"
+    words = ["indexnet", "train", "-m", experiment.chosen_by, which, f"budget={budget}"]
     return shlex.join([*words, *([] if runs == DEFAULT_RUNS else [f"paths.runs={runs}"])]), str(Path.cwd())
 
 

@@ -174,10 +174,6 @@ class Row:
         """The data set that the row itself names, which no command replaces; "" where it names none."""
         return next((text.partition("=")[2] for text in self.overrides if key_of(text) == "data"), "")
 
-    def runs_on(self, data: str) -> bool:
-        """Return whether it can be run on a data set."""
-        return self.data in ("", data)
-
 
 @dataclass(frozen=True)
 class Target:
@@ -287,6 +283,16 @@ class Experiment:
             for row in self.rows
             if row.block == first and not row.intermediate
         )
+
+    @property
+    def names_data(self) -> bool:
+        """Whether rows name their data sets: then there are runs on several of them, and the table is of all."""
+        return any(row.data for row in self.rows)
+
+    def rows_on(self, data: str) -> tuple[Row, ...]:
+        """Return the rows whose runs lie together on a data set: all, or those of it where rows name theirs."""
+        named = self.names_data
+        return tuple(row for row in self.rows if not named or (row.data or self.data or data) == data)
 
     def select(self, names: Sequence[str] | None) -> tuple[Row, ...]:
         """Return the rows of these names in the table's order, or all that can be run.
