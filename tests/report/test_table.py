@@ -38,6 +38,7 @@ def four_rows(tmp_path):
     for (name, seed), images in values.items():
         metrics = {"psnr": sum(images) / 4, "mae": 1 / sum(images)}
         costs = {"parameters": 3_753_259 if name == "a" else 3_758_251, "paper_gflops": 4.0808}
+        costs |= {"train_samples_per_s": 300.0 - 100 * seed, "peak_memory_mb": 500.0 + 100 * seed}
         per_image = {"psnr": images, "mae": [0.1, 0.1, 0.1, 0.1]}
         write_run(tmp_path, name, seed, record(metrics, **costs), per_image=per_image)
     write_run(tmp_path, "c", 1, record(status="diverged", error="the loss is NaN at step 57"))
@@ -143,6 +144,11 @@ def test_parameters_beside_a_printed_difference(four_rows):
     table = build(*four_rows)
     assert cost_text(table, table.rows[0], "parameters") == "3.75M"
     assert cost_text(table, table.rows[1], "parameters") == "3.76M (+4.99K)"
+
+
+def test_the_speed_of_a_row_is_that_of_its_fastest_seed_and_its_memory_the_mean(four_rows):
+    row = build(*four_rows).rows[0]
+    assert (row.cost("train_samples_per_s"), row.cost("peak_memory_mb")) == (300.0, 550.0)
 
 
 def test_markdown_says_where_the_numbers_come_from(four_rows):

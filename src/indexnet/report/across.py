@@ -21,7 +21,7 @@ class Price(NamedTuple):
         key: CSV column.
         head: heading.
         least: heading of the row that takes the least.
-        value: the mean over a row's finished runs; None where that is not known.
+        value: over finished runs, see :meth:`indexnet.report.table.TableRow.cost`; None where not known.
         text: writes it.
     """
 
