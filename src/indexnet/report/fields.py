@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from indexnet.report.costs import COSTS, Cost
 from indexnet.report.numbers import NumberText, count, fixed, flops, parse_number, signed, significant, spread
-from indexnet.report.table import COSTS, Cost, Measurement, Table, TableRow
+from indexnet.report.table import Measurement, Table, TableRow
 from indexnet.run.experiments.experiment import Column
 
 LINE_COSTS = tuple(cost.key for cost in COSTS if cost.line)

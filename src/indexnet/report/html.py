@@ -14,6 +14,7 @@ from indexnet.core.metric_facts import GREY
 from indexnet.core.statistics import INTERVAL, Interval
 from indexnet.report import relative
 from indexnet.report.across import Contest
+from indexnet.report.costs import COSTS
 from indexnet.report.fields import Field, cost_fields, head_of, metric_fields, title
 from indexnet.report.figures.axes import Series
 from indexnet.report.figures.curves import Lines, average, curve_panels, learning_curves
@@ -22,7 +23,7 @@ from indexnet.report.numbers import NumberText, fixed, signed
 from indexnet.report.pictures import Strip, common, embed, samples
 from indexnet.report.provenance import facts
 from indexnet.report.rendering import render
-from indexnet.report.table import COSTS, Block, Measurement, Table, TableRow
+from indexnet.report.table import Block, Measurement, Table, TableRow
 from indexnet.run.experiments.experiment import Column
 from indexnet.run.run_sets import Picture, read_curve
 

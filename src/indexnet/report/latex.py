@@ -8,10 +8,11 @@ from markupsafe import Markup
 
 from indexnet.core.escape import latex as escape
 from indexnet.report import relative, remarks
+from indexnet.report.costs import COSTS
 from indexnet.report.fields import Field, cost_fields, head_of, metric_fields, title
 from indexnet.report.numbers import MINUS
 from indexnet.report.rendering import render
-from indexnet.report.table import COSTS, Table, TableRow
+from indexnet.report.table import Table, TableRow
 
 NONE = "--"
 """A cell without a number."""

@@ -10,11 +10,12 @@ from markupsafe import Markup
 
 from indexnet.core.escape import csv_cell, markdown_cell, markdown_table
 from indexnet.report import relative
+from indexnet.report.costs import COSTS
 from indexnet.report.fields import grid
 from indexnet.report.numbers import parse_number
 from indexnet.report.provenance import facts
 from indexnet.report.rendering import render
-from indexnet.report.table import COSTS, Measurement, Table, TableRow
+from indexnet.report.table import Measurement, Table, TableRow
 
 MEASURED = ("mean", "sd", "n", "best", "best_seed", "per_seed", "difference", "rank", "tied")
 """CSV columns of every metric, as ``<metric>_<name>``; see :func:`table_csv`."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import NamedTuple
 
 from indexnet.core import statistics
+from indexnet.report.costs import COSTS, Cost
 from indexnet.report.numbers import parse_number
 from indexnet.run.experiments.experiment import Column, Experiment, Row
 from indexnet.run.run_sets import Run, RunSet
@@ -17,35 +17,6 @@ SMOKE_BUDGET = "smoke"
 
 FOLD = 4
 """Rows without any run that are folded away where other rows have runs; fewer stay in their places."""
-
-
-class Cost(NamedTuple):
-    """A column of costs: a number of the records, and what its columns are called; "" in formats that leave it out.
-
-    Attributes:
-        key: field of :class:`indexnet.run.record.Record`, and column of the CSV file.
-        page: head on the page.
-        line: head in Markdown and the terminal, where one line is all.
-        paper: head in LaTeX.
-        printed: CSV column of the number that papers print; "" where they print none.
-    """
-
-    key: str
-    page: str = ""
-    line: str = ""
-    paper: str = ""
-    printed: str = ""
-
-
-COSTS = (
-    Cost("parameters", "Parameters", "Params", "Parameters", "params"),
-    Cost("resampling_parameters"),
-    Cost("paper_gflops", "GFLOPs", "GFLOPs", "GFLOPs", "gflops"),
-    Cost("true_gmacs", "GMACs", "GMACs"),
-    Cost("train_samples_per_s", "Training\nsamples/s", "samples/s", "Samples/s"),
-    Cost("peak_memory_mb", "Peak MB"),
-)
-"""What a row costs: counted, then measured; see :func:`indexnet.report.fields.cost_text` for their form."""
 
 
 @dataclass
