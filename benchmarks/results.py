@@ -77,12 +77,14 @@ class Result(Command):
     Attributes:
         experiment: the experiment file.
         set: ``<data>-<budget>`` of its runs.
+        short: what it is called where several tables stand side by side.
         after: what measures more of its runs, once they are there; "" for nothing.
         is_check: whether it tests a reason for what another table shows, and ranks no operators.
     """
 
     experiment: str
     set: str
+    short: str = ""
     after: str = ""
     is_check: bool = False
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 
 import jinja2
 from results import FOLDER, Evaluation, Result, evaluations, results
+from results_statistics import ahead_by_batch, below_text, fallen, reestimated, statistics_text
 from scipy.stats import kendalltau
 
+from indexnet.core.errors import UserError
 from indexnet.core.statistics import Interval, kendall_tau_b, paired_difference, paired_interval
 from indexnet.report.across import PRICES, Contest
 from indexnet.report.figures import looks
@@ -20,12 +23,15 @@ from indexnet.report.figures.plots import scatter
 from indexnet.report.numbers import count, fixed, signed, significant, spread
 from indexnet.report.table import Block, Measurement, TableRow
 from indexnet.run.experiments.experiment import Column
-from indexnet.run.run_sets import read_per_image
 
 MATTING = {"sad": ("SAD", 2), "mse": ("MSE", 4), "grad": ("Grad", 2), "conn": ("Conn", 2)}
 (_gmacs,) = (price for price in PRICES if price.key == "true_gmacs")
 MOST_PAIRS = 10  # that stand the other way round and are named; more say only that the orders have little in common
 TEMPLATE, PAGE = FOLDER / "index.md.j2", FOLDER / "index.md"
+
+
+class UntrueError(Exception):
+    """What a sentence of the template says is not what the records say."""
 
 
 def write_page() -> None:
@@ -36,8 +42,17 @@ def write_page() -> None:
 
 
 def render() -> str:
-    """Return the page: the template with the numbers of the records."""
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    """Return the page: the template with the numbers of the records.
+
+    Raises:
+        UserError: something that the template says in words is no longer true of the records.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATE.parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
     tables = {result.name: result for result in results()}
     ranking = [result for result in tables.values() if not result.is_check]
     named = {each.name: each for each in evaluations()}
@@ -46,21 +61,28 @@ def render() -> str:
         return lambda name, *args, **options: say(tables[name], *args, **options)
 
     environment.globals.update(
-        result=tables.get, ran=lambda name: bool(tables[name].table.done),
+        result=tables.get,
         table=of_table(table_text), agreement=of_table(agreement_text), facts=of_table(facts_text),
         mean=of_table(mean_text), delta=of_table(delta_text), more=of_table(more_text), slower=of_table(slower_text),
-        below=of_table(below_text),
-        done=of_table(lambda result, row: bool(_rows(result, row)[0].done)),
-        better=lambda name, row, other_name, other: better(tables[name], row, tables[other_name], other),
+        below=of_table(below_text), recorded=of_table(recorded_text), published=of_table(published_text), holds=holds,
+        better=lambda name, row, other, of="", metric="": better(tables[name], row, tables[of or name], other, metric),
+        ahead=lambda *pairs: ahead_text([(tables[name], row, other) for name, row, other in pairs]),
         answers=lambda: answers_text(ranking), across=lambda: across_text(ranking),
         figure=figure_name,
         figures={figure_name(result.name, block.label) for result, block, _ in _drawn(tables.values())},
-        evaluation=named.get, evaluated=lambda name: named[name].found is not None,
+        evaluation=named.get,
         methods=lambda name: methods_text(named[name]),
         statistics=of_table(statistics_text), reestimated=of_table(reestimated), fallen=of_table(fallen),
         ahead_by_batch=of_table(ahead_by_batch), beyond_chance=of_table(beyond_chance),
     )  # fmt: skip
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render()
+    try:
+        return environment.get_template(TEMPLATE.name).render()
+    except UntrueError as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        line = next(frame.lineno for frame in frames if frame.filename.endswith(TEMPLATE.name))
+        raise UserError(
+            f"{TEMPLATE}, line {line}: the records no longer say this; write its sentences anew."
+        ) from error
 
 
 def figures() -> dict[str, str]:
@@ -126,8 +148,11 @@ def _plus_minus(difference: float, bounds: tuple[float, float] | None, digits: i
     return text if bounds is None else f"{text} ± {fixed((bounds[1] - bounds[0]) / 2, digits)}"
 
 
-def table_text(result: Result, block: str = "", metrics: int = 2) -> str:
-    """Return a table in Markdown: rows in published order, with differences to the baseline over seeds."""
+def table_text(result: Result, block: str = "", metrics: int = 2, also: Mapping[str, str] | None = None) -> str:
+    """Return a table in Markdown: rows in published order, with differences to the baseline over seeds.
+
+    ``also`` has titles of metrics of the records that the table itself has not, less of which is better.
+    """
     table = result.table
     columns = table.measured_columns[:metrics]
     (found,) = [each for each in table.blocks if each.label == block]
@@ -141,7 +166,7 @@ def table_text(result: Result, block: str = "", metrics: int = 2) -> str:
         if column is main:
             head += [f"Δ {baseline.short}"] if baseline else []
             head += ["published"] if published else []
-    head += ["Parameters", "GMACs", "Training samples/s"]
+    head += [*(f"{title} ↓" for title in (also or {}).values()), "Parameters", "GMACs", "Training samples/s"]
     lines = [head, ["---", *["---:"] * (len(head) - 1)]]
     for row in rows:
         line = [f"{row.number}. {row.short}"]
@@ -150,6 +175,7 @@ def table_text(result: Result, block: str = "", metrics: int = 2) -> str:
             if column is main:
                 line += [_to_baseline(result, row, column)] if baseline else []
                 line += [row.measured[column.metric].printed] if published else []
+        line += [recorded_text(result, row.name, metric) for metric in also or ()]
         gmacs, speed = row.cost("true_gmacs"), row.cost("train_samples_per_s")
         line += [
             count(row.cost("parameters")),
@@ -158,6 +184,12 @@ def table_text(result: Result, block: str = "", metrics: int = 2) -> str:
         ]
         lines.append(line)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def recorded_text(result: Result, row: str, metric: str) -> str:
+    """Return the mean and spread over seeds of a metric that only the records have."""
+    values = [run.record.metrics[metric] for run in _rows(result, row)[0].done]
+    return spread(fmean(values), stdev(values) if len(values) > 1 else None, result.table.main.digits)
 
 
 def _to_baseline(result: Result, row: TableRow, column: Column) -> str:
@@ -197,6 +229,9 @@ def _bounds(result: Result, row: TableRow, other: TableRow | None, column: Colum
         return None
     if other is baseline:
         return _difference(result, row, column)[1]
+    if row is baseline:
+        bounds = _difference(result, other, column)[1]
+        return None if bounds is None else (-bounds[1], -bounds[0])
     held = _between(first, second)
     return None if held is None else (held.low, held.high)
 
@@ -303,67 +338,36 @@ def slower_text(result: Result, row: str, other: str) -> str:
     return fixed(second / first, 1) if first and second else "?"
 
 
-def below_text(result: Result, metric: str, limit: float) -> str:
-    """Say which rows have images below a limit, and how many, over all test sets and seeds."""
-    counts = []
-    for row in result.table.rows:
-        tables = [item for run in row.done for item in read_per_image(run).items()]
-        values = [value for key, images in tables if key.split("/")[-1] == metric for value in images.values()]
-        if fallen := sum(value < limit for value in values):
-            counts.append(f"{row.short} ({fallen} of {len(values)})")
-    return ", ".join(counts) or "none"
+def holds(*facts: bool) -> str:
+    """Stop a page that says what is not so; put before the sentences that say it.
+
+    Raises:
+        UntrueError: one of the facts is not true.
+    """
+    if not all(facts):
+        raise UntrueError
+    return ""
 
 
-def statistics_text(result: Result) -> str:
-    """Return what `batch_statistics.py` found: a table of PSNR by either statistics, tau with the published order."""
-    main = result.table.main.metric
-    rows = [row for row in result.table.rows if _by_statistics(result, row, "running")]
-    head = ["Row", "running: mean", "worst photograph", "of the batch: mean", "worst photograph", "published mean"]
-    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
-    kinds = ("running", "batch")
-    for row in rows:
-        values = [_by_statistics(result, row, kind) for kind in kinds]
-        numbers = [fixed(number, 2) for each in values for number in (fmean(each), min(each))]
-        lines.append([f"{row.number}. {row.short}", *numbers, row.measured[main].printed])
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    cited = [row for row in rows if row.measured[main].target is not None]
-    targets = [row.measured[main].target or 0.0 for row in cited]
-    running, batch = (kendall_tau_b(targets, [fmean(_by_statistics(result, r, kind)) for r in cited]) for kind in kinds)
-    if running is None or batch is None:
-        return table
-    agreement = f"{fixed(running, 2)} by running statistics, {fixed(batch, 2)} by those of the batch"
-    return f"{table}\n\nKendall's tau with the published order, over {len(cited)} rows: {agreement}."
+def ahead_text(pairs: Sequence[tuple[Result, str, str]]) -> str:
+    """Say of rows that are ahead of others how many of them are so by more than chance.
+
+    Raises:
+        UntrueError: one is not ahead.
+    """
+    holds(*(better(result, row, result, other) for result, row, other in pairs))
+    number = sum(beyond_chance(*pair) for pair in pairs)
+    return f"all {number}" if number == len(pairs) else f"{number or 'none'} of {len(pairs)}"
 
 
-def reestimated(result: Result) -> str:
-    """Say by how much statistics that were estimated anew over training batches change the mean of a run; "" before."""
-    runs = [run for run in result.statistics.values() if "reestimated" in run]
-    changes = [fmean(run["reestimated"]) - fmean(run["running"]) for run in runs]
-    if not changes:
-        return ""
-    runs_of = "1 run" if len(changes) == 1 else f"{len(changes)} runs"
-    return f"between {signed(min(changes), 2)} and {signed(max(changes), 2)} dB ({runs_of})"
+def published_text(result: Result, row: str) -> str:
+    """Return the published value of a row."""
+    return _rows(result, row)[0].measured[result.table.main.metric].printed
 
 
-def fallen(result: Result, kind: str, limit: float) -> int:
-    """Return how many photographs are below a limit by ``running`` statistics or by those of the ``batch``."""
-    return sum(value < limit for row in result.table.rows for value in _by_statistics(result, row, kind))
-
-
-def ahead_by_batch(result: Result, row: str) -> str:
-    """Say how many of the other rows have a higher mean than a row by the statistics of batches."""
-    means = {each.name: fmean(v) for each in result.table.rows if (v := _by_statistics(result, each, "batch"))}
-    return f"{sum(mean > means[row] for mean in means.values())} of the {len(means) - 1}"
-
-
-def _by_statistics(result: Result, row: TableRow, kind: str) -> list[float]:
-    """Return the PSNR of the photographs of all measured seeds; they are as many for every seed."""
-    return [value for key, run in result.statistics.items() if key.startswith(f"{row.name}/") for value in run[kind]]
-
-
-def better(result: Result, row: str, other_result: Result, other: str) -> bool:
-    """Say whether a row is better than one of another table over common seeds, by the first metric of both."""
-    (first,), column = _cells(result, "", row)
+def better(result: Result, row: str, other_result: Result, other: str, metric: str = "") -> bool:
+    """Say whether a row is better than one of another table over common seeds: by the first metric or another."""
+    (first,), column = _cells(result, metric, row)
     (second,), _ = _cells(other_result, column.metric, other)
     difference = paired_difference(first.values, second.values) or 0.0
     return difference > 0 if column.higher_is_better else difference < 0
@@ -395,7 +399,7 @@ def across_text(results: Iterable[Result]) -> str:
     shown = {name: places for name, places in found.items() if len(places) > 1}
     if not shown:
         return ""
-    heads = [f"[{result.name.replace('_', ' ')}](#{result.name}) {block.label}".strip() for result, block in contests]
+    heads = [f"[{result.short}](#{result.name})" for result, _ in contests]
     lines = [["Operator", *heads], ["---"] * (len(heads) + 1)]
     for name, places in sorted(
         shown.items(), key=lambda pair: fmean(_share(contests[at], row) for at, row in pair[1].items())

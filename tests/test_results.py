@@ -18,23 +18,23 @@ from results import FOLDER, MANIFEST, RUNS, collect, evaluations, main, results
 from results_page import (
     PAGE,
     TEMPLATE,
+    UntrueError,
     agreement_text,
-    ahead_by_batch,
+    ahead_text,
     answers_text,
-    below_text,
     better,
     beyond_chance,
     delta_text,
-    fallen,
     figures,
+    holds,
     mean_text,
     more_text,
-    reestimated,
+    recorded_text,
     render,
     slower_text,
-    statistics_text,
     table_text,
 )
+from results_statistics import ahead_by_batch, below_text, fallen, reestimated, statistics_text
 
 from indexnet.core.errors import UserError
 from indexnet.report.markdown import table_csv
@@ -134,7 +134,43 @@ def test_a_difference_beyond_chance_has_an_interval_without_zero(unequal, low, h
     assert not beyond_chance(found, "c")  # an interval of one seed is over images alone
     assert not beyond_chance(found, "c", "b")
     assert beyond_chance(found, "b", "a") is expected
-    assert beyond_chance(found, "a", "b")  # over seeds, 1.01 +- 0.13: the report has intervals to the baseline alone
+    assert beyond_chance(found, "a", "b") is expected
+
+
+def test_an_interval_is_the_same_from_either_side(unequal):
+    found = unequal(b={"psnr_minus_baseline_low": "-0.5", "psnr_minus_baseline_high": "2.5"})
+    assert delta_text(found, "b", "a") == "+1.01 ± 1.50"
+    assert delta_text(found, "a", "b") == "−1.01 ± 1.50"
+
+
+def test_rows_that_are_ahead_are_counted_where_seeds_show_it(unequal):
+    shown = unequal(b={"psnr_minus_baseline_low": "0.9", "psnr_minus_baseline_high": "1.1"})
+    single = (shown, "a", "c")  # one seed in common
+    assert ahead_text([(shown, "b", "a")]) == "all 1"
+    assert ahead_text([(shown, "b", "a"), single]) == "1 of 2"
+    assert ahead_text([single]) == "none of 1"
+    with pytest.raises(UntrueError):
+        ahead_text([single, (shown, "a", "b")])
+
+
+def test_a_page_that_says_what_is_not_so_is_not_written(tmp_path, monkeypatch):
+    assert holds(True, True) == ""
+    template = tmp_path / "page.md.j2"
+    template.write_text("# Of records\n{% set _ = holds(2 > 1, 1 > 2) %}\nOne is more than two.\n", encoding="utf-8")
+    monkeypatch.setattr("results_page.TEMPLATE", template)
+    with pytest.raises(UserError, match=r"page\.md\.j2, line 2: the records no longer say this"):
+        render()
+
+
+def test_metrics_that_only_records_have_are_a_column(tmp_path):
+    for seed, sad in enumerate([4.0, 5.0]):
+        write_run(tmp_path, "a", seed, record({"psnr": 25.0, "photographs/sad": sad}))
+    table = built(tmp_path, [row("a", "A")], [column(**PSNR)], seeds=(0, 1))
+    lines = {line["row"]: line for line in csv.DictReader(io.StringIO(table_csv(table)))}
+    found = SimpleNamespace(name="made", table=table, reported=lines)
+    assert recorded_text(found, "a", "photographs/sad") == "4.50 ± 0.71"
+    head, _, line = table_text(found, also={"photographs/sad": "photographs: SAD"}).splitlines()
+    assert dict(zip(head.split(" | "), line.split(" | "), strict=True))["photographs: SAD ↓"] == "4.50 ± 0.71"
 
 
 def test_the_answers_say_on_what_their_marks_stand(unequal, tmp_path):
@@ -167,7 +203,7 @@ def test_images_below_a_limit_by_hand(tmp_path):
     write_run(tmp_path, "b", 0, record({"psnr": 25.0}), splits={"one": {"psnr": [21.0]}})
     rows = [row("a", "A"), row("b", "B"), row("c", "C")]
     table = built(tmp_path, rows, [column(**PSNR)], seeds=(0, 1))
-    assert below_text(SimpleNamespace(table=table), "psnr", 20) == "A (2 of 6)"
+    assert below_text(SimpleNamespace(table=table), "psnr", 20) == "A 2 and 0"
     assert below_text(SimpleNamespace(table=table), "psnr", 10) == "none"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from html import unescape
 from pathlib import Path
 
@@ -228,7 +229,11 @@ def test_a_table_of_two_data_sets_takes_part_with_both(tmp_path, monkeypatch):
         ("fashion_mnist", "a2u", "21.0", "1"), ("fashion_mnist", "maxpool_unpool", "20.0", "2"),
         ("mnist", "a2u", "31.0", "1"), ("mnist", "maxpool_unpool", "30.0", "2"),
     ]  # fmt: skip
-    assert "table4_1, mnist" in Path("reports/thesis/across/report.md").read_text()
+    text = Path("reports/thesis/across/report.md").read_text()
+    assert "table4_1, mnist" in text
+    (number,) = re.findall(r"# Across (\d+) tables", text)
+    assert f"Experiments `thesis/…`: {number} tables." in text
+    assert f"{number} tables, experiments" in Path("reports/thesis/across/report.html").read_text()
 
 
 @pytest.mark.parametrize(

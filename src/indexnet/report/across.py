@@ -132,7 +132,7 @@ class Across:
 
     Attributes:
         name: of the folder of experiments.
-        tables: in the order of their names, those without runs included.
+        tables: in the order of their names, those without runs included; one of several data sets is there for each.
         contests: of the tables that have runs.
         entrants: those that were measured anywhere: by how often they are best or not significantly worse, then by
             their mean rank.
@@ -142,6 +142,11 @@ class Across:
     tables: tuple[Table, ...]
     contests: tuple[Contest, ...]
     entrants: tuple[Entrant, ...]
+
+    @property
+    def count(self) -> int:
+        """How many tables they are; one of several data sets is one."""
+        return len({table.experiment.name for table in self.tables})
 
     def places(self, entrant: Entrant) -> list[Measurement]:
         """Return what a row has reached in the contests that it took part in and that rank."""

@@ -75,7 +75,7 @@ def _content(across: Across, drawn: list[Markup]) -> dict[str, Any]:
     ]
     return {
         "across": across,
-        "title": f"Across {len({table.experiment.name for table in across.tables})} tables: {across.name}",
+        "title": f"Across {across.count} tables: {across.name}",
         "lead": headline(across),
         "banners": shared(((label, remarks.banner(table)) for label, table in pairs), labels),
         "answers": answers(across),
