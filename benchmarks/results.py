@@ -5,7 +5,8 @@ where they were stopped, so a command is given again until its runs are done. On
 begin with `cp -r docs/results/runs runs`: what is recorded is not trained again, and is in the report. Then:
 
     python benchmarks/results.py                                # every command, and how many of its runs are recorded;
-                                                                # `after`: what measures more of them
+                                                                # `before`: what makes their data, `after`: what
+                                                                # measures more of them
     python benchmarks/results.py collect NAME --runs RUNS       # report and records of a table, from the runs' folder
     python benchmarks/results.py page                           # docs/results/index.md anew, from its template
 """
@@ -78,6 +79,7 @@ class Result(Command):
         experiment: the experiment file.
         set: ``<data>-<budget>`` of its runs.
         short: what it is called where several tables stand side by side.
+        before: what makes its data, where data sets alone are not enough; "" for nothing.
         after: what measures more of its runs, once they are there; "" for nothing.
         is_check: whether it tests a reason for what another table shows, and ranks no operators.
     """
@@ -85,6 +87,7 @@ class Result(Command):
     experiment: str
     set: str
     short: str = ""
+    before: str = ""
     after: str = ""
     is_check: bool = False
 
@@ -184,6 +187,8 @@ def evaluations() -> list[Evaluation]:
 def list_commands() -> None:
     """Print every command, and how many of its runs are recorded here."""
     for result in results():
+        if result.before:
+            print(f"# {result.name}, its data\n{result.before}\n")
         print(f"# {result.name}: {result.table.done} runs recorded of {result.runs}\n{result.shown}\n")
         if result.after:
             print(f"# {result.name}, measured further: {len(result.statistics)} runs\n{result.after}\n")

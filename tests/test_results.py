@@ -324,6 +324,10 @@ def test_statistics_are_of_recorded_runs(result):
     for name, each in result.statistics.items():
         assert each["config_hash"] == hashes[name]
         assert len(each["running"]) == len(each["batch"]) > 1
+    if result.before:
+        python, script = shlex.split(result.before)
+        assert python == "python"
+        assert (FOLDER.parents[1] / script).is_file()
     if result.after:
         python, script, name, *_ = shlex.split(result.after)
         assert (python, name) == ("python", result.name)
