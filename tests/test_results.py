@@ -15,13 +15,13 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from results import FOLDER, MANIFEST, RUNS, collect, evaluations, main, results
+from results_answers import answers_text
 from results_page import (
     PAGE,
     TEMPLATE,
     UntrueError,
     agreement_text,
     ahead_text,
-    answers_text,
     better,
     beyond_chance,
     delta_text,
