@@ -45,7 +45,10 @@ def make(data: Path) -> None:
     """
     made = data / "matting"
     if made.exists():
-        raise UserError(f"{made}: it is there already; delete it to make it anew.")
+        raise UserError(
+            f"{made}: it is there already; delete it to make it anew, or go on with "
+            f"`indexnet data prepare matting_folder foregrounds root={made} output={data / 'matting_colours'}`."
+        )
     files = [pair for split in ("train", "test") for pair in _files(data, split)]
     if missing := [source for source, _ in files if not source.is_file()]:
         raise UserError(f"{missing[0]}: there is no such file; put the data set there that docs/data.md describes.")

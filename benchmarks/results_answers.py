@@ -67,7 +67,7 @@ def across_text(results: Iterable[Result]) -> str:
         (result, block)
         for result in results
         for block in result.table.blocks
-        if sum(bool(r.done) for r in block.rows) > 1
+        if len({_operator(row) for row in block.rows if row.done}) > 1
     ]
     found: dict[str, dict[int, TableRow]] = {}
     for at, (result, block) in enumerate(contests):
@@ -81,7 +81,7 @@ def across_text(results: Iterable[Result]) -> str:
     for name, places in sorted(
         shown.items(), key=lambda pair: fmean(_share(contests[at], row) for at, row in pair[1].items())
     ):
-        cells = [f"{_place(contests[at], places[at])}" if at in places else "" for at in range(len(contests))]
+        cells = [_place(contests[at], places[at]) if at in places else "" for at in range(len(contests))]
         lines.append([f"`{name}`", *cells])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

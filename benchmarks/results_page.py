@@ -6,12 +6,12 @@ import functools
 import itertools
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from statistics import fmean, stdev
 
 import jinja2
-from results import FOLDER, Evaluation, Result, evaluations, results
+from results import FOLDER, Result, evaluations, results
 from results_answers import GMACS, across_text, answers_text, with_mark
+from results_methods import find_method, methods_text
 from results_statistics import ahead_by_batch, below_text, fallen, reestimated, statistics_text
 from scipy.stats import kendalltau
 
@@ -25,7 +25,6 @@ from indexnet.report.numbers import count, fixed, signed, significant, spread
 from indexnet.report.table import Block, Measurement, TableRow
 from indexnet.run.experiments.experiment import Column
 
-MATTING = {"sad": ("SAD", 2), "mse": ("MSE", 4), "grad": ("Grad", 2), "conn": ("Conn", 2)}
 MOST_PAIRS = 10  # that stand the other way round and are named; more say only that the orders have little in common
 TEMPLATE, PAGE = FOLDER / "index.md.j2", FOLDER / "index.md"
 
@@ -65,6 +64,10 @@ def render() -> str:
         table=of_table(table_text), agreement=of_table(agreement_text), facts=of_table(facts_text),
         mean=of_table(mean_text), delta=of_table(delta_text), more=of_table(more_text), slower=of_table(slower_text),
         below=of_table(below_text), recorded=of_table(recorded_text), published=of_table(published_text), holds=holds,
+        number=of_table(number), first=of_table(lambda result, row: by_mean(result, row)[0].name == row),
+        last=of_table(lambda result, row: by_mean(result, row)[-1].name == row),
+        seeds=lambda name: len({run.record.seed for _, run in tables[name].table.done_runs}),
+        method=lambda name, which, metric: find_method(named[name], which)["metrics"][metric],
         better=lambda name, row, other, of="", metric="": better(tables[name], row, tables[of or name], other, metric),
         ahead=lambda *pairs: ahead_text([(tables[name], row, other) for name, row, other in pairs]),
         answers=lambda: answers_text(ranking), across=lambda: across_text(ranking),
@@ -347,6 +350,17 @@ def ahead_text(pairs: Sequence[tuple[Result, str, str]]) -> str:
     return f"all {number}" if number == len(pairs) else f"{number or 'none'} of {len(pairs)}"
 
 
+def number(result: Result, row: str, metric: str = "") -> float:
+    """Return the mean over seeds of the first metric, or of any that the records have."""
+    return fmean(run.record.metrics[metric or result.table.main.metric] for run in _rows(result, row)[0].done)
+
+
+def by_mean(result: Result, row: str) -> list[TableRow]:
+    """Return the rows beside one, itself among them, best first."""
+    (block,) = (block for block in result.table.blocks if row in {each.name for each in block.rows})
+    return Contest("", result.table, block).rows
+
+
 def published_text(result: Result, row: str) -> str:
     """Return the published value of a row."""
     return _rows(result, row)[0].measured[result.table.main.metric].printed
@@ -369,16 +383,3 @@ def _cells(result: Result, metric: str, *rows: str) -> tuple[list[Measurement], 
     table = result.table
     column = next(c for c in table.columns if c.metric == metric) if metric else table.main
     return [row.measured[column.metric] for row in _rows(result, *rows)], column
-
-
-def methods_text(evaluation: Evaluation) -> str:
-    """Return a table of what `indexnet evaluate` found, a line a method, as far as all have a number."""
-    found = evaluation.found or {}
-    methods = found["methods"]
-    columns = [metric for metric in MATTING if all(metric in each["metrics"] for each in methods)]
-    lines = [["Method", *(f"{MATTING[metric][0]} ↓" for metric in columns)], ["---", *["---:"] * len(columns)]]
-    for each in methods:
-        values = [fixed(each["metrics"][metric], MATTING[metric][1]) for metric in columns]
-        lines.append([Path(each["checkpoint"] or each["caption"]).stem, *values])
-    words = f"{found['test_count']} images of `{found['data']['name']}`; {found['device']}; code {found['git'][:7]}."
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{words}"

@@ -48,14 +48,21 @@ def statistics_text(result: Result) -> str:
     return f"{table}\n\nKendall's tau with the published order, over {len(cited)} rows: {agreement}."
 
 
-def reestimated(result: Result) -> str:
-    """Say by how much statistics that were estimated anew over training batches change the mean of a run; "" before."""
+def reestimated(result: Result, limit: float) -> str:
+    """Say what statistics that were estimated anew over training batches change.
+
+    The mean of a run, and how many photographs are below a limit.
+
+    Raises:
+        ValueError: that has not been measured.
+    """
     runs = [run for run in result.statistics.values() if "reestimated" in run]
     changes = [fmean(run["reestimated"]) - fmean(run["running"]) for run in runs]
-    if not changes:
-        return ""
-    runs_of = "1 run" if len(changes) == 1 else f"{len(changes)} runs"
-    return f"between {signed(min(changes), 2)} and {signed(max(changes), 2)} dB ({runs_of})"
+    below = [sum(value < limit for run in runs for value in run[kind]) for kind in ("running", "reestimated")]
+    return (
+        f"between {signed(min(changes), 2)} and {signed(max(changes), 2)} dB ({len(runs)} runs), and of {below[0]} "
+        f"photographs below {limit:g} dB they leave {below[1]}"
+    )
 
 
 def fallen(result: Result, kind: str, limit: float) -> int:

@@ -15,7 +15,8 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from results import FOLDER, MANIFEST, RUNS, collect, evaluations, main, results
-from results_answers import answers_text
+from results_answers import across_text, answers_text
+from results_methods import find_method, methods_text
 from results_page import (
     PAGE,
     TEMPLATE,
@@ -24,11 +25,13 @@ from results_page import (
     ahead_text,
     better,
     beyond_chance,
+    by_mean,
     delta_text,
     figures,
     holds,
     mean_text,
     more_text,
+    number,
     recorded_text,
     render,
     slower_text,
@@ -196,6 +199,49 @@ def test_the_answers_name_what_is_better_than_all_that_is_cheaper(tmp_path):
     assert [line.split(" | ")[1:3] for line in lines] == [["a", "24.00"], ["c", "26.00 ★"]]
 
 
+def test_operators_across_tables_by_hand(tmp_path):
+    values = {"one": {"a": 24.0, "b": 26.0, "b_form": 27.0, "b_tap": 23.0}, "two": {"a": 30.0, "b": 20.0}}
+    options = {"a": {"name": "a"}, "b": {"name": "indexnet", "family": "b"}, "b_tap": {"name": "b", "k_up": 1}}
+    tables = []
+    for folder, rows in values.items():
+        for name, psnr in rows.items():
+            made = record({"psnr": psnr}) | {"resampling": options.get(name, options["b"])}
+            write_run(tmp_path / folder, name, 0, made)
+        table = built(tmp_path / folder, [row(name) for name in rows], [column(**PSNR)])
+        reported = {line["row"]: line for line in csv.DictReader(io.StringIO(table_csv(table)))}
+        tables.append(SimpleNamespace(name=folder, short=folder.title(), table=table, reported=reported))
+    # the better form of b stands for both, its kernels of one tap are another operator, which one table alone has
+    assert across_text(tables).splitlines() == [
+        "| Operator | [One](#one) | [Two](#two) |",
+        "| --- | --- | --- |",
+        "| `a` | 24.00 (2 of 3) | 30.00 ★ (1 of 2) |",
+        "| `b` | 27.00 ★ (1 of 3) | 20.00 (2 of 2) |",
+    ]
+    assert across_text(tables[:1]) == ""
+
+
+def test_methods_by_hand():
+    metrics = {"sad": 4.554, "mse": 0.01611, "grad": 8.0, "conn": 3.0}
+    methods = [
+        {"checkpoint": "weights/small.ckpt", "caption": "x", "metrics": metrics, "wall_time_s": 5.0},
+        {"checkpoint": None, "caption": "knn", "metrics": {"sad": 3.0, "mse": 0.01}, "wall_time_s": 40.0},
+    ]
+    of = {"methods": methods, "test_count": 10, "data": {"name": "own"}, "device": "a CPU", "git": "0123456789"}
+    evaluation = SimpleNamespace(found=of)
+    assert methods_text(evaluation).splitlines()[2:] == [
+        "| small | 4.55 | 0.0161 | 0.50 |",
+        "| knn | 3.00 | 0.0100 | 4.0 |",
+        "",
+        "10 images of `own`; a CPU; code 0123456.",
+    ]
+    assert find_method(evaluation, "knn")["metrics"]["sad"] == 3.0
+
+
+def test_places_by_hand(made_up):
+    assert (number(made_up, "a"), number(made_up, "c")) == (26.0, 20.5)
+    assert [each.name for each in by_mean(made_up, "c")] == ["b", "a", "c"]
+
+
 def test_images_below_a_limit_by_hand(tmp_path):
     for seed, (first, second) in enumerate([([30.0, 19.0], [18.0]), ([20.0, 31.0], [30.0])]):
         splits = {"one": {"psnr": first, "ssim": [0.1] * 2}, "two": {"psnr": second, "ssim": [0.1]}}
@@ -310,10 +356,13 @@ def test_statistics_by_hand(made_up):
     assert fallen(made_up, "running", 24.5) == 2
     assert fallen(made_up, "batch", 27) == 0
     assert (ahead_by_batch(made_up, "a"), ahead_by_batch(made_up, "b")) == ("0 of the 1", "1 of the 1")
-    assert reestimated(made_up) == ""
+    with pytest.raises(ValueError):  # noqa: PT011 - of nothing there is no least
+        reestimated(made_up, 29)
     made_up.statistics["a/seed=0"]["reestimated"] = [20.0, 30.5]
     made_up.statistics["b/seed=0"]["reestimated"] = [28.0, 28.0]
-    assert reestimated(made_up).replace("\N{MINUS SIGN}", "-") == "between -0.50 and +0.25 dB (2 runs)"
+    assert reestimated(made_up, 29).replace("\N{MINUS SIGN}", "-") == (
+        "between -0.50 and +0.25 dB (2 runs), and of 2 photographs below 29 dB they leave 3"
+    )
     del made_up.statistics["b/seed=0"]
     assert "Kendall" not in statistics_text(made_up)
 
