@@ -50,8 +50,8 @@ def make(data: Path) -> None:
             f"`indexnet data prepare matting_folder foregrounds root={made} output={data / 'matting_colours'}`."
         )
     files = [pair for split in ("train", "test") for pair in _files(data, split)]
-    if missing := [source for source, _ in files if not source.is_file()]:
-        raise UserError(f"{missing[0]}: there is no such file; put the data set there that docs/data.md describes.")
+    for source, _ in files:
+        _check(source)
     with tempfile.TemporaryDirectory(dir=data) as folder:
         for source, place in files:
             copy = Path(folder, "matting", place)
@@ -76,9 +76,13 @@ def _files(data: Path, split: str) -> Iterator[tuple[Path, str]]:
         yield streets / split / name, f"{split}/bg/camvid_{name}"
 
 
-def _lines(path: Path) -> list[str]:
+def _check(path: Path) -> None:
     if not path.is_file():
         raise UserError(f"{path}: there is no such file; put the data set there that docs/data.md describes.")
+
+
+def _lines(path: Path) -> list[str]:
+    _check(path)
     return path.read_text(encoding="utf-8").splitlines()
 
 

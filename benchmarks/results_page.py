@@ -63,7 +63,7 @@ def render() -> str:
         result=tables.get,
         table=of_table(table_text), agreement=of_table(agreement_text), facts=of_table(facts_text),
         mean=of_table(mean_text), delta=of_table(delta_text), more=of_table(more_text), slower=of_table(slower_text),
-        below=of_table(below_text), recorded=of_table(recorded_text), published=of_table(published_text), holds=holds,
+        below=of_table(below_text), published=of_table(published_text), holds=holds,
         number=of_table(number), first=of_table(lambda result, row: by_mean(result, row)[0].name == row),
         last=of_table(lambda result, row: by_mean(result, row)[-1].name == row),
         seeds=lambda name: len({run.record.seed for _, run in tables[name].table.done_runs}),
@@ -346,8 +346,8 @@ def ahead_text(pairs: Sequence[tuple[Result, str, str]]) -> str:
         UntrueError: one is not ahead.
     """
     holds(*(better(result, row, result, other) for result, row, other in pairs))
-    number = sum(beyond_chance(*pair) for pair in pairs)
-    return f"all {number}" if number == len(pairs) else f"{number or 'none'} of {len(pairs)}"
+    shown = sum(beyond_chance(*pair) for pair in pairs)
+    return f"all {shown}" if shown == len(pairs) else f"{shown or 'none'} of {len(pairs)}"
 
 
 def number(result: Result, row: str, metric: str = "") -> float:
